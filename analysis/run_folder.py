@@ -1,0 +1,79 @@
+"""The folder of a run: what its files are called, and how they are written so that a kill cannot spoil them.
+
+runs/<id>/settings.json     what was asked for
+runs/<id>/environment.json  command, commit, versions and hardware
+runs/<id>/metrics.jsonl     one line a log call
+runs/<id>/summary.json      the result, once the run has ended
+runs/<id>/checkpoint.pt     where training stands
+runs/<id>/best.pt           weights of the best epoch
+runs/<id>/panels/           pictures
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+SETTINGS = "settings.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
+PANELS = "panels"
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name, and rename it once it is whole.
+
+    Raises:
+        OSError: it could not be written; what was there before is kept.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, one key a line."""
+    replace_file(path, lambda unfinished: unfinished.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty where it is missing or was never finished."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Whole lines of a run's metrics; a line that a kill cut short is left out."""
+    try:
+        lines = (folder / METRICS).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def state(folder: Path) -> str:
+    """How a run ended: "finished", "stopped" or "failed"; "unfinished" while it runs, or when it was killed."""
+    return read_json(folder / SUMMARY).get("state", "unfinished")
+
+
+def latest_unfinished(runs_dir: Path) -> str | None:
+    """Name of the newest run that can be gone on with."""
+    folders = [
+        path.parent for path in runs_dir.glob(f"*/{SETTINGS}") if state(path.parent) in ("unfinished", "stopped")
+    ]
+    return max(folders, key=lambda folder: os.path.getmtime(folder / SETTINGS)).name if folders else None

@@ -1,0 +1,88 @@
+"""The report of one run: settings, network, cost and result as text, and its curves as a picture."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import run_folder
+
+CURVES = "curves.png"
+WIDTH = 100  # columns
+
+
+def report(folder: Path) -> str:
+    """What a person wants to know of a run, from its folder alone; draws `curves.png` there too."""
+    settings, summary, environment = (
+        run_folder.read_json(folder / name)
+        for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
+    )
+    draw_curves(run_folder.read_metrics(folder), folder / CURVES)
+    title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {summary['state']}"
+    shown = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
+    rows = [
+        ("settings", " ".join(f"{key}={value}" for key, value in shown.items())),
+        ("network", summary["network"]),
+        ("parameters", f"{summary['num_parameters']:,} trainable of {summary['total_parameters']:,}"),
+        ("device", f"{environment['device']}, {environment['num_processes']} process(es)"),
+        ("duration", duration(summary)),
+        ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, the best")),
+        ("test", result(summary, "test", "read once")),
+        ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
+    ]
+    lines = ["", title, "-" * len(title)]
+    for name, text in rows:
+        if text:
+            lines += textwrap.wrap(text, WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
+    return "\n".join(lines)
+
+
+def duration(summary: Mapping[str, Any]) -> str:
+    """Training time and speed."""
+    minutes, seconds = divmod(round(summary["train_seconds"]), 60)
+    speed = summary.get("images_per_second")
+    return f"{minutes}m{seconds:02d}s of training" + (f", {speed:,.0f} images/s" if speed else "")
+
+
+def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
+    """Metrics of a split on one line; empty where it was not evaluated."""
+    metrics = {key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{split}/")}
+    shares = ("accuracy", "ece")
+    shown = [f"{name} {value:.2%}" if name in shares else f"{name} {value:.4f}" for name, value in metrics.items()]
+    return f"{', '.join(shown)} ({remark})" if shown else ""
+
+
+def network_lines(objective: Any) -> str:
+    """The parts of a network with their parameter counts, on one line."""
+    parts = []
+    for name, net in objective.named_children():
+        children = list(net.named_children()) or [(name, net)]
+        for child, module in children:
+            size = sum(parameter.numel() for parameter in module.parameters())
+            if size:
+                parts.append(f"{child}:{type(module).__name__} {size:,}")
+    return "; ".join(parts)
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Curves of each metric over the epochs, training and validation in one plot."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}  # metric -> curve -> points
+    for row in rows:
+        for key, value in row.items():
+            split, _, rest = key.partition("/")
+            if split in ("train", "val") and "lr" in row:  # a row of an epoch, not of the final analysis
+                curves.setdefault(rest.rpartition("/")[2], {}).setdefault(key, []).append((row["epoch"], value))
+    if not curves:
+        return
+    figure = Figure(figsize=(5 * len(curves), 4), layout="constrained")
+    for axes, (metric, by_curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for name, points in by_curve.items():
+            axes.plot(*zip(*points, strict=True), marker=".", label=name)
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,175 @@
+"""Tracking of one run: its folder on disk and, beside it, Weights & Biases. The only module that imports wandb."""
+
+import json
+import netrc
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from analysis import run_folder
+from data.errors import UserError
+
+NETWORK_TIMEOUT_SECONDS = 3.0
+EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
+
+
+class Table(NamedTuple):
+    """A small table of figures."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+class Analysis(NamedTuple):
+    """What there is to log of a closer look at a model."""
+
+    metrics: Mapping[str, float] = {}
+    images: Mapping[str, Path] = {}  # pictures on disk
+    tables: Mapping[str, Table] = {}
+
+
+class Tracker:
+    """Writes what a run logs to its folder and to W&B; lives on the main process alone.
+
+    Args:
+        folder: the run's folder, which is made.
+        settings: flat scalars; W&B's config.
+        environment: command, versions and hardware.
+        sweep: raw values that a sweep gave, which W&B has already and does not let change.
+        num_logged: log calls that a resumed run goes on from; later ones are forgotten.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        sweep: Mapping[str, Any],
+        num_logged: int = 0,
+    ) -> None:
+        self.folder = folder
+        try:
+            (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
+            rows = run_folder.read_metrics(folder)[:num_logged]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            run_folder.replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines))
+            run_folder.write_json(folder / run_folder.SETTINGS, settings)
+            run_folder.write_json(folder / run_folder.ENVIRONMENT, environment)
+            (folder / run_folder.SUMMARY).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
+        self.num_logged = len(rows)
+        self.metrics_file = (folder / run_folder.METRICS).open("a")
+        self.wandb_run = start_wandb(folder, settings, sweep, is_resumed=bool(rows))
+
+    def log(
+        self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
+    ) -> None:
+        """Log everything of one step in one call.
+
+        Args:
+            metrics: scalars by name, among them `epoch` and `images_seen`, the x axes.
+            images: pictures on disk by name.
+            tables: tables by name, for W&B alone.
+        """
+        self.metrics_file.write(json.dumps(metrics) + "\n")
+        self.metrics_file.flush()
+        self.num_logged += 1
+        if self.wandb_run is not None:
+            import wandb
+
+            pictures = {name: wandb.Image(str(path)) for name, path in images.items()}
+            sheets = {
+                name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+                for name, table in tables.items()
+            }
+            self.wandb_run.log({**metrics, **pictures, **sheets})
+
+    def finish(self, state: str, summary: Mapping[str, Any], artifact: Path | None = None) -> None:
+        """Write the summary and close the run.
+
+        Args:
+            state: "finished", "stopped" or "failed".
+            summary: the run's result.
+            artifact: checkpoint to keep in W&B.
+        """
+        self.metrics_file.close()
+        run_folder.write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        if self.wandb_run is not None:
+            if artifact is not None and artifact.exists():
+                self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
+            self.wandb_run.summary.update({"state": state, **summary})
+            self.wandb_run.finish(exit_code=EXIT_CODES[state])
+
+
+def start_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], is_resumed: bool) -> Any:
+    """The W&B run, or None with tracking off; one line says where it goes."""
+    if settings["tracking"] == "off":
+        return None
+    import wandb
+
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else artifacts wait outside the run folder
+    mode, reason = settings["tracking"], ""
+    if mode == "auto":
+        mode, reason = automatic_mode(wandb.setup().settings)
+    run = wandb.init(
+        dir=str(folder),
+        id=settings["run_id"],
+        name=settings["run_id"],
+        project=os.environ.get("WANDB_PROJECT") or settings["project"],
+        tags=[tag.strip() for tag in settings["tags"].split(",") if tag.strip()],
+        config={key: value for key, value in settings.items() if key not in sweep},
+        mode=mode,
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(silent=True),
+    )
+    changed = {key: run.config[key] for key, value in sweep.items() if run.config.get(key, value) != value}
+    if changed:
+        run.finish(exit_code=1)
+        raise UserError(
+            f"W&B records {changed} where the sweep gave { ({key: sweep[key] for key in changed}) }: start anew"
+        )
+    for name in ("train/*", "val/*", "test/*", "lr", "images_per_second", "epoch_seconds"):
+        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see Tracker.finish
+    if mode == "online":
+        print(f"W&B: {run.url}")
+    else:
+        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
+        print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
+    return run
+
+
+def automatic_mode(settings: Any) -> tuple[str, str]:
+    """W&B's mode where it is left to us, with the reason for staying offline; never asks."""
+    if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
+        return os.environ["WANDB_MODE"], f" (WANDB_MODE={os.environ['WANDB_MODE']})"
+    address = urlsplit(settings.base_url)
+    if not (settings.api_key or settings.identity_token_file or has_netrc_entry(address.hostname or "")):
+        return "offline", " (no credentials; `wandb login` gives them)"
+    try:
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        socket.create_connection((address.hostname, port), NETWORK_TIMEOUT_SECONDS).close()
+    except OSError:
+        return "offline", f" (no connection to {address.hostname})"
+    return "online", ""
+
+
+def has_netrc_entry(host: str) -> bool:
+    """Whether the user has logged in to `host`."""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def fresh_run_id() -> str:
+    """A run id as W&B makes them: 8 letters and digits."""
+    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))

@@ -1,0 +1,96 @@
+"""CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels, https://www.cs.toronto.edu/~kriz/cifar.html."""
+
+import hashlib
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.dataset import Dataset, Split
+from data.errors import UserError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# The two official layouts: folder -> {file: md5}, the test batch last.
+BINARY = "cifar-10-batches-bin"
+PYTHON = "cifar-10-batches-py"
+CHECKSUMS = {
+    BINARY: {
+        "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+        "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+        "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+        "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+        "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+        "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+    },
+    PYTHON: {
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        "test_batch": "40351d587109b95175f43aff81a1287e",
+    },
+}
+
+
+def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+    """CIFAR-10 from either official layout in `data_dir`; downloaded there when it has neither.
+
+    Raises:
+        UserError: missing or damaged files, no network to download with, or another image size than 32.
+    """
+    if image_size not in (0, 32):
+        raise UserError(f"--image_size={image_size}: CIFAR-10 has 32-pixel images; leave it out")
+    layout = next((name for name in CHECKSUMS if (data_dir / name).is_dir()), None)
+    if layout is None:
+        layout = PYTHON
+        download(data_dir)
+    paths = [data_dir / layout / name for name in CHECKSUMS[layout]]
+    with ThreadPoolExecutor() as pool:
+        contents = list(pool.map(read_checked, paths, CHECKSUMS[layout].values()))
+    parse = parse_binary if layout == BINARY else parse_python
+    images, labels = (np.concatenate(parts) for parts in zip(*map(parse, contents), strict=True))
+    everything = Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    train, test = (Split(*(part[rows] for part in everything)) for rows in (slice(50_000), slice(50_000, None)))
+    # Both layouts hold the same images in the same order, so they share one fingerprint.
+    return Dataset("cifar10", CLASSES, train, test, "cifar10-" + CHECKSUMS[BINARY]["data_batch_1.bin"][:8])
+
+
+def read_checked(path: Path, md5: str) -> bytes:
+    """Content of a file whose checksum is known."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing, the download is incomplete: delete {path.parent} and start again")
+    content = path.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UserError(
+            f"{path} is damaged ({len(content):,} bytes, wrong checksum): delete {path.parent} and start again"
+        )
+    return content
+
+
+def parse_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images [10000, 3, 32, 32] and labels [10000]: each record is a label and three planes of 1,024 bytes."""
+    records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
+
+
+def parse_python(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images [10000, 3, 32, 32] and labels [10000] of a pickle whose checksum is right."""
+    batch = pickle.loads(content, encoding="latin1")
+    return batch["data"].reshape(-1, 3, 32, 32), np.array(batch["labels"])
+
+
+def download(data_dir: Path) -> None:
+    """Fetch and unpack the python layout with torchvision."""
+    from torchvision.datasets import CIFAR10  # imported late: torchvision takes a second
+
+    try:
+        CIFAR10(str(data_dir), download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{data_dir} holds no CIFAR-10 and downloading it failed ({str(error).splitlines()[0]}): put {BINARY} "
+            f"or {PYTHON} there, or name their folder with --data_dir"
+        ) from None

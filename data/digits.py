@@ -1,0 +1,25 @@
+"""Handwritten digits that ship with scikit-learn: 1,797 images of 8x8 grey pixels, upscaled; no download."""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from data.dataset import Dataset, Split, stratified_order
+
+CLASSES = tuple("0123456789")
+NUM_TEST = 360
+
+
+def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+    """The digits at 32x32 pixels or `image_size`, in three equal channels, a fixed fifth of them for testing."""
+    from sklearn.datasets import load_digits  # imported late: scikit-learn takes a second
+
+    bunch = load_digits()
+    grey = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16  # [1797, 1, 8, 8] in [0, 1]
+    large = F.interpolate(grey, size=image_size or 32, mode="bilinear", align_corners=False)
+    images = (large * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    labels = torch.from_numpy(bunch.target).long()
+    order = stratified_order(labels, seed=0)
+    test, train = (Split(images[rows], labels[rows]) for rows in (order[:NUM_TEST], order[NUM_TEST:]))
+    return Dataset("digits", CLASSES, train, test, "digits-scikit-learn")

@@ -1,0 +1,24 @@
+"""Anime faces at 64x64 pixels: an unlabelled folder of images."""
+
+import dataclasses
+from pathlib import Path
+
+from data import folder
+from data.dataset import Dataset
+from data.errors import UserError
+
+
+def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+    """The images of `data_dir`/faces, or of `data_dir` where it has no such folder.
+
+    Raises:
+        UserError: as `folder.load`; a missing folder also tells where to get the faces.
+    """
+    root = data_dir / "faces" if (data_dir / "faces").is_dir() else data_dir
+    try:
+        dataset = folder.load(root, image_size or 64, max_corrupt_images)
+    except folder.NoImagesError as error:
+        raise UserError(
+            f"{error}; for the anime faces, unpack e.g. Kaggle's splcher/animefacedataset into {data_dir / 'faces'}"
+        ) from None
+    return dataclasses.replace(dataset, name="faces")

@@ -1,0 +1,156 @@
+"""A folder of images: one folder a class, or flat and unlabelled; any size and format that Pillow reads.
+
+`ROOT/CLASS/*.jpg` or `ROOT/*.jpg`; with `ROOT/train` and `ROOT/test`, each of those in the same way.
+The images are decoded once, in parallel, into a uint8 cache that later runs map into memory.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from data.dataset import Dataset, Split
+from data.errors import UserError
+from data.paths import cache_dir
+
+IMAGE_SIZE = 64  # pixels, where no other is asked for
+SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .ppm .tif .tiff".split())
+
+
+class NoImagesError(UserError):
+    """The folder is missing, or holds no image."""
+
+
+def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+    """The images of a folder, cropped to their central square and resized to `image_size` (0 for 64).
+
+    Raises:
+        UserError: no images, loose images beside class folders, or more than `max_corrupt_images` unreadable ones.
+    """
+    size = image_size or IMAGE_SIZE
+    has_splits = (data_dir / "train").is_dir()
+    train_root = data_dir / "train" if has_splits else data_dir
+    if has_splits and (data_dir / "val").is_dir():
+        raise UserError(f"{data_dir / 'val'} would not be used: rename it to test, or move its images into train")
+    train_files, classes = list_images(train_root)
+    train, fingerprint = read_split(train_root, train_files, classes, size, max_corrupt_images)
+    test = None
+    if has_splits and (data_dir / "test").is_dir():
+        test_files, test_classes = list_images(data_dir / "test")
+        if unknown := sorted(set(test_classes) - set(classes)):
+            raise UserError(f"{data_dir / 'test' / unknown[0]} is a class that {train_root} lacks: add or remove it")
+        test, test_fingerprint = read_split(data_dir / "test", test_files, classes, size, max_corrupt_images)
+        fingerprint += "-" + test_fingerprint
+    return Dataset(data_dir.name, classes, train, test, fingerprint)
+
+
+def list_images(root: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Image files below `root`, sorted, and the class folders; no class where the images lie flat."""
+    if not root.is_dir():
+        raise NoImagesError(f"{root} is not a folder: name the folder of your images with --data_dir")
+    loose = [path for path in root.iterdir() if is_image(path)]
+    by_class = {
+        folder.name: [path for path in folder.rglob("*") if is_image(path)]
+        for folder in root.iterdir()
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    classes = tuple(sorted(name for name, paths in by_class.items() if paths))
+    if loose and classes:
+        raise UserError(f"{loose[0]} lies beside class folders such as {classes[0]}: move loose images into one")
+    files = sorted(loose) or sorted(path for name in classes for path in by_class[name])
+    if not files:
+        raise NoImagesError(f"{root} holds no images ({' '.join(sorted(SUFFIXES))}): name another with --data_dir")
+    return files, classes
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is a visible file with the suffix of an image."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def read_split(
+    root: Path, files: list[Path], classes: tuple[str, ...], image_size: int, max_corrupt_images: int
+) -> tuple[Split, str]:
+    """Images of `files`, from the cache where they were decoded before, and the key of that cache."""
+    names = [path.relative_to(root).as_posix() for path in files]
+    stats = [path.stat() for path in files]
+    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
+    key = hashlib.sha256(json.dumps([listing, image_size]).encode()).hexdigest()[:16]
+    cache = cache_dir() / "decoded" / key
+    if not cache.is_dir():
+        decode(root, names, image_size, max_corrupt_images, cache)
+    kept = json.loads((cache / "files.json").read_text())
+    if len(names) - len(kept) > max_corrupt_images:
+        raise too_many_corrupt(root, max_corrupt_images, next(name for name in names if name not in set(kept)))
+    # Copy-on-write: nothing is read until it is used, and torch may believe that it can write.
+    images = torch.from_numpy(np.load(cache / "images.npy", mmap_mode="c"))
+    number = {name: label for label, name in enumerate(classes)}
+    labels = [number[name.split("/")[0]] if classes else 0 for name in kept]
+    return Split(images, torch.tensor(labels)), key
+
+
+def too_many_corrupt(root: Path, limit: int, first: str) -> UserError:
+    """The error for a folder with more unreadable files than allowed."""
+    return UserError(
+        f"{root}: more than --max_corrupt_images={limit} files cannot be read, the first is {first}: "
+        f"repair or remove them, or raise the limit"
+    )
+
+
+def decode(root: Path, names: list[str], image_size: int, max_corrupt_images: int, cache: Path) -> None:
+    """Decode every file into `cache`: images.npy [N, 3, H, W] uint8 and files.json, the names that could be read.
+
+    Raises:
+        UserError: more than `max_corrupt_images` files could not be read.
+    """
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=cache.name, dir=cache.parent))
+    try:
+        shape = (len(names), 3, image_size, image_size)
+        images = np.lib.format.open_memmap(unfinished / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        kept, corrupt = [], []
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+            decoded = pool.map(lambda name: decode_image(root / name, image_size), names)
+            bar = tqdm(decoded, f"decoding {root.name}", len(names), unit=" images", disable=None)
+            for name, pixels in zip(names, bar, strict=True):
+                if isinstance(pixels, Exception):
+                    corrupt.append(name)
+                    print(f"{root / name} cannot be read and is skipped: {pixels}", file=sys.stderr)
+                    if len(corrupt) > max_corrupt_images:
+                        pool.shutdown(cancel_futures=True)
+                        raise too_many_corrupt(root, max_corrupt_images, corrupt[0])
+                else:
+                    images[len(kept)] = pixels
+                    kept.append(name)
+        if not kept:
+            raise NoImagesError(f"{root} holds no image that can be read: name another folder with --data_dir")
+        images.flush()
+        if corrupt:
+            np.save(unfinished / "images.npy", images[: len(kept)].copy())
+        (unfinished / "files.json").write_text(json.dumps(kept))
+        try:
+            unfinished.rename(cache)
+        except OSError:
+            if not cache.is_dir():  # else another process was quicker, and its result is the same
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def decode_image(path: Path, image_size: int) -> np.ndarray | Exception:
+    """The central square of an image at the given size, [3, H, W] uint8; or why it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
+            square = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (image_size, image_size))
+            return np.asarray(square).transpose(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return error

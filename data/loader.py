@@ -1,0 +1,178 @@
+"""Batches from uint8 images that live on the device, or in main memory where the device is too small.
+
+Everything random is a function of the seed and of where training stands, so that nothing need be saved to go on
+from the middle of an epoch.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.augmentation import AUGMENTATIONS, cutout
+from data.dataset import DatasetInfo, Split
+from data.errors import UserError
+from data.seeding import mix_seed
+from models.objective import Batch
+
+PREFETCH = 3  # batches gathered ahead where images live in main memory
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which of the processes this is."""
+
+    rank: int = 0
+    num_processes: int = 1
+
+
+class Loader:
+    """Batches of one split, normalised, and augmented where they are for training.
+
+    Args:
+        split: images and labels in main memory; they are moved to the device once.
+        info: the normalisation.
+        device: where batches are wanted.
+        shard: this process's share of every batch.
+        resident: "device", "host", or "auto" for the device where the images take at most half of its free memory.
+        channels_last: memory layout of the batches.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        info: DatasetInfo,
+        device: torch.device,
+        *,
+        shard: Shard = Shard(),
+        resident: str = "auto",
+        channels_last: bool = False,
+    ) -> None:
+        self.info = info
+        self.device = device
+        self.shard = shard
+        self.channels_last = channels_last
+        self.on_device = lives_on_device(split.images, device, resident)
+        home = device if self.on_device else torch.device("cpu")
+        # Stored in the layout of the batches, since a batch is then gathered in it for free.
+        images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
+        self.images = images.to(home).contiguous()  # [N, 3, H, W], or [N, H, W, 3] for channels_last
+        self.labels = split.labels.to(home)
+        self.shift = 255 * torch.tensor(info.mean, device=device).view(3, 1, 1)
+        self.scale = 1 / (255 * torch.tensor(info.std, device=device).view(3, 1, 1))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def steps_per_epoch(self, batch_size: int, micro_batches: int = 1) -> int:
+        """Training steps of one epoch.
+
+        Args:
+            batch_size: images of a step over all processes.
+            micro_batches: parts that each process computes its share in.
+
+        Raises:
+            UserError: the batch is larger than the split, or cannot be shared out evenly.
+        """
+        parts = self.shard.num_processes * micro_batches
+        if batch_size > len(self):
+            raise UserError(f"--batch_size={batch_size} is larger than the {len(self)} training images: lower it")
+        if batch_size % parts:
+            raise UserError(
+                f"--batch_size={batch_size} cannot be shared by {self.shard.num_processes} processes x "
+                f"{micro_batches} micro-batches: make it a multiple of {parts}"
+            )
+        return len(self) // batch_size + (len(self) % batch_size >= parts)
+
+    def training_batches(
+        self,
+        *,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        start: int = 0,
+        micro_batches: int = 1,
+        augmentation: str,
+        blank: int,
+    ) -> Iterator[Batch]:
+        """This process's share of every step of an epoch, from step `start` on, in an order of its own each epoch.
+
+        The last step may be smaller; of its images, those that cannot be shared out evenly wait for a later epoch.
+
+        Args:
+            seed: of the order.
+            epoch: counted from 0.
+            batch_size: images of a step over all processes.
+            start: first step, to go on from the middle of an epoch.
+            micro_batches: parts that each process computes its share in.
+            augmentation: a key of AUGMENTATIONS.
+            blank: side of the cutout square in pixels, 0 for none.
+        """
+        generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
+        order = torch.randperm(len(self), generator=generator)
+        parts = self.shard.num_processes * micro_batches
+        shares = []
+        for step in range(start, self.steps_per_epoch(batch_size, micro_batches)):
+            whole = order[step * batch_size : (step + 1) * batch_size]
+            share = len(whole) // parts * micro_batches
+            shares.append(whole[self.shard.rank * share : (self.shard.rank + 1) * share])
+        for images, labels in self.gather(shares):
+            images = self.normalise(AUGMENTATIONS[augmentation](images))
+            yield Batch(cutout(images, blank) if blank else images, labels)
+
+    def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
+        """The split in its own order, unchanged but for the normalisation: this process's share, or `shard`'s."""
+        shard = shard or self.shard
+        bounds = np.linspace(0, len(self), shard.num_processes + 1).astype(int)
+        share = torch.arange(bounds[shard.rank], bounds[shard.rank + 1])
+        for images, labels in self.gather(list(share.split(batch_size)) if len(share) else []):
+            yield Batch(self.normalise(images), labels)
+
+    def first(self, num_images: int) -> Batch:
+        """The first images of the split, whatever the process: a fixed batch to draw panels of."""
+        index = torch.arange(min(num_images, len(self)))
+        images, labels = next(self.gather([index]))
+        return Batch(self.normalise(images), labels)
+
+    def gather(self, shares: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """uint8 images [B, 3, H, W] and labels [B] on the device, for each tensor of indices."""
+        if not shares:
+            return
+        if self.on_device:
+            index = torch.cat(shares).to(self.device)  # one copy for the whole epoch
+            for part in index.split([len(share) for share in shares]):
+                yield self.in_order(self.images[part]), self.labels[part]
+            return
+        with ThreadPoolExecutor(1) as pool:
+            waiting = iter(shares)
+            queue = [pool.submit(self.fetch, share) for share in islice(waiting, PREFETCH)]
+            while queue:
+                images, labels = queue.pop(0).result()
+                queue += [pool.submit(self.fetch, share) for share in islice(waiting, 1)]
+                yield self.in_order(images.to(self.device, non_blocking=True)), labels.to(self.device)
+
+    def fetch(self, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels in main memory, page-locked where that makes the copy to the device faster."""
+        images, labels = self.images[share], self.labels[share]
+        return (images.pin_memory(), labels) if self.device.type == "cuda" else (images, labels)
+
+    def in_order(self, images: Tensor) -> Tensor:
+        """A gathered batch as [B, 3, H, W], whatever the layout in memory."""
+        return images.permute(0, 3, 1, 2) if self.channels_last else images
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] to float32 as `info` says, in the layout of the batches."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
+
+
+def lives_on_device(images: Tensor, device: torch.device, resident: str) -> bool:
+    """Whether the images of a split are to live on the device, see `Loader`."""
+    if resident == "auto" and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return images.nbytes <= free / 2
+    return resident != "host"

@@ -1,0 +1,14 @@
+"""Where data lies on the user's machine; never inside the source tree."""
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """vision-sweeps in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision-sweeps"
+
+
+def default_data_dir() -> Path:
+    """Where datasets are looked for, and downloaded to, when `data_dir` is empty."""
+    return Path(os.environ.get("VISION_SWEEPS_DATA") or cache_dir())

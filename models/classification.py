@@ -1,0 +1,104 @@
+"""The objective that all classifiers share: cross-entropy, accuracy, and a look at the predictions."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.tracking import Analysis
+from data.dataset import DatasetInfo
+from data.errors import UserError
+from models.objective import Batch, Objective, Panel, Phase
+from models.optimization import build_optimizer
+from models.settings import NonNegative, Range, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(Settings):
+    """What every classifier can be told."""
+
+    label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
+    """Share of the target probability spread over all classes; https://arxiv.org/abs/1512.00567."""
+    mixup: NonNegative = 0.0
+    """Alpha of mixup, https://arxiv.org/abs/1710.09412; 0 for none."""
+    cutmix: NonNegative = 0.0
+    """Alpha of CutMix, https://arxiv.org/abs/1905.04899; 0 for none. With mixup, each batch draws one."""
+
+
+class Classification(Objective):
+    """Cross-entropy of a network's logits.
+
+    Args:
+        net: [B, 3, H, W] -> [B, num_classes] logits.
+        settings: label smoothing, mixing and the optimizer.
+        info: the dataset's classes and normalisation.
+        prefers_channels_last: whether the net is mostly convolutions.
+
+    Raises:
+        UserError: fewer than two classes.
+    """
+
+    def __init__(
+        self, net: nn.Module, settings: ClassifierSettings, info: DatasetInfo, prefers_channels_last: bool = False
+    ) -> None:
+        super().__init__()
+        if len(info.classes) < 2:
+            raise UserError(
+                f"{info.name} has {len(info.classes)} class, a classifier needs 2: put each class in a folder of its own"
+            )
+        self.net = net
+        self.settings = settings
+        self.info = info
+        self.prefers_channels_last = prefers_channels_last
+        self.mix = None
+        if settings.mixup or settings.cutmix:
+            from timm.data.mixup import Mixup  # imported late: timm takes a second
+
+            self.mix = Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(info.classes))
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("classify", build_optimizer(self.net, self.settings)),)
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        images, labels = batch
+        targets = labels
+        if self.mix is not None:
+            even = len(images) // 2 * 2  # timm mixes an image with its mirror in the batch
+            images, labels = images[:even], labels[:even]
+            images, targets = self.mix(images, labels)
+        logits = self.net(images)
+        return {
+            "loss": F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing),
+            "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+        }
+
+    def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes] float32 logits
+        return self.net(images).float()
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self.predict(batch.images)
+        return {
+            "loss": F.cross_entropy(logits, batch.labels, reduction="none"),
+            "accuracy": (logits.argmax(dim=1) == batch.labels).float(),
+        }
+
+    def analyse(self, batches: Iterable[Batch], folder: Path) -> Analysis:
+        from analysis.classification import analyse_classifier  # imported late: it imports models
+
+        return analyse_classifier(self.predict, batches, self.info, folder)
+
+    def panels(self, batch: Batch) -> dict[str, Panel]:
+        probabilities = torch.softmax(self.predict(batch.images), dim=1)
+        confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
+        names = self.info.classes
+        return {
+            "predictions": Panel(
+                self.info.to_unit_range(batch.images),
+                tuple(f"{names[label]} {p:.0%}" for label, p in zip(predicted, confidence, strict=True)),
+                tuple(a == b for a, b in zip(predicted, batch.labels.tolist(), strict=True)),
+            )
+        }

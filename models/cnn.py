@@ -1,0 +1,49 @@
+"""Plain convolutional network: three conv-BN-ReLU-pool blocks and a two-layer head."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from data.dataset import DatasetInfo
+from data.errors import UserError
+from models.classification import Classification, ClassifierSettings
+from models.settings import Fraction, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnSettings(ClassifierSettings):
+    """Convolutions 3x3, each block twice as wide as the one before and half its size."""
+
+    epochs: PositiveInt = 16
+    lr: PositiveFloat = 1.99e-4
+    width: PositiveInt = 32
+    """Channels of the first block."""
+    depth: PositiveInt = 3
+    """Blocks."""
+    head_width: PositiveInt = 512
+    """Hidden units of the head."""
+    dropout: Fraction = 0.5
+    """Dropout in the head."""
+
+
+def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
+    """The classifier that `settings` describe.
+
+    Raises:
+        UserError: the images are too small to be halved `depth` times.
+    """
+    side = info.image_size >> settings.depth
+    if side == 0:
+        raise UserError(f"--depth={settings.depth} halves {info.image_size}-pixel images to nothing: lower it")
+    channels = [3, *(settings.width << block for block in range(settings.depth))]
+    blocks: list[nn.Module] = []
+    for inputs, outputs in zip(channels, channels[1:], strict=False):
+        blocks += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    head = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels[-1] * side**2, settings.head_width),
+        nn.ReLU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.head_width, len(info.classes)),
+    )
+    return Classification(nn.Sequential(*blocks, head), settings, info, prefers_channels_last=True)

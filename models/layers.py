@@ -1,0 +1,47 @@
+"""Blocks used by two or more models."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PatchEmbedding(nn.Module):
+    """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
+
+    def __init__(self, image_size: int, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+        self.num_patches = (image_size // patch_size) ** 2
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, N, D]
+        return self.project(images).flatten(2).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, https://arxiv.org/abs/1706.03762, whose weights can be had.
+
+    `forward` uses the fused kernel, which never forms the weights; `weights` forms them.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, T, D] -> 3 x [B, heads, T, D / heads]
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
+        q, k, v = self.split_heads(x)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T], rows sum to 1
+        q, k, _ = self.split_heads(x)
+        return torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)

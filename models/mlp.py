@@ -1,0 +1,32 @@
+"""Multi-layer perceptron on flattened pixels: 3072-512-256-10."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from data.dataset import DatasetInfo
+from models.classification import Classification, ClassifierSettings
+from models.settings import Fraction, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpSettings(ClassifierSettings):
+    """Fully connected ReLU layers, each half as wide as the one before."""
+
+    epochs: PositiveInt = 13
+    lr: PositiveFloat = 5.6e-5
+    width: PositiveInt = 512
+    """Units of the first hidden layer."""
+    depth: PositiveInt = 2
+    """Hidden layers."""
+    dropout: Fraction = 0.0
+    """Dropout after every hidden layer."""
+
+
+def build(settings: MlpSettings, info: DatasetInfo) -> Classification:
+    """The classifier that `settings` describe."""
+    widths = [3 * info.image_size**2, *(max(1, settings.width >> layer) for layer in range(settings.depth))]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(settings.dropout)]
+    return Classification(nn.Sequential(*layers, nn.Linear(widths[-1], len(info.classes))), settings, info)

@@ -1,0 +1,111 @@
+"""A small vision transformer with post-norm encoder layers, https://arxiv.org/abs/2010.11929."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from data.dataset import DatasetInfo
+from data.errors import UserError
+from models.classification import Classification, ClassifierSettings
+from models.layers import PatchEmbedding, SelfAttention
+from models.settings import Fraction, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoVitSettings(ClassifierSettings):
+    """Patches of 2x2 pixels and a class token through a four-layer transformer encoder."""
+
+    epochs: PositiveInt = 16
+    lr: PositiveFloat = 2.32e-4
+    patch_size: PositiveInt = 2
+    """Side of a patch in pixels."""
+    width: PositiveInt = 192
+    """Dimension of a token."""
+    depth: PositiveInt = 4
+    """Encoder layers."""
+    num_heads: PositiveInt = 8
+    """Attention heads; they share `width`."""
+    ffn_width: PositiveInt = 384
+    """Hidden units of each layer's feed-forward network."""
+    dropout: Fraction = 0.1
+    """Dropout of the embeddings, the attention weights and both residual branches."""
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm transformer encoder layer with ReLU, as the original's."""
+
+    def __init__(self, width: int, num_heads: int, ffn_width: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, num_heads, dropout)
+        self.norm1 = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, ffn_width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn_width, width)
+        )
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
+        x = self.norm1(x + self.dropout(self.attention(x)))
+        return self.norm2(x + self.dropout(self.ffn(x)))
+
+
+class NanoVit(nn.Module):
+    """Patch embedding, class token, encoder, and a linear head on the class token."""
+
+    def __init__(self, settings: NanoVitSettings, image_size: int, num_classes: int) -> None:
+        super().__init__()
+        width = settings.width
+        self.embed = PatchEmbedding(image_size, settings.patch_size, width)
+        self.class_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
+        self.positions = nn.Parameter(torch.empty(1, self.embed.num_patches + 1, width).normal_(std=0.02))
+        self.dropout = nn.Dropout(settings.dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, settings.num_heads, settings.ffn_width, settings.dropout) for _ in range(settings.depth)
+        )
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+
+    def tokens(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 1 + N, D], class token first
+        patches = self.embed(images)
+        x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        return self.dropout(x + self.positions)
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
+        x = self.tokens(images)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x[:, 0])
+
+    def attention_weights(self, images: Tensor) -> list[Tensor]:
+        """Attention weights of every layer, lowest first.
+
+        Args:
+            images: [B, 3, H, W], normalised as in training.
+
+        Returns:
+            One [B, heads, 1 + N, 1 + N] a layer, in [0, 1]; row 0 is what the class token looks at, and
+            its entries from 1 on are the patches, row by row.
+        """
+        x, weights = self.tokens(images), []
+        for layer in self.layers:
+            weights.append(layer.attention.weights(x))
+            x = layer(x)
+        return weights
+
+
+def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
+    """The classifier that `settings` describe.
+
+    Raises:
+        UserError: heads do not divide the width, or patches the image.
+    """
+    if settings.width % settings.num_heads:
+        raise UserError(f"--num_heads={settings.num_heads} does not divide --width={settings.width}: change either")
+    check_patch_size(settings.patch_size, info.image_size)
+    return Classification(NanoVit(settings, info.image_size, len(info.classes)), settings, info)
+
+
+def check_patch_size(patch_size: int, image_size: int) -> None:
+    """Refuse patches that do not tile the image."""
+    if image_size % patch_size:
+        raise UserError(f"--patch_size={patch_size} does not divide the {image_size}-pixel images: change it")

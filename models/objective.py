@@ -1,0 +1,92 @@
+"""What every model looks like to the training loop: losses by phase, per-image metrics, image panels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from analysis.tracking import Analysis
+
+
+class Batch(NamedTuple):
+    """Images and their labels, on the device."""
+
+    images: Tensor  # [B, 3, H, W] float32, as Settings.normalisation says
+    labels: Tensor  # [B] int64; zeros where the dataset has none
+
+
+class Panel(NamedTuple):
+    """A grid of images to look at."""
+
+    images: Tensor  # [N, 3, H, W] in [0, 1]
+    captions: tuple[str, ...] = ()  # one an image, or none
+    marks: tuple[bool, ...] = ()  # whether each image came out right, or none
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One optimizer step of a training step."""
+
+    name: str
+    optimizer: Optimizer
+    every: int = 1  # run on one training step in `every`
+
+
+class Objective(nn.Module, ABC):
+    """A network, or several, with the losses that train it.
+
+    Losses are computed in `forward` alone: under Accelerate only `forward` synchronises gradients and
+    runs in mixed precision.
+    """
+
+    prefers_channels_last = False  # whether its convolutions are faster in that memory layout
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The optimizer steps that make one training step, with fresh optimizers."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Scalar loss terms of a phase; the key "loss" is the one differentiated."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-image metrics, each [B], so that the mean over ragged batches and processes is exact."""
+
+    @abstractmethod
+    def panels(self, batch: Batch) -> dict[str, Panel]:
+        """Named image grids of a fixed batch."""
+
+    def analyse(self, batches: Iterable[Batch], folder: Path) -> Analysis:
+        """A closer look at the trained model on a whole split, its pictures written to `folder`; nothing by default."""
+        return Analysis()
+
+    def compile_nets(self) -> None:
+        """Compile each network in place, which keeps the names of the weights."""
+        for net in self.children():
+            net.compile()
+
+
+@contextmanager
+def only_trainable(objective: nn.Module, optimizer: Optimizer) -> Iterator[None]:
+    """Let only the optimizer's own parameters receive gradients, so that a phase leaves the others' alone."""
+    own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    others = [p for p in objective.parameters() if p.requires_grad and id(p) not in own]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Numbers of trainable and of all parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)

@@ -1,0 +1,71 @@
+"""Bidirectional LSTM over the sequence of image patches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from data.dataset import DatasetInfo
+from models.classification import Classification, ClassifierSettings
+from models.layers import PatchEmbedding
+from models.settings import Fraction, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchLstmSettings(ClassifierSettings):
+    """Patches of 2x2 pixels, row by row, through a two-layer bidirectional LSTM."""
+
+    epochs: PositiveInt = 20
+    lr: PositiveFloat = 4.25e-4
+    patch_size: PositiveInt = 2
+    """Side of a patch in pixels."""
+    embedding_width: PositiveInt = 128
+    """Dimension of an embedded patch."""
+    width: PositiveInt = 256
+    """Hidden units of the LSTM in each direction."""
+    depth: PositiveInt = 2
+    """LSTM layers."""
+    head_width: PositiveInt = 256
+    """Hidden units of the head."""
+    dropout: Fraction = 0.1
+    """Dropout of the embeddings and in the head."""
+    pooling: Literal["last", "ends", "mean"] = "last"
+    """What the head reads: the last step (which holds one step of the backward direction), the forward
+    direction's last step with the backward one's first, or the mean of all steps."""
+
+
+class PatchLstm(nn.Module):
+    """Patch embedding, LSTM, pooling over the steps, two-layer head."""
+
+    def __init__(self, settings: PatchLstmSettings, image_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.pooling = settings.pooling
+        self.embed = PatchEmbedding(image_size, settings.patch_size, settings.embedding_width)
+        self.positions = nn.Parameter(torch.empty(1, self.embed.num_patches, settings.embedding_width).normal_())
+        self.dropout = nn.Dropout(settings.dropout)
+        self.lstm = nn.LSTM(
+            settings.embedding_width, settings.width, settings.depth, batch_first=True, bidirectional=True
+        )
+        self.head = nn.Sequential(
+            nn.LayerNorm(2 * settings.width),
+            nn.Linear(2 * settings.width, settings.head_width),
+            nn.GELU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(settings.head_width, num_classes),
+        )
+
+    def pool(self, steps: Tensor) -> Tensor:  # [B, T, 2 * width] -> [B, 2 * width]
+        if self.pooling == "mean":
+            return steps.mean(dim=1)
+        forward, backward = steps.chunk(2, dim=2)
+        return torch.cat([forward[:, -1], backward[:, -1 if self.pooling == "last" else 0]], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
+        steps, _ = self.lstm(self.dropout(self.embed(images) + self.positions))
+        return self.head(self.pool(steps))
+
+
+def build(settings: PatchLstmSettings, info: DatasetInfo) -> Classification:
+    """The classifier that `settings` describe."""
+    return Classification(PatchLstm(settings, info.image_size, len(info.classes)), settings, info)

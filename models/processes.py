@@ -1,0 +1,42 @@
+"""A run among other processes: stopping when asked to, and dying with whoever launched it."""
+
+import ctypes
+import os
+import signal
+import sys
+from types import FrameType
+
+# Set by accelerate, torchrun and the sweep agents for what they launch. A shell sets none of them, so that
+# `nohup python train.py &` outlives it.
+LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class StopRequest:
+    """SIGTERM or Ctrl-C asks for a stop after the step under way; the same signal again ends the process at once.
+
+    The two signals count apart, since Ctrl-C reaches a launcher too, whose death then sends SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.received: set[int] = set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.receive)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if number in self.received:
+            os._exit(128 + number)
+        self.received.add(number)
+
+    def __bool__(self) -> bool:
+        return bool(self.received)
+
+
+def die_with_launcher() -> None:
+    """Ask Linux to send SIGTERM when the launcher dies, even of SIGKILL; does nothing elsewhere."""
+    if sys.platform != "linux" or not any(name in os.environ for name in LAUNCHER_VARIABLES):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1:  # it had died before
+        sys.exit("the launcher is gone")

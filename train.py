@@ -1,0 +1,483 @@
+"""Train one model: python train.py --model=cnn --dataset=cifar10 --lr=2.0e-4 (see --help).
+
+The same file runs under `accelerate launch` on several processes, and under an agent that hands it a sweep's values.
+"""
+
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, broadcast_object_list, gather_object
+from torch import Tensor
+from tqdm import tqdm
+
+from analysis import run_folder
+from analysis.environment import describe_environment
+from analysis.panels import draw_grid
+from analysis.run_report import network_lines, report
+from analysis.tracking import Tracker, fresh_run_id
+from data import describe, load_splits
+from data.dataset import DatasetInfo, Split
+from data.errors import UserError
+from data.loader import Loader, Shard
+from data.seeding import seed_everything
+from models import MODELS, checkpoint
+from models.objective import Batch, Objective, Phase, count_parameters, only_trainable
+from models.optimization import lr_factor, set_lr
+from models.processes import StopRequest, die_with_launcher
+from models.settings import Settings, as_dict, help_text, resolve, sweep_values
+
+NUM_PANEL_IMAGES = 32
+STEPS_BETWEEN_POLLS = 16  # on a GPU, where looking at a loss waits for it; a CPU looks at every step
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; with the weights and the optimizers, all that a checkpoint holds."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0  # steps done of the epoch under way
+    images_seen: int = 0
+    terms: dict[str, list[Tensor]] = field(default_factory=dict)  # loss terms of those steps, by metric name
+    sizes: dict[str, list[int]] = field(default_factory=dict)  # images behind each of them
+    epoch_seconds: float = 0.0  # of training in the epoch under way
+    train_seconds: float = 0.0
+    best_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)  # validation metrics of the best epoch
+    num_logged: int = 0
+
+
+class Training:
+    """One run, from its first step or from its checkpoint."""
+
+    def __init__(
+        self, settings: Settings, accelerator: Accelerator, objective: Objective, loaders: dict[str, Loader]
+    ) -> None:
+        self.settings = settings
+        self.accelerator = accelerator
+        self.loaders = loaders
+        self.folder = Path(settings.runs_dir) / settings.run_id
+        self.steps_per_epoch = loaders["train"].steps_per_epoch(settings.batch_size, settings.accumulation_steps)
+        self.poll_every = STEPS_BETWEEN_POLLS if accelerator.device.type == "cuda" else 1
+        self.progress = Progress()
+
+        self.objective = objective
+        self.evaluated = objective  # the moving average of the weights, where there is one
+        self.ema = None
+        if settings.ema_decay:
+            from timm.utils import ModelEmaV3  # imported late: timm takes a second
+
+            self.ema = ModelEmaV3(objective, settings.ema_decay, use_warmup=True)
+            self.evaluated = self.ema.module
+        if settings.compile:
+            objective.compile_nets()
+        phases = objective.phases()
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=len(phases) > 1)
+        self.prepared = accelerator.prepare(objective)
+        self.phases = tuple(replace(phase, optimizer=accelerator.prepare(phase.optimizer)) for phase in phases)
+        self.restore()
+
+    def fit(self, tracker: Tracker | None, stop: StopRequest) -> str:
+        """Train to the end, or to a request to stop; returns the run's state."""
+        while self.progress.epoch < self.settings.epochs and not self.out_of_patience():
+            if not self.train_epoch(stop):
+                self.save()
+                return "stopped"
+            self.end_epoch(tracker)
+        return "finished"
+
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not improved for too long."""
+        patience = self.settings.patience
+        return 0 < patience <= self.progress.epoch - self.progress.best_epoch and "val" in self.loaders
+
+    def train_epoch(self, stop: StopRequest) -> bool:
+        """Train to the end of the epoch; False where a stop was asked for before."""
+        settings, progress = self.settings, self.progress
+        self.objective.train()
+        batches = self.loaders["train"].training_batches(
+            seed=settings.seed,
+            epoch=progress.epoch,
+            batch_size=settings.batch_size,
+            start=progress.step,
+            micro_batches=settings.accumulation_steps,
+            augmentation=settings.augmentation,
+            blank=settings.cutout,
+        )
+        bar = tqdm(
+            desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
+            initial=progress.step,
+            total=self.steps_per_epoch,
+            unit=" steps",
+            leave=False,
+            disable=None if self.accelerator.is_main_process else True,
+        )
+        started = time.perf_counter() - progress.epoch_seconds
+        seeds = (settings.seed, progress.epoch)
+        rank = self.accelerator.process_index
+        with bar:
+            while progress.step < self.steps_per_epoch:
+                seed_everything(*seeds, progress.step, rank)  # before the batch, which may be augmented
+                self.train_step(next(batches))
+                progress.step += 1
+                bar.update()
+                if progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch:
+                    stopping = self.poll(stop)
+                    progress.epoch_seconds = time.perf_counter() - started
+                    if stopping and progress.step < self.steps_per_epoch:
+                        return False
+        return True
+
+    def train_step(self, batch: Batch) -> None:
+        """One step of every phase that is due."""
+        progress, settings = self.progress, self.settings
+        step = progress.epoch * self.steps_per_epoch + progress.step
+        factor = lr_factor(settings, step, self.steps_per_epoch)
+        num_images = len(batch.labels) * self.accelerator.num_processes
+        for phase in self.phases:
+            if step % phase.every:
+                continue
+            set_lr(phase.optimizer, factor)
+            with only_trainable(self.objective, phase.optimizer):
+                terms = self.accumulate_gradients(batch, phase)
+            if settings.grad_clip:
+                parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+                self.accelerator.clip_grad_norm_(parameters, settings.grad_clip)
+            phase.optimizer.step()
+            phase.optimizer.zero_grad(set_to_none=True)
+            for name, value in terms.items():
+                progress.terms.setdefault(f"train/{phase.name}/{name}", []).append(value)
+                progress.sizes.setdefault(f"train/{phase.name}/{name}", []).append(num_images)
+        progress.images_seen += num_images
+        if self.ema is not None:
+            self.ema.update(self.objective, step + 1)
+
+    def accumulate_gradients(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """Gradients of one phase over the micro-batches of a step; returns the means of its loss terms."""
+        num_micro = self.settings.accumulation_steps
+        if num_micro == 1:
+            terms = self.prepared(batch, phase.name)
+            self.accelerator.backward(terms["loss"])
+            return {name: value.detach() for name, value in terms.items()}
+        totals: dict[str, Tensor] = {}
+        for i, micro in enumerate(zip(*(part.chunk(num_micro) for part in batch), strict=True)):
+            with nullcontext() if i == num_micro - 1 else self.accelerator.no_sync(self.prepared):
+                terms = self.prepared(Batch(*micro), phase.name)
+                self.accelerator.backward(terms["loss"])  # which divides by their number
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0) + value.detach() / num_micro
+        return totals
+
+    def poll(self, stop: StopRequest) -> bool:
+        """Whether any process was asked to stop; looks at the losses since the last poll, too.
+
+        Raises:
+            DivergedError: one of them is not finite, on any process.
+        """
+        recent = {
+            key: values[-self.poll_every :] for key, values in self.progress.terms.items() if key.endswith("/loss")
+        }
+        losses = {key: torch.stack(values).tolist() for key, values in recent.items()}
+        bad = {key: value for key, values in losses.items() for value in values if not math.isfinite(value)}
+        flags = torch.tensor([float(bool(stop)), float(bool(bad))], device=self.accelerator.device)
+        stopping, diverged = self.accelerator.reduce(flags).tolist()
+        if diverged:
+            key, value = next(iter(bad.items()), ("the loss of another process", math.nan))
+            step = self.progress.epoch * self.steps_per_epoch + self.progress.step
+            lr = self.phases[0].optimizer.param_groups[0]["lr"]
+            since = f" or up to {self.poll_every - 1} steps before" if self.poll_every > 1 else ""
+            raise DivergedError(f"{key} is {value} at step {step}{since}, lr {lr:.3g}: lower --lr, or set --grad_clip")
+        return stopping > 0
+
+    def end_epoch(self, tracker: Tracker | None) -> None:
+        """Evaluate, log and save what there is at the end of an epoch."""
+        progress, settings = self.progress, self.settings
+        metrics = {
+            "lr": self.phases[0].optimizer.param_groups[0]["lr"],
+            "images_per_second": max(map(sum, progress.sizes.values())) / progress.epoch_seconds,
+            "epoch_seconds": progress.epoch_seconds,
+            "peak_memory_gib": peak_memory_bytes(self.accelerator.device) / 2**30,
+            **self.epoch_means(),
+        }
+        progress.epoch += 1
+        progress.train_seconds += progress.epoch_seconds
+        progress.step, progress.epoch_seconds, progress.terms, progress.sizes = 0, 0.0, {}, {}
+        if "val" in self.loaders:
+            validation = self.evaluate("val")
+            metrics |= validation
+            if validation["val/loss"] < progress.best.get("val/loss", math.inf):
+                progress.best, progress.best_epoch = validation, progress.epoch
+                self.save_best()
+        if tracker is not None:
+            is_last = progress.epoch == settings.epochs or self.out_of_patience()
+            images = self.draw_panels() if is_last or progress.epoch % settings.panels_every == 0 else {}
+            tracker.log({"epoch": progress.epoch, "images_seen": progress.images_seen, **metrics}, images)
+            progress.num_logged = tracker.num_logged
+            tqdm.write(epoch_line(progress.epoch, settings.epochs, metrics))
+        self.save()
+
+    def step_terms(self) -> dict[str, Tensor]:
+        """Loss terms of every step of the epoch so far, means over the processes: name -> [steps]."""
+        return {key: self.accelerator.reduce(torch.stack(v), "mean") for key, v in self.progress.terms.items()}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Loss terms, each the mean over the epoch's images."""
+        means = {}
+        for key, values in self.step_terms().items():
+            sizes = torch.tensor(self.progress.sizes[key], dtype=torch.float64)
+            means[key] = (values.double().cpu() @ sizes / sizes.sum()).item()
+        return means
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Mean of every per-image metric over a split, exact whatever the batches and processes."""
+        for buffer in self.evaluated.buffers():
+            broadcast(buffer)  # every process has its own running statistics; the first one's are saved
+        self.evaluated.eval()
+        totals: dict[str, Tensor] = {}
+        num_images = 0
+        with self.accelerator.autocast():
+            for batch in self.loaders[split].evaluation_batches(self.settings.eval_batch_size):
+                for name, values in self.evaluated.evaluate(batch).items():
+                    totals[name] = totals.get(name, 0) + values.double().sum()
+                num_images += len(batch.labels)
+        shares = gather_object([({name: total.item() for name, total in totals.items()}, num_images)])
+        num_images = sum(num for _, num in shares)
+        names = next(sums for sums, num in shares if num)
+        return {f"{split}/{name}": sum(sums.get(name, 0.0) for sums, _ in shares) / num_images for name in names}
+
+    @torch.no_grad()
+    def draw_panels(self) -> dict[str, Path]:
+        """Pictures of what the network makes of fixed images."""
+        self.evaluated.eval()
+        fixed = self.loaders.get("val", self.loaders["train"]).first(NUM_PANEL_IMAGES)
+        paths = {}
+        with self.accelerator.autocast():
+            for name, panel in self.evaluated.panels(fixed).items():
+                paths[f"panels/{name}"] = self.folder / run_folder.PANELS / f"{name}-{self.progress.epoch:04d}.png"
+                draw_grid(panel).save(paths[f"panels/{name}"])
+        return paths
+
+    @torch.no_grad()
+    def final_result(self, tracker: Tracker | None) -> dict[str, float]:
+        """Evaluate the best weights for good and have a closer look at them; returns the summary's metrics."""
+        result = dict(self.progress.best)
+        if self.progress.best:
+            self.evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST, self.accelerator.device))
+        else:
+            self.save_best()
+        if self.settings.test:
+            result |= self.evaluate("test")
+        split = "test" if self.settings.test else "val"
+        if tracker is not None and split in self.loaders:
+            batches = self.loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())  # all of it
+            with self.accelerator.autocast():
+                analysis = self.evaluated.eval().analyse(batches, self.folder / run_folder.PANELS)
+            result |= {f"{split}/{name}": value for name, value in analysis.metrics.items()}
+            tracker.log(
+                {"epoch": self.progress.epoch, "images_seen": self.progress.images_seen, **result},
+                {f"{split}/{name}": path for name, path in analysis.images.items()},
+                {f"{split}/{name}": table for name, table in analysis.tables.items()},
+            )
+        return result
+
+    def cost(self) -> dict[str, float]:
+        """What the summary says of the training itself."""
+        rows = run_folder.read_metrics(self.folder)
+        rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
+        return {
+            "epochs": self.progress.epoch,
+            "best_epoch": self.progress.best_epoch or self.progress.epoch,
+            "images_seen": self.progress.images_seen,
+            "train_seconds": self.progress.train_seconds + self.progress.epoch_seconds,
+            "images_per_second": statistics.median(rates) if rates else None,
+        }
+
+    def save_best(self) -> None:
+        """Keep the weights that are evaluated."""
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.folder / run_folder.BEST, self.evaluated.state_dict())
+        self.accelerator.wait_for_everyone()
+
+    def save(self) -> None:
+        """Write the checkpoint: whole, or the one before is kept."""
+        terms = self.step_terms()
+        content = {
+            "objective": self.objective.state_dict(),
+            "optimizers": [phase.optimizer.state_dict() for phase in self.phases],
+            "ema": self.ema.module.state_dict() if self.ema else {},
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            "progress": {**vars(self.progress), "terms": terms},
+        }
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.folder / run_folder.CHECKPOINT, content)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        path = self.folder / run_folder.CHECKPOINT
+        if not path.exists():
+            return
+        content = checkpoint.load(path, self.accelerator.device)
+        self.objective.load_state_dict(content["objective"])
+        for phase, state in zip(self.phases, content["optimizers"], strict=True):
+            phase.optimizer.load_state_dict(state)
+        if self.ema:
+            self.ema.module.load_state_dict(content["ema"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(content["scaler"])
+        terms = {key: list(values.unbind()) for key, values in content["progress"]["terms"].items()}
+        self.progress = Progress(**{**content["progress"], "terms": terms})
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: the GPU's, or this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def epoch_line(epoch: int, num_epochs: int, metrics: dict[str, float]) -> str:
+    """One epoch on one line."""
+    shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
+    return f"epoch {epoch}/{num_epochs}  {'  '.join(shown)}  {metrics['images_per_second']:,.0f} images/s"
+
+
+def wants_channels_last(settings: Settings, objective: Objective, device: torch.device) -> bool:
+    """Whether images and weights are laid out channels last: in fp32 on a CPU that makes convolutions slower."""
+    faster = objective.prefers_channels_last and (device.type == "cuda" or settings.mixed_precision == "bf16")
+    return {"on": True, "off": False}.get(settings.channels_last, faster)
+
+
+def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
+    """The model that `settings` name, its weights a function of the seed."""
+    seed_everything(settings.seed)
+    return MODELS[settings.model][1](settings, info)
+
+
+def dry_run(settings: Settings) -> None:
+    """Print what a run would train, and with what settings."""
+    info = describe(settings.dataset, settings.image_size) or read_data(settings)[0]
+    objective = build_objective(settings, info)
+    trainable, total = count_parameters(objective)
+    print("\n".join(f"{key}: {value}" for key, value in as_dict(settings).items()))
+    print(f"{objective}\nnum_parameters: {trainable}\ntotal_parameters: {total}")
+
+
+def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
+    """The dataset and its splits."""
+    info, splits = load_splits(
+        settings.dataset,
+        settings.data_dir,
+        image_size=settings.image_size,
+        train_fraction=settings.train_fraction,
+        val_fraction=settings.val_fraction,
+        data_seed=settings.data_seed,
+        normalisation=settings.normalisation,
+        max_corrupt_images=settings.max_corrupt_images,
+    )
+    if settings.test and "test" not in splits:
+        raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")
+    return info, splits
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One run from the command line to its report; returns the exit code."""
+    process = PartialState()
+    sweep = sweep_values(os.environ)
+    settings = None
+    if process.is_main_process:
+        settings = resolve(arguments, os.environ, MODELS)
+        settings = replace(settings, run_id=settings.run_id or fresh_run_id())
+    [settings] = broadcast_object_list([settings])
+    if settings.dry_run:
+        if process.is_main_process:
+            dry_run(settings)
+        return 0
+    folder = Path(settings.runs_dir) / settings.run_id
+    if run_folder.state(folder) == "finished":
+        if process.is_main_process:
+            print(f"{folder} is finished; give another --run_id to train anew\n{report(folder)}")
+        return 0
+
+    try:
+        accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulation_steps
+        )
+    except ValueError as error:
+        raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
+    torch.backends.cudnn.benchmark = True
+    with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
+        info, splits = read_data(settings)
+    objective = build_objective(settings, info)
+    channels_last = wants_channels_last(settings, objective, accelerator.device)
+    if channels_last:
+        objective.to(memory_format=torch.channels_last)
+    objective.to(accelerator.device)
+    loaders = {
+        name: Loader(
+            split,
+            info,
+            accelerator.device,
+            shard=Shard(accelerator.process_index, accelerator.num_processes),
+            resident=settings.resident,
+            channels_last=channels_last,
+        )
+        for name, split in splits.items()
+        if name != "test" or settings.test
+    }
+    training = Training(settings, accelerator, objective, loaders)
+    stop = StopRequest()
+    tracker = None
+    if accelerator.is_main_process:
+        environment = describe_environment(arguments, accelerator.device, accelerator.num_processes)
+        environment["data"] = info.fingerprint
+        tracker = Tracker(folder, as_dict(settings), environment, sweep, training.progress.num_logged)
+    trainable, total = count_parameters(objective)
+    summary = {"num_parameters": trainable, "total_parameters": total, "network": network_lines(objective)}
+    state = "failed"
+    try:
+        state = training.fit(tracker, stop)
+        if state == "finished":
+            summary |= training.final_result(tracker)
+    finally:
+        if tracker is not None:
+            tracker.finish(state, {**summary, **training.cost()}, folder / run_folder.BEST)
+    if accelerator.is_main_process:
+        print(report(folder))
+        if state == "stopped":
+            print(f"stopped; to go on: python train.py --runs_dir={settings.runs_dir} --run_id={settings.run_id}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, or say in one line what keeps it from running; returns the exit code."""
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(MODELS))
+        return 0
+    die_with_launcher()
+    try:
+        return run(arguments)
+    except (UserError, DivergedError, OSError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"train.py: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
