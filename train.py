@@ -274,13 +274,11 @@ class Training:
     @torch.no_grad()
     def final_result(self, tracker: Tracker | None) -> dict[str, float]:
         """Evaluate the best weights for good and have a closer look at them; returns the summary's metrics."""
-        result = dict(self.progress.best)
         if self.progress.best:
             self.evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST, self.accelerator.device))
         else:
             self.save_best()
-        if self.settings.test:
-            result |= self.evaluate("test")
+        result = self.evaluate("test") if self.settings.test else {}
         split = "test" if self.settings.test else "val"
         if tracker is not None and split in self.loaders:
             batches = self.loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())  # all of it
@@ -292,9 +290,9 @@ class Training:
                 {f"{split}/{name}": path for name, path in analysis.images.items()},
                 {f"{split}/{name}": table for name, table in analysis.tables.items()},
             )
-        return result
+        return {**self.progress.best, **result}
 
-    def cost(self) -> dict[str, float]:
+    def cost(self) -> dict[str, float | None]:
         """What the summary says of the training itself."""
         rows = run_folder.read_metrics(self.folder)
         rates = [row["images_per_second"] for row in rows if "images_per_second" in row]

@@ -22,7 +22,7 @@ from data.errors import UserError
 from data.paths import cache_dir
 
 IMAGE_SIZE = 64  # pixels, where no other is asked for
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .ppm .tif .tiff".split())
+SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"])
 
 
 class NoImagesError(UserError):
@@ -116,7 +116,8 @@ def decode(root: Path, names: list[str], image_size: int, max_corrupt_images: in
     try:
         shape = (len(names), 3, image_size, image_size)
         images = np.lib.format.open_memmap(unfinished / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        kept, corrupt = [], []
+        kept: list[str] = []
+        corrupt: list[str] = []
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
             decoded = pool.map(lambda name: decode_image(root / name, image_size), names)
             bar = tqdm(decoded, f"decoding {root.name}", len(names), unit=" images", disable=None)

@@ -48,7 +48,8 @@ class Classification(Objective):
         super().__init__()
         if len(info.classes) < 2:
             raise UserError(
-                f"{info.name} has {len(info.classes)} class, a classifier needs 2: put each class in a folder of its own"
+                f"{info.name} has {len(info.classes)} labelled classes, a classifier needs 2: "
+                f"put the images of each class into a folder of its own"
             )
         self.net = net
         self.settings = settings

@@ -88,6 +88,7 @@ class NanoVit(nn.Module):
         """
         x, weights = self.tokens(images), []
         for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
             weights.append(layer.attention.weights(x))
             x = layer(x)
         return weights

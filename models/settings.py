@@ -6,7 +6,6 @@ say in the environment, `--key=value` on the command line, the sweep's values.
 
 import ast
 import dataclasses
-import functools
 import inspect
 import math
 import textwrap
@@ -135,7 +134,8 @@ class Settings:
 
 # These say where and how a run is carried out and told, not what it computes: they may change on resuming.
 CIRCUMSTANCES = frozenset(
-    "data_dir resident runs_dir run_id resume tracking project tags panels_every dry_run eval_batch_size".split()
+    ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
+    + ("panels_every", "dry_run")
 )
 BOOLEANS = {"true": True, "false": False}
 
@@ -256,7 +256,8 @@ def coerce(
         value = float(value)
     if kind is int and type(value) is float and value.is_integer():  # W&B's q_uniform gives 3.0
         value = int(value)
-    if type(value) is not kind:
+    is_wrong = type(value) is not kind  # no isinstance: a bool is no number
+    if is_wrong:
         hint = "; YAML reads 1e-3 as text, write 1.0e-3" if kind is float and type(value) is str else ""
         raise UserError(f"{key}={value!r} is of type {type(value).__name__}, not {kind.__name__}{hint}")
     if kind is float and not math.isfinite(value):
@@ -268,7 +269,7 @@ def coerce(
     return value
 
 
-def read_text(kind: type, key: str, text: str) -> Any:
+def read_text(kind: Any, key: str, text: str) -> Any:
     """The number, boolean or text that `text` spells."""
     try:
         return BOOLEANS[text.lower()] if kind is bool else kind(text)
@@ -277,7 +278,6 @@ def read_text(kind: type, key: str, text: str) -> Any:
         raise UserError(f"--{key}={text} is not {expected}") from None
 
 
-@functools.cache
 def type_hints(settings_class: type[Settings]) -> dict[str, tuple[type, Range | tuple[str, ...] | None]]:
     """Type of every setting, with its range or its choices."""
     hints: dict[str, tuple[type, Range | tuple[str, ...] | None]] = {}
