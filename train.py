@@ -33,7 +33,7 @@ from data.seeding import seed_everything
 from models import MODELS, checkpoint
 from models.objective import Batch, Objective, Phase, count_parameters, only_trainable
 from models.optimization import lr_factor, set_lr
-from models.processes import StopRequest, die_with_launcher
+from models.processes import StopRequest, die_with_launcher, start_all_processes
 from models.settings import Settings, as_dict, help_text, resolve, sweep_values
 
 NUM_PANEL_IMAGES = 32
@@ -275,7 +275,7 @@ class Training:
     def final_result(self, tracker: Tracker | None) -> dict[str, float]:
         """Evaluate the best weights for good and have a closer look at them; returns the summary's metrics."""
         if self.progress.best:
-            self.evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST, self.accelerator.device))
+            self.evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST))
         else:
             self.save_best()
         result = self.evaluate("test") if self.settings.test else {}
@@ -329,7 +329,7 @@ class Training:
         path = self.folder / run_folder.CHECKPOINT
         if not path.exists():
             return
-        content = checkpoint.load(path, self.accelerator.device)
+        content = checkpoint.load(path)
         self.objective.load_state_dict(content["objective"])
         for phase, state in zip(self.phases, content["optimizers"], strict=True):
             phase.optimizer.load_state_dict(state)
@@ -337,7 +337,8 @@ class Training:
             self.ema.module.load_state_dict(content["ema"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        terms = {key: list(values.unbind()) for key, values in content["progress"]["terms"].items()}
+        on_device = self.accelerator.device
+        terms = {key: list(values.to(on_device).unbind()) for key, values in content["progress"]["terms"].items()}
         self.progress = Progress(**{**content["progress"], "terms": terms})
 
 
@@ -394,7 +395,8 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
 
 def run(arguments: Sequence[str]) -> int:
     """One run from the command line to its report; returns the exit code."""
-    process = PartialState()
+    on_cpu = not torch.accelerator.is_available()  # else accelerate takes several processes for strangers
+    process = PartialState(cpu=on_cpu)
     sweep = sweep_values(os.environ)
     settings = None
     if process.is_main_process:
@@ -413,7 +415,9 @@ def run(arguments: Sequence[str]) -> int:
 
     try:
         accelerator = Accelerator(
-            mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulation_steps
+            cpu=on_cpu,
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.accumulation_steps,
         )
     except ValueError as error:
         raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
@@ -469,6 +473,7 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(MODELS))
         return 0
     die_with_launcher()
+    start_all_processes(arguments)
     try:
         return run(arguments)
     except (UserError, DivergedError, OSError) as error:

@@ -20,6 +20,6 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Content of a checkpoint, its tensors on `device`; weights and plain values only, no code is run."""
-    return torch.load(path, map_location=device, weights_only=True)
+def load(path: Path) -> dict[str, Any]:
+    """Content of a checkpoint, its tensors in main memory; weights and plain values only, no code is run."""
+    return torch.load(path, map_location="cpu", weights_only=True)

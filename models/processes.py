@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 
 # Set by accelerate, torchrun and the sweep agents for what they launch. A shell sets none of them, so that
@@ -40,3 +41,23 @@ def die_with_launcher() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() == 1:  # it had died before
         sys.exit("the launcher is gone")
+
+
+def start_all_processes(arguments: Sequence[str]) -> None:
+    """Become torchrun where `accelerate launch --cpu --num_processes N` was asked for several processes.
+
+    On a CPU accelerate starts one process whatever N is, without a word
+    (https://github.com/huggingface/accelerate/issues/2741); it leaves MASTER_ADDR, but no WORLD_SIZE, behind.
+    """
+    if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
+        return
+    import psutil
+    from accelerate.commands.launch import launch_command_parser
+
+    words = psutil.Process().parent().cmdline()
+    if "launch" not in words:  # started by mpirun, say, which has started them all
+        return
+    asked = launch_command_parser().parse_args(words[words.index("launch") + 1 :])
+    if asked.num_processes and asked.num_machines in (None, 1):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={asked.num_processes}"]
+        os.execv(sys.executable, [sys.executable, *torchrun, sys.argv[0], *arguments])

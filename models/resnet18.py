@@ -1,8 +1,12 @@
-"""ResNet-18 from scratch with the CIFAR stem, https://arxiv.org/abs/1512.03385."""
+"""ResNet-18 from scratch with a stem for small images, https://arxiv.org/abs/1512.03385.
+
+Parameter names are torchvision's and timm's, so that their weights can be loaded.
+"""
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
 from models.classification import Classification, ClassifierSettings
@@ -11,30 +15,63 @@ from models.settings import PositiveFloat, PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18Settings(ClassifierSettings):
-    """timm's ResNet with a 3x3 stem of stride 1 and no max-pooling, for small images."""
+    """Basic residual blocks in four stages after a 3x3 stem of stride 1 without max-pooling."""
 
     epochs: PositiveInt = 8
     lr: PositiveFloat = 2.787e-3
     width: PositiveInt = 64
-    """Channels of the first stage; every stage doubles them."""
+    """Channels of the stem and the first stage; every later stage doubles them."""
     depth: PositiveInt = 2
     """Residual blocks of each of the four stages."""
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, inputs, H, W] -> [B, outputs, H / stride, W / stride]
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.downsample(x), inplace=True)
+
+
+class ResNet18(nn.Module):
+    """Stem, four stages, global average pooling, linear head."""
+
+    def __init__(self, width: int, depth: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = stage(width, width, depth, stride=1)
+        self.layer2 = stage(width, 2 * width, depth, stride=2)
+        self.layer3 = stage(2 * width, 4 * width, depth, stride=2)
+        self.layer4 = stage(4 * width, 8 * width, depth, stride=2)
+        self.fc = nn.Linear(8 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
+    """`depth` blocks, the first of which changes the shape."""
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, stride=1) for _ in range(depth - 1)))
+
+
 def build(settings: ResNet18Settings, info: DatasetInfo) -> Classification:
     """The classifier that `settings` describe."""
-    from timm.models.resnet import BasicBlock, ResNet  # imported late: timm takes a second
-
-    width = settings.width
-    net = ResNet(
-        BasicBlock,
-        (settings.depth,) * 4,
-        num_classes=len(info.classes),
-        channels=(width, 2 * width, 4 * width, 8 * width),
-        stem_width=width,
-        zero_init_last=False,
-    )
-    net.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net = ResNet18(settings.width, settings.depth, len(info.classes))
     return Classification(net, settings, info, prefers_channels_last=True)

@@ -1,0 +1,20 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir():
+    root = os.environ.get("VISION_SWEEPS_DATA", "")
+    if root and (Path(root) / "cifar-10-batches-bin").is_dir():
+        return Path(root)
+    reason = f"VISION_SWEEPS_DATA={root} holds no cifar-10-batches-bin"
+    if os.environ.get("REQUIRE_CIFAR10"):
+        pytest.fail(reason + ", and REQUIRE_CIFAR10 is set")
+    pytest.skip(reason)

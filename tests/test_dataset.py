@@ -1,0 +1,179 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import DATASETS, describe, digits, load_splits
+from data.dataset import Dataset, DatasetInfo, Split, channel_statistics, make_splits, stratified_order
+from data.errors import UserError
+from data.paths import default_data_dir
+
+CIFAR_LABELS = torch.arange(50_000) % 10
+UNEVEN_LABELS = torch.tensor([0] * 300 + [1] * 30 + [2] * 3)
+
+
+def dataset_of(labels, test=None):
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)  # a picture of its own index
+    return Dataset("numbers", (), Split(images, labels), test, "")
+
+
+def indices(split):
+    return split.images[:, 0, 0, 0].tolist()
+
+
+def load(name="digits", **changes):
+    settings = {
+        "data_dir": "",
+        "image_size": 8,
+        "train_fraction": 1.0,
+        "val_fraction": 0.1,
+        "data_seed": 0,
+        "normalisation": "channel",
+        "max_corrupt_images": 0,
+    }
+    return load_splits(name, **{**settings, **changes})
+
+
+def test_fractions_give_the_documented_sizes():
+    splits = make_splits(dataset_of(CIFAR_LABELS), 0.2, 0.2, seed=0)
+    assert {name: len(split.labels) for name, split in splits.items()} == {"train": 8_000, "val": 2_000}
+
+
+def test_splits_are_disjoint_and_together_the_used_images():
+    splits = make_splits(dataset_of(UNEVEN_LABELS), 1.0, 0.1, seed=0)
+    assert sorted(indices(splits["train"]) + indices(splits["val"])) == list(range(333))
+
+
+def test_labels_stay_with_their_images():
+    splits = make_splits(dataset_of(UNEVEN_LABELS), 0.5, 0.3, seed=1)
+    for split in splits.values():
+        assert torch.equal(split.labels, UNEVEN_LABELS[indices(split)])
+
+
+@pytest.mark.parametrize("labels", [CIFAR_LABELS, UNEVEN_LABELS], ids=["even", "uneven"])
+@pytest.mark.parametrize("val_fraction", [0.1, 0.23, 0.5])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_split_holds_the_classes_in_their_proportions(labels, val_fraction, seed):
+    share = labels.bincount() / len(labels)
+    for split in make_splits(dataset_of(labels), 1.0, val_fraction, seed).values():
+        assert (split.labels.bincount(minlength=len(share)) - len(split.labels) * share).abs().max() <= 1
+
+
+def test_smaller_training_fraction_is_a_part_of_the_larger():
+    used = [make_splits(dataset_of(CIFAR_LABELS), fraction, 0.0, seed=0) for fraction in (0.1, 0.3)]
+    assert set(indices(used[0]["train"])) < set(indices(used[1]["train"]))
+
+
+def test_splits_depend_on_the_data_seed_alone():
+    orders = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)
+        orders.append(stratified_order(CIFAR_LABELS, seed=5))
+    assert torch.equal(*orders)
+    assert not torch.equal(orders[0], stratified_order(CIFAR_LABELS, seed=6))
+
+
+def test_order_is_the_same_on_every_machine():
+    expected = [28716, 11600, 26611, 47173, 32117, 13464, 48839, 42745, 33618, 25792, 28921, 37686]
+    assert stratified_order(CIFAR_LABELS, seed=3407)[:12].tolist() == expected
+
+
+def test_no_validation_split_where_its_fraction_is_zero():
+    assert list(make_splits(dataset_of(UNEVEN_LABELS), 1.0, 0.0, seed=0)) == ["train"]
+
+
+def test_test_split_is_passed_on_untouched():
+    test = Split(torch.zeros(2, 3, 1, 1), torch.tensor([1, 0]))
+    assert make_splits(dataset_of(UNEVEN_LABELS, test), 0.1, 0.1, seed=0)["test"] is test
+
+
+@pytest.mark.parametrize(
+    ("train_fraction", "val_fraction", "message"),
+    [(0.001, 0.1, "--train_fraction=0.001 .* none of 333 images"), (0.1, 0.001, "--val_fraction=0.001 .* of 33:")],
+)
+def test_split_without_images_is_refused(train_fraction, val_fraction, message):
+    with pytest.raises(UserError, match=message):
+        make_splits(dataset_of(UNEVEN_LABELS), train_fraction, val_fraction, seed=0)
+
+
+def test_channel_statistics_equal_numpy_in_float64():
+    images = torch.randint(0, 256, (50, 3, 7, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[:, 1] //= 3
+    unit = images.numpy().astype(np.float64) / 255
+    means, deviations = channel_statistics(images)
+    np.testing.assert_allclose(means, unit.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(deviations, unit.std((0, 2, 3)), rtol=1e-12)
+
+
+def test_channel_of_one_value_gets_deviation_one():
+    means, deviations = channel_statistics(torch.full((4, 3, 2, 2), 51, dtype=torch.uint8))
+    assert means == pytest.approx((0.2,) * 3)
+    assert deviations == (1.0,) * 3
+
+
+def test_to_unit_range_undoes_the_normalisation():
+    mean, std = np.array([0.1, 0.5, 0.7]), np.array([0.5, 0.25, 2.0])
+    info = DatasetInfo("", 4, (), tuple(mean), tuple(std), {}, "")
+    unit = np.random.RandomState(0).rand(5, 3, 4, 4)
+    normalised = torch.from_numpy((unit - mean[:, None, None]) / std[:, None, None])
+    np.testing.assert_allclose(info.to_unit_range(normalised).numpy(), unit, atol=1e-12)
+    assert info.to_unit_range(normalised.float()).dtype == torch.float32
+
+
+def test_to_unit_range_clips_what_a_model_overshoots():
+    info = DatasetInfo("", 1, (), (0.5,) * 3, (0.5,) * 3, {}, "")
+    pixels = torch.tensor([-3.0, 0.0, 3.0]).view(1, 3, 1, 1)
+    assert info.to_unit_range(pixels).flatten().tolist() == [0.0, 0.5, 1.0]
+
+
+def test_info_describes_the_loaded_splits():
+    info, splits = load(train_fraction=0.5, val_fraction=0.2)
+    assert info.num_images == {"train": 574, "val": 144, "test": 360}  # of 1,437 training images
+    assert info.num_images == {name: len(split.images) for name, split in splits.items()}
+    assert (info.name, info.image_size, info.classes) == ("digits", 8, tuple("0123456789"))
+
+
+def test_channel_normalisation_is_measured_on_the_training_split():
+    info, splits = load(train_fraction=0.1)
+    unit = splits["train"].images.double() / 255
+    assert info.mean == pytest.approx(unit.mean((0, 2, 3)).tolist())
+    assert info.std == pytest.approx(unit.std((0, 2, 3), correction=0).tolist())
+
+
+@pytest.mark.parametrize(("normalisation", "value"), [("symmetric", 0.5), ("unit", None)])
+def test_fixed_normalisations(normalisation, value):
+    info, _ = load(normalisation=normalisation)
+    assert (info.mean, info.std) == (((value,) * 3,) * 2 if value else ((0.0,) * 3, (1.0,) * 3))
+
+
+@pytest.mark.parametrize("image_size", [0, 16])
+def test_what_is_known_without_reading_agrees_with_what_is_read(image_size):
+    known, (read, _) = describe("digits", image_size), load(image_size=image_size)
+    assert (known.name, known.image_size, known.classes) == (read.name, read.image_size, read.classes)
+    assert describe("folder", image_size) is None
+
+
+def test_misspelt_dataset_is_answered_with_a_suggestion_and_the_list():
+    with pytest.raises(UserError, match="--dataset=cifar-10 .* did you mean cifar10.*" + ", ".join(DATASETS)):
+        load("cifar-10")
+
+
+def test_data_dir_is_the_environment_variable_or_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("VISION_SWEEPS_DATA", "/elsewhere")
+    assert default_data_dir() == Path("/elsewhere")
+    monkeypatch.delenv("VISION_SWEEPS_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_data_dir() == tmp_path / "vision-sweeps"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_data_dir() == tmp_path / ".cache" / "vision-sweeps"
+
+
+def test_data_dir_may_start_with_a_tilde(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(DATASETS, "digits", lambda *arguments: asked.append(arguments) or digits.load(*arguments))
+    load(data_dir="~/pictures", image_size=8, max_corrupt_images=3)
+    assert asked == [(tmp_path / "pictures", 8, 3)]

@@ -1,0 +1,312 @@
+"""One run from the command line to its folder, in this process."""
+
+import functools
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+import train
+from analysis import run_folder
+from models import MODELS
+
+SMALL = ["--dataset=digits", "--model=mlp", "--width=32", "--lr=0.01", "--epochs=3", "--tracking=off"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process_state(monkeypatch):
+    """What a run changes in its process: accelerate's singletons and the signal handlers."""
+    for name in ("WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+def run(runs_dir: Path, *arguments: str) -> int:
+    AcceleratorState._reset_state(True)
+    return train.main(overrides(f"--runs_dir={runs_dir}", *arguments))
+
+
+def run_with_stop(monkeypatch, step: int, *arguments) -> int:
+    """Run, and be sent SIGTERM during the given step, counted from 1."""
+    original, steps = train.Training.train_step, []
+
+    def train_step(self, batch):
+        steps.append(batch)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "train_step", train_step)
+        return run(*arguments)
+
+
+def overrides(*arguments: str) -> list[str]:
+    """SMALL, but for what a test gives itself."""
+    keys = {word.partition("=")[0] for word in arguments}
+    return [word for word in SMALL if word.partition("=")[0] not in keys] + list(arguments)
+
+
+def epochs(folder: Path) -> list[dict]:
+    """Logged rows of the epochs, without what depends on the clock and the machine."""
+    rows = [row for row in run_folder.read_metrics(folder) if "lr" in row]
+    clock = {"images_per_second", "epoch_seconds", "peak_memory_gib"}
+    return [{key: value for key, value in row.items() if key not in clock} for row in rows]
+
+
+def assert_same_state(a, b, where: str = "") -> None:
+    """Bit-for-bit equality of two checkpoints, but for the clock."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"epoch_seconds", "train_seconds"}:
+            assert_same_state(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same_state(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path, capsys):
+    assert run(tmp_path, "--run_id=a", "--test=True") == 0
+    folder = tmp_path / "a"
+    summary = run_folder.read_json(folder / "summary.json")
+    keys = {"val/loss", "val/accuracy", "best_epoch", "num_parameters", "train_seconds", "images_per_second"}
+    assert keys | {"test/loss", "test/accuracy", "test/ece"} <= summary.keys()
+    assert summary["state"] == "finished"
+    assert summary["val/accuracy"] > 0.8
+    assert summary["num_parameters"] == 3072 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
+    rows = epochs(folder)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["images_seen"] == 3 * round(1437 * 0.9)
+    assert summary["val/loss"] == min(row["val/loss"] for row in rows)
+    assert summary["best_epoch"] == 1 + [row["val/loss"] for row in rows].index(summary["val/loss"])
+    for name in ("curves.png", "best.pt", "checkpoint.pt", "environment.json", "panels/predictions-0003.png"):
+        assert (folder / name).stat().st_size > 0, name
+    for name in ("confusion_matrix.png", "reliability.png", "mistakes.png", "per_class.csv"):
+        assert (folder / "panels" / name).stat().st_size > 0, name
+    printed = capsys.readouterr().out
+    assert f"test        loss {summary['test/loss']:.4f}, accuracy {summary['test/accuracy']:.2%}" in printed
+    assert str(folder / "curves.png") in printed
+
+
+def test_without_validation_the_last_weights_are_tested(tmp_path):
+    assert run(tmp_path, "--run_id=a", "--val_fraction=0", "--test=True") == 0
+    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert "val/loss" not in summary
+    assert summary["best_epoch"] == 3
+    checkpoint, best = (torch.load(tmp_path / "a" / name) for name in ("checkpoint.pt", "best.pt"))
+    assert_same_state(checkpoint["objective"], best)
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path):
+    for run_id, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run(tmp_path, f"--run_id={run_id}", f"--seed={seed}", "--augmentation=crop_flip") == 0
+    a, b, c = (epochs(tmp_path / run_id) for run_id in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_a_finished_run_is_reported_and_not_repeated(tmp_path, capsys):
+    run(tmp_path, "--run_id=a")
+    before = (tmp_path / "a" / "metrics.jsonl").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(tmp_path, "--run_id=a") == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (tmp_path / "a" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+NOISY = ["--dropout=0.2", "--augmentation=trivialaugment", "--cutout=8", "--mixup=0.5", "--ema_decay=0.9"]
+NOISY += ["--schedule=one_cycle", "--warmup_epochs=0.5", "--grad_clip=1", "--optimizer=sgd", "--accumulation_steps=2"]
+
+
+@pytest.mark.parametrize("step", [4, 11, 16], ids=["mid-epoch", "epoch's end", "second epoch"])  # 11 steps an epoch
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
+    arguments = [*NOISY, "--run_id=cut"]
+    assert run_with_stop(monkeypatch, step, tmp_path / "cut", *arguments) == 0
+    folder = tmp_path / "cut" / "cut"
+    assert run_folder.state(folder) == "stopped"
+    assert run(tmp_path / "cut", *arguments) == 0
+    assert run(tmp_path / "whole", *arguments) == 0
+    whole = tmp_path / "whole" / "cut"
+    assert_same_state(*(torch.load(path / "checkpoint.pt") for path in (folder, whole)))
+    assert epochs(folder) == epochs(whole)
+    assert run_folder.state(folder) == "finished"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, model):
+    small = {"mlp": [], "resnet18": ["--width=4"], "patch_lstm": ["--width=8", "--patch_size=8"]}
+    small["nano_vit"] = ["--width=16", "--depth=1", "--patch_size=8"]
+    arguments = ["--epochs=1", "--run_id=a", *small.get(model, ["--width=4"])]
+    arguments.append(f"--model={model}")
+    assert run_with_stop(monkeypatch, 5, tmp_path / "cut", *arguments) == 0
+    assert run(tmp_path / "cut", *arguments) == 0
+    assert run(tmp_path / "whole", *arguments) == 0
+    assert_same_state(*(torch.load(tmp_path / name / "a" / "checkpoint.pt") for name in ("cut", "whole")))
+
+
+def test_metrics_logged_after_the_checkpoint_are_forgotten_on_resuming(tmp_path, monkeypatch):
+    run_with_stop(monkeypatch, 15, tmp_path, "--run_id=a")
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + json.dumps({"epoch": 2, "lr": 9}) + '\n{"epoch": 3, "l')
+    assert run(tmp_path, "--run_id=a") == 0
+    assert [row["epoch"] for row in epochs(tmp_path / "a")] == [1, 2, 3]
+    assert 9 not in [row["lr"] for row in epochs(tmp_path / "a")]
+
+
+def test_resume_finds_the_latest_unfinished_run(tmp_path, monkeypatch):
+    run_with_stop(monkeypatch, 3, tmp_path, "--run_id=a")
+    run(tmp_path, "--run_id=b")
+    AcceleratorState._reset_state(True)
+    assert train.main([f"--runs_dir={tmp_path}", "--resume", "--tracking=off"]) == 0
+    assert run_folder.state(tmp_path / "a") == "finished"
+    assert run_folder.read_json(tmp_path / "a" / "settings.json")["model"] == "mlp"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path, capsys):
+    assert run(tmp_path, "--lr=1e30", "--run_id=a") == 1
+    message = capsys.readouterr().err
+    assert "train/classify/loss is" in message
+    assert "lr 1e+30" in message
+    assert len(message.splitlines()) == 1
+    assert run_folder.state(tmp_path / "a") == "failed"
+    assert epochs(tmp_path / "a") == []
+
+
+def test_patience_ends_a_run_and_its_best_epoch_is_kept(tmp_path):
+    assert run(tmp_path, "--lr=0.3", "--epochs=50", "--patience=2", "--run_id=a") == 0
+    summary, rows = run_folder.read_json(tmp_path / "a" / "summary.json"), epochs(tmp_path / "a")
+    assert len(rows) < 50
+    assert len(rows) == summary["epochs"] == summary["best_epoch"] + 2
+    assert summary["val/loss"] == rows[summary["best_epoch"] - 1]["val/loss"]
+
+
+def test_accumulation_computes_the_same_step(tmp_path):
+    even = ["--val_fraction=0", "--train_fraction=0.8907"]  # 1,280 images: no step is smaller than the others
+    run(tmp_path, "--run_id=a", *even)
+    run(tmp_path, "--run_id=b", *even, "--accumulation_steps=4")
+    for a, b in zip(epochs(tmp_path / "a"), epochs(tmp_path / "b"), strict=True):
+        assert a["images_seen"] == b["images_seen"] == 1280 * a["epoch"]
+        assert a["train/classify/loss"] == pytest.approx(b["train/classify/loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("option", ["--mixed_precision=bf16", "--channels_last=on", "--resident=host"])
+def test_ways_of_computing_barely_change_the_result(tmp_path, option):
+    cnn = ["--model=cnn", "--width=8", "--epochs=2", "--lr=0.001"]
+    run(tmp_path, "--run_id=a", *cnn)
+    run(tmp_path, "--run_id=b", *cnn, option)
+    a, b = (epochs(tmp_path / run_id)[-1]["train/classify/loss"] for run_id in "ab")
+    assert a == pytest.approx(b, rel=0.05)
+
+
+def test_compiled_networks_train_and_keep_the_names_of_their_weights(tmp_path, monkeypatch):
+    # Inductor would take half a minute to compile what this backend only traces.
+    compile_in_place = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_in_place)
+    assert run(tmp_path, "--run_id=a", "--compile", "--epochs=1") == 0
+    assert run(tmp_path, "--run_id=b", "--epochs=1") == 0
+    a, b = (torch.load(tmp_path / run_id / "best.pt") for run_id in "ab")
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=1e-2, atol=1e-3)
+
+
+def test_dry_run_prints_parameters_and_writes_nothing(tmp_path, capsys):
+    arguments = ["--dry_run", "--model=cnn", "--dataset=cifar10", f"--runs_dir={tmp_path / 'runs'}"]
+    assert train.main([*arguments, f"--data_dir={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["num_parameters: 1147914", "total_parameters: 1147914"]
+    assert "lr: 0.000199" in lines
+    assert any("Conv2d(3, 32" in line for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_setting_and_model(capsys):
+    assert train.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("--lr=", "--val_fraction=", "--patience=", "--label_smoothing=", *(f"--model={m}" for m in MODELS)):
+        assert name in printed, name
+
+
+BAD_INPUT = {
+    "misspelt": (["--epoch=3"], "did you mean epochs?"),
+    "type": (["--batch_size=many"], "--batch_size=many is not a whole number"),
+    "model": (["--model=cnm"], "did you mean cnn?"),
+    "dataset": (["--dataset=digit"], "did you mean digits?"),
+    "no data": (["--dataset=folder", "--data_dir={tmp}/none"], "none is not a folder"),
+    "empty data": (["--dataset=folder", "--data_dir={tmp}/empty"], "holds no images"),
+    "half a download": (["--dataset=cifar10", "--data_dir={tmp}/half"], "data_batch_1.bin is missing"),
+    "checksum": (["--dataset=cifar10", "--data_dir={tmp}/wrong"], "data_batch_1.bin is damaged"),
+    "one class": (["--dataset=folder", "--data_dir={tmp}/one"], "a classifier needs 2"),
+    "val_fraction": (["--val_fraction=0.0001"], "leaves no validation image"),
+    "batch": (["--batch_size=2000"], "larger than the 1293 training images"),
+    "shares": (["--accumulation_steps=3"], "make it a multiple of 3"),
+    "runs_dir": (["--runs_dir={tmp}/file/runs"], "name another --runs_dir"),
+    "optimizer": (["--optimizer=adan_"], "did you mean"),
+    "test": (["--dataset=folder", "--data_dir={tmp}/two", "--test", "--batch_size=2"], "no test images"),
+    "nothing to resume": (["--resume"], "found no unfinished run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(tmp_path, capsys, case):
+    from PIL import Image
+
+    arguments, expected = BAD_INPUT[case]
+    for folder in ("half/cifar-10-batches-bin", "wrong/cifar-10-batches-bin", "one/cat", "two/cat", "two/dog"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "data" / folder / f"{i}.png")
+    for i in range(1, 6):
+        (tmp_path / "data/wrong/cifar-10-batches-bin" / f"data_batch_{i}.bin").write_bytes(b"x" * 100)
+    (tmp_path / "data" / "file").touch()
+    (tmp_path / "data" / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    words = [word.format(tmp=tmp_path / "data") for word in arguments]
+    if case != "runs_dir":
+        words.append(f"--runs_dir={tmp_path / 'runs'}")
+    assert train.main(overrides(*words)) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert len(message.strip().splitlines()) == 1
+    assert [path for path in sorted(tmp_path.rglob("*")) if "vision-sweeps" not in str(path)] == before
+
+
+def test_resuming_with_other_settings_is_refused_and_changes_nothing(tmp_path, capsys, monkeypatch):
+    run_with_stop(monkeypatch, 3, tmp_path, "--run_id=a")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    capsys.readouterr()
+    assert train.main(overrides("--lr=0.5", f"--runs_dir={tmp_path}", "--run_id=a")) == 2
+    assert "lr=0.5 differs from the 0.01 of run 'a'" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
+
+
+def test_a_sweep_wins_over_the_command_line(tmp_path, monkeypatch):
+    (tmp_path / "sweep.yaml").write_text("wandb_version: 1\nlr: {value: 0.02}\nwidth: {value: 16}\n")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "sweep.yaml"))
+    monkeypatch.setattr("train.die_with_launcher", lambda: None)  # pytest's launcher is no agent
+    assert run(tmp_path, "--run_id=a") == 0
+    settings = run_folder.read_json(tmp_path / "a" / "settings.json")
+    assert (settings["lr"], settings["width"]) == (0.02, 16)
+    assert epochs(tmp_path / "a")[0]["lr"] == 0.02
+
+
+def test_cifar10_is_learnt_in_a_few_hundred_steps(tmp_path, cifar10_dir):
+    arguments = ["--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=cnn", "--width=32", "--lr=1e-3"]
+    arguments += ["--epochs=1", "--train_fraction=0.9", "--mixed_precision=bf16", "--run_id=a"]
+    assert train.main([*arguments, f"--runs_dir={tmp_path}", "--tracking=off"]) == 0
+    assert run_folder.read_json(tmp_path / "a" / "summary.json")["val/accuracy"] > 0.5
