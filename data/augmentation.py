@@ -76,7 +76,8 @@ def cutout(images: Tensor, size: int) -> Tensor:
         place = torch.arange(side)
         inside.append(((place >= start) & (place < start + size)).to(images.device, non_blocking=True))
     rows, columns = inside
-    return images.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
+    square = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    return torch.where(square, 0.0, images)  # masked_fill would lose the memory format
 
 
 AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {

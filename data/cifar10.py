@@ -90,7 +90,8 @@ def download(data_dir: Path) -> None:
     try:
         CIFAR10(str(data_dir), download=True)
     except (OSError, RuntimeError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise UserError(
-            f"{data_dir} holds no CIFAR-10 and downloading it failed ({str(error).splitlines()[0]}): put {BINARY} "
+            f"{data_dir} holds no CIFAR-10 and downloading it failed ({reason}): put {BINARY} "
             f"or {PYTHON} there, or name their folder with --data_dir"
         ) from None

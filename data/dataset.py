@@ -58,12 +58,15 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     Returns:
         [N] int64 indices.
     """
-    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    random = np.random.RandomState(seed)
+    shuffled = random.permutation(len(labels))
     classes = labels.numpy()[shuffled]
     place = np.empty(len(labels))  # in (0, 1): how far through its own class an image stands
-    for label in np.unique(classes):
+    names = np.unique(classes)
+    # Each class starts at a place of its own, else the first stretch would lack all the small ones.
+    for label, start in zip(names, (random.permutation(len(names)) + 0.5) / len(names), strict=True):
         members = np.flatnonzero(classes == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        place[members] = (np.arange(len(members)) + start) / len(members)
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 

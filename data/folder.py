@@ -45,20 +45,22 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     test = None
     if has_splits and (data_dir / "test").is_dir():
         test_files, test_classes = list_images(data_dir / "test")
+        if classes and not test_classes:
+            raise UserError(f"{data_dir / 'test'} has no class folders, but {train_root} has: sort its images so")
         if unknown := sorted(set(test_classes) - set(classes)):
             raise UserError(f"{data_dir / 'test' / unknown[0]} is a class that {train_root} lacks: add or remove it")
         test, test_fingerprint = read_split(data_dir / "test", test_files, classes, size, max_corrupt_images)
         fingerprint += "-" + test_fingerprint
-    return Dataset(data_dir.name, classes, train, test, fingerprint)
+    return Dataset(data_dir.resolve().name, classes, train, test, fingerprint)
 
 
 def list_images(root: Path) -> tuple[list[Path], tuple[str, ...]]:
     """Image files below `root`, sorted, and the class folders; no class where the images lie flat."""
     if not root.is_dir():
         raise NoImagesError(f"{root} is not a folder: name the folder of your images with --data_dir")
-    loose = [path for path in root.iterdir() if is_image(path)]
+    loose = [path for path in root.iterdir() if is_image(path, root)]
     by_class = {
-        folder.name: [path for path in folder.rglob("*") if is_image(path)]
+        folder.name: [path for path in folder.rglob("*") if is_image(path, folder)]
         for folder in root.iterdir()
         if folder.is_dir() and not folder.name.startswith(".")
     }
@@ -71,30 +73,32 @@ def list_images(root: Path) -> tuple[list[Path], tuple[str, ...]]:
     return files, classes
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path is a visible file with the suffix of an image."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def is_image(path: Path, root: Path) -> bool:
+    """Whether a path is a file with the suffix of an image, and visible from `root` on."""
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
 
 def read_split(
     root: Path, files: list[Path], classes: tuple[str, ...], image_size: int, max_corrupt_images: int
 ) -> tuple[Split, str]:
-    """Images of `files`, from the cache where they were decoded before, and the key of that cache."""
+    """Images of `files`, from the cache where they were decoded before, and a hash of them."""
     names = [path.relative_to(root).as_posix() for path in files]
     stats = [path.stat() for path in files]
     listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
-    key = hashlib.sha256(json.dumps([listing, image_size]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([str(root.resolve()), listing, image_size]).encode()).hexdigest()[:16]
     cache = cache_dir() / "decoded" / key
     if not cache.is_dir():
         decode(root, names, image_size, max_corrupt_images, cache)
-    kept = json.loads((cache / "files.json").read_text())
+    fingerprint, kept = json.loads((cache / "files.json").read_text())
+    readable = set(kept)
     if len(names) - len(kept) > max_corrupt_images:
-        raise too_many_corrupt(root, max_corrupt_images, next(name for name in names if name not in set(kept)))
+        raise too_many_corrupt(root, max_corrupt_images, next(name for name in names if name not in readable))
     # Copy-on-write: nothing is read until it is used, and torch may believe that it can write.
     images = torch.from_numpy(np.load(cache / "images.npy", mmap_mode="c"))
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[name.split("/")[0]] if classes else 0 for name in kept]
-    return Split(images, torch.tensor(labels)), key
+    return Split(images, torch.tensor(labels)), fingerprint
 
 
 def too_many_corrupt(root: Path, limit: int, first: str) -> UserError:
@@ -133,10 +137,13 @@ def decode(root: Path, names: list[str], image_size: int, max_corrupt_images: in
                     kept.append(name)
         if not kept:
             raise NoImagesError(f"{root} holds no image that can be read: name another folder with --data_dir")
+        digest = hashlib.sha256(json.dumps(kept).encode())
+        for pixels in images[: len(kept)]:
+            digest.update(pixels)
         images.flush()
         if corrupt:
             np.save(unfinished / "images.npy", images[: len(kept)].copy())
-        (unfinished / "files.json").write_text(json.dumps(kept))
+        (unfinished / "files.json").write_text(json.dumps([digest.hexdigest()[:16], kept]))
         try:
             unfinished.rename(cache)
         except OSError:
@@ -151,7 +158,10 @@ def decode_image(path: Path, image_size: int) -> np.ndarray | Exception:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
-            square = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (image_size, image_size))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16-bit grey, which convert would clip
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            square = ImageOps.fit(upright.convert("RGB"), (image_size, image_size))
             return np.asarray(square).transpose(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on damaged files Pillow raises nearly anything, struct.error among it
         return error

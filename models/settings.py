@@ -175,7 +175,7 @@ def resolve(
 
 
 def parse_arguments(arguments: Iterable[str]) -> dict[str, str]:
-    """Command-line words as a dict: `--key=value`, `--key value`, and a bare `--flag` for `--flag=true`."""
+    """Command-line words as a dict: `--key=value`, `--key value`, a bare `--flag` for true; the last wins."""
     given: dict[str, str] = {}
     words = list(arguments)
     while words:
@@ -185,9 +185,7 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, str]:
         key, equals, value = word[2:].partition("=")
         if not equals:
             value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        key = key.replace("-", "_")
-        if given.setdefault(key, value) != value:
-            raise UserError(f"--{key} is given twice, as {given[key]!r} and {value!r}: give it once")
+        given[key.replace("-", "_")] = value
     return given
 
 

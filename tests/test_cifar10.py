@@ -47,6 +47,18 @@ def test_either_layout_gives_its_records_in_order(layout, tmp_path, monkeypatch)
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
 
 
+def test_last_file_is_the_test_split(tmp_path, monkeypatch):
+    write_layout(cifar10.BINARY, tmp_path, monkeypatch)
+    monkeypatch.setattr(  # as many images as in a real file, of no pixels
+        cifar10, "parse_binary", lambda content: (np.empty((10_000, 3, 0, 0)), np.full(10_000, content[0]))
+    )
+    dataset = cifar10.load(tmp_path, 0, 0)
+    first_labels = [int(labels[0]) for _, labels in fake_records()]
+    assert dataset.train.labels.tolist() == np.repeat(first_labels[:5], 10_000).tolist()
+    assert dataset.test.labels.tolist() == [first_labels[5]] * 10_000
+    assert (len(dataset.train.images), len(dataset.test.images)) == (50_000, 10_000)
+
+
 def test_both_layouts_share_one_fingerprint(tmp_path, monkeypatch):
     for layout in (cifar10.BINARY, cifar10.PYTHON):
         write_layout(layout, tmp_path / layout, monkeypatch)
@@ -98,6 +110,7 @@ def test_present_dataset_is_not_downloaded(tmp_path, monkeypatch):
         (URLError("no route to host"), "no route to host"),
         (PermissionError(13, "Permission denied"), "Permission denied"),
         (RuntimeError("File not found or corrupted.\nTry again."), "File not found or corrupted."),
+        (ConnectionResetError(), "ConnectionResetError"),
     ],
 )
 def test_failed_download_is_one_line_with_the_folder_and_the_remedy(error, reason, tmp_path, monkeypatch):

@@ -75,8 +75,15 @@ def test_splits_depend_on_the_data_seed_alone():
     assert not torch.equal(orders[0], stratified_order(CIFAR_LABELS, seed=6))
 
 
+def test_many_small_classes_beside_a_large_one_all_reach_a_small_split_in_proportion():
+    labels = torch.cat([torch.zeros(1_000, dtype=torch.long), torch.arange(1, 101).repeat(5)])
+    val = make_splits(dataset_of(labels), 1.0, 0.05, seed=0)["val"]
+    num_small = int((val.labels > 0).sum())
+    assert abs(num_small - len(val.labels) / 3) <= 2
+
+
 def test_order_is_the_same_on_every_machine():
-    expected = [28716, 11600, 26611, 47173, 32117, 13464, 48839, 42745, 33618, 25792, 28921, 37686]
+    expected = [32117, 26611, 47173, 11600, 28716, 25792, 13464, 48839, 33618, 42745, 34957, 28921]
     assert stratified_order(CIFAR_LABELS, seed=3407)[:12].tolist() == expected
 
 

@@ -2,6 +2,7 @@ import os
 import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import numpy as np
@@ -91,7 +92,6 @@ def test_images_of_every_mode_become_rgb(mode, tmp_path):
     assert (decode(path, 8) == 255).all()
 
 
-@pytest.mark.xfail(strict=True, reason="Pillow clips 16 bits to 8 instead of scaling them")
 def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(tmp_path / "x.png")
     assert (decode(tmp_path / "x.png", 8) == 0x80).all()
@@ -111,6 +111,18 @@ def test_hidden_and_other_files_are_no_images(tmp_path):
     (tmp_path / "labels.csv").write_text("x,1")
     dataset = folder.load(tmp_path, 8, 0)
     assert (colours(dataset.train), dataset.classes) == ([GREEN], ())
+
+
+def test_hidden_folders_in_a_class_folder_hold_no_images(tmp_path):
+    save(tmp_path / "cat" / "1.png", GREEN)
+    save(tmp_path / "cat" / ".thumbnails" / "1.png")
+    assert colours(folder.load(tmp_path, 8, 0).train) == [GREEN]
+
+
+@pytest.mark.parametrize("path", ["../three", "."])
+def test_dataset_is_named_after_its_folder(path, three, monkeypatch):
+    monkeypatch.chdir(three)
+    assert folder.load(Path(path), 8, 0).name == "three"
 
 
 def thirds(width, height, axis):
@@ -133,12 +145,10 @@ def test_square_of_the_right_size_is_kept_as_it_is(tmp_path):
     assert np.array_equal(decode(tmp_path / "x.png", 16), picture)
 
 
-def test_large_jpeg_decoded_at_a_fraction_is_the_same_picture(tmp_path):
-    ramp = np.linspace(0, 255, 512).astype(np.uint8)
-    picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None]), axis=-1)  # [512, 512, 3]
-    save(tmp_path / "x.jpg", picture, quality=95)
-    mean_of_blocks = picture.reshape(16, 32, 16, 32, 3).mean((1, 3))
-    assert np.abs(decode(tmp_path / "x.jpg", 16)[1:-1, 1:-1] - mean_of_blocks[1:-1, 1:-1]).max() < 3
+def test_jpeg_decoded_at_a_fraction_is_as_sharp_as_asked_for(tmp_path):
+    greys = np.random.RandomState(0).randint(0, 256, (64, 64), dtype=np.uint8)
+    save(tmp_path / "x.jpg", np.repeat(greys.repeat(2, 0).repeat(2, 1)[..., None], 3, axis=-1), quality=95)
+    assert np.abs(decode(tmp_path / "x.jpg", 64)[..., 0] - greys.astype(float)).mean() < 4
 
 
 def test_camera_orientation_is_applied(tmp_path):
@@ -166,14 +176,18 @@ def test_second_load_comes_from_the_cache(three, no_decoding):
     assert first.fingerprint == second.fingerprint
 
 
-def test_copied_folder_has_the_same_fingerprint_and_cache(three, no_decoding, tmp_path):
-    first = folder.load(three, 8, 0)
-    shutil.copytree(three, tmp_path / "elsewhere")
-    no_decoding()
-    assert folder.load(tmp_path / "elsewhere", 8, 0).fingerprint == first.fingerprint
+@pytest.mark.parametrize(
+    "copy",
+    [
+        shutil.copy2,
+        shutil.copy,
+    ],
+)
+def test_copied_folder_has_the_same_fingerprint(copy, three, tmp_path):
+    shutil.copytree(three, tmp_path / "elsewhere", copy_function=copy)
+    assert folder.load(tmp_path / "elsewhere", 8, 0).fingerprint == folder.load(three, 8, 0).fingerprint
 
 
-@pytest.mark.xfail(strict=True, reason="the cache key holds names, sizes and times alone")
 def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
     for split, colour in [("train", RED), ("test", GREEN)]:  # as unpacked from an archive that keeps no times
         save(tmp_path / split / "0.bmp", colour)
@@ -248,16 +262,11 @@ def test_lower_limit_holds_for_images_decoded_before(three, no_decoding):
         folder.load(three, 8, 1)
 
 
-def picture_with_exif(*entries):
-    """A JPEG whose EXIF asks to turn it and holds more entries: (tag, type, number of values, 4 bytes)."""
-    entries = sorted([(0x0112, 3, 1, struct.pack("<HH", 6, 0)), *entries])
-    table = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
-    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)
-
-
-@pytest.mark.xfail(strict=True, reason="struct.error ends the run")
 def test_damaged_exif_costs_one_image_at_most(three):
-    save(three / "d.jpg", exif=picture_with_exif((0x0100, 2, 3, b"ab\0\0")))  # a width of "ab"
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    width = struct.pack("<HHI4s", 0x0100, 2, 3, b"ab")  # text, where a number belongs
+    table = b"II*\0" + struct.pack("<IH", 8, 2) + width + orientation + bytes(4)
+    save(three / "d.jpg", exif=b"Exif\0\0" + table)
     assert len(folder.load(three, 8, 1).train.images) >= 3
 
 
@@ -305,7 +314,6 @@ def test_test_class_that_was_never_trained_is_refused(train_image, tmp_path):
         folder.load(tmp_path, 8, 0)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="KeyError: '1.png'")
 def test_test_images_without_the_class_folders_of_train_are_refused(tmp_path):
     save(tmp_path / "train" / "cat" / "1.png")
     save(tmp_path / "test" / "1.png")
@@ -325,7 +333,7 @@ def test_decoding_twice_at_once_gives_both_the_images_and_leaves_one_cache(three
     with ThreadPoolExecutor(2) as pool:
         datasets = list(pool.map(lambda _: folder.load(three, 8, 0), range(2)))
     assert [colours(dataset.train) for dataset in datasets] == [[RED, GREEN, BLUE]] * 2
-    assert [path.name for path in (cache_dir() / "decoded").iterdir()] == [datasets[0].fingerprint]
+    assert len(list((cache_dir() / "decoded").iterdir())) == 1
 
 
 def test_interrupted_decoding_leaves_nothing_that_a_later_load_would_trust(three, monkeypatch):

@@ -22,7 +22,7 @@ from train import build_objective
 SMALL = {
     "mlp": {"width": 32, "dropout": 0.1},
     "cnn": {"width": 8, "head_width": 32},
-    "resnet18": {"depth": 1},
+    "resnet18": {"width": 8, "depth": 1},
     "nano_vit": {"patch_size": 4, "width": 32, "depth": 2, "num_heads": 4, "ffn_width": 64},
     "patch_lstm": {"patch_size": 4, "embedding_width": 16, "width": 32, "head_width": 32},
 }
@@ -66,6 +66,7 @@ def train_step(objective, phases, batch):
 
 @torch.no_grad()
 def metrics(objective, batch):
+    torch.manual_seed(0)
     return objective.eval().evaluate(batch)
 
 
@@ -197,7 +198,7 @@ def test_channels_last_is_a_layout_and_changes_no_figure(name):
 
 
 def first_losses(name):
-    objective = build(name)
+    objective = build(name, lr=1e-3)
     phases = objective.phases()
     losses = {phase.name: [] for phase in phases}
     for step in range(NUM_GOLDEN_STEPS):

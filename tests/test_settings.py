@@ -120,10 +120,16 @@ def test_words_that_are_no_settings_are_refused(words):
         parse(*words.split())
 
 
-@pytest.mark.parametrize("words", ["--lr=0.1 --lr=0.2", "--weight-decay=0.1 --weight_decay 0.2", "--test --test=false"])
-def test_a_setting_given_twice_is_refused(words):
-    with pytest.raises(UserError, match="given twice"):
-        parse(*words.split())
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--lr=0.1 --lr=0.2", "lr", 0.2),
+        ("--weight-decay=0.1 --weight_decay 0.2", "weight_decay", 0.2),
+        ("--test=false --test", "test", True),
+    ],
+)
+def test_the_last_of_two_values_wins(words, key, value):
+    assert getattr(parse(*words.split()), key) == value
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""Training speed of train.py beside a notebook-style loop and a bare loop, by `python -m analysis.benchmark`.
+
+Every figure comes from a process of its own. The three loops take turns, round by round, so that a ratio compares
+runs that were minutes apart on the same machine; each ratio is given as its median over the rounds and its range.
+
+    notebook  torchvision-style dataset and DataLoader, one image at a time through its transforms, fp32
+    bare      uint8 images on the device, normalised in batches; the same precision and memory layout as train.py
+    train.py  the program itself, its epoch rate after a first epoch to warm up
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from analysis import run_folder
+from data import load_splits
+from data.dataset import DatasetInfo, Split
+from data.errors import UserError
+from models import MODELS
+
+ROOT = Path(__file__).parents[1]
+BATCH_SIZE = 128
+LR = 1e-3
+STEPS = {"mlp": 300, "cnn": 60, "resnet18": 8}  # a few seconds each on two cores
+DEFAULT_STEPS = 20
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NotebookImages(torch.utils.data.Dataset):
+    """Images as torchvision's CIFAR10 hands them out: a PIL image each, through its transforms."""
+
+    def __init__(self, split: Split, info: DatasetInfo) -> None:
+        from torchvision import transforms
+
+        self.images = split.images.permute(0, 2, 3, 1).numpy()
+        self.labels = split.labels.tolist()
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(info.mean, info.std)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def notebook_batches(split: Split, info: DatasetInfo, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches as a notebook makes them, without end."""
+    loader = torch.utils.data.DataLoader(NotebookImages(split, info), BATCH_SIZE, shuffle=True)
+    while True:
+        for images, labels in loader:
+            yield images.to(device), labels.to(device)
+
+
+def resident_batches(
+    split: Split, info: DatasetInfo, device: torch.device, channels_last: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of images that lie on the device, without end."""
+    images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
+    images, labels = images.contiguous().to(device), split.labels.to(device)
+    mean, std = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (info.mean, info.std))
+    while True:
+        for index in torch.randperm(len(labels), device=device).split(BATCH_SIZE):
+            batch = images[index].permute(0, 3, 1, 2) if channels_last else images[index]
+            yield batch.float().sub_(mean).div_(std), labels[index]
+
+
+def measure_loop(kind: str, model: str, precision: str, data_dir: str) -> float:
+    """Images/s of the notebook's or the bare loop in this process."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    info, splits = load(data_dir)
+    settings_class, build = MODELS[model]
+    objective = build(settings_class(model=model), info).to(device)
+    autocast: Callable = nullcontext
+    if kind == "notebook":
+        batches = notebook_batches(splits["train"], info, device)
+        optimizer = torch.optim.Adam(objective.parameters(), LR)
+    else:
+        reduced = precision != "no"
+        channels_last = objective.prefers_channels_last and (reduced or device.type == "cuda")
+        if channels_last:
+            objective.to(memory_format=torch.channels_last)
+        if reduced:
+            autocast = partial(torch.autocast, device.type, DTYPES[precision])
+        batches = resident_batches(splits["train"], info, device, channels_last)
+        optimizer = torch.optim.Adam(objective.parameters(), LR, fused=True)
+    net, steps = objective.get_submodule("net"), STEPS.get(model, DEFAULT_STEPS)
+
+    def train(num_steps: int) -> None:
+        for _ in range(num_steps):
+            images, labels = next(batches)
+            with autocast():
+                loss = nn.functional.cross_entropy(net(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        loss.item()  # waits for a GPU
+
+    train(steps)  # the same warm-up as an epoch of train.py
+    started = time.perf_counter()
+    train(steps)
+    return steps * BATCH_SIZE / (time.perf_counter() - started)
+
+
+def measure_train_py(model: str, precision: str, data_dir: str) -> float:
+    """Images/s of train.py, in a process of its own."""
+    with tempfile.TemporaryDirectory() as runs_dir:
+        arguments = {
+            "model": model,
+            "mixed_precision": precision,
+            "data_dir": data_dir,
+            "batch_size": BATCH_SIZE,
+            "lr": LR,
+            "epochs": 2,
+            "train_fraction": STEPS.get(model, DEFAULT_STEPS) * BATCH_SIZE / 50_000,
+            "val_fraction": 0,
+            "panels_every": 100,
+            "runs_dir": runs_dir,
+            "run_id": "benchmark",
+            "tracking": "offline",
+        }
+        command = [sys.executable, "train.py", *(f"--{key}={value}" for key, value in arguments.items())]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        rows = run_folder.read_metrics(Path(runs_dir) / "benchmark")
+        return [row["images_per_second"] for row in rows if "lr" in row][-1]
+
+
+def load(data_dir: str) -> tuple[DatasetInfo, dict[str, Split]]:
+    """CIFAR-10 as train.py loads it."""
+    return load_splits(
+        "cifar10",
+        data_dir,
+        image_size=0,
+        train_fraction=1.0,
+        val_fraction=0.0,
+        data_seed=0,
+        normalisation="channel",
+        max_corrupt_images=0,
+    )
+
+
+def in_own_process(kind: str, model: str, precision: str, data_dir: str) -> float:
+    """Images/s of one loop in a fresh process."""
+    command = [sys.executable, "-m", "analysis.benchmark", f"--models={model}", f"--mixed_precision={precision}"]
+    command += [f"--data_dir={data_dir}", f"--loop={kind}"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def spread(values: list[float]) -> str:
+    """Median and range of some ratios."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def compare(models: list[str], precision: str, rounds: int, data_dir: str) -> None:
+    """Measure every model in turn and print its row as soon as it is known."""
+    load(data_dir)  # says at once where the data is missing
+    print(f"images/s of training, batch {BATCH_SIZE}, train.py with --mixed_precision={precision}, {rounds} rounds;")
+    print("ratios: median (range) over the rounds")
+    print(f"{'model':<10}{'notebook':>10}{'bare':>10}{'train.py':>10}  {'x notebook':<22}{'x bare':<22}")
+    for model in models:
+        rates: dict[str, list[float]] = {"notebook": [], "bare": [], "train.py": []}
+        for _ in range(rounds):
+            rates["notebook"].append(in_own_process("notebook", model, precision, data_dir))
+            rates["bare"].append(in_own_process("bare", model, precision, data_dir))
+            rates["train.py"].append(measure_train_py(model, precision, data_dir))
+        ratios = {
+            name: [ours / theirs for ours, theirs in zip(rates["train.py"], rates[name], strict=True)]
+            for name in ("notebook", "bare")
+        }
+        medians = "".join(f"{statistics.median(values):>10,.0f}" for values in rates.values())
+        print(f"{model:<10}{medians}  {spread(ratios['notebook']):<22}{spread(ratios['bare']):<22}", flush=True)
+
+
+def main() -> int:
+    """Compare the loops, or measure one of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="mlp,cnn,resnet18", help="comma-separated keys of MODELS")
+    parser.add_argument(
+        "--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="of train.py and bare"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="times that each loop is measured")
+    parser.add_argument("--data_dir", default="", help="as for train.py")
+    parser.add_argument("--loop", choices=("notebook", "bare"), help="measure one loop and print its images/s")
+    options = parser.parse_args()
+    models = options.models.split(",")
+    try:
+        if unknown := sorted(set(models) - set(MODELS)):
+            raise UserError(f"--models={unknown[0]} is not known; there are: {', '.join(MODELS)}")
+        if options.loop:
+            print(json.dumps(measure_loop(options.loop, models[0], options.mixed_precision, options.data_dir)))
+        else:
+            compare(models, options.mixed_precision, options.rounds, options.data_dir)
+    except UserError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from data.augmentation import AUGMENTATIONS, POLICY_GROUP, crop_flip, cutout, in_groups
+
+RANDOM = sorted(set(AUGMENTATIONS) - {"none"})
+
+
+def random_images(num, height=16, width=24):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (num, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def shifted_and_flipped(image):
+    """Every result that crop_flip may give for an image [3, H, W]: (rows, columns, flipped) -> image."""
+    _, height, width = image.shape
+    rows, columns = height // 8, width // 8
+    padded = np.pad(image, ((0, 0), (rows, rows), (columns, columns)), mode="reflect")
+    results = {}
+    for row in range(2 * rows + 1):
+        for column in range(2 * columns + 1):
+            crop = padded[:, row : row + height, column : column + width]
+            results[row - rows, column - columns, False] = crop
+            results[row - rows, column - columns, True] = crop[:, :, ::-1]
+    return results
+
+
+def chi_square(counts):
+    expected = counts.sum() / counts.size
+    return ((counts - expected) ** 2 / expected).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_crop_flip_shifts_and_mirrors_with_reflected_borders(dtype):
+    images = random_images(60).to(dtype)
+    torch.manual_seed(0)
+    results = crop_flip(images)
+    assert (results.dtype, results.shape) == (images.dtype, images.shape)
+    for image, result in zip(images.numpy(), results.numpy(), strict=True):
+        assert sum(np.array_equal(result, candidate) for candidate in shifted_and_flipped(image).values()) == 1
+
+
+def test_crop_flip_draws_every_shift_and_flip_equally_often():
+    [image] = random_images(1)
+    draws = {draw: number for number, draw in enumerate(shifted_and_flipped(image.numpy()))}
+    number_of = {result.tobytes(): draws[draw] for draw, result in shifted_and_flipped(image.numpy()).items()}
+    torch.manual_seed(0)
+    results = crop_flip(image.expand(7_000, -1, -1, -1)).numpy()
+    counts = np.bincount([number_of[result.tobytes()] for result in results], minlength=len(draws))
+    assert len(draws) == 5 * 7 * 2
+    assert chi_square(counts) < 111  # the 0.1 % quantile of 69 degrees of freedom
+
+
+def test_crop_flip_of_images_too_small_to_shift_only_flips():
+    images = random_images(50, 7, 7)
+    torch.manual_seed(0)
+    results = crop_flip(images)
+    flipped = [torch.equal(result, image.flip(2)) for image, result in zip(images, results, strict=True)]
+    kept = [torch.equal(result, image) for image, result in zip(images, results, strict=True)]
+    assert [a != b for a, b in zip(flipped, kept, strict=True)] == [True] * 50
+    assert 10 < sum(flipped) < 40
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_result_is_a_function_of_the_global_seed(name):
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(AUGMENTATIONS[name](random_images(32)))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2]) == (name == "none")
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_images_change_but_not_their_shape_type_or_source(name):
+    images = random_images(64)
+    torch.manual_seed(0)
+    results = AUGMENTATIONS[name](images)
+    assert (results.dtype, results.shape) == (images.dtype, images.shape)
+    assert (results != images).flatten(1).any(1).float().mean() > 0.9
+    assert torch.equal(images, random_images(64))
+
+
+@pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
+def test_policies_do_more_than_crop_and_flip(name):
+    images = torch.full((256, 3, 16, 16), 100, dtype=torch.uint8)  # which crops and flips leave alone
+    images[:, :, 8:] = 50
+    torch.manual_seed(0)
+    results = AUGMENTATIONS[name](images)
+    new_values = ((results != 100) & (results != 50)).flatten(1).any(1)
+    groups = new_values.view(-1, POLICY_GROUP).float().mean(1)
+    assert 0.2 < groups.mean() < 1
+    assert ((groups == 0) | (groups == 1)).float().mean() > 0.8  # the images of a group share one draw
+
+
+@pytest.mark.parametrize(("name", "policy"), [("randaugment", "RandAugment"), ("trivialaugment", "TrivialAugmentWide")])
+def test_policies_come_after_crop_and_flip(name, policy, monkeypatch):
+    monkeypatch.setattr(v2, policy, lambda: lambda group: group)
+    torch.manual_seed(0)
+    results = AUGMENTATIONS[name](random_images(20))
+    torch.manual_seed(0)
+    assert torch.equal(results, crop_flip(random_images(20)))
+
+
+@pytest.mark.parametrize("num", [1, POLICY_GROUP, 2 * POLICY_GROUP + 1])
+def test_policy_sees_groups_and_the_order_is_kept(num):
+    sizes = []
+    images = random_images(num)
+    results = in_groups(lambda group: sizes.append(len(group)) or group + 1, images)
+    assert torch.equal(results, images + 1)
+    assert sizes == [POLICY_GROUP] * (num // POLICY_GROUP) + [1] * (num % POLICY_GROUP > 0)
+
+
+def square(row, column, size, height, width):
+    """The pixels that a square around a place blanks, [H, W]."""
+    blank = np.zeros((height, width), bool)
+    top, left = row - size // 2, column - size // 2
+    blank[max(top, 0) : top + size, max(left, 0) : left + size] = True
+    return blank
+
+
+@pytest.mark.parametrize("size", [2, 5, 6])
+def test_cutout_blanks_one_square_around_a_uniformly_drawn_pixel(size):
+    height, width = 8, 10
+    place = {
+        square(row, column, size, height, width).tobytes(): row * width + column
+        for row in range(height)
+        for column in range(width)
+    }
+    images = torch.rand(8_000, 3, height, width) + 1
+    torch.manual_seed(0)
+    results = cutout(images, size)
+    blank = results == 0
+    assert torch.equal(results[~blank], images[~blank])
+    assert torch.equal(blank, blank[:, :1].expand_as(blank))
+    counts = np.bincount([place[mask.tobytes()] for mask in blank[:, 0].numpy()], minlength=height * width)
+    assert len(place) == height * width
+    assert chi_square(counts) < 124  # the 0.1 % quantile of 79 degrees of freedom
+
+
+def test_cutout_leaves_its_source_alone():
+    images = torch.ones(4, 3, 8, 8)
+    assert (cutout(images, 4) == 0).any()
+    assert (images == 1).all()
+
+
+def test_cutout_of_twice_the_image_blanks_everything():
+    assert (cutout(torch.ones(20, 3, 8, 8), 16) == 0).all()

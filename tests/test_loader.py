@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+import torch
+
+from data.dataset import DatasetInfo, Split
+from data.errors import UserError
+from data.loader import PREFETCH, Loader, Shard, lives_on_device
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.1, 0.5, 0.7), (0.5, 0.25, 2.0)
+INFO = DatasetInfo("numbered", 16, (), MEAN, STD, {}, "")
+
+
+def numbered_split(num):
+    """Random images, the label of each being its own number."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (num, 3, 16, 12), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.arange(num))
+
+
+def make_loader(num=23, **options):
+    return Loader(numbered_split(num), INFO, CPU, **options)
+
+
+def epoch_of(loader, **changes):
+    arguments = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "none", "blank": 0}
+    torch.manual_seed(0)  # of the augmentation
+    return list(loader.training_batches(**{**arguments, **changes}))
+
+
+def numbers(batches):
+    return [batch.labels.tolist() for batch in batches]
+
+
+def normalised(images):
+    mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
+    return (images.numpy().astype(np.float64) / 255 - mean) / std
+
+
+def assert_same_batches(batches, others):
+    assert numbers(batches) == numbers(others)
+    for batch, other in zip(batches, others, strict=True):
+        torch.testing.assert_close(batch.images, other.images, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(24, 4), (23, 4), (23, 23), (23, 1)])
+def test_epoch_holds_every_image_once(num, batch_size):
+    batches = epoch_of(make_loader(num), batch_size=batch_size)
+    assert sorted(sum(numbers(batches), [])) == list(range(num))
+
+
+def test_order_differs_by_epoch_and_seed_alone():
+    loader = make_loader()
+    orders = [numbers(epoch_of(loader, epoch=e, seed=s)) for e, s in [(0, 1), (0, 1), (1, 1), (0, 2), (1, 0)]]
+    assert orders[0] == orders[1]
+    assert len({str(order) for order in orders}) == 4
+
+
+def test_training_images_are_normalised_and_stay_with_their_labels():
+    split = numbered_split(23)
+    for images, labels in epoch_of(make_loader()):
+        assert images.dtype == torch.float32
+        np.testing.assert_allclose(images.numpy(), normalised(split.images[labels]), atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [1, 3, 5, 6])
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_start_continues_an_interrupted_epoch(start, resident):
+    loader = make_loader(resident=resident)
+    assert_same_batches(epoch_of(loader, start=start), epoch_of(loader)[start:])
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+@pytest.mark.parametrize("num", [24, 23, 22, 21])
+def test_shards_together_are_the_batches_of_one_process(num, num_processes):
+    shards = [epoch_of(make_loader(num, shard=Shard(rank, num_processes))) for rank in range(num_processes)]
+    whole = numbers(epoch_of(make_loader(num)))
+    together = [sum(parts, []) for parts in zip(*map(numbers, shards), strict=True)]
+    left_over = num % 4 % num_processes  # cannot be shared out
+    assert sum(together, []) == sum(whole, [])[: num - left_over]
+    assert together[: num // 4] == whole[: num // 4]
+
+
+@pytest.mark.parametrize(
+    ("num", "batch_size", "num_processes", "micro_batches", "shares"),
+    [
+        (23, 4, 1, 1, [4, 4, 4, 4, 4, 3]),
+        (23, 4, 2, 1, [2, 2, 2, 2, 2, 1]),
+        (21, 4, 2, 1, [2, 2, 2, 2, 2]),  # one image is left, for two processes
+        (24, 8, 4, 2, [2, 2, 2]),
+        (31, 8, 4, 2, [2, 2, 2]),  # seven images are left, for eight parts
+        (22, 16, 2, 2, [8, 2]),  # six images are left, of which four make a part each
+        (23, 4, 1, 2, [4, 4, 4, 4, 4, 2]),
+    ],
+)
+def test_ragged_tail_is_shared_out_evenly(num, batch_size, num_processes, micro_batches, shares):
+    for rank in range(num_processes):
+        loader = make_loader(num, shard=Shard(rank, num_processes))
+        batches = epoch_of(loader, batch_size=batch_size, micro_batches=micro_batches)
+        assert [len(batch.labels) for batch in batches] == shares
+        assert loader.steps_per_epoch(batch_size, micro_batches) == len(shares)
+        assert all(share % micro_batches == 0 for share in shares)
+
+
+def test_batch_larger_than_the_split_is_refused():
+    assert make_loader(23).steps_per_epoch(23) == 1
+    with pytest.raises(UserError, match="--batch_size=24 is larger than the 23 training images: lower it"):
+        make_loader(23).steps_per_epoch(24)
+
+
+@pytest.mark.parametrize(("num_processes", "micro_batches"), [(4, 1), (1, 4), (2, 2)])
+def test_batch_that_cannot_be_shared_evenly_is_refused(num_processes, micro_batches):
+    loader = make_loader(shard=Shard(0, num_processes))
+    message = f"--batch_size=6 .* {num_processes} processes x {micro_batches} micro-batches: make it a multiple of 4"
+    with pytest.raises(UserError, match=message):
+        epoch_of(loader, batch_size=6, micro_batches=micro_batches)
+
+
+@pytest.mark.parametrize("num", [3, 23])
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_evaluation_shards_cover_the_split_once_in_order(num, num_processes, resident):
+    loader = make_loader(num, resident=resident)
+    shares = [list(loader.evaluation_batches(4, Shard(rank, num_processes))) for rank in range(num_processes)]
+    assert sum(sum(map(numbers, shares), []), []) == list(range(num))
+    assert all(0 < len(batch.labels) <= 4 for share in shares for batch in share)
+    sizes = [sum(len(batch.labels) for batch in share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_evaluation_takes_the_share_of_its_own_process_unless_told():
+    loader = make_loader(10, shard=Shard(1, 2))
+    assert numbers(loader.evaluation_batches(4)) == [[5, 6, 7, 8], [9]]
+    assert numbers(loader.evaluation_batches(8, Shard())) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
+
+
+def test_evaluation_images_are_only_normalised():
+    [batch] = make_loader().evaluation_batches(23)
+    np.testing.assert_allclose(batch.images.numpy(), normalised(numbered_split(23).images), atol=1e-5)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "trivialaugment"])
+@pytest.mark.parametrize("blank", [0, 5])
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_channels_last_changes_the_memory_format_alone(augmentation, blank, resident):
+    batches = [
+        epoch_of(make_loader(channels_last=layout, resident=resident), augmentation=augmentation, blank=blank)
+        for layout in (False, True)
+    ]
+    assert_same_batches(*batches)
+    assert all(batch.images.is_contiguous() for batch in batches[0])
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in batches[1])
+
+
+def test_channels_last_evaluation_changes_the_memory_format_alone():
+    default, channels_last = (make_loader(channels_last=layout) for layout in (False, True))
+    for load in (lambda loader: list(loader.evaluation_batches(4)), lambda loader: [loader.first(5)]):
+        assert_same_batches(load(default), load(channels_last))
+        assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in load(channels_last))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "randaugment", "trivialaugment"])
+@pytest.mark.parametrize("blank", [0, 5])
+def test_host_resident_equals_device_resident(augmentation, blank):
+    batches = [
+        epoch_of(make_loader(resident=resident), augmentation=augmentation, blank=blank)
+        for resident in ("device", "host")
+    ]
+    assert len(batches[0]) > PREFETCH + 1
+    assert_same_batches(*batches)
+
+
+def test_host_resident_gathers_only_a_few_batches_ahead(monkeypatch):
+    loader = make_loader(resident="host")
+    fetched = []
+    monkeypatch.setattr(loader, "fetch", lambda share: fetched.append(share) or Loader.fetch(loader, share))
+    next(loader.evaluation_batches(1))
+    assert 1 <= len(fetched) <= PREFETCH + 1
+
+
+def test_resident_setting_is_followed():
+    images = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    assert [lives_on_device(images, CPU, resident) for resident in ("device", "host", "auto")] == [True, False, True]
+
+
+@pytest.mark.parametrize(("augmentation", "blank"), [("crop_flip", 0), ("none", 5)])
+def test_augmentation_and_blank_reach_the_training_batches(augmentation, blank):
+    plain, changed = epoch_of(make_loader()), epoch_of(make_loader(), augmentation=augmentation, blank=blank)
+    assert numbers(plain) == numbers(changed)
+    assert all(not torch.equal(a.images, b.images) for a, b in zip(plain, changed, strict=True))
+
+
+def test_stored_images_survive_an_augmented_epoch():
+    for resident in ("device", "host"):
+        loader = make_loader(resident=resident)
+        epoch_of(loader, augmentation="crop_flip", blank=5)
+        assert torch.equal(loader.images, numbered_split(23).images)
+
+
+def test_normalise_equals_hand_arithmetic():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    expected = [[-0.2, 0.2, 1.8], [-2.0, -1.2, 2.0], [-0.35, -0.25, 0.15]]  # (x / 255 - mean) / std
+    result = make_loader().normalise(images)
+    torch.testing.assert_close(result[0, :, 0], torch.tensor(expected))
+
+
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 2)])
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_first_is_the_same_on_every_process(shard, resident):
+    batch = make_loader(shard=shard, resident=resident).first(5)
+    assert batch.labels.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(batch.images.numpy(), normalised(numbered_split(5).images), atol=1e-5)
+    assert make_loader(3, shard=shard, resident=resident).first(5).labels.tolist() == [0, 1, 2]

@@ -1,0 +1,178 @@
+"""Runs as processes of their own: launchers, signals, kills, a full disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from analysis import run_folder
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+ACCELERATE = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes"]
+RUN = ["--dataset=digits", "--model=mlp", "--width=64", "--lr=0.001", "--batch_size=64", "--run_id=a"]
+LONG = ["--epochs=100000", "--tracking=off"]
+TIMEOUT_SECONDS = 120
+
+
+def start(
+    runs_dir: Path, *arguments: str, launcher: tuple[str, ...] = (sys.executable,), **options
+) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "train.py", *RUN, f"--runs_dir={runs_dir}", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **{**pipes, **options})
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    return process.returncode, output
+
+
+def wait_until(condition, what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+def wait_for_epoch(folder: Path, epoch: int) -> None:
+    wait_until(lambda: len(run_folder.read_metrics(folder)) >= epoch, f"{folder} reaches epoch {epoch}")
+
+
+def descendants(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_all_end(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    for process in alive:
+        process.kill()
+    assert alive == []
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["objective"]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    # No dropout and no batch norm: the same batches then give the same weights, up to the order of sums.
+    # Of 1,150 training images neither drops one in the last step.
+    once = ["--epochs=2", "--tracking=off", "--test=True", "--val_fraction=0.2", "--optimizer=sgd", "--lr=0.01"]
+    two = start(tmp_path / "two", *once, launcher=(*ACCELERATE, "2"))
+    code, output = finish(two)
+    assert code == 0, output
+    code, _ = finish(start(tmp_path / "one", *once))
+    assert code == 0
+    folders = [tmp_path / name / "a" for name in ("one", "two")]
+    assert [run_folder.read_json(folder / "environment.json")["num_processes"] for folder in folders] == [1, 2]
+    one, two = map(weights, folders)
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
+    one, two = (run_folder.read_json(folder / "summary.json") for folder in folders)
+    for key in ("val/loss", "test/loss", "val/accuracy", "test/accuracy"):
+        assert one[key] == pytest.approx(two[key], rel=1e-5)
+
+
+def test_two_processes_go_on_bit_for_bit(tmp_path):
+    arguments = ["--epochs=4", "--tracking=off", "--model=cnn", "--width=4", "--augmentation=crop_flip"]
+    cut = start(tmp_path / "cut", *arguments, launcher=(*ACCELERATE, "2"))
+    wait_for_epoch(tmp_path / "cut" / "a", 1)
+    cut.send_signal(signal.SIGTERM)
+    finish(cut)
+    wait_until(lambda: run_folder.state(tmp_path / "cut" / "a") == "stopped", "the run is stopped")
+    for name in ("cut", "whole"):
+        code, output = finish(start(tmp_path / name, *arguments, launcher=(*ACCELERATE, "2")))
+        assert code == 0, output
+    cut, whole = (weights(tmp_path / name / "a") for name in ("cut", "whole"))
+    for key in cut:
+        assert torch.equal(cut[key], whole[key]), key
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_tracked_run_with_its_state_saved(tmp_path, number):
+    process = start(tmp_path, "--epochs=100000", "--tracking=offline", start_new_session=True)
+    wait_for_epoch(tmp_path / "a", 2)
+    os.killpg(process.pid, number)  # as a terminal does, W&B's own processes included
+    code, output = finish(process)
+    assert code == 0, output
+    assert "stopped; to go on" in output
+    assert run_folder.state(tmp_path / "a") == "stopped"
+    assert list((tmp_path / "a" / "wandb").glob("offline-run-*/run-a.wandb"))
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    process = start(tmp_path, *LONG)
+    wait_for_epoch(tmp_path / "a", 1)
+    process.send_signal(signal.SIGSTOP)  # so that both wait for it
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGTERM)
+    code, _ = finish(process)
+    assert code in (0, 128 + signal.SIGTERM)  # one signal may swallow the other while both wait
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_training_dies_with_its_launcher_and_can_be_gone_on_with(tmp_path, num_processes, number):
+    launcher = start(tmp_path, *LONG, launcher=(*ACCELERATE, str(num_processes)))
+    wait_for_epoch(tmp_path / "a", 1)
+    family = descendants(launcher)
+    assert len(family) >= num_processes
+    launcher.send_signal(number)
+    assert_all_end(family, seconds=30)
+    launcher.communicate(timeout=TIMEOUT_SECONDS)
+    assert run_folder.state(tmp_path / "a") == "stopped"
+    assert weights(tmp_path / "a")
+
+
+def test_a_kill_loses_at_most_the_epoch_under_way(tmp_path):
+    arguments = ["--tracking=off", "--augmentation=crop_flip", "--epochs=30"]
+    killed = start(tmp_path / "killed", *arguments)
+    for epoch in (3, 9, 15):
+        wait_for_epoch(tmp_path / "killed" / "a", epoch)
+        killed.kill()
+        killed.communicate()
+        done = torch.load(tmp_path / "killed" / "a" / "checkpoint.pt", weights_only=True)["progress"]["epoch"]
+        assert done >= len(run_folder.read_metrics(tmp_path / "killed" / "a")) - 1
+        killed = start(tmp_path / "killed", *arguments)
+    assert finish(killed)[0] == 0
+    assert finish(start(tmp_path / "whole", *arguments))[0] == 0
+    killed, whole = (weights(tmp_path / name / "a") for name in ("killed", "whole"))
+    for key in killed:
+        assert torch.equal(killed[key], whole[key]), key
+    rows = run_folder.read_metrics(tmp_path / "killed" / "a")
+    assert [row["epoch"] for row in rows if "lr" in row] == list(range(1, 31))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
+    assert finish(start(tmp_path, "--epochs=4", "--tracking=off", "--lr=0.002"))[0] == 0
+    (tmp_path / "a" / "summary.json").unlink()
+    size = (tmp_path / "a" / "checkpoint.pt").stat().st_size
+    shrunk = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
+    shrunk["progress"] |= {"epoch": 3, "num_logged": 3}  # as though the last epoch had not been
+    torch.save(shrunk, tmp_path / "a" / "checkpoint.pt")
+    before = (tmp_path / "a" / "checkpoint.pt").read_bytes()
+    limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}));"
+    limited += "runpy.run_path('train.py', run_name='__main__')"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", limited, *RUN, "--epochs=4", "--tracking=off", "--lr=0.002"]
+    done = subprocess.run(
+        [*command, f"--runs_dir={tmp_path}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "could not be written" in done.stderr
+    assert (tmp_path / "a" / "checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "a").glob(".*unfinished"))
+
+
+def test_start_up_imports_no_library_that_it_may_not_need():
+    command = "import sys, train; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"timm", "torchvision", "sklearn", "matplotlib", "wandb", "optuna"} & set(done.stdout.split())
