@@ -5,25 +5,25 @@ The same file runs under `accelerate launch` on several processes, and under an 
 
 import math
 import os
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
 from analysis import run_folder
-from analysis.environment import describe_environment
+from analysis.environment import describe_environment, peak_memory_bytes
+from analysis.evaluation import evaluate
 from analysis.panels import draw_grid
-from analysis.run_report import network_lines, report
+from analysis.run_report import epoch_line, network_lines, report
 from analysis.tracking import Tracker, fresh_run_id
 from data import describe, load_splits
 from data.dataset import DatasetInfo, Split
@@ -31,6 +31,7 @@ from data.errors import UserError
 from data.loader import Loader, Shard
 from data.seeding import seed_everything
 from models import MODELS, checkpoint
+from models.checkpoint import Progress, restore_training, save_training
 from models.objective import Batch, Objective, Phase, count_parameters, only_trainable
 from models.optimization import lr_factor, set_lr
 from models.processes import StopRequest, die_with_launcher, start_all_processes
@@ -42,22 +43,6 @@ STEPS_BETWEEN_POLLS = 16  # on a GPU, where looking at a loss waits for it; a CP
 
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-@dataclass
-class Progress:
-    """Where training stands; with the weights and the optimizers, all that a checkpoint holds."""
-
-    epoch: int = 0  # finished epochs
-    step: int = 0  # steps done of the epoch under way
-    images_seen: int = 0
-    terms: dict[str, list[Tensor]] = field(default_factory=dict)  # loss terms of those steps, by metric name
-    sizes: dict[str, list[int]] = field(default_factory=dict)  # images behind each of them
-    epoch_seconds: float = 0.0  # of training in the epoch under way
-    train_seconds: float = 0.0
-    best_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)  # validation metrics of the best epoch
-    num_logged: int = 0
 
 
 class Training:
@@ -75,20 +60,22 @@ class Training:
         self.progress = Progress()
 
         self.objective = objective
-        self.evaluated = objective  # the moving average of the weights, where there is one
         self.ema = None
         if settings.ema_decay:
             from timm.utils import ModelEmaV3  # imported late: timm takes a second
 
             self.ema = ModelEmaV3(objective, settings.ema_decay, use_warmup=True)
-            self.evaluated = self.ema.module
+        self.averaged = self.ema.module if self.ema else None
+        self.evaluated = self.averaged or objective
         if settings.compile:
             objective.compile_nets()
         phases = objective.phases()
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=len(phases) > 1)
         self.prepared = accelerator.prepare(objective)
         self.phases = tuple(replace(phase, optimizer=accelerator.prepare(phase.optimizer)) for phase in phases)
-        self.restore()
+        path = self.folder / run_folder.CHECKPOINT
+        if path.exists():
+            self.progress = restore_training(path, accelerator, objective, self.averaged, self.phases)
 
     def fit(self, tracker: Tracker | None, stop: StopRequest) -> str:
         """Train to the end, or to a request to stop; returns the run's state."""
@@ -158,9 +145,7 @@ class Training:
                 self.accelerator.clip_grad_norm_(parameters, settings.grad_clip)
             phase.optimizer.step()
             phase.optimizer.zero_grad(set_to_none=True)
-            for name, value in terms.items():
-                progress.terms.setdefault(f"train/{phase.name}/{name}", []).append(value)
-                progress.sizes.setdefault(f"train/{phase.name}/{name}", []).append(num_images)
+            progress.add(phase.name, terms, num_images)
         progress.images_seen += num_images
         if self.ema is not None:
             self.ema.update(self.objective, step + 1)
@@ -207,14 +192,12 @@ class Training:
         progress, settings = self.progress, self.settings
         metrics = {
             "lr": self.phases[0].optimizer.param_groups[0]["lr"],
-            "images_per_second": max(map(sum, progress.sizes.values())) / progress.epoch_seconds,
+            "images_per_second": progress.images_per_second(),
             "epoch_seconds": progress.epoch_seconds,
             "peak_memory_gib": peak_memory_bytes(self.accelerator.device) / 2**30,
-            **self.epoch_means(),
+            **progress.epoch_means(self.accelerator),
         }
-        progress.epoch += 1
-        progress.train_seconds += progress.epoch_seconds
-        progress.step, progress.epoch_seconds, progress.terms, progress.sizes = 0, 0.0, {}, {}
+        progress.finish_epoch()
         if "val" in self.loaders:
             validation = self.evaluate("val")
             metrics |= validation
@@ -229,35 +212,11 @@ class Training:
             tqdm.write(epoch_line(progress.epoch, settings.epochs, metrics))
         self.save()
 
-    def step_terms(self) -> dict[str, Tensor]:
-        """Loss terms of every step of the epoch so far, means over the processes: name -> [steps]."""
-        return {key: self.accelerator.reduce(torch.stack(v), "mean") for key, v in self.progress.terms.items()}
-
-    def epoch_means(self) -> dict[str, float]:
-        """Loss terms, each the mean over the epoch's images."""
-        means = {}
-        for key, values in self.step_terms().items():
-            sizes = torch.tensor(self.progress.sizes[key], dtype=torch.float64)
-            means[key] = (values.double().cpu() @ sizes / sizes.sum()).item()
-        return means
-
-    @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float]:
-        """Mean of every per-image metric over a split, exact whatever the batches and processes."""
-        for buffer in self.evaluated.buffers():
-            broadcast(buffer)  # every process has its own running statistics; the first one's are saved
-        self.evaluated.eval()
-        totals: dict[str, Tensor] = {}
-        num_images = 0
-        with self.accelerator.autocast():
-            for batch in self.loaders[split].evaluation_batches(self.settings.eval_batch_size):
-                for name, values in self.evaluated.evaluate(batch).items():
-                    totals[name] = totals.get(name, 0) + values.double().sum()
-                num_images += len(batch.labels)
-        shares = gather_object([({name: total.item() for name, total in totals.items()}, num_images)])
-        num_images = sum(num for _, num in shares)
-        names = next(sums for sums, num in shares if num)
-        return {f"{split}/{name}": sum(sums.get(name, 0.0) for sums, _ in shares) / num_images for name in names}
+        """Metrics of a split, by name: val/loss and the like."""
+        batch_size = self.settings.eval_batch_size
+        metrics = evaluate(self.accelerator, self.evaluated, self.loaders[split], batch_size)
+        return {f"{split}/{name}": value for name, value in metrics.items()}
 
     @torch.no_grad()
     def draw_panels(self) -> dict[str, Path]:
@@ -312,47 +271,8 @@ class Training:
 
     def save(self) -> None:
         """Write the checkpoint: whole, or the one before is kept."""
-        terms = self.step_terms()
-        content = {
-            "objective": self.objective.state_dict(),
-            "optimizers": [phase.optimizer.state_dict() for phase in self.phases],
-            "ema": self.ema.module.state_dict() if self.ema else {},
-            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
-            "progress": {**vars(self.progress), "terms": terms},
-        }
-        if self.accelerator.is_main_process:
-            checkpoint.save(self.folder / run_folder.CHECKPOINT, content)
-        self.accelerator.wait_for_everyone()
-
-    def restore(self) -> None:
-        """Go on from the checkpoint, where there is one."""
         path = self.folder / run_folder.CHECKPOINT
-        if not path.exists():
-            return
-        content = checkpoint.load(path)
-        self.objective.load_state_dict(content["objective"])
-        for phase, state in zip(self.phases, content["optimizers"], strict=True):
-            phase.optimizer.load_state_dict(state)
-        if self.ema:
-            self.ema.module.load_state_dict(content["ema"])
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(content["scaler"])
-        on_device = self.accelerator.device
-        terms = {key: list(values.to(on_device).unbind()) for key, values in content["progress"]["terms"].items()}
-        self.progress = Progress(**{**content["progress"], "terms": terms})
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory used so far: the GPU's, or this process's on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def epoch_line(epoch: int, num_epochs: int, metrics: dict[str, float]) -> str:
-    """One epoch on one line."""
-    shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
-    return f"epoch {epoch}/{num_epochs}  {'  '.join(shown)}  {metrics['images_per_second']:,.0f} images/s"
+        save_training(path, self.accelerator, self.objective, self.averaged, self.phases, self.progress)
 
 
 def wants_channels_last(settings: Settings, objective: Objective, device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -51,3 +52,10 @@ def device_name(device: torch.device) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: the GPU's, or this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 from models.objective import Panel
 
 COLUMNS = 8
-MIN_SIDE = 128  # pixels; smaller images are enlarged without smoothing
+MIN_SIDE = 160  # pixels; smaller images are enlarged without smoothing
 CAPTION_HEIGHT = 16  # pixels
 GAP = 4  # pixels
 NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"

@@ -64,6 +64,12 @@ def network_lines(objective: Any) -> str:
     return "; ".join(parts)
 
 
+def epoch_line(epoch: int, num_epochs: int, metrics: Mapping[str, float]) -> str:
+    """One epoch on one line."""
+    shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
+    return f"epoch {epoch}/{num_epochs}  {'  '.join(shown)}  {metrics['images_per_second']:,.0f} images/s"
+
+
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Curves of each metric over the epochs, training and validation in one plot."""
     from matplotlib.figure import Figure

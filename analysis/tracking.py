@@ -43,7 +43,7 @@ class Tracker:
         num_logged: log calls that a resumed run goes on from; later ones are forgotten.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or W&B not be reached as asked.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Tracker:
         num_logged: int = 0,
     ) -> None:
         self.folder = folder
+        mode, reason = choose_mode(settings["tracking"])
         try:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
             rows = run_folder.read_metrics(folder)[:num_logged]
@@ -67,7 +68,9 @@ class Tracker:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
         self.num_logged = len(rows)
         self.metrics_file = (folder / run_folder.METRICS).open("a")
-        self.wandb_run = start_wandb(folder, settings, sweep, is_resumed=bool(rows))
+        self.wandb_run = None
+        if mode != "off":
+            self.wandb_run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
 
     def log(
         self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
@@ -109,16 +112,31 @@ class Tracker:
             self.wandb_run.finish(exit_code=EXIT_CODES[state])
 
 
-def start_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], is_resumed: bool) -> Any:
-    """The W&B run, or None with tracking off; one line says where it goes."""
-    if settings["tracking"] == "off":
-        return None
+def choose_mode(tracking: str) -> tuple[str, str]:
+    """W&B's mode for the setting `tracking`, with the reason where that is not what was asked for; never asks.
+
+    Raises:
+        UserError: "online" without credentials.
+    """
+    if tracking in ("off", "offline"):
+        return tracking, ""
+    import wandb
+
+    settings = wandb.setup().settings
+    if tracking == "auto":
+        return automatic_mode(settings)
+    if not has_credentials(settings):
+        raise UserError("--tracking=online: there are no W&B credentials; `wandb login` gives them")
+    return "online", ""
+
+
+def start_wandb(
+    folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], mode: str, reason: str, is_resumed: bool
+) -> Any:
+    """The W&B run; one line says where it goes."""
     import wandb
 
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else artifacts wait outside the run folder
-    mode, reason = settings["tracking"], ""
-    if mode == "auto":
-        mode, reason = automatic_mode(wandb.setup().settings)
     run = wandb.init(
         dir=str(folder),
         id=settings["run_id"],
@@ -147,11 +165,12 @@ def start_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, A
 
 
 def automatic_mode(settings: Any) -> tuple[str, str]:
-    """W&B's mode where it is left to us, with the reason for staying offline; never asks."""
-    if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
-        return os.environ["WANDB_MODE"], f" (WANDB_MODE={os.environ['WANDB_MODE']})"
+    """W&B's mode where it is left to us, with the reason for staying offline."""
+    asked = {"online": "online", "offline": "offline", "disabled": "off"}.get(os.environ.get("WANDB_MODE", ""))
+    if asked:
+        return asked, f" (WANDB_MODE={os.environ['WANDB_MODE']})"
     address = urlsplit(settings.base_url)
-    if not (settings.api_key or settings.identity_token_file or has_netrc_entry(address.hostname or "")):
+    if not has_credentials(settings):
         return "offline", " (no credentials; `wandb login` gives them)"
     try:
         port = address.port or {"http": 80, "https": 443}[address.scheme]
@@ -161,8 +180,11 @@ def automatic_mode(settings: Any) -> tuple[str, str]:
     return "online", ""
 
 
-def has_netrc_entry(host: str) -> bool:
-    """Whether the user has logged in to `host`."""
+def has_credentials(settings: Any) -> bool:
+    """Whether the user has logged in to W&B's server, by environment, settings file or netrc."""
+    if settings.api_key or settings.identity_token_file:
+        return True
+    host = urlsplit(settings.base_url).hostname or ""
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     try:
         return netrc.netrc(path).authenticators(host) is not None

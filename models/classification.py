@@ -96,10 +96,8 @@ class Classification(Objective):
         probabilities = torch.softmax(self.predict(batch.images), dim=1)
         confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
         names = self.info.classes
-        return {
-            "predictions": Panel(
-                self.info.to_unit_range(batch.images),
-                tuple(f"{names[label]} {p:.0%}" for label, p in zip(predicted, confidence, strict=True)),
-                tuple(a == b for a, b in zip(predicted, batch.labels.tolist(), strict=True)),
-            )
-        }
+        captions, marks = [], []
+        for guess, share, label in zip(predicted, confidence, batch.labels.tolist(), strict=True):
+            captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
+            marks.append(guess == label)
+        return {"predictions": Panel(self.info.to_unit_range(batch.images), tuple(captions), tuple(marks))}

@@ -1,5 +1,6 @@
 """Plain convolutional network: three conv-BN-ReLU-pool blocks and a two-layer head."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import nn
@@ -46,4 +47,5 @@ def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
         nn.Dropout(settings.dropout),
         nn.Linear(settings.head_width, len(info.classes)),
     )
-    return Classification(nn.Sequential(*blocks, head), settings, info, prefers_channels_last=True)
+    net = nn.Sequential(OrderedDict(features=nn.Sequential(*blocks), head=head))
+    return Classification(net, settings, info, prefers_channels_last=True)

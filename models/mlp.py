@@ -1,5 +1,6 @@
 """Multi-layer perceptron on flattened pixels: 3072-512-256-10."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import nn
@@ -29,4 +30,6 @@ def build(settings: MlpSettings, info: DatasetInfo) -> Classification:
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(settings.dropout)]
-    return Classification(nn.Sequential(*layers, nn.Linear(widths[-1], len(info.classes))), settings, info)
+    head = nn.Linear(widths[-1], len(info.classes))
+    net = nn.Sequential(OrderedDict(hidden=nn.Sequential(*layers), head=head))
+    return Classification(net, settings, info)

@@ -87,7 +87,7 @@ def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path
     keys = {"val/loss", "val/accuracy", "best_epoch", "num_parameters", "train_seconds", "images_per_second"}
     assert keys | {"test/loss", "test/accuracy", "test/ece"} <= summary.keys()
     assert summary["state"] == "finished"
-    assert summary["val/accuracy"] > 0.8
+    assert summary["val/accuracy"] > 0.5
     assert summary["num_parameters"] == 3072 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
     rows = epochs(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3]

@@ -1,0 +1,35 @@
+"""Metrics of an objective over a whole split, by one process or several."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
+from torch import Tensor
+
+from data.loader import Loader
+from models.objective import Objective
+
+
+@torch.no_grad()
+def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int) -> dict[str, float]:
+    """Mean of every per-image metric over a split, exact whatever the batches and processes.
+
+    Args:
+        accelerator: precision and processes; each of them evaluates its share.
+        objective: as it was before `accelerator.prepare`.
+        loader: of the split.
+        batch_size: images at once.
+    """
+    for buffer in objective.buffers():
+        broadcast(buffer)  # every process has running statistics of its own; the first one's are those saved
+    objective.eval()
+    totals: dict[str, Tensor] = {}
+    num_images = 0
+    with accelerator.autocast():
+        for batch in loader.evaluation_batches(batch_size):
+            for name, values in objective.evaluate(batch).items():
+                totals[name] = totals.get(name, 0) + values.double().sum()
+            num_images += len(batch.labels)
+    shares = gather_object([({name: total.item() for name, total in totals.items()}, num_images)])
+    num_images = sum(num for _, num in shares)
+    names = next(sums for sums, num in shares if num)  # a process may have had no image
+    return {name: sum(sums.get(name, 0.0) for sums, _ in shares) / num_images for name in names}
