@@ -144,7 +144,7 @@ def start_wandb(
         project=os.environ.get("WANDB_PROJECT") or settings["project"],
         tags=[tag.strip() for tag in settings["tags"].split(",") if tag.strip()],
         config={key: value for key, value in settings.items() if key not in sweep},
-        mode=mode,
+        mode="online" if mode == "online" else "offline",
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(silent=True),
     )

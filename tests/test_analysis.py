@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from analysis import run_folder, tracking
+from analysis import panels, run_folder, tracking
 from analysis.classification import NUM_MISTAKES, analyse_classifier, calibrate, worst_mistakes
 from analysis.panels import draw_grid
 from analysis.run_report import network_lines, report
@@ -109,34 +109,42 @@ def test_only_the_worst_mistakes_are_shown():
     torch.testing.assert_close(panel.images, INFO.to_unit_range(images.flip(0)[:NUM_MISTAKES]))
 
 
+@pytest.fixture
+def small_grids(monkeypatch):
+    monkeypatch.setattr(panels, "MIN_SIDE", 64)
+
+
 def plain_tiles(*colours):
     return torch.tensor(colours, dtype=torch.float32)[:, :, None, None].expand(-1, 3, 32, 32)
 
 
+@pytest.mark.usefixtures("small_grids")
 def test_a_grid_goes_row_by_row_with_a_white_gap():
     picture = draw_grid(Panel(plain_tiles((1, 0, 0), (0, 1, 0), (0, 0, 0.2))), columns=2)
-    # Tiles of 32 pixels are shown four times as large, 4 pixels apart.
-    assert picture.size == (4 + 2 * (128 + 4), 4 + 2 * (128 + 4))
+    # Tiles of 32 pixels are shown twice as large, 4 pixels apart.
+    assert picture.size == (4 + 64 + 4 + 64 + 4, 4 + 64 + 4 + 64 + 4)
     white, red, green, blue = (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 51)
-    at = {(3, 3): white, (4, 4): red, (131, 131): red, (132, 131): white, (135, 4): white, (136, 4): green}
-    at |= {(263, 131): green, (264, 4): white, (4, 135): white, (4, 136): blue, (131, 263): blue, (200, 200): white}
+    at = {(3, 3): white, (4, 4): red, (67, 67): red, (68, 67): white, (71, 4): white, (72, 4): green}
+    at |= {(135, 67): green, (136, 4): white, (4, 71): white, (4, 72): blue, (67, 135): blue, (100, 100): white}
     assert {place: picture.getpixel(place) for place in at} == at
 
 
+@pytest.mark.usefixtures("small_grids")
 def test_small_images_are_enlarged_without_smoothing_and_large_ones_left_alone():
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[:, :, ::2] = 1
     picture = draw_grid(Panel(pixels))
     assert {colour for _, colour in picture.getcolors()} == {(0, 0, 0), (255, 255, 255)}
-    assert draw_grid(Panel(torch.zeros(1, 3, 200, 150))).size == (150 + 8, 200 + 8)
+    assert draw_grid(Panel(torch.zeros(1, 3, 100, 75))).size == (4 + 75 + 4, 4 + 100 + 4)
 
 
+@pytest.mark.usefixtures("small_grids")
 @pytest.mark.parametrize("marks", [(True, False), (False, True), ()])
 def test_captions_are_green_for_right_red_for_wrong_and_else_grey(marks):
     picture = draw_grid(Panel(torch.zeros(2, 3, 32, 32), ("HHH", "HHH"), marks))
-    assert picture.size == (4 + 2 * 132, 4 + 128 + 16 + 4)
-    for i, left in enumerate((4, 136)):
-        below = picture.crop((left, 4 + 128, left + 128, 4 + 128 + 16))
+    assert picture.size == (4 + 64 + 4 + 64 + 4, 4 + 64 + 16 + 4)
+    for i, left in enumerate((4, 72)):
+        below = picture.crop((left, 4 + 64, left + 64, 4 + 64 + 16))
         red, green, _ = np.asarray(below, dtype=float).mean(axis=(0, 1))
         assert red < 255
         assert np.sign(green - red) == ((1 if marks[i] else -1) if marks else 0)
@@ -307,10 +315,10 @@ def test_with_credentials_and_a_connection_the_run_is_online(source, account, se
     assert automatic_mode(settings) == ("online", "")
 
 
-def test_wandb_mode_is_obeyed(account, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    mode, reason = automatic_mode(account("https://api.wandb.ai", api_key="secret"))
-    assert (mode, reason) == ("offline", " (WANDB_MODE=offline)")
+@pytest.mark.parametrize(("asked", "mode"), [("offline", "offline"), ("online", "online"), ("disabled", "off")])
+def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", asked)
+    assert automatic_mode(account("https://api.wandb.ai")) == (mode, f" (WANDB_MODE={asked})")
 
 
 def track(folder, num_logged=0, **settings):
@@ -353,3 +361,11 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_put_right(name, tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(UserError, match="cannot be written.*--runs_dir"):
         track(tmp_path / name)
+
+
+def test_tracking_online_without_credentials_is_refused_before_anything_is_written(account, tmp_path, monkeypatch):
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=account("https://api.wandb.ai")))
+    settings = as_dict(Settings(tracking="online", run_id="a"))
+    with pytest.raises(UserError, match="wandb login"):
+        Tracker(tmp_path / "runs" / "a", settings, {}, {})
+    assert not (tmp_path / "runs").exists()

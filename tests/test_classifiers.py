@@ -153,7 +153,7 @@ def test_panels_mark_right_and_wrong_and_name_the_prediction():
     objective = Classification(nn.Flatten(), ClassifierSettings(), INFO)
     objective.predict = lambda images: torch.eye(10)[[3, 4]] * 100
     panel = objective.panels(Batch(torch.randn(2, 3, 32, 32), torch.tensor([3, 5])))["predictions"]
-    assert panel.captions == ("d 100%", "e 100%")
+    assert panel.captions == ("d 100%", "e 100%, is f")
     assert panel.marks == (True, False)
 
 
@@ -163,9 +163,15 @@ def test_resnet18_is_torchvisions_with_another_stem():
     theirs = torchvision.models.resnet18(num_classes=10).eval()
     theirs.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     theirs.maxpool = nn.Identity()
-    for buffer in ours.buffers():
-        if buffer.is_floating_point():
-            buffer.uniform_(0.5, 1.5)  # running statistics that make a difference
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):  # whose initial values would make no difference
+            for tensor, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 1.5),
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.2, 0.2),
+            ):
+                tensor.uniform_(low, high)
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
