@@ -29,7 +29,7 @@ from data import describe, load_splits
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader, Shard
-from data.seeding import seed_everything
+from data.seeding import mix_seeds, seed_everything
 from models import MODELS, checkpoint
 from models.checkpoint import Progress, restore_training, save_training
 from models.objective import Batch, Objective, Phase, count_parameters, only_trainable
@@ -72,7 +72,9 @@ class Training:
         phases = objective.phases()
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=len(phases) > 1)
         self.prepared = accelerator.prepare(objective)
-        self.phases = tuple(replace(phase, optimizer=accelerator.prepare(phase.optimizer)) for phase in phases)
+        if accelerator.scaler:  # elsewhere accelerate's wrapper does nothing, in a tenth of a small step's time
+            phases = tuple(replace(phase, optimizer=accelerator.prepare(phase.optimizer)) for phase in phases)
+        self.phases = phases
         path = self.folder / run_folder.CHECKPOINT
         if path.exists():
             self.progress = restore_training(path, accelerator, objective, self.averaged, self.phases)
@@ -113,11 +115,11 @@ class Training:
             disable=None if self.accelerator.is_main_process else True,
         )
         started = time.perf_counter() - progress.epoch_seconds
-        seeds = (settings.seed, progress.epoch)
         rank = self.accelerator.process_index
+        seeds = mix_seeds(settings.seed, progress.epoch, rank, num=self.steps_per_epoch)
         with bar:
             while progress.step < self.steps_per_epoch:
-                seed_everything(*seeds, progress.step, rank)  # before the batch, which may be augmented
+                seed_everything(seeds[progress.step])  # before the batch, which may be augmented
                 self.train_step(next(batches))
                 progress.step += 1
                 bar.update()
@@ -138,7 +140,8 @@ class Training:
             if step % phase.every:
                 continue
             set_lr(phase.optimizer, factor)
-            with only_trainable(self.objective, phase.optimizer):
+            alone = len(self.phases) == 1  # then there is nobody to keep gradients from
+            with nullcontext() if alone else only_trainable(self.objective, phase.optimizer):
                 terms = self.accumulate_gradients(batch, phase)
             if settings.grad_clip:
                 parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
@@ -177,15 +180,17 @@ class Training:
         }
         losses = {key: torch.stack(values).tolist() for key, values in recent.items()}
         bad = {key: value for key, values in losses.items() for value in values if not math.isfinite(value)}
-        flags = torch.tensor([float(bool(stop)), float(bool(bad))], device=self.accelerator.device)
-        stopping, diverged = self.accelerator.reduce(flags).tolist()
+        stopping, diverged = bool(stop), bool(bad)
+        if self.accelerator.num_processes > 1:
+            flags = torch.tensor([stopping, diverged], dtype=torch.float32, device=self.accelerator.device)
+            stopping, diverged = (flag > 0 for flag in self.accelerator.reduce(flags).tolist())
         if diverged:
             key, value = next(iter(bad.items()), ("the loss of another process", math.nan))
             step = self.progress.epoch * self.steps_per_epoch + self.progress.step
             lr = self.phases[0].optimizer.param_groups[0]["lr"]
             since = f" or up to {self.poll_every - 1} steps before" if self.poll_every > 1 else ""
             raise DivergedError(f"{key} is {value} at step {step}{since}, lr {lr:.3g}: lower --lr, or set --grad_clip")
-        return stopping > 0
+        return stopping
 
     def end_epoch(self, tracker: Tracker | None) -> None:
         """Evaluate, log and save what there is at the end of an epoch."""

@@ -18,14 +18,19 @@ def report(folder: Path) -> str:
         for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
     )
     draw_curves(run_folder.read_metrics(folder), folder / CURVES)
-    title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {summary['state']}"
+    title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {run_folder.state(folder)}"
     shown = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
     rows = [
         ("settings", " ".join(f"{key}={value}" for key, value in shown.items())),
-        ("network", summary["network"]),
-        ("parameters", f"{summary['num_parameters']:,} trainable of {summary['total_parameters']:,}"),
         ("device", f"{environment['device']}, {environment['num_processes']} process(es)"),
-        ("duration", duration(summary)),
+    ]
+    if summary:  # else it runs still, or was killed
+        rows += [
+            ("network", summary["network"]),
+            ("parameters", f"{summary['num_parameters']:,} trainable of {summary['total_parameters']:,}"),
+            ("duration", duration(summary)),
+        ]
+    rows += [
         ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, the best")),
         ("test", result(summary, "test", "read once")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),

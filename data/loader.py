@@ -16,7 +16,7 @@ from torch import Tensor
 from data.augmentation import AUGMENTATIONS, cutout
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
-from data.seeding import mix_seed
+from data.seeding import mix_seeds
 from models.objective import Batch
 
 PREFETCH = 3  # batches gathered ahead where images live in main memory
@@ -112,7 +112,8 @@ class Loader:
             augmentation: a key of AUGMENTATIONS.
             blank: side of the cutout square in pixels, 0 for none.
         """
-        generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
+        [order_seed] = mix_seeds(seed, epoch, num=1)
+        generator = torch.Generator().manual_seed(order_seed)
         order = torch.randperm(len(self), generator=generator)
         parts = self.shard.num_processes * micro_batches
         shares = []

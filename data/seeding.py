@@ -6,14 +6,13 @@ import numpy as np
 import torch
 
 
-def mix_seed(*parts: int) -> int:
-    """One well-spread 32-bit seed from several small numbers (a seed, an epoch, a step, a process)."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+def mix_seeds(*parts: int, num: int) -> list[int]:
+    """Well-spread 32-bit seeds from several small numbers (a seed, an epoch, a process), always the same ones."""
+    return np.random.SeedSequence(parts).generate_state(num).tolist()
 
 
-def seed_everything(*parts: int) -> None:
-    """Seed the global generators of python, numpy and torch from several small numbers."""
-    seed = mix_seed(*parts)
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 100 us where CUDA is not in use

@@ -67,10 +67,10 @@ class Classification(Objective):
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         images, labels = batch
         targets = labels
-        if self.mix is not None:
+        if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm mixes an image with its mirror in the batch
             images, labels = images[:even], labels[:even]
-            images, targets = self.mix(images, labels)
+            images, targets = self.mix(images.clone(), labels)  # which writes into what it is given
         logits = self.net(images)
         return {
             "loss": F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing),

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.errors import UserError
+
 
 class PatchEmbedding(nn.Module):
     """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
@@ -15,6 +17,12 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, N, D]
         return self.project(images).flatten(2).transpose(1, 2)
+
+
+def check_patch_size(patch_size: int, image_size: int) -> None:
+    """Refuse patches that do not tile the image."""
+    if image_size % patch_size:
+        raise UserError(f"--patch_size={patch_size} does not divide the {image_size}-pixel images: change it")
 
 
 class SelfAttention(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from models.classification import Classification, ClassifierSettings
-from models.layers import PatchEmbedding, SelfAttention
+from models.layers import PatchEmbedding, SelfAttention, check_patch_size
 from models.settings import Fraction, PositiveFloat, PositiveInt
 
 
@@ -104,9 +104,3 @@ def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
         raise UserError(f"--num_heads={settings.num_heads} does not divide --width={settings.width}: change either")
     check_patch_size(settings.patch_size, info.image_size)
     return Classification(NanoVit(settings, info.image_size, len(info.classes)), settings, info)
-
-
-def check_patch_size(patch_size: int, image_size: int) -> None:
-    """Refuse patches that do not tile the image."""
-    if image_size % patch_size:
-        raise UserError(f"--patch_size={patch_size} does not divide the {image_size}-pixel images: change it")

@@ -46,16 +46,23 @@ def build_optimizer(module: nn.Module, settings: Settings) -> Optimizer:
 
 
 def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
-    """An optimizer of timm's factory, by name."""
+    """An optimizer of timm's factory, by name.
+
+    Raises:
+        UserError: the name is not known, or the optimizer cannot be used on this machine.
+    """
     from timm.optim import create_optimizer_v2, list_optimizers  # imported late: timm takes a second
 
     names = [str(name) for name in list_optimizers()]
     if settings.optimizer not in names:
         near = suggestion(settings.optimizer, ["sgd", "adam", "adamw", *names])
         raise UserError(f"--optimizer={settings.optimizer} is not known{near}; timm offers: {', '.join(names)}")
-    return create_optimizer_v2(
-        groups, opt=settings.optimizer, lr=settings.lr, momentum=settings.momentum, filter_bias_and_bn=False
-    )
+    try:
+        return create_optimizer_v2(
+            groups, opt=settings.optimizer, lr=settings.lr, momentum=settings.momentum, filter_bias_and_bn=False
+        )
+    except (AssertionError, ImportError, RuntimeError) as error:  # some need a GPU, or a package of their own
+        raise UserError(f"--optimizer={settings.optimizer} cannot be used here ({error}): choose another") from None
 
 
 def constant(progress: float) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
 from models.classification import Classification, ClassifierSettings
-from models.layers import PatchEmbedding
+from models.layers import PatchEmbedding, check_patch_size
 from models.settings import Fraction, PositiveFloat, PositiveInt
 
 
@@ -67,5 +67,10 @@ class PatchLstm(nn.Module):
 
 
 def build(settings: PatchLstmSettings, info: DatasetInfo) -> Classification:
-    """The classifier that `settings` describe."""
+    """The classifier that `settings` describe.
+
+    Raises:
+        UserError: patches do not tile the image.
+    """
+    check_patch_size(settings.patch_size, info.image_size)
     return Classification(PatchLstm(settings, info.image_size, len(info.classes)), settings, info)

@@ -152,9 +152,12 @@ def resolve(
             settings differ.
     """
     sweep = sweep_values(environment)
-    given: dict[str, Any] = {**environment_values(environment), **parse_arguments(arguments), **sweep}
-    model = str(given.get("model", Settings.model))
+    told = {**parse_arguments(arguments), **sweep}
+    given: dict[str, Any] = {**environment_values(environment), **told}
     saved = saved_settings(given)
+    # A launcher says "no" mixed precision when it was told nothing, which is no reason not to resume.
+    given = {key: value for key, value in given.items() if key in told or key not in saved}
+    model = str(given.get("model", Settings.model))
     if "model" not in given:
         model = saved.get("model", model)
     if model not in models:
