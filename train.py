@@ -5,6 +5,7 @@ The same file runs under `accelerate launch` on several processes, and under an 
 
 import math
 import os
+import signal
 import statistics
 import sys
 import time
@@ -213,6 +214,7 @@ class Training:
             is_last = progress.epoch == settings.epochs or self.out_of_patience()
             images = self.draw_panels() if is_last or progress.epoch % settings.panels_every == 0 else {}
             tracker.log({"epoch": progress.epoch, "images_seen": progress.images_seen, **metrics}, images)
+            tracker.update_summary({**progress.best, "best_epoch": progress.best_epoch or progress.epoch})
             progress.num_logged = tracker.num_logged
             tqdm.write(epoch_line(progress.epoch, settings.epochs, metrics))
         self.save()
@@ -405,6 +407,8 @@ def main(arguments: Sequence[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"train.py: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:  # before there is anything to save
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -95,6 +95,11 @@ class Tracker:
             }
             self.wandb_run.log({**metrics, **pictures, **sheets})
 
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Tell W&B the best result so far, which its tables and sweeps read."""
+        if self.wandb_run is not None:
+            self.wandb_run.summary.update(dict(summary))
+
     def finish(self, state: str, summary: Mapping[str, Any], artifact: Path | None = None) -> None:
         """Write the summary and close the run.
 
@@ -108,7 +113,7 @@ class Tracker:
         if self.wandb_run is not None:
             if artifact is not None and artifact.exists():
                 self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
-            self.wandb_run.summary.update({"state": state, **summary})
+            self.update_summary({"state": state, **summary})
             self.wandb_run.finish(exit_code=EXIT_CODES[state])
 
 
@@ -148,14 +153,12 @@ def start_wandb(
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(silent=True),
     )
-    changed = {key: run.config[key] for key, value in sweep.items() if run.config.get(key, value) != value}
-    if changed:
-        run.finish(exit_code=1)
-        raise UserError(
-            f"W&B records {changed} where the sweep gave { ({key: sweep[key] for key in changed}) }: start anew"
-        )
+    for key, value in sweep.items():
+        if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
+            run.finish(exit_code=1)
+            raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
     for name in ("train/*", "val/*", "test/*", "lr", "images_per_second", "epoch_seconds"):
-        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see Tracker.finish
+        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
     if mode == "online":
         print(f"W&B: {run.url}")
     else:

@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import inspect
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -130,6 +131,11 @@ class Settings:
     """Epochs between two image panels; the last epoch always draws them."""
     dry_run: bool = False
     """Print the settings, the network and its parameter count, and stop."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single setting's range can."""
+        if self.run_id and not re.fullmatch(r"\w[\w.-]*", self.run_id):
+            raise UserError(f"--run_id={self.run_id} names a folder and a W&B run: use letters, digits, - _ and .")
 
 
 # These say where and how a run is carried out and told, not what it computes: they may change on resuming.
