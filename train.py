@@ -340,6 +340,8 @@ def run(arguments: Sequence[str]) -> int:
             print(f"{folder} is finished; give another --run_id to train anew\n{report(folder)}")
         return 0
 
+    if on_cpu and settings.mixed_precision == "fp16":
+        raise UserError("--mixed_precision=fp16 needs a GPU, whose gradients accelerate scales: give bf16")
     try:
         accelerator = Accelerator(
             cpu=on_cpu,
