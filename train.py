@@ -12,11 +12,12 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, parse_flag_from_env
 from torch import Tensor
 from tqdm import tqdm
 
@@ -39,7 +40,8 @@ from models.processes import StopRequest, die_with_launcher, start_all_processes
 from models.settings import Settings, as_dict, help_text, resolve, sweep_values
 
 NUM_PANEL_IMAGES = 32
-STEPS_BETWEEN_POLLS = 16  # on a GPU, where looking at a loss waits for it; a CPU looks at every step
+LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
+STEPS_BETWEEN_POLLS = 16  # where looking at a loss waits for a GPU; a CPU looks at every step
 
 
 class DivergedError(RuntimeError):
@@ -57,7 +59,7 @@ class Training:
         self.loaders = loaders
         self.folder = Path(settings.runs_dir) / settings.run_id
         self.steps_per_epoch = loaders["train"].steps_per_epoch(settings.batch_size, settings.accumulation_steps)
-        self.poll_every = STEPS_BETWEEN_POLLS if accelerator.device.type == "cuda" else 1
+        self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.progress = Progress()
 
         self.objective = objective
@@ -105,7 +107,7 @@ class Training:
             start=progress.step,
             micro_batches=settings.accumulation_steps,
             augmentation=settings.augmentation,
-            blank=settings.cutout,
+            cutout_size=settings.cutout,
         )
         bar = tqdm(
             desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
@@ -124,7 +126,8 @@ class Training:
                 self.train_step(next(batches))
                 progress.step += 1
                 bar.update()
-                if progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch:
+                is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch
+                if is_due or (stop and self.accelerator.num_processes == 1):
                     stopping = self.poll(stop)
                     progress.epoch_seconds = time.perf_counter() - started
                     if stopping and progress.step < self.steps_per_epoch:
@@ -141,8 +144,8 @@ class Training:
             if step % phase.every:
                 continue
             set_lr(phase.optimizer, factor)
-            alone = len(self.phases) == 1  # then there is nobody to keep gradients from
-            with nullcontext() if alone else only_trainable(self.objective, phase.optimizer):
+            single_phase = len(self.phases) == 1  # then there is nobody to keep gradients from
+            with nullcontext() if single_phase else only_trainable(self.objective, phase.optimizer):
                 terms = self.accumulate_gradients(batch, phase)
             if settings.grad_clip:
                 parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
@@ -239,7 +242,7 @@ class Training:
 
     @torch.no_grad()
     def final_result(self, tracker: Tracker | None) -> dict[str, float]:
-        """Evaluate the best weights for good and have a closer look at them; returns the summary's metrics."""
+        """Evaluate the best weights for good, and have a closer look at them; returns the metrics."""
         if self.progress.best:
             self.evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST))
         else:
@@ -256,13 +259,14 @@ class Training:
                 {f"{split}/{name}": path for name, path in analysis.images.items()},
                 {f"{split}/{name}": table for name, table in analysis.tables.items()},
             )
-        return {**self.progress.best, **result}
+        return result
 
-    def cost(self) -> dict[str, float | None]:
-        """What the summary says of the training itself."""
+    def result_so_far(self) -> dict[str, float | None]:
+        """What the summary says of the training, however it ended."""
         rows = run_folder.read_metrics(self.folder)
         rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
         return {
+            **self.progress.best,
             "epochs": self.progress.epoch,
             "best_epoch": self.progress.best_epoch or self.progress.epoch,
             "images_seen": self.progress.images_seen,
@@ -322,8 +326,9 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
 
 def run(arguments: Sequence[str]) -> int:
     """One run from the command line to its report; returns the exit code."""
-    on_cpu = not torch.accelerator.is_available()  # else accelerate takes several processes for strangers
-    process = PartialState(cpu=on_cpu)
+    # Said outright, else accelerate takes several processes on a CPU for strangers.
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    process = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     sweep = sweep_values(os.environ)
     settings = None
     if process.is_main_process:
@@ -353,6 +358,12 @@ def run(arguments: Sequence[str]) -> int:
     torch.backends.cudnn.benchmark = True
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
+    known = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
+    if known != info.fingerprint:
+        raise UserError(
+            f"{info.name} holds other images ({info.fingerprint}) than run {settings.run_id} began with ({known}): "
+            f"give those with --data_dir, or another --run_id"
+        )
     objective = build_objective(settings, info)
     channels_last = wants_channels_last(settings, objective, accelerator.device)
     if channels_last:
@@ -370,6 +381,7 @@ def run(arguments: Sequence[str]) -> int:
         for name, split in splits.items()
         if name != "test" or settings.test
     }
+    del splits  # the loaders have what they need of them
     training = Training(settings, accelerator, objective, loaders)
     stop = StopRequest()
     tracker = None
@@ -386,7 +398,7 @@ def run(arguments: Sequence[str]) -> int:
             summary |= training.final_result(tracker)
     finally:
         if tracker is not None:
-            tracker.finish(state, {**summary, **training.cost()}, folder / run_folder.BEST)
+            tracker.finish(state, {**summary, **training.result_so_far()}, folder / run_folder.BEST)
     if accelerator.is_main_process:
         print(report(folder))
         if state == "stopped":
@@ -402,12 +414,13 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(MODELS))
         return 0
     die_with_launcher()
-    start_all_processes(arguments)
     try:
+        start_all_processes(arguments)
         return run(arguments)
     except (UserError, DivergedError, OSError) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"train.py: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" or isinstance(error, OSError):  # the others would only repeat what the user did wrong
+            print(f"train.py{f' (process {rank})' if rank != '0' else ''}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:  # before there is anything to save
         return 128 + signal.SIGINT

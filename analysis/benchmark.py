@@ -87,6 +87,7 @@ def measure_loop(kind: str, model: str, precision: str, data_dir: str) -> float:
         batches = notebook_batches(splits["train"], info, device)
         optimizer = torch.optim.Adam(objective.parameters(), LR)
     else:
+        torch.backends.cudnn.benchmark = True
         reduced = precision != "no"
         channels_last = objective.prefers_channels_last and (reduced or device.type == "cuda")
         if channels_last:

@@ -62,8 +62,14 @@ def analyse_classifier(
     """
     from sklearn.metrics import classification_report, confusion_matrix  # imported late: takes a second
 
-    parts = [(predict(images).softmax(1).cpu(), labels.cpu(), images.cpu()) for images, labels in batches]
-    probabilities, labels, images = (torch.cat(column) for column in zip(*parts, strict=True))
+    parts, suspects = [], []  # of all images their probabilities, of the worst mistakes the images, too
+    for images, labels in batches:
+        part = probabilities, labels = predict(images).softmax(1), labels
+        worst = worst_mistakes(*part)
+        parts.append([tensor.cpu() for tensor in part])
+        suspects.append([tensor[worst].cpu() for tensor in (*part, images)])
+    probabilities, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    mistakes = mistakes_panel(*(torch.cat(column) for column in zip(*suspects, strict=True)), info=info)
     predicted = probabilities.argmax(1)
     names, numbers = info.classes, range(len(info.classes))
     calibration = calibrate(probabilities.numpy(), labels.numpy())
@@ -80,17 +86,23 @@ def analyse_classifier(
     draw_reliability(calibration, pictures["reliability"])
     if (predicted != labels).any():
         pictures["mistakes"] = folder / "mistakes.png"
-        draw_grid(worst_mistakes(probabilities, labels, images, info)).save(pictures["mistakes"])
+        draw_grid(mistakes).save(pictures["mistakes"])
     return Analysis({"ece": calibration.error}, pictures, {"per_class": table})
 
 
-def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor, images: torch.Tensor, info: DatasetInfo) -> Panel:
-    """The wrong predictions made with the most confidence, the surest first."""
+def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Indices of the wrong predictions made with the most confidence, the surest first."""
     confidence, predicted = probabilities.max(1)
     confidence = confidence.masked_fill(predicted == labels, -1)
-    order = confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
-    captions = tuple(f"{info.classes[labels[i]]} as {info.classes[predicted[i]]}" for i in order)
-    return Panel(info.to_unit_range(images[order]), captions, (False,) * len(order))
+    return confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
+
+
+def mistakes_panel(probabilities: torch.Tensor, labels: torch.Tensor, images: torch.Tensor, info: DatasetInfo) -> Panel:
+    """The worst mistakes among some images, with what they are and what they were taken for."""
+    worst = worst_mistakes(probabilities, labels)
+    predicted = probabilities.argmax(1)
+    captions = tuple(f"{info.classes[labels[i]]} as {info.classes[predicted[i]]}" for i in worst)
+    return Panel(info.to_unit_range(images[worst]), captions, (False,) * len(worst))
 
 
 def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:

@@ -22,12 +22,13 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
     for buffer in objective.buffers():
         broadcast(buffer)  # every process has running statistics of its own; the first one's are those saved
     objective.eval()
+    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs lack
     totals: dict[str, Tensor] = {}
     num_images = 0
     with accelerator.autocast():
         for batch in loader.evaluation_batches(batch_size):
             for name, values in objective.evaluate(batch).items():
-                totals[name] = totals.get(name, 0) + values.double().sum()
+                totals[name] = totals.get(name, 0) + values.to(exact).sum()
             num_images += len(batch.labels)
     shares = gather_object([({name: total.item() for name, total in totals.items()}, num_images)])
     num_images = sum(num for _, num in shares)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from analysis import run_folder
 from data.errors import UserError
@@ -142,7 +143,32 @@ def start_wandb(
     import wandb
 
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else artifacts wait outside the run folder
-    run = wandb.init(
+    try:
+        run = init_wandb(folder, settings, sweep, mode)
+    except wandb.errors.Error as error:  # an expired key, or a server that does not answer
+        if settings["tracking"] != "auto" or mode == "offline":
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--tracking={settings['tracking']}: {reason}; give offline, or off") from None
+        return start_wandb(folder, settings, sweep, "offline", f" ({type(error).__name__})", is_resumed)
+    for key, value in sweep.items():
+        if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
+            run.finish(exit_code=1)
+            raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
+    for name in ("train/*", "val/*", "test/*", "lr", "images_per_second", "epoch_seconds", "peak_memory_gib"):
+        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
+    if mode == "online":
+        print(f"W&B: {run.url}")
+    else:
+        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
+        print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
+    return run
+
+
+def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], mode: str) -> Any:
+    """W&B's own run object."""
+    import wandb
+
+    return wandb.init(
         dir=str(folder),
         id=settings["run_id"],
         name=settings["run_id"],
@@ -153,18 +179,6 @@ def start_wandb(
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(silent=True),
     )
-    for key, value in sweep.items():
-        if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
-            run.finish(exit_code=1)
-            raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
-    for name in ("train/*", "val/*", "test/*", "lr", "images_per_second", "epoch_seconds"):
-        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
-    if mode == "online":
-        print(f"W&B: {run.url}")
-    else:
-        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
-        print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
-    return run
 
 
 def automatic_mode(settings: Any) -> tuple[str, str]:
@@ -175,6 +189,8 @@ def automatic_mode(settings: Any) -> tuple[str, str]:
     address = urlsplit(settings.base_url)
     if not has_credentials(settings):
         return "offline", " (no credentials; `wandb login` gives them)"
+    if address.scheme in getproxies():
+        return "online", ""  # the way there is the proxy's to know
     try:
         port = address.port or {"http": 80, "https": 443}[address.scheme]
         socket.create_connection((address.hostname, port), NETWORK_TIMEOUT_SECONDS).close()

@@ -60,7 +60,7 @@ class Loader:
         home = device if self.on_device else torch.device("cpu")
         # Stored in the layout of the batches, since a batch is then gathered in it for free.
         images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
-        self.images = images.to(home).contiguous()  # [N, 3, H, W], or [N, H, W, 3] for channels_last
+        self.images = images.contiguous().to(home)  # [N, 3, H, W], or [N, H, W, 3] for channels_last
         self.labels = split.labels.to(home)
         self.shift = 255 * torch.tensor(info.mean, device=device).view(3, 1, 1)
         self.scale = 1 / (255 * torch.tensor(info.std, device=device).view(3, 1, 1))
@@ -97,7 +97,7 @@ class Loader:
         start: int = 0,
         micro_batches: int = 1,
         augmentation: str,
-        blank: int,
+        cutout_size: int,
     ) -> Iterator[Batch]:
         """This process's share of every step of an epoch, from step `start` on, in an order of its own each epoch.
 
@@ -110,7 +110,7 @@ class Loader:
             start: first step, to go on from the middle of an epoch.
             micro_batches: parts that each process computes its share in.
             augmentation: a key of AUGMENTATIONS.
-            blank: side of the cutout square in pixels, 0 for none.
+            cutout_size: side of the cutout square in pixels, 0 for none.
         """
         [order_seed] = mix_seeds(seed, epoch, num=1)
         generator = torch.Generator().manual_seed(order_seed)
@@ -123,7 +123,7 @@ class Loader:
             shares.append(whole[self.shard.rank * share : (self.shard.rank + 1) * share])
         for images, labels in self.gather(shares):
             images = self.normalise(AUGMENTATIONS[augmentation](images))
-            yield Batch(cutout(images, blank) if blank else images, labels)
+            yield Batch(cutout(images, cutout_size) if cutout_size else images, labels)
 
     def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
         """The split in its own order, unchanged but for the normalisation: this process's share, or `shard`'s."""
@@ -154,12 +154,13 @@ class Loader:
             while queue:
                 images, labels = queue.pop(0).result()
                 queue += [pool.submit(self.fetch, share) for share in islice(waiting, 1)]
-                yield self.in_order(images.to(self.device, non_blocking=True)), labels.to(self.device)
+                images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
+                yield self.in_order(images), labels
 
     def fetch(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels in main memory, page-locked where that makes the copy to the device faster."""
         images, labels = self.images[share], self.labels[share]
-        return (images.pin_memory(), labels) if self.device.type == "cuda" else (images, labels)
+        return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
     def in_order(self, images: Tensor) -> Tensor:
         """A gathered batch as [B, 3, H, W], whatever the layout in memory."""

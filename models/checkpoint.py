@@ -43,7 +43,7 @@ class Progress:
         means = {}
         for key, values in self.step_terms(accelerator).items():
             sizes = torch.tensor(self.sizes[key], dtype=torch.float64)
-            means[key] = (values.double().cpu() @ sizes / sizes.sum()).item()
+            means[key] = (values.cpu().double() @ sizes / sizes.sum()).item()
         return means
 
     def images_per_second(self) -> float:

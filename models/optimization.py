@@ -51,9 +51,14 @@ def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
     Raises:
         UserError: the name is not known, or the optimizer cannot be used on this machine.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers  # imported late: timm takes a second
+    from timm.optim import (
+        create_optimizer_v2,
+        get_optimizer_info,
+        list_optimizers,
+    )  # imported late: timm takes a second
 
-    names = [str(name) for name in list_optimizers()]
+    # Second-order ones want gradients of gradients, which the training loop does not keep.
+    names = [str(name) for name in list_optimizers() if not get_optimizer_info(str(name)).second_order]
     if settings.optimizer not in names:
         near = suggestion(settings.optimizer, ["sgd", "adam", "adamw", *names])
         raise UserError(f"--optimizer={settings.optimizer} is not known{near}; timm offers: {', '.join(names)}")

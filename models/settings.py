@@ -65,7 +65,7 @@ class Settings:
     data_dir: str = ""
     """Folder of the images; empty: $VISION_SWEEPS_DATA, else vision-sweeps in the user's cache folder."""
     data_seed: Count = 3407
-    """Seed of the splits; the splits depend on nothing else, and are the same on every machine."""
+    """Seed of the splits, which are the same on every machine."""
     train_fraction: Annotated[float, Range(0, 1, low_excluded=True)] = 1.0
     """Share of the training images that is used at all, before the validation split."""
     val_fraction: Annotated[float, Range(0, 0.9)] = 0.1
@@ -83,7 +83,7 @@ class Settings:
 
     augmentation: Literal["none", "crop_flip", "randaugment", "trivialaugment"] = "none"
     """Random changes to training images: crop_flip is a shift of up to 1/8 of the side and a mirror image;
-    the other two add their policy to it."""
+    the other two add their policy to it, one draw for every 8 images."""
     cutout: Count = 0
     """Side in pixels of a square blanked out of every training image; 0 for none."""
 
@@ -92,7 +92,7 @@ class Settings:
     momentum: Fraction = 0.9
     """Momentum of sgd and of timm's optimizers that have one."""
     weight_decay: NonNegative = 0.0
-    """Weight decay; norms and biases are left out of it."""
+    """Weight decay, added to the gradient by adam and sgd, decoupled by adamw; norms and biases have none."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """Course of the learning rate: flat, half a cosine down to 0, or up for 30 % of the steps and down."""
     warmup_epochs: NonNegative = 0.0
@@ -102,14 +102,15 @@ class Settings:
     accumulation_steps: PositiveInt = 1
     """Micro-batches a step is computed in, to save memory: the step still sees batch_size images."""
     ema_decay: Annotated[float, Range(0, 0.99999)] = 0.0
-    """Decay per step of an exponential moving average of the weights, which is then evaluated; 0 for none."""
+    """Decay per step of an exponential moving average of weights and running statistics, which is then evaluated;
+    0 for none. It climbs to this value, as 1 - (1 + step)^(-2/3)."""
     patience: Count = 0
     """Stop after this many epochs without a better validation loss; 0 for never."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Number format of the arithmetic; the default is what `accelerate launch` says, if it says so."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Memory layout of convolutions; auto: on where it is faster (a GPU, or bf16 on the CPU)."""
+    """Memory layout of convolutions; auto: on for convolutional networks on a GPU, or with bf16 on a CPU."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     eval_batch_size: PositiveInt = 500
@@ -139,7 +140,7 @@ class Settings:
 
 
 # These say where and how a run is carried out and told, not what it computes: they may change on resuming.
-CIRCUMSTANCES = frozenset(
+MAY_CHANGE_ON_RESUMING = frozenset(
     ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
     + ("panels_every", "dry_run")
 )
@@ -173,13 +174,15 @@ def resolve(
         key: coerce(settings_class, key, value, is_text=key not in sweep, models=models) for key, value in given.items()
     }
     for key, value in values.items():
-        if key not in CIRCUMSTANCES and key in saved and saved[key] != value:
+        if key not in MAY_CHANGE_ON_RESUMING and key in saved and saved[key] != value:
             raise UserError(
                 f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}: "
                 f"leave it out to resume, or give another --run_id"
             )
     values["model"] = model
-    kept = {key: value for key, value in saved.items() if key not in CIRCUMSTANCES or key == "run_id"}
+    kept = {key: value for key, value in saved.items() if key not in ("runs_dir", "resume", "dry_run")}
+    if gone := kept.keys() - type_hints(settings_class).keys():
+        raise UserError(f"run {saved['run_id']!r} has the setting {min(gone)}, which is no more: start a new run")
     return settings_class(**{**kept, **values})
 
 

@@ -23,7 +23,7 @@ def make_loader(num=23, **options):
 
 
 def epoch_of(loader, **changes):
-    arguments = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "none", "blank": 0}
+    arguments = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "none", "cutout_size": 0}
     torch.manual_seed(0)  # of the augmentation
     return list(loader.training_batches(**{**arguments, **changes}))
 
@@ -140,11 +140,13 @@ def test_evaluation_images_are_only_normalised():
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "trivialaugment"])
-@pytest.mark.parametrize("blank", [0, 5])
+@pytest.mark.parametrize("cutout_size", [0, 5])
 @pytest.mark.parametrize("resident", ["device", "host"])
-def test_channels_last_changes_the_memory_format_alone(augmentation, blank, resident):
+def test_channels_last_changes_the_memory_format_alone(augmentation, cutout_size, resident):
     batches = [
-        epoch_of(make_loader(channels_last=layout, resident=resident), augmentation=augmentation, blank=blank)
+        epoch_of(
+            make_loader(channels_last=layout, resident=resident), augmentation=augmentation, cutout_size=cutout_size
+        )
         for layout in (False, True)
     ]
     assert_same_batches(*batches)
@@ -160,10 +162,10 @@ def test_channels_last_evaluation_changes_the_memory_format_alone():
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "randaugment", "trivialaugment"])
-@pytest.mark.parametrize("blank", [0, 5])
-def test_host_resident_equals_device_resident(augmentation, blank):
+@pytest.mark.parametrize("cutout_size", [0, 5])
+def test_host_resident_equals_device_resident(augmentation, cutout_size):
     batches = [
-        epoch_of(make_loader(resident=resident), augmentation=augmentation, blank=blank)
+        epoch_of(make_loader(resident=resident), augmentation=augmentation, cutout_size=cutout_size)
         for resident in ("device", "host")
     ]
     assert len(batches[0]) > PREFETCH + 1
@@ -183,9 +185,12 @@ def test_resident_setting_is_followed():
     assert [lives_on_device(images, CPU, resident) for resident in ("device", "host", "auto")] == [True, False, True]
 
 
-@pytest.mark.parametrize(("augmentation", "blank"), [("crop_flip", 0), ("none", 5)])
-def test_augmentation_and_blank_reach_the_training_batches(augmentation, blank):
-    plain, changed = epoch_of(make_loader()), epoch_of(make_loader(), augmentation=augmentation, blank=blank)
+@pytest.mark.parametrize(("augmentation", "cutout_size"), [("crop_flip", 0), ("none", 5)])
+def test_augmentation_and_blank_reach_the_training_batches(augmentation, cutout_size):
+    plain, changed = (
+        epoch_of(make_loader()),
+        epoch_of(make_loader(), augmentation=augmentation, cutout_size=cutout_size),
+    )
     assert numbers(plain) == numbers(changed)
     assert all(not torch.equal(a.images, b.images) for a, b in zip(plain, changed, strict=True))
 
@@ -193,7 +198,7 @@ def test_augmentation_and_blank_reach_the_training_batches(augmentation, blank):
 def test_stored_images_survive_an_augmented_epoch():
     for resident in ("device", "host"):
         loader = make_loader(resident=resident)
-        epoch_of(loader, augmentation="crop_flip", blank=5)
+        epoch_of(loader, augmentation="crop_flip", cutout_size=5)
         assert torch.equal(loader.images, numbered_split(23).images)
 
 
