@@ -28,13 +28,13 @@ from analysis.panels import draw_grid
 from analysis.run_report import epoch_line, network_lines, report
 from analysis.tracking import Tracker, fresh_run_id
 from data import describe, load_splits
-from data.dataset import DatasetInfo, Split
+from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader, Shard
 from data.seeding import mix_seeds, seed_everything
 from models import MODELS, checkpoint
 from models.checkpoint import Progress, restore_training, save_training
-from models.objective import Batch, Objective, Phase, count_parameters, only_trainable
+from models.objective import Objective, Phase, count_parameters, only_trainable
 from models.optimization import lr_factor, set_lr
 from models.processes import StopRequest, die_with_launcher, start_all_processes
 from models.settings import Settings, as_dict, help_text, resolve, sweep_values

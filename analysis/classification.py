@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.panels import draw_grid
+from analysis.panels import Panel, draw_grid
 from analysis.tracking import Analysis, Table
-from data.dataset import DatasetInfo
-from models.objective import Batch, Panel
+from data.dataset import Batch, DatasetInfo
 
 NUM_MISTAKES = 32
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
@@ -69,7 +68,7 @@ def analyse_classifier(
         parts.append([tensor.cpu() for tensor in part])
         suspects.append([tensor[worst].cpu() for tensor in (*part, images)])
     probabilities, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    mistakes = mistakes_panel(*(torch.cat(column) for column in zip(*suspects, strict=True)), info=info)
+    mistakes = mistakes_panel(info, *(torch.cat(column) for column in zip(*suspects, strict=True)))
     predicted = probabilities.argmax(1)
     names, numbers = info.classes, range(len(info.classes))
     calibration = calibrate(probabilities.numpy(), labels.numpy())
@@ -97,7 +96,7 @@ def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
     return confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
 
 
-def mistakes_panel(probabilities: torch.Tensor, labels: torch.Tensor, images: torch.Tensor, info: DatasetInfo) -> Panel:
+def mistakes_panel(info: DatasetInfo, probabilities: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> Panel:
     """The worst mistakes among some images, with what they are and what they were taken for."""
     worst = worst_mistakes(probabilities, labels)
     predicted = probabilities.argmax(1)

@@ -1,14 +1,23 @@
 """Grids of images with captions, as pictures."""
 
-from PIL import Image, ImageDraw, ImageFont
+from typing import NamedTuple
 
-from models.objective import Panel
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 COLUMNS = 8
 MIN_SIDE = 160  # pixels; smaller images are enlarged without smoothing
 CAPTION_HEIGHT = 16  # pixels
 GAP = 4  # pixels
 NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"
+
+
+class Panel(NamedTuple):
+    """A grid of images to look at."""
+
+    images: Tensor  # [N, 3, H, W] in [0, 1]
+    captions: tuple[str, ...] = ()  # one an image, or none
+    marks: tuple[bool, ...] = ()  # whether each image came out right, or none
 
 
 def draw_grid(panel: Panel, columns: int = COLUMNS) -> Image.Image:

@@ -17,6 +17,13 @@ class Split(NamedTuple):
     labels: Tensor  # [N] int64; zeros where the dataset has none
 
 
+class Batch(NamedTuple):
+    """Images and their labels, on the device."""
+
+    images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says
+    labels: Tensor  # [B] int64; zeros where the dataset has none
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What a dataset's loader function returns."""

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from data.augmentation import AUGMENTATIONS, cutout
-from data.dataset import DatasetInfo, Split
+from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.seeding import mix_seeds
-from models.objective import Batch
 
 PREFETCH = 3  # batches gathered ahead where images live in main memory
 

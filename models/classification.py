@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.classification import analyse_classifier
+from analysis.panels import Panel
 from analysis.tracking import Analysis
-from data.dataset import DatasetInfo
+from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from models.objective import Batch, Objective, Panel, Phase
+from models.objective import Objective, Phase
 from models.optimization import build_optimizer
 from models.settings import NonNegative, Range, Settings
 
@@ -88,8 +90,6 @@ class Classification(Objective):
         }
 
     def analyse(self, batches: Iterable[Batch], folder: Path) -> Analysis:
-        from analysis.classification import analyse_classifier  # imported late: it imports models
-
         return analyse_classifier(self.predict, batches, self.info, folder)
 
     def panels(self, batch: Batch) -> dict[str, Panel]:

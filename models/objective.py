@@ -5,27 +5,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from analysis.panels import Panel
 from analysis.tracking import Analysis
-
-
-class Batch(NamedTuple):
-    """Images and their labels, on the device."""
-
-    images: Tensor  # [B, 3, H, W] float32, as Settings.normalisation says
-    labels: Tensor  # [B] int64; zeros where the dataset has none
-
-
-class Panel(NamedTuple):
-    """A grid of images to look at."""
-
-    images: Tensor  # [N, 3, H, W] in [0, 1]
-    captions: tuple[str, ...] = ()  # one an image, or none
-    marks: tuple[bool, ...] = ()  # whether each image came out right, or none
+from data.dataset import Batch
 
 
 @dataclass(frozen=True, slots=True)

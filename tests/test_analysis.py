@@ -12,12 +12,11 @@ from torch import nn
 
 from analysis import panels, run_folder, tracking
 from analysis.classification import NUM_MISTAKES, analyse_classifier, calibrate, mistakes_panel
-from analysis.panels import draw_grid
+from analysis.panels import Panel, draw_grid
 from analysis.run_report import network_lines, report
 from analysis.tracking import Tracker, automatic_mode
-from data.dataset import DatasetInfo
+from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from models.objective import Batch, Panel
 from models.settings import Settings, as_dict
 
 INFO = DatasetInfo("synthetic", 2, ("ant", "bee", "cat"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
@@ -95,7 +94,7 @@ def test_without_a_mistake_there_is_no_picture_of_mistakes(six_images, tmp_path)
 def test_mistakes_come_surest_first(six_images):
     predict, batches = six_images
     images, labels = (torch.cat(column) for column in zip(*batches, strict=True))
-    panel = mistakes_panel(predict(images).softmax(1), labels, images, INFO)
+    panel = mistakes_panel(INFO, predict(images).softmax(1), labels, images)
     assert panel.captions == ("bee as cat", "ant as bee")  # .95 and .82
     assert panel.marks == (False, False)
     torch.testing.assert_close(panel.images, INFO.to_unit_range(images[[4, 2]]))
@@ -105,7 +104,7 @@ def test_only_the_worst_mistakes_are_shown():
     confidence = torch.linspace(0.5, 0.9, NUM_MISTAKES + 5)
     probabilities = torch.stack([confidence, 1 - confidence, torch.zeros_like(confidence)], dim=1)
     images = torch.linspace(-1, 1, NUM_MISTAKES + 5)[:, None, None, None].expand(-1, 3, 2, 2)
-    panel = mistakes_panel(probabilities, torch.ones(NUM_MISTAKES + 5, dtype=torch.long), images, INFO)
+    panel = mistakes_panel(INFO, probabilities, torch.ones(NUM_MISTAKES + 5, dtype=torch.long), images)
     torch.testing.assert_close(panel.images, INFO.to_unit_range(images.flip(0)[:NUM_MISTAKES]))
 
 

@@ -6,13 +6,13 @@ import torch
 import torchvision
 from torch import nn
 
-from data.dataset import DatasetInfo
+from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models import MODELS
 from models.classification import Classification, ClassifierSettings
 from models.layers import PatchEmbedding, SelfAttention
 from models.nano_vit import EncoderLayer, NanoVit, NanoVitSettings
-from models.objective import Batch, count_parameters
+from models.objective import count_parameters
 from models.patch_lstm import PatchLstm, PatchLstmSettings
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, {}, "")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.dataset import DatasetInfo
+from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
 from models import MODELS
-from models.objective import Batch, only_trainable
+from models.objective import only_trainable
 from train import build_objective
 
 # Settings that make a model quick, for those that are not by default; dropout stays on.

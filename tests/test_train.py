@@ -171,10 +171,33 @@ def test_metrics_logged_after_the_checkpoint_are_forgotten_on_resuming(tmp_path,
 def test_resume_finds_the_latest_unfinished_run(tmp_path, monkeypatch):
     run_with_stop(monkeypatch, 3, tmp_path, "--run_id=a")
     run(tmp_path, "--run_id=b")
+    before = run_folder.read_json(tmp_path / "a" / "settings.json")
     AcceleratorState._reset_state(True)
-    assert train.main([f"--runs_dir={tmp_path}", "--resume", "--tracking=off"]) == 0
+    assert train.main([f"--runs_dir={tmp_path}", "--resume"]) == 0
     assert run_folder.state(tmp_path / "a") == "finished"
-    assert run_folder.read_json(tmp_path / "a" / "settings.json")["model"] == "mlp"
+    assert run_folder.read_json(tmp_path / "a" / "settings.json") == {**before, "resume": True}
+
+
+def test_a_stopped_run_tells_its_best_so_far(tmp_path, monkeypatch):
+    run_with_stop(monkeypatch, 15, tmp_path, "--run_id=a")
+    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert summary["best_epoch"] == 1
+    assert summary["val/loss"] == epochs(tmp_path / "a")[0]["val/loss"]
+
+
+def test_resuming_on_other_images_is_refused(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    for name, colour in (("one", 10), ("two", 200)):
+        for label in ("cat", "dog"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(20):
+                Image.new("RGB", (8, 8), (colour, i, 0)).save(tmp_path / name / label / f"{i}.png")
+    folder = ["--run_id=a", "--dataset=folder", "--image_size=8", "--batch_size=4"]
+    assert run_with_stop(monkeypatch, 3, tmp_path, *folder, f"--data_dir={tmp_path / 'one'}") == 0
+    assert run(tmp_path, *folder, f"--data_dir={tmp_path / 'two'}") == 2
+    assert "holds other images" in capsys.readouterr().err
+    assert run(tmp_path, *folder, f"--data_dir={tmp_path / 'one'}") == 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path, capsys):
