@@ -137,6 +137,20 @@ def measure_train_py(model: str, precision: str, data_dir: str) -> float:
         return [row["images_per_second"] for row in rows if "lr" in row][-1]
 
 
+def measure_start_up() -> float:
+    """Seconds from starting train.py on digits, tracked offline, to its first step."""
+    with tempfile.TemporaryDirectory() as runs_dir:
+        arguments = ["--dataset=digits", "--epochs=2", "--val_fraction=0", "--tracking=offline", "--panels_every=100"]
+        command = [sys.executable, "train.py", *arguments, f"--runs_dir={runs_dir}", "--run_id=benchmark"]
+        started = time.time()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        folder = Path(runs_dir) / "benchmark"
+        first, second = (row for row in run_folder.read_metrics(folder) if "lr" in row)
+        # Between the first step and the last log lie the epochs, and a checkpoint and a panel, which are counted in.
+        logged = (folder / run_folder.METRICS).stat().st_mtime
+        return logged - started - first["epoch_seconds"] - second["epoch_seconds"]
+
+
 def load(data_dir: str) -> tuple[DatasetInfo, dict[str, Split]]:
     """CIFAR-10 as train.py loads it."""
     return load_splits(
@@ -182,6 +196,7 @@ def compare(models: list[str], precision: str, rounds: int, data_dir: str) -> No
         }
         medians = "".join(f"{statistics.median(values):>10,.0f}" for values in rates.values())
         print(f"{model:<10}{medians}  {spread(ratios['notebook']):<22}{spread(ratios['bare']):<22}", flush=True)
+    print(f"start-up to the first step, on digits: {spread([measure_start_up() for _ in range(rounds)])} s")
 
 
 def main() -> int:
