@@ -411,7 +411,6 @@ def run(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run, or say in one line what keeps it from running; returns the exit code."""
     if "--help" in arguments or "-h" in arguments:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `train.py --help | head`
         print(help_text(MODELS))
         return 0
     die_with_launcher()
