@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,10 +34,10 @@ from data.loader import Loader, Shard
 from data.seeding import mix_seeds, seed_everything
 from models import MODELS, checkpoint
 from models.checkpoint import Progress, restore_training, save_training
-from models.objective import Objective, Phase, count_parameters, only_trainable
+from models.objective import Objective, Phase, count_parameters, only_trainable, wants_channels_last
 from models.optimization import lr_factor, set_lr
 from models.processes import StopRequest, die_with_launcher, start_all_processes
-from models.settings import Settings, as_dict, help_text, resolve, sweep_values
+from models.settings import Settings, help_text, resolve, sweep_values
 
 NUM_PANEL_IMAGES = 32
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
@@ -286,12 +286,6 @@ class Training:
         save_training(path, self.accelerator, self.objective, self.averaged, self.phases, self.progress)
 
 
-def wants_channels_last(settings: Settings, objective: Objective, device: torch.device) -> bool:
-    """Whether images and weights are laid out channels last: in fp32 on a CPU that makes convolutions slower."""
-    faster = objective.prefers_channels_last and (device.type == "cuda" or settings.mixed_precision == "bf16")
-    return {"on": True, "off": False}.get(settings.channels_last, faster)
-
-
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
     """The model that `settings` name, its weights a function of the seed."""
     seed_everything(settings.seed)
@@ -303,7 +297,7 @@ def dry_run(settings: Settings) -> None:
     info = describe(settings.dataset, settings.image_size) or read_data(settings)[0]
     objective = build_objective(settings, info)
     trainable, total = count_parameters(objective)
-    print("\n".join(f"{key}: {value}" for key, value in as_dict(settings).items()))
+    print("\n".join(f"{key}: {value}" for key, value in asdict(settings).items()))
     print(f"{objective}\nnum_parameters: {trainable}\ntotal_parameters: {total}")
 
 
@@ -388,7 +382,7 @@ def run(arguments: Sequence[str]) -> int:
     if accelerator.is_main_process:
         environment = describe_environment(arguments, accelerator.device, accelerator.num_processes)
         environment["data"] = info.fingerprint
-        tracker = Tracker(folder, as_dict(settings), environment, sweep, training.progress.num_logged)
+        tracker = Tracker(folder, asdict(settings), environment, sweep, training.progress.num_logged)
     trainable, total = count_parameters(objective)
     summary = {"num_parameters": trainable, "total_parameters": total, "network": network_lines(objective)}
     state = "failed"

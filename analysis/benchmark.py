@@ -29,6 +29,8 @@ from data import load_splits
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models import MODELS
+from models.objective import wants_channels_last
+from models.settings import resolve
 
 ROOT = Path(__file__).parents[1]
 BATCH_SIZE = 128
@@ -80,19 +82,18 @@ def measure_loop(kind: str, model: str, precision: str, data_dir: str) -> float:
     """Images/s of the notebook's or the bare loop in this process."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     info, splits = load(data_dir)
-    settings_class, build = MODELS[model]
-    objective = build(settings_class(model=model), info).to(device)
+    settings = resolve([f"--model={model}", f"--mixed_precision={precision}"], {}, MODELS)
+    objective = MODELS[model][1](settings, info).to(device)
     autocast: Callable = nullcontext
     if kind == "notebook":
         batches = notebook_batches(splits["train"], info, device)
         optimizer = torch.optim.Adam(objective.parameters(), LR)
     else:
         torch.backends.cudnn.benchmark = True
-        reduced = precision != "no"
-        channels_last = objective.prefers_channels_last and (reduced or device.type == "cuda")
+        channels_last = wants_channels_last(settings, objective, device)
         if channels_last:
             objective.to(memory_format=torch.channels_last)
-        if reduced:
+        if precision != "no":
             autocast = partial(torch.autocast, device.type, DTYPES[precision])
         batches = resident_batches(splits["train"], info, device, channels_last)
         optimizer = torch.optim.Adam(objective.parameters(), LR, fused=True)

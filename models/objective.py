@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from analysis.panels import Panel
 from analysis.tracking import Analysis
 from data.dataset import Batch
+from models.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,9 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Numbers of trainable and of all parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)
+
+
+def wants_channels_last(settings: Settings, objective: Objective, device: torch.device) -> bool:
+    """Whether images and weights are laid out channels last: in fp32 on a CPU that makes convolutions slower."""
+    faster = objective.prefers_channels_last and (device.type == "cuda" or settings.mixed_precision == "bf16")
+    return {"on": True, "off": False}.get(settings.channels_last, faster)

@@ -5,7 +5,6 @@ say in the environment, `--key=value` on the command line, the sweep's values.
 """
 
 import ast
-import dataclasses
 import inspect
 import math
 import re
@@ -338,8 +337,3 @@ def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[st
         lines.append(f"  --{key}={default!r}  ({kinds})")
         lines += textwrap.wrap(doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return lines
-
-
-def as_dict(settings: Settings) -> dict[str, Any]:
-    """Settings as a flat dict of scalars, in the order of their declaration."""
-    return dataclasses.asdict(settings)

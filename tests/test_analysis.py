@@ -2,6 +2,7 @@ import csv
 import json
 import socket
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,7 @@ from analysis.run_report import network_lines, report
 from analysis.tracking import Tracker, automatic_mode
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from models.settings import Settings, as_dict
+from models.settings import Settings
 
 INFO = DatasetInfo("synthetic", 2, ("ant", "bee", "cat"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
 
@@ -216,7 +217,7 @@ SUMMARY = {
 def write_run(folder, **summary):
     (folder / run_folder.PANELS).mkdir(parents=True)
     settings = Settings(run_id="abc", lr=0.0123, weight_decay=0.25, tags="night")
-    run_folder.write_json(folder / run_folder.SETTINGS, as_dict(settings))
+    run_folder.write_json(folder / run_folder.SETTINGS, asdict(settings))
     run_folder.write_json(folder / run_folder.ENVIRONMENT, {"device": "Abacus 9", "num_processes": 2})
     run_folder.write_json(folder / run_folder.SUMMARY, {**SUMMARY, **summary})
     rows = [{"epoch": n, "lr": 0.1, "train/classify/loss": 1 / n, "val/loss": 2 / n} for n in (1, 2, 3)]
@@ -321,7 +322,7 @@ def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
 
 
 def track(folder, num_logged=0, **settings):
-    values = as_dict(Settings(tracking="off", run_id=folder.name, **settings))
+    values = asdict(Settings(tracking="off", run_id=folder.name, **settings))
     return Tracker(folder, values, {"device": "Abacus 9"}, {}, num_logged)
 
 
@@ -364,7 +365,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_put_right(name, tmp_path):
 
 def test_tracking_online_without_credentials_is_refused_before_anything_is_written(account, tmp_path, monkeypatch):
     monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=account("https://api.wandb.ai")))
-    settings = as_dict(Settings(tracking="online", run_id="a"))
+    settings = asdict(Settings(tracking="online", run_id="a"))
     with pytest.raises(UserError, match="wandb login"):
         Tracker(tmp_path / "runs" / "a", settings, {}, {})
     assert not (tmp_path / "runs").exists()

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from analysis import run_folder
 from data.errors import UserError
 from models import MODELS
 from models.mlp import MlpSettings
-from models.settings import as_dict, coerce, documentation, help_text, resolve, type_hints
+from models.settings import coerce, documentation, help_text, resolve, type_hints
 
 ACCELERATE = "ACCELERATE_MIXED_PRECISION"
 SWEEP = "WANDB_SWEEP_PARAM_PATH"
@@ -41,7 +42,7 @@ def save_run(tmp_path):
         folder = tmp_path / "runs" / run_id
         folder.mkdir(parents=True)
         settings = parse(*arguments, f"--runs_dir={tmp_path / 'runs'}", f"--run_id={run_id}")
-        run_folder.write_json(folder / run_folder.SETTINGS, as_dict(settings))
+        run_folder.write_json(folder / run_folder.SETTINGS, asdict(settings))
         seconds = 1_000_000 + 100 * len(list(folder.parent.iterdir()))
         os.utime(folder / run_folder.SETTINGS, (seconds, seconds))
         if state:
@@ -333,6 +334,6 @@ def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(n
 
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_are_flat_scalars_that_json_keeps(name):
-    values = as_dict(MODELS[name][0]())
+    values = asdict(MODELS[name][0]())
     assert {type(value) for value in values.values()} <= {bool, int, float, str}
     assert json.loads(json.dumps(values)) == values
