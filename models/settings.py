@@ -116,7 +116,7 @@ class Settings:
     """Images a process evaluates at once."""
 
     runs_dir: str = "runs"
-    """Folder that the run's own folder is made in."""
+    """Folder that the run's own folder is made in; $VISION_SWEEPS_RUNS is its default."""
     run_id: str = ""
     """Name of the run's folder and its W&B id; empty: a fresh one. A name that exists is resumed."""
     resume: bool = False
@@ -201,8 +201,12 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, str]:
 
 
 def environment_values(environment: Mapping[str, str]) -> dict[str, str]:
-    """Settings that `accelerate launch` and `wandb agent` hand over in environment variables."""
-    names = {"mixed_precision": "ACCELERATE_MIXED_PRECISION", "run_id": "WANDB_RUN_ID"}
+    """Settings that launchers and agents hand over in environment variables."""
+    names = {
+        "mixed_precision": "ACCELERATE_MIXED_PRECISION",
+        "run_id": "WANDB_RUN_ID",
+        "runs_dir": "VISION_SWEEPS_RUNS",
+    }
     return {key: environment[name] for key, name in names.items() if environment.get(name)}
 
 

@@ -1,0 +1,245 @@
+"""The distributions of a W&B sweep file, mapped to what Optuna searches.
+
+A parameter is searched as a point of an Optuna distribution: its own value where Optuna has the same distribution,
+the value before rounding for the q_ ones, and for those without bounds the quantile.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy import stats
+
+from data.errors import UserError, suggestion
+
+Scalar = bool | int | float | str
+Point = Any  # a value of a parameter's Optuna distribution
+QUANTILES = FloatDistribution(1e-6, 1 - 1e-6)  # of a distribution without bounds, whose ends are infinite
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a sweep.
+
+    Attributes:
+        name: the setting that it gives.
+        space: where Optuna searches it; None for a constant.
+        draw: point at a quantile in [0, 1], by the W&B distribution.
+        value: setting at a point.
+        grid: all values, where they are finite in number and equally likely.
+    """
+
+    name: str
+    space: BaseDistribution | None
+    draw: Callable[[float], Point]
+    value: Callable[[Point], Scalar]
+    grid: Sequence[Scalar] | None = None
+
+
+def parameter(name: str, config: Any) -> Parameter:
+    """The parameter that an entry of a sweep file's `parameters` describes.
+
+    Raises:
+        UserError: an unknown distribution or key, a key that is missing, or bounds that contradict each other.
+    """
+    if not isinstance(config, Mapping):
+        raise UserError(f"parameter {name}: {config!r} is not understood: write value:, values: or min: and max:")
+    if "parameters" in config:
+        raise UserError(f"parameter {name} is nested: train.py's settings are flat, give each its own entry")
+    kind = config.get("distribution", implied_distribution(name, config))
+    if kind not in DISTRIBUTIONS:
+        known = ", ".join(DISTRIBUTIONS)
+        raise UserError(f"parameter {name}: distribution {kind} is not known{suggestion(kind, DISTRIBUTIONS)}: {known}")
+    required, optional, build = DISTRIBUTIONS[kind]
+    given = {key: value for key, value in config.items() if key != "distribution"}
+    for key in required:
+        if key not in given:
+            raise UserError(f"parameter {name}: {kind} needs {key}")
+    for key in given:
+        if key not in (*required, *optional):
+            raise UserError(f"parameter {name}: {kind} has no {key}; it takes {', '.join((*required, *optional))}")
+    check_numbers(name, kind, given)
+    return build(name, **{**optional, **given})
+
+
+def implied_distribution(name: str, config: Mapping[str, Any]) -> str:
+    """The distribution of an entry that names none."""
+    for key, kind in (
+        ("value", "constant"),
+        ("probabilities", "categorical_w_probabilities"),
+        ("values", "categorical"),
+    ):
+        if key in config:
+            return kind
+    types = {type(config.get("min")), type(config.get("max"))}
+    if types == {int}:
+        return "int_uniform"
+    if types == {float}:
+        return "uniform"
+    if types == {int, float}:
+        raise UserError(f"parameter {name}: min {config['min']} and max {config['max']} mix types: write 1.0 for 1")
+    raise UserError(f"parameter {name} needs value:, values:, or min: and max: (numbers; YAML reads 1e-3 as text)")
+
+
+def check_numbers(name: str, kind: str, given: Mapping[str, Any]) -> None:
+    """Refuse bounds and shapes that are no numbers, or contradict each other."""
+    for key, value in given.items():
+        if key in ("value", "values", "probabilities"):
+            continue
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise UserError(f"parameter {name}: {key} {value!r} is not a number; YAML reads 1e-3 as text, write 1.0e-3")
+        if key in ("q", "sigma", "a", "b") and value <= 0:
+            raise UserError(f"parameter {name}: {key} {value} must be above 0")
+    if "min" in given and given["min"] >= given["max"]:
+        raise UserError(f"parameter {name}: min {given['min']} is not below max {given['max']}")
+    if kind.endswith("_values") and given["min"] <= 0:
+        raise UserError(f"parameter {name}: min {given['min']} of {kind} must be above 0, it has a logarithm")
+    if kind == "int_uniform" and {type(given["min"]), type(given["max"])} != {int}:
+        raise UserError(f"parameter {name}: min {given['min']} and max {given['max']} of int_uniform are whole numbers")
+
+
+def constant(name: str, value: Any) -> Parameter:
+    """Always the same value."""
+    check_scalar(name, value)
+    return Parameter(name, None, lambda quantile: value, lambda point: value, (value,))
+
+
+def categorical(name: str, values: Any, probabilities: Any = None) -> Parameter:
+    """One of several values."""
+    if not isinstance(values, list) or not values:
+        raise UserError(f"parameter {name}: values {values!r} is not a list of values")
+    for value in values:
+        check_scalar(name, value)
+    weights = probabilities if probabilities is not None else [1 / len(values)] * len(values)
+    if len(weights) != len(values) or min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+        raise UserError(f"parameter {name}: probabilities {weights} are not {len(values)} shares that sum to 1")
+    if len(set(values)) < len(values):
+        raise UserError(f"parameter {name}: values {values} repeat one (true equals 1, and 1 equals 1.0)")
+    upper = [sum(weights[: i + 1]) for i in range(len(values))]
+
+    def draw(quantile: float) -> Scalar:
+        return next((value for value, end in zip(values, upper, strict=True) if quantile < end), values[-1])
+
+    grid = tuple(values) if probabilities is None else None
+    return Parameter(name, CategoricalDistribution(values), draw, lambda point: point, grid)
+
+
+def int_uniform(name: str, min: int, max: int) -> Parameter:
+    """A whole number, both ends included."""
+    space = IntDistribution(min, max)
+
+    def draw(quantile: float) -> int:
+        return space.low + int(quantile * (max - min + 1) * (1 - 1e-12))
+
+    return Parameter(name, space, draw, lambda point: point, range(min, max + 1))
+
+
+def uniform(name: str, min: float, max: float, q: float | None = None) -> Parameter:
+    """A number, or with `q` the multiple of q that is nearest to one."""
+    grid = None
+    if q is not None:
+        num_steps = math.ceil((max - min) / q - 1e-9)  # W&B's grid leaves the upper end out
+        grid = tuple(min + i * q for i in range(num_steps))
+    space = FloatDistribution(float(min), float(max))
+    return Parameter(name, space, lambda quantile: min + quantile * (max - min), quantised(q), grid)
+
+
+def log_uniform(name: str, min: float, max: float, q: float | None = None) -> Parameter:
+    """A number whose logarithm is uniform between the ends, which are the number's own."""
+    low, high = math.log(min), math.log(max)
+    space = FloatDistribution(float(min), float(max), log=True)
+
+    def draw(quantile: float) -> float:
+        point = math.exp(low + quantile * (high - low))
+        return space.low if point < space.low else space.high if point > space.high else point
+
+    return Parameter(name, space, draw, quantised(q))
+
+
+def unbounded(name: str, ppf: Callable[[float], float], q: float | None = None) -> Parameter:
+    """A number searched by its quantile."""
+    value = quantised(q)
+
+    def draw(quantile: float) -> float:
+        return min(max(quantile, QUANTILES.low), QUANTILES.high)
+
+    return Parameter(name, QUANTILES, draw, lambda point: value(float(ppf(point))))
+
+
+def quantised(q: float | None) -> Callable[[Point], Scalar]:
+    """Rounding to multiples of `q`, or none."""
+    return (lambda point: point) if q is None else (lambda point: rounded(point, q))
+
+
+def rounded(number: float, q: float) -> int | float:
+    """The multiple of `q` next to `number`, as W&B computes it; whole for a whole q."""
+    return round(number / q) * q
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Refuse lists, dicts and nothing, which are no settings."""
+    if not isinstance(value, Scalar):
+        raise UserError(f"parameter {name}: {value!r} is no setting: a number, a text, true or false is")
+
+
+class Distribution(NamedTuple):
+    """Keys of a W&B distribution, and what makes a parameter of them."""
+
+    required: tuple[str, ...]
+    optional: Mapping[str, float]
+    build: Callable[..., Parameter]
+
+
+BOUNDS = ("min", "max")
+GAUSS = {"mu": 0.0, "sigma": 1.0}
+BETA = {"a": 1.0, "b": 1.0}
+Q = {"q": 1}
+
+
+def log_uniform_exponents(name: str, min: float, max: float, q: float | None = None) -> Parameter:
+    """`log_uniform` with exponents of e for ends."""
+    return log_uniform(name, math.exp(min), math.exp(max), q)
+
+
+def inv_log_uniform_exponents(name: str, min: float, max: float) -> Parameter:
+    """One over a `log_uniform_exponents` number."""
+    return log_uniform(name, math.exp(-max), math.exp(-min))
+
+
+def normal(name: str, mu: float, sigma: float, q: float | None = None) -> Parameter:
+    """A normally distributed number."""
+    return unbounded(name, stats.norm(mu, sigma).ppf, q)
+
+
+def log_normal(name: str, mu: float, sigma: float, q: float | None = None) -> Parameter:
+    """A number whose logarithm is normally distributed."""
+    return unbounded(name, stats.lognorm(s=sigma, scale=math.exp(mu)).ppf, q)
+
+
+def beta(name: str, a: float, b: float, q: float | None = None) -> Parameter:
+    """A beta-distributed number between 0 and 1."""
+    return unbounded(name, stats.beta(a, b).ppf, q)
+
+
+DISTRIBUTIONS = {
+    "constant": Distribution(("value",), {}, constant),
+    "categorical": Distribution(("values",), {}, categorical),
+    "categorical_w_probabilities": Distribution(("values", "probabilities"), {}, categorical),
+    "int_uniform": Distribution(BOUNDS, {}, int_uniform),
+    "uniform": Distribution(BOUNDS, {}, uniform),
+    "q_uniform": Distribution(BOUNDS, Q, uniform),
+    "log_uniform": Distribution(BOUNDS, {}, log_uniform_exponents),
+    "q_log_uniform": Distribution(BOUNDS, Q, log_uniform_exponents),
+    "log_uniform_values": Distribution(BOUNDS, {}, log_uniform),
+    "q_log_uniform_values": Distribution(BOUNDS, Q, log_uniform),
+    "inv_log_uniform": Distribution(BOUNDS, {}, inv_log_uniform_exponents),
+    "inv_log_uniform_values": Distribution(BOUNDS, {}, log_uniform),  # by W&B's own formula the same
+    "normal": Distribution((), GAUSS, normal),
+    "q_normal": Distribution((), GAUSS | Q, normal),
+    "log_normal": Distribution((), GAUSS, log_normal),
+    "q_log_normal": Distribution((), GAUSS | Q, log_normal),
+    "beta": Distribution((), BETA, beta),
+    "q_beta": Distribution((), BETA | Q, beta),
+}

@@ -1,0 +1,52 @@
+"""Workers of an agent: how many runs at once, and what part of the machine each has."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from data.errors import UserError
+
+
+def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping[str, str]]:
+    """Environment of each worker's runs.
+
+    Args:
+        num_workers: runs at once; None for one a device.
+        devices: GPUs by index, dealt out in turn; `0+1,2+3` gives each run two. None for all there are.
+
+    Raises:
+        UserError: no such GPU.
+    """
+    if devices is None:
+        num_workers = num_workers or 1
+        # A single run may use every GPU; several take turns at them.
+        groups = [str(i) for i in range(torch.cuda.device_count())] if num_workers > 1 else []
+    else:
+        groups = devices.split(",")
+        num_workers = num_workers or len(groups)
+    if not groups:
+        return [threads(num_workers)] * num_workers
+    return [{"CUDA_VISIBLE_DEVICES": visible(groups[i % len(groups)])} for i in range(num_workers)]
+
+
+def visible(group: str) -> str:
+    """CUDA_VISIBLE_DEVICES for some of the GPUs that this process sees, given by index or by UUID."""
+    own = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = own.split(",") if own else [str(i) for i in range(torch.cuda.device_count())]
+    chosen = []
+    for device in group.split("+"):
+        if device.isdigit() and int(device) < len(names):
+            chosen.append(names[int(device)])
+        elif device.startswith(("GPU-", "MIG-")):
+            chosen.append(device)
+        else:  # CUDA would say nothing, and the run use the CPU
+            raise UserError(f"--devices={device}: there are {len(names)} GPUs, counted from 0")
+    return ",".join(chosen)
+
+
+def threads(num_workers: int) -> Mapping[str, str]:
+    """Environment that shares the processor's cores out, unless the user has done so."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // num_workers))}
