@@ -1,11 +1,12 @@
-# make quickstart: train and report in a minute, offline.  make test: what CI runs.  Each installs what it needs.
+# make quickstart: a sweep and its result, offline.  make test: what CI runs.  Each installs what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: quickstart test lint clean
 
 quickstart: .venv/installed
-	$(BIN)/python train.py --model=cnn --dataset=digits --epochs=12 --lr=1.0e-3 --test=True --tracking=offline
+	WANDB_MODE=offline $(BIN)/python sweeps/agent.py sweeps/quickstart.yaml --workers 2
+	WANDB_MODE=offline $(BIN)/python sweeps/final.py quickstart --seeds 3 --workers 2
 
 test: lint
 	$(BIN)/python -m pytest -n 2

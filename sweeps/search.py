@@ -89,7 +89,9 @@ class Search(BaseSampler):
                     state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
                 )
             )
-        return study.ask(self.space).params
+        proposal = study.ask(self.space).params
+        was_tried = any(trial.params == proposal for trial in others)  # at an end of a range, say
+        return self.draw(number, others) if was_tried else proposal
 
     def model(self, number: int) -> BaseSampler:
         """Optuna's Gaussian process, or its tree of Parzen windows where no parameter has an order."""
