@@ -186,17 +186,23 @@ def automatic_mode(settings: Any) -> tuple[str, str]:
     asked = {"online": "online", "offline": "offline", "disabled": "off"}.get(os.environ.get("WANDB_MODE", ""))
     if asked:
         return asked, f" (WANDB_MODE={os.environ['WANDB_MODE']})"
+    obstacle = find_obstacle(settings)
+    return ("offline", f" ({obstacle})") if obstacle else ("online", "")
+
+
+def find_obstacle(settings: Any) -> str:
+    """What keeps us from W&B's server, if anything does."""
     address = urlsplit(settings.base_url)
     if not has_credentials(settings):
-        return "offline", " (no credentials; `wandb login` gives them)"
+        return "no credentials; `wandb login` gives them"
     if address.scheme in getproxies():
-        return "online", ""  # the way there is the proxy's to know
+        return ""  # the way there is the proxy's to know
     try:
         port = address.port or {"http": 80, "https": 443}[address.scheme]
         socket.create_connection((address.hostname, port), NETWORK_TIMEOUT_SECONDS).close()
     except OSError:
-        return "offline", f" (no connection to {address.hostname})"
-    return "online", ""
+        return f"no connection to {address.hostname}"
+    return ""
 
 
 def has_credentials(settings: Any) -> bool:

@@ -1,10 +1,11 @@
 """A run among other processes: stopping when asked to, and dying with whoever launched it."""
 
-import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -14,18 +15,20 @@ from data.errors import UserError
 # `nohup python train.py &` outlives it.
 LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 ACCELERATE_LAUNCH = ("launch", "accelerate-launch", "launch.py", "accelerate.commands.launch")
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAUNCHER_IS_GONE = getattr(signal, "SIGUSR1", signal.SIGTERM)  # Windows has no SIGUSR1
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class StopRequest:
     """SIGTERM or Ctrl-C asks for a stop after the step under way; the same signal again ends the process at once.
 
-    The two signals count apart, since Ctrl-C reaches a launcher too, whose death then sends SIGTERM.
+    So does the launcher's death, by a signal of its own. Signals count apart, since Ctrl-C, or SIGTERM to a whole
+    group, reaches a launcher too: it hands the signal on, or dies of it.
     """
 
     def __init__(self) -> None:
         self.received: set[int] = set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, LAUNCHER_IS_GONE):
             signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
@@ -39,13 +42,59 @@ class StopRequest:
 
 
 def die_with_launcher() -> None:
-    """Ask Linux to send SIGTERM when the launcher dies, even of SIGKILL; does nothing elsewhere."""
-    if sys.platform != "linux" or not any(name in os.environ for name in LAUNCHER_VARIABLES):
+    """Ask for a stop when a launcher dies, even of SIGKILL, however far up it is; Linux only, elsewhere nobody looks.
+
+    A thread looks from time to time: prctl's PR_SET_PDEATHSIG would tell of the parent alone, and pidfd_open needs
+    Linux 5.3. The thread ends with `exec`; the processes that come of it call this anew.
+    """
+    if sys.platform != "linux":
         return
-    launcher = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != launcher:  # it died in between
+    parents = launched_processes()
+    if any(is_orphan(pid, parent) for pid, parent in parents.items()):  # it died while we were importing
         sys.exit("the launcher is gone")
+    if parents:
+        threading.Thread(target=watch, args=(parents, threading.get_ident()), daemon=True).start()
+
+
+def launched_processes() -> dict[int, int]:
+    """Parent of this process, if something launched it, and so on up to the first process that nothing launched."""
+    parents: dict[int, int] = {}
+    pid = os.getpid()
+    while is_launched(pid):
+        pid = parents.setdefault(pid, parent_of(pid))
+    return parents
+
+
+def watch(parents: Mapping[int, int], thread: int) -> None:
+    """Wait until one of `parents` is dead, whose child then has another parent, and tell `thread`, once."""
+    while all(parent_of(pid) == parent for pid, parent in parents.items()):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    signal.pthread_kill(thread, LAUNCHER_IS_GONE)  # os.kill may choose a thread that is not the main one
+
+
+def is_launched(pid: int) -> bool:
+    """Whether a process began with a launcher's variables; what cannot be read, as of another user, has none."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(word.partition(b"=")[0].decode(errors="replace") in LAUNCHER_VARIABLES for word in words)
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 where the process is dead."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def is_orphan(pid: int, parent: int) -> bool:
+    """Whether `parent` only adopted `pid`: a session is inherited, save by the process that begins it."""
+    try:
+        return os.getsid(pid) not in (pid, os.getsid(parent))
+    except ProcessLookupError:
+        return True
 
 
 def start_all_processes(arguments: Sequence[str]) -> None:

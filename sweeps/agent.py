@@ -20,8 +20,8 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.append(str(CHECKOUT))  # for analysis, data, models and train
 
-from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis import run_folder
@@ -32,7 +32,7 @@ from display import Display
 from hyperband import to_stop
 from launch import ARGUMENTS, OUTPUT, Run, command_words
 from sweep_file import Sweep, read_sweep
-from trials import STUDY, Claim, Trials
+from trials import STUDY, Claim, TrialLost, Trials, reason_of
 from workers import assign_devices
 
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -105,12 +105,24 @@ class Agent:
                 if not self.look():
                     break
             except (StorageInternalError, SQLAlchemyError) as error:  # trials run on meanwhile
+                self.display.say(f"the storage does not answer, trying again: {reason_of(error)}")
+                self.trials.beats.clear()  # the other agents could not beat either
+                self.wait_for_storage()
                 if len(self.signals) > 1:
-                    break
-                self.display.say(f"the storage does not answer, trying again: {str(error).splitlines()[0]}")
-                time.sleep(SECONDS_BETWEEN_BEATS)
+                    self.kill_all()
+                    raise
             time.sleep(SECONDS_BETWEEN_LOOKS)
         return 128 + self.signals[0] if self.signals else 0
+
+    def wait_for_storage(self) -> None:
+        """Wait a little, or until there is a signal; a trial is stopped without the storage, too."""
+        num_signals = len(self.signals)
+        end = time.monotonic() + SECONDS_BETWEEN_BEATS
+        while time.monotonic() < end and len(self.signals) == num_signals:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        for running in self.running:
+            if self.signals:
+                self.stop(running, "paused")
 
     def look(self) -> bool:
         """See to everything once; False when there is nothing more to do.
@@ -121,11 +133,14 @@ class Agent:
         has_news = False
         for slot, running in enumerate(self.slots):
             if running is not None:
-                has_news |= self.read_metrics(running)
-                if running.run.has_ended():
-                    self.settle(running)
-                    self.slots[slot] = None
-                    has_news = True
+                try:
+                    has_news |= self.read_metrics(running)
+                    if running.run.has_ended():
+                        self.settle(running)
+                        self.slots[slot] = None
+                        has_news = True
+                except (TrialLost, UpdateFinishedTrialError):
+                    self.let_go(slot, running)
         if len(self.signals) > 1:
             self.end_all()
             return False
@@ -137,11 +152,15 @@ class Agent:
             reason = "paused" if self.signals else "ended"
             for running in self.running:
                 self.stop(running, reason)
-        else:
+        elif not self.target_is_reached():
             self.fill_slots()
         if self.display.is_due():
-            self.display.show(self.trials.all()[: self.count], self.progress())
+            self.display.show(self.listed(), self.progress())
         return bool(self.running) or self.work_is_left()
+
+    def listed(self) -> list[FrozenTrial]:
+        """The trials that have been started: two agents that ask for the last one leave another behind."""
+        return [trial for trial in self.trials.all() if "run_id" in trial.user_attrs]
 
     def progress(self) -> dict[int, tuple[int, float]]:
         """Epoch and seconds of the trials under way, those of other agents among them."""
@@ -159,7 +178,15 @@ class Agent:
             return False
         trials = self.trials.all()[: self.count]
         num_open = sum(trial.state == TrialState.RUNNING for trial in trials)
-        return len(trials) != self.count or num_open > 0
+        return (len(trials) != self.count or num_open > 0) and not self.target_is_reached()
+
+    def target_is_reached(self) -> bool:
+        """Whether a trial is as good as the sweep file asks for."""
+        metric = self.sweep.metric
+        if metric.target is None:
+            return False
+        values = [value for trial in self.trials.all() for value in trial.intermediate_values.values()]
+        return any(metric.cost(value) <= metric.cost(metric.target) for value in values)
 
     def keep_claims(self) -> None:
         """Tell other agents that this one lives; let go of what one of them has taken over."""
@@ -169,16 +196,20 @@ class Agent:
         self.last_beat = time.monotonic()
         for slot, running in enumerate(self.slots):
             if running is not None and running.claim.trial._trial_id not in own:
-                self.display.say(f"trial {running.claim.number}: another agent has taken it over")
-                running.run.kill()
-                self.slots[slot] = None
+                self.let_go(slot, running)
+
+    def let_go(self, slot: int, running: Running) -> None:
+        """End the own copy of a trial that another agent has taken over."""
+        self.display.say(f"trial {running.claim.number}: another agent has taken it over")
+        running.run.kill()
+        self.slots[slot] = None
 
     def fill_slots(self) -> None:
         """Start a trial on every idle worker."""
         for slot, running in enumerate(self.slots):
             if running is not None:
                 continue
-            claim = self.trials.take(self.count)
+            claim = self.trials.take(self.count, [running.claim.trial._trial_id for running in self.running])
             if claim is None:
                 return
             self.slots[slot] = self.start(claim, slot)
@@ -191,9 +222,9 @@ class Agent:
         if self.sweep.project:
             environment.setdefault("WANDB_PROJECT", self.sweep.project)
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
+        num_values = len(self.trials.all()[claim.number].intermediate_values)
         run = Run(words, claim.run_id, self.runs_dir, claim.settings, environment)
         self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
-        num_values = len(self.trials.all()[claim.number].intermediate_values)
         return Running(claim, run, num_values, num_values)
 
     def read_metrics(self, running: Running) -> bool:
@@ -204,7 +235,10 @@ class Agent:
             return False
         rows = run_folder.read_metrics(running.run.folder)
         running.epoch = rows[-1].get("epoch", 0) if rows else 0
-        for row in self.logged(rows)[running.num_values :]:
+        fresh = self.logged(rows)[running.num_values :]
+        if fresh:
+            self.trials.hold(running.claim)
+        for row in fresh:
             running.claim.trial.report(row[self.sweep.metric.name], running.num_values + 1)
             running.num_values += 1
             self.got_somewhere = True
@@ -236,6 +270,8 @@ class Agent:
 
     def settle(self, running: Running) -> None:
         """Record what became of a trial whose process has ended."""
+        self.read_metrics(running)  # it may have logged its last values after the last look
+        self.trials.hold(running.claim)
         claim, code = running.claim, running.run.process.returncode
         before = self.trials.all()[claim.number].user_attrs
         notes = self.notes(running, before)
@@ -246,15 +282,20 @@ class Agent:
                 self.trials.end(claim, TrialState.PRUNED, notes)
             else:
                 self.leave(claim, notes)
-        elif (state == "stopped" or code < 0) and self.is_worth_another_try(running, before):
-            outcome = f"cut short ({running.run.exit()}), goes on"
-            self.leave(claim, {**notes, "tries": before.get("tries", 0) + 1, "tried_at": running.num_values})
+        elif state == "stopped" or code < 0:
+            tries = self.tries(running, before)
+            if tries <= MANY_INTERRUPTIONS:
+                outcome = f"cut short ({running.run.exit()}), goes on"
+                self.leave(claim, {**notes, "tries": tries, "tried_at": running.num_values})
+            else:
+                outcome = "failed"
+                self.fail(running, notes, f"cut short {tries} times without getting further, {running.run.exit()}")
         elif code == 0 and running.num_values:
             outcome = "finished"
             self.trials.end(claim, TrialState.COMPLETE, notes)
         else:
             outcome = "failed"
-            self.fail(running, notes)
+            self.fail(running, notes, running.run.exit() if code else f"it logged no {self.sweep.metric.name}")
         best = f", best {self.sweep.metric.name} {notes['best']:.4f}" if "best" in notes else ""
         self.display.log(f"trial {claim.number} {outcome}: epoch {running.epoch}{best}")
 
@@ -268,10 +309,10 @@ class Agent:
             notes |= {"best": best[name], "best_epoch": best.get("epoch", rows.index(best) + 1)}
         return notes
 
-    def is_worth_another_try(self, running: Running, before: Mapping[str, Any]) -> bool:
-        """Whether a trial that was cut short got further than at its last tries."""
+    def tries(self, running: Running, before: Mapping[str, Any]) -> int:
+        """How often in a row a trial was cut short without getting further than the time before."""
         got_further = running.num_values > before.get("tried_at", 0)
-        return got_further or before.get("tries", 0) < MANY_INTERRUPTIONS
+        return 1 if got_further else before.get("tries", 0) + 1
 
     def leave(self, claim: Claim, notes: Mapping[str, Any]) -> None:
         """Leave a trial as it stands to whoever goes on with it."""
@@ -279,11 +320,10 @@ class Agent:
             claim.trial.set_user_attr(key, value)
         self.trials.release(claim.trial._trial_id)
 
-    def fail(self, running: Running, notes: Mapping[str, Any]) -> None:
+    def fail(self, running: Running, notes: Mapping[str, Any], reason: str) -> None:
         """Record a trial that crashed; end the sweep where trials do nothing else."""
         number, run = running.claim.number, running.run
         output = run.last_lines(NUM_LAST_LINES)
-        reason = run.exit() if run.process.returncode else f"it logged no {self.sweep.metric.name}"
         self.trials.end(running.claim, TrialState.FAIL, {**notes, "error": f"{reason}\n{output}"})
         self.display.say(f"trial {number} failed: {reason}; its output in {run.folder / OUTPUT} ends with")
         self.display.say("\n".join(f"    {line}" for line in output.splitlines()[-NUM_SHOWN_LINES:]))
@@ -293,11 +333,17 @@ class Agent:
 
     def end_all(self) -> None:
         """Kill every trial; each can be gone on with from its last checkpoint."""
+        self.kill_all()
         for running in self.running:
-            running.run.kill()
-            running.run.process.wait()
             self.trials.release(running.claim.trial._trial_id)
         self.slots = [None] * len(self.slots)
+
+    def kill_all(self) -> None:
+        """Kill every trial's processes, and wait until they are dead."""
+        for running in self.running:
+            running.run.kill()
+        for running in self.running:
+            running.run.process.wait()
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -322,16 +368,19 @@ def run_sweep(options: Namespace) -> int:
     name = options.name or options.file.stem
     command_words(sweep.command, sweep.program, {}, Path())  # while an error costs nothing
     folder = sweep_folder(name)
-    folder.mkdir(parents=True, exist_ok=True)
+    if options.storage is None:
+        folder.mkdir(parents=True, exist_ok=True)
     trials = Trials(options.storage or f"sqlite:///{folder / STUDY}", sweep, name, options.seed)
-    shutil.copy(options.file, folder / SWEEP_FILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.file.resolve() != (folder / SWEEP_FILE).resolve():
+        shutil.copy(options.file, folder / SWEEP_FILE)
     count = options.count or sweep.run_cap
     if sweep.method == "grid":
         count = min(count or sys.maxsize, len(sweep.grid()))
     with Display(sweep, name, count, len(devices)) as display:
         agent = Agent(sweep, trials, folder, count, devices, display)
         code = agent.run()
-    display.leaderboard(trials.all()[:count], agent.progress())
+    display.leaderboard(agent.listed(), agent.progress())
     if agent.failure:
         raise SweepError(f"{agent.failure}: the last lines of their output are above")
     if code:
@@ -348,6 +397,9 @@ def main(arguments: Sequence[str]) -> int:
     except (UserError, SweepError, OSError) as error:
         print(f"agent.py: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except (StorageInternalError, SQLAlchemyError) as error:
+        print(f"agent.py: the storage does not answer: {reason_of(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # before there is a trial
         return 128 + signal.SIGINT
 

@@ -12,6 +12,8 @@ from models.settings import Settings, coerce
 from sweep_file import Sweep
 from train import build_objective
 
+OF_THE_AGENT = ("run_id", "runs_dir", "resume", "dry_run")
+
 
 def check_contract(sweep: Sweep) -> None:
     """Refuse a sweep of train.py that its settings or its metrics do not allow.
@@ -19,6 +21,9 @@ def check_contract(sweep: Sweep) -> None:
     Raises:
         UserError: a parameter is no setting or takes values that the setting does not, or no run logs the metric.
     """
+    for name in OF_THE_AGENT:
+        if name in sweep.parameters:
+            raise UserError(f"parameter {name}: the agent sees to it for each run, leave it out")
     models = values_of(sweep.parameters["model"]) if "model" in sweep.parameters else [Settings.model]
     for model in models:
         if model not in MODELS:
@@ -26,11 +31,21 @@ def check_contract(sweep: Sweep) -> None:
                 f"model={model!r} is not known{suggestion(str(model), MODELS)}; there are: {', '.join(MODELS)}"
             )
         settings_class = MODELS[str(model)][0]
-        values = {}
-        for name, parameter in sweep.parameters.items():
-            for value in values_of(parameter):
-                values[name] = coerce(settings_class, name, value, is_text=False, models=MODELS)
-        check_metric(sweep.metric.name, settings_class(**{**values, "model": model}))
+        options = {
+            name: [coerce(settings_class, name, value, is_text=False, models=MODELS) for value in values_of(parameter)]
+            for name, parameter in sweep.parameters.items()
+            if name != "model"
+        }
+        last = {name: values[-1] for name, values in options.items()}
+        # Each name of a dataset, an optimizer, ... for itself: all combinations would be too many.
+        others = [(name, value) for name, values in options.items() for value in values[:-1]]
+        for change in ({}, *({name: value} for name, value in others if is_decisive(name, value))):
+            check_metric(sweep.metric.name, settings_class(**{**last, **change, "model": model}))
+
+
+def is_decisive(name: str, value: Scalar) -> bool:
+    """Whether a run can be refused for this one value although it is of the right type and in range."""
+    return isinstance(value, str) or name == "val_fraction"
 
 
 def values_of(parameter: Parameter) -> list[Scalar]:

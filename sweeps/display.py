@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -14,6 +15,7 @@ from sweep_file import Sweep
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
 NUM_ROWS = 15
+LOG_WIDTH = 200  # columns of a table that nobody looks at through a window
 NUM_LEADERS = 10
 
 
@@ -36,6 +38,8 @@ class Display:
         self.count = count
         self.num_workers = num_workers
         self.console = Console(soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = LOG_WIDTH
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.started = time.monotonic()
         self.drawn = 0.0
@@ -108,7 +112,7 @@ class Display:
         """Print the best trials, and what became of the others."""
         leaders = self.leaders(trials)
         table = self.table(leaders[:NUM_LEADERS], running)
-        table.title = f"{self.name}: the best of {len(trials)} trials"
+        table.title = Text(f"{self.name}: the best of {len(trials)} trials")
         self.console.print(table)
         counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", "paused")}
         for trial in trials:
@@ -118,21 +122,20 @@ class Display:
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """A row a trial."""
-        table = Table(title_justify="left")
-        for heading in ("trial", "state", "epoch", self.sweep.metric.name):
-            table.add_column(heading, justify="left" if heading == "state" else "right")
-        for name in self.sweep.space:
-            table.add_column(name, justify="right")
+        table = Table(title_justify="left", box=SIMPLE_HEAD, padding=0)
+        for heading in ("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.space):
+            table.add_column(Text(heading), justify="left" if heading == "state" else "right", overflow="fold")
         for trial in trials:
             settings = trial.user_attrs.get("settings", {})
             epoch, _ = running.get(trial.number, (len(trial.intermediate_values), 0.0))
-            table.add_row(
+            cells = [
                 str(trial.number),
                 self.state(trial, running),
                 str(epoch),
                 f"{self.value(trial):.4f}" if trial.intermediate_values else "",
                 *(self.number(settings.get(name, "")) for name in self.sweep.space),
-            )
+            ]
+            table.add_row(*map(Text, cells))  # in which brackets are no markup
         return table
 
     def state(self, trial: FrozenTrial, running: Running) -> str:

@@ -4,11 +4,13 @@ A parameter is searched as a point of an Optuna distribution: its own value wher
 the value before rounding for the q_ ones, and for those without bounds the quantile.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy import stats
 
@@ -17,6 +19,8 @@ from data.errors import UserError, suggestion
 Scalar = bool | int | float | str
 Point = Any  # a value of a parameter's Optuna distribution
 QUANTILES = FloatDistribution(1e-6, 1 - 1e-6)  # of a distribution without bounds, whose ends are infinite
+LARGEST, SMALLEST = 1e100, 1e-100  # numbers in a sweep file; what is computed from them stays finite
+MOST_VALUES = 100_000  # of a grid
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ def parameter(name: str, config: Any) -> Parameter:
         raise UserError(f"parameter {name}: {config!r} is not understood: write value:, values: or min: and max:")
     if "parameters" in config:
         raise UserError(f"parameter {name} is nested: train.py's settings are flat, give each its own entry")
-    kind = config.get("distribution", implied_distribution(name, config))
-    if kind not in DISTRIBUTIONS:
+    kind = config["distribution"] if "distribution" in config else implied_distribution(name, config)
+    if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
         known = ", ".join(DISTRIBUTIONS)
         raise UserError(f"parameter {name}: distribution {kind} is not known{suggestion(kind, DISTRIBUTIONS)}: {known}")
     required, optional, build = DISTRIBUTIONS[kind]
@@ -62,6 +66,22 @@ def parameter(name: str, config: Any) -> Parameter:
             raise UserError(f"parameter {name}: {kind} has no {key}; it takes {', '.join((*required, *optional))}")
     check_numbers(name, kind, given)
     return build(name, **{**optional, **given})
+
+
+def grid_parameter(name: str, config: Any) -> Parameter:
+    """The parameter of a grid that an entry describes: its values are taken as they are, as W&B takes them.
+
+    Raises:
+        UserError: as `parameter`, or its values are without end.
+    """
+    entry = parameter(name, config)
+    if entry.grid is None:
+        raise UserError(
+            f"parameter {name} has no end of values: a grid takes values: (equally likely), int_uniform or q_uniform"
+        )
+    if len(entry.grid) > MOST_VALUES:
+        raise UserError(f"parameter {name} has {len(entry.grid):,} values, too many for a grid")
+    return entry if entry.space is None else categorical(name, list(entry.grid))
 
 
 def implied_distribution(name: str, config: Mapping[str, Any]) -> str:
@@ -88,14 +108,20 @@ def check_numbers(name: str, kind: str, given: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key in ("value", "values", "probabilities"):
             continue
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= LARGEST:
             raise UserError(f"parameter {name}: {key} {value!r} is not a number; YAML reads 1e-3 as text, write 1.0e-3")
-        if key in ("q", "sigma", "a", "b") and value <= 0:
+        if key in ("q", "sigma", "a", "b") and value < SMALLEST:
             raise UserError(f"parameter {name}: {key} {value} must be above 0")
     if "min" in given and given["min"] >= given["max"]:
         raise UserError(f"parameter {name}: min {given['min']} is not below max {given['max']}")
-    if kind.endswith("_values") and given["min"] <= 0:
+    if kind.endswith("_values") and given["min"] < SMALLEST:
         raise UserError(f"parameter {name}: min {given['min']} of {kind} must be above 0, it has a logarithm")
+    if kind.endswith(("log_uniform", "log_normal")):
+        for key in ("min", "max", "mu"):
+            if abs(given.get(key, 0)) > math.log(LARGEST):
+                raise UserError(
+                    f"parameter {name}: {key} {given[key]} of {kind} is an exponent of e: take the logarithm"
+                )
     if kind == "int_uniform" and {type(given["min"]), type(given["max"])} != {int}:
         raise UserError(f"parameter {name}: min {given['min']} and max {given['max']} of int_uniform are whole numbers")
 
@@ -113,17 +139,27 @@ def categorical(name: str, values: Any, probabilities: Any = None) -> Parameter:
     for value in values:
         check_scalar(name, value)
     weights = probabilities if probabilities is not None else [1 / len(values)] * len(values)
-    if len(weights) != len(values) or min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+    if not are_shares(weights, len(values)):
         raise UserError(f"parameter {name}: probabilities {weights} are not {len(values)} shares that sum to 1")
     if len(set(values)) < len(values):
         raise UserError(f"parameter {name}: values {values} repeat one (true equals 1, and 1 equals 1.0)")
-    upper = [sum(weights[: i + 1]) for i in range(len(values))]
+    ends = zip(itertools.accumulate(weights), values, weights, strict=True)
+    drawn = [(end, value) for end, value, weight in ends if weight > 0]
 
     def draw(quantile: float) -> Scalar:
-        return next((value for value, end in zip(values, upper, strict=True) if quantile < end), values[-1])
+        return next((value for end, value in drawn if quantile < end), drawn[-1][1])
 
     grid = tuple(values) if probabilities is None else None
     return Parameter(name, CategoricalDistribution(values), draw, lambda point: point, grid)
+
+
+def are_shares(weights: Any, num: int) -> bool:
+    """Whether these are `num` shares of a whole."""
+    if not isinstance(weights, list) or len(weights) != num:
+        return False
+    if any(type(weight) not in (int, float) or not 0 <= weight <= LARGEST for weight in weights):
+        return False
+    return math.isclose(sum(weights), 1, abs_tol=1e-6)
 
 
 def int_uniform(name: str, min: int, max: int) -> Parameter:
@@ -141,9 +177,9 @@ def uniform(name: str, min: float, max: float, q: float | None = None) -> Parame
     grid = None
     if q is not None:
         num_steps = math.ceil((max - min) / q - 1e-9)  # W&B's grid leaves the upper end out
-        grid = tuple(min + i * q for i in range(num_steps))
+        grid = tuple(min + i * q for i in range(num_steps)) if num_steps <= MOST_VALUES else None
     space = FloatDistribution(float(min), float(max))
-    return Parameter(name, space, lambda quantile: min + quantile * (max - min), quantised(q), grid)
+    return Parameter(name, space, lambda quantile: within(space, min + quantile * (max - min)), quantised(q), grid)
 
 
 def log_uniform(name: str, min: float, max: float, q: float | None = None) -> Parameter:
@@ -152,20 +188,27 @@ def log_uniform(name: str, min: float, max: float, q: float | None = None) -> Pa
     space = FloatDistribution(float(min), float(max), log=True)
 
     def draw(quantile: float) -> float:
-        point = math.exp(low + quantile * (high - low))
-        return space.low if point < space.low else space.high if point > space.high else point
+        return within(space, math.exp(low + quantile * (high - low)))
 
     return Parameter(name, space, draw, quantised(q))
+
+
+def within(space: FloatDistribution, point: float) -> float:
+    """`point`, which rounding may have carried past an end."""
+    return min(max(point, space.low), space.high)
 
 
 def unbounded(name: str, ppf: Callable[[float], float], q: float | None = None) -> Parameter:
     """A number searched by its quantile."""
     value = quantised(q)
-
-    def draw(quantile: float) -> float:
-        return min(max(quantile, QUANTILES.low), QUANTILES.high)
-
-    return Parameter(name, QUANTILES, draw, lambda point: value(float(ppf(point))))
+    for quantile in (QUANTILES.low, QUANTILES.high):
+        with np.errstate(over="ignore"):
+            end = float(ppf(quantile))
+        if not abs(end) <= LARGEST * LARGEST:
+            raise UserError(f"parameter {name}: {end} would be one of its values: give it narrower ones")
+    return Parameter(
+        name, QUANTILES, lambda quantile: within(QUANTILES, quantile), lambda point: value(float(ppf(point)))
+    )
 
 
 def quantised(q: float | None) -> Callable[[Point], Scalar]:

@@ -11,7 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +26,8 @@ from analysis import run_folder
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from command_line import Parser, sweep_folder, whole_number
 from data.errors import UserError
-from launch import ARGUMENTS, OUTPUT, Run, command_words
+from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
+from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
 from sweep_file import COMMAND
 from trials import STUDY, read_trials
@@ -84,24 +85,29 @@ class Finals:
         """Run them all; returns the exit code."""
         waiting = list(finals)
         slots: list[Run | None] = [None] * len(self.devices)
-        is_stopping, num_failed = False, 0
+        stopping: list[Run] = []
+        num_failed = 0
         while any(slots) or (waiting and not self.received):
             for i, run in enumerate(slots):
-                if run is None and waiting and not self.received:
-                    slots[i] = self.start(waiting.pop(0), i)
-                elif run is not None and run.has_ended():
+                if run is None:
+                    # What a killed command has left behind may still be saving its state.
+                    free = [final for final in waiting if not processes_of(final.run_id)]
+                    if free and not self.received:
+                        waiting.remove(free[0])
+                        slots[i] = self.start(free[0], i)
+                elif run.has_ended():
                     slots[i] = None
                     num_failed += not self.has_succeeded(run)
-                elif run is not None and self.received and not is_stopping:
+                elif self.received and run not in stopping:
                     run.stop()
-            is_stopping = bool(self.received)
+                    stopping.append(run)
             time.sleep(SECONDS_BETWEEN_LOOKS)
         return 128 + self.received[0] if self.received else min(num_failed, 1)
 
     def start(self, final: Final, slot: int) -> Run:
         """Start a run, go on with it from its checkpoint, or read what it came to if it has finished."""
         environment = {**self.devices[slot], "WANDB_RUN_GROUP": self.folder.name, "WANDB_JOB_TYPE": "final"}
-        return Run(self.words(final), final.run_id, self.folder, {}, environment)
+        return Run(self.words(final), final.run_id, self.folder, final.settings, environment)
 
     def has_succeeded(self, run: Run) -> bool:
         """Whether a run has finished; says how it ended."""
@@ -126,12 +132,23 @@ def result_of(finals: Finals, runs: Sequence[Final]) -> dict[str, Any]:
         "trial": runs[0].trial.name,
         "value": runs[0].trial.value,
         "settings": runs[0].settings,
-        "command": shlex.join(["python", *finals.words(runs[0])[2:]]),
+        "command": command_of(run_folder.read_json(folders[done[0]] / run_folder.SETTINGS)) if done else None,
         "seeds": [runs[i].seed for i in done],
         "num_parameters": summaries[done[0]]["num_parameters"] if done else None,
         "device": run_folder.read_json(folders[done[0]] / run_folder.ENVIRONMENT)["device"] if done else None,
         **{key: spread([summaries[i][key] for i in done]) for key in (*metrics, *COSTS) if done},
     }
+
+
+def command_of(settings: Mapping[str, Any]) -> str:
+    """The command that repeats a run with one process: what differs from the defaults, wherever it came from."""
+    defaults = {field.name: field.default for field in fields(MODELS[settings["model"]][0])}
+    told = {
+        key: value
+        for key, value in settings.items()
+        if key in ("model", "seed") or (value != defaults[key] and key not in MAY_CHANGE_ON_RESUMING)
+    }
+    return shlex.join(["python", "train.py", *(f"--{key}={value}" for key, value in told.items())])
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ import psutil
 import yaml
 
 from analysis import run_folder
-from data.errors import UserError
+from data.errors import UserError, suggestion
 
+ENV = "/usr/bin/env"
+# A command's `python` and `accelerate` are those of the agent, whether or not its environment is activated.
+SEARCH_PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 OUTPUT = "output.log"
 VALUES = "sweep-values.yaml"
 ARGUMENTS = "sweep-values.json"
@@ -31,7 +37,7 @@ def command_words(command: Sequence[str], program: str, settings: Mapping[str, A
     """
     flags = {key: f"{key}={value}" for key, value in settings.items()}
     macros = {
-        "${env}": ["/usr/bin/env"],
+        "${env}": [ENV],
         "${interpreter}": [sys.executable],
         "${program}": [program],
         "${args}": [f"--{flag}" for flag in flags.values()],
@@ -49,21 +55,21 @@ def command_words(command: Sequence[str], program: str, settings: Mapping[str, A
     }
     words: list[str] = []
     for word in command:
-        words += macros.get(word, [fill_in_environment(word)])
-    if shutil.which(words[0]) is None:
-        raise UserError(f"command: {words[0]} is not a program on this machine")
+        word = ENVIRONMENT_MACRO.sub(environment_value, word)
+        if word.startswith("${") and word not in macros:
+            raise UserError(f"command: {word} is not known{suggestion(word, macros)}; there are: {', '.join(macros)}")
+        words += macros.get(word, [word])
+    called = next((word for word in words if word != ENV and "=" not in word), "")
+    if shutil.which(called, path=SEARCH_PATH) is None:
+        raise UserError(f"command: {called or words} is not a program on this machine")
     return words
 
 
-def fill_in_environment(word: str) -> str:
-    """`word` with its ${envvar:NAME} replaced."""
-    before, found, rest = word.partition("${envvar:")
-    if not found:
-        return word
-    name, _, after = rest.partition("}")
-    if name not in os.environ:
-        raise UserError(f"command word {word}: the environment has no {name}")
-    return before + os.environ[name] + fill_in_environment(after)
+def environment_value(macro: re.Match[str]) -> str:
+    """What an ${envvar:NAME} stands for."""
+    if macro[1] not in os.environ:
+        raise UserError(f"command: {macro[0]} is asked for, and the environment has no {macro[1]}")
+    return os.environ[macro[1]]
 
 
 class Run:
@@ -73,7 +79,7 @@ class Run:
         words: the command.
         run_id: the run's name, handed over as W&B's agent does.
         runs_dir: folder that the run's own is in.
-        values: the sweep's, handed over in a file; none for a run outside a sweep.
+        values: its settings, handed over in files, too, since a command need not have ${args}.
         environment: further variables.
     """
 
@@ -88,12 +94,16 @@ class Run:
         self.run_id = run_id
         self.folder = runs_dir / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
-        variables = {"WANDB_RUN_ID": run_id, "VISION_SWEEPS_RUNS": str(runs_dir), "PYTHONUNBUFFERED": "1"}
-        if values:
-            (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)))
-            path = self.folder / VALUES
-            path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}))
-            variables["WANDB_SWEEP_PARAM_PATH"] = str(path.absolute())
+        (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)))
+        path = self.folder / VALUES
+        path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}))
+        variables = {
+            "WANDB_RUN_ID": run_id,
+            "WANDB_SWEEP_PARAM_PATH": str(path.absolute()),
+            "VISION_SWEEPS_RUNS": str(runs_dir),
+            "PATH": SEARCH_PATH,
+            "PYTHONUNBUFFERED": "1",  # for `tail -f`
+        }
         with (self.folder / OUTPUT).open("ab") as output:
             self.process = subprocess.Popen(
                 words,
@@ -133,8 +143,10 @@ class Run:
 
     def kill(self) -> None:
         """End all its processes at once."""
+        self.process.kill()
         for process in processes_of(self.run_id):
-            process.kill()
+            with suppress(psutil.Error):
+                process.kill()
 
     def state(self) -> str:
         """The state that its folder tells."""

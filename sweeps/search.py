@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.seeding import mix_seeds
 from distributions import Point
@@ -89,7 +90,8 @@ class Search(BaseSampler):
                     state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
                 )
             )
-        proposal = study.ask(self.space).params
+        with threadpool_limits(1):  # matrices so small that threads would only wait for each other
+            proposal = study.ask(self.space).params
         was_tried = any(trial.params == proposal for trial in others)  # at an end of a range, say
         return self.draw(number, others) if was_tried else proposal
 

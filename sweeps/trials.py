@@ -6,9 +6,11 @@ not; whose it is at the moment stands in a table of our own, which agents change
 
 import json
 import os
+import random
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,14 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 from analysis.tracking import fresh_run_id
 from analysis.wandb_sweep import TrialRecord
 from data.errors import UserError
-from launch import processes_of
+from launch import SECONDS_TO_SAVE, processes_of
 from search import Search, settings_of
 from sweep_file import Sweep, parse_metric
 
 STUDY = "study.db"
 SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine that has not beaten for so long is dead
+SECONDS_OF_CLOCK_ADJUSTMENT = 30.0  # which moves the time at which a process seems to have begun
+NUM_TRIES_TO_OPEN = 10
 NOBODY = ""
 CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "sqlite": {"timeout": 60},
@@ -44,6 +48,10 @@ CLAIMS = Table(
     Column("owner", String(200), nullable=False),
     Column("beat", Integer, nullable=False),
 )
+
+
+class TrialLost(RuntimeError):
+    """Another agent has taken the trial over."""
 
 
 @dataclass
@@ -60,9 +68,9 @@ def owner_name() -> str:
 
 
 def boot_id() -> str:
-    """Tells two machines of one name apart."""
+    """Tells machines of one name apart, and containers of one machine, which do not see each other's processes."""
     path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
+    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else ""
 
 
 def is_alive_here(owner: str) -> bool | None:
@@ -72,7 +80,8 @@ def is_alive_here(owner: str) -> bool | None:
         return None
     try:
         process = psutil.Process(pid)
-        return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+        is_same = abs(process.create_time() - created) < SECONDS_OF_CLOCK_ADJUSTMENT
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -129,16 +138,18 @@ class Trials:
             raise UserError(f"sweep {name} was begun with another {', '.join(changed)}: give another --name")
         self.study.set_user_attr("sweep", content)
         self.beats: dict[int, Beat] = {}  # of other machines' agents, by trial id
+        self.ending: dict[str, float] = {}  # when a run was first seen that a dead agent has left behind
 
     def all(self) -> list[FrozenTrial]:
         """Every trial so far."""
         return self.study.get_trials(deepcopy=False)
 
-    def take(self, count: int | None) -> Claim | None:
+    def take(self, count: int | None, running: Collection[int] = ()) -> Claim | None:
         """A trial to run, now this agent's: one that nobody runs any more, else a new one.
 
         Args:
             count: trials of the whole sweep; None for any number.
+            running: ids of those that this agent runs; others of its own were claimed when the database went away.
         """
         trials = self.all()
         with self.engine.begin() as connection:
@@ -147,9 +158,11 @@ class Trials:
             if trial.state != TrialState.RUNNING or (count is not None and trial.number >= count):
                 continue
             claim, run_id = claims.get(trial._trial_id), trial.user_attrs.get("run_id")
-            if claim is not None and claim.owner != NOBODY and not self.is_dead(claim):
+            is_idle = claim is None or claim.owner == NOBODY or self.is_dead(claim)
+            is_forgotten = claim is not None and claim.owner == self.owner and trial._trial_id not in running
+            if not is_idle and not is_forgotten:
                 continue
-            is_still_ending = run_id is not None and bool(processes_of(run_id))
+            is_still_ending = run_id is not None and self.is_still_ending(run_id)
             if not is_still_ending and self.claim(trial._trial_id, claim):
                 return self.prepare(Trial(self.study, trial._trial_id))
         if count is not None and len(trials) >= count:
@@ -161,6 +174,17 @@ class Trials:
             self.release(fresh._trial_id)
             return None
         return self.prepare(fresh)
+
+    def is_still_ending(self, run_id: str) -> bool:
+        """Whether a dead agent has left processes of a run behind; kills those that take too long to end."""
+        processes = processes_of(run_id)
+        if not processes:
+            self.ending.pop(run_id, None)
+        elif time.monotonic() - self.ending.setdefault(run_id, time.monotonic()) > SECONDS_TO_SAVE:
+            for process in processes:
+                with suppress(psutil.Error):
+                    process.kill()
+        return bool(processes)
 
     def prepare(self, trial: Trial) -> Claim:
         """What is needed to run a trial, written down at its first time."""
@@ -214,6 +238,17 @@ class Trials:
         with self.engine.begin() as connection:
             connection.execute(CLAIMS.update().where(*own).values(owner=NOBODY))
 
+    def hold(self, claim: Claim) -> None:
+        """Make sure that a trial is this agent's, and stays so while something is written down of it.
+
+        Raises:
+            TrialLost: it is not: this agent was out of touch for too long.
+        """
+        own = (CLAIMS.c.trial_id == claim.trial._trial_id, CLAIMS.c.owner == self.owner)
+        with self.engine.begin() as connection:
+            if connection.execute(CLAIMS.update().where(*own).values(beat=CLAIMS.c.beat + 1)).rowcount == 0:
+                raise TrialLost(f"trial {claim.number}")
+
     def end(self, claim: Claim, state: TrialState, notes: Mapping[str, Any]) -> None:
         """Record how a trial ended; its value is the best of those it logged."""
         for key, value in notes.items():
@@ -229,14 +264,14 @@ def read_trials(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]
     Raises:
         UserError: there is no such sweep, or its database cannot be reached.
     """
-    path = sqlalchemy.make_url(url).database
+    path = address_of(url).database
     if url.startswith("sqlite") and not Path(path or "").exists():
         raise UserError(f"there is no sweep {name}: {path} does not exist; python sweeps/agent.py FILE makes one")
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(url))
+        content = study.user_attrs["sweep"]
     except KeyError:
         raise UserError(f"there is no sweep {name} in that database") from None
-    content = study.user_attrs["sweep"]
     records = [
         TrialRecord(
             name=trial.user_attrs["run_id"],
@@ -246,6 +281,7 @@ def read_trials(url: str, name: str) -> tuple[dict[str, Any], list[TrialRecord]]
             best_epoch=trial.user_attrs["best_epoch"],
         )
         for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+        if "best" in trial.user_attrs
     ]
     cost = parse_metric(content["metric"]).cost
     return content, sorted(records, key=lambda record: cost(record.value))
@@ -257,22 +293,49 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
         UserError: no such kind of database, its driver is not installed, or it cannot be reached.
     """
+    shown = address_of(url).render_as_string(hide_password=True)
     try:
-        address = sqlalchemy.make_url(url)
-    except ArgumentError:
-        raise UserError(f"--storage={url} is no address: write postgresql+psycopg://USER@HOST/DATABASE") from None
-    shown = address.render_as_string(hide_password=True)
-    connect_arguments = CONNECT_ARGUMENTS.get(address.get_backend_name(), {})
-    try:
-        storage = RDBStorage(url, {"connect_args": connect_arguments, "pool_pre_ping": True})
-        CLAIMS.create(storage.engine, checkfirst=True)
+        return make_tables(url)
     except ImportError:
         raise UserError(
-            f"--storage={shown}: its driver is not installed; for PostgreSQL: pip install 'psycopg[binary]'"
+            f"--storage={shown}: its driver is not installed; for postgresql+psycopg: pip install 'psycopg[binary]'"
         ) from None
     except NoSuchModuleError:
         raise UserError(f"--storage={shown}: there is no such kind of database; postgresql+psycopg is one") from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
-        raise UserError(f"--storage={shown} cannot be reached: {reason}") from None
-    return storage
+        raise UserError(f"--storage={shown} cannot be reached: {reason_of(error)}") from None
+
+
+def address_of(url: str) -> sqlalchemy.URL:
+    """The parts of a database's address.
+
+    Raises:
+        UserError: it has none; the message leaves out what may be a password.
+    """
+    try:
+        return sqlalchemy.make_url(url)
+    except (ArgumentError, ValueError):
+        raise UserError("--storage is no address: write postgresql+psycopg://USER@HOST:PORT/DATABASE") from None
+
+
+def make_tables(url: str) -> RDBStorage:
+    """Connect, and make the tables that are not there; several agents may do so at once."""
+    arguments = CONNECT_ARGUMENTS.get(address_of(url).get_backend_name(), {})
+    for attempt in range(1, NUM_TRIES_TO_OPEN + 1):
+        try:
+            storage = RDBStorage(url, {"connect_args": arguments, "pool_pre_ping": True})
+            CLAIMS.create(storage.engine, checkfirst=True)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            another_makes_them = "already exists" in reason_of(error) or isinstance(error, IntegrityError)
+            if not another_makes_them or attempt == NUM_TRIES_TO_OPEN:
+                raise
+            time.sleep(random.random() / 2)
+        else:
+            return storage
+    raise AssertionError("the last attempt returns or raises")
+
+
+def reason_of(error: Exception) -> str:
+    """What a database has against it, in one line."""
+    cause = error.__cause__ or error  # Optuna's own exceptions tell nothing
+    return str(getattr(cause, "orig", None) or cause).partition("\n")[0]

@@ -33,10 +33,11 @@ def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping
 def visible(group: str) -> str:
     """CUDA_VISIBLE_DEVICES for some of the GPUs that this process sees, given by index or by UUID."""
     own = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = own.split(",") if own else [str(i) for i in range(torch.cuda.device_count())]
+    num_visible = torch.cuda.device_count()
+    names = own.split(",")[:num_visible] if own else [str(i) for i in range(num_visible)]
     chosen = []
     for device in group.split("+"):
-        if device.isdigit() and int(device) < len(names):
+        if device.isdecimal() and int(device) < len(names):
             chosen.append(names[int(device)])
         elif device.startswith(("GPU-", "MIG-")):
             chosen.append(device)
@@ -49,4 +50,5 @@ def threads(num_workers: int) -> Mapping[str, str]:
     """Environment that shares the processor's cores out, unless the user has done so."""
     if "OMP_NUM_THREADS" in os.environ:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // num_workers))}
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": str(max(1, num_cores // num_workers))}

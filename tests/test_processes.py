@@ -134,6 +134,62 @@ def test_training_dies_with_its_launcher_and_can_be_gone_on_with(tmp_path, num_p
     assert weights(tmp_path / "a")
 
 
+def start_agent(runs_dir: Path, *launcher: str) -> subprocess.Popen:
+    """A process that starts training as an agent does: with a sweep's variable, in a group of its own."""
+    code = "import os, subprocess, sys; os.environ['WANDB_SWEEP_PARAM_PATH'] = 'none.yaml'; "
+    code += "subprocess.run(sys.argv[1:], process_group=0)"
+    command = [sys.executable, "-c", code, *(launcher or (sys.executable,))]
+    return start(runs_dir, *LONG, launcher=tuple(command), start_new_session=True)
+
+
+@pytest.mark.parametrize("num_processes", [0, 1, 2])
+def test_training_dies_with_its_agent_above_the_launcher(tmp_path, num_processes):
+    agent = start_agent(tmp_path, *(() if num_processes == 0 else (*ACCELERATE, str(num_processes))))
+    wait_for_epoch(tmp_path / "a", 1)
+    family = descendants(agent)
+    agent.kill()
+    assert_all_end(family, seconds=30)
+    agent.communicate(timeout=TIMEOUT_SECONDS)
+    assert run_folder.state(tmp_path / "a") == "stopped"
+    assert weights(tmp_path / "a")
+
+
+@pytest.mark.parametrize("launcher", [(), (*ACCELERATE, "2")])
+def test_no_training_begins_whose_agent_died_while_it_was_imported(tmp_path, launcher):
+    agent = start_agent(tmp_path, *launcher)
+    wait_until(lambda: descendants(agent), "the agent starts training")
+    family = descendants(agent)
+    agent.kill()
+    assert_all_end(family, seconds=60)
+    _, output = finish(agent)
+    assert "the launcher is gone" in output
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_signal_to_all_launchers_of_several_processes_leaves_their_state_saved(tmp_path):
+    # accelerate dies of it, and torchrun hands it on: two reasons to stop, which must not pass for a second signal.
+    process = start(tmp_path, *LONG, launcher=(*ACCELERATE, "2"), start_new_session=True)
+    wait_for_epoch(tmp_path / "a", 1)
+    family = descendants(process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert_all_end(family, seconds=30)
+    process.communicate(timeout=TIMEOUT_SECONDS)
+    assert run_folder.state(tmp_path / "a") == "stopped"
+    assert weights(tmp_path / "a")
+
+
+def test_a_run_that_nothing_launched_outlives_its_shell(tmp_path):
+    shell = start(tmp_path, *LONG, launcher=("/bin/sh", "-c", '"$@" & wait', "sh", sys.executable))
+    wait_for_epoch(tmp_path / "a", 1)
+    [training] = descendants(shell)
+    shell.kill()
+    epoch = len(run_folder.read_metrics(tmp_path / "a"))
+    wait_for_epoch(tmp_path / "a", epoch + 20)
+    assert run_folder.state(tmp_path / "a") == "unfinished"
+    training.terminate()
+    assert_all_end([training], seconds=30)
+
+
 def test_a_kill_loses_at_most_the_epoch_under_way(tmp_path):
     arguments = ["--tracking=off", "--augmentation=crop_flip", "--epochs=30"]
     killed = start(tmp_path / "killed", *arguments)

@@ -1,0 +1,333 @@
+"""A double of the W&B server on loopback: what `wandb sweep`, `wandb agent`, a run and `wandb.Api` ask of it.
+
+It keeps what arrives in plain attributes, and gives each idle agent the next of `trials`, then sends it home.
+"""
+
+import json
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+
+ENTITY = "team"
+API_KEY = "0" * 40
+
+
+@dataclass
+class Sweep:
+    name: str
+    config: dict[str, Any]
+    project: str
+
+
+@dataclass
+class Run:
+    name: str
+    project: str = ""
+    sweep: str = ""
+    agent: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)  # with "files" and, at the end, "committed"
+    exit_code: int | None = None
+    stop_times: list[float] = field(default_factory=list)  # monotonic seconds at which an agent was told to stop it
+
+    @property
+    def state(self) -> str:
+        return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
+
+
+@dataclass
+class Agent:
+    name: str
+    sweep: str
+    runs: list[str] = field(default_factory=list)
+    commands: list[dict[str, Any]] = field(default_factory=list)  # to be sent with its next heartbeat
+
+
+class WandbServer:
+    """Answers in threads of its own from the start to `go_offline`, and again from `come_back`."""
+
+    def __init__(self) -> None:
+        self.sweeps: dict[str, Sweep] = {}
+        self.runs: dict[str, Run] = {}
+        self.agents: dict[str, Agent] = {}
+        self.trials: list[dict[str, Any]] = []  # settings that no agent has had yet
+        self.stopping: set[str] = set()  # runs that their agent is told to stop, at every heartbeat as W&B does
+        self.config_warnings: list[str] = []
+        self.faults: list[str] = []  # requests that the double cannot play
+        self.lock = threading.RLock()
+        self.http = self.bind(0)
+        self.come_back()
+
+    def bind(self, port: int) -> ThreadingHTTPServer:
+        http = ThreadingHTTPServer(("127.0.0.1", port), Handler, bind_and_activate=False)
+        http.daemon_threads = True
+        http.double = self
+        http.server_bind()
+        return http
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_port}"
+
+    def go_offline(self) -> None:
+        """Refuse connections; the port is kept."""
+        self.http.shutdown()
+        self.http.server_close()
+        self.http = self.bind(self.http.server_port)
+
+    def come_back(self) -> None:
+        self.http.server_activate()
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def add_sweep(self, config: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+        """A sweep without `wandb sweep`; returns its path."""
+        sweep = Sweep(f"sweep{len(self.sweeps)}", config, "project")
+        self.sweeps[sweep.name] = sweep
+        self.trials = trials
+        return f"{ENTITY}/{sweep.project}/{sweep.name}"
+
+    def stop_run(self, name: str) -> None:
+        """What hyperband does: from now on the run's agent is told to stop it."""
+        self.stopping.add(name)
+
+    def run(self, name: str) -> Run:
+        return self.runs.setdefault(name, Run(name))
+
+    # GraphQL operations, by their name in the query.
+
+    def viewer(self, variables: dict) -> dict:
+        user = {"id": "user", "entity": ENTITY, "username": ENTITY, "defaultEntity": {"name": ENTITY}}
+        user |= {"name": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
+        return {"viewer": user}
+
+    def server_features(self, variables: dict) -> dict:
+        return {"serverInfo": {"features": []}}
+
+    def organization(self, variables: dict) -> dict:
+        return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
+
+    def upsert_sweep(self, variables: dict) -> dict:
+        name = variables["id"] or f"sweep{len(self.sweeps)}"
+        self.sweeps[name] = Sweep(name, yaml.safe_load(variables["config"]), variables["projectName"])
+        project = {"id": "1", "name": variables["projectName"], "entity": {"id": "1", "name": ENTITY}}
+        sweep = {"name": name, "project": project}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": self.config_warnings}}
+
+    def sweep(self, variables: dict) -> dict:
+        sweep = self.sweeps.get(variables.get("name") or variables["sweep"])
+        if sweep is None:
+            return {"project": {"sweep": None}}
+        node = {"id": sweep.name, "name": sweep.name, "state": "RUNNING", "config": yaml.dump(sweep.config)}
+        return {"project": {"sweep": {**node, "method": sweep.config["method"], "runs": {"edges": []}}}}
+
+    def create_agent(self, variables: dict) -> dict:
+        name = f"agent{len(self.agents)}"
+        self.agents[name] = Agent(name, variables["sweep"])
+        return {"createAgent": {"agent": {"id": name}}}
+
+    def heartbeat(self, variables: dict) -> dict:
+        agent = self.agents[variables["id"]]
+        running = json.loads(variables["runState"])
+        commands, agent.commands = agent.commands, []
+        for name in self.stopping & running.keys():
+            self.run(name).stop_times.append(time.monotonic())
+            commands.append({"type": "stop", "run_id": name})
+        if not running and not commands:
+            commands = [self.next_trial(agent)] if self.trials else [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": agent.name}, "commands": json.dumps(commands)}}
+
+    def next_trial(self, agent: Agent) -> dict[str, Any]:
+        name = f"trial{sum(len(other.runs) for other in self.agents.values())}"
+        agent.runs.append(name)
+        run = self.run(name)
+        run.agent, run.sweep, run.project = agent.name, agent.sweep, self.sweeps[agent.sweep].project
+        arguments = {key: {"value": value} for key, value in self.trials.pop(0).items()}
+        program = self.sweeps[agent.sweep].config["program"]
+        return {"type": "run", "run_id": name, "program": program, "args": arguments}
+
+    def resume_status(self, variables: dict) -> dict:
+        run = self.runs.get(variables["name"])
+        node = None
+        if run is not None and run.history:
+            tail = json.dumps([json.dumps(run.history[-1])])
+            counts = {"logLineCount": 0, "historyLineCount": len(run.history), "eventsLineCount": 0}
+            state = {"summaryMetrics": json.dumps(run.summary), "config": json.dumps(run.config), "wandbConfig": "{}"}
+            node = {"id": run.name, "name": run.name, "displayName": run.name, "tags": [], "notes": ""}
+            node |= {**counts, **state, "historyTail": tail, "eventsTail": "[]"}
+        return {"model": {"id": "1", "name": run and run.project, "entity": {"name": ENTITY}, "bucket": node}}
+
+    def upsert_run(self, variables: dict) -> dict:
+        run = self.run(variables["name"] or variables["id"])
+        run.project = variables["project"] or run.project
+        run.sweep = variables["sweep"] or run.sweep
+        if variables["config"]:
+            run.config |= {
+                key: entry["value"] for key, entry in json.loads(variables["config"]).items() if key != "_wandb"
+            }
+        project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": ENTITY}}
+        bucket = {"id": run.name, "name": run.name, "displayName": run.name, "description": "", "config": "{}"}
+        bucket |= {"sweepName": run.sweep or None, "project": project, "historyLineCount": len(run.history)}
+        return {"upsertBucket": {"bucket": bucket, "inserted": not run.history}}
+
+    def create_files(self, variables: dict) -> dict:
+        files = [
+            {"name": name, "uploadUrl": f"{self.url}/upload/{variables['run']}/{name}"} for name in variables["files"]
+        ]
+        return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+
+    def create_artifact(self, variables: dict) -> dict:
+        asked = variables["input"]
+        run = self.run(asked["runName"])
+        run.artifacts.append({**asked, "id": f"{run.name}:{len(run.artifacts)}", "files": {}, "committed": False})
+        node = {"id": run.artifacts[-1]["id"], "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": node}}
+
+    def artifact(self, identity: str) -> dict[str, Any]:
+        name, _, number = identity.rpartition(":")
+        return self.run(name).artifacts[int(number)]
+
+    def artifact_url(self, identity: str, name: str) -> str:
+        return f"{self.url}/artifact/{identity}/{name}"
+
+    def create_manifest(self, variables: dict) -> dict:
+        identity = variables["artifactID"]
+        file = {"id": "1", "uploadUrl": self.artifact_url(identity, "manifest"), "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": f"{identity}:manifest", "file": file}}}
+
+    def create_artifact_files(self, variables: dict) -> dict:
+        nodes = []
+        for file in variables["input"]["artifactFiles"]:
+            identity = file["artifactID"]
+            node = {"storagePath": file["name"], "uploadUrl": self.artifact_url(identity, file["name"])}
+            nodes.append({"node": {**node, "uploadHeaders": [], "artifact": {"id": identity}}})
+        return {"createArtifactFiles": {"files": {"edges": nodes}}}
+
+    def commit_artifact(self, variables: dict) -> dict:
+        artifact = self.artifact(variables["artifactID"])
+        artifact["committed"] = True
+        return {"commitArtifact": {"artifact": {"id": artifact["id"], "digest": artifact["digest"]}}}
+
+    def list_runs(self, variables: dict) -> dict:
+        [wanted] = json.loads(variables["filters"])["$and"]
+        runs = [run for run in self.runs.values() if run.sweep == wanted["sweep"]]
+        edges = [{"node": self.node(run), "cursor": run.name} for run in runs]
+        page = {"endCursor": None, "hasNextPage": False}
+        runs = {"edges": edges, "pageInfo": page}
+        return {"project": {"internalId": "1", "runCount": len(edges), "readOnly": False, "runs": runs}}
+
+    def one_run(self, variables: dict) -> dict:
+        return {"project": {"run": self.node(self.run(variables.get("name") or variables["runName"]))}}
+
+    def sampled_history(self, variables: dict) -> dict:
+        spec = json.loads(variables["spec"])
+        steps = range(spec["minStep"], spec["maxStep"] + 1)
+        rows = [row for row in self.run(variables["run"]).history if row["_step"] in steps]
+        rows = [{key: row[key] for key in spec["keys"]} for row in rows if row.keys() >= set(spec["keys"])]
+        return {"project": {"run": {"sampledHistory": [rows]}}}
+
+    def node(self, run: Run) -> dict:
+        config = json.dumps({key: {"value": value} for key, value in run.config.items()})
+        node = {"id": run.name, "name": run.name, "displayName": run.name, "projectId": 1, "state": run.state}
+        node |= {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}", "tags": []}
+        node |= {"sweepName": run.sweep or None, "historyKeys": {"lastStep": len(run.history) - 1}, "user": {"name": ENTITY, "username": ENTITY}}
+        return {**node, "parquetHistory": {"parquetUrls": [], "liveData": run.history}}
+
+    def artifact_type(self, variables: dict) -> dict:
+        return {"project": {"artifact": None}}
+
+    OPERATIONS = {
+        "Viewer": viewer,
+        "GetDefaultEntity": viewer,
+        "ServerFeaturesQuery": server_features,
+        "OrganizationCoreWeaveOrganizationID": organization,
+        "UpsertSweep": upsert_sweep,
+        "SweepWithRuns": sweep,
+        "GetSweep": sweep,
+        "CreateAgent": create_agent,
+        "Heartbeat": heartbeat,
+        "RunResumeStatus": resume_status,
+        "UpsertBucket": upsert_run,
+        "CreateRunFiles": create_files,
+        "ArtifactType": artifact_type,
+        "CreateArtifact": create_artifact,
+        "CreateArtifactManifest": create_manifest,
+        "CreateArtifactFiles": create_artifact_files,
+        "CommitArtifact": commit_artifact,
+        "Runs": list_runs,
+        "Run": one_run,
+        "RunHistoryKeys": one_run,
+        "RunParquetHistory": one_run,
+        "SampledHistoryPage": sampled_history,
+    }
+
+    def graphql(self, body: dict[str, Any]) -> dict:
+        operation = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])[1]
+        try:
+            return {"data": self.OPERATIONS[operation](self, body.get("variables") or {})}
+        except (KeyError, ValueError) as error:
+            self.faults.append(f"{operation}: {error!r}")
+            return {"errors": [{"message": self.faults[-1]}]}
+
+    def file_stream(self, name: str, body: dict[str, Any]) -> dict:
+        run = self.run(name)
+        files = body.get("files", {})
+        if "wandb-history.jsonl" in files:
+            offset, lines = (files["wandb-history.jsonl"][key] for key in ("offset", "content"))
+            run.history[offset : offset + len(lines)] = [json.loads(line) for line in lines]
+        if "wandb-summary.json" in files:
+            run.summary = json.loads(files["wandb-summary.json"]["content"][-1])
+        if body.get("complete"):
+            run.exit_code = body["exitcode"]
+        return {}
+
+    def upload(self, kind: str, owner: str, name: str, content: bytes) -> None:
+        files = self.run(owner).files if kind == "upload" else self.artifact(owner)["files"]
+        files[name] = content
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    def do_GET(self) -> None:
+        self.reply({})
+
+    def do_POST(self) -> None:
+        double, body, answer = self.server.double, self.body(), {}
+        with double.lock:
+            if self.path == "/graphql":
+                answer = double.graphql(json.loads(body))
+            elif match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
+                answer = double.file_stream(match[1], json.loads(body))
+            elif not self.path.startswith("/sdk/otel/"):  # telemetry, which need not be understood
+                double.faults.append(self.path)
+        self.reply(answer)
+
+    def do_PUT(self) -> None:
+        kind, owner, name = unquote(self.path)[1:].split("/", 2)
+        content = self.body()
+        with self.server.double.lock:
+            self.server.double.upload(kind, owner, name, content)
+        self.reply({})
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def reply(self, content: dict) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Keep quiet."""
