@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from analysis import run_folder
 from data.errors import UserError
 
 NETWORK_TIMEOUT_SECONDS = 3.0
+FINISH_TIMEOUT_SECONDS = 300  # of an ended run for its upload, where the server is gone; $WANDB_FINISH_TIMEOUT wins
 EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
 
 
@@ -115,7 +117,13 @@ class Tracker:
             if artifact is not None and artifact.exists():
                 self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
             self.update_summary({"state": state, **summary})
-            self.wandb_run.finish(exit_code=EXIT_CODES[state])
+            try:
+                self.wandb_run.finish(exit_code=EXIT_CODES[state])
+            except TimeoutError:
+                command = f"wandb sync --include-online {Path(self.wandb_run.dir).parent}"
+                print(
+                    f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}"
+                )
 
 
 def choose_mode(tracking: str) -> tuple[str, str]:
@@ -126,6 +134,8 @@ def choose_mode(tracking: str) -> tuple[str, str]:
     """
     if tracking in ("off", "offline"):
         return tracking, ""
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
     import wandb
 
     settings = wandb.setup().settings
@@ -158,6 +168,8 @@ def start_wandb(
         run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
     if mode == "online":
         print(f"W&B: {run.url}")
+        with suppress(wandb.errors.Error):
+            run._public_api()  # else made for the first table or artifact, which fails if the server is gone by then
     else:
         again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
         print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")

@@ -38,7 +38,8 @@ def read_wandb_sweep(path: str) -> tuple[dict[str, Any], list[TrialRecord]]:
         content = dict(sweep.config)
         metric = content.get("metric", {}).get("name", "")
         keys = ["epoch", metric]
-        runs = [(run.id, run.state, dict(run.config), list(run.scan_history(keys))) for run in sweep.runs]
+        ranked = sweep.runs if metric else []
+        runs = [(run.id, run.state, dict(run.config), list(run.scan_history(keys))) for run in ranked]
     except Exception as error:  # W&B has no class for all that its transport raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"sweep {path} cannot be read ({reason}): give the entity/project/id that W&B shows") from None

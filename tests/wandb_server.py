@@ -1,6 +1,6 @@
 """A double of the W&B server on loopback: what `wandb sweep`, `wandb agent`, a run and `wandb.Api` ask of it.
 
-It keeps what arrives in plain attributes, and gives each idle agent the next of `trials`, then sends it home.
+It keeps what arrives in plain attributes. An idle agent gets the next of its sweep's trials, or goes home.
 """
 
 import json
@@ -23,6 +23,7 @@ class Sweep:
     name: str
     config: dict[str, Any]
     project: str
+    trials: list[dict[str, Any]] = field(default_factory=list)  # settings that no agent has had yet
 
 
 @dataclass
@@ -33,11 +34,16 @@ class Run:
     agent: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by W&B's step: what is sent again replaces it
     files: dict[str, bytes] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)  # with "files" and, at the end, "committed"
     exit_code: int | None = None
-    stop_times: list[float] = field(default_factory=list)  # monotonic seconds at which an agent was told to stop it
+    stop_times: list[float] = field(default_factory=list)  # monotonic seconds at which its agent was told to stop it
+    end_time: float | None = None  # and at which the run itself said that it has ended
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [self.rows[step] for step in sorted(self.rows)]
 
     @property
     def state(self) -> str:
@@ -49,7 +55,6 @@ class Agent:
     name: str
     sweep: str
     runs: list[str] = field(default_factory=list)
-    commands: list[dict[str, Any]] = field(default_factory=list)  # to be sent with its next heartbeat
 
 
 class WandbServer:
@@ -59,9 +64,7 @@ class WandbServer:
         self.sweeps: dict[str, Sweep] = {}
         self.runs: dict[str, Run] = {}
         self.agents: dict[str, Agent] = {}
-        self.trials: list[dict[str, Any]] = []  # settings that no agent has had yet
-        self.stopping: set[str] = set()  # runs that their agent is told to stop, at every heartbeat as W&B does
-        self.config_warnings: list[str] = []
+        self.stopping: set[str] = set()  # runs that their agent is told to stop, as hyperband does, at every heartbeat
         self.faults: list[str] = []  # requests that the double cannot play
         self.lock = threading.RLock()
         self.http = self.bind(0)
@@ -80,24 +83,26 @@ class WandbServer:
 
     def go_offline(self) -> None:
         """Refuse connections; the port is kept."""
-        self.http.shutdown()
-        self.http.server_close()
-        self.http = self.bind(self.http.server_port)
+        if self.is_online:
+            self.http.shutdown()
+            self.http.server_close()
+            self.http = self.bind(self.http.server_port)
+        self.is_online = False
 
     def come_back(self) -> None:
+        self.is_online = True
         self.http.server_activate()
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
+    def close(self) -> None:
+        self.go_offline()
+        self.http.server_close()
+
     def add_sweep(self, config: dict[str, Any], trials: list[dict[str, Any]]) -> str:
         """A sweep without `wandb sweep`; returns its path."""
-        sweep = Sweep(f"sweep{len(self.sweeps)}", config, "project")
+        sweep = Sweep(f"sweep{len(self.sweeps)}", config, "project", trials)
         self.sweeps[sweep.name] = sweep
-        self.trials = trials
         return f"{ENTITY}/{sweep.project}/{sweep.name}"
-
-    def stop_run(self, name: str) -> None:
-        """What hyperband does: from now on the run's agent is told to stop it."""
-        self.stopping.add(name)
 
     def run(self, name: str) -> Run:
         return self.runs.setdefault(name, Run(name))
@@ -120,7 +125,7 @@ class WandbServer:
         self.sweeps[name] = Sweep(name, yaml.safe_load(variables["config"]), variables["projectName"])
         project = {"id": "1", "name": variables["projectName"], "entity": {"id": "1", "name": ENTITY}}
         sweep = {"name": name, "project": project}
-        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": self.config_warnings}}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
 
     def sweep(self, variables: dict) -> dict:
         sweep = self.sweeps.get(variables.get("name") or variables["sweep"])
@@ -137,22 +142,23 @@ class WandbServer:
     def heartbeat(self, variables: dict) -> dict:
         agent = self.agents[variables["id"]]
         running = json.loads(variables["runState"])
-        commands, agent.commands = agent.commands, []
+        commands = []
         for name in self.stopping & running.keys():
             self.run(name).stop_times.append(time.monotonic())
             commands.append({"type": "stop", "run_id": name})
-        if not running and not commands:
-            commands = [self.next_trial(agent)] if self.trials else [{"type": "exit"}]
+        if not running:
+            commands.append(self.next_trial(agent))
         return {"agentHeartbeat": {"agent": {"id": agent.name}, "commands": json.dumps(commands)}}
 
     def next_trial(self, agent: Agent) -> dict[str, Any]:
-        name = f"trial{sum(len(other.runs) for other in self.agents.values())}"
-        agent.runs.append(name)
-        run = self.run(name)
-        run.agent, run.sweep, run.project = agent.name, agent.sweep, self.sweeps[agent.sweep].project
-        arguments = {key: {"value": value} for key, value in self.trials.pop(0).items()}
-        program = self.sweeps[agent.sweep].config["program"]
-        return {"type": "run", "run_id": name, "program": program, "args": arguments}
+        sweep = self.sweeps[agent.sweep]
+        if not sweep.trials:
+            return {"type": "exit"}
+        run = self.run(f"trial{sum(len(other.runs) for other in self.agents.values())}")
+        agent.runs.append(run.name)
+        run.agent, run.sweep, run.project = agent.name, sweep.name, sweep.project
+        arguments = {key: {"value": value} for key, value in sweep.trials.pop(0).items()}
+        return {"type": "run", "run_id": run.name, "program": sweep.config["program"], "args": arguments}
 
     def resume_status(self, variables: dict) -> dict:
         run = self.runs.get(variables["name"])
@@ -219,10 +225,11 @@ class WandbServer:
     def list_runs(self, variables: dict) -> dict:
         [wanted] = json.loads(variables["filters"])["$and"]
         runs = [run for run in self.runs.values() if run.sweep == wanted["sweep"]]
-        edges = [{"node": self.node(run), "cursor": run.name} for run in runs]
-        page = {"endCursor": None, "hasNextPage": False}
-        runs = {"edges": edges, "pageInfo": page}
-        return {"project": {"internalId": "1", "runCount": len(edges), "readOnly": False, "runs": runs}}
+        start = int(variables.get("cursor") or 0)
+        end = start + variables["perPage"]
+        edges = [{"node": self.node(run), "cursor": str(i + 1)} for i, run in enumerate(runs)][start:end]
+        page = {"edges": edges, "pageInfo": {"endCursor": str(end), "hasNextPage": end < len(runs)}}
+        return {"project": {"internalId": "1", "runCount": len(runs), "readOnly": False, "runs": page}}
 
     def one_run(self, variables: dict) -> dict:
         return {"project": {"run": self.node(self.run(variables.get("name") or variables["runName"]))}}
@@ -238,7 +245,8 @@ class WandbServer:
         config = json.dumps({key: {"value": value} for key, value in run.config.items()})
         node = {"id": run.name, "name": run.name, "displayName": run.name, "projectId": 1, "state": run.state}
         node |= {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}", "tags": []}
-        node |= {"sweepName": run.sweep or None, "historyKeys": {"lastStep": len(run.history) - 1}, "user": {"name": ENTITY, "username": ENTITY}}
+        node |= {"sweepName": run.sweep or None, "user": {"name": ENTITY, "username": ENTITY}}
+        node["historyKeys"] = {"lastStep": max(run.rows, default=-1)}
         return {**node, "parquetHistory": {"parquetUrls": [], "liveData": run.history}}
 
     def artifact_type(self, variables: dict) -> dict:
@@ -281,12 +289,12 @@ class WandbServer:
         run = self.run(name)
         files = body.get("files", {})
         if "wandb-history.jsonl" in files:
-            offset, lines = (files["wandb-history.jsonl"][key] for key in ("offset", "content"))
-            run.history[offset : offset + len(lines)] = [json.loads(line) for line in lines]
+            rows = map(json.loads, files["wandb-history.jsonl"]["content"])
+            run.rows |= {row["_step"]: row for row in rows}
         if "wandb-summary.json" in files:
             run.summary = json.loads(files["wandb-summary.json"]["content"][-1])
         if body.get("complete"):
-            run.exit_code = body["exitcode"]
+            run.exit_code, run.end_time = body["exitcode"], time.monotonic()
         return {}
 
     def upload(self, kind: str, owner: str, name: str, content: bytes) -> None:
