@@ -161,8 +161,9 @@ def resolve(
     told = {**parse_arguments(arguments), **sweep}
     given: dict[str, Any] = {**environment_values(environment), **told}
     saved = saved_settings(given)
+    kept = {key: value for key, value in saved.items() if key not in ("runs_dir", "resume", "dry_run")}
     # A launcher says "no" mixed precision when it was told nothing, which is no reason not to resume.
-    given = {key: value for key, value in given.items() if key in told or key not in saved}
+    given = {key: value for key, value in given.items() if key in told or key not in kept}
     model = str(given.get("model", Settings.model))
     if "model" not in given:
         model = saved.get("model", model)
@@ -179,7 +180,6 @@ def resolve(
                 f"leave it out to resume, or give another --run_id"
             )
     values["model"] = model
-    kept = {key: value for key, value in saved.items() if key not in ("runs_dir", "resume", "dry_run")}
     if gone := kept.keys() - type_hints(settings_class).keys():
         raise UserError(f"run {saved['run_id']!r} has the setting {min(gone)}, which is no more: start a new run")
     return settings_class(**{**kept, **values})

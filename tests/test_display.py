@@ -81,7 +81,8 @@ def test_durations_are_told_in_two_units_at_most(seconds, text):
 
 def test_a_row_tells_number_state_epoch_best_value_and_what_varies(display):
     table = display()
-    assert [str(column.header) for column in table.table([], {}).columns] == ["trial", "state", "epoch", "val/loss", "lr"]
+    headings = [str(column.header) for column in table.table([], {}).columns]
+    assert headings == ["trial", "state", "epoch", "val/loss", "lr"]
     assert cells(table, TRIALS, RUNNING) == [
         ("0", "finished", "3", "0.5123", "0.001235"),
         ("1", "stopped early", "2", "0.7000", "0.01"),

@@ -286,6 +286,12 @@ def test_accelerates_default_precision_does_not_keep_a_run_from_being_resumed(sa
     assert parse(runs_dir, "--run_id=a", **{ACCELERATE: "no"}).mixed_precision == "bf16"
 
 
+def test_a_run_is_resumed_in_the_folder_that_the_environment_names(save_run):
+    runs_dir = save_run("a", "--lr=0.5").removeprefix("--runs_dir=")
+    resumed = parse("--run_id=a", VISION_SWEEPS_RUNS=runs_dir)
+    assert (resumed.lr, resumed.runs_dir) == (0.5, runs_dir)
+
+
 def test_resume_takes_the_newest_run_that_can_be_gone_on_with(save_run):
     save_run("older", "--lr=0.1")
     save_run("stopped", "--lr=0.2", state="stopped")

@@ -59,7 +59,7 @@ def test_a_sweep_file_of_the_suite_says_what_it_is_for_and_how_it_is_run(path):
     assert content["program"] == "train.py"
     assert content["method"] in ("bayes", "grid")
     assert content["run_cap"] >= 8
-    assert content["early_terminate"].keys() == {"type", "min_iter", "eta"}
+    assert content["early_terminate"].keys() == {"type", "min_iter", "eta", "strict"}
     assert content["metric"] == {"name": "val/loss", "goal": "minimize"}
     num_trials, num_epochs = map(int, re.search(r"(\d+) trials of at most (\d+) epochs", header).groups())
     assert (num_trials, num_epochs) == (content["run_cap"], content["parameters"]["epochs"]["value"])

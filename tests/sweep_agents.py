@@ -1,0 +1,233 @@
+"""The programs of sweeps/ as processes, forked from one that has imported them: a start takes no seconds."""
+
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = ROOT / "tests" / "sweep_program.py"
+TIMEOUT_SECONDS = 60.0
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.sweep_agents", "agent", "final"])
+
+LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 0.1}
+LR_GRID = {"values": [0.1, 0.01, 0.001]}
+
+
+def loss(lr: float, epoch: int) -> float:
+    """What the program that pretends to train logs."""
+    return abs(math.log10(lr) + 3) + 1 / epoch + (1 if epoch % 4 == 0 else 0)
+
+
+def no_process(run_id: str) -> list[psutil.Process]:
+    """What an agent sees of another machine's processes."""
+    return []
+
+
+def read_and_dawdle(folder: Path) -> list[dict[str, Any]]:
+    """A run's metrics, told only after the run has logged more and ended."""
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if rows:
+        wait_until((folder / "summary.json").exists, "the run ends")
+        time.sleep(0.3)
+    return rows
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+    return result
+
+
+def start_forks() -> None:
+    """Start the process that agents are forked from; it finds what to import by a variable that nobody else shall."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "sweeps")))
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def carry_out(program: str, arguments: list[str], cwd: str, environment: dict, patches: dict, outputs: dict) -> None:
+    """Be a program of sweeps/, in a process of its own."""
+    os.chdir(cwd)
+    del os.environ["PYTHONPATH"]
+    os.environ.update(environment, SWEEP_AGENT=str(os.getpid()))
+    os.setsid()  # so that a terminal is its own
+    for descriptor, path in outputs.items():
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), descriptor)
+    for name, value in patches.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(import_module(module), attribute, value)
+    sys.argv = [f"sweeps/{program}.py", *arguments]
+    code = import_module(program).main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Started:
+    """A program that has been started."""
+
+    def __init__(self, stage: "Stage", program: str, arguments: list[str], environment, patches, terminal) -> None:
+        self.log = stage.folder / f"{program}-{len(stage.started)}.log"
+        self.error_log = self.log.with_suffix(".errors")
+        outputs = {1: terminal or str(self.log), 2: terminal or str(self.error_log)}
+        details = (str(stage.folder), {**stage.environment, **environment}, patches, outputs)
+        self.process = FORKS.Process(target=carry_out, args=(program, arguments, *details))
+        start_forks()
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def wait(self, seconds: float = TIMEOUT_SECONDS) -> int:
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still runs:\n{self.output}\n{self.errors}"
+        return self.process.exitcode
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def errors(self) -> str:
+        return self.error_log.read_text() if self.error_log.exists() else ""
+
+
+class Stage:
+    """A folder with sweep files, the agents that work on them, and all that comes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs_dir = folder / "runs"
+        self.journal_dir = folder / "journal"
+        self.journal_dir.mkdir()
+        self.environment = {
+            "VISION_SWEEPS_RUNS": str(self.runs_dir),
+            "SWEEP_JOURNAL": str(self.journal_dir),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "160",
+        }
+        self.started: list[Started] = []
+
+    def write(self, name: str = "sweep", parameters: Mapping[str, Any] = {}, **keys: Any) -> str:
+        """Write a sweep file for the program that pretends to train, and return its name."""
+        content = {"program": str(PROGRAM), "method": "random", "metric": {"name": "val/loss"}, **keys}
+        values = {key: value if isinstance(value, dict) else {"value": value} for key, value in parameters.items()}
+        content["parameters"] = {"lr": LR, **values}
+        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        return f"{name}.yaml"
+
+    def start(
+        self,
+        *arguments: str,
+        program: str = "agent",
+        environment: Mapping[str, str] = {},
+        patches: Mapping[str, Any] = {},
+        terminal: str = "",
+    ) -> Started:
+        started = Started(self, program, list(arguments), environment, dict(patches), terminal)
+        self.started.append(started)
+        return started
+
+    def run(self, *arguments: str, code: int = 0, **options: Any) -> Started:
+        """Run a program to its end."""
+        started = self.start(*arguments, **options)
+        found = started.wait()
+        assert found == code, f"exit code {found}\n{started.output}\n{started.errors}"
+        return started
+
+    def journal(self, event: str = "") -> list[dict[str, Any]]:
+        """What the trials did, or one kind of it."""
+        path = self.journal_dir / "journal.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [row for row in rows if event in ("", row["event"])]
+
+    def starts(self) -> Counter[str]:
+        """How often each run was started."""
+        return Counter(row["run"] for row in self.journal("start"))
+
+    def disorder(self) -> list[str]:
+        """Runs that were under way twice at a time, or whose epochs do not follow each other.
+
+        An epoch may come twice in a row: it was under way when the trial was cut short.
+        """
+        found = [row["run"] for row in self.journal("twice")]
+        last: dict[str, int] = {}
+        for row in self.journal("epoch"):
+            if row["epoch"] - last.get(row["run"], 0) not in (0, 1):
+                found.append(row["run"])
+            last[row["run"]] = row["epoch"]
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that an agent has started here and that lives."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                is_ours = process.environ().get("SWEEP_JOURNAL") == str(self.journal_dir)
+                if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def sweep(self, name: str = "sweep") -> Path:
+        return self.runs_dir / "sweeps" / name
+
+    def url(self, name: str = "sweep") -> str:
+        return f"sqlite:///{self.sweep(name)}/study.db"
+
+    def trials(self, name: str = "sweep", url: str = "") -> list[optuna.trial.FrozenTrial]:
+        """What Optuna itself finds in a storage."""
+        return optuna.load_study(study_name=name, storage=url or self.url(name)).trials
+
+    def states(self, name: str = "sweep", url: str = "") -> list[str]:
+        return [trial.state.name for trial in self.trials(name, url)]
+
+    def wait_for(self, event: str, num: int, **details: Any) -> list[dict[str, Any]]:
+        """Wait until the trials have done something so many times."""
+
+        def found() -> list[dict[str, Any]]:
+            return [row for row in self.journal(event) if row.items() >= details.items()]
+
+        wait_until(lambda: len(found()) >= num, f"{num} times {event} {details}")
+        return found()
+
+    def wait_for_no_process(self, seconds: float) -> None:
+        wait_until(lambda: not self.processes(), f"{self.processes()} end", seconds)
+
+    def close(self) -> None:
+        """End whatever a failed test has left behind."""
+        for started in self.started:
+            started.process.kill()
+            started.process.join()
+        for process in self.processes():
+            process.kill()

@@ -1,0 +1,103 @@
+"""A training program that only pretends to train, for tests of what starts it: it is up in milliseconds.
+
+It keeps train.py's contract with an agent, and a journal of what it did in $SWEEP_JOURNAL. What it is to do wrong, and
+in which trials, is a setting: `--crashing=1,3 --crash_epoch=2`.
+"""
+
+import fcntl
+import json
+import math
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path(os.environ["VISION_SWEEPS_RUNS"]) / os.environ["WANDB_RUN_ID"]
+JOURNAL = Path(os.environ["SWEEP_JOURNAL"])
+TRIAL = os.environ["WANDB_RUN_ID"].partition("-")[0].lstrip("0") or "0"
+SWEEP_VALUES = Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()
+TOLD = ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_PROJECT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+AGENT = int(os.environ.get("SWEEP_AGENT", os.getppid()))
+
+told = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+from_file = dict(re.findall(r"^(\w+):\n  value: (.*)$", SWEEP_VALUES, re.MULTILINE))
+settings = {"lr": "0.01", "epochs": "3", "seconds": "0.02", "seed": "3407", **from_file, **told}
+is_stopping = False
+
+
+def journal(event: str, **details) -> None:
+    line = json.dumps({"event": event, "run": FOLDER.name, "pid": os.getpid(), "time": time.monotonic(), **details})
+    with (JOURNAL / "journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+
+def write(name: str, content) -> None:
+    unfinished = FOLDER / f".{name}.unfinished"
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(FOLDER / name)
+
+
+def loss(lr: float, epoch: int) -> float:
+    """The lower the nearer lr is to 0.001; the last epoch of four is the worst."""
+    return abs(math.log10(lr) + 3) + 1 / epoch + (epoch % 4 == 0)
+
+
+def does(fault: str) -> bool:
+    """Whether this trial is told to do something wrong."""
+    return settings.get(fault) == "all" or TRIAL in settings.get(fault, "").split(",")
+
+
+def stop(number, frame) -> None:
+    global is_stopping
+    is_stopping = is_stopping or not does("ignoring")
+
+
+def train(first_epoch: int) -> str:
+    for epoch in range(first_epoch, int(settings["epochs"]) + 1):
+        journal("epoch", epoch=epoch)
+        is_final = TRIAL == "final" and "final_seconds" in settings
+        end = time.monotonic() + float(settings["final_seconds" if is_final else "seconds"])
+        while time.monotonic() < end or does("hanging"):
+            if is_stopping or (os.getppid() != AGENT and not does("ignoring")):
+                time.sleep(float(settings.get("saving_seconds", 0)))
+                return "stopped"
+            time.sleep(0.005)
+        is_crashing = does("crashing") or settings.get("crashing_seed", "none") == settings.get("seed")
+        if is_crashing and epoch >= int(settings.get("crash_epoch", 1)):
+            write("summary.json", {"state": "failed"})
+            sys.exit(f"line 1\nCUDA out of luck in trial {TRIAL}")
+        if not does("silent"):
+            value = math.nan if does("diverging") else loss(float(settings["lr"]), epoch)
+            with (FOLDER / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"epoch": epoch, "val/loss": value}) + "\n")
+        if does("leaving") and epoch == 2:
+            return "stopped"
+        if does("dying"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        write("checkpoint.pt", {"epoch": epoch})
+    return "finished"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    lock = (JOURNAL / f"{FOLDER.name}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        journal("twice")
+    journal("start", told=told, sweep=from_file, environment={key: os.environ.get(key) for key in TOLD})
+    checkpoint, metrics = FOLDER / "checkpoint.pt", FOLDER / "metrics.jsonl"
+    done = json.loads(checkpoint.read_text())["epoch"] if checkpoint.exists() else 0
+    lines = metrics.read_text().splitlines(keepends=True)[:done] if metrics.exists() else []
+    metrics.write_text("".join(lines))
+    seed = int(settings["seed"])
+    typed = {"model": "mlp", "lr": float(settings["lr"]), "epochs": int(settings["epochs"]), "seed": seed}
+    write("settings.json", typed)
+    write("environment.json", {"device": "none"})
+    (FOLDER / "summary.json").unlink(missing_ok=True)
+    state = train(done + 1)
+    result = {"num_parameters": 10, "train_seconds": 1.5 * seed, "images_per_second": 100.0}
+    write("summary.json", {"state": state, "test/loss": 0.5 + seed**2, "test/accuracy": 1 / seed, **result})
+    journal("end", state=state)
