@@ -31,8 +31,9 @@ from data.errors import UserError
 from display import Display
 from hyperband import to_stop
 from launch import ARGUMENTS, OUTPUT, Run, command_words
+from storage import STUDY, reason_of
 from sweep_file import Sweep, read_sweep
-from trials import STUDY, Claim, TrialLost, Trials, reason_of
+from trials import Claim, TrialLost, Trials
 from workers import assign_devices
 
 SECONDS_BETWEEN_LOOKS = 0.1

@@ -29,8 +29,9 @@ from data.errors import UserError
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
+from storage import STUDY
 from sweep_file import COMMAND
-from trials import STUDY, read_trials
+from trials import read_trials
 from workers import assign_devices
 
 RESULT = "final.json"

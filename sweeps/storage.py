@@ -1,0 +1,83 @@
+"""The database that a sweep's trials are in: Optuna's tables, and one of our own that says whose each trial is."""
+
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from data.errors import UserError
+
+STUDY = "study.db"
+NUM_TRIES_TO_OPEN = 10
+CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
+    "sqlite": {"timeout": 60},
+    "postgresql": {"connect_timeout": 10},
+    "mysql": {"connect_timeout": 10},
+}
+CLAIMS = Table(
+    "vision_sweeps_claims",
+    MetaData(),
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("owner", String(200), nullable=False),
+    Column("beat", Integer, nullable=False),
+)
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Optuna's storage at a database's address, with the table of claims in it.
+
+    Raises:
+        UserError: no such kind of database, its driver is not installed, or it cannot be reached.
+    """
+    shown = address_of(url).render_as_string(hide_password=True)
+    try:
+        return make_tables(url)
+    except ImportError:
+        raise UserError(
+            f"--storage={shown}: its driver is not installed; for postgresql+psycopg: pip install 'psycopg[binary]'"
+        ) from None
+    except NoSuchModuleError:
+        raise UserError(f"--storage={shown}: there is no such kind of database; postgresql+psycopg is one") from None
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        raise UserError(f"--storage={shown} cannot be reached: {reason_of(error)}") from None
+
+
+def address_of(url: str) -> sqlalchemy.URL:
+    """The parts of a database's address.
+
+    Raises:
+        UserError: it has none; the message leaves out what may be a password.
+    """
+    try:
+        return sqlalchemy.make_url(url)
+    except (ArgumentError, ValueError):
+        raise UserError("--storage is no address: write postgresql+psycopg://USER@HOST:PORT/DATABASE") from None
+
+
+def make_tables(url: str) -> RDBStorage:
+    """Connect, and make the tables that are not there; several agents may do so at once."""
+    arguments = CONNECT_ARGUMENTS.get(address_of(url).get_backend_name(), {})
+    for attempt in range(1, NUM_TRIES_TO_OPEN + 1):
+        try:
+            storage = RDBStorage(url, {"connect_args": arguments, "pool_pre_ping": True})
+            CLAIMS.create(storage.engine, checkfirst=True)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            another_makes_them = "already exists" in reason_of(error) or isinstance(error, IntegrityError)
+            if not another_makes_them or attempt == NUM_TRIES_TO_OPEN:
+                raise
+            time.sleep(random.random() / 2)
+        else:
+            return storage
+    raise AssertionError("the last attempt returns or raises")
+
+
+def reason_of(error: Exception) -> str:
+    """What a database has against it, in one line."""
+    cause = error.__cause__ or error  # Optuna's own exceptions tell nothing
+    return str(getattr(cause, "orig", None) or cause).partition("\n")[0]
