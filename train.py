@@ -36,7 +36,7 @@ from models import MODELS, checkpoint
 from models.checkpoint import Progress, restore_training, save_training
 from models.objective import Objective, Phase, count_parameters, only_trainable, wants_channels_last
 from models.optimization import lr_factor, set_lr
-from models.processes import StopRequest, die_with_launcher, start_all_processes
+from models.processes import StopRequest, die_with_launcher, leave, start_all_processes
 from models.settings import Settings, help_text, resolve, sweep_values
 
 NUM_PANEL_IMAGES = 32
@@ -421,4 +421,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
