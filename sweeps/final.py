@@ -172,7 +172,17 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
             *(plus_minus(result[key], key) if key in result else "" for key in SHOWN),
             f"{result['train_seconds']['mean']:.0f}" if "train_seconds" in result else "",
         )
+    if len(results) > 1:
+        num_runs = sum(len(result["seeds"]) for result in results)
+        together = over_trials(results)
+        table.add_row("all", "", "", str(num_runs), *(plus_minus(together[key], key) for key in together))
     Console(soft_wrap=True).print(table)
+
+
+def over_trials(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and deviations over every run of every trial: how much depends on which of the best is taken."""
+    values = {key: [value for result in results if key in result for value in result[key]["values"]] for key in SHOWN}
+    return {key: spread(values[key]) for key in SHOWN if values[key]}
 
 
 def plus_minus(figure: Mapping[str, Any], key: str) -> str:
@@ -212,7 +222,8 @@ def run_finals(options: Namespace) -> int:
     code = finals.run([run for of_trial in runs for run in of_trial])
     results = [result_of(finals, of_trial) for of_trial in runs]
     if code <= 1:
-        run_folder.write_json(folder / RESULT, {"sweep": options.sweep, "metric": metric, "trials": results})
+        result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": over_trials(results)}
+        run_folder.write_json(folder / RESULT, result)
         show(results, metric)
         print(f"written to {folder / RESULT}")
     else:

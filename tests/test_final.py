@@ -2,6 +2,7 @@
 
 import math
 import signal
+import statistics
 
 import pytest
 
@@ -74,6 +75,9 @@ def test_the_top_trials_are_trained_the_best_first(stage):
     result = run_folder.read_json(stage.sweep() / "final.json")["trials"]
     assert [trial["trial"] for trial in result] == [runs[1], runs[0]]
     assert [trial["settings"]["lr"] for trial in result] == [0.001, 0.01]
+    losses = [loss for trial in result for loss in trial["test/loss"]["values"]]
+    together = run_folder.read_json(stage.sweep() / "final.json")["over_trials"]["test/loss"]
+    assert (together["mean"], together["std"]) == pytest.approx((statistics.mean(losses), statistics.stdev(losses)))
     assert len(starts(stage)) == 4
     events = [row for row in stage.journal() if row["run"].startswith("final-") and row["event"] != "epoch"]
     at_once = [sum(1 if row["event"] == "start" else -1 for row in events[:i]) for i in range(1, len(events) + 1)]

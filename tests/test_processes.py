@@ -1,6 +1,7 @@
 """Runs as processes of their own: launchers, signals, kills, a full disk."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -164,6 +165,15 @@ def test_no_training_begins_whose_agent_died_while_it_was_imported(tmp_path, lau
     _, output = finish(agent)
     assert "the launcher is gone" in output
     assert not (tmp_path / "a").exists()
+
+
+def test_a_run_in_the_background_outlives_its_shell(tmp_path):
+    # The shell's variables are no launcher's: the README sets one to choose the precision.
+    command = [sys.executable, "train.py", *RUN, f"--runs_dir={tmp_path}", "--epochs=3", "--tracking=off"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}
+    shell = ["sh", "-c", f"{shlex.join(command)} >/dev/null 2>&1 & exit 0"]
+    subprocess.run(shell, cwd=ROOT, env=environment, check=True, start_new_session=True)
+    wait_until(lambda: run_folder.state(tmp_path / "a") == "finished", "the run ends by itself")
 
 
 def test_a_signal_to_all_launchers_of_several_processes_leaves_their_state_saved(tmp_path):
