@@ -37,9 +37,7 @@ class Display:
         self.name = name
         self.count = count
         self.num_workers = num_workers
-        self.console = Console(soft_wrap=True)
-        if not self.console.is_terminal:
-            self.console.width = LOG_WIDTH
+        self.console = make_console()
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.started = time.monotonic()
         self.drawn = 0.0
@@ -122,9 +120,8 @@ class Display:
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """A row a trial."""
-        table = Table(title_justify="left", box=SIMPLE_HEAD, padding=0)
-        for heading in ("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.space):
-            table.add_column(Text(heading), justify="left" if heading == "state" else "right", overflow="fold")
+        table = make_table(("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.space))
+        table.columns[1].justify = "left"
         for trial in trials:
             settings = trial.user_attrs.get("settings", {})
             epoch, _ = running.get(trial.number, (len(trial.intermediate_values), 0.0))
@@ -135,7 +132,7 @@ class Display:
                 f"{self.value(trial):.4f}" if trial.intermediate_values else "",
                 *(self.number(settings.get(name, "")) for name in self.sweep.space),
             ]
-            table.add_row(*map(Text, cells))  # in which brackets are no markup
+            table.add_row(*map(Text, cells))
         return table
 
     def state(self, trial: FrozenTrial, running: Running) -> str:
@@ -150,6 +147,22 @@ class Display:
     def number(self, value: Any) -> str:
         """A setting, in few digits."""
         return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def make_console() -> Console:
+    """Where tables are printed: a terminal, or a log that is as wide as they need."""
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    return console
+
+
+def make_table(headings: Sequence[str], title: str = "") -> Table:
+    """An empty table that cuts nothing off; its cells are to be Text, in which brackets are no markup."""
+    table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for heading in headings:
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    return table
 
 
 def clock(seconds: float) -> str:

@@ -19,13 +19,13 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.append(str(CHECKOUT))  # for analysis, data, models and train
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from analysis import run_folder
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from command_line import Parser, sweep_folder, whole_number
 from data.errors import UserError
+from display import make_console, make_table
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
@@ -160,23 +160,23 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a row for each of the sweep's trials that was trained."""
-    table = Table(title=f"on all training images; trials by their {metric}, the best first", title_justify="left")
-    for heading in ("trial", metric, "epochs", "seeds", *SHOWN, "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = f"on all training images; trials by their {metric}, the best first"
+    table = make_table(("trial", metric, "epochs", "seeds", *SHOWN, "seconds"), title)
     for result in results:
-        table.add_row(
+        cells = [
             result["trial"],
             f"{result['value']:.4f}",
             str(result["settings"]["epochs"]),
             str(len(result["seeds"])),
             *(plus_minus(result[key], key) if key in result else "" for key in SHOWN),
             f"{result['train_seconds']['mean']:.0f}" if "train_seconds" in result else "",
-        )
+        ]
+        table.add_row(*map(Text, cells))
     if len(results) > 1:
         num_runs = sum(len(result["seeds"]) for result in results)
         together = over_trials(results)
         table.add_row("all", "", "", str(num_runs), *(plus_minus(together[key], key) for key in together))
-    Console(soft_wrap=True).print(table)
+    make_console().print(table)
 
 
 def over_trials(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
