@@ -384,7 +384,7 @@ def run_sweep(options: Namespace) -> int:
     display.leaderboard(agent.listed(), agent.progress())
     if agent.failure:
         raise SweepError(f"{agent.failure}: the last lines of their output are above")
-    if code == 0 and not agent.got_somewhere:
+    if code == 0 and not display.leaders(agent.listed()):
         raise SweepError(f"no trial logged a {sweep.metric.name}")
     if code:
         display.say(f"paused; to go on: python sweeps/agent.py {shlex.join(sys.argv[1:])}")
