@@ -30,7 +30,7 @@ from analysis.tracking import Tracker, fresh_run_id
 from data import describe, load_splits
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
-from data.loader import Loader, Shard
+from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import mix_seeds, seed_everything
 from models import MODELS, checkpoint
 from models.checkpoint import Progress, restore_training, save_training
@@ -58,7 +58,8 @@ class Training:
         self.accelerator = accelerator
         self.loaders = loaders
         self.folder = Path(settings.runs_dir) / settings.run_id
-        self.steps_per_epoch = loaders["train"].steps_per_epoch(settings.batch_size, settings.accumulation_steps)
+        self.batch_size = settings.batch_size or loaders["train"].largest_batch(settings.accumulation_steps)
+        self.steps_per_epoch = loaders["train"].steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.progress = Progress()
 
@@ -103,7 +104,7 @@ class Training:
         batches = self.loaders["train"].training_batches(
             seed=settings.seed,
             epoch=progress.epoch,
-            batch_size=settings.batch_size,
+            batch_size=self.batch_size,
             start=progress.step,
             micro_batches=settings.accumulation_steps,
             augmentation=settings.augmentation,
@@ -140,22 +141,40 @@ class Training:
         step = progress.epoch * self.steps_per_epoch + progress.step
         factor = lr_factor(settings, step, self.steps_per_epoch)
         num_images = len(batch.labels) * self.accelerator.num_processes
+        self.objective.epoch = step / self.steps_per_epoch
         for phase in self.phases:
             if step % phase.every:
                 continue
             set_lr(phase.optimizer, factor)
             single_phase = len(self.phases) == 1  # then there is nobody to keep gradients from
             with nullcontext() if single_phase else only_trainable(self.objective, phase.optimizer):
-                terms = self.accumulate_gradients(batch, phase)
-            if settings.grad_clip:
-                parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
-                self.accelerator.clip_grad_norm_(parameters, settings.grad_clip)
-            phase.optimizer.step()
+                terms = self.search_step(batch, phase) if phase.searches else self.gradient_step(batch, phase)
             phase.optimizer.zero_grad(set_to_none=True)
             progress.add(phase.name, terms, num_images)
         progress.images_seen += num_images
         if self.ema is not None:
             self.ema.update(self.objective, step + 1)
+
+    def gradient_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """One gradient and one step along it; returns the loss terms before the step."""
+        terms = self.accumulate_gradients(batch, phase)
+        if self.settings.grad_clip:
+            parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+            self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip)
+        phase.optimizer.step()
+        return terms
+
+    def search_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """As many gradients as the optimizer asks for; returns the loss terms of the last."""
+        terms: dict[str, Tensor] = {}
+
+        def loss_with_gradient() -> Tensor:
+            phase.optimizer.zero_grad(set_to_none=True)
+            terms.update(self.accumulate_gradients(batch, phase))
+            return self.accelerator.reduce(terms["loss"], "mean")  # all processes must search alike
+
+        phase.optimizer.step(loss_with_gradient)  # type: ignore[arg-type]  # closures may return tensors
+        return terms
 
     def accumulate_gradients(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
         """Gradients of one phase over the micro-batches of a step; returns the means of its loss terms."""
@@ -232,10 +251,11 @@ class Training:
     def draw_panels(self) -> dict[str, Path]:
         """Pictures of what the network makes of fixed images."""
         self.evaluated.eval()
-        fixed = self.loaders.get("val", self.loaders["train"]).first(NUM_PANEL_IMAGES)
+        loader = self.loaders.get("val", self.loaders["train"])
+        fixed = torch.arange(min(NUM_PANEL_IMAGES, len(loader)))
         paths = {}
         with self.accelerator.autocast():
-            for name, panel in self.evaluated.panels(fixed).items():
+            for name, panel in self.evaluated.panels(loader.batch(fixed), loader.pictures(fixed)).items():
                 paths[f"panels/{name}"] = self.folder / run_folder.PANELS / f"{name}-{self.progress.epoch:04d}.png"
                 draw_grid(panel).save(paths[f"panels/{name}"])
         return paths
@@ -250,9 +270,8 @@ class Training:
         result = self.evaluate("test") if self.settings.test else {}
         split = "test" if self.settings.test else "val"
         if tracker is not None and split in self.loaders:
-            batches = self.loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())  # all of it
             with self.accelerator.autocast():
-                analysis = self.evaluated.eval().analyse(batches, self.folder / run_folder.PANELS)
+                analysis = self.evaluated.eval().analyse(self.loaders, split, self.folder / run_folder.PANELS)
             result |= {f"{split}/{name}": value for name, value in analysis.metrics.items()}
             tracker.log(
                 {"epoch": self.progress.epoch, "images_seen": self.progress.images_seen, **result},
@@ -352,6 +371,8 @@ def run(arguments: Sequence[str]) -> int:
     torch.backends.cudnn.benchmark = True
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
+    if not settings.test:
+        splits.pop("test", None)
     known = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
     if known != info.fingerprint:
         raise UserError(
@@ -363,8 +384,9 @@ def run(arguments: Sequence[str]) -> int:
     if channels_last:
         objective.to(memory_format=torch.channels_last)
     objective.to(accelerator.device)
+    splits = objective.encode(splits, info, accelerator)
     loaders = {
-        name: Loader(
+        name: (Loader if split.features is None else FeatureLoader)(
             split,
             info,
             accelerator.device,
@@ -373,7 +395,6 @@ def run(arguments: Sequence[str]) -> int:
             channels_last=channels_last,
         )
         for name, split in splits.items()
-        if name != "test" or settings.test
     }
     del splits  # the loaders have what they need of them
     training = Training(settings, accelerator, objective, loaders)

@@ -1,7 +1,7 @@
 """What a classifier gets right and wrong: confusion matrix, per-class table, worst mistakes, calibration."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 
 from analysis.panels import Panel, draw_grid
 from analysis.tracking import Analysis, Table
-from data.dataset import Batch, DatasetInfo
+from data.loader import Loader, Shard
 
 NUM_MISTAKES = 32
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
@@ -49,43 +49,43 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM
 
 
 def analyse_classifier(
-    predict: Callable[[torch.Tensor], torch.Tensor], batches: Iterable[Batch], info: DatasetInfo, folder: Path
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    loader: Loader,
+    batch_size: int,
+    classes: tuple[str, ...],
+    folder: Path,
 ) -> Analysis:
     """Look closely at a classifier on one split.
 
     Args:
-        predict: [B, 3, H, W] normalised images to [B, num_classes] logits.
-        batches: of the whole split.
-        info: names of the classes.
+        predict: a batch's images to [B, num_classes] logits.
+        loader: of the split, all of which is looked at.
+        batch_size: images at once.
+        classes: their names.
         folder: where the pictures and the table are written.
     """
     from sklearn.metrics import classification_report, confusion_matrix  # imported late: takes a second
 
-    parts, suspects = [], []  # of all images their probabilities, of the worst mistakes the images, too
-    for images, labels in batches:
-        part = probabilities, labels = predict(images).softmax(1), labels
-        worst = worst_mistakes(*part)
-        parts.append([tensor.cpu() for tensor in part])
-        suspects.append([tensor[worst].cpu() for tensor in (*part, images)])
+    batches = loader.evaluation_batches(batch_size, Shard())
+    parts = [(predict(images).softmax(1).cpu(), labels.cpu()) for images, labels in batches]
     probabilities, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    mistakes = mistakes_panel(info, *(torch.cat(column) for column in zip(*suspects, strict=True)))
     predicted = probabilities.argmax(1)
-    names, numbers = info.classes, range(len(info.classes))
+    numbers = range(len(classes))
     calibration = calibrate(probabilities.numpy(), labels.numpy())
     matrix = confusion_matrix(labels, predicted, labels=numbers)
     report = classification_report(
-        labels, predicted, labels=numbers, target_names=names, output_dict=True, zero_division=0.0
+        labels, predicted, labels=numbers, target_names=classes, output_dict=True, zero_division=0.0
     )
     keys = ("precision", "recall", "f1-score", "support")
-    table = Table(("class", *keys), [(name, *(round(float(report[name][key]), 4) for key in keys)) for name in names])
+    table = Table(("class", *keys), [(name, *(round(float(report[name][key]), 4) for key in keys)) for name in classes])
     with (folder / "per_class.csv").open("w", newline="") as file:
         csv.writer(file).writerows([table.columns, *table.rows])
     pictures = {name: folder / f"{name}.png" for name in ("confusion_matrix", "reliability")}
-    draw_confusion_matrix(matrix, names, pictures["confusion_matrix"])
+    draw_confusion_matrix(matrix, classes, pictures["confusion_matrix"])
     draw_reliability(calibration, pictures["reliability"])
     if (predicted != labels).any():
         pictures["mistakes"] = folder / "mistakes.png"
-        draw_grid(mistakes).save(pictures["mistakes"])
+        draw_grid(mistakes_panel(loader, classes, probabilities, labels)).save(pictures["mistakes"])
     return Analysis({"ece": calibration.error}, pictures, {"per_class": table})
 
 
@@ -96,12 +96,14 @@ def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
     return confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
 
 
-def mistakes_panel(info: DatasetInfo, probabilities: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> Panel:
-    """The worst mistakes among some images, with what they are and what they were taken for."""
+def mistakes_panel(
+    loader: Loader, classes: tuple[str, ...], probabilities: torch.Tensor, labels: torch.Tensor
+) -> Panel:
+    """The worst mistakes of a split, with what they are and what they were taken for."""
     worst = worst_mistakes(probabilities, labels)
     predicted = probabilities.argmax(1)
-    captions = tuple(f"{info.classes[labels[i]]} as {info.classes[predicted[i]]}" for i in worst)
-    return Panel(info.to_unit_range(images[worst]), captions, (False,) * len(worst))
+    captions = tuple(f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst)
+    return Panel(loader.pictures(worst), captions, (False,) * len(worst))
 
 
 def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:

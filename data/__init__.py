@@ -64,7 +64,7 @@ def load_splits(
         classes=dataset.classes,
         mean=mean,
         std=std,
-        num_images={split: len(images) for split, (images, _) in splits.items()},
+        num_images={name: len(split.labels) for name, split in splits.items()},
         fingerprint=dataset.fingerprint,
     )
     return info, splits

@@ -15,12 +15,13 @@ class Split(NamedTuple):
 
     images: Tensor  # [N, 3, H, W] uint8
     labels: Tensor  # [N] int64; zeros where the dataset has none
+    features: Tensor | None = None  # [N, V, D] of V copies of each image, where a frozen network has seen them
 
 
 class Batch(NamedTuple):
     """Images and their labels, on the device."""
 
-    images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says
+    images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says; or features of them, [B, D] float32
     labels: Tensor  # [B] int64; zeros where the dataset has none
 
 

@@ -87,6 +87,11 @@ class Loader:
             )
         return len(self) // batch_size + (len(self) % batch_size >= parts)
 
+    def largest_batch(self, micro_batches: int) -> int:
+        """Images of a step over all processes that holds the whole split, but for those that cannot be shared out."""
+        parts = self.shard.num_processes * micro_batches
+        return len(self) // parts * parts
+
     def training_batches(
         self,
         *,
@@ -121,8 +126,7 @@ class Loader:
             share = len(whole) // parts * micro_batches
             shares.append(whole[self.shard.rank * share : (self.shard.rank + 1) * share])
         for images, labels in self.gather(shares):
-            images = self.normalise(AUGMENTATIONS[augmentation](images))
-            yield Batch(cutout(images, cutout_size) if cutout_size else images, labels)
+            yield Batch(self.for_training(images, augmentation, cutout_size), labels)
 
     def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
         """The split in its own order, unchanged but for the normalisation: this process's share, or `shard`'s."""
@@ -130,13 +134,17 @@ class Loader:
         bounds = np.linspace(0, len(self), shard.num_processes + 1).astype(int)
         share = torch.arange(bounds[shard.rank], bounds[shard.rank + 1])
         for images, labels in self.gather(list(share.split(batch_size)) if len(share) else []):
-            yield Batch(self.normalise(images), labels)
+            yield Batch(self.for_evaluation(images), labels)
 
-    def first(self, num_images: int) -> Batch:
-        """The first images of the split, whatever the process: a fixed batch to draw panels of."""
-        index = torch.arange(min(num_images, len(self)))
+    def batch(self, index: Tensor) -> Batch:
+        """The images of these indices [B], whatever the process."""
         images, labels = next(self.gather([index]))
-        return Batch(self.normalise(images), labels)
+        return Batch(self.for_evaluation(images), labels)
+
+    def pictures(self, index: Tensor) -> Tensor:
+        """The images of these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""
+        images, _ = next(self.gather([index]))
+        return images.float() / 255
 
     def gather(self, shares: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """uint8 images [B, 3, H, W] and labels [B] on the device, for each tensor of indices."""
@@ -162,6 +170,15 @@ class Loader:
         images, labels = self.images.index_select(0, share), self.labels.index_select(0, share)
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
+    def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
+        """A gathered batch as the network is trained on it."""
+        images = self.normalise(AUGMENTATIONS[augmentation](images))
+        return cutout(images, cutout_size) if cutout_size else images
+
+    def for_evaluation(self, images: Tensor) -> Tensor:
+        """A gathered batch as the network is evaluated on it."""
+        return self.normalise(images)
+
     def in_order(self, images: Tensor) -> Tensor:
         """A gathered batch as [B, 3, H, W], whatever the layout in memory."""
         return images.permute(0, 3, 1, 2) if self.channels_last else images
@@ -170,6 +187,40 @@ class Loader:
         """uint8 [B, 3, H, W] to float32 as `info` says, in the layout of the batches."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
+
+
+class FeatureLoader(Loader):
+    """Batches of features in place of their images: of a random copy of each in training, of the first in evaluation.
+
+    Args:
+        split: images, labels and features.
+        info, device, shard, resident: as for `Loader`.
+        channels_last: of no use to features.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        info: DatasetInfo,
+        device: torch.device,
+        *,
+        shard: Shard = Shard(),
+        resident: str = "auto",
+        channels_last: bool = False,
+    ) -> None:
+        assert split.features is not None
+        super().__init__(Split(split.features, split.labels), info, device, shard=shard, resident=resident)
+        self.originals = split.images
+
+    def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:  # [B, V, D] -> [B, D]
+        num, copies, _ = images.shape
+        return images[torch.arange(num, device=self.device), torch.randint(copies, (num,), device=self.device)].float()
+
+    def for_evaluation(self, images: Tensor) -> Tensor:  # [B, V, D] -> [B, D]
+        return images[:, 0].float()
+
+    def pictures(self, index: Tensor) -> Tensor:
+        return self.originals[index].float() / 255
 
 
 def lives_on_device(images: Tensor, device: torch.device, resident: str) -> bool:

@@ -1,6 +1,6 @@
 """The objective that all classifiers share: cross-entropy, accuracy, and a look at the predictions."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from analysis.panels import Panel
 from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
+from data.loader import Loader
 from models.objective import Objective, Phase
 from models.optimization import build_optimizer
 from models.settings import NonNegative, Range, Settings
@@ -89,10 +90,11 @@ class Classification(Objective):
             "accuracy": (logits.argmax(dim=1) == batch.labels).float(),
         }
 
-    def analyse(self, batches: Iterable[Batch], folder: Path) -> Analysis:
-        return analyse_classifier(self.predict, batches, self.info, folder)
+    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
+        batch_size = self.settings.eval_batch_size
+        return analyse_classifier(self.predict, loaders[split], batch_size, self.info.classes, folder)
 
-    def panels(self, batch: Batch) -> dict[str, Panel]:
+    def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         probabilities = torch.softmax(self.predict(batch.images), dim=1)
         confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
         names = self.info.classes
@@ -100,4 +102,4 @@ class Classification(Objective):
         for guess, share, label in zip(predicted, confidence, batch.labels.tolist(), strict=True):
             captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
             marks.append(guess == label)
-        return {"predictions": Panel(self.info.to_unit_range(batch.images), tuple(captions), tuple(marks))}
+        return {"predictions": Panel(pictures, tuple(captions), tuple(marks))}

@@ -1,18 +1,20 @@
 """What every model looks like to the training loop: losses by phase, per-image metrics, image panels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from analysis.panels import Panel
 from analysis.tracking import Analysis
-from data.dataset import Batch
+from data.dataset import Batch, DatasetInfo, Split
+from data.loader import Loader
 from models.settings import Settings
 
 
@@ -23,6 +25,7 @@ class Phase:
     name: str
     optimizer: Optimizer
     every: int = 1  # run on one training step in `every`
+    searches: bool = False  # whether the optimizer computes losses of its own within a step, for a line search
 
 
 class Objective(nn.Module, ABC):
@@ -33,6 +36,8 @@ class Objective(nn.Module, ABC):
     """
 
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
+    epoch = 0.0  # how far training has come, in epochs; set before each step
+    num_outside_parameters = 0  # of networks it builds on that are no part of it, so that they are not saved with it
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -47,12 +52,20 @@ class Objective(nn.Module, ABC):
         """Per-image metrics, each [B], so that the mean over ragged batches and processes is exact."""
 
     @abstractmethod
-    def panels(self, batch: Batch) -> dict[str, Panel]:
-        """Named image grids of a fixed batch."""
+    def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
+        """Named image grids of a fixed batch; `pictures` are its images as people see them, [B, 3, H, W] in [0, 1]."""
 
-    def analyse(self, batches: Iterable[Batch], folder: Path) -> Analysis:
-        """A closer look at the trained model on a whole split, its pictures written to `folder`; nothing by default."""
+    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
+        """A closer look at the trained model on a split, its pictures written to `folder`; nothing by default."""
         return Analysis()
+
+    def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
+        """Shape of one input of a batch."""
+        return (3, info.image_size, info.image_size)
+
+    def encode(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
+        """What a frozen network makes of the images once and for all; by default they are left as they are."""
+        return splits
 
     def compile_nets(self) -> None:
         """Compile each network in place, which keeps the names of the weights."""
@@ -74,10 +87,10 @@ def only_trainable(objective: nn.Module, optimizer: Optimizer) -> Iterator[None]
             parameter.requires_grad_(True)
 
 
-def count_parameters(module: nn.Module) -> tuple[int, int]:
+def count_parameters(objective: Objective) -> tuple[int, int]:
     """Numbers of trainable and of all parameters."""
-    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
-    return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)
+    sizes = [(p.numel(), p.requires_grad) for p in objective.parameters()]
+    return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes) + objective.num_outside_parameters
 
 
 def wants_channels_last(settings: Settings, objective: Objective, device: torch.device) -> bool:

@@ -79,7 +79,7 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     """Names of the losses and metrics that a run logs every epoch, found out on two random images."""
     objective = build_objective(settings, info)
     labels = torch.arange(2) % max(len(info.classes), 1)
-    batch = Batch(torch.randn(2, 3, info.image_size, info.image_size), labels)
+    batch = Batch(torch.randn(2, *objective.input_shape(info)), labels)
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     with torch.no_grad():
         names += [f"val/{name}" for name in objective.eval().evaluate(batch)]

@@ -2,7 +2,7 @@ import csv
 import json
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +16,9 @@ from analysis.classification import NUM_MISTAKES, analyse_classifier, calibrate,
 from analysis.panels import Panel, draw_grid
 from analysis.run_report import network_lines, report
 from analysis.tracking import Tracker, automatic_mode
-from data.dataset import Batch, DatasetInfo
+from data.dataset import DatasetInfo, Split
 from data.errors import UserError
+from data.loader import Loader
 from models.settings import Settings
 
 INFO = DatasetInfo("synthetic", 2, ("ant", "bee", "cat"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
@@ -57,14 +58,17 @@ def six_images():
     sure = [(0, 0.9), (0, 0.62), (1, 0.82), (1, 0.7), (2, 0.95), (2, 0.5)]  # predicted class, confidence
     probabilities = torch.tensor([[p if c == k else (1 - p) / 2 for c in range(3)] for k, p in sure])
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2)
-    batches = [Batch(images[:4], labels[:4]), Batch(images[4:], labels[4:])]
-    return lambda images: probabilities.log()[images[:, 0, 0, 0].long()], batches
+    return lambda images: probabilities.log()[images[:, 0, 0, 0].round().long()], numbered_images(labels)
+
+
+def numbered_images(labels):
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+    info = replace(INFO, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # so that a network is given the numbers themselves
+    return Loader(Split(images, labels), info, torch.device("cpu"))
 
 
 def test_a_classifiers_figures_by_hand(six_images, tmp_path):
-    predict, batches = six_images
-    analysis = analyse_classifier(predict, batches, INFO, tmp_path)
+    analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
     with (tmp_path / "per_class.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["class", "precision", "recall", "f1-score", "support"]
@@ -77,7 +81,7 @@ def test_a_classifiers_figures_by_hand(six_images, tmp_path):
 
 
 def test_a_classifiers_pictures_are_written(six_images, tmp_path):
-    analysis = analyse_classifier(*six_images, INFO, tmp_path)
+    analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
     assert analysis.images == {
         name: tmp_path / f"{name}.png" for name in ("confusion_matrix", "reliability", "mistakes")
     }
@@ -86,27 +90,28 @@ def test_a_classifiers_pictures_are_written(six_images, tmp_path):
 
 
 def test_without_a_mistake_there_is_no_picture_of_mistakes(six_images, tmp_path):
-    predict, batches = six_images
-    flawless = [Batch(images, predict(images).argmax(1)) for images, _ in batches]
-    assert "mistakes" not in analyse_classifier(predict, flawless, INFO, tmp_path).images
+    predict, loader = six_images
+    flawless = numbered_images(predict(loader.batch(torch.arange(6)).images).argmax(1))
+    assert "mistakes" not in analyse_classifier(predict, flawless, 4, INFO.classes, tmp_path).images
     assert not (tmp_path / "mistakes.png").exists()
 
 
 def test_mistakes_come_surest_first(six_images):
-    predict, batches = six_images
-    images, labels = (torch.cat(column) for column in zip(*batches, strict=True))
-    panel = mistakes_panel(INFO, predict(images).softmax(1), labels, images)
+    predict, loader = six_images
+    images, labels = loader.batch(torch.arange(6))
+    panel = mistakes_panel(loader, INFO.classes, predict(images).softmax(1), labels)
     assert panel.captions == ("bee as cat", "ant as bee")  # .95 and .82
     assert panel.marks == (False, False)
-    torch.testing.assert_close(panel.images, INFO.to_unit_range(images[[4, 2]]))
+    torch.testing.assert_close(panel.images, images[[4, 2]] / 255)
 
 
 def test_only_the_worst_mistakes_are_shown():
     confidence = torch.linspace(0.5, 0.9, NUM_MISTAKES + 5)
     probabilities = torch.stack([confidence, 1 - confidence, torch.zeros_like(confidence)], dim=1)
-    images = torch.linspace(-1, 1, NUM_MISTAKES + 5)[:, None, None, None].expand(-1, 3, 2, 2)
-    panel = mistakes_panel(INFO, probabilities, torch.ones(NUM_MISTAKES + 5, dtype=torch.long), images)
-    torch.testing.assert_close(panel.images, INFO.to_unit_range(images.flip(0)[:NUM_MISTAKES]))
+    loader = numbered_images(torch.ones(NUM_MISTAKES + 5, dtype=torch.long))
+    panel = mistakes_panel(loader, INFO.classes, probabilities, loader.labels)
+    shown = (panel.images[:, 0, 0, 0] * 255).round().tolist()
+    assert shown == list(reversed(range(5, NUM_MISTAKES + 5)))
 
 
 @pytest.fixture

@@ -152,7 +152,9 @@ def test_mixup_mixes_images_and_targets_by_the_same_share():
 def test_panels_mark_right_and_wrong_and_name_the_prediction():
     objective = Classification(nn.Flatten(), ClassifierSettings(), INFO)
     objective.predict = lambda images: torch.eye(10)[[3, 4]] * 100
-    panel = objective.panels(Batch(torch.randn(2, 3, 32, 32), torch.tensor([3, 5])))["predictions"]
+    pictures = torch.rand(2, 3, 32, 32)
+    panel = objective.panels(Batch(torch.randn(2, 3, 32, 32), torch.tensor([3, 5])), pictures)["predictions"]
+    assert torch.equal(panel.images, pictures)
     assert panel.captions == ("d 100%", "e 100%, is f")
     assert panel.marks == (True, False)
 

@@ -156,7 +156,7 @@ def test_channels_last_changes_the_memory_format_alone(augmentation, cutout_size
 
 def test_channels_last_evaluation_changes_the_memory_format_alone():
     default, channels_last = (make_loader(channels_last=layout) for layout in (False, True))
-    for load in (lambda loader: list(loader.evaluation_batches(4)), lambda loader: [loader.first(5)]):
+    for load in (lambda loader: list(loader.evaluation_batches(4)), lambda loader: [loader.batch(torch.arange(5))]):
         assert_same_batches(load(default), load(channels_last))
         assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in load(channels_last))
 
@@ -211,8 +211,9 @@ def test_normalise_equals_hand_arithmetic():
 
 @pytest.mark.parametrize("shard", [Shard(), Shard(1, 2)])
 @pytest.mark.parametrize("resident", ["device", "host"])
-def test_first_is_the_same_on_every_process(shard, resident):
-    batch = make_loader(shard=shard, resident=resident).first(5)
-    assert batch.labels.tolist() == [0, 1, 2, 3, 4]
-    np.testing.assert_allclose(batch.images.numpy(), normalised(numbered_split(5).images), atol=1e-5)
-    assert make_loader(3, shard=shard, resident=resident).first(5).labels.tolist() == [0, 1, 2]
+def test_a_batch_by_its_indices_is_the_same_on_every_process(shard, resident):
+    loader, index = make_loader(shard=shard, resident=resident), torch.tensor([3, 0, 4])
+    batch = loader.batch(index)
+    assert batch.labels.tolist() == [3, 0, 4]
+    np.testing.assert_allclose(batch.images.numpy(), normalised(numbered_split(23).images[index]), atol=1e-5)
+    assert torch.equal(loader.pictures(index), numbered_split(23).images[index] / 255)

@@ -143,7 +143,7 @@ def test_an_image_is_evaluated_alike_whatever_batch_it_is_in(name):
 @every_model
 def test_panels_are_images_in_unit_range(name):
     with torch.no_grad():
-        panels = build(name).eval().panels(make_batch(5))
+        panels = build(name).eval().panels(make_batch(5), torch.rand(5, 3, INFO.image_size, INFO.image_size))
     assert panels
     for images, captions, marks in panels.values():
         assert images.shape[1] == 3
