@@ -4,18 +4,16 @@ import json
 import netrc
 import os
 import secrets
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from analysis import run_folder
+from data import network
 from data.errors import UserError
 
-NETWORK_TIMEOUT_SECONDS = 3.0
 FINISH_TIMEOUT_SECONDS = 300  # of an ended run for its upload, where the server is gone; $WANDB_FINISH_TIMEOUT wins
 EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
 
@@ -204,17 +202,9 @@ def automatic_mode(settings: Any) -> tuple[str, str]:
 
 def find_obstacle(settings: Any) -> str:
     """What keeps us from W&B's server, if anything does."""
-    address = urlsplit(settings.base_url)
     if not has_credentials(settings):
         return "no credentials; `wandb login` gives them"
-    if address.scheme in getproxies():
-        return ""  # the way there is the proxy's to know
-    try:
-        port = address.port or {"http": 80, "https": 443}[address.scheme]
-        socket.create_connection((address.hostname, port), NETWORK_TIMEOUT_SECONDS).close()
-    except OSError:
-        return f"no connection to {address.hostname}"
-    return ""
+    return network.unreachable(settings.base_url)
 
 
 def has_credentials(settings: Any) -> bool:

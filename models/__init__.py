@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import cnn, mlp, nano_vit, patch_lstm, resnet18
+from models import cnn, frozen_backbone, mlp, nano_vit, patch_lstm, resnet18, timm_classifier
 from models.objective import Objective
 from models.settings import Settings
 
@@ -13,4 +13,10 @@ MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
     "resnet18": (resnet18.ResNet18Settings, resnet18.build),
     "nano_vit": (nano_vit.NanoVitSettings, nano_vit.build),
     "patch_lstm": (patch_lstm.PatchLstmSettings, patch_lstm.build),
+    "timm": (timm_classifier.TimmSettings, timm_classifier.build),
+    "resnet18_pretrained": (timm_classifier.ResNet18PretrainedSettings, timm_classifier.build),
+    "vit_b16_finetune": (timm_classifier.VitB16FinetuneSettings, timm_classifier.build),
+    "frozen": (frozen_backbone.FrozenSettings, frozen_backbone.build),
+    "vit_b16_frozen": (frozen_backbone.VitB16FrozenSettings, frozen_backbone.build),
+    "logistic_probe": (frozen_backbone.LogisticProbeSettings, frozen_backbone.build_probe),
 }

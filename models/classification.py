@@ -16,7 +16,7 @@ from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
 from models.objective import Objective, Phase
-from models.optimization import build_optimizer
+from models.optimization import build_optimizer, parameter_groups
 from models.settings import NonNegative, Range, Settings
 
 
@@ -65,7 +65,8 @@ class Classification(Objective):
             self.mix = Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(info.classes))
 
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase("classify", build_optimizer(self.net, self.settings)),)
+        groups = parameter_groups(self.net, self.settings.weight_decay)
+        return (Phase("classify", build_optimizer(groups, self.settings)),)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         images, labels = batch

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from analysis import panels, run_folder, tracking
+from analysis import panels, run_folder
 from analysis.classification import NUM_MISTAKES, analyse_classifier, calibrate, mistakes_panel
 from analysis.panels import Panel, draw_grid
 from analysis.run_report import network_lines, report
 from analysis.tracking import Tracker, automatic_mode
+from data import network
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
@@ -289,11 +290,11 @@ def test_without_a_connection_the_run_is_soon_offline_and_says_why(account, serv
     assert mode == "offline"
     assert "no connection to 127.0.0.1" in reason
     assert "secret" not in reason
-    assert time.monotonic() - started < tracking.NETWORK_TIMEOUT_SECONDS
+    assert time.monotonic() - started < network.TIMEOUT_SECONDS
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_time(account, monkeypatch):
-    monkeypatch.setattr(tracking, "NETWORK_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = []
         for _ in range(3):  # which fills the queue of connections, so that the next one hangs

@@ -17,6 +17,10 @@ def make_net():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
 
 
+def optimizer_of(net, settings):
+    return build_optimizer(parameter_groups(net, settings.weight_decay), settings)
+
+
 def decaying(module, groups):
     names = {id(p): name for name, p in module.named_parameters()}
     return {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
@@ -51,7 +55,7 @@ def test_groups_hold_every_trainable_parameter_once():
 def test_weight_decay_shrinks_weights_by_lr_times_decay():
     net = make_net()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = build_optimizer(net, Settings(optimizer="sgd", lr=0.1, weight_decay=0.5, momentum=0.0))
+    optimizer = optimizer_of(net, Settings(optimizer="sgd", lr=0.1, weight_decay=0.5, momentum=0.0))
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -64,20 +68,20 @@ def test_weight_decay_shrinks_weights_by_lr_times_decay():
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )
 def test_the_common_optimizers_are_torchs(name, kind):
-    optimizer = build_optimizer(make_net(), Settings(optimizer=name, lr=0.25, weight_decay=0.5))
+    optimizer = optimizer_of(make_net(), Settings(optimizer=name, lr=0.25, weight_decay=0.5))
     assert type(optimizer) is kind
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.25, 0.5), (0.25, 0.0)]
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.5, True), (0.0, False)])
 def test_sgd_is_nesterovs_where_it_has_momentum(momentum, nesterov):
-    [group, _] = build_optimizer(make_net(), Settings(optimizer="sgd", momentum=momentum)).param_groups
+    [group, _] = optimizer_of(make_net(), Settings(optimizer="sgd", momentum=momentum)).param_groups
     assert (group["momentum"], group["nesterov"]) == (momentum, nesterov)
 
 
 def test_timms_lion_steps_by_its_learning_rate():
     net = make_net()
-    optimizer = build_optimizer(net, Settings(optimizer="lion", lr=0.25, weight_decay=0.0))
+    optimizer = optimizer_of(net, Settings(optimizer="lion", lr=0.25, weight_decay=0.0))
     before = [p.detach().clone() for p in net.parameters()]
     for parameter in net.parameters():
         parameter.grad = torch.randn_like(parameter)
@@ -87,14 +91,14 @@ def test_timms_lion_steps_by_its_learning_rate():
 
 
 def test_timms_optimizers_get_momentum_and_decay():
-    groups = build_optimizer(make_net(), Settings(optimizer="sgdp", momentum=0.5, weight_decay=0.125)).param_groups
+    groups = optimizer_of(make_net(), Settings(optimizer="sgdp", momentum=0.5, weight_decay=0.125)).param_groups
     assert [(group["momentum"], group["weight_decay"]) for group in groups] == [(0.5, 0.125), (0.5, 0.0)]
 
 
 @pytest.mark.parametrize(("name", "meant"), [("sdg", "sgd"), ("adamww", "adamw"), ("lionn", "lion")])
 def test_an_unknown_optimizer_is_refused_with_what_was_meant(name, meant):
     with pytest.raises(UserError, match=rf"optimizer={name} is not known, did you mean {meant}\?"):
-        build_optimizer(make_net(), Settings(optimizer=name))
+        optimizer_of(make_net(), Settings(optimizer=name))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def test_a_warmup_longer_than_the_run_only_climbs():
 
 def test_cosine_is_torchs_cosine_annealing():
     settings = Settings(schedule="cosine", epochs=3, optimizer="sgd", lr=0.2)
-    ours, theirs = (build_optimizer(make_net(), settings) for _ in range(2))
+    ours, theirs = (optimizer_of(make_net(), settings) for _ in range(2))
     annealing = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=3 * 7)
     for step in range(3 * 7):
         set_lr(ours, lr_factor(settings, step, steps_per_epoch=7))
@@ -149,7 +153,7 @@ def test_cosine_is_torchs_cosine_annealing():
 
 
 def test_set_lr_multiplies_the_peak_of_each_group_whatever_was_set_before():
-    optimizer = build_optimizer(make_net(), Settings(lr=0.4))
+    optimizer = optimizer_of(make_net(), Settings(lr=0.4))
     optimizer.param_groups[1]["initial_lr"] = 0.8
     for factor in (0.5, 0.25):
         set_lr(optimizer, factor)

@@ -1,0 +1,183 @@
+"""Features of a frozen network, computed once for each image whatever run, split or process asks for them.
+
+A cache belongs to one network at one size and precision; its folder's name holds their hash. An image is known by the
+hash of its pixels. Two files only ever grow, a row of both for each image:
+
+    features  the image's features, bfloat16 or float32
+    images    16 bytes, the hash of its pixels; written last, so that a row without it does not count
+
+A kill at any moment costs the rows that were not written yet.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+from torch import Tensor
+from tqdm import tqdm
+
+from data.errors import UserError
+
+HASH_BYTES = 16
+SECONDS_BETWEEN_WRITES = 5.0
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class FeatureCache:
+    """The features of one network, in a folder of their own below `root`.
+
+    Args:
+        root: folder of all caches.
+        network: all that the features depend on beside the image; "arch" and "precision" are among it.
+        num_features: of an image.
+    """
+
+    def __init__(self, root: Path, network: Mapping[str, object], num_features: int) -> None:
+        description = json.dumps(network, sort_keys=True, indent=1)
+        key = hashlib.sha256(description.encode()).hexdigest()[:16]
+        self.folder = root / f"{network['arch']}-{key}"
+        self.dtype = DTYPES[str(network["precision"])]
+        self.num_features = num_features
+        self.row_bytes = num_features * self.dtype.itemsize
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "append.lock"):
+            (self.folder / "network.json").write_text(description)
+
+    def rows(self) -> dict[bytes, int]:
+        """Row of every image that there is, by its hash."""
+        path = self.folder / "images"
+        content = path.read_bytes() if path.exists() else b""
+        whole = len(content) // HASH_BYTES * HASH_BYTES
+        return {content[at : at + HASH_BYTES]: at // HASH_BYTES for at in range(0, whole, HASH_BYTES)}
+
+    def read(self, hashes: list[bytes]) -> Tensor:
+        """Features of images: N hashes -> [N, D] in main memory.
+
+        Raises:
+            UserError: some are not there.
+        """
+        rows = self.rows()
+        if not rows.keys() >= set(hashes):
+            raise UserError(
+                f"{self.folder} lacks features that another machine of this run stored: share --feature_dir"
+            )
+        size = (max(rows.values()) + 1) * self.num_features
+        stored = torch.from_file(str(self.folder / "features"), shared=False, size=size, dtype=self.dtype)
+        return stored.view(-1, self.num_features).index_select(0, torch.tensor([rows[key] for key in hashes]))
+
+    def append(self, hashes: list[bytes], features: Tensor) -> None:
+        """Add the features [N, D] of N images; several processes may do so at once."""
+        content = features.to(self.dtype).contiguous().view(torch.uint8).numpy()
+        with FileLock(self.folder / "append.lock"), (self.folder / "images").open("ab") as images:
+            num_rows = images.tell() // HASH_BYTES
+            images.truncate(num_rows * HASH_BYTES)
+            path = self.folder / "features"
+            path.touch()
+            with path.open("r+b") as file:
+                file.seek(num_rows * self.row_bytes)
+                file.write(content.data)
+                file.flush()
+                os.fsync(file.fileno())
+            images.write(b"".join(hashes))
+
+
+def hash_images(images: Tensor) -> list[bytes]:
+    """Hash of every image's pixels: [N, 3, H, W] uint8 -> N hashes."""
+    rows = images.contiguous().flatten(1).numpy()
+    return [hashlib.blake2b(row, digest_size=HASH_BYTES).digest() for row in rows]
+
+
+def cached_features(
+    cache: FeatureCache,
+    images: Tensor,
+    compute: Callable[[Tensor], Tensor],
+    batch_size: int,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Features of images, computing those that the cache lacks; called by all processes of a run, which share the work.
+
+    Args:
+        cache: of the network.
+        images: [N, 3, H, W] uint8 in main memory.
+        compute: [B, 3, H, W] uint8 in main memory to [B, D] on the device.
+        batch_size: images that each process computes at once.
+        accelerator: of the run.
+
+    Returns:
+        [N, D] in main memory, of the cache's dtype.
+    """
+    hashes = hash_images(images)
+    first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))  # an image of each content
+    [is_complete] = broadcast_object_list([first.keys() <= cache.rows().keys()])
+    if not is_complete:
+        lock = FileLock(cache.folder / "compute.lock")  # the system frees it when a process dies
+        missing: list[int] = []
+        if accelerator.is_main_process:
+            acquire(lock, f"another process computes features of {cache.folder.name}: waiting for it")
+            missing = sorted(first[key] for key in first.keys() - cache.rows().keys())
+        [missing] = broadcast_object_list([missing])
+        share = missing[accelerator.process_index :: accelerator.num_processes]
+        compute_missing(cache, images, hashes, share, compute, batch_size, accelerator)
+        accelerator.wait_for_everyone()
+        lock.release()
+    return cache.read(hashes)
+
+
+def acquire(lock: FileLock, notice: str) -> None:
+    """Take a lock, with a notice where somebody else has it."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(notice, flush=True)
+        lock.acquire()
+
+
+def compute_missing(
+    cache: FeatureCache,
+    images: Tensor,
+    hashes: list[bytes],
+    missing: list[int],
+    compute: Callable[[Tensor], Tensor],
+    batch_size: int,
+    accelerator: Accelerator,
+) -> None:
+    """Compute and store the features of the images of these indices, with a bar that tells the speed and the time left.
+
+    Raises:
+        UserError: a feature is not a finite number.
+    """
+    bar = tqdm(
+        desc=f"features of {cache.folder.name}",
+        total=len(missing),
+        unit=" images",
+        disable=not accelerator.is_local_main_process,
+    )
+    waiting: list[tuple[list[int], Tensor]] = []  # batches that are computed and not yet stored
+
+    def store() -> None:
+        indices, features = zip(*waiting, strict=True)
+        together = torch.cat(features).cpu()
+        if not together.isfinite().all():
+            raise UserError(f"{cache.folder.name}: a feature is not a finite number: give --feature_precision=fp32")
+        cache.append([hashes[index] for index in chain(*indices)], together)
+        waiting.clear()
+
+    stored = time.monotonic()
+    with bar:
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            waiting.append((batch, compute(images[batch])))
+            bar.update(len(batch))
+            if time.monotonic() - stored > SECONDS_BETWEEN_WRITES:
+                store()
+                stored = time.monotonic()
+        if waiting:
+            store()
