@@ -136,8 +136,8 @@ def download_weights(arch: str, folder: Path) -> Path:
             reason = textwrap.shorten(str(error), 100, placeholder="...")
     page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
     raise UserError(
-        f"--arch={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it at "
-        f"{folder / arch}{Path(name).suffix}, or name it with --weights; --pretrained=False starts from random weights"
+        f"--arch={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it "
+        f"at {folder / arch}{Path(name).suffix}, or name it with --weights; --pretrained=False starts from random ones"
     )
 
 

@@ -1,5 +1,7 @@
 """What train.py takes and logs, checked against a sweep before any trial starts."""
 
+from dataclasses import replace
+
 import torch
 from optuna.distributions import CategoricalDistribution
 
@@ -8,6 +10,7 @@ from data.dataset import Batch, DatasetInfo
 from data.errors import UserError, suggestion
 from distributions import QUANTILES, Parameter, Scalar
 from models import MODELS
+from models.backbone import BackboneSettings
 from models.settings import Settings, coerce
 from sweep_file import Sweep
 from train import build_objective
@@ -77,6 +80,8 @@ def check_metric(metric: str, settings: Settings) -> None:
 
 def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     """Names of the losses and metrics that a run logs every epoch, found out on two random images."""
+    if isinstance(settings, BackboneSettings):  # whose weights need not be there yet
+        settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
     labels = torch.arange(2) % max(len(info.classes), 1)
     batch = Batch(torch.randn(2, *objective.input_shape(info)), labels)
