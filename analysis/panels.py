@@ -1,5 +1,7 @@
 """Grids of images with captions, as pictures."""
 
+from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -9,6 +11,7 @@ COLUMNS = 8
 MIN_SIDE = 160  # pixels; smaller images are enlarged without smoothing
 CAPTION_HEIGHT = 16  # pixels
 GAP = 4  # pixels
+HEADING_HEIGHT = 20  # pixels
 NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"
 
 
@@ -18,20 +21,20 @@ class Panel(NamedTuple):
     images: Tensor  # [N, 3, H, W] in [0, 1]
     captions: tuple[str, ...] = ()  # one an image, or none
     marks: tuple[bool, ...] = ()  # whether each image came out right, or none
+    columns: int = COLUMNS  # images in a row
 
 
-def draw_grid(panel: Panel, columns: int = COLUMNS) -> Image.Image:
+def draw_grid(panel: Panel) -> Image.Image:
     """A panel as one picture, row by row; captions below the images, green for right and red for wrong.
 
     Args:
         panel: images [N, 3, H, W] in [0, 1], with N captions and N marks, or none.
-        columns: images in a row.
     """
     pixels = (panel.images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num, height, width, _ = pixels.shape
     zoom = max(1, -(-MIN_SIDE // width))
     cell_width, cell_height = width * zoom + GAP, height * zoom + GAP + (CAPTION_HEIGHT if panel.captions else 0)
-    columns = min(columns, num)
+    columns = min(panel.columns, num)
     picture = Image.new("RGB", (columns * cell_width + GAP, -(-num // columns) * cell_height + GAP), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
     for i in range(num):
@@ -41,4 +44,30 @@ def draw_grid(panel: Panel, columns: int = COLUMNS) -> Image.Image:
         if panel.captions:
             colour = (RIGHT if panel.marks[i] else WRONG) if panel.marks else NEUTRAL
             draw.text((left, top + height * zoom), panel.captions[i], colour, font)
+    return picture
+
+
+def draw_table(
+    tiles: Tensor, columns: Sequence[str], rows: Sequence[str], captions: Sequence[Sequence[str]]
+) -> Image.Image:
+    """Images in rows and columns that have names.
+
+    Args:
+        tiles: [R, C, 3, H, W] in [0, 1].
+        columns: C names.
+        rows: R names, of several lines or one.
+        captions: R x C.
+    """
+    grid = draw_grid(Panel(tiles.flatten(0, 1), tuple(text for row in captions for text in row), columns=len(columns)))
+    font = ImageFont.load_default(13)
+    margin = 2 * GAP + ceil(max(font.getlength(line) for name in rows for line in name.splitlines()))
+    picture = Image.new("RGB", (margin + grid.width, HEADING_HEIGHT + grid.height), "white")
+    picture.paste(grid, (margin, HEADING_HEIGHT))
+    draw = ImageDraw.Draw(picture)
+    for i, name in enumerate(columns):
+        left = margin + GAP + i * ((grid.width - GAP) // len(columns))
+        draw.text((left, HEADING_HEIGHT), name, "black", font, anchor="ls")
+    for i, name in enumerate(rows):
+        top = HEADING_HEIGHT + GAP + i * ((grid.height - GAP) // len(rows))
+        draw.multiline_text((GAP, top), name, "black", font)
     return picture

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.attention import NUM_PANEL_IMAGES, HasAttention, attention_panel
 from analysis.classification import analyse_classifier
 from analysis.panels import Panel
 from analysis.tracking import Analysis
@@ -103,4 +104,8 @@ class Classification(Objective):
         for guess, share, label in zip(predicted, confidence, batch.labels.tolist(), strict=True):
             captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
             marks.append(guess == label)
-        return {"predictions": Panel(pictures, tuple(captions), tuple(marks))}
+        panels = {"predictions": Panel(pictures, tuple(captions), tuple(marks))}
+        if isinstance(self.net, HasAttention):
+            first = slice(NUM_PANEL_IMAGES)
+            panels["attention"] = attention_panel(self.net, batch.images[first], pictures[first], captions[first])
+        return panels

@@ -50,6 +50,7 @@ class SelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T], rows sum to 1
+    def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32, rows sum to 1
         q, k, _ = self.split_heads(x)
-        return torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+        with torch.autocast(x.device.type, enabled=False):  # the fused kernel does not round the scores either
+            return torch.softmax(q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)

@@ -53,6 +53,8 @@ class EncoderLayer(nn.Module):
 class NanoVit(nn.Module):
     """Patch embedding, class token, encoder, and a linear head on the class token."""
 
+    num_prefix_tokens = 1
+
     def __init__(self, settings: NanoVitSettings, image_size: int, num_classes: int) -> None:
         super().__init__()
         width = settings.width
@@ -83,7 +85,7 @@ class NanoVit(nn.Module):
             images: [B, 3, H, W], normalised as in training.
 
         Returns:
-            One [B, heads, 1 + N, 1 + N] a layer, in [0, 1]; row 0 is what the class token looks at, and
+            One float32 [B, heads, 1 + N, 1 + N] a layer, in [0, 1]; row 0 is what the class token looks at, and
             its entries from 1 on are the patches, row by row.
         """
         x, weights = self.tokens(images), []

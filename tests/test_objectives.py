@@ -161,7 +161,7 @@ def test_panels_are_images_in_unit_range(name):
     with torch.no_grad():
         panels = objective.panels(make_batch(objective, 5), torch.rand(5, 3, INFO.image_size, INFO.image_size))
     assert panels
-    for images, captions, marks in panels.values():
+    for images, captions, marks, _ in panels.values():
         assert images.shape[1] == 3
         assert images.ndim == 4
         assert images.min() >= 0

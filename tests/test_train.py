@@ -320,6 +320,12 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(tmp_path, c
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
 
 
+def test_a_vision_transformers_attention_is_drawn_while_it_trains(tmp_path):
+    arguments = ["--run_id=a", "--model=nano_vit", "--patch_size=8", "--depth=1", "--train_fraction=0.2", "--epochs=1"]
+    assert run(tmp_path, *arguments, "--mixed_precision=bf16") == 0
+    assert (tmp_path / "a" / "panels" / "attention-0001.png").stat().st_size > 0
+
+
 def test_a_sweep_wins_over_the_command_line(tmp_path, monkeypatch):
     (tmp_path / "sweep.yaml").write_text("wandb_version: 1\nlr: {value: 0.02}\nwidth: {value: 16}\n")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "sweep.yaml"))

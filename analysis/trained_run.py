@@ -1,0 +1,61 @@
+"""A trained run, read from its folder: settings, data, and the network with its best weights."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from analysis import run_folder
+from data.dataset import DatasetInfo, Split
+from data.errors import UserError
+
+
+class TrainedRun(NamedTuple):
+    """What a run was, on the CPU."""
+
+    settings: Any  # a models.settings.Settings
+    info: DatasetInfo
+    splits: dict[str, Split]
+    objective: Any  # a models.objective.Objective, in evaluation mode, with the weights of its best epoch
+
+
+def find_run(name: str) -> Path:
+    """Folder of a run, from its path or its id in runs/.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs_dir = Path(os.environ.get("VISION_SWEEPS_RUNS", "runs"))
+    for folder in (Path(name), runs_dir / name):
+        if run_folder.read_json(folder / run_folder.SETTINGS):
+            return folder
+    raise UserError(f"{name} is no run: neither it nor {runs_dir / name} is a folder with a {run_folder.SETTINGS}")
+
+
+def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
+    """Load what `train.py` made in a folder.
+
+    Args:
+        folder: holds the run's settings.
+        data_dir: where its images are, if no longer where the run was told.
+
+    Raises:
+        UserError: it has no weights yet, its data is missing or has changed, or its settings are no longer known.
+    """
+    from models import MODELS, checkpoint  # imported late: models draw panels
+    from models.settings import resolve
+    from train import build_objective, read_data
+
+    if not (folder / run_folder.BEST).is_file():
+        raise UserError(f"{folder} has no weights yet: {run_folder.BEST} is written with the first epoch's evaluation")
+    told = [f"--runs_dir={folder.parent}", f"--run_id={folder.resolve().name}"]
+    settings = resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {}, MODELS)
+    info, splits = read_data(settings)
+    known = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
+    if known != info.fingerprint:
+        raise UserError(
+            f"{info.name} holds other images ({info.fingerprint}) than run {settings.run_id} was trained on ({known}): "
+            f"give those with --data_dir"
+        )
+    objective = build_objective(settings, info)
+    objective.load_state_dict(checkpoint.load(folder / run_folder.BEST))
+    return TrainedRun(settings, info, splits, objective.eval())
