@@ -220,13 +220,13 @@ def read_square(path: Path, side: int) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-def network_with_attention(run: TrainedRun) -> HasAttention:
+def network_with_attention(run: TrainedRun) -> Any:
     """The network of a run.
 
     Raises:
         UserError: it has no attention.
     """
-    net: Any = getattr(run.objective, "net", None)
+    net: Any = run.objective.image_network() if hasattr(run.objective, "image_network") else None
     if not hasattr(net, "attention_weights"):
         raise UserError(f"{run.settings.model} has no attention: nano_vit and timm's ViTs do")
     return net  # which may still say, when it is asked for its weights, why it has none
@@ -261,7 +261,7 @@ def draw_run(options: argparse.Namespace) -> list[Path]:
     net = network_with_attention(run)
     examples = choose_images(run, options.images)
     maps = attention_maps(net, examples.images)
-    confidence, predicted = run.objective.predict(examples.images).softmax(dim=1).max(dim=1)
+    confidence, predicted = net(examples.images).softmax(dim=1).max(dim=1)
     labels = [
         f"{name}\n" + (f"is {true}\n" if true else "") + f"taken for {run.info.classes[guess]}\n{share:.0%} sure"
         for name, true, guess, share in zip(examples.names, examples.classes, predicted, confidence, strict=True)

@@ -1,6 +1,7 @@
 """A trained run, read from its folder: settings, data, and the network with its best weights."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
     """
     from models import MODELS, checkpoint  # imported late: models draw panels
     from models.settings import resolve
+    from models.timm_classifier import TimmSettings
     from train import build_objective, read_data
 
     if not (folder / run_folder.BEST).is_file():
@@ -56,6 +58,8 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
             f"{info.name} holds other images ({info.fingerprint}) than run {settings.run_id} was trained on ({known}): "
             f"give those with --data_dir"
         )
+    if isinstance(settings, TimmSettings):  # the run's own weights hold all that the pretrained ones became
+        settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
     objective.load_state_dict(checkpoint.load(folder / run_folder.BEST))
     return TrainedRun(settings, info, splits, objective.eval())

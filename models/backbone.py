@@ -18,6 +18,7 @@ from data.errors import UserError, suggestion
 from data.paths import default_data_dir
 from models.classification import ClassifierSettings
 from models.settings import Count
+from models.timm_attention import missing_attention, timm_attention_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NUM_NAMED = 5  # keys that do not fit, of each kind
@@ -69,6 +70,35 @@ class Preprocess(nn.Module):
         if self.size in (0, images.shape[-1]):
             return images
         return F.interpolate(images, size=self.size, mode=self.interpolation, antialias=True)
+
+
+class TimmNet(nn.Module):
+    """A network of timm behind the resizing and normalisation that it expects.
+
+    Args:
+        prepare: its first part.
+        backbone: the network, with a head of its own unless `head` is one.
+        head: from the pooled features of a backbone without a head to logits.
+    """
+
+    def __init__(self, prepare: Preprocess, backbone: nn.Module, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.backbone = backbone
+        self.head = head or nn.Identity()
+        if not missing_attention(backbone):
+            self.num_prefix_tokens: int = backbone.num_prefix_tokens  # type: ignore[assignment]
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
+        return self.head(self.backbone(self.prepare(images)))
+
+    def attention_weights(self, images: Tensor) -> list[Tensor]:
+        """Attention weights of every layer, lowest first: [B, 3, H, W] -> one [B, heads, T, T] a layer.
+
+        Raises:
+            UserError: the network has none that could be had.
+        """
+        return timm_attention_weights(self.backbone, self.prepare(images))
 
 
 def pretrained_config(arch: str) -> Any:

@@ -85,6 +85,10 @@ class Classification(Objective):
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes] float32 logits
         return self.net(images).float()
 
+    def image_network(self) -> nn.Module:
+        """The network from images [B, 3, H, W] to logits, whatever the batches hold."""
+        return self.net
+
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.predict(batch.images)
         return {

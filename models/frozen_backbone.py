@@ -21,7 +21,15 @@ from data.errors import UserError
 from data.feature_cache import DTYPES, FeatureCache, cached_features
 from data.paths import cache_dir
 from data.seeding import seed_everything
-from models.backbone import BackboneSettings, Preprocess, build_network, find_weights, identity, pretrained_config
+from models.backbone import (
+    BackboneSettings,
+    Preprocess,
+    TimmNet,
+    build_network,
+    find_weights,
+    identity,
+    pretrained_config,
+)
 from models.classification import Classification
 from models.objective import Phase
 from models.optimization import FreshLBFGS
@@ -109,6 +117,14 @@ class FrozenBackbone(Classification):
         self.num_features = num_features
         self.weights = find_weights(settings)
         self.num_outside_parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    def image_network(self) -> nn.Module:
+        settings = self.settings
+        assert isinstance(settings, FrozenSettings)
+        seed_everything(settings.seed)  # of random weights
+        config = pretrained_config(settings.arch)
+        prepare = Preprocess(self.info, config.mean, config.std, self.input_size, settings.interpolation)
+        return TimmNet(prepare, build_network(settings.arch, 0, self.input_size, self.weights), self.net).eval()
 
     def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
         return (self.num_features,)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.backbone import BackboneSettings, Preprocess, build_network, find_weights, pretrained_config
+from models.backbone import BackboneSettings, Preprocess, TimmNet, build_network, find_weights, pretrained_config
 from models.classification import Classification
 from models.objective import Phase
 from models.optimization import build_optimizer
@@ -53,18 +53,6 @@ class VitB16FinetuneSettings(TimmSettings):
     schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
     warmup_epochs: NonNegative = 0.2
     grad_clip: NonNegative = 1.0
-
-
-class TimmNet(nn.Module):
-    """A network of timm behind the resizing and normalisation that its weights were made with."""
-
-    def __init__(self, prepare: Preprocess, backbone: nn.Module) -> None:
-        super().__init__()
-        self.prepare = prepare
-        self.backbone = backbone
-
-    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
-        return self.backbone(self.prepare(images))
 
 
 class TimmClassification(Classification):
