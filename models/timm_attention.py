@@ -20,7 +20,7 @@ def missing_attention(vit: nn.Module) -> str:
     # Those that hand each softmax to `attn_drop` where `fused_attn` is off.
     known = (Attention, AttentionRope, eva.EvaAttention, beit.Attention, vision_transformer_relpos.RelPosAttention)
     blocks = getattr(vit, "blocks", None)
-    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or isinstance(blocks[0], nn.Sequential):  # stages
         return f"{type(vit).__name__} is no plain transformer: it has no sequence of blocks that see every patch"
     for block in blocks:
         attention = getattr(block, "attn", None)
