@@ -4,9 +4,9 @@ A cache belongs to one network at one size and precision; its folder's name hold
 hash of its pixels. Two files only ever grow, a row of both for each image:
 
     features  the image's features, bfloat16 or float32
-    images    16 bytes, the hash of its pixels; written last, so that a row without it does not count
+    images    16 bytes, the hash of its pixels; written last
 
-A kill at any moment costs the rows that were not written yet.
+A row counts that is whole in both, so that a kill or a full disk costs the rows that were not written yet.
 """
 
 import hashlib
@@ -53,10 +53,17 @@ class FeatureCache:
 
     def rows(self) -> dict[bytes, int]:
         """Row of every image that there is, by its hash."""
-        path = self.folder / "images"
-        content = path.read_bytes() if path.exists() else b""
-        whole = len(content) // HASH_BYTES * HASH_BYTES
-        return {content[at : at + HASH_BYTES]: at // HASH_BYTES for at in range(0, whole, HASH_BYTES)}
+        num_rows = self.num_rows()
+        if not num_rows:
+            return {}
+        content = (self.folder / "images").read_bytes()
+        return {content[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row for row in range(num_rows)}
+
+    def num_rows(self) -> int:
+        """Rows that are whole in both files."""
+        row_bytes = {"images": HASH_BYTES, "features": self.row_bytes}
+        paths = {name: self.folder / name for name in row_bytes}
+        return min(path.stat().st_size // row_bytes[name] if path.exists() else 0 for name, path in paths.items())
 
     def read(self, hashes: list[bytes]) -> Tensor:
         """Features of images: N hashes -> [N, D] in main memory.
@@ -76,16 +83,17 @@ class FeatureCache:
     def append(self, hashes: list[bytes], features: Tensor) -> None:
         """Add the features [N, D] of N images; several processes may do so at once."""
         content = features.to(self.dtype).contiguous().view(torch.uint8).numpy()
-        with FileLock(self.folder / "append.lock"), (self.folder / "images").open("ab") as images:
-            num_rows = images.tell() // HASH_BYTES
+        with (
+            FileLock(self.folder / "append.lock"),
+            (self.folder / "images").open("ab") as images,
+            (self.folder / "features").open("ab") as rows,
+        ):
+            num_rows = self.num_rows()
             images.truncate(num_rows * HASH_BYTES)
-            path = self.folder / "features"
-            path.touch()
-            with path.open("r+b") as file:
-                file.seek(num_rows * self.row_bytes)
-                file.write(content.data)
-                file.flush()
-                os.fsync(file.fileno())
+            rows.truncate(num_rows * self.row_bytes)
+            rows.write(content.data)
+            rows.flush()
+            os.fsync(rows.fileno())
             images.write(b"".join(hashes))
 
 
@@ -113,6 +121,9 @@ def cached_features(
 
     Returns:
         [N, D] in main memory, of the cache's dtype.
+
+    Raises:
+        UserError: a feature is not a finite number, on any process.
     """
     hashes = hash_images(images)
     first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))  # an image of each content
@@ -123,11 +134,16 @@ def cached_features(
         if accelerator.is_main_process:
             acquire(lock, f"another process computes features of {cache.folder.name}: waiting for it")
             missing = sorted(first[key] for key in first.keys() - cache.rows().keys())
-        [missing] = broadcast_object_list([missing])
-        share = missing[accelerator.process_index :: accelerator.num_processes]
-        compute_missing(cache, images, hashes, share, compute, batch_size, accelerator)
-        accelerator.wait_for_everyone()
-        lock.release()
+        try:
+            [missing] = broadcast_object_list([missing])
+            share = missing[accelerator.process_index :: accelerator.num_processes]
+            is_finite = compute_missing(cache, images, hashes, share, compute, batch_size, accelerator)
+            num_failed = accelerator.reduce(torch.tensor(float(not is_finite), device=accelerator.device))  # all wait
+        finally:
+            lock.release()
+        if num_failed:
+            remedy = "give other --weights" if cache.dtype == torch.float32 else "give --feature_precision=fp32"
+            raise UserError(f"{cache.folder.name}: a feature is not a finite number: {remedy}")
     return cache.read(hashes)
 
 
@@ -148,27 +164,28 @@ def compute_missing(
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
     accelerator: Accelerator,
-) -> None:
+) -> bool:
     """Compute and store the features of the images of these indices, with a bar that tells the speed and the time left.
 
-    Raises:
-        UserError: a feature is not a finite number.
+    Returns:
+        False where one is not a finite number, and the rest was given up.
     """
     bar = tqdm(
         desc=f"features of {cache.folder.name}",
         total=len(missing),
         unit=" images",
-        disable=not accelerator.is_local_main_process,
+        disable=not (missing and accelerator.is_local_main_process),
     )
     waiting: list[tuple[list[int], Tensor]] = []  # batches that are computed and not yet stored
 
-    def store() -> None:
+    def store() -> bool:
         indices, features = zip(*waiting, strict=True)
         together = torch.cat(features).cpu()
-        if not together.isfinite().all():
-            raise UserError(f"{cache.folder.name}: a feature is not a finite number: give --feature_precision=fp32")
-        cache.append([hashes[index] for index in chain(*indices)], together)
         waiting.clear()
+        is_finite = bool(together.isfinite().all())
+        if is_finite:
+            cache.append([hashes[index] for index in chain(*indices)], together)
+        return is_finite
 
     stored = time.monotonic()
     with bar:
@@ -176,8 +193,8 @@ def compute_missing(
             batch = missing[start : start + batch_size]
             waiting.append((batch, compute(images[batch])))
             bar.update(len(batch))
-            if time.monotonic() - stored > SECONDS_BETWEEN_WRITES:
-                store()
+            if time.monotonic() - stored > SECONDS_BETWEEN_WRITES or start + batch_size >= len(missing):
+                if not store():
+                    return False
                 stored = time.monotonic()
-        if waiting:
-            store()
+    return True

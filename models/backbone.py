@@ -162,7 +162,7 @@ def download_weights(arch: str, folder: Path) -> Path:
     if not reason:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-        except (OSError, ValueError) as error:  # from which all that it raises derives
+        except Exception as error:  # of the HTTP client that it uses, too, which changes
             reason = textwrap.shorten(str(error), 100, placeholder="...")
     page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
     raise UserError(
@@ -185,26 +185,46 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
     """
     import timm
 
+    outline_network(arch, num_classes, input_size)
     config = pretrained_config(arch)
-    # Only networks that must know the size take it; the position embeddings of weights are then interpolated.
-    sized = {"img_size": input_size} if config.fixed_input_size else {}
+    if weights is None:
+        return timm.create_model(arch, num_classes=num_classes, **size_options(config, input_size))
+    state = read_weights(weights)
+    num_pretrained = num_classes_of(state, config)
+    source = {"state_dict": state, "num_classes": num_pretrained, "custom_load": False}
+    options = {"num_classes": num_pretrained, **size_options(config, input_size)}
     try:
-        if weights is None:
-            return timm.create_model(arch, pretrained=False, num_classes=num_classes, **sized)
-        state = read_weights(weights)
-        num_pretrained = num_classes_of(state, config)
-        source = {"state_dict": state, "num_classes": num_pretrained, "custom_load": False}
-        net = timm.create_model(arch, True, source, num_classes=num_pretrained, **sized)
-    except RuntimeError as error:
-        raise UserError(f"{weights} does not fit --arch={arch}: {misfits(str(error))}") from None
-    except (AssertionError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"--arch={arch} cannot be built for {input_size}-pixel images ({reason}): set --input_size"
-        ) from None
+        net = timm.create_model(arch, True, pretrained_cfg_overlay=source, **options)
+    except Exception as error:  # what converts the weights of a network may look for a key of its own first
+        raise UserError(f"{weights} does not fit --arch={arch}: {misfits(error)}") from None
     if num_classes != num_pretrained:
         net.reset_classifier(num_classes)
     return net
+
+
+def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Module, torch.Size]:
+    """A network of timm that has shapes and no weights, and the shape of what it makes of one image.
+
+    Raises:
+        UserError: the network cannot be built for images of this size.
+    """
+    import timm
+
+    options = {"num_classes": num_classes, **size_options(pretrained_config(arch), input_size)}
+    try:
+        with torch.device("meta"), torch.no_grad():
+            net = timm.create_model(arch, **options).eval()
+            return net, net(torch.empty(1, 3, input_size, input_size)).shape
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 100, placeholder="...")
+        raise UserError(
+            f"--arch={arch} cannot be built for {input_size}-pixel images ({reason}): set --input_size"
+        ) from None
+
+
+def size_options(config: Any, input_size: int) -> dict[str, int]:
+    """What only those networks take that must know the size; position embeddings of weights are then interpolated."""
+    return {"img_size": input_size} if config.fixed_input_size else {}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -219,7 +239,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = load_state_dict(str(path))
     except Exception as error:  # unpickling what is no pickle can raise anything
         raise UserError(f"{path} cannot be read as safetensors or torch weights ({type(error).__name__})") from None
-    if not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no table of weights: save a network's state_dict()")
     return state
 
@@ -228,12 +248,12 @@ def num_classes_of(state: dict[str, Tensor], config: Any) -> int:
     """Classes of the head that some weights hold; 0 where they hold none."""
     head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
     weight = state.get(f"{head}.weight")
-    return 0 if weight is None else len(weight) - (config.label_offset or 0)
+    return 0 if weight is None else len(weight)
 
 
-def misfits(message: str) -> str:
+def misfits(error: Exception) -> str:
     """What torch says of weights that do not fit, on one line: keys missing, unexpected, of another shape."""
-    found = []
+    message, found = str(error), []
     for kind in ("Missing", "Unexpected"):
         listed = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
         found.append((kind.lower(), re.findall(r'"([^"]+)"', listed[1]) if listed else []))
@@ -244,7 +264,7 @@ def misfits(message: str) -> str:
         if keys:
             more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
             parts.append(f"{len(keys)} {kind} ({', '.join(keys[:NUM_NAMED])}{more})")
-    return "; ".join(parts) or " ".join(message.split())
+    return "; ".join(parts) or f"{type(error).__name__}, {' '.join(message.split())}"
 
 
 def identity(settings: BackboneSettings, weights: Path | None) -> str:

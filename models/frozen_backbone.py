@@ -14,8 +14,11 @@ from typing import Annotated, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from analysis.run_folder import replace_file
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.feature_cache import DTYPES, FeatureCache, cached_features
@@ -28,6 +31,7 @@ from models.backbone import (
     build_network,
     find_weights,
     identity,
+    outline_network,
     pretrained_config,
 )
 from models.classification import Classification
@@ -38,6 +42,7 @@ from models.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
 OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images in every epoch
 BATCH_SIZES = {"cpu": 64}  # images whose features are computed at once, by device
 BATCH_SIZE = 256  # on the others
+OF_GRADIENT_STEPS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup")
 NUM_COMPARED = 32  # images by which bf16 is held against fp32
 LARGEST_DEVIATION = 0.05  # of the features' spread
 
@@ -53,7 +58,7 @@ class FrozenSettings(BackboneSettings):
     flips: bool = False
     """Train on mirrored copies of the images, too: twice the features."""
     standardise: bool = False
-    """Scale every feature to mean 0 and deviation 1 over the training images seen so far."""
+    """Scale every feature to mean 0 and deviation 1 over the training images."""
     feature_precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the frozen network and of the features kept; auto: bf16 where the processor has it and the
     features of some images deviate from fp32's by at most 5 % of their spread."""
@@ -89,6 +94,44 @@ class LogisticProbeSettings(FrozenSettings):
     """Iterations of L-BFGS at one strength; it starts from the solution of the strength before."""
 
 
+def refuse(settings: FrozenSettings, names: tuple[str, ...], reason: str) -> None:
+    """Refuse settings that would change nothing.
+
+    Raises:
+        UserError: one of these names has another value than its default.
+    """
+    defaults = {field.name: field.default for field in fields(settings)}
+    for name in names:
+        if getattr(settings, name) != defaults[name]:
+            raise UserError(f"--{name}={getattr(settings, name)} is of no use here: {reason}")
+
+
+class Head(nn.Linear):
+    """A linear head on features that are taken to mean 0 and deviation 1 over the images it was fitted to, if to any.
+
+    The standardisation is folded into the weights of each pass, which spares it a copy of the features. It is no batch
+    norm, whose figures would be those of a batch, and of one process's share of it.
+    """
+
+    mean: Tensor  # [D]
+    deviation: Tensor  # [D]
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes)
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("deviation", torch.ones(num_features))
+
+    def standardise(self, features: Tensor) -> None:  # [N, V, D] in main memory
+        deviation, mean = torch.std_mean(features.flatten(0, 1).float(), dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation.masked_fill(deviation == 0, 1))  # a constant feature counts for nothing
+
+    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, num_classes]
+        with torch.autocast(features.device.type, enabled=False):  # a line search needs exact losses
+            weight = self.weight / self.deviation
+            return F.linear(features, weight, self.bias - weight @ self.mean)
+
+
 class FrozenBackbone(Classification):
     """Cross-entropy of a linear head on the features of a frozen network.
 
@@ -98,21 +141,20 @@ class FrozenBackbone(Classification):
         UserError: unknown network, missing weights, or a setting that would need the images in every epoch.
     """
 
+    net: Head
+
     def __init__(self, settings: FrozenSettings, info: DatasetInfo) -> None:
-        defaults = {field.name: field.default for field in fields(settings)}
-        for name in OF_IMAGES:
-            if getattr(settings, name) != defaults[name]:
-                raise UserError(
-                    f"--{name}={getattr(settings, name)}: features are computed once, of the images as they are: "
-                    f"leave it out (--flips=True adds mirrored copies)"
-                )
+        refuse(
+            settings,
+            OF_IMAGES,
+            "features are computed once, of the images as they are; --flips=True adds mirror images",
+        )
         size = settings.input_size or info.image_size
-        with torch.device("meta"):  # where a network has shapes and no weights
-            network = build_network(settings.arch, 0, size, None).eval()
-            num_features = network(torch.empty(1, 3, size, size)).shape[1]
-        norm = [nn.BatchNorm1d(num_features, affine=False, momentum=None)] if settings.standardise else []
-        head = nn.Linear(num_features, len(info.classes))
-        super().__init__(nn.Sequential(*norm, head), settings, info)
+        network, shape = outline_network(settings.arch, 0, size)
+        if len(shape) != 2:
+            raise UserError(f"--arch={settings.arch} gives no vector of features, but {tuple(shape[1:])}: name another")
+        num_features = shape[1]
+        super().__init__(Head(num_features, len(info.classes)), settings, info)
         self.input_size = size
         self.num_features = num_features
         self.weights = find_weights(settings)
@@ -149,6 +191,10 @@ class FrozenBackbone(Classification):
                 cached_features(cache, images, extractor, extractor.batch_size, accelerator) for images in copies
             ]
             encoded[name] = split._replace(features=torch.stack(features, dim=1))
+        if settings.standardise:
+            training_features = encoded["train"].features
+            assert training_features is not None
+            self.net.standardise(training_features)
         return encoded
 
 
@@ -168,7 +214,7 @@ class Extractor:
         config = pretrained_config(self.settings.arch)
         return {
             "arch": self.settings.arch,
-            "weights": identity(self.settings, self.weights),
+            "weights": self.identity,
             "input_size": self.input_size,
             "interpolation": f"{self.settings.interpolation}, antialiased",
             "mean": config.mean,
@@ -176,6 +222,11 @@ class Extractor:
             "precision": precision,
             "timm": version("timm"),
         }
+
+    @cached_property
+    def identity(self) -> str:
+        """What the network's weights are; a large file takes a second to hash."""
+        return identity(self.settings, self.weights)
 
     @cached_property
     def network(self) -> nn.Module:
@@ -203,12 +254,14 @@ class Extractor:
         """
         if not has_fast_bf16(self.device):
             return "fp32"
-        if not note.exists():
-            features = {}
-            for self.precision in ("bf16", "fp32"):
-                features[self.precision] = self(images[:NUM_COMPARED]).float()
-            rounded, exact = features["bf16"], features["fp32"]
-            note.write_text(f"{((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item():.4f}")
+        with FileLock(f"{note}.lock"):  # one process measures
+            if not note.exists():
+                features = {}
+                for self.precision in ("bf16", "fp32"):
+                    features[self.precision] = self(images[:NUM_COMPARED]).float()
+                rounded, exact = features["bf16"], features["fp32"]
+                measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
+                replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}"))
         deviation = float(note.read_text())
         sound = deviation <= LARGEST_DEVIATION
         print(
@@ -221,14 +274,22 @@ class Extractor:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether a device computes in bf16 itself."""
     checks: dict[str, Callable[[], bool]] = {
-        "cpu": torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        "cpu": lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
     }
     return checks.get(device.type, lambda: False)()
 
 
 class LogisticProbe(FrozenBackbone):
-    """Logistic regression on the features of a frozen network, a weaker penalty in every epoch."""
+    """Logistic regression on the features of a frozen network, a weaker penalty in every epoch.
+
+    Raises:
+        UserError: as for `FrozenBackbone`, or a setting of gradient steps, of which L-BFGS takes none.
+    """
+
+    def __init__(self, settings: LogisticProbeSettings, info: DatasetInfo) -> None:
+        refuse(settings, OF_GRADIENT_STEPS, "L-BFGS minimises one loss to the end; --l2 is its penalty")
+        super().__init__(settings, info)
 
     def phases(self) -> tuple[Phase, ...]:
         assert isinstance(self.settings, LogisticProbeSettings)
@@ -238,10 +299,8 @@ class LogisticProbe(FrozenBackbone):
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert isinstance(self.settings, LogisticProbeSettings)
         strength = self.settings.l2 * self.settings.l2_ratio ** int(self.epoch)
-        with torch.autocast(batch.images.device.type, enabled=False):  # a line search needs exact losses
-            terms = super().forward(batch, phase)
-        head = self.net[-1]  # type: ignore[index]  # a Sequential
-        penalty = strength / 2 * head.weight.square().sum()
+        terms = super().forward(batch, phase)
+        penalty = strength / 2 * self.net.weight.square().sum()
         return {
             "loss": terms["loss"] + penalty,
             "cross_entropy": terms["loss"],

@@ -98,11 +98,18 @@ def freeze(backbone: nn.Module, num_stages: int) -> None:
     """Freeze the first stages of a network, the stem being the first.
 
     Raises:
-        UserError: there are not so many below the head.
+        UserError: there are not so many below the head, or timm does not know the network's stages.
     """
+    if not num_stages:
+        return
     from timm.models import group_parameters
 
-    stage_of = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
+    try:
+        stage_of = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
+    except (AssertionError, AttributeError):
+        raise UserError(
+            f"--frozen_stages={num_stages}: timm divides no {type(backbone).__name__} into stages"
+        ) from None
     num_below_head = len(set(stage_of.values())) - 1
     if num_stages > num_below_head:
         raise UserError(f"--frozen_stages={num_stages}: there are {num_below_head} below the head")

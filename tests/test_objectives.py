@@ -29,8 +29,8 @@ SMALL = {
     "resnet18_pretrained": {"arch": "test_resnet", "pretrained": False, "stem": "own"},
     "vit_b16_finetune": {"arch": "test_vit", "pretrained": False, "input_size": 64, "warmup_epochs": 0.0},
     "frozen": {"arch": "test_efficientnet", "pretrained": False, "input_size": 32},
-    "vit_b16_frozen": {"arch": "test_vit", "pretrained": False, "input_size": 32, "standardise": True},
-    "logistic_probe": {"arch": "test_resnet", "pretrained": False, "input_size": 32},
+    "vit_b16_frozen": {"arch": "test_efficientnet", "pretrained": False, "input_size": 32},
+    "logistic_probe": {"arch": "test_resnet", "pretrained": False, "input_size": 32, "l2": 1e-4},
 }
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
 GOLDEN = Path(__file__).parent / "golden"
