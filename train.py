@@ -131,7 +131,7 @@ class Training:
                 if is_due or (stop and self.accelerator.num_processes == 1):
                     stopping = self.poll(stop)
                     progress.epoch_seconds = time.perf_counter() - started
-                    if stopping and progress.step < self.steps_per_epoch:
+                    if stopping:
                         return False
         return True
 

@@ -273,9 +273,8 @@ def test_every_epoch_solves_the_logistic_regression_of_its_strength_as_sklearn_d
         assert objective.evaluate(batch)["loss"].mean().item() == pytest.approx(cross_entropy, abs=1e-3)
         np.testing.assert_allclose(coefficients, theirs.coef_, atol=3e-3 * np.abs(theirs.coef_).max())
         # A constant added to all intercepts changes no probability.
-        np.testing.assert_allclose(
-            intercept - intercept.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=0.02
-        )
+        centred = theirs.intercept_ - theirs.intercept_.mean()
+        np.testing.assert_allclose(intercept - intercept.mean(), centred, atol=5e-3 * max(0.2, np.abs(centred).max()))
 
 
 def test_autocast_changes_no_figure_of_the_line_search(probe):

@@ -4,7 +4,7 @@ import torch
 
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
-from data.loader import PREFETCH, Loader, Shard, lives_on_device
+from data.loader import PREFETCH, FeatureLoader, Loader, Shard, lives_on_device
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.1, 0.5, 0.7), (0.5, 0.25, 2.0)
@@ -22,10 +22,12 @@ def make_loader(num=23, **options):
     return Loader(numbered_split(num), INFO, CPU, **options)
 
 
+EPOCH = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "none", "cutout_size": 0}
+
+
 def epoch_of(loader, **changes):
-    arguments = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "none", "cutout_size": 0}
     torch.manual_seed(0)  # of the augmentation
-    return list(loader.training_batches(**{**arguments, **changes}))
+    return list(loader.training_batches(**{**EPOCH, **changes}))
 
 
 def numbers(batches):
@@ -217,3 +219,82 @@ def test_a_batch_by_its_indices_is_the_same_on_every_process(shard, resident):
     assert batch.labels.tolist() == [3, 0, 4]
     np.testing.assert_allclose(batch.images.numpy(), normalised(numbered_split(23).images[index]), atol=1e-5)
     assert torch.equal(loader.pictures(index), numbered_split(23).images[index] / 255)
+
+
+def feature_split(num=23, copies=2, dim=3):
+    """Feature d of copy v of image i is i + v / 10 + d / 100, as bf16 would round it."""
+    image, copy, feature = torch.meshgrid(torch.arange(num), torch.arange(copies), torch.arange(dim), indexing="ij")
+    return numbered_split(num)._replace(features=(image + copy / 10 + feature / 100).bfloat16())
+
+
+def make_feature_loader(num=23, copies=2, **options):
+    return FeatureLoader(feature_split(num, copies), INFO, CPU, **options)
+
+
+def copies_of(batches):
+    """Which copy of its image each row of the batches is."""
+    copies = []
+    for features, labels in batches:
+        of_images = feature_split().features[labels].float()  # [B, 2, 3]
+        matches = (features[:, None] == of_images).all(dim=2)
+        assert (matches.sum(dim=1) == 1).all()
+        copies += matches.int().argmax(dim=1).tolist()
+    return copies
+
+
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_features_take_the_place_of_their_images_in_the_same_order(resident):
+    features = feature_split(copies=1).features
+    batches, images = epoch_of(make_feature_loader(copies=1, resident=resident)), epoch_of(make_loader())
+    assert numbers(batches) == numbers(images)
+    for batch in batches:
+        assert batch.images.dtype == torch.float32
+        assert torch.equal(batch.images, features[batch.labels, 0].float())
+
+
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_evaluation_takes_the_features_of_the_images_as_they_are(resident):
+    loader = make_feature_loader(resident=resident, channels_last=True)
+    batches = list(loader.evaluation_batches(4))
+    assert sum(numbers(batches), []) == list(range(23))
+    assert copies_of(batches) == [0] * 23
+    batch = loader.batch(torch.tensor([5, 2]))
+    assert torch.equal(batch.images, feature_split().features[[5, 2], 0].float())
+    assert batch.labels.tolist() == [5, 2]
+
+
+def test_training_draws_a_copy_of_each_image_by_the_seed():
+    loader = make_feature_loader()
+    draws = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        draws.append(copies_of(loader.training_batches(**{**EPOCH, "batch_size": 23})))
+        torch.manual_seed(seed)
+        assert copies_of(loader.training_batches(**{**EPOCH, "batch_size": 23})) == draws[-1]
+    draws = np.array(draws)  # [seeds, images]
+    assert 0.4 < draws.mean() < 0.6
+    assert (draws.mean(axis=0) > 0.2).all()
+    assert (draws.mean(axis=0) < 0.8).all()
+
+
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 2)])
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_pictures_are_the_images_behind_the_features(shard, resident):
+    loader, index = make_feature_loader(shard=shard, resident=resident), torch.tensor([7, 0, 7])
+    assert torch.equal(loader.pictures(index), numbered_split(23).images[index] / 255)
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_shards_of_features_are_together_the_batches_of_one_process(num_processes):
+    shards = [epoch_of(make_feature_loader(24, shard=Shard(rank, num_processes))) for rank in range(num_processes)]
+    together = [sum(parts, []) for parts in zip(*map(numbers, shards), strict=True)]
+    assert together == numbers(epoch_of(make_feature_loader(24)))
+
+
+@pytest.mark.parametrize(
+    ("num", "num_processes", "micro_batches", "expected"), [(23, 1, 1, 23), (23, 2, 1, 22), (23, 2, 3, 18)]
+)
+def test_the_largest_batch_is_the_split_but_for_what_cannot_be_shared_out(num, num_processes, micro_batches, expected):
+    loader = make_loader(num, shard=Shard(0, num_processes))
+    assert loader.largest_batch(micro_batches) == expected
+    assert loader.steps_per_epoch(expected, micro_batches) == 1

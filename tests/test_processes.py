@@ -20,13 +20,15 @@ ACCELERATE = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes"]
 RUN = ["--dataset=digits", "--model=mlp", "--width=64", "--lr=0.001", "--batch_size=64", "--run_id=a"]
 LONG = ["--epochs=100000", "--tracking=off"]
 TIMEOUT_SECONDS = 120
+FROZEN = ["--pretrained=False", "--arch=test_efficientnet", "--input_size=32", "--feature_precision=fp32"]
 
 
 def start(
     runs_dir: Path, *arguments: str, launcher: tuple[str, ...] = (sys.executable,), **options
 ) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, "train.py", *RUN, f"--runs_dir={runs_dir}", *arguments]
+    words = [word for word in RUN if not (word.startswith("--width") and any("--model" in word for word in arguments))]
+    command = [*launcher, "train.py", *words, f"--runs_dir={runs_dir}", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **{**pipes, **options})
 
@@ -79,6 +81,55 @@ def test_two_processes_train_as_one(tmp_path):
     one, two = (run_folder.read_json(folder / "summary.json") for folder in folders)
     for key in ("val/loss", "test/loss", "val/accuracy", "test/accuracy"):
         assert one[key] == pytest.approx(two[key], rel=1e-5)
+
+
+def test_two_processes_solve_a_logistic_regression_as_one(tmp_path):
+    arguments = ["--model=logistic_probe", *FROZEN, "--epochs=2", "--tracking=off", "--val_fraction=0.2", "--test=True"]
+    arguments += ["--batch_size=0", "--lr=1", "--l2=1"]  # all 1,150 training images
+    code, output = finish(start(tmp_path / "two", *arguments, launcher=(*ACCELERATE, "2")))
+    assert code == 0, output
+    code, output = finish(start(tmp_path / "one", *arguments))
+    assert code == 0, output
+    assert "features of" not in output  # which the others have kept
+    one, two = (weights(tmp_path / name / "a") for name in ("one", "two"))
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-3)
+    one, two = (run_folder.read_json(tmp_path / name / "a" / "summary.json") for name in ("one", "two"))
+    for key in ("val/loss", "test/loss"):
+        assert one[key] == pytest.approx(two[key], rel=1e-4)
+
+
+def kept_features(folder: Path) -> dict[bytes, bytes]:
+    """Features of every image by its hash, as they lie in the files of the one cache that is not empty."""
+    [path] = [path for path in folder.glob("*/images") if path.stat().st_size]
+    keys, rows = path.read_bytes(), path.with_name("features").read_bytes()
+    width = 256 * 4  # bytes of a row
+    return {keys[16 * i : 16 * i + 16]: rows[width * i : width * (i + 1)] for i in range(len(keys) // 16)}
+
+
+def test_a_kill_while_features_are_computed_costs_only_the_batch_under_way(tmp_path):
+    often = "import sys, data.feature_cache as cache, train; cache.SECONDS_BETWEEN_WRITES = 0; "
+    often += "sys.exit(train.main(sys.argv[2:]))"
+    launcher = (sys.executable, "-c", often)
+    arguments = ["--model=frozen", *FROZEN, "--feature_batch_size=2", "--epochs=1", "--tracking=off", "--batch_size=64"]
+    arguments += ["--train_fraction=0.2", "--val_fraction=0"]  # 287 images
+    for name in ("whole", "killed"):
+        folder = tmp_path / name / "features"
+        process = start(tmp_path / name, *arguments, f"--feature_dir={folder}", launcher=launcher)
+        if name == "killed":
+            wait_until(lambda folder=folder: [p for p in folder.glob("*/images") if p.stat().st_size > 160], "features")
+            process.kill()
+            process.communicate()
+            before = kept_features(folder)
+            assert 10 < len(before) < 287
+            process = start(tmp_path / name, *arguments, f"--feature_dir={folder}", launcher=launcher)
+        code, output = finish(process)
+        assert code == 0, output
+    whole, killed = (kept_features(tmp_path / name / "features") for name in ("whole", "killed"))
+    assert killed == whole
+    rest = len(whole) - len(before)
+    assert f" {rest}/{rest} " in output
+    assert before.items() <= killed.items()
 
 
 def test_two_processes_go_on_bit_for_bit(tmp_path):

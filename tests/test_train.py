@@ -51,8 +51,9 @@ def run_with_stop(monkeypatch, step: int, *arguments) -> int:
 
 
 def overrides(*arguments: str) -> list[str]:
-    """SMALL, but for what a test gives itself."""
+    """SMALL, but for what a test gives itself; a width is of SMALL's model."""
     keys = {word.partition("=")[0] for word in arguments}
+    keys |= {"--width"} if "--model" in keys else set()
     return [word for word in SMALL if word.partition("=")[0] not in keys] + list(arguments)
 
 
@@ -147,16 +148,103 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
     assert run_folder.state(folder) == "finished"
 
 
+# Settings that make a model quick, for those that are not with --width=4.
+TIMM = ["--pretrained=False", "--input_size=32", "--arch=test_efficientnet"]
+QUICK = {
+    "mlp": [],
+    "nano_vit": ["--width=16", "--depth=1", "--patch_size=8"],
+    "patch_lstm": ["--width=8", "--patch_size=8"],
+    "timm": TIMM,
+    "resnet18_pretrained": [*TIMM, "--stem=own"],
+    "vit_b16_finetune": [*TIMM, "--frozen_stages=1"],
+    "frozen": [*TIMM, "--flips", "--standardise"],
+    "vit_b16_frozen": TIMM,
+    "logistic_probe": [*TIMM, "--flips", "--epochs=7"],  # an epoch has but one step
+}
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, model):
-    small = {"mlp": [], "resnet18": ["--width=4"], "patch_lstm": ["--width=8", "--patch_size=8"]}
-    small["nano_vit"] = ["--width=16", "--depth=1", "--patch_size=8"]
-    arguments = ["--epochs=1", "--run_id=a", *small.get(model, ["--width=4"])]
-    arguments.append(f"--model={model}")
+    arguments = ["--epochs=1", "--run_id=a", *QUICK.get(model, ["--width=4"]), f"--model={model}"]
     assert run_with_stop(monkeypatch, 5, tmp_path / "cut", *arguments) == 0
+    assert run_folder.state(tmp_path / "cut" / "a") == "stopped"
     assert run(tmp_path / "cut", *arguments) == 0
     assert run(tmp_path / "whole", *arguments) == 0
     assert_same_state(*(torch.load(tmp_path / name / "a" / "checkpoint.pt") for name in ("cut", "whole")))
+    assert epochs(tmp_path / "cut" / "a") == epochs(tmp_path / "whole" / "a")
+
+
+def test_a_run_whose_epochs_have_one_step_can_be_stopped(tmp_path, monkeypatch):
+    arguments = ["--batch_size=1293", "--run_id=a", "--epochs=6"]
+    assert run_with_stop(monkeypatch, 3, tmp_path, *arguments) == 0
+    assert run_folder.state(tmp_path / "a") == "stopped"
+    assert len(epochs(tmp_path / "a")) == 2
+    assert run(tmp_path, *arguments) == 0
+    assert [row["epoch"] for row in epochs(tmp_path / "a")] == [1, 2, 3, 4, 5, 6]
+
+
+FROZEN = ["--model=frozen", *TIMM, "--feature_precision=fp32", "--lr=0.01"]
+
+
+def test_a_frozen_network_is_run_once_and_its_features_serve_every_run(tmp_path, capsys):
+    features = f"--feature_dir={tmp_path / 'features'}"
+    assert run(tmp_path, *FROZEN, features, "--run_id=a") == 0
+    assert "1437/1437" not in capsys.readouterr().err  # two bars, of training and validation
+    [rows] = [path for path in (tmp_path / "features").glob("*/features") if path.stat().st_size]
+    before = rows.stat().st_size, rows.stat().st_mtime_ns
+    changes = (
+        [],
+        ["--val_fraction=0.3"],
+        ["--train_fraction=0.5", "--data_seed=1"],
+        ["--optimizer=sgd", "--batch_size=32"],
+    )
+    for i, change in enumerate(changes):
+        assert run(tmp_path, *FROZEN, features, f"--run_id=b{i}", *change) == 0
+        assert "features of" not in capsys.readouterr().err
+    assert (rows.stat().st_size, rows.stat().st_mtime_ns) == before
+    assert epochs(tmp_path / "a") == epochs(tmp_path / "b0")  # whether features were computed or read
+    assert run(tmp_path, *FROZEN, features, "--run_id=c", "--test") == 0
+    assert "features of" in capsys.readouterr().err
+    images = rows.with_name("images").read_bytes()
+    keys = {images[i : i + 16] for i in range(0, len(images), 16)}
+    assert len(keys) == len(images) // 16 <= 1797
+
+
+def test_pictures_of_a_frozen_network_s_run_are_the_images(tmp_path):
+    from PIL import Image
+
+    assert run(tmp_path, *FROZEN, "--run_id=a", "--epochs=1") == 0
+    assert run(tmp_path, "--run_id=b", "--epochs=1") == 0
+    grids = [Image.open(tmp_path / name / "panels" / "predictions-0001.png") for name in "ab"]
+    assert grids[0].size == grids[1].size
+    boxes = [
+        (4 + column * 164, 4 + row * 180, 164 + column * 164, 164 + row * 180) for row in (0, 1) for column in (0, 5)
+    ]
+    for box in boxes:  # without the captions, which are of other networks
+        assert grids[0].crop(box).tobytes() == grids[1].crop(box).tobytes()
+    assert (tmp_path / "a" / "panels" / "mistakes.png").exists()
+
+
+def test_checkpoints_of_a_frozen_network_hold_the_head_alone(tmp_path):
+    assert run(tmp_path, *FROZEN, "--run_id=a", "--epochs=1") == 0
+    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert summary["num_parameters"] == 256 * 10 + 10
+    assert summary["total_parameters"] == 99_196 + 2_570
+    assert (tmp_path / "a" / "best.pt").stat().st_size < 4 * 2_570 + 4_000
+    assert (tmp_path / "a" / "checkpoint.pt").stat().st_size < 3 * 4 * 2_570 + 10_000
+
+
+def test_a_probe_walks_its_strengths_and_keeps_the_best(tmp_path):
+    probe = ["--model=logistic_probe", *TIMM, "--l2=100", "--l2_ratio=0.01", "--run_id=a", "--epochs=5", "--test"]
+    assert run(tmp_path, *probe) == 0
+    rows, summary = epochs(tmp_path / "a"), run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert [row["train/fit/l2"] for row in rows] == pytest.approx([100, 1, 1e-2, 1e-4, 1e-6], rel=1e-4)
+    fits = [row["train/fit/cross_entropy"] for row in rows]
+    assert fits == sorted(fits, reverse=True)
+    losses = [row["val/loss"] for row in rows]
+    assert 1 < summary["best_epoch"] == 1 + losses.index(min(losses))
+    assert summary["val/loss"] == min(losses)
+    assert [row["images_seen"] for row in rows] == [1293 * epoch for epoch in range(1, 6)]
 
 
 def test_metrics_logged_after_the_checkpoint_are_forgotten_on_resuming(tmp_path, monkeypatch):
@@ -282,6 +370,9 @@ BAD_INPUT = {
     "optimizer": (["--optimizer=adan_"], "did you mean"),
     "test": (["--dataset=folder", "--data_dir={tmp}/two", "--test", "--batch_size=2"], "no test images"),
     "fp16": (["--mixed_precision=fp16"], "needs a GPU"),
+    "augmented features": (["--model=frozen", "--augmentation=crop_flip"], "features are computed once"),
+    "no weights": (["--model=timm", "--arch=test_vit", "--weights={tmp}/none.pth"], "there is no such file"),
+    "no gradients": (["--model=logistic_probe", "--optimizer=sgd"], "L-BFGS minimises one loss to the end"),
     "run_id": (["--run_id=../a"], "use letters, digits"),
     "nothing to resume": (["--resume"], "found no unfinished run"),
 }
