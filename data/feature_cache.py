@@ -41,15 +41,12 @@ class FeatureCache:
     """
 
     def __init__(self, root: Path, network: Mapping[str, object], num_features: int) -> None:
-        description = json.dumps(network, sort_keys=True, indent=1)
-        key = hashlib.sha256(description.encode()).hexdigest()[:16]
+        self.description = json.dumps(network, sort_keys=True, indent=1)
+        key = hashlib.sha256(self.description.encode()).hexdigest()[:16]
         self.folder = root / f"{network['arch']}-{key}"
         self.dtype = DTYPES[str(network["precision"])]
         self.num_features = num_features
         self.row_bytes = num_features * self.dtype.itemsize
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "append.lock"):
-            (self.folder / "network.json").write_text(description)
 
     def rows(self) -> dict[bytes, int]:
         """Row of every image that there is, by its hash."""
@@ -83,11 +80,13 @@ class FeatureCache:
     def append(self, hashes: list[bytes], features: Tensor) -> None:
         """Add the features [N, D] of N images; several processes may do so at once."""
         content = features.to(self.dtype).contiguous().view(torch.uint8).numpy()
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (
             FileLock(self.folder / "append.lock"),
             (self.folder / "images").open("ab") as images,
             (self.folder / "features").open("ab") as rows,
         ):
+            (self.folder / "network.json").write_text(self.description)
             num_rows = self.num_rows()
             images.truncate(num_rows * HASH_BYTES)
             rows.truncate(num_rows * self.row_bytes)

@@ -42,7 +42,7 @@ from models.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
 OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images in every epoch
 BATCH_SIZES = {"cpu": 64}  # images whose features are computed at once, by device
 BATCH_SIZE = 256  # on the others
-OF_GRADIENT_STEPS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup")
+OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")
 NUM_COMPARED = 32  # images by which bf16 is held against fp32
 LARGEST_DEVIATION = 0.05  # of the features' spread
 
@@ -263,12 +263,9 @@ class Extractor:
                 measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
                 replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}"))
         deviation = float(note.read_text())
-        sound = deviation <= LARGEST_DEVIATION
-        print(
-            f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread"
-            + ("" if sound else ": taking fp32")
-        )
-        return "bf16" if sound else "fp32"
+        chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
+        print(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
+        return chosen
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -288,7 +285,9 @@ class LogisticProbe(FrozenBackbone):
     """
 
     def __init__(self, settings: LogisticProbeSettings, info: DatasetInfo) -> None:
-        refuse(settings, OF_GRADIENT_STEPS, "L-BFGS minimises one loss to the end; --l2 is its penalty")
+        refuse(settings, OF_GRADIENTS, "L-BFGS minimises one loss to the end; --l2 is its penalty")
+        if settings.mixed_precision == "fp16":
+            raise UserError("--mixed_precision=fp16 scales gradients, which a line search cannot bear: leave it out")
         super().__init__(settings, info)
 
     def phases(self) -> tuple[Phase, ...]:

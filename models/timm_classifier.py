@@ -143,6 +143,8 @@ def build(settings: TimmSettings, info: DatasetInfo) -> TimmClassification:
     Raises:
         UserError: unknown network, weights that are missing or do not fit, or a stem that would be frozen at random.
     """
+    if settings.stem == "own" and settings.stem_init == "centre":
+        raise UserError("--stem_init=centre is of no use to --stem=own, whose weights are whole: give --stem=small")
     if settings.stem == "small" and settings.stem_init == "random" and settings.frozen_stages:
         raise UserError(f"--frozen_stages={settings.frozen_stages} would freeze a random stem: give --stem_init=centre")
     config = pretrained_config(settings.arch)

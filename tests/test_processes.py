@@ -85,7 +85,7 @@ def test_two_processes_train_as_one(tmp_path):
 
 def test_two_processes_solve_a_logistic_regression_as_one(tmp_path):
     arguments = ["--model=logistic_probe", *FROZEN, "--epochs=2", "--tracking=off", "--val_fraction=0.2", "--test=True"]
-    arguments += ["--batch_size=0", "--lr=1", "--max_iterations=30"]  # all 1,150 training images
+    arguments += ["--batch_size=0", "--lr=1", "--l2=1"]  # all 1,150 training images
     code, output = finish(start(tmp_path / "two", *arguments, launcher=(*ACCELERATE, "2")))
     assert code == 0, output
     code, output = finish(start(tmp_path / "one", *arguments))
