@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import cnn, mlp, nano_vit, patch_lstm, resnet18
+from models import cnn, mlp, nano_vit, patch_lstm, resnet18, vae
 from models.objective import Objective
 from models.settings import Settings
 
@@ -13,4 +13,5 @@ MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
     "resnet18": (resnet18.ResNet18Settings, resnet18.build),
     "nano_vit": (nano_vit.NanoVitSettings, nano_vit.build),
     "patch_lstm": (patch_lstm.PatchLstmSettings, patch_lstm.build),
+    "vae": (vae.VaeSettings, vae.build),
 }

@@ -7,6 +7,20 @@ from torch.nn import functional as F
 from data.errors import UserError
 
 
+def conv_blocks(width: int, depth: int) -> list[nn.Module]:
+    """Blocks of conv3x3-BN-ReLU-pool, each twice as wide as the one before and half its size.
+
+    Args:
+        width: channels of the first block.
+        depth: blocks; [B, 3, H, W] becomes [B, width * 2^(depth - 1), H / 2^depth, W / 2^depth].
+    """
+    channels = [3, *(width << block for block in range(depth))]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(channels, channels[1:], strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    return layers
+
+
 class PatchEmbedding(nn.Module):
     """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
 

@@ -6,6 +6,7 @@ names of models write those alone.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,14 @@ SMALL = {
     "resnet18": {"width": 8, "depth": 1},
     "nano_vit": {"patch_size": 4, "width": 32, "depth": 2, "num_heads": 4, "ffn_width": 64},
     "patch_lstm": {"patch_size": 4, "embedding_width": 16, "width": 32, "head_width": 32},
+    "vae": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},  # at beta 1 noise is not worth its KL
 }
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
+NORMALISED = {  # by the default setting of that name
+    "channel": INFO,
+    "symmetric": replace(INFO, mean=(0.5,) * 3, std=(0.5,) * 3),
+    "unit": replace(INFO, mean=(0.0,) * 3, std=(1.0,) * 3),
+}
 GOLDEN = Path(__file__).parent / "golden"
 NUM_GOLDEN_STEPS = 20
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -40,13 +47,18 @@ def one_thread():
     torch.set_num_threads(num_threads)
 
 
+def info_of(name):
+    return NORMALISED[MODELS[name][0].normalisation]
+
+
 def build(name, **settings):
-    return build_objective(MODELS[name][0](model=name, **{**SMALL.get(name, {}), **settings}), INFO)
+    return build_objective(MODELS[name][0](model=name, **{**SMALL.get(name, {}), **settings}), info_of(name))
 
 
-def make_batch(size, seed=0):
+def make_batch(name, size, seed=0):
     random = np.random.RandomState(seed)  # whose stream is the same with every version
-    mean, std = (np.array(values)[:, None, None] for values in (INFO.mean, INFO.std))
+    info = info_of(name)
+    mean, std = (np.array(values)[:, None, None] for values in (info.mean, info.std))
     images = (random.rand(size, 3, INFO.image_size, INFO.image_size) - mean) / std
     return Batch(torch.from_numpy(images).float(), torch.arange(size) % len(INFO.classes))
 
@@ -82,7 +94,7 @@ def changed(before, after):
 def test_losses_are_finite_scalars(name):
     objective = build(name)
     for phase in objective.phases():
-        terms = objective(make_batch(7), phase.name)
+        terms = objective(make_batch(name, 7), phase.name)
         assert "loss" in terms
         for term in terms.values():
             assert term.shape == ()
@@ -95,7 +107,7 @@ def test_every_trainable_parameter_gets_a_gradient_in_some_phase(name):
     reached = set()
     for phase in objective.phases():
         with only_trainable(objective, phase.optimizer):
-            objective(make_batch(4), phase.name)["loss"].backward()
+            objective(make_batch(name, 4), phase.name)["loss"].backward()
         reached |= {key for key, p in objective.named_parameters() if p.grad is not None}
         assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)
         objective.zero_grad(set_to_none=True)
@@ -115,7 +127,7 @@ def test_each_phase_moves_only_its_own_parameters(name):
     for phase in objective.phases():
         own = {id(p) for group in phase.optimizer.param_groups for p in group["params"]}
         before = weights(objective)
-        train_step(objective, (phase,), make_batch(4))
+        train_step(objective, (phase,), make_batch(name, 4))
         moved = changed(before, weights(objective))
         assert moved
         assert moved <= {key for key, p in objective.named_parameters() if id(p) in own}
@@ -124,7 +136,7 @@ def test_each_phase_moves_only_its_own_parameters(name):
 @every_model
 def test_evaluate_gives_one_figure_an_image(name):
     for size in (5, 1):
-        values = metrics(build(name), make_batch(size))
+        values = metrics(build(name), make_batch(name, size))
         assert "loss" in values
         for value in values.values():
             assert value.shape == (size,)
@@ -133,7 +145,7 @@ def test_evaluate_gives_one_figure_an_image(name):
 
 @every_model
 def test_an_image_is_evaluated_alike_whatever_batch_it_is_in(name):
-    objective, batch = build(name), make_batch(6)
+    objective, batch = build(name), make_batch(name, 6)
     whole = metrics(objective, batch)
     halves = [metrics(objective, Batch(batch.images[part], batch.labels[part])) for part in (slice(4), slice(4, 6))]
     for key, values in whole.items():
@@ -143,20 +155,20 @@ def test_an_image_is_evaluated_alike_whatever_batch_it_is_in(name):
 @every_model
 def test_panels_are_images_in_unit_range(name):
     with torch.no_grad():
-        panels = build(name).eval().panels(make_batch(5), torch.rand(5, 3, INFO.image_size, INFO.image_size))
+        panels = build(name).eval().panels(make_batch(name, 5), torch.rand(5, 3, INFO.image_size, INFO.image_size))
     assert panels
-    for images, captions, marks in panels.values():
-        assert images.shape[1] == 3
-        assert images.ndim == 4
-        assert images.min() >= 0
-        assert images.max() <= 1
-        assert len(captions) in (0, len(images))
-        assert len(marks) in (0, len(images))
+    for panel in panels.values():
+        assert panel.images.shape[1] == 3
+        assert panel.images.ndim == 4
+        assert panel.images.min() >= 0
+        assert panel.images.max() <= 1
+        assert len(panel.captions) in (0, len(panel.images))
+        assert len(panel.marks) in (0, len(panel.images))
 
 
 @every_model
 def test_a_state_dict_carries_everything_evaluation_depends_on(name):
-    trained, other, batch = build(name, seed=1), build(name, seed=2), make_batch(6)
+    trained, other, batch = build(name, seed=1), build(name, seed=2), make_batch(name, 6)
     train_step(trained, trained.phases(), batch)
     expected = metrics(trained, batch)
     assert not torch.equal(metrics(other, batch)["loss"], expected["loss"])
@@ -167,7 +179,7 @@ def test_a_state_dict_carries_everything_evaluation_depends_on(name):
 
 @every_model
 def test_overfits_one_batch(name):
-    objective, batch = build(name, lr=3e-3), make_batch(16)
+    objective, batch = build(name, lr=3e-3), make_batch(name, 16)
     phases = objective.phases()
     first = metrics(objective, batch)["loss"].mean()
     for _ in range(12):
@@ -189,7 +201,7 @@ def test_weights_are_a_function_of_the_seed(name):
 
 @every_model
 def test_channels_last_is_a_layout_and_changes_no_figure(name):
-    objective, batch = build(name), make_batch(4)
+    objective, batch = build(name), make_batch(name, 4)
     expected = metrics(objective, batch)
     objective.to(memory_format=torch.channels_last)
     values = metrics(objective, Batch(batch.images.to(memory_format=torch.channels_last), batch.labels))
@@ -203,7 +215,7 @@ def first_losses(name):
     losses = {phase.name: [] for phase in phases}
     for step in range(NUM_GOLDEN_STEPS):
         seed_everything(*mix_seeds(0, step, num=1))
-        for phase, loss in train_step(objective, phases, make_batch(8, seed=step)).items():
+        for phase, loss in train_step(objective, phases, make_batch(name, 8, seed=step)).items():
             losses[phase].append(loss)
     return losses
 
