@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import cnn, mlp, nano_vit, patch_lstm, resnet18, vae
+from models import cnn, cvae, cvae_head, mlp, nano_vit, patch_lstm, resnet18, vae
 from models.objective import Objective
 from models.settings import Settings
 
@@ -14,4 +14,6 @@ MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
     "nano_vit": (nano_vit.NanoVitSettings, nano_vit.build),
     "patch_lstm": (patch_lstm.PatchLstmSettings, patch_lstm.build),
     "vae": (vae.VaeSettings, vae.build),
+    "cvae": (cvae.CvaeSettings, cvae.build),
+    "cvae_head": (cvae_head.CvaeHeadSettings, cvae_head.build),
 }

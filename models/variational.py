@@ -21,6 +21,8 @@ from models.optimization import build_optimizer
 from models.settings import NonNegative, PositiveInt
 
 NUM_SAMPLES = 64  # images of a panel
+ROWS_BY_CLASS = 8  # of a panel with one column a class
+MOST_COLUMNS = 20
 NUM_NOISES = 1024
 ACTIVE_VARIANCE = 0.01  # of a unit's posterior mean over images; Burda et al. 2016, https://arxiv.org/abs/1509.00519
 
@@ -199,17 +201,42 @@ class Variational(Objective):
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         reconstructions = self.pictures_of(self.posterior_means(batch), batch.labels)
-        return {"samples": self.samples_panel(), "reconstructions": side_by_side(pictures, reconstructions)}
+        return {**self.samples_panels(), "reconstructions": side_by_side(pictures, reconstructions)}
 
-    def samples_panel(self) -> Panel:
+    def samples_panels(self) -> dict[str, Panel]:
         """Images of the first noises."""
         latents = self.noise[:NUM_SAMPLES]
-        return Panel(self.pictures_of(latents, torch.zeros(len(latents), dtype=torch.long, device=latents.device)))
+        return {"samples": Panel(self.pictures_of(latents, torch.zeros(len(latents), device=latents.device)))}
 
     def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
         batches = loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())
         num_active = count_active_units(torch.cat([self.posterior_means(batch) for batch in batches])).item()
         return Analysis({"active_units": num_active, "posterior_collapse": float(num_active == 0)})
+
+
+class Conditional(Variational):
+    """A variational autoencoder of images given their labels.
+
+    Raises:
+        UserError: fewer than two classes, or images that cannot be halved `depth` times.
+    """
+
+    def __init__(self, settings: VariationalSettings, info: DatasetInfo) -> None:
+        if len(info.classes) < 2:
+            raise UserError(
+                f"{info.name} has {len(info.classes)} labelled classes, a conditional model needs 2: "
+                f"put the images of each class into a folder of its own, or give --model=vae"
+            )
+        super().__init__(settings, info, num_labels=len(info.classes))
+
+    def samples_panels(self) -> dict[str, Panel]:
+        """One column a class, one noise a row."""
+        columns = min(self.num_labels, MOST_COLUMNS)
+        labels = torch.arange(columns, device=self.noise.device).repeat(ROWS_BY_CLASS)
+        pictures = self.pictures_of(self.noise[:ROWS_BY_CLASS].repeat_interleave(columns, dim=0), labels)
+        return {
+            "samples_by_class": Panel(pictures, self.info.classes[:columns] * ROWS_BY_CLASS, columns=columns),
+        }
 
 
 def count_active_units(means: Tensor) -> Tensor:

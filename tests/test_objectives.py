@@ -27,6 +27,8 @@ SMALL = {
     "nano_vit": {"patch_size": 4, "width": 32, "depth": 2, "num_heads": 4, "ffn_width": 64},
     "patch_lstm": {"patch_size": 4, "embedding_width": 16, "width": 32, "head_width": 32},
     "vae": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},  # at beta 1 noise is not worth its KL
+    "cvae": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},
+    "cvae_head": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},
 }
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
 NORMALISED = {  # by the default setting of that name
