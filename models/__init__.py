@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import cnn, cvae, cvae_head, mlp, nano_vit, patch_lstm, resnet18, vae
+from models import cnn, cvae, cvae_head, mlp, nano_vit, patch_lstm, resnet18, vae, vq_vae
 from models.objective import Objective
 from models.settings import Settings
 
@@ -16,4 +16,5 @@ MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
     "vae": (vae.VaeSettings, vae.build),
     "cvae": (cvae.CvaeSettings, cvae.build),
     "cvae_head": (cvae_head.CvaeHeadSettings, cvae_head.build),
+    "vq_vae": (vq_vae.VqVaeSettings, vq_vae.build),
 }

@@ -21,6 +21,15 @@ def conv_blocks(width: int, depth: int) -> list[nn.Module]:
     return layers
 
 
+def check_halvings(depth: int, image_size: int) -> None:
+    """Refuse images whose side cannot be halved `depth` times and doubled back."""
+    if image_size % (1 << depth):
+        raise UserError(
+            f"--depth={depth} halves {image_size}-pixel images to a fraction: "
+            f"lower it, or give an --image_size that {1 << depth} divides"
+        )
+
+
 class PatchEmbedding(nn.Module):
     """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
 

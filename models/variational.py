@@ -14,7 +14,7 @@ from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader, Shard
-from models.layers import conv_blocks
+from models.layers import check_halvings, conv_blocks
 from models.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
 from models.objective import Objective, Phase
 from models.optimization import build_optimizer
@@ -93,11 +93,7 @@ class Variational(Objective):
 
     def __init__(self, settings: VariationalSettings, info: DatasetInfo, num_labels: int = 0) -> None:
         super().__init__()
-        if info.image_size % (1 << settings.depth):
-            raise UserError(
-                f"--depth={settings.depth} halves {info.image_size}-pixel images to a fraction: "
-                f"lower it, or give an --image_size that {1 << settings.depth} divides"
-            )
+        check_halvings(settings.depth, info.image_size)
         self.settings = settings
         self.info = info
         self.num_labels = num_labels
