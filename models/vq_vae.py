@@ -47,11 +47,11 @@ class VqVaeSettings(PixelSettings):
     """How codes move to the outputs they stand for: moving averages of those, or a loss of their own."""
     codebook_decay: Annotated[float, Range(0, 0.99999)] = 0.99
     """Decay per step of the moving averages of each code's use and, with ema, of its outputs."""
-    revive_below: Fraction = 0.05
+    revive_below: Fraction = 0.1
     """A code used less, as a share of an even use, becomes a random output of the batch; 0 for never."""
     prior_width: PositiveInt = 128
     """Dimension of a token of the prior, a causal transformer."""
-    prior_depth: PositiveInt = 4
+    prior_depth: PositiveInt = 2
     """Layers of the prior."""
     prior_heads: PositiveInt = 4
     """Attention heads of each; they share `prior_width`."""
@@ -132,11 +132,12 @@ class CodeBook(nn.Module):
         if distributed.is_initialized():
             distributed.all_reduce(num)
             distributed.broadcast(candidates, 0)
-        even = num / len(self.codes)
-        dead = (self.uses < self.settings.revive_below * even).unsqueeze(1)
+        least = self.settings.revive_below * num / len(self.codes)
+        dead = (self.uses < least).unsqueeze(1)
+        # With a decay of 0.99, twice the least leaves a code 69 steps to find its outputs.
         self.codes.copy_(torch.where(dead, candidates, self.codes))
-        self.sums.copy_(torch.where(dead, candidates * even, self.sums))
-        self.uses.copy_(torch.where(dead.squeeze(1), even, self.uses))
+        self.sums.copy_(torch.where(dead, candidates * 2 * least, self.sums))
+        self.uses.copy_(torch.where(dead.squeeze(1), 2 * least, self.uses))
 
     @torch.no_grad()
     def follow(self, outputs: Tensor, indices: Tensor) -> None:
@@ -165,7 +166,7 @@ class Prior(nn.Module):
         self.positions = nn.Parameter(torch.empty(num_positions, width).normal_(std=0.02))
         nn.init.normal_(self.embed.weight, std=0.02)
         layer = nn.TransformerEncoderLayer(
-            width, settings.prior_heads, 4 * width, activation="gelu", batch_first=True, norm_first=True
+            width, settings.prior_heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(
             layer, settings.prior_depth, nn.LayerNorm(width), enable_nested_tensor=False
