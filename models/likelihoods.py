@@ -142,7 +142,7 @@ class SquaredError(Likelihood):
 
     def __init__(self, settings: PixelSettings) -> None:
         super().__init__(settings)
-        self.beta = getattr(settings, "beta", 1.0)  # a code book's KL has no weight
+        self.beta = getattr(settings, "beta", 0.0)  # a code book has no KL to weigh it against
 
     def forward(self, output: Tensor, images: Tensor) -> Tensor:
         return squared_error(self.mean(output), images)
