@@ -3,7 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import cnn, frozen_backbone, mlp, nano_vit, patch_lstm, resnet18, timm_classifier
+from models import (
+    cnn,
+    cvae,
+    cvae_head,
+    frozen_backbone,
+    mlp,
+    nano_vit,
+    patch_lstm,
+    resnet18,
+    timm_classifier,
+    vae,
+    vq_vae,
+)
 from models.objective import Objective
 from models.settings import Settings
 
@@ -19,4 +31,8 @@ MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
     "frozen": (frozen_backbone.FrozenSettings, frozen_backbone.build),
     "vit_b16_frozen": (frozen_backbone.VitB16FrozenSettings, frozen_backbone.build),
     "logistic_probe": (frozen_backbone.LogisticProbeSettings, frozen_backbone.build_probe),
+    "vae": (vae.VaeSettings, vae.build),
+    "cvae": (cvae.CvaeSettings, cvae.build),
+    "cvae_head": (cvae_head.CvaeHeadSettings, cvae_head.build),
+    "vq_vae": (vq_vae.VqVaeSettings, vq_vae.build),
 }

@@ -8,6 +8,7 @@ from torch import nn
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from models.classification import Classification, ClassifierSettings
+from models.layers import conv_blocks
 from models.settings import Fraction, PositiveFloat, PositiveInt
 
 
@@ -36,16 +37,13 @@ def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
     side = info.image_size >> settings.depth
     if side == 0:
         raise UserError(f"--depth={settings.depth} halves {info.image_size}-pixel images to nothing: lower it")
-    channels = [3, *(settings.width << block for block in range(settings.depth))]
-    blocks: list[nn.Module] = []
-    for inputs, outputs in zip(channels, channels[1:], strict=False):
-        blocks += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    features = nn.Sequential(*conv_blocks(settings.width, settings.depth))
     head = nn.Sequential(
         nn.Flatten(),
-        nn.Linear(channels[-1] * side**2, settings.head_width),
+        nn.Linear((settings.width << settings.depth - 1) * side**2, settings.head_width),
         nn.ReLU(),
         nn.Dropout(settings.dropout),
         nn.Linear(settings.head_width, len(info.classes)),
     )
-    net = nn.Sequential(OrderedDict(features=nn.Sequential(*blocks), head=head))
+    net = nn.Sequential(OrderedDict(features=features, head=head))
     return Classification(net, settings, info, prefers_channels_last=True)

@@ -7,6 +7,29 @@ from torch.nn import functional as F
 from data.errors import UserError
 
 
+def conv_blocks(width: int, depth: int) -> list[nn.Module]:
+    """Blocks of conv3x3-BN-ReLU-pool, each twice as wide as the one before and half its size.
+
+    Args:
+        width: channels of the first block.
+        depth: blocks; [B, 3, H, W] becomes [B, width * 2^(depth - 1), H / 2^depth, W / 2^depth].
+    """
+    channels = [3, *(width << block for block in range(depth))]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(channels, channels[1:], strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    return layers
+
+
+def check_halvings(depth: int, image_size: int) -> None:
+    """Refuse images whose side cannot be halved `depth` times and doubled back."""
+    if image_size % (1 << depth):
+        raise UserError(
+            f"--depth={depth} halves {image_size}-pixel images to a fraction: "
+            f"lower it, or give an --image_size that {1 << depth} divides"
+        )
+
+
 class PatchEmbedding(nn.Module):
     """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
 

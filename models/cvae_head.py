@@ -1,0 +1,67 @@
+"""Conditional variational autoencoder with a linear classifier on the encoder's features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.classification import analyse_classifier
+from analysis.tracking import Analysis
+from data.dataset import Batch, DatasetInfo
+from data.loader import Loader
+from models.settings import NonNegative
+from models.variational import Conditional, VariationalSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CvaeHeadSettings(VariationalSettings):
+    """The label joins the encoder's features and the latent; a linear head tells it from the features alone."""
+
+    gamma: NonNegative = 50.0
+    """Weight of the head's cross-entropy beside the summed nats of reconstruction and KL."""
+
+
+class CvaeHead(Conditional):
+    """A conditional variational autoencoder whose encoder learns to classify, too."""
+
+    settings: CvaeHeadSettings
+
+    def __init__(self, settings: CvaeHeadSettings, info: DatasetInfo) -> None:
+        super().__init__(settings, info)
+        self.head = nn.Linear(self.num_features, self.num_labels)
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        features = self.encoder(batch.images)
+        terms, logits = self.training_terms(features, batch), self.head(features)
+        cross_entropy = F.cross_entropy(logits, batch.labels)
+        accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
+        loss = terms["loss"] + self.settings.gamma * cross_entropy
+        return {**terms, "loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy}
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encoder(batch.images)
+        terms, logits = self.evaluation_terms(features, batch), self.head(features).float()
+        cross_entropy = F.cross_entropy(logits, batch.labels, reduction="none")
+        accuracy = (logits.argmax(dim=1) == batch.labels).float()
+        loss = terms["loss"] + self.settings.gamma * cross_entropy
+        return {**terms, "loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy}
+
+    def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] float32 logits
+        return self.head(self.encoder(images)).float()
+
+    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
+        latents = super().analyse(loaders, split, folder)
+        batch_size = self.settings.eval_batch_size
+        classes = analyse_classifier(self.predict, loaders[split], batch_size, self.info.classes, folder)
+        return classes._replace(metrics={**latents.metrics, **classes.metrics})
+
+
+def build(settings: CvaeHeadSettings, info: DatasetInfo) -> CvaeHead:
+    """The autoencoder that `settings` describe.
+
+    Raises:
+        UserError: too few classes, or sizes or a likelihood that do not suit the images.
+    """
+    return CvaeHead(settings, info)
