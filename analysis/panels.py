@@ -18,20 +18,20 @@ class Panel(NamedTuple):
     images: Tensor  # [N, 3, H, W] in [0, 1]
     captions: tuple[str, ...] = ()  # one an image, or none
     marks: tuple[bool, ...] = ()  # whether each image came out right, or none
+    columns: int = COLUMNS
 
 
-def draw_grid(panel: Panel, columns: int = COLUMNS) -> Image.Image:
+def draw_grid(panel: Panel) -> Image.Image:
     """A panel as one picture, row by row; captions below the images, green for right and red for wrong.
 
     Args:
         panel: images [N, 3, H, W] in [0, 1], with N captions and N marks, or none.
-        columns: images in a row.
     """
     pixels = (panel.images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num, height, width, _ = pixels.shape
     zoom = max(1, -(-MIN_SIDE // width))
     cell_width, cell_height = width * zoom + GAP, height * zoom + GAP + (CAPTION_HEIGHT if panel.captions else 0)
-    columns = min(columns, num)
+    columns = min(panel.columns, num)
     picture = Image.new("RGB", (columns * cell_width + GAP, -(-num // columns) * cell_height + GAP), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
     for i in range(num):

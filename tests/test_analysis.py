@@ -125,7 +125,7 @@ def plain_tiles(*colours):
 
 @pytest.mark.usefixtures("small_grids")
 def test_a_grid_goes_row_by_row_with_a_white_gap():
-    picture = draw_grid(Panel(plain_tiles((1, 0, 0), (0, 1, 0), (0, 0, 0.2))), columns=2)
+    picture = draw_grid(Panel(plain_tiles((1, 0, 0), (0, 1, 0), (0, 0, 0.2)), columns=2))
     # Tiles of 32 pixels are shown twice as large, 4 pixels apart.
     assert picture.size == (4 + 64 + 4 + 64 + 4, 4 + 64 + 4 + 64 + 4)
     white, red, green, blue = (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 51)
