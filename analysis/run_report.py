@@ -52,8 +52,10 @@ def duration(summary: Mapping[str, Any]) -> str:
 def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
     """Metrics of a split on one line; empty where it was not evaluated."""
     metrics = {key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{split}/")}
-    shares = ("accuracy", "ece")
-    shown = [f"{name} {value:.2%}" if name in shares else f"{name} {value:.4f}" for name, value in metrics.items()]
+    shown = [
+        f"{name} {value:.2%}" if name.endswith(("accuracy", "ece")) else f"{name} {value:.4f}"
+        for name, value in metrics.items()
+    ]
     return f"{', '.join(shown)} ({remark})" if shown else ""
 
 
