@@ -1,7 +1,13 @@
-"""A closer look at a latent space: what it holds of the classes, beside raw pixels and an untrained net; pictures."""
+"""A closer look at a latent space: what it holds of the classes, beside raw pixels and an untrained net; pictures.
 
+At the end of every run of a vae, or of a finished run by `python -m analysis.latent RUN`.
+"""
+
+import argparse
 import csv
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +25,8 @@ from analysis.latent_figures import (
 from analysis.latent_scores import Agreement, Clustering, agreement, cluster, compare
 from analysis.panels import draw_grid
 from analysis.tracking import Analysis, Table
+from analysis.trained_run import find_run, load_run
+from data.errors import UserError
 from data.loader import Loader
 
 NUM_CLUSTERS = 10  # where there are no classes
@@ -132,3 +140,48 @@ def tell_classes(
         title: (agreed.matched[clustering.assignments], by_colour),
         "true classes": (labels, dict(enumerate(classes))),
     }
+
+
+@torch.no_grad()
+def analyse_run(options: argparse.Namespace) -> Analysis:
+    """Look closely at the latents of a finished run.
+
+    Raises:
+        UserError: no such run or split, no weights, or a model without latents.
+    """
+    run = load_run(find_run(options.run), options.data_dir)
+    if not hasattr(run.objective, "latent_means"):
+        raise UserError(f"{run.settings.model} has no latents to look at: vae has")
+    if options.split not in run.splits:
+        raise UserError(f"--split={options.split}: the run has {', '.join(run.splits)}")
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    loaders = {name: Loader(split, run.info, device) for name, split in run.splits.items()}
+    objective = run.objective.to(device)
+    objective.settings = replace(run.settings, latent_images=options.num_images)
+    options.out.mkdir(parents=True, exist_ok=True)
+    return objective.analyse(loaders, options.split, options.out)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Analyse a run, or say in one line what keeps it from being analysed; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.latent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
+    parser.add_argument("--split", default="test", help="whose images are looked at (default: test)")
+    parser.add_argument("--num_images", type=int, default=10_000, help="of each split, at most (default: 10000)")
+    parser.add_argument("--out", type=Path, default=Path("latent"), help="folder of the pictures (default: latent)")
+    parser.add_argument("--data_dir", default="", help="as for train.py; default: as the run was told")
+    options = parser.parse_args(arguments)
+    try:
+        analysis = analyse_run(options)
+    except (UserError, OSError) as error:
+        print(f"latent: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    print(*(f"{name:<28}{value:10.4f}" for name, value in analysis.metrics.items()), sep="\n")
+    print(*analysis.images.values(), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

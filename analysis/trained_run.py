@@ -19,17 +19,22 @@ class TrainedRun(NamedTuple):
     objective: Any  # a models.objective.Objective, in evaluation mode, with the weights of its best epoch
 
 
+def runs_dir() -> Path:
+    """Where runs are looked for."""
+    return Path(os.environ.get("VISION_SWEEPS_RUNS", "runs"))
+
+
 def find_run(name: str) -> Path:
     """Folder of a run, from its path or its id in runs/.
 
     Raises:
         UserError: there is none.
     """
-    runs_dir = Path(os.environ.get("VISION_SWEEPS_RUNS", "runs"))
-    for folder in (Path(name), runs_dir / name):
+    own = runs_dir() / name
+    for folder in (Path(name), own):
         if run_folder.read_json(folder / run_folder.SETTINGS):
             return folder
-    raise UserError(f"{name} is no run: neither it nor {runs_dir / name} is a folder with a {run_folder.SETTINGS}")
+    raise UserError(f"{name} is no run: neither it nor {own} is a folder with a {run_folder.SETTINGS}")
 
 
 def load_run(folder: Path, data_dir: str = "") -> TrainedRun:

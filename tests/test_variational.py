@@ -212,8 +212,8 @@ def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
 
 def test_no_active_unit_is_reported_as_posterior_collapse(tmp_path):
     batch = make_batch(200)
-    collapsed = train(build("vae", beta=1000.0, lr=3e-3), 80)
-    healthy = train(build("vae", beta=0.1, lr=3e-3), 40)
+    collapsed = train(build("vae", beta=1000.0, latent_images=0, lr=3e-3), 80)
+    healthy = train(build("vae", beta=0.1, latent_images=0, lr=3e-3), 40)
     with torch.no_grad():
         seen, unseen = (vae.analyse({"val": loader_of(batch)}, "val", tmp_path).metrics for vae in (collapsed, healthy))
     assert seen == {"active_units": 0, "posterior_collapse": 1}
