@@ -40,7 +40,7 @@ from models.optimization import FreshLBFGS
 from models.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
 
 OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images in every epoch
-BATCH_SIZES = {"cpu": 64}  # images whose features are computed at once, by device
+BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once: their activations fit in the cache
 BATCH_SIZE = 256  # on the others
 OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")
 NUM_COMPARED = 32  # images by which bf16 is held against fp32
@@ -63,7 +63,7 @@ class FrozenSettings(BackboneSettings):
     """Number format of the frozen network and of the features kept; auto: bf16 where the processor has it and the
     features of some images deviate from fp32's by at most 5 % of their spread."""
     feature_batch_size: Count = 0
-    """Images whose features a process computes at once; 0 for 64 on a CPU and 256 elsewhere."""
+    """Images whose features a process computes at once; 0 for 16 on a CPU and 256 elsewhere."""
     feature_dir: str = ""
     """Folder of the kept features; empty: vision-sweeps/features in the user's cache folder."""
 
@@ -83,6 +83,7 @@ class LogisticProbeSettings(FrozenSettings):
     """All training images at once."""
     epochs: PositiveInt = 11
     """Strengths of the penalty; the best epoch is the one of the best strength."""
+    patience: Count = 2
     lr: PositiveFloat = 1.0
     """Step that the line search tries first."""
     standardise: bool = True
