@@ -159,7 +159,9 @@ QUICK = {
     "vit_b16_finetune": [*TIMM, "--frozen_stages=1"],
     "frozen": [*TIMM, "--flips", "--standardise"],
     "vit_b16_frozen": TIMM,
-    "logistic_probe": [*TIMM, "--flips", "--epochs=7"],  # an epoch has but one step
+    "logistic_probe": [*TIMM, "--flips", "--epochs=7", "--patience=0"],  # an epoch has but one step
+    "vae": ["--width=4", "--latent_images=0"],
+    "vq_vae": ["--width=4", "--prior_width=8"],
 }
 
 
