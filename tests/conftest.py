@@ -1,8 +1,14 @@
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
+
+tqdm.set_lock(
+    threading.RLock()
+)  # the default one lives between processes: once, all threads here waited for it in vain
 
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
