@@ -54,11 +54,20 @@ def test_a_frozen_parameter_of_the_optimizer_itself_stays_frozen(pair):
     assert not nets["a"].bias.requires_grad
 
 
+def with_outside(nets, num_parameters):
+    nets.num_outside_parameters = num_parameters
+    return nets
+
+
 def test_count_parameters_tells_trainable_from_all(pair):
     nets, _ = pair
-    assert count_parameters(nets) == (3 * 4 + 4 + 2 + 1, 3 * 4 + 4 + 4 * 2 + 2 + 2 + 1)
+    assert count_parameters(with_outside(nets, 0)) == (3 * 4 + 4 + 2 + 1, 3 * 4 + 4 + 4 * 2 + 2 + 2 + 1)
 
 
 def test_a_shared_parameter_is_counted_once():
     layer = nn.Linear(3, 4)
-    assert count_parameters(nn.Sequential(layer, layer)) == (16, 16)
+    assert count_parameters(with_outside(nn.Sequential(layer, layer), 0)) == (16, 16)
+
+
+def test_parameters_of_networks_outside_count_in_the_total_alone():
+    assert count_parameters(with_outside(nn.Linear(3, 4), 100)) == (16, 116)
