@@ -154,7 +154,7 @@ def analyse_run(options: argparse.Namespace) -> Analysis:
         raise UserError(f"{run.settings.model} has no latents to look at: vae has")
     if options.split not in run.splits:
         raise UserError(f"--split={options.split}: the run has {', '.join(run.splits)}")
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     loaders = {name: Loader(split, run.info, device) for name, split in run.splits.items()}
     objective = run.objective.to(device)
     objective.settings = replace(run.settings, latent_images=options.num_images)
