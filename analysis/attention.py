@@ -6,8 +6,8 @@ its least weight, dark, to its greatest, bright; the peak below it is its greate
 where the class token looks everywhere alike.
 """
 
-import argparse
 import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from math import ceil, isqrt
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analysis import run_folder
+from analysis.command_line import Parser, run_program
 from analysis.panels import Panel, draw_table
 from analysis.trained_run import TrainedRun, find_run, load_run
 from data.errors import UserError
@@ -251,8 +252,8 @@ def draw_heads(picture: Tensor, label: str, heads: Tensor) -> Image.Image:
 
 
 @torch.no_grad()
-def draw_run(options: argparse.Namespace) -> list[Path]:
-    """Write the pictures of a run; returns where they are."""
+def draw_run(options: Namespace) -> None:
+    """Write the pictures of a run and print where they are."""
     folder = find_run(options.run)
     out = options.out or folder / run_folder.PANELS / "attention.png"
     if out.suffix != ".png":
@@ -273,13 +274,13 @@ def draw_run(options: argparse.Namespace) -> list[Path]:
         for i, (picture, label) in enumerate(zip(examples.pictures, labels, strict=True)):
             paths.append(out.with_name(f"{out.stem}-heads-{i + 1}.png"))
             draw_heads(picture, label, maps.heads[:, i]).save(paths[-1])
-    return paths
+    print(*paths, sep="\n")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draw attention, or say in one line what keeps it from being drawn; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.attention", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="python -m analysis.attention", description=__doc__, formatter_class=RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
     parser.add_argument(
@@ -295,12 +296,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: panels/attention.png in the run's folder")
     parser.add_argument("--data_dir", default="", help="as for train.py; default: as the run was told")
-    try:
-        print(*draw_run(parser.parse_args(arguments)), sep="\n")
-    except (UserError, OSError) as error:
-        print(f"attention: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return run_program("attention", lambda: draw_run(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

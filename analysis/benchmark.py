@@ -8,14 +8,14 @@ runs that were minutes apart on the same machine; each ratio is given as its med
     train.py  the program itself, its epoch rate after a first epoch to warm up
 """
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from analysis import run_folder
+from analysis.command_line import Parser, run_program, whole_number
 from data import load_splits
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
@@ -200,30 +201,31 @@ def compare(models: list[str], precision: str, rounds: int, data_dir: str) -> No
     print(f"start-up to the first step, on digits: {spread([measure_start_up() for _ in range(rounds)])} s")
 
 
-def main() -> int:
+def measure(options: Namespace) -> None:
     """Compare the loops, or measure one of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = options.models.split(",")
+    if unknown := sorted(set(models) - set(MODELS)):
+        raise UserError(f"--models={unknown[0]} is not known; there are: {', '.join(MODELS)}")
+    if options.loop:
+        print(json.dumps(measure_loop(options.loop, models[0], options.mixed_precision, options.data_dir)))
+    else:
+        compare(models, options.mixed_precision, options.rounds, options.data_dir)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare speeds; returns the exit code."""
+    parser = Parser(
+        prog="python -m analysis.benchmark", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", default="mlp,cnn,resnet18", help="comma-separated keys of MODELS")
     parser.add_argument(
         "--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="of train.py and bare"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="times that each loop is measured")
+    parser.add_argument("--rounds", type=whole_number, default=5, help="times that each loop is measured")
     parser.add_argument("--data_dir", default="", help="as for train.py")
     parser.add_argument("--loop", choices=("notebook", "bare"), help="measure one loop and print its images/s")
-    options = parser.parse_args()
-    models = options.models.split(",")
-    try:
-        if unknown := sorted(set(models) - set(MODELS)):
-            raise UserError(f"--models={unknown[0]} is not known; there are: {', '.join(MODELS)}")
-        if options.loop:
-            print(json.dumps(measure_loop(options.loop, models[0], options.mixed_precision, options.data_dir)))
-        else:
-            compare(models, options.mixed_precision, options.rounds, options.data_dir)
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_program("benchmark", lambda: measure(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

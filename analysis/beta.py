@@ -4,8 +4,8 @@ One picture with a column for each beta of a finished sweep: samples, reconstruc
 t-SNE, and the figures of the run's end.
 """
 
-import argparse
 import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 from PIL import Image
 
 from analysis import run_folder
-from analysis.trained_run import runs_dir
+from analysis.command_line import Parser, run_program
 from data.errors import UserError
+from data.paths import default_runs_dir
 
 PICTURES = ("samples", "samples_by_class", "reconstructions", "tsne")  # of a run, those that its model draws
 CURVES = ("reconstruction", "kl")
@@ -29,7 +30,7 @@ def find_sweep(name: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    own = runs_dir() / "sweeps" / name
+    own = default_runs_dir() / "sweeps" / name
     for folder in (Path(name), own):
         if any(folder.glob(f"*/{run_folder.SETTINGS}")):
             return folder
@@ -118,23 +119,20 @@ def draw_curves(axes: Sequence[Any], term: str, runs: Sequence[Path]) -> None:
         axis.legend(fontsize=8)
 
 
+def draw_sweep(options: Namespace) -> None:
+    """Write the picture of a sweep and print where it is."""
+    folder = find_sweep(options.sweep)
+    out = options.out or folder / "beta.png"
+    draw(runs_by_beta(folder), out)
+    print(out)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Draw a sweep, or say in one line what keeps it from being drawn; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.beta", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m analysis.beta", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("sweep", metavar="SWEEP", help="folder of a sweep, or its name in runs/sweeps")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: beta.png in the sweep's folder")
-    options = parser.parse_args(arguments)
-    try:
-        folder = find_sweep(options.sweep)
-        out = options.out or folder / "beta.png"
-        draw(runs_by_beta(folder), out)
-        print(out)
-    except (UserError, OSError) as error:
-        print(f"beta: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return run_program("beta", lambda: draw_sweep(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

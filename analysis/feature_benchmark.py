@@ -6,19 +6,19 @@
 The two take turns in one process, after a warm-up; the bare loop is measured at every batch size, ours at its own.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
-from data.errors import UserError
+from analysis.command_line import Parser, run_program, whole_number
 from data.feature_cache import FeatureCache, cached_features
 from models.backbone import find_weights
 from models.frozen_backbone import Extractor, FrozenSettings
@@ -36,12 +36,12 @@ def seconds(work: Callable[[], object]) -> float:
 @torch.inference_mode()
 def bare_loop(extractor: Extractor, batch_size: int, num_images: int) -> None:
     """Run the network alone on `num_images` images."""
-    prepare, backbone = extractor.network.children()
+    network = extractor.network
     pixels = torch.zeros(batch_size, 3, 32, 32, device=extractor.device)
-    batch = prepare(pixels).contiguous(memory_format=torch.channels_last)
+    batch = network.prepare(pixels).contiguous(memory_format=torch.channels_last)
     with torch.autocast(extractor.device.type, torch.bfloat16, enabled=extractor.precision == "bf16"):
         for _ in range(-(-num_images // batch_size)):
-            backbone(batch)
+            network.backbone(batch)
 
 
 def fill_cache(extractor: Extractor, num_features: int, images: torch.Tensor, accelerator: Accelerator) -> None:
@@ -51,8 +51,11 @@ def fill_cache(extractor: Extractor, num_features: int, images: torch.Tensor, ac
         cached_features(cache, images, extractor, extractor.batch_size, accelerator)
 
 
-def compare(settings: FrozenSettings, precision: str, batch_sizes: list[int], num_images: int, rounds: int) -> None:
+def compare(options: Namespace) -> None:
     """Measure both in turn and print their speeds and ratios."""
+    settings = FrozenSettings(arch=options.arch, pretrained=False, input_size=options.input_size)
+    precision, num_images, rounds = options.precision, options.num_images, options.rounds
+    batch_sizes = [int(size) for size in options.batch_sizes.split(",")]
     accelerator = Accelerator()
     extractor = Extractor(settings, settings.input_size, find_weights(settings), accelerator.device)
     extractor.precision = precision
@@ -77,25 +80,19 @@ def compare(settings: FrozenSettings, precision: str, batch_sizes: list[int], nu
     print(f"  {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
 
 
-def main() -> int:
-    """Compare the two for one network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    """Compare the two for one network; returns the exit code."""
+    parser = Parser(
+        prog="python -m analysis.feature_benchmark", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", default="vit_base_patch16_224", help="network of timm, with random weights")
     parser.add_argument("--input_size", type=int, default=224, help="side in pixels")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--batch_sizes", default="16,64,256", help="of the bare loop, comma-separated")
-    parser.add_argument("--num_images", type=int, default=512, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured")
-    options = parser.parse_args()
-    settings = FrozenSettings(arch=options.arch, pretrained=False, input_size=options.input_size)
-    batch_sizes = [int(size) for size in options.batch_sizes.split(",")]
-    try:
-        compare(settings, options.precision, batch_sizes, options.num_images, options.rounds)
-    except UserError as error:
-        print(f"feature_benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    parser.add_argument("--num_images", type=whole_number, default=512, help="of each measurement")
+    parser.add_argument("--rounds", type=whole_number, default=5, help="times that each is measured")
+    return run_program("feature_benchmark", lambda: compare(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,9 +3,9 @@
 At the end of every run of a vae, or of a finished run by `python -m analysis.latent RUN`.
 """
 
-import argparse
 import csv
 import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.command_line import Parser, run_program, whole_number
 from analysis.latent_figures import (
     Decode,
     cluster_panel,
@@ -143,8 +144,8 @@ def tell_classes(
 
 
 @torch.no_grad()
-def analyse_run(options: argparse.Namespace) -> Analysis:
-    """Look closely at the latents of a finished run.
+def analyse_run(options: Namespace) -> None:
+    """Look closely at the latents of a finished run, print figures and where the pictures are.
 
     Raises:
         UserError: no such run or split, no weights, or a model without latents.
@@ -159,28 +160,22 @@ def analyse_run(options: argparse.Namespace) -> Analysis:
     objective = run.objective.to(device)
     objective.settings = replace(run.settings, latent_images=options.num_images)
     options.out.mkdir(parents=True, exist_ok=True)
-    return objective.analyse(loaders, options.split, options.out)
+    analysis = objective.analyse(loaders, options.split, options.out)
+    print(*(f"{name:<28}{value:10.4f}" for name, value in analysis.metrics.items()), sep="\n")
+    print(*analysis.images.values(), sep="\n")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Analyse a run, or say in one line what keeps it from being analysed; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.latent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m analysis.latent", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
     parser.add_argument("--split", default="test", help="whose images are looked at (default: test)")
-    parser.add_argument("--num_images", type=int, default=10_000, help="of each split, at most (default: 10000)")
+    parser.add_argument(
+        "--num_images", type=whole_number, default=10_000, help="of each split, at most (default: 10000)"
+    )
     parser.add_argument("--out", type=Path, default=Path("latent"), help="folder of the pictures (default: latent)")
     parser.add_argument("--data_dir", default="", help="as for train.py; default: as the run was told")
-    options = parser.parse_args(arguments)
-    try:
-        analysis = analyse_run(options)
-    except (UserError, OSError) as error:
-        print(f"latent: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    print(*(f"{name:<28}{value:10.4f}" for name, value in analysis.metrics.items()), sep="\n")
-    print(*analysis.images.values(), sep="\n")
-    return 0
+    return run_program("latent", lambda: analyse_run(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

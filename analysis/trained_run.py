@@ -1,6 +1,5 @@
 """A trained run, read from its folder: settings, data, and the network with its best weights."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 from analysis import run_folder
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
+from data.paths import default_runs_dir
 
 
 class TrainedRun(NamedTuple):
@@ -19,18 +19,13 @@ class TrainedRun(NamedTuple):
     objective: Any  # a models.objective.Objective, in evaluation mode, with the weights of its best epoch
 
 
-def runs_dir() -> Path:
-    """Where runs are looked for."""
-    return Path(os.environ.get("VISION_SWEEPS_RUNS", "runs"))
-
-
 def find_run(name: str) -> Path:
     """Folder of a run, from its path or its id in runs/.
 
     Raises:
         UserError: there is none.
     """
-    own = runs_dir() / name
+    own = default_runs_dir() / name
     for folder in (Path(name), own):
         if run_folder.read_json(folder / run_folder.SETTINGS):
             return folder

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,22 +195,12 @@ class FeatureLoader(Loader):
 
     Args:
         split: images, labels and features.
-        info, device, shard, resident: as for `Loader`.
-        channels_last: of no use to features.
+        info, device, options: as for `Loader`, but that features have no layout.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        info: DatasetInfo,
-        device: torch.device,
-        *,
-        shard: Shard = Shard(),
-        resident: str = "auto",
-        channels_last: bool = False,
-    ) -> None:
+    def __init__(self, split: Split, info: DatasetInfo, device: torch.device, **options: Any) -> None:
         assert split.features is not None
-        super().__init__(Split(split.features, split.labels), info, device, shard=shard, resident=resident)
+        super().__init__(Split(split.features, split.labels), info, device, **{**options, "channels_last": False})
         self.originals = split.images
 
     def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:  # [B, V, D] -> [B, D]

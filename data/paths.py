@@ -1,4 +1,4 @@
-"""Where data lies on the user's machine; never inside the source tree."""
+"""Where data and runs lie on the user's machine."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,11 @@ from pathlib import Path
 def cache_dir() -> Path:
     """vision-sweeps in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision-sweeps"
+
+
+def default_runs_dir() -> Path:
+    """Where runs are looked for, and made when `runs_dir` is not given."""
+    return Path(os.environ.get("VISION_SWEEPS_RUNS", "runs"))
 
 
 def default_data_dir() -> Path:

@@ -112,9 +112,12 @@ def pretrained_config(arch: str) -> Any:
     name, _, tag = arch.partition(".")
     if not timm.is_model(name):
         raise UserError(f"--arch={arch} is not known{suggestion(name, timm.list_models())}; see timm.list_models()")
-    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
-    if tag and tag not in tags:
-        raise UserError(f"--arch={arch}: {name} has no weights called {tag}; there are: {', '.join(tags) or 'none'}")
+    if tag:
+        tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{name}.*")]
+        if tag not in tags:
+            raise UserError(
+                f"--arch={arch}: {name} has no weights called {tag}; there are: {', '.join(tags) or 'none'}"
+            )
     return timm.models.get_pretrained_cfg(arch)
 
 

@@ -14,8 +14,8 @@ from analysis.classification import analyse_classifier
 from analysis.panels import Panel
 from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
-from data.errors import UserError
 from data.loader import Loader
+from models.layers import check_classes
 from models.objective import Objective, Phase
 from models.optimization import build_optimizer, parameter_groups
 from models.settings import NonNegative, Range, Settings
@@ -50,11 +50,7 @@ class Classification(Objective):
         self, net: nn.Module, settings: ClassifierSettings, info: DatasetInfo, prefers_channels_last: bool = False
     ) -> None:
         super().__init__()
-        if len(info.classes) < 2:
-            raise UserError(
-                f"{info.name} has {len(info.classes)} labelled classes, a classifier needs 2: "
-                f"put the images of each class into a folder of its own"
-            )
+        check_classes(info, "a classifier")
         self.net = net
         self.settings = settings
         self.info = info

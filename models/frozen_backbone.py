@@ -133,6 +133,16 @@ class Head(nn.Linear):
             return F.linear(features, weight, self.bias - weight @ self.mean)
 
 
+def frozen_network(
+    settings: FrozenSettings, info: DatasetInfo, input_size: int, weights: Path | None, head: nn.Module | None = None
+) -> TimmNet:
+    """The frozen network, of images as `info` normalises them: to features, or to logits where it is given a head."""
+    seed_everything(settings.seed)  # of random weights
+    config = pretrained_config(settings.arch)
+    prepare = Preprocess(info, config.mean, config.std, input_size, settings.interpolation)
+    return TimmNet(prepare, build_network(settings.arch, 0, input_size, weights), head).eval()
+
+
 class FrozenBackbone(Classification):
     """Cross-entropy of a linear head on the features of a frozen network.
 
@@ -164,10 +174,7 @@ class FrozenBackbone(Classification):
     def image_network(self) -> nn.Module:
         settings = self.settings
         assert isinstance(settings, FrozenSettings)
-        seed_everything(settings.seed)  # of random weights
-        config = pretrained_config(settings.arch)
-        prepare = Preprocess(self.info, config.mean, config.std, self.input_size, settings.interpolation)
-        return TimmNet(prepare, build_network(settings.arch, 0, self.input_size, self.weights), self.net).eval()
+        return frozen_network(settings, self.info, self.input_size, self.weights, self.net)
 
     def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
         return (self.num_features,)
@@ -230,15 +237,11 @@ class Extractor:
         return identity(self.settings, self.weights)
 
     @cached_property
-    def network(self) -> nn.Module:
+    def network(self) -> TimmNet:
         """The network on the device, built when it is first needed."""
-        settings = self.settings
-        seed_everything(settings.seed)  # of random weights
-        config = pretrained_config(settings.arch)
         pixels = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")
-        prepare = Preprocess(pixels, config.mean, config.std, self.input_size, settings.interpolation)
-        backbone = build_network(settings.arch, 0, self.input_size, self.weights)
-        return nn.Sequential(prepare, backbone).eval().to(self.device).to(memory_format=torch.channels_last)
+        net = frozen_network(self.settings, pixels, self.input_size, self.weights)
+        return net.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

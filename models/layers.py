@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.dataset import DatasetInfo
 from data.errors import UserError
 
 
@@ -19,6 +20,24 @@ def conv_blocks(width: int, depth: int) -> list[nn.Module]:
     for inputs, outputs in zip(channels, channels[1:], strict=False):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
     return layers
+
+
+def check_classes(info: DatasetInfo, what: str, otherwise: str = "") -> None:
+    """Refuse images of fewer than two classes.
+
+    Args:
+        info: the dataset.
+        what: needs classes, such as "a classifier".
+        otherwise: what else the user may do.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    if len(info.classes) < 2:
+        raise UserError(
+            f"{info.name} has {len(info.classes)} labelled classes, {what} needs 2: "
+            f"put the images of each class into a folder of its own{otherwise}"
+        )
 
 
 def check_halvings(depth: int, image_size: int) -> None:

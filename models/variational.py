@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from analysis.panels import COLUMNS, Panel
 from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
-from data.errors import UserError
 from data.loader import Loader, Shard
-from models.layers import check_halvings, conv_blocks
+from models.layers import check_classes, check_halvings, conv_blocks
 from models.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
 from models.objective import Objective, Phase
 from models.optimization import build_optimizer, parameter_groups
@@ -220,11 +219,7 @@ class Conditional(Variational):
     """
 
     def __init__(self, settings: VariationalSettings, info: DatasetInfo) -> None:
-        if len(info.classes) < 2:
-            raise UserError(
-                f"{info.name} has {len(info.classes)} labelled classes, a conditional model needs 2: "
-                f"put the images of each class into a folder of its own, or give --model=vae"
-            )
+        check_classes(info, "a conditional model", otherwise=", or give --model=vae")
         super().__init__(settings, info, num_labels=len(info.classes))
 
     def samples_panels(self) -> dict[str, Panel]:

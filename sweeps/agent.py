@@ -25,14 +25,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis import run_folder
-from command_line import SWEEP_FILE, Parser, sweep_folder, whole_number
+from analysis.command_line import Parser, whole_number
 from contract import check_contract
 from data.errors import UserError
 from display import Display
 from hyperband import to_stop
 from launch import ARGUMENTS, OUTPUT, Run, command_words
 from storage import STUDY, reason_of
-from sweep_file import Sweep, read_sweep
+from sweep_file import SWEEP_FILE, Sweep, read_sweep, sweep_folder
 from trials import Claim, TrialLost, Trials
 from workers import assign_devices
 

@@ -22,15 +22,15 @@ sys.path.append(str(CHECKOUT))  # for analysis, data, models and train
 from rich.text import Text
 
 from analysis import run_folder
+from analysis.command_line import Parser, run_program, whole_number
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
-from command_line import Parser, sweep_folder, whole_number
 from data.errors import UserError
 from display import make_console, make_table
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
 from storage import STUDY
-from sweep_file import COMMAND
+from sweep_file import COMMAND, sweep_folder
 from trials import read_trials
 from workers import assign_devices
 
@@ -234,10 +234,7 @@ def run_finals(options: Namespace) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Train the best trials, or say in one line what keeps them from it; returns the exit code."""
     try:
-        return run_finals(parse(arguments))
-    except (UserError, OSError) as error:
-        print(f"final.py: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        return run_program("final.py", lambda: run_finals(parse(arguments)))
     except KeyboardInterrupt:  # before there is a run
         return 128 + signal.SIGINT
 

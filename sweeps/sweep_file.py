@@ -11,8 +11,10 @@ import yaml
 from optuna.distributions import BaseDistribution
 
 from data.errors import UserError, suggestion
+from data.paths import default_runs_dir
 from distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
 
+SWEEP_FILE = "sweep.yaml"  # of the copy in a sweep's folder
 METHODS = ("bayes", "random", "grid")
 GOALS = ("minimize", "maximize")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -20,6 +22,13 @@ SEARCHED = ("program", "command", "method", "metric", "early_terminate", "parame
 KEYS = (*SEARCHED, "name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller")
 HYPERBAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 MOST_BANDS = 100
+
+
+def sweep_folder(name: str) -> Path:
+    """Folder of a sweep."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
+    return default_runs_dir() / "sweeps" / name
 
 
 @dataclass(frozen=True)

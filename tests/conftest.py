@@ -4,11 +4,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from tqdm import tqdm
 
-tqdm.set_lock(
-    threading.RLock()
-)  # the default one lives between processes: once, all threads here waited for it in vain
+# The default lock lives between processes: once, all threads here waited for it in vain.
+tqdm.set_lock(threading.RLock())
 
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -18,6 +18,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def one_thread():
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="session")

@@ -46,14 +46,7 @@ NORMALISED = {  # by the default setting of that name
 GOLDEN = Path(__file__).parent / "golden"
 NUM_GOLDEN_STEPS = 20
 every_model = pytest.mark.parametrize("name", MODELS)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def info_of(name):

@@ -18,15 +18,7 @@ from train import build_objective
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.0,) * 3, (1.0,) * 3, {}, "")
 SMALL = {"width": 16, "codebook_size": 32, "code_size": 8, "prior_width": 16, "prior_depth": 1, "prior_heads": 2}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(**settings):

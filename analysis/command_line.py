@@ -1,13 +1,11 @@
-"""What the programs of this folder share of their command lines."""
+"""What the programs share of their command lines."""
 
-import os
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn
 
 from data.errors import UserError
-
-SWEEP_FILE = "sweep.yaml"
 
 
 class Parser(ArgumentParser):
@@ -24,8 +22,10 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def sweep_folder(name: str) -> Path:
-    """Folder of a sweep."""
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
-    return Path(os.environ.get("VISION_SWEEPS_RUNS", "runs")) / "sweeps" / name
+def run_program(name: str, work: Callable[[], int | None]) -> int:
+    """Do a program's work, or say in one line what keeps it from being done; returns the exit code."""
+    try:
+        return work() or 0
+    except (UserError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
