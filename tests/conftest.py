@@ -1,14 +1,9 @@
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
-
-# The default lock lives between processes: once, all threads here waited for it in vain.
-tqdm.set_lock(threading.RLock())
 
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
