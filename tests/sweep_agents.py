@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import psutil
 import yaml
+from optuna.trial import TrialState
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "tests" / "sweep_program.py"
@@ -206,8 +207,12 @@ class Stage:
         return f"sqlite:///{self.sweep(name)}/study.db"
 
     def trials(self, name: str = "sweep", url: str = "") -> list[optuna.trial.FrozenTrial]:
-        """What Optuna itself finds in a storage."""
-        return optuna.load_study(study_name=name, storage=url or self.url(name)).trials
+        """The trials that Optuna itself finds in a storage.
+
+        Two agents that ask for the last one at once leave another behind, unstarted, for a larger --count.
+        """
+        trials = optuna.load_study(study_name=name, storage=url or self.url(name)).trials
+        return [trial for trial in trials if "run_id" in trial.user_attrs or trial.state != TrialState.RUNNING]
 
     def states(self, name: str = "sweep", url: str = "") -> list[str]:
         return [trial.state.name for trial in self.trials(name, url)]
