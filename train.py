@@ -22,8 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from analysis import run_folder
+from analysis.collapse import signs_of_collapse
 from analysis.environment import describe_environment, peak_memory_bytes
-from analysis.evaluation import evaluate
+from analysis.evaluation import evaluate, evaluate_set
 from analysis.panels import draw_grid
 from analysis.run_report import epoch_line, network_lines, report
 from analysis.tracking import Tracker, fresh_run_id
@@ -93,9 +94,9 @@ class Training:
         return "finished"
 
     def out_of_patience(self) -> bool:
-        """Whether the validation loss has not improved for too long."""
-        patience = self.settings.patience
-        return 0 < patience <= self.progress.epoch - self.progress.best_epoch and "val" in self.loaders
+        """Whether the best epoch is too long ago."""
+        progress = self.progress
+        return bool(progress.best) and 0 < self.settings.patience <= progress.epoch - progress.best_epoch
 
     def train_epoch(self, stop: StopRequest) -> bool:
         """Train to the end of the epoch; False where a stop was asked for before."""
@@ -219,19 +220,18 @@ class Training:
         """Evaluate, log and save what there is at the end of an epoch."""
         progress, settings = self.progress, self.settings
         metrics = {
-            "lr": self.phases[0].optimizer.param_groups[0]["lr"],
+            "lr": self.phases[-1].optimizer.param_groups[0]["lr"],
             "images_per_second": progress.images_per_second(),
             "epoch_seconds": progress.epoch_seconds,
             "peak_memory_gib": peak_memory_bytes(self.accelerator.device) / 2**30,
             **progress.epoch_means(self.accelerator),
         }
         progress.finish_epoch()
-        if "val" in self.loaders:
-            validation = self.evaluate("val")
-            metrics |= validation
-            if validation["val/loss"] < progress.best.get("val/loss", math.inf):
-                progress.best, progress.best_epoch = validation, progress.epoch
-                self.save_best()
+        validation = self.evaluate("val" if "val" in self.loaders else "train", progress.epoch)
+        metrics |= validation
+        if self.is_best(validation):
+            progress.best, progress.best_epoch = validation, progress.epoch
+            self.save_best()
         if tracker is not None:
             is_last = progress.epoch == settings.epochs or self.out_of_patience()
             images = self.draw_panels() if is_last or progress.epoch % settings.panels_every == 0 else {}
@@ -241,11 +241,21 @@ class Training:
             tqdm.write(epoch_line(progress.epoch, settings.epochs, metrics))
         self.save()
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Metrics of a split, by name: val/loss and the like."""
-        batch_size = self.settings.eval_batch_size
-        metrics = evaluate(self.accelerator, self.evaluated, self.loaders[split], batch_size)
+    def evaluate(self, split: str, epoch: int) -> dict[str, float]:
+        """Metrics of a split, by name: val/loss and the like; of training images only those of the whole set."""
+        accelerator, loader, metrics = self.accelerator, self.loaders[split], dict[str, float]()
+        if split != "train":
+            metrics = evaluate(accelerator, self.evaluated, loader, self.settings.eval_batch_size)
+        metrics |= evaluate_set(accelerator, self.evaluated, loader, epoch)
         return {f"{split}/{name}": value for name, value in metrics.items()}
+
+    def is_best(self, validation: dict[str, float]) -> bool:
+        """Whether no epoch before had better metrics than these."""
+        judge = self.objective.best_metric
+        found = [name for name in validation if name.partition("/")[2] == judge]
+        if not found:
+            return bool(validation) and not judge
+        return validation[found[0]] < self.progress.best.get(found[0], math.inf)
 
     @torch.no_grad()
     def draw_panels(self) -> dict[str, Path]:
@@ -267,9 +277,9 @@ class Training:
             self.evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST))
         else:
             self.save_best()
-        result = self.evaluate("test") if self.settings.test else {}
-        split = "test" if self.settings.test else "val"
-        if tracker is not None and split in self.loaders:
+        result = self.evaluate("test", self.settings.epochs) if self.settings.test else {}
+        split = next(name for name in ("test", "val", "train") if name in self.loaders)
+        if tracker is not None:
             with self.accelerator.autocast():
                 analysis = self.evaluated.eval().analyse(self.loaders, split, self.folder / run_folder.PANELS)
             result |= {f"{split}/{name}": value for name, value in analysis.metrics.items()}
@@ -286,6 +296,7 @@ class Training:
         rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
         return {
             **self.progress.best,
+            **signs_of_collapse(rows),
             "epochs": self.progress.epoch,
             "best_epoch": self.progress.best_epoch or self.progress.epoch,
             "images_seen": self.progress.images_seen,

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from analysis import run_folder
 
 CURVES = "curves.png"
 WIDTH = 100  # columns
+PLOTS_IN_A_ROW = 4
 
 
 def report(folder: Path) -> str:
@@ -33,6 +35,7 @@ def report(folder: Path) -> str:
     rows += [
         ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, the best")),
         ("test", result(summary, "test", "read once")),
+        ("warning", summary.get("warning", "")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
     ]
     lines = ["", title, "-" * len(title)]
@@ -90,8 +93,12 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 curves.setdefault(rest.rpartition("/")[2], {}).setdefault(key, []).append((row["epoch"], value))
     if not curves:
         return
-    figure = Figure(figsize=(5 * len(curves), 4), layout="constrained")
-    for axes, (metric, by_curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+    columns = min(len(curves), PLOTS_IN_A_ROW)
+    num_rows = ceil(len(curves) / columns)
+    figure = Figure(figsize=(5 * columns, 4 * num_rows), layout="constrained")
+    for unused in figure.subplots(num_rows, columns, squeeze=False).flat[len(curves) :]:
+        unused.remove()
+    for axes, (metric, by_curve) in zip(figure.axes, curves.items(), strict=True):
         for name, points in by_curve.items():
             axes.plot(*zip(*points, strict=True), marker=".", label=name)
         axes.set(xlabel="epoch", ylabel=metric)

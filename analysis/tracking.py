@@ -89,7 +89,8 @@ class Tracker:
         if self.wandb_run is not None:
             import wandb
 
-            pictures = {name: wandb.Image(str(path)) for name, path in images.items()}
+            kinds = {".png": wandb.Image, ".gif": wandb.Video}
+            pictures = {name: kinds[path.suffix](str(path)) for name, path in images.items()}
             sheets = {
                 name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
                 for name, table in tables.items()

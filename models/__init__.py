@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from models import (
+    ac_gan,
     cnn,
     cvae,
     cvae_head,
+    dc_gan,
     frozen_backbone,
     mlp,
     nano_vit,
@@ -35,4 +37,6 @@ MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
     "cvae": (cvae.CvaeSettings, cvae.build),
     "cvae_head": (cvae_head.CvaeHeadSettings, cvae_head.build),
     "vq_vae": (vq_vae.VqVaeSettings, vq_vae.build),
+    "dc_gan": (dc_gan.DcGanSettings, dc_gan.build),
+    "ac_gan": (ac_gan.AcGanSettings, ac_gan.build),
 }

@@ -14,6 +14,7 @@ from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
+from models.layers import one_hot
 from models.likelihoods import gaussian_kl
 from models.settings import PositiveInt
 from models.variational import Conditional, VariationalSettings
@@ -55,7 +56,7 @@ class Cvae(Conditional):
 
     def every_condition(self, num_images: int) -> Tensor:  # [B, L, num_labels], each image's labels in order
         labels = torch.arange(self.num_labels, device=self.noise.device)
-        return self.condition(labels).expand(num_images, -1, -1)
+        return one_hot(labels, self.num_labels).expand(num_images, -1, -1)
 
     def elbo_at_mean(self, features: Tensor, images: Tensor) -> Tensor:
         """Loss under every label with the posterior's mean for the latent: [B, F], [B, 3, H, W] -> [B, L].

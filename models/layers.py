@@ -49,6 +49,11 @@ def check_halvings(depth: int, image_size: int) -> None:
         )
 
 
+def one_hot(labels: Tensor, num_labels: int) -> Tensor:
+    """Labels [B] as vectors [B, num_labels] that can be joined to others; empty ones where there are no labels."""
+    return (labels.unsqueeze(1) == torch.arange(num_labels, device=labels.device)).float()
+
+
 class PatchEmbedding(nn.Module):
     """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
 

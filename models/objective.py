@@ -36,6 +36,7 @@ class Objective(nn.Module, ABC):
     """
 
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
+    best_metric = "loss"  # of the validation split, whose least value names the best epoch; "" for the newest one
     epoch = 0.0  # how far training has come, in epochs; set before each step
     num_outside_parameters = 0  # of networks it builds on that are no part of it, so that they are not saved with it
 
@@ -50,6 +51,15 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         """Per-image metrics, each [B], so that the mean over ragged batches and processes is exact."""
+
+    def evaluate_set(self, loader: Loader, epoch: int) -> dict[str, float]:
+        """Metrics of a whole split, such as no image has for itself; none by default.
+
+        Args:
+            loader: of the validation split, or of the training images where there is none.
+            epoch: finished epochs, for what is too dear for every one of them.
+        """
+        return {}
 
     @abstractmethod
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:

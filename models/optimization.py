@@ -30,12 +30,12 @@ def build_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
     Raises:
         UserError: neither torch's nor timm's factory knows the name.
     """
-    lr, momentum = settings.lr, settings.momentum
+    lr, momentum, betas = settings.lr, settings.momentum, (settings.beta1, settings.beta2)
     # Fused: one kernel a step, half the cost of the default on a CPU.
     builders: Mapping[str, Callable[[], Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True),
-        "adam": lambda: torch.optim.Adam(groups, lr, fused=True),
-        "adamw": lambda: torch.optim.AdamW(groups, lr, fused=True),
+        "adam": lambda: torch.optim.Adam(groups, lr, betas, fused=True),
+        "adamw": lambda: torch.optim.AdamW(groups, lr, betas, fused=True),
     }
     build = builders.get(settings.optimizer)
     optimizer = build() if build else timm_optimizer(groups, settings)

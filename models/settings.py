@@ -42,6 +42,7 @@ Count = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 0.99999)]  # of a moving average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,10 @@ class Settings:
     """sgd (Nesterov), adam, adamw, or any name of timm's optimizer factory."""
     momentum: Fraction = 0.9
     """Momentum of sgd and of timm's optimizers that have one."""
+    beta1: Decay = 0.9
+    """Decay of the mean of the gradients that adam and adamw keep."""
+    beta2: Decay = 0.999
+    """Decay of the mean of their squares."""
     weight_decay: NonNegative = 0.0
     """Weight decay, added to the gradient by adam and sgd, decoupled by adamw; norms and biases have none."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
@@ -100,7 +105,7 @@ class Settings:
     """Largest norm of the gradient; 0 for no clipping."""
     accumulation_steps: PositiveInt = 1
     """Micro-batches a step is computed in, to save memory: the step still sees batch_size images."""
-    ema_decay: Annotated[float, Range(0, 0.99999)] = 0.0
+    ema_decay: Decay = 0.0
     """Decay per step of an exponential moving average of weights and running statistics, which is then evaluated;
     0 for none. It climbs to this value, as 1 - (1 + step)^(-2/3)."""
     patience: Count = 0

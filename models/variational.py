@@ -9,19 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from analysis.panels import COLUMNS, Panel
+from analysis.panels import COLUMNS, NUM_SAMPLES, Panel, class_columns
 from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader, Shard
-from models.layers import check_classes, check_halvings, conv_blocks
+from models.layers import check_classes, check_halvings, conv_blocks, one_hot
 from models.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
 from models.objective import Objective, Phase
 from models.optimization import build_optimizer, parameter_groups
 from models.settings import NonNegative, PositiveInt
 
-NUM_SAMPLES = 64  # images of a panel
-ROWS_BY_CLASS = 8  # of a panel with one column a class
-MOST_COLUMNS = 20
 NUM_NOISES = 1024
 ACTIVE_VARIANCE = 0.01  # of a unit's posterior mean over images; Burda et al. 2016, https://arxiv.org/abs/1509.00519
 
@@ -111,9 +108,6 @@ class Variational(Objective):
             Phase("autoencode", build_optimizer(parameter_groups(self, self.settings.weight_decay), self.settings)),
         )
 
-    def condition(self, labels: Tensor) -> Tensor:  # [B] -> [B, num_labels] one-hot
-        return (labels.unsqueeze(1) == torch.arange(self.num_labels, device=labels.device)).float()
-
     def encode_features(self, features: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the posterior, both [B, Z] float32, of the encoder's features [B, F]."""
         mean, log_variance = self.posterior(torch.cat([features, condition], dim=1)).float().chunk(2, dim=1)
@@ -127,7 +121,7 @@ class Variational(Objective):
 
     def training_terms(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Loss terms of the encoder's features [B, F] of a batch, its means, with fresh noise."""
-        settings, condition = self.settings, self.condition(batch.labels)
+        settings, condition = self.settings, one_hot(batch.labels, self.num_labels)
         mean, log_variance = self.encode_features(features, condition)
         latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images).mean()
@@ -145,7 +139,7 @@ class Variational(Objective):
 
     def evaluation_terms(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Per-image terms, each [B], of the encoder's features [B, F]: the loss at full beta, without free bits."""
-        condition = self.condition(batch.labels)
+        condition = one_hot(batch.labels, self.num_labels)
         mean, log_variance = self.encode_features(features, condition)
         latents = mean + (log_variance / 2).exp() * self.noise_of(batch.images)
         reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images)
@@ -190,11 +184,12 @@ class Variational(Objective):
         return -beta * (torch.stack(log_weights).logsumexp(dim=0) - math.log(num_draws))
 
     def posterior_means(self, batch: Batch) -> Tensor:  # -> [B, Z]
-        return self.encode_features(self.encoder(batch.images), self.condition(batch.labels))[0]
+        return self.encode_features(self.encoder(batch.images), one_hot(batch.labels, self.num_labels))[0]
 
     def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
         """What the decoder makes of latents [B, Z] and labels [B]: [B, 3, H, W] in [0, 1]."""
-        return self.info.to_unit_range(self.likelihood.mean(self.decode_latents(latents, self.condition(labels))))
+        decoded = self.decode_latents(latents, one_hot(labels, self.num_labels))
+        return self.info.to_unit_range(self.likelihood.mean(decoded))
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         reconstructions = self.pictures_of(self.posterior_means(batch), batch.labels)
@@ -224,12 +219,7 @@ class Conditional(Variational):
 
     def samples_panels(self) -> dict[str, Panel]:
         """One column a class, one noise a row."""
-        columns = min(self.num_labels, MOST_COLUMNS)
-        labels = torch.arange(columns, device=self.noise.device).repeat(ROWS_BY_CLASS)
-        pictures = self.pictures_of(self.noise[:ROWS_BY_CLASS].repeat_interleave(columns, dim=0), labels)
-        return {
-            "samples_by_class": Panel(pictures, self.info.classes[:columns] * ROWS_BY_CLASS, columns=columns),
-        }
+        return {"samples_by_class": class_columns(self.pictures_of, self.noise, self.info.classes)}
 
 
 def count_active_units(means: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from analysis.panels import Panel
+from analysis.panels import NUM_SAMPLES, Panel
 from analysis.tracking import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
@@ -20,8 +20,8 @@ from models.layers import check_halvings
 from models.likelihoods import LIKELIHOODS, PixelSettings
 from models.objective import Objective, Phase
 from models.optimization import build_optimizer, parameter_groups
-from models.settings import Fraction, NonNegative, PositiveFloat, PositiveInt, Range
-from models.variational import NUM_SAMPLES, side_by_side
+from models.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
+from models.variational import side_by_side
 
 SMOOTHING = 1e-5  # of the code counts, so that an unused code is not divided by 0
 
@@ -45,7 +45,7 @@ class VqVaeSettings(PixelSettings):
     """Weight of the squared distance that draws the encoder's outputs to their codes."""
     codebook_update: Literal["ema", "gradient"] = "ema"
     """How codes move to the outputs they stand for: moving averages of those, or a loss of their own."""
-    codebook_decay: Annotated[float, Range(0, 0.99999)] = 0.99
+    codebook_decay: Decay = 0.99
     """Decay per step of the moving averages of each code's use and, with ema, of its outputs."""
     revive_below: Fraction = 0.1
     """A code used less, as a share of an even use, becomes a random output of the batch; 0 for never."""

@@ -88,4 +88,6 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     with torch.no_grad():
         names += [f"val/{name}" for name in objective.eval().evaluate(batch)]
+    if objective.best_metric not in ("", "loss"):  # of the whole split, which two images do not make
+        names.append(f"val/{objective.best_metric}")
     return names

@@ -35,6 +35,8 @@ SMALL = {
     "vae": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},  # at beta 1 noise is not worth its KL
     "cvae": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},
     "cvae_head": {"width": 32, "depth": 2, "latent_size": 32, "beta": 1e-3},
+    "dc_gan": {"width": 8, "discriminator_width": 8, "latent_size": 16},
+    "ac_gan": {"width": 8, "discriminator_width": 4, "latent_size": 16, "dropout": 0.1},
     "vq_vae": {"width": 64, "depth": 3, "codebook_decay": 0.9, "prior_width": 32, "prior_depth": 1},
 }
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
