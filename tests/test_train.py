@@ -1,10 +1,13 @@
 """One run from the command line to its folder, in this process."""
 
+import copy
 import functools
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -149,6 +152,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
 
 
 # Settings that make a model quick, for those that are not with --width=4.
+GAN = ["--width=4", "--discriminator_width=4"]
 TIMM = ["--pretrained=False", "--input_size=32", "--arch=test_efficientnet"]
 QUICK = {
     "mlp": [],
@@ -162,6 +166,8 @@ QUICK = {
     "logistic_probe": [*TIMM, "--flips", "--epochs=7", "--patience=0"],  # an epoch has but one step
     "vae": ["--width=4", "--latent_images=0"],
     "vq_vae": ["--width=4", "--prior_width=8"],
+    "dc_gan": [*GAN, "--diffaugment=colour,translation,cutout", "--r1=1", "--ema_decay=0.9"],
+    "ac_gan": [*GAN, "--spectral_norm", "--n_critic=2"],
 }
 
 
@@ -306,6 +312,76 @@ def test_patience_ends_a_run_and_its_best_epoch_is_kept(tmp_path):
     assert len(rows) < 50
     assert len(rows) == summary["epochs"] == summary["best_epoch"] + 2
     assert summary["val/loss"] == rows[summary["best_epoch"] - 1]["val/loss"]
+
+
+@pytest.fixture
+def fids(monkeypatch):
+    """FIDs to be had of every epoch, in place of those that need a network's weights."""
+    values = [9.0, 5.0, 7.0, 6.0, 8.0]
+    due = iter([*values, 4.0])
+
+    def measure(sample, loader, extractor, num_images, seed):
+        assert sample(2, seed).shape == (2, 3, 32, 32)
+        return {f"fid_{extractor}_{num_images}": next(due), f"kid_{extractor}_{num_images}": 1.0}
+
+    module = ModuleType("analysis.generation")
+    module.measure = measure
+    monkeypatch.setitem(sys.modules, "analysis.generation", module)
+    monkeypatch.setattr("models.adversarial.find_extractor", lambda name, device: name)
+    return values
+
+
+DC_GAN = ["--model=dc_gan", *GAN, "--train_fraction=0.3", "--fid_every=1", "--extractor=tiny", "--fid_images=9"]
+
+
+@pytest.mark.parametrize(("split", "fraction"), [("val", 0.1), ("train", 0.0)])
+def test_a_gans_best_weights_are_those_of_the_least_fid(tmp_path, fids, split, fraction):
+    kept = []
+    save_best = train.Training.save_best
+    train.Training.save_best = lambda self: (kept.append(copy.deepcopy(self.evaluated.state_dict())), save_best(self))
+    arguments = [f"--val_fraction={fraction}", "--test", "--epochs=5", "--run_id=a"]
+    try:
+        assert run(tmp_path, *DC_GAN, *arguments) == 0
+    finally:
+        train.Training.save_best = save_best
+    rows, summary = epochs(tmp_path / "a"), run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert [row[f"{split}/fid_tiny_9"] for row in rows] == fids
+    assert (summary["best_epoch"], summary[f"{split}/fid_tiny_9"]) == (2, 5.0)
+    assert summary["test/fid_tiny_9"] == 4.0  # of the best weights, once
+    assert len(kept) == 2
+    assert_same_state(dict(torch.load(tmp_path / "a" / "best.pt")), dict(kept[1]))
+
+
+def test_patience_follows_the_fid(tmp_path, fids):
+    assert run(tmp_path, *DC_GAN, "--epochs=5", "--patience=2", "--run_id=a") == 0
+    assert len(epochs(tmp_path / "a")) == 4
+
+
+def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
+    arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.3", "--epochs=3", "--run_id=a", "--patience=1"]
+    assert run(tmp_path, *arguments) == 0
+    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert summary["best_epoch"] == summary["epochs"] == 3
+    checkpoint, best = (torch.load(tmp_path / "a" / name) for name in ("checkpoint.pt", "best.pt"))
+    assert_same_state(checkpoint["objective"], best)
+    assert {"discriminator_saturated", "sample_variety", "mode_collapse"} <= summary.keys()
+
+
+def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, capsys):
+    arguments = ["--model=ac_gan", *GAN, "--train_fraction=0.3", "--epochs=2", "--panels_every=1", "--run_id=a"]
+    assert run(tmp_path, *arguments, "--test", "--mixed_precision=bf16") == 0
+    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    assert {"test/accuracy", "val/accuracy", "test/generated_accuracy", "val/generated_accuracy"} <= summary.keys()
+    panels = tmp_path / "a" / "panels"
+    for name in ("samples_by_class-0001", "samples_by_class-0002", "interpolations", "confusion_matrix"):
+        assert (panels / f"{name}.png").stat().st_size > 0, name
+    from PIL import Image
+
+    with Image.open(panels / "training.gif") as film:
+        assert film.n_frames == 2
+        assert film.width == 640
+    assert summary["mode_collapse"] is True  # two epochs make nothing
+    assert "mode collapse since epoch 1" in " ".join(capsys.readouterr().out.split())
 
 
 def test_accumulation_computes_the_same_step(tmp_path):
