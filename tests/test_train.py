@@ -331,7 +331,7 @@ def fids(monkeypatch):
     return values
 
 
-DC_GAN = ["--model=dc_gan", *GAN, "--train_fraction=0.3", "--fid_every=1", "--extractor=tiny", "--fid_images=9"]
+DC_GAN = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--fid_every=1", "--extractor=tiny", "--fid_images=9"]
 
 
 @pytest.mark.parametrize(("split", "fraction"), [("val", 0.1), ("train", 0.0)])
@@ -358,7 +358,7 @@ def test_patience_follows_the_fid(tmp_path, fids):
 
 
 def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
-    arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.3", "--epochs=3", "--run_id=a", "--patience=1"]
+    arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--epochs=3", "--run_id=a", "--patience=1"]
     assert run(tmp_path, *arguments) == 0
     summary = run_folder.read_json(tmp_path / "a" / "summary.json")
     assert summary["best_epoch"] == summary["epochs"] == 3
@@ -368,7 +368,7 @@ def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
 
 
 def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, capsys):
-    arguments = ["--model=ac_gan", *GAN, "--train_fraction=0.3", "--epochs=2", "--panels_every=1", "--run_id=a"]
+    arguments = ["--model=ac_gan", *GAN, "--train_fraction=0.1", "--epochs=2", "--panels_every=1", "--run_id=a"]
     assert run(tmp_path, *arguments, "--test", "--mixed_precision=bf16") == 0
     summary = run_folder.read_json(tmp_path / "a" / "summary.json")
     assert {"test/accuracy", "val/accuracy", "test/generated_accuracy", "val/generated_accuracy"} <= summary.keys()
