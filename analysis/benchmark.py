@@ -4,7 +4,8 @@ Every figure comes from a process of its own. The three loops take turns, round 
 runs that were minutes apart on the same machine; each ratio is given as its median over the rounds and its range.
 
     notebook  torchvision-style dataset and DataLoader, one image at a time through its transforms, fp32
-    bare      uint8 images on the device, normalised in batches; the same precision and memory layout as train.py
+    bare      uint8 images on the device, normalised in batches; the same precision and memory layout as train.py;
+              for a GAN a loop of two optimizers, with fresh noise for each of them as in train.py
     train.py  the program itself, its epoch rate after a first epoch to warm up
 """
 
@@ -30,14 +31,18 @@ from data import load_splits
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models import MODELS
-from models.objective import wants_channels_last
+from models.adversarial import Adversarial
+from models.layers import one_hot
+from models.objective import Objective, wants_channels_last
 from models.settings import resolve
 
 ROOT = Path(__file__).parents[1]
 BATCH_SIZE = 128
 LR = 1e-3
-STEPS = {"mlp": 300, "cnn": 60, "resnet18": 8}  # a few seconds each on two cores
+STEPS = {"mlp": 300, "cnn": 60, "resnet18": 8, "dc_gan": 20, "ac_gan": 20}  # a few seconds each on two cores
+NARROW = {"dc_gan": ["--width=32", "--discriminator_width=32"], "ac_gan": ["--width=48", "--discriminator_width=8"]}
 DEFAULT_STEPS = 20
+Step = Callable[[Tensor, Tensor], Tensor]  # one step on images and labels; returns its loss
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -79,16 +84,68 @@ def resident_batches(
             yield batch.float().sub_(mean).div_(std), labels[index]
 
 
+def classifier_step(objective: Objective, autocast: Callable, is_fused: bool) -> Step:
+    """One step of a classifier, as a notebook writes it."""
+    net, optimizer = objective.get_submodule("net"), torch.optim.Adam(objective.parameters(), LR, fused=is_fused)
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast():
+            loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    return step
+
+
+def adversarial_step(gan: Adversarial, autocast: Callable, is_fused: bool) -> Step:
+    """One step of a GAN's two optimizers, as a notebook writes it that spares the generator's step what it can."""
+    generator, discriminator = gan.generator, gan.discriminator
+    optimizers = [
+        torch.optim.Adam(net.parameters(), LR, (0.5, 0.999), fused=is_fused) for net in (discriminator, generator)
+    ]
+    score_loss, class_loss = nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss()
+
+    def fakes(labels: Tensor) -> Tensor:
+        noise = torch.randn(len(labels), gan.settings.latent_size, device=labels.device)
+        return generator(torch.cat([noise, one_hot(labels, gan.num_labels)], dim=1))
+
+    def loss_of(images: Tensor, labels: Tensor, target: float) -> Tensor:
+        outputs = discriminator(images).float()
+        loss = score_loss(outputs[:, 0], torch.full((len(images),), target, device=images.device))
+        return loss + class_loss(outputs[:, 1:], labels) if gan.num_labels else loss
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast():
+            with torch.no_grad():
+                fake = fakes(labels)
+            loss = loss_of(images, labels, 1.0) + loss_of(fake, labels, 0.0)
+        loss.backward()
+        optimizers[0].step()
+        optimizers[0].zero_grad(set_to_none=True)
+        discriminator.requires_grad_(False)
+        with autocast():
+            loss = loss_of(fakes(labels), labels, 1.0)
+        loss.backward()
+        discriminator.requires_grad_(True)
+        optimizers[1].step()
+        optimizers[1].zero_grad(set_to_none=True)
+        return loss
+
+    return step
+
+
 def measure_loop(kind: str, model: str, precision: str, data_dir: str) -> float:
     """Images/s of the notebook's or the bare loop in this process."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    info, splits = load(data_dir)
-    settings = resolve([f"--model={model}", f"--mixed_precision={precision}"], {}, MODELS)
+    arguments = [f"--model={model}", f"--mixed_precision={precision}", *NARROW.get(model, [])]
+    settings = resolve(arguments, {}, MODELS)
+    info, splits = load(data_dir, settings.normalisation)
     objective = MODELS[model][1](settings, info).to(device)
     autocast: Callable = nullcontext
     if kind == "notebook":
         batches = notebook_batches(splits["train"], info, device)
-        optimizer = torch.optim.Adam(objective.parameters(), LR)
     else:
         torch.backends.cudnn.benchmark = True
         channels_last = wants_channels_last(settings, objective, device)
@@ -97,17 +154,14 @@ def measure_loop(kind: str, model: str, precision: str, data_dir: str) -> float:
         if precision != "no":
             autocast = partial(torch.autocast, device.type, DTYPES[precision])
         batches = resident_batches(splits["train"], info, device, channels_last)
-        optimizer = torch.optim.Adam(objective.parameters(), LR, fused=True)
-    net, steps = objective.get_submodule("net"), STEPS.get(model, DEFAULT_STEPS)
+    steps = STEPS.get(model, DEFAULT_STEPS)
+    step = (adversarial_step if isinstance(objective, Adversarial) else classifier_step)(
+        objective, autocast, is_fused=kind == "bare"
+    )
 
     def train(num_steps: int) -> None:
         for _ in range(num_steps):
-            images, labels = next(batches)
-            with autocast():
-                loss = nn.functional.cross_entropy(net(images), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            loss = step(*next(batches))
         loss.item()  # waits for a GPU
 
     train(steps)  # the same warm-up as an epoch of train.py
@@ -133,7 +187,8 @@ def measure_train_py(model: str, precision: str, data_dir: str) -> float:
             "run_id": "benchmark",
             "tracking": "offline",
         }
-        command = [sys.executable, "train.py", *(f"--{key}={value}" for key, value in arguments.items())]
+        told = [*(f"--{key}={value}" for key, value in arguments.items()), *NARROW.get(model, [])]
+        command = [sys.executable, "train.py", *told]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         rows = run_folder.read_metrics(Path(runs_dir) / "benchmark")
         return [row["images_per_second"] for row in rows if "lr" in row][-1]
@@ -153,7 +208,7 @@ def measure_start_up() -> float:
         return logged - started - first["epoch_seconds"] - second["epoch_seconds"]
 
 
-def load(data_dir: str) -> tuple[DatasetInfo, dict[str, Split]]:
+def load(data_dir: str, normalisation: str = "channel") -> tuple[DatasetInfo, dict[str, Split]]:
     """CIFAR-10 as train.py loads it."""
     return load_splits(
         "cifar10",
@@ -162,7 +217,7 @@ def load(data_dir: str) -> tuple[DatasetInfo, dict[str, Split]]:
         train_fraction=1.0,
         val_fraction=0.0,
         data_seed=0,
-        normalisation="channel",
+        normalisation=normalisation,
         max_corrupt_images=0,
     )
 

@@ -169,7 +169,7 @@ def test_spectral_norm_holds_every_layer_of_the_discriminator_at_one(name):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in gan.discriminator.modules())
     weights = [m.weight for m in gan.discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     norms = [torch.linalg.matrix_norm(weight.flatten(1), 2).item() for weight in weights]
-    assert norms == pytest.approx([1.0] * len(norms), abs=0.1)
+    assert norms == pytest.approx([1.0] * len(norms), abs=0.2)
 
 
 def test_the_two_optimizers_have_their_own_rates_and_the_generator_waits_for_the_critic():

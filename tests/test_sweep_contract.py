@@ -22,6 +22,8 @@ METRICS = {  # of the sweeps that are after something else than the loss
     "vae_beta": {"name": "val/bits_per_dimension", "goal": "minimize"},
     "cvae_beta": {"name": "val/accuracy", "goal": "maximize"},
     "cvae_head_beta_gamma": {"name": "val/accuracy", "goal": "maximize"},
+    "dc_gan_faces": {"name": "val/fid_inception_2000", "goal": "minimize"},
+    "ac_gan_cifar10": {"name": "val/fid_inception_2000", "goal": "minimize"},
 }
 OWN_PROTOCOLS = {  # of the searches that cached features make cheap enough for all images
     "efficientnet_frozen_lr": {"model": "frozen", "train_fraction": None, "val_fraction": None},
