@@ -18,6 +18,7 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
 from models import MODELS
+from models.layers import one_hot
 from models.variational import ACTIVE_VARIANCE, Variational, count_active_units, side_by_side
 from train import build_objective
 
@@ -61,7 +62,7 @@ def trained_vae():
 
 
 def posterior(vae, batch):
-    mean, log_variance = vae.encode_features(vae.encoder(batch.images), vae.condition(batch.labels))
+    mean, log_variance = vae.encode_features(vae.encoder(batch.images), one_hot(batch.labels, 0))
     return Normal(mean, (log_variance / 2).exp())
 
 
@@ -188,7 +189,7 @@ def test_the_weight_of_the_kl_climbs_over_the_warm_up():
 
 def test_free_bits_are_free_for_each_unit_on_average_over_the_batch():
     vae, batch = build("vae", free_bits=0.5), make_batch(8)
-    mean, log_variance = vae.encode_features(vae.encoder(batch.images), vae.condition(batch.labels))
+    mean, log_variance = vae.encode_features(vae.encoder(batch.images), one_hot(batch.labels, 0))
     kl = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).mean(0)
     expected = sum(max(0.5, nats) for nats in kl.tolist())
     terms = vae(batch, "autoencode")
@@ -241,7 +242,7 @@ def test_samples_come_of_the_same_noise_in_every_run():
 
 def single_label_loss(cvae, batch, label):
     """Loss at the posterior's mean, by the parts that training uses, under one label for all images."""
-    condition = cvae.condition(torch.full_like(batch.labels, label))
+    condition = one_hot(torch.full_like(batch.labels, label), 10)
     mean, log_variance = cvae.encode_features(cvae.encoder(batch.images), condition)
     kl = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(1)
     return cvae.likelihood(cvae.decode_latents(mean, condition), batch.images) + cvae.settings.beta * kl
@@ -285,7 +286,7 @@ def test_importance_weighted_losses_share_an_images_noise_between_labels(trained
     features = cvae.encoder(batch.images)
     expected = []
     for label in range(10):
-        condition = cvae.condition(torch.full_like(batch.labels, label))
+        condition = one_hot(torch.full_like(batch.labels, label), 10)
         mean, log_variance = cvae.encode_features(features, condition)
         q, log_weights = Normal(mean, (log_variance / 2).exp()), []
         for draw in range(3):
