@@ -422,6 +422,9 @@ def run(arguments: Sequence[str]) -> int:
         state = training.fit(tracker, stop)
         if state == "finished":
             summary |= training.final_result(tracker)
+    except DivergedError as error:
+        summary["error"] = str(error)
+        raise
     finally:
         if tracker is not None:
             tracker.finish(state, {**summary, **training.result_so_far()}, folder / run_folder.BEST)

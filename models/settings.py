@@ -109,7 +109,8 @@ class Settings:
     """Decay per step of an exponential moving average of weights and running statistics, which is then evaluated;
     0 for none. It climbs to this value, as 1 - (1 + step)^(-2/3)."""
     patience: Count = 0
-    """Stop after this many epochs without a better validation loss; 0 for never."""
+    """Stop after this many epochs without a better one, by validation loss or what else the model is judged by;
+    0 for never."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Number format of the arithmetic; the default is what `accelerate launch` says, if it says so."""

@@ -303,6 +303,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path, capsys):
     assert "lr 1e+30" in message
     assert len(message.splitlines()) == 1
     assert run_folder.state(tmp_path / "a") == "failed"
+    assert run_folder.read_json(tmp_path / "a" / "summary.json")["error"] in message
     assert epochs(tmp_path / "a") == []
 
 
