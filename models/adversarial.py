@@ -202,11 +202,11 @@ class Adversarial(Objective):
         return metrics
 
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Images [num, 3, H, W] in [0, 1] of labels [num], by default each in its turn; the same for the same seed."""
+        """Images [num, 3, H, W] in [0, 1] of labels [num], by default in turn from the seed on."""
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(num, self.settings.latent_size, generator=generator).to(self.noise.device)
         if labels is None:
-            labels = torch.arange(num) % max(1, self.num_labels)
+            labels = (torch.arange(num) + seed) % max(1, self.num_labels)
         return self.pictures_of(latents, labels.to(latents.device))
 
     def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
