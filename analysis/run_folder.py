@@ -12,6 +12,7 @@ runs/<id>/panels/           pictures
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,31 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file; empty where there is none, or only a part of one."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of text that is no JSON, or no text
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Whole lines of a run's metrics; a line that a kill cut short is left out."""
+    """A run's metrics up to the first line that is not whole: a kill, or a second writer, cut it short."""
     try:
-        lines = (folder / METRICS).read_text().splitlines()
-    except FileNotFoundError:
+        lines = (folder / METRICS).read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    with suppress(ValueError):  # at once: lines for themselves take three times as long
+        rows = json.loads(f"[{','.join(lines)}]")
+        if len(rows) == len(lines) and all(isinstance(row, dict) for row in rows):
+            return rows
     rows = []
     for line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 
