@@ -3,7 +3,7 @@
 `python -m analysis.runs` shows them in a terminal.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis import run_folder
-from analysis.run_index import RunParts, find_run_folders, read_all
+from analysis.run_index import Curve, RunParts, curve_of, find_run_folders, read_curves, read_parts, read_rows
 from data.errors import UserError
 from data.paths import default_runs_dir
 
@@ -114,7 +114,7 @@ def read_runs(runs_dir: Path | None = None, project: str = "") -> RunList:
         if not runs_dir.is_dir():
             raise UserError(f"there is no runs folder {runs_dir}: name one by --runs_dir or $VISION_SWEEPS_RUNS")
         folders, num_skipped = find_run_folders(runs_dir)
-        found = [record_of(folder, parts) for folder, parts in zip(folders, read_all(runs_dir, folders), strict=True)]
+        found = [record_of(folder, parts) for folder, parts in zip(folders, read_parts(runs_dir, folders), strict=True)]
         records = [record for record in found if record is not None]
         num_skipped += len(found) - len(records)
     return RunList(sorted(records, key=lambda record: record.created, reverse=True), num_skipped)
@@ -168,13 +168,21 @@ def history(record: RunRecord) -> list[dict[str, Any]]:
         UserError: W&B does not answer.
     """
     if record.is_local:
-        try:
-            return run_folder.read_metrics(Path(record.source))
-        except OSError:  # not ours to read
-            return []
+        return read_rows(Path(record.source))
     from analysis.wandb_sweep import read_wandb_history  # imported late: W&B takes a second
 
     return read_wandb_history(record.source)
+
+
+def curves(records: Sequence[RunRecord], metric: str) -> list[Curve]:
+    """A metric of every run over its epochs, where it is finite.
+
+    Raises:
+        UserError: W&B does not answer.
+    """
+    local = [record for record in records if record.is_local]
+    known = dict(zip(local, read_curves([Path(record.source) for record in local], metric), strict=True))
+    return [known[record] if record in known else curve_of(history(record), metric) for record in records]
 
 
 def panels(record: RunRecord) -> list[Path]:
