@@ -21,7 +21,7 @@ INDEX = "runs.sqlite"
 VERSION = 5  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
 SECONDS_TO_WAIT = 10.0  # for another process that writes the index
-SWEEP_FILES = frozenset(("sweep.yaml", "study.db", "final.json"))
+SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT))
 
 
 Content = TypeVar("Content")

@@ -16,8 +16,6 @@ from data.errors import UserError
 from data.paths import default_runs_dir
 
 STATES = ("finished", "stopped", "failed", "unfinished")
-SWEEPS = "sweeps"  # folder of sweeps in the runs folder
-FINAL = "final-"  # run ids of sweeps/final.py begin so
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class RunRecord:
     @property
     def is_final(self) -> bool:
         """Whether it is a run of sweeps/final.py, on all the training images."""
-        return self.run_id.startswith(FINAL)
+        return self.run_id.startswith(run_folder.FINAL)
 
 
 class RunList(NamedTuple):
@@ -132,7 +130,7 @@ def record_of(folder: Path, parts: RunParts) -> RunRecord | None:
     return RunRecord(
         run_id=folder.name,
         source=str(folder),
-        sweep=folder.parent.name if folder.parent.parent.name == SWEEPS else "",
+        sweep=folder.parent.name if folder.parent.parent.name == run_folder.SWEEPS else "",
         state=state if state in STATES else "unfinished",
         created=created,
         model=model,
