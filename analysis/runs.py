@@ -3,6 +3,7 @@
 `python -m analysis.runs` shows them in a terminal.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from data.errors import UserError
 from data.paths import default_runs_dir
 
 STATES = ("finished", "stopped", "failed", "unfinished")
+
+MAXIMIZED = ("accuracy", "nmi", "ari", "active_units", "images_per_second")  # ends of metrics' names
+OF_THE_PLACE = frozenset(("run_id", "runs_dir", "data_dir", "resume", "dry_run"))
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,21 @@ def split_tags(text: Any) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in str(text or "").split(",") if tag.strip())
 
 
+def is_maximized(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric.endswith(MAXIMIZED)
+
+
+def differing_settings(records: Sequence[RunRecord]) -> list[str]:
+    """Names of the settings in which runs differ, but for those that say where they are and what they are called."""
+    names = dict.fromkeys(name for record in records for name in record.settings)
+    return [
+        name
+        for name in names
+        if name not in OF_THE_PLACE and len({repr(record.settings.get(name)) for record in records}) > 1
+    ]
+
+
 def history(record: RunRecord) -> list[dict[str, Any]]:
     """What a run logged, one dict a log call, as far as it can be read.
 
@@ -187,3 +206,9 @@ def panels(record: RunRecord) -> list[Path]:
     """The pictures of a run on this machine, by name."""
     folder = Path(record.source)
     return sorted((folder / run_folder.PANELS).glob("*.png")) if record.is_local else []
+
+
+if __name__ == "__main__":
+    from analysis.run_view import main  # which imports this module
+
+    sys.exit(main(sys.argv[1:]))
