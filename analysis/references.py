@@ -110,10 +110,17 @@ REFERENCES = (
         "DC-GAN, FID",
         "dcgan",
         "test/fid",
+        notebook="pictures of faces only",
         public=(
             Public("48.3", "StudioGAN", STUDIO_GAN),
             Public("28.9", "mimicry", f"{GITHUB}kwotsin/mimicry"),
         ),
     ),
-    Reference("AC-GAN, FID", "acgan", "test/fid", public=(Public("33.4", "StudioGAN", STUDIO_GAN),)),
+    Reference(
+        "AC-GAN, FID",
+        "acgan",
+        "test/fid",
+        notebook="a heading only",
+        public=(Public("33.4", "StudioGAN", STUDIO_GAN),),
+    ),
 )

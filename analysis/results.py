@@ -12,92 +12,26 @@ import statistics
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program
-from analysis.references import REFERENCES, Reference
+from analysis.references import REFERENCES
 from analysis.reproduce import command_of, told_settings
+from analysis.results_table import Result, read_results, render, replace_section, spread
 from analysis.runs import RunRecord, read_runs
 from analysis.sweep_records import SweepRecord, read_sweeps
-from analysis.terminal import clock
 from data.errors import UserError
-from models.settings import MAY_CHANGE_ON_RESUMING
+from models.settings import MAY_CHANGE_ON_RESUMING, Settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
 RESULTS = Path(__file__).with_name("results.json")
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-COLUMNS = (
-    *(
-        "network",
-        "learning rate",
-        "epochs",
-        "parameters",
-        "obtained",
-        "test loss",
-        "seeds",
-        "training",
-        "images/s",
-        "on",
-    ),
-    *("the notebook", "public figures"),
-)
 # Settings that a row need not tell: they are the protocol's, or columns of their own.
 UNTOLD = MAY_CHANGE_ON_RESUMING | {"model", "dataset", "seed", "lr", "epochs", "patience", "test", "mixed_precision"}
 UNTOLD |= {"train_fraction", "val_fraction"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one model's runs with the same settings came to; None where it was not measured.
-
-    Attributes:
-        name: of the sweep whose best trial it is, or of the run.
-        model: a key of MODELS.
-        dataset: a key of DATASETS.
-        settings: those that were told, without the protocol's.
-        lr: learning rate.
-        epochs: of training.
-        num_seeds: runs.
-        num_parameters: trainable ones.
-        metrics: mean and standard deviation, the latter None for one seed, by name: test/accuracy and the like.
-        train_seconds: mean time of training.
-        images_per_second: mean speed of training.
-        device: hardware.
-        command: what makes the row again.
-        note: what else there is to say.
-    """
-
-    name: str
-    model: str
-    dataset: str
-    settings: Mapping[str, Any]
-    lr: float | None
-    epochs: int | None
-    num_seeds: int
-    num_parameters: int | None
-    metrics: Mapping[str, Mapping[str, float | None]]
-    train_seconds: float | None
-    images_per_second: float | None
-    device: str
-    command: str
-    note: str = ""
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; the latter needs two values."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.mean(values), "std": std, "values": list(values)}
-
-
-def plus_minus(figure: Mapping[str, Any], key: str) -> str:
-    """A mean with its deviation."""
-    form = "{:.2%}" if key.endswith("accuracy") else "{:.4f}"
-    mean, std = form.format(figure["mean"]), figure["std"]
-    return f"{mean} ± {form.format(std)}" if std is not None else mean
 
 
 def result_of_sweep(sweep: SweepRecord) -> Result:
@@ -106,15 +40,20 @@ def result_of_sweep(sweep: SweepRecord) -> Result:
     Raises:
         UserError: none has finished.
     """
-    trials = sweep.final.get("trials") or [{}]
-    best = trials[0]  # by validation: nothing is chosen by the test figures
-    if not best.get("seeds"):
-        raise UserError(f"{sweep.source} has no finished final run: python sweeps/final.py {sweep.name} makes them")
+    try:
+        return result_of_trial(sweep.name, sweep.final["trials"][0])  # the best by validation, not by test figures
+    except (KeyError, IndexError, TypeError):
+        path = f"{sweep.source}/{run_folder.FINAL_RESULT}"
+        raise UserError(f"{path} has no finished final run: python sweeps/final.py {sweep.name} makes them") from None
+
+
+def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
+    """What sweeps/final.py says of one trial's settings."""
     settings = best["settings"]
     return Result(
-        name=sweep.name,
-        model=settings.get("model", "cnn"),
-        dataset=settings.get("dataset", "cifar10"),
+        name=name,
+        model=settings.get("model", Settings.model),
+        dataset=settings.get("dataset", Settings.dataset),
         settings={key: value for key, value in settings.items() if key not in UNTOLD},
         lr=settings.get("lr"),
         epochs=settings["epochs"],
@@ -192,94 +131,10 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
     return results + [result_of_runs(group) for group in alike.values()]
 
 
-def read_results(path: Path) -> list[Result]:
-    """The committed results."""
-    return [Result(**entry) for entry in json.loads(path.read_text())]
-
-
 def write_results(path: Path, results: Iterable[Result]) -> None:
     """Write the file that is to be committed."""
     text = json.dumps([asdict(result) for result in results], indent=1) + "\n"
     run_folder.replace_file(path, lambda unfinished: unfinished.write_text(text))
-
-
-def reference_of(result: Result) -> Reference | None:
-    """The row that a result belongs to, the most special one."""
-    from models import MODELS  # imported late: takes seconds
-
-    settings_class = MODELS[result.model][0]
-    fitting = [
-        reference
-        for reference in REFERENCES
-        if (reference.model, reference.dataset) == (result.model, result.dataset)
-        and all(
-            result.settings.get(key, getattr(settings_class, key)) == value for key, value in reference.settings.items()
-        )
-    ]
-    return max(fitting, key=lambda reference: len(reference.settings), default=None)
-
-
-def render(results: Sequence[Result]) -> str:
-    """The part of README.md that is made of the results."""
-    by_title: dict[str, list[Result]] = {}
-    for result in results:
-        reference = reference_of(result)
-        by_title.setdefault(reference.title if reference else "", []).append(result)
-    rows = [row(reference, result) for reference in REFERENCES for result in by_title.get(reference.title, [None])]
-    rows += [row(None, result) for result in by_title.get("", [])]
-    table = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    lines = [f"| {' | '.join(cells)} |" for cells in table]
-    notes = {result.name: f", {result.note}" if result.note else "" for result in results}
-    lines += ["", "Each again:", ""]
-    lines += [f"- `{result.name}`{notes[result.name]}:<br>`{result.command}`" for result in results]
-    return "\n".join(lines)
-
-
-def row(reference: Reference | None, result: Result | None) -> list[str]:
-    """The cells of a row of the table."""
-    title = reference.title if reference else result.model if result else ""
-    metric = reference.metric if reference else "test/accuracy"
-    obtained = [""] * (len(COLUMNS) - 3)
-    if result:
-        special = reference.settings if reference else {}
-        told = [f"{key}={value}" for key, value in result.settings.items() if key not in special]
-        title = ", ".join([title, *told])
-        figures = (
-            plus_minus(result.metrics[key], key) if key in result.metrics else "" for key in (metric, "test/loss")
-        )
-        obtained = [
-            number("{:.3g}", result.lr),
-            number("{}", result.epochs),
-            number("{:,}", result.num_parameters),
-            *figures,
-            str(result.num_seeds),
-            "" if result.train_seconds is None else clock(result.train_seconds),
-            number("{:,.0f}", result.images_per_second),
-            result.device,
-        ]
-    notebook = public = ""
-    if reference:
-        notebook = " in ".join(part for part in (reference.notebook, reference.notebook_time) if part)
-        public = ", ".join(f"[{figure}]({source}) {what}" for figure, what, source in reference.public)
-    return [title, *obtained, notebook, public]
-
-
-def number(form: str, value: float | None) -> str:
-    """A figure; nothing where it was not measured."""
-    return "" if value is None else form.format(value)
-
-
-def replace_section(text: str, section: str) -> str:
-    """README.md with another section of results.
-
-    Raises:
-        UserError: it has no place for one.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"README.md has no place for the results: write {BEGIN} and {END} round it")
-    return f"{before}{BEGIN}\n{section}\n{END}{after}"
 
 
 def update(options: Namespace) -> None:

@@ -23,7 +23,7 @@ from rich.text import Text
 from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.reproduce import command_of
-from analysis.results import plus_minus, spread
+from analysis.results_table import plus_minus, spread
 from analysis.terminal import make_console, make_table
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from data.errors import UserError
