@@ -13,20 +13,9 @@ from data.errors import UserError
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 COLUMNS = (
-    *(
-        "network",
-        "learning rate",
-        "epochs",
-        "parameters",
-        "obtained",
-        "test loss",
-        "seeds",
-        "training",
-        "images/s",
-        "on",
-    ),
-    *("the notebook", "public figures"),
-)
+    "network, learning rate, epochs, parameters, obtained, test loss, seeds, training, images/s, on, the notebook, "
+    "public figures"
+).split(", ")
 
 
 @dataclass(frozen=True)
@@ -132,7 +121,7 @@ def row(reference: Reference | None, result: Result | None) -> list[str]:
             plus_minus(result.metrics[key], key) if key in result.metrics else "" for key in (metric, "test/loss")
         )
         obtained = [
-            number("{:.4g}", result.lr),
+            number("{:.2e}", result.lr).replace("e-0", "e-"),
             number("{}", result.epochs),
             number("{:,}", result.num_parameters),
             *figures,
