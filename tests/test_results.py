@@ -72,7 +72,13 @@ def test_a_sweeps_result_stands_in_the_row_it_belongs_to(place):
     assert text.endswith(f"\n{END}\nafter\n")
     [row] = [row for row in rows_of(place) if row["network"] == "nanoViT, 3 heads"]
     obtained = {"obtained": "71.23 ± 1.23 %", "test loss": "0.9000 ± 0.0200", "seeds": "3", "training": "1m01s"}
-    obtained |= {"images/s": "23,457", "on": "a GPU", "learning rate": "0.01", "epochs": "7", "parameters": "1,234,567"}
+    obtained |= {
+        "images/s": "23,457",
+        "on": "a GPU",
+        "learning rate": "1.00e-2",
+        "epochs": "7",
+        "parameters": "1,234,567",
+    }
     assert row == {**row, **obtained, "the notebook": "69.17 %"}
     assert "for seed in 1 2 3; do python train.py --model=nano_vit --seed=$seed; done" in text
 
