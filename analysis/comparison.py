@@ -1,6 +1,7 @@
-"""What there is to compare of some runs: what they are ranked by, their values, the settings that vary, their curves."""
+"""What there is to compare of some runs: the metric that ranks them, their values, what varies, their curves."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,12 @@ UNCOMPARED = frozenset(
     ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
     + ("panels_every", "dry_run", "feature_dir", "weights", "max_corrupt_images")
 )
+KINDS = ("model", "dataset")
 MAXIMIZED = ("accuracy", "purity", "nmi", "ari", "images_per_second", "inception_score")  # ends of metrics' names
-WIDE = 20  # a positive setting whose values lie further apart, as a factor, has a log axis
+WIDE = 20  # a setting whose values lie further apart, as a factor, may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
 DIGITS = 6  # significant ones of figures
-STATES_OF_RUNS = {
-    "finished": "finished",
-    "stopped": "stopped early",
-    "failed": "failed",
-    "unfinished": "not ended",
-}
+STATES_OF_RUNS = {"finished": "finished", "stopped": "stopped", "failed": "failed", "unfinished": "not ended"}
 STATES_OF_TRIALS = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "not ended"}
 
 
@@ -135,7 +132,8 @@ def entry_of(record: RunRecord, place: int, metric: Metric, trial: Trial | None)
         state = STATES_OF_TRIALS[trial.state]
         value, best_epoch = number(trial.value), trial.best_epoch
     else:
-        state = "final" if record.is_final else STATES_OF_RUNS[record.state]
+        is_early = record.state == "stopped" and record.sweep
+        state = "final" if record.is_final else "stopped early" if is_early else STATES_OF_RUNS[record.state]
         value, best_epoch = best_value(record, metric)
     ended = trial.ended if trial else None
     return Entry(
@@ -171,21 +169,30 @@ def metric_of(name: str) -> Metric:
 
 
 def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """The settings that differ, the most varied first."""
+    """The settings that differ: model and dataset, then the most varied first."""
     names = dict.fromkeys(name for settings in all_settings for name in settings if name not in UNCOMPARED)
     found = [setting_of(name, [settings.get(name) for settings in all_settings]) for name in names]
     varied = [setting for setting in found if setting.num_deviating]
-    return sorted(varied, key=lambda setting: -setting.num_deviating)
+    return sorted(varied, key=lambda setting: (setting.name not in KINDS, -setting.num_deviating))
 
 
 def setting_of(name: str, values: Sequence[Any]) -> Setting:
     """What a setting's values are like; None stands for a run that has no such setting."""
     present = [value for value in values if value is not None]
     is_number = all(number(value) is not None for value in present)
-    is_positive = is_number and bool(present) and min(present) > 0
-    is_log = is_positive and (name == "lr" or max(present) >= WIDE * min(present))
     [(_, num_commonest)] = Counter(map(repr, values)).most_common(1)
-    return Setting(name, is_number, is_log, len(values) - num_commonest)
+    is_log = is_number and (name == "lr" or lies_evenly_on_log(present))
+    return Setting(name, is_number, is_log and min(present) > 0, len(values) - num_commonest)
+
+
+def lies_evenly_on_log(values: Sequence[float]) -> bool:
+    """Whether numbers are far apart, their median nearer to the middle of a logarithmic axis than of a plain one."""
+    low, high, median = min(values), max(values), statistics.median(values)
+    if low <= 0 or high < WIDE * low:
+        return False
+    plain = (median - low) / (high - low)
+    logarithmic = math.log(median / low) / math.log(high / low)
+    return abs(logarithmic - 0.5) < abs(plain - 0.5)
 
 
 def curves_of(record: RunRecord) -> dict[str, list[float | None]]:

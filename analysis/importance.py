@@ -59,7 +59,9 @@ def importance(comparison: Comparison) -> Importance:
     order = np.argsort(-means, kind="stable")
     remark = ""
     if explained <= 0:
-        remark = "The settings do not predict the value of trials left out: these bars say nothing yet; run more trials."
+        remark = (
+            "The settings do not predict the value of trials left out: these bars say nothing yet; run more trials."
+        )
     elif len(entries) < 10 * len(settings):
         remark = f"Few trials for {len(settings)} settings: take this as a hint."
     return Importance(

@@ -3,6 +3,7 @@
 const STATES = {
   finished: { symbol: "circle", text: "● finished" },
   "stopped early": { symbol: "x-thin-open", text: "✕ stopped early" },
+  stopped: { symbol: "x-thin-open", text: "✕ stopped" },
   failed: { symbol: "triangle-down-open", text: "▽ failed" },
   "not ended": { symbol: "circle-open", text: "○ not ended" },
   final: { symbol: "star", text: "★ final run" },
@@ -31,7 +32,7 @@ function logTicks(values) {
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) decades.push(10 ** power);
   const steps = high > 500 * low ? [1] : [1, 2, 5];
   const tickvals = decades.flatMap((decade) => steps.map((step) => Number((step * decade).toPrecision(1))));
-  return { type: "log", tickvals, ticktext: tickvals.map(formatNumber) };
+  return { type: "log", tickvals, ticktext: tickvals.map((value) => formatNumber(value, true)) };
 }
 
 const metricAxis = (name) => (isShare(name) ? { tickformat: ".0%" } : {});
@@ -45,7 +46,7 @@ function valueAxis() {
 // What is said of a run when the pointer is over it.
 function hoverText(i) {
   const run = runs[i];
-  const settings = report.settings.map((setting, k) => `${setting.name} ${formatSetting(run.settings[k])}`);
+  const settings = report.settings.map((setting, k) => `${setting.name} ${settingText(run, k)}`);
   const end = run.state + (run.epochs === null ? "" : ` after ${count(run.epochs, "epoch")}`);
   return [`<b>${plotText(run.name)}</b>`, plotText(`${report.metric.name} ${formatMetric(report.metric.name, run.value)}`), plotText(end),
     ...settings.slice(0, 6).map((text) => plotText(text.slice(0, 60)))].join("<br>");
@@ -58,7 +59,7 @@ function runMarkers(places, x, y, colour = () => PLAIN) {
     marker: {
       symbol: places.map((i) => STATES[runs[i].state].symbol), size: places.map((i) => (shown.has(i) ? 11 : 8)),
       color: places.map((i) => (shown.has(i) ? colourOf(i) : colour(i))), opacity: 0.9,
-      line: { width: places.map((i) => (runs[i].state === "stopped early" ? 2 : 1)), color: places.map((i) => (shown.has(i) ? colourOf(i) : colour(i))) },
+      line: { width: places.map((i) => (runs[i].state.startsWith("stopped") ? 2 : 1)), color: places.map((i) => (shown.has(i) ? colourOf(i) : colour(i))) },
     },
   };
 }
@@ -99,20 +100,27 @@ function drawCurves() {
   find("#curves .key").textContent = "Solid: validation.  Dashed: training.  ● best epoch   ✕ stopped early";
   for (const [k, [term, names]] of byTerm.entries()) {
     const traces = [...shown.keys()].flatMap((i) => [...names].filter((name) => report.curves[i]?.[name]).map((name) => curve(i, name)));
+    grid.children[k].hidden = traces.length === 0;
+    if (!traces.length) continue;
     const values = traces.flatMap((trace) => trace.y).filter((value) => value !== null);
     const isLog = curves.y === "log" && values.length > 0 && Math.min(...values) > 0;
     plot(find(".chart", grid.children[k]), traces, {
-      xaxis: { title: { text: curves.x === "epoch" ? "epoch" : "minutes of training" }, rangemode: "tozero" },
+      xaxis: { title: { text: curves.x === "epoch" ? "epoch" : "minutes of training" }, rangemode: "tozero", ...epochTicks(traces) },
       yaxis: isLog ? logTicks(values) : metricAxis(term),
     });
   }
+}
+
+// Epochs are whole, however few they are.
+function epochTicks(traces) {
+  return curves.x === "epoch" && Math.max(...traces.map((trace) => trace.x.at(-1))) <= 8 ? { dtick: 1 } : {};
 }
 
 function curve(i, name) {
   const logged = report.curves[i];
   const isValidation = name.startsWith("val/");
   const best = isValidation ? logged.epoch.indexOf(runs[i].bestEpoch) : -1;
-  const last = isValidation && runs[i].state === "stopped early" ? logged.epoch.length - 1 : -1;
+  const last = isValidation && runs[i].state.startsWith("stopped") ? logged.epoch.length - 1 : -1;
   const alone = logged.epoch.length === 1;
   const phases = [...new Set(Object.keys(logged).filter((key) => key.startsWith("train/")).map((key) => key.split("/")[1]))];
   const dash = isValidation ? "solid" : ["dash", "dot", "dashdot"][Math.max(0, phases.indexOf(name.split("/")[1])) % 3];
@@ -180,8 +188,11 @@ function drawSetting() {
 
 // Importance: bars with standard errors.
 
+const MOST_BARS = 12;
+
 function drawImportance() {
-  const { names, means, deviations, explained, num_runs: numRuns, remark } = report.importance;
+  const { explained, num_runs: numRuns, remark } = report.importance;
+  const [names, means, deviations] = ["names", "means", "deviations"].map((key) => report.importance[key].slice(0, MOST_BARS));
   const note = find("#importance .remark");
   note.textContent = remark;
   note.hidden = !remark;

@@ -6,22 +6,23 @@ const NONE = "–";
 
 const isShare = (name) => /(accuracy|ece|purity)[^/]*$/.test(name);
 
-function formatNumber(value) {
+// Few digits; what has a logarithmic axis is written as 4.5e-5 from further up.
+function formatNumber(value, isLog = false) {
   if (Number.isInteger(value) && Math.abs(value) < 1e7) return value.toLocaleString("en");
   const size = Math.abs(value);
-  if (size < 1e-2 || size >= 1e7) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size < (isLog ? 1e-2 : 1e-3) || size >= 1e7) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
   return String(Number(value.toPrecision(4)));
 }
 
 function formatMetric(name, value) {
   if (value === null || value === undefined) return NONE;
   if (isShare(name)) return `${(100 * value).toFixed(2)} %`;
-  return Math.abs(value) >= 1e-2 && Math.abs(value) < 1e5 ? value.toFixed(Math.abs(value) < 100 ? 4 : 1) : formatNumber(value);
+  return Math.abs(value) >= 1e-2 && Math.abs(value) < 1e5 ? value.toFixed(Math.abs(value) < 100 ? 4 : 1) : formatNumber(value, true);
 }
 
-function formatSetting(value) {
+function formatSetting(value, isLog = false) {
   if (value === null || value === undefined) return NONE;
-  return typeof value === "number" ? formatNumber(value) : value === "" ? "“”" : String(value);
+  return typeof value === "number" ? formatNumber(value, isLog) : value === "" ? "“”" : String(value);
 }
 
 function formatSeconds(seconds) {
@@ -30,6 +31,9 @@ function formatSeconds(seconds) {
   if (minutes >= 60) return `${Math.floor(minutes / 60)}h${String(minutes % 60).padStart(2, "0")}m`;
   return minutes ? `${minutes}m${String(Math.round(seconds) % 60).padStart(2, "0")}s` : `${seconds.toFixed(seconds < 10 ? 1 : 0)}s`;
 }
+
+const isLogSetting = (name) => report.settings.some((setting) => setting.name === name && setting.is_log);
+const settingText = (run, k) => formatSetting(run.settings[k], report.settings[k].is_log);
 
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 

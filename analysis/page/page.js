@@ -65,11 +65,11 @@ function drawTiles() {
   const [best] = ranked;
   const searched = runs.filter((run) => run.state !== "final");
   if (best !== undefined) {
-    const settings = report.settings.map((one, k) => `${one.name} ${formatSetting(runs[best].settings[k])}`);
+    const settings = report.settings.map((one, k) => `${one.name} ${settingText(runs[best], k)}`);
     tiles.push(tile(`best ${metric}`, formatMetric(metric, runs[best].value), `${runs[best].name}, epoch ${formatSetting(runs[best].bestEpoch)}`));
     if (settings.length) tiles.push(tile("its settings", settings[0], settings.slice(1, 5).join(" · ")));
   }
-  const states = ["finished", "stopped early", "failed", "not ended"].map((state) => [searched.filter((run) => run.state === state).length, state]);
+  const states = Object.keys(STATES).map((state) => [searched.filter((run) => run.state === state).length, state]);
   tiles.push(tile("runs", searched.length.toLocaleString("en"), states.filter(([number]) => number).map(([number, state]) => `${number} ${state}`).join(" · ")));
   const times = runs.map((run) => run.seconds).filter((seconds) => seconds !== null);
   if (times.length) tiles.push(tile("time of training", formatSeconds(times.reduce((a, b) => a + b, 0)), `${formatSeconds(mean(times))} a run`));
@@ -107,7 +107,7 @@ function drawPictures() {
   const found = report.pictures[picture.name];
   const places = [...shown.keys()].sort((i, j) => i - j).filter((i) => i in found);
   const lacking = [...shown.keys()].length - places.length;
-  const note = find(".remark", section);
+  const note = find(".key", section);
   note.textContent = `${count(lacking, "shown run")} without this picture in the page.`;
   note.hidden = lacking === 0;
   find(".grid", section).replaceChildren(...places.map((i) => {
@@ -130,7 +130,7 @@ function enlarge(uri, caption) {
 const PAPER_PIXELS = 700;
 function resizeCharts(isPaper) {
   for (const chart of document.querySelectorAll(".js-plotly-plot")) {
-    const width = chart.closest("#curves") ? PAPER_PIXELS / 2 - 10 : PAPER_PIXELS;
+    const width = chart.closest("#curves, .pair") ? PAPER_PIXELS / 2 - 10 : PAPER_PIXELS;
     Plotly.relayout(chart, isPaper ? { width, autosize: false } : { width: undefined, autosize: true });
   }
 }

@@ -2,6 +2,7 @@
 
 const MOST_LINES = 300;
 const NUM_SHADES = 8;
+const LACKING = -0.07; // height at which runs without a setting pass its axis
 const WORST = [141, 152, 171], BEST = [226, 88, 34];
 
 function drawParallel() {
@@ -16,11 +17,10 @@ function drawParallel() {
   const target = find("#parallel-chart");
   target.style.minWidth = `${90 * axes.length}px`;
   const height = (i) => axes.map((axis) => axis.height(runs[i]));
-  const picked = { places: new Set(places) };
-  plot(target, [...shades(places, height, picked.places), points(places, height)], {
+  plot(target, [...shades(places, height, new Set(places)), lineTrace([], height, ACCENT, 4, 1), points(places, height)], {
     height: 400, margin: { l: 34, r: 34, t: 34, b: 24 }, dragmode: IS_TOUCH ? false : "select", selectdirection: "v",
     xaxis: { range: [-0.12, axes.length - 0.6], showgrid: false, showticklabels: false, fixedrange: true, automargin: false },
-    yaxis: { range: [-0.08, 1.06], showgrid: false, showticklabels: false, fixedrange: true, automargin: false },
+    yaxis: { range: [-0.1, 1.06], showgrid: false, showticklabels: false, fixedrange: true, automargin: false },
     shapes: axes.map((_, x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, line: { color: PLAIN, width: 1 }, layer: "above" })),
     annotations: axes.flatMap((axis, x) => [
       { x, y: 1.06, text: `<b>${plotText(axis.name.slice(0, 20))}</b>`, showarrow: false, yanchor: "bottom" },
@@ -28,8 +28,9 @@ function drawParallel() {
     ]),
     newselection: { line: { color: ACCENT, width: 1 } },
   });
-  target.removeAllListeners("plotly_selected");
-  target.removeAllListeners("plotly_deselect");
+  for (const event of ["selected", "deselect", "hover", "unhover"]) target.removeAllListeners(`plotly_${event}`);
+  target.on("plotly_hover", (event) => highlight(target, [event.points[0].customdata], height));
+  target.on("plotly_unhover", () => highlight(target, [], height));
   target.on("plotly_selected", (event) => event && pick(target, places, height, new Set(keep(places, event.points))));
   target.on("plotly_deselect", () => pick(target, places, height, new Set(places)));
 }
@@ -46,7 +47,13 @@ function pick(target, places, height, picked) {
   Plotly.restyle(target, { x: lines.map((line) => line.x), y: lines.map((line) => line.y) }, lines.map((_, n) => n));
 }
 
-// A trace for the runs that are left out, then one for each shade, the best on top, and the shown runs in their colours.
+// The whole line of the run that the pointer is over.
+function highlight(target, places, height) {
+  const { x, y } = lineTrace(places, height);
+  Plotly.restyle(target, { x: [x], y: [y] }, [NUM_SHADES + 1]);
+}
+
+// A trace for the runs that are left out, then one for each shade, the best on top.
 function shades(places, height, picked) {
   const groups = Array.from({ length: NUM_SHADES }, () => []);
   places.forEach((i, place) => groups[NUM_SHADES - 1 - Math.floor((place / places.length) * NUM_SHADES)].push(i));
@@ -65,7 +72,7 @@ function lineTrace(places, height, color, width, opacity) {
     x.push(...heights.keys(), null);
     y.push(...heights, null);
   }
-  return { type: "scatter", mode: "lines", x, y, line: { color, width, shape: "spline", smoothing: 0.6 }, opacity, hoverinfo: "skip" };
+  return { type: "scatter", mode: "lines", x, y, line: { color, width }, opacity, hoverinfo: "skip" };
 }
 
 // What the pointer and the selection find: every run on every axis.
@@ -93,8 +100,9 @@ function settingAxis(k) {
     return { name, height: (run) => at(names.indexOf(formatSetting(run.settings[k]))), ticks: names.slice(0, 12).map((text, n) => [at(n), text.slice(0, 14)]) };
   }
   const values = ranked.map((i) => runs[i].settings[k]).filter((value) => value !== null);
-  const { at, ticks } = numberAxis(values, isLog, formatNumber);
-  return { name, height: (run) => (run.settings[k] === null ? null : at(run.settings[k])), ticks };
+  const { at, ticks } = numberAxis(values, isLog, (value) => formatNumber(value, isLog));
+  const lacking = values.length < ranked.length ? [[LACKING, NONE]] : [];
+  return { name, height: (run) => (run.settings[k] === null ? LACKING : at(run.settings[k])), ticks: [...ticks, ...lacking] };
 }
 
 function lastAxis() {
@@ -109,7 +117,7 @@ function numberAxis(values, isLog, format) {
   const scale = isLog ? Math.log : (value) => value;
   const at = (value) => (high > low ? (scale(value) - scale(low)) / (scale(high) - scale(low)) : 0.5);
   const distinct = [...new Set(values)];
-  const ticks = distinct.length <= 6 ? distinct : isLog ? logTicks([low, high]).tickvals : roundNumbers(low, high);
+  const ticks = distinct.length <= 6 && distinct.every(Number.isInteger) ? distinct : isLog ? logTicks([low, high]).tickvals : roundNumbers(low, high);
   return { at, ticks: ticks.filter((value) => value >= low && value <= high).map((value) => [at(value), format(value)]) };
 }
 

@@ -8,14 +8,13 @@ const COLUMNS = [
   { title: "run", value: (run) => run.name, isText: true },
   metricColumn(report.metric.name, (run) => run.value),
   ...(report.sweeps.length > 1 ? [{ title: "sweep", value: (run) => run.sweep, isText: true }] : []),
-  ...(new Set(runs.map((run) => run.model)).size > 1 ? [{ title: "model", value: (run) => run.model, isText: true }] : []),
   { title: "state", value: (run) => run.state, isText: true },
   ...report.figures.map((name, i) => metricColumn(name, (run) => run.figures[i])),
-  { title: "epochs", value: (run) => run.epochs, text: formatSetting },
-  { title: "best at", value: (run) => run.bestEpoch, text: formatSetting },
+  { title: "epochs", value: (run) => run.epochs, text: (value) => formatSetting(value) },
+  { title: "best at", value: (run) => run.bestEpoch, text: (value) => formatSetting(value) },
   { title: "time", value: (run) => run.seconds, text: formatSeconds },
   ...report.settings.map((setting, i) => ({
-    title: setting.name, value: (run) => run.settings[i], text: formatSetting, isText: !setting.is_number,
+    title: setting.name, value: (run) => run.settings[i], text: (value) => formatSetting(value, setting.is_log), isText: !setting.is_number,
   })),
   { title: "started", value: (run) => run.created, text: (value) => value.slice(0, 16).replace("T", " "), isText: true },
 ];
@@ -112,7 +111,7 @@ function drawComparer() {
   const same = [];
   for (const [part, title] of [["settings", "settings"], ["environment", "where it ran"]]) {
     const names = [...new Set(places.flatMap((i) => Object.keys(report.details[i][part])))];
-    const texts = (name) => places.map((i) => formatSetting(report.details[i][part][name]));
+    const texts = (name) => places.map((i) => formatSetting(report.details[i][part][name], isLogSetting(name)));
     const differs = names.filter((name) => new Set(places.map((i) => JSON.stringify(report.details[i][part][name]))).size > 1);
     if (differs.length) rows.push(groupRow(title, places));
     for (const name of differs) rows.push(comparerRow(name, places, (i) => texts(name)[places.indexOf(i)]));
