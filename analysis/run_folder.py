@@ -7,6 +7,11 @@ runs/<id>/summary.json      the result, once the run has ended
 runs/<id>/checkpoint.pt     where training stands
 runs/<id>/best.pt           weights of the best epoch
 runs/<id>/panels/           pictures
+
+runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
+    sweep.yaml              its file
+    study.db                its trials
+    final.json              what its final runs came to
 """
 
 import json
@@ -23,6 +28,12 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 PANELS = "panels"
+
+SWEEPS = "sweeps"
+SWEEP_FILE = "sweep.yaml"
+STUDY = "study.db"
+FINAL_RESULT = "final.json"
+FINAL = "final-"  # ids of final runs begin so
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

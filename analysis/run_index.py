@@ -4,21 +4,28 @@ The index is one SQLite file in the cache folder: runs may lie on a disk that is
 """
 
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from analysis import run_folder
 from data.paths import cache_dir
 
 INDEX = "runs.sqlite"
-VERSION = 1  # of the index's tables
+VERSION = 5  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
 SECONDS_TO_WAIT = 10.0  # for another process that writes the index
-SWEEP_FILES = frozenset(("sweep.yaml", "study.db", "final.json"))
+SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT))
+
+
+Content = TypeVar("Content")
+Curve = list[tuple[float, float]]  # epochs and values
 
 
 class RunParts(NamedTuple):
@@ -61,38 +68,101 @@ def walk(folder: Path, seen: set[tuple[int, int]]) -> Found:
     return Found([], 1)
 
 
-def read_all(root: Path, folders: Sequence[Path]) -> list[RunParts]:
-    """What is in the JSON files of all run folders under a folder, from the index where they have not changed since."""
-    prefix = f"{root.absolute()}{os.sep}"
-    under_root = (prefix, prefix[:-1] + chr(ord(os.sep) + 1))  # what sorts between begins with the prefix
+def read_parts(root: Path, folders: Sequence[Path]) -> list[RunParts]:
+    """What is in the JSON files of all the run folders under a folder; others that lay there are forgotten."""
+
+    def read(run: Path) -> str:
+        return json.dumps([read_object(run / name) for name in PARTS])
+
+    def read_and_forget(index: sqlite3.Connection | None) -> list[Any]:
+        if index:
+            forget_others(index, root, folders)
+        return read_through(index, folders, "parts", PARTS, read)
+
+    return [RunParts(*json.loads(content)) for content in with_index(read_and_forget)]
+
+
+def read_curves(folders: Sequence[Path], metric: str) -> list[Curve]:
+    """A metric of each run over its epochs."""
+
+    def read(run: Path) -> bytes:
+        return array("d", chain.from_iterable(curve_of(read_rows(run), metric))).tobytes()
+
+    names = (run_folder.METRICS,)
+    contents = with_index(lambda index: read_through(index, folders, f"curve {metric}", names, read))
+    flat = (array("d", content) for content in contents)
+    return [list(zip(numbers[::2], numbers[1::2], strict=True)) for numbers in flat]
+
+
+def curve_of(rows: Iterable[Mapping[str, Any]], metric: str) -> Curve:
+    """A metric over the epochs, wherever it is finite."""
+    points = [(row["epoch"], row[metric]) for row in rows if "epoch" in row and metric in row]
+    return [point for point in points if all(isinstance(x, int | float) and math.isfinite(x) for x in point)]
+
+
+def read_through(
+    index: sqlite3.Connection | None,
+    folders: Sequence[Path],
+    kind: str,
+    names: Sequence[str],
+    read: Callable[[Path], str | bytes],
+) -> list[Any]:
+    """Something of each run, from the index where the run's files have not changed since it was read from them.
+
+    Args:
+        index: None for no index.
+        folders: of the runs.
+        kind: what is read, its key in the index.
+        names: the files it is read from.
+        read: reads it.
+    """
     contents, fresh = [], []
-    with open_index() as index:
-        rows = index.execute("SELECT * FROM runs WHERE path BETWEEN ? AND ?", under_root) if index else ()
-        known = {path: (stamp, content) for path, stamp, content in rows}
-        for folder in folders:
-            path, stamp = str(folder.absolute()), stamp_of(folder)
-            known_stamp, content = known.pop(path, ("", ""))
-            if stamp != known_stamp:
-                content = json.dumps([read_object(folder / name) for name in PARTS])
-                fresh.append((path, stamp, content))
-            contents.append(RunParts(*json.loads(content)))
-        if index and (fresh or known):
-            with suppress(sqlite3.Error), index:  # another process may hold it for too long
-                index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", fresh)
-                index.executemany("DELETE FROM runs WHERE path = ?", [(gone,) for gone in known])
+    for folder in folders:
+        path, stamp = key_of(folder), stamp_of(folder, names)
+        known = index and index.execute("SELECT stamp, content FROM runs WHERE (path, kind) = (?, ?)", (path, kind))
+        known_stamp, content = (known and known.fetchone()) or ("", "")
+        if stamp != known_stamp:
+            content = read(folder)
+            fresh.append((path, kind, stamp, content))
+        contents.append(content)
+    if index and fresh:
+        with suppress(sqlite3.Error), index:  # another process may write for too long
+            index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", fresh)
     return contents
 
 
-def stamp_of(folder: Path) -> str:
-    """Times and sizes of a run's JSON files: changes whenever one of them does."""
+def forget_others(index: sqlite3.Connection, root: Path, folders: Iterable[Path]) -> None:
+    """Take what is known of folders that are no longer there out of the index."""
+    under_root = (key_of(root) + b"/", key_of(root) + b"0")  # what sorts between begins with the former
+    paths = {path for (path,) in index.execute("SELECT path FROM runs WHERE path BETWEEN ? AND ?", under_root)}
+    if gone := paths - {key_of(folder) for folder in folders}:
+        with suppress(sqlite3.Error), index:
+            index.executemany("DELETE FROM runs WHERE path = ?", [(path,) for path in gone])
+
+
+def key_of(folder: Path) -> bytes:
+    """A folder in the index; names need be no text."""
+    return os.fsencode(folder.absolute())
+
+
+def stamp_of(folder: Path, names: Sequence[str]) -> str:
+    """Times and sizes of files in a folder: changes whenever one of them does."""
     stamps = []
-    for name in PARTS:
+    for name in names:
         try:
             status = os.stat(f"{folder}/{name}")
             stamps.append(f"{status.st_mtime_ns},{status.st_size},{status.st_ino}")
         except OSError:
             stamps.append("none")
     return ";".join(stamps)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """A run's metrics, as far as they can be read."""
+    try:
+        return run_folder.read_metrics(folder)
+    except OSError:
+        return []
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -103,27 +173,18 @@ def read_object(path: Path) -> dict[str, Any]:
         return {}
 
 
-@contextmanager
-def open_index() -> Iterator[sqlite3.Connection | None]:
-    """The index; None where there can be none, which costs time alone. One that is broken is made anew."""
+def with_index(work: Callable[[sqlite3.Connection | None], Content]) -> Content:
+    """Do some work with the index, or without where there can be none, which costs time alone."""
     path = cache_dir() / INDEX
-    connection = None
-    for _ in range(2):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = connect(path)
-            break
-        except sqlite3.OperationalError:  # locked for too long, or a disk that is full
-            break
-        except sqlite3.DatabaseError:
-            path.unlink(missing_ok=True)
-        except OSError:
-            break
-    if connection is None:
-        yield None
-        return
-    with closing(connection):
-        yield connection
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(connect(path)) as index:
+            return work(index)
+    except (sqlite3.OperationalError, OSError):  # a full or read-only disk, or another process writes for too long
+        return work(None)
+    except sqlite3.DatabaseError:  # it is broken: the next one makes it anew
+        path.unlink(missing_ok=True)
+        return work(None)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -133,5 +194,7 @@ def connect(path: Path) -> sqlite3.Connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
             connection.execute("DROP TABLE IF EXISTS runs")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("CREATE TABLE IF NOT EXISTS runs (path TEXT PRIMARY KEY, stamp TEXT, content TEXT)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS runs (path BLOB, kind TEXT, stamp TEXT, content, PRIMARY KEY (path, kind))"
+        )
     return connection

@@ -3,7 +3,8 @@
 `python -m analysis.runs` shows them in a terminal.
 """
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis import run_folder
-from analysis.run_index import RunParts, find_run_folders, read_all
+from analysis.run_index import Curve, RunParts, curve_of, find_run_folders, read_curves, read_parts, read_rows
 from data.errors import UserError
 from data.paths import default_runs_dir
 
 STATES = ("finished", "stopped", "failed", "unfinished")
-SWEEPS = "sweeps"  # folder of sweeps in the runs folder
-FINAL = "final-"  # run ids of sweeps/final.py begin so
+
+MAXIMIZED = ("accuracy", "nmi", "ari", "active_units", "images_per_second")  # ends of metrics' names
+OF_THE_PLACE = frozenset(("run_id", "runs_dir", "data_dir", "resume", "dry_run"))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class RunRecord:
     @property
     def is_final(self) -> bool:
         """Whether it is a run of sweeps/final.py, on all the training images."""
-        return self.run_id.startswith(FINAL)
+        return self.run_id.startswith(run_folder.FINAL)
 
 
 class RunList(NamedTuple):
@@ -114,7 +116,7 @@ def read_runs(runs_dir: Path | None = None, project: str = "") -> RunList:
         if not runs_dir.is_dir():
             raise UserError(f"there is no runs folder {runs_dir}: name one by --runs_dir or $VISION_SWEEPS_RUNS")
         folders, num_skipped = find_run_folders(runs_dir)
-        found = [record_of(folder, parts) for folder, parts in zip(folders, read_all(runs_dir, folders), strict=True)]
+        found = [record_of(folder, parts) for folder, parts in zip(folders, read_parts(runs_dir, folders), strict=True)]
         records = [record for record in found if record is not None]
         num_skipped += len(found) - len(records)
     return RunList(sorted(records, key=lambda record: record.created, reverse=True), num_skipped)
@@ -132,7 +134,7 @@ def record_of(folder: Path, parts: RunParts) -> RunRecord | None:
     return RunRecord(
         run_id=folder.name,
         source=str(folder),
-        sweep=folder.parent.name if folder.parent.parent.name == SWEEPS else "",
+        sweep=folder.parent.name if folder.parent.parent.name == run_folder.SWEEPS else "",
         state=state if state in STATES else "unfinished",
         created=created,
         model=model,
@@ -161,6 +163,21 @@ def split_tags(text: Any) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in str(text or "").split(",") if tag.strip())
 
 
+def is_maximized(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric.endswith(MAXIMIZED)
+
+
+def differing_settings(records: Sequence[RunRecord]) -> list[str]:
+    """Names of the settings in which runs differ, but for those that say where they are and what they are called."""
+    names = dict.fromkeys(name for record in records for name in record.settings)
+    return [
+        name
+        for name in names
+        if name not in OF_THE_PLACE and len({repr(record.settings.get(name)) for record in records}) > 1
+    ]
+
+
 def history(record: RunRecord) -> list[dict[str, Any]]:
     """What a run logged, one dict a log call, as far as it can be read.
 
@@ -168,16 +185,30 @@ def history(record: RunRecord) -> list[dict[str, Any]]:
         UserError: W&B does not answer.
     """
     if record.is_local:
-        try:
-            return run_folder.read_metrics(Path(record.source))
-        except OSError:  # not ours to read
-            return []
+        return read_rows(Path(record.source))
     from analysis.wandb_sweep import read_wandb_history  # imported late: W&B takes a second
 
     return read_wandb_history(record.source)
+
+
+def curves(records: Sequence[RunRecord], metric: str) -> list[Curve]:
+    """A metric of every run over its epochs, where it is finite.
+
+    Raises:
+        UserError: W&B does not answer.
+    """
+    local = [record for record in records if record.is_local]
+    known = dict(zip(local, read_curves([Path(record.source) for record in local], metric), strict=True))
+    return [known[record] if record in known else curve_of(history(record), metric) for record in records]
 
 
 def panels(record: RunRecord) -> list[Path]:
     """The pictures of a run on this machine, by name."""
     folder = Path(record.source)
     return sorted((folder / run_folder.PANELS).glob("*.png")) if record.is_local else []
+
+
+if __name__ == "__main__":
+    from analysis.run_view import main  # which imports this module
+
+    sys.exit(main(sys.argv[1:]))

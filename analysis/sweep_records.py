@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from analysis import run_folder
-from analysis.runs import SWEEPS, RunRecord, history
+from analysis.runs import RunRecord, curves
 from data.paths import default_runs_dir
 
-SWEEP_FILE = "sweep.yaml"
-STUDY = "study.db"
-RESULT = "final.json"
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -97,14 +94,14 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = ())
         if not record.is_final:
             by_sweep.setdefault(record.sweep, []).append(record)
     sweeps, num_skipped = [], 0
-    for path in sorted((runs_dir or default_runs_dir()).glob(f"{SWEEPS}/*/{SWEEP_FILE}")):
+    for path in sorted((runs_dir or default_runs_dir()).glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}")):
         content = read_sweep_file(path)
         if content is None:
             num_skipped += 1
             continue
         folder, metric = path.parent, content["metric"]
         goal = metric.get("goal", "minimize")
-        trials = read_study(folder / STUDY)
+        trials = read_study(folder / run_folder.STUDY)
         if trials is None:
             trials = trials_of(by_sweep.get(folder.name, []), metric["name"], goal)
         parameters = content["parameters"]
@@ -117,7 +114,7 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = ())
                 method=str(content.get("method", "")),
                 varied=tuple(name for name, config in parameters.items() if is_varied(config)),
                 trials=tuple(trials),
-                final=run_folder.read_json(folder / RESULT),
+                final=run_folder.read_json(folder / run_folder.FINAL_RESULT),
             )
         )
     return SweepList(sweeps, num_skipped)
@@ -152,7 +149,7 @@ def read_study(path: Path) -> list[Trial] | None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///file:{path.absolute()}?mode=ro&uri=true")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute().as_uri()}?mode=ro&uri=true")
         trials = optuna.load_study(study_name=None, storage=storage).get_trials()
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, KeyError, ValueError):
         return None
@@ -179,21 +176,18 @@ def utc(time: datetime | None) -> datetime | None:
 
 def trials_of(records: Iterable[RunRecord], metric: str, goal: str) -> list[Trial]:
     """Trials by their run folders alone, which do not tell one that is paused from one that was stopped early."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    is_better = max if goal == "maximize" else min
     trials = []
-    for number, record in enumerate(sorted(records, key=lambda record: record.run_id)):
-        values = {
-            row[metric]: row["epoch"]
-            for row in history(record)
-            if "epoch" in row and isinstance(row.get(metric), int | float)
-        }
-        best = (max if goal == "maximize" else min)(values, default=None)
+    for number, (record, curve) in enumerate(zip(ordered, curves(ordered, metric), strict=True)):
+        epoch, value = is_better(curve, key=lambda point: point[1], default=(None, None))
         trials.append(
             Trial(
                 number=number,
                 run_id=record.run_id,
                 state=STATES[record.state],
-                value=best,
-                best_epoch=values.get(best) if best is not None else None,
+                value=value,
+                best_epoch=None if epoch is None else int(epoch),
                 settings=record.settings,
                 started=record.created,
                 ended=None,

@@ -23,18 +23,16 @@ from rich.text import Text
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
+from analysis.terminal import make_console, make_table
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from data.errors import UserError
-from display import make_console, make_table
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
-from storage import STUDY
 from sweep_file import COMMAND, sweep_folder
 from trials import read_trials
 from workers import assign_devices
 
-RESULT = "final.json"
 PROTOCOL = {"train_fraction": 1.0, "val_fraction": 0.0, "patience": 0, "test": True}
 SECONDS_BETWEEN_LOOKS = 0.2
 NUM_SHOWN_LINES = 5
@@ -53,7 +51,7 @@ class Final:
     @property
     def run_id(self) -> str:
         """The run's name, by which it is resumed."""
-        return f"final-{self.trial.name}-seed{self.seed}"
+        return f"{run_folder.FINAL}{self.trial.name}-seed{self.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -211,7 +209,7 @@ def run_finals(options: Namespace) -> int:
         content, trials = read_wandb_sweep(options.sweep)
     else:
         folder = sweep_folder(options.sweep)
-        content, trials = read_trials(options.storage or f"sqlite:///{folder / STUDY}", options.sweep)
+        content, trials = read_trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", options.sweep)
     metric = content["metric"]["name"]
     if not trials:
         raise UserError(f"sweep {options.sweep} has no ended trial with a {metric} yet")
@@ -223,9 +221,9 @@ def run_finals(options: Namespace) -> int:
     results = [result_of(finals, of_trial) for of_trial in runs]
     if code <= 1:
         result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": over_trials(results)}
-        run_folder.write_json(folder / RESULT, result)
+        run_folder.write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
-        print(f"written to {folder / RESULT}")
+        print(f"written to {folder / run_folder.FINAL_RESULT}")
     else:
         print(f"stopped; to go on: python sweeps/final.py {shlex.join(sys.argv[1:])}")
     return code
