@@ -68,6 +68,11 @@ class Entry:
     seconds: float | None
     ended: datetime
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it takes part: it has a value, and did not fail."""
+        return self.value is not None and self.state != "failed"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -76,7 +81,7 @@ class Comparison:
     Attributes:
         title: what they are.
         metric: what they are ranked by.
-        entries: the best first, those without a value last.
+        entries: the best first; those that failed or have no value last.
         varied: settings that differ between them, the most varied first.
         num_skipped: run folders that could not be read.
     """
@@ -89,8 +94,8 @@ class Comparison:
 
     @property
     def ranked(self) -> list[Entry]:
-        """Those with a value, the best first."""
-        return [entry for entry in self.entries if entry.value is not None]
+        """Those that take part, the best first."""
+        return [entry for entry in self.entries if entry.is_ranked]
 
 
 def compare(
@@ -120,7 +125,7 @@ def compare(
     entries = [
         entry_of(record, i, metric, trials.get((record.sweep, record.run_id))) for i, record in enumerate(by_start, 1)
     ]
-    entries.sort(key=lambda entry: (entry.value is None, metric.cost(entry.value or 0.0), entry.number))
+    entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
     searched = [entry.record.settings for entry in entries if not entry.record.is_final]
     return Comparison(title, metric, entries, varied_settings(searched or [r.settings for r in records]), num_skipped)
 

@@ -57,8 +57,8 @@ function runMarkers(places, x, y, colour = () => PLAIN) {
   return {
     type: "scatter", mode: "markers", x, y, customdata: places, text: places.map(hoverText), hovertemplate: "%{text}<extra></extra>",
     marker: {
-      symbol: places.map((i) => STATES[runs[i].state].symbol), size: places.map((i) => (shown.has(i) ? 11 : 8)),
-      color: places.map((i) => (shown.has(i) ? colourOf(i) : colour(i))), opacity: 0.9,
+      symbol: places.map((i) => STATES[runs[i].state].symbol), size: places.map((i) => (shown.has(i) ? 11 : MARKER.size)),
+      color: places.map((i) => (shown.has(i) ? colourOf(i) : colour(i))), opacity: places.map((i) => (shown.has(i) ? 1 : MARKER.opacity)),
       line: { width: places.map((i) => (runs[i].state.startsWith("stopped") ? 2 : 1)), color: places.map((i) => (shown.has(i) ? colourOf(i) : colour(i))) },
     },
   };
@@ -69,8 +69,9 @@ function stateKey(places) {
   return Object.keys(STATES).filter((state) => present.has(state)).map((state) => STATES[state].text).join("   ");
 }
 
-const ranked = runs.map((_, i) => i).filter((i) => runs[i].value !== null);
-const MOST_MARKERS = 1500; // drawn of a chart's; more would make it slow
+const ranked = runs.map((_, i) => i).filter((i) => runs[i].value !== null && runs[i].state !== "failed");
+const MOST_MARKERS = 1500; // of a chart; more would make it slow
+const MARKER = ranked.length > 200 ? { size: 5, opacity: 0.6 } : { size: 8, opacity: 0.9 };
 const marked = ranked.filter((_, place) => place % Math.ceil(ranked.length / MOST_MARKERS) === 0);
 
 // Curves: a chart for each term, a line for each run and split.

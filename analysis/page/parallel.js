@@ -1,4 +1,4 @@
-// Parallel coordinates, in plain SVG lines, since Plotly's own need WebGL. Dragging along an axis picks runs by its values.
+// Parallel coordinates, in plain SVG lines, since Plotly's own need WebGL. A box round a part of an axis picks the runs that pass it.
 
 const MOST_LINES = 300;
 const NUM_SHADES = 8;
@@ -13,12 +13,12 @@ function drawParallel() {
   const places = ranked.filter((_, place) => place % stride === 0);
   const axes = [...report.settings.map((_, k) => settingAxis(k)), lastAxis()];
   const note = stride > 1 ? `${places.length} of ${count(ranked.length, "run")}, spread evenly over the ranks.  ` : "";
-  find(".key", section).textContent = `${note}Orange is best. ${IS_TOUCH ? "" : "Drag along an axis to pick runs (with Shift on another axis, too); double-click shows all."}`;
+  find(".key", section).textContent = `${note}Orange is best. ${IS_TOUCH ? "" : "Draw a box round a part of an axis to pick the runs that pass it (with Shift another one, too); double-click shows all."}`;
   const target = find("#parallel-chart");
   target.style.minWidth = `${90 * axes.length}px`;
   const height = (i) => axes.map((axis) => axis.height(runs[i]));
   plot(target, [...shades(places, height, new Set(places)), lineTrace([], height, ACCENT, 4, 1), points(places, height)], {
-    height: 400, margin: { l: 34, r: 34, t: 34, b: 24 }, dragmode: IS_TOUCH ? false : "select", selectdirection: "v",
+    height: 380, margin: { l: 34, r: 34, t: 34, b: 6 }, dragmode: IS_TOUCH ? false : "select",
     xaxis: { range: [-0.12, axes.length - 0.6], showgrid: false, showticklabels: false, fixedrange: true, automargin: false },
     yaxis: { range: [-0.1, 1.06], showgrid: false, showticklabels: false, fixedrange: true, automargin: false },
     shapes: axes.map((_, x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, line: { color: PLAIN, width: 1 }, layer: "above" })),
@@ -61,7 +61,7 @@ function shades(places, height, picked) {
   const out = places.filter((i) => !picked.has(i));
   return [
     lineTrace(out, height, PLAIN, 1, 0.12),
-    ...groups.map((group, n) => lineTrace(group.filter((i) => picked.has(i)), height, shade(n), n === NUM_SHADES - 1 ? 2 : 1.2, 0.55 + (0.4 * n) / NUM_SHADES)),
+    ...groups.map((group, n) => lineTrace(group.filter((i) => picked.has(i)), height, shade(n), n === NUM_SHADES - 1 && places.length < 60 ? 2 : 1.2, 0.55 + (0.4 * n) / NUM_SHADES)),
   ];
 }
 
