@@ -80,7 +80,10 @@ def write_report(options: Namespace, arguments: Sequence[str]) -> None:
     if options.publish:
         from analysis.wandb_report import publish  # imported late: W&B takes a second
 
-        print(publish(comparison, options.project))
+        records = [entry.record for entry in comparison.entries]
+        sweeps = sorted({record.sweep for record in records}) if options.sweep else []
+        models = sorted({record.model for record in records}) if options.model else []
+        print(publish(comparison, options.project, sweeps, models))
         return
     path = place_of(options, comparison)
     if not path.parent.is_dir():
