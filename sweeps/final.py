@@ -6,12 +6,11 @@ seeds, and reads the test images once a run. The result is in the sweep's folder
 
 import shlex
 import signal
-import statistics
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,11 +22,12 @@ from rich.text import Text
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
+from analysis.reproduce import command_of
+from analysis.results_table import plus_minus, spread
 from analysis.terminal import make_console, make_table
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from data.errors import UserError
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
-from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
 from sweep_file import COMMAND, sweep_folder
 from trials import read_trials
@@ -139,23 +139,6 @@ def result_of(finals: Finals, runs: Sequence[Final]) -> dict[str, Any]:
     }
 
 
-def command_of(settings: Mapping[str, Any]) -> str:
-    """The command that repeats a run with one process: what differs from the defaults, wherever it came from."""
-    defaults = {field.name: field.default for field in fields(MODELS[settings["model"]][0])}
-    told = {
-        key: value
-        for key, value in settings.items()
-        if key in ("model", "seed") or (value != defaults[key] and key not in MAY_CHANGE_ON_RESUMING)
-    }
-    return shlex.join(["python", "train.py", *(f"--{key}={value}" for key, value in told.items())])
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; the latter needs two values."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.mean(values), "std": std, "values": list(values)}
-
-
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a row for each of the sweep's trials that was trained."""
     title = f"on all training images; trials by their {metric}, the best first"
@@ -181,12 +164,6 @@ def over_trials(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means and deviations over every run of every trial: how much depends on which of the best is taken."""
     values = {key: [value for result in results if key in result for value in result[key]["values"]] for key in SHOWN}
     return {key: spread(values[key]) for key in SHOWN if values[key]}
-
-
-def plus_minus(figure: Mapping[str, Any], key: str) -> str:
-    """A mean with its deviation."""
-    form = "{:.2%}" if key == "test/accuracy" else "{:.4f}"
-    return form.format(figure["mean"]) + (" ± " + form.format(figure["std"]) if figure["std"] is not None else "")
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
