@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from analysis.comparison import Comparison, curves_of
 from analysis.report_page import MOST_SETTINGS, PICTURE_NAME, address_of
 from analysis.runs import RunRecord, panels
-from analysis.wandb_sweep import ask_wandb
+from analysis.wandb_sweep import ask_wandb, path_of
 from data.errors import UserError
 
 MOST_LOOKED_AT = 3  # of the best runs, for what there is to draw
@@ -34,7 +33,8 @@ def publish(comparison: Comparison, project: str, sweeps: Sequence[str] = (), mo
     def save(api: Any) -> str:
         from wandb_workspaces.reports.v2 import Report
 
-        blocks = blocks_of(comparison, entity, name, sweeps, models)
+        pictures = picture_keys([entry.record for entry in comparison.ranked[:MOST_LOOKED_AT]], api)
+        blocks = blocks_of(comparison, entity, name, sweeps, models, pictures)
         title = comparison.title[:LONGEST_TITLE]
         report = Report(project=name, entity=entity, title=title, blocks=blocks, width="fluid")
         return report.save().url
@@ -48,10 +48,8 @@ def project_of(comparison: Comparison) -> str:
     Raises:
         UserError: they were not, or in several.
     """
-    paths = [
-        unquote(urlsplit(address).path).strip("/") for entry in comparison.entries if (address := address_of(entry))
-    ]
-    projects = sorted({"/".join(path.split("/")[:2]) for path in paths})
+    paths = [path_of(address) for entry in comparison.entries if (address := address_of(entry))]
+    projects = sorted({path.rpartition("/")[0] for path in paths})
     if not projects:
         raise UserError("--publish: none of these runs is on W&B; upload them by wandb sync, then give --project E/P")
     if len(projects) > 1:
@@ -60,7 +58,12 @@ def project_of(comparison: Comparison) -> str:
 
 
 def blocks_of(
-    comparison: Comparison, entity: str, project: str, sweeps: Sequence[str], models: Sequence[str]
+    comparison: Comparison,
+    entity: str,
+    project: str,
+    sweeps: Sequence[str],
+    models: Sequence[str],
+    pictures: Sequence[str],
 ) -> list[Any]:
     """Text and panels, in the order of the page that needs no server."""
     from wandb_workspaces import expr
@@ -109,9 +112,11 @@ def blocks_of(
         wr.H2("Differences"),
         grid(wr.RunComparer(diff_only="split", layout=wide)),
     ]
-    if keys := picture_keys(best):
-        pictures = [wr.MediaBrowser(title=key, media_keys=[key], num_columns=len(best), layout=wide) for key in keys]
-        blocks += [wr.H2("Pictures"), grid(*pictures)]
+    if pictures:
+        browsers = [
+            wr.MediaBrowser(title=key, media_keys=[key], num_columns=len(best), layout=wide) for key in pictures
+        ]
+        blocks += [wr.H2("Pictures"), grid(*browsers)]
     return blocks
 
 
@@ -152,11 +157,10 @@ def logged_terms(records: Sequence[RunRecord]) -> Mapping[str, list[str]]:
     return {term: terms[term] for term in first[:MOST_TERMS]}
 
 
-def picture_keys(records: Sequence[RunRecord]) -> list[str]:
+def picture_keys(records: Sequence[RunRecord], api: Any) -> list[str]:
     """Names under which the runs' pictures are on W&B."""
-    return sorted(
-        {key for record in records for key in (local_keys(record) if record.is_local else media_keys(record))}
-    )
+    found = (local_keys(record) if record.is_local else media_keys(api, record) for record in records)
+    return sorted({key for keys in found for key in keys})
 
 
 def local_keys(record: RunRecord) -> list[str]:
@@ -166,7 +170,8 @@ def local_keys(record: RunRecord) -> list[str]:
     return [f"{'panels' if match['epoch'] else split}/{match['name']}" for match in matches]
 
 
-def media_keys(record: RunRecord) -> list[str]:
-    """Those of a run on W&B, which notes the newest picture of each name in its summary."""
-    summary = record.summary.items()
-    return [key for key, value in summary if isinstance(value, Mapping) and "image" in str(value.get("_type", ""))]
+def media_keys(api: Any, record: RunRecord) -> list[str]:
+    """Those of a run on W&B, from all that it logged."""
+    rows = api.run(path_of(record.source)).scan_history()
+    logged = (item for row in rows for item in row.items())
+    return [key for key, value in logged if isinstance(value, Mapping) and "image" in str(value.get("_type", ""))]

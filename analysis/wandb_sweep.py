@@ -112,10 +112,15 @@ def read_wandb_history(address: str) -> list[dict[str, Any]]:
     Raises:
         UserError: the run cannot be read.
     """
-    entity, project, _, run_id = unquote(urlsplit(address).path).strip("/").split("/")
-    path = f"{entity}/{project}/{run_id}"
+    path = path_of(address)
     rows = ask_wandb(lambda api: list(api.run(path).scan_history()), f"run {path}", "entity/project/id")
     return [dict(numbers) for row in rows if (numbers := list(own_numbers(row)))]
+
+
+def path_of(address: str) -> str:
+    """entity/project/id of a run, from the address of its page."""
+    entity, project, _, run_id = unquote(urlsplit(address).path).strip("/").split("/")
+    return f"{entity}/{project}/{run_id}"
 
 
 def own_items(items: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

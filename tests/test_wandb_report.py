@@ -27,13 +27,9 @@ def server():
         sweep, model = ("", "mlp") if i == 2 else ("abc", "cnn")
         run = Run(f"run{i}", "project", sweep, exit_code=0)
         run.config = {"model": model, "dataset": "digits", "lr": 10.0**-i, "optimizer": "adam" if i else "sgd"}
-        run.summary = {
-            "state": "finished",
-            "val/loss": 1.0 + i,
-            "panels/predictions": {"_type": "image-file"},
-            "epochs": 2,
-        }
+        run.summary = {"state": "finished", "val/loss": 1.0 + i, "epochs": 2}
         run.rows = {step: {"_step": step, **row} for step, row in enumerate(rows_of([2.0, 1.0 + i]))}
+        run.rows[1] |= {"panels/predictions": {"_type": "image-file"}, "val/confusion_matrix": {"_type": "image-file"}}
         server.runs[run.name] = run
     yield server
     server.close()
@@ -95,11 +91,16 @@ def test_a_projects_runs_become_a_report_with_the_same_comparison(server, tmp_pa
     axes = [(column["accessor"], column.get("log")) for column in parallel["columns"]]
     assert ("config:lr.value", True) in axes
     assert axes[-1][0] == "summary:val/loss"
-    assert panels["Parameter Importance"] == [{"targetKey": "val/loss"}]
+    assert [config["targetKey"] for config in panels["Parameter Importance"]] == ["val/loss"]
     assert panels["Run Comparer"] == [{"diffOnly": "split"}]
-    assert panels["Media Browser"][0]["mediaKeys"] == ["panels/predictions"]
+    keys = [config["mediaKeys"] for config in panels["Media Browser"]]
+    assert keys == [["panels/predictions"], ["val/confusion_matrix"]]
     [scatter] = panels["Scatter Plot"]
-    assert (scatter["xAxis"], scatter["yAxis"], scatter["xAxisLogScale"]) == ("config:lr.value", "summary:val/loss", True)
+    assert (scatter["xAxis"], scatter["yAxis"], scatter["xAxisLogScale"]) == (
+        "config:lr.value",
+        "summary:val/loss",
+        True,
+    )
 
     headings = [block["children"][0]["text"] for block in whole["spec"]["blocks"] if block["type"] == "heading"]
     assert headings == ["Curves", "Settings", "Differences", "Pictures"]

@@ -266,7 +266,8 @@ class WandbServer:
     def list_projects(self, variables: dict) -> dict:
         names = sorted({run.project for run in self.runs.values()})
         nodes = [
-            {"id": name, "name": name, "entityName": ENTITY, "createdAt": "", "isBenchmark": False, "user": None} for name in names
+            {"id": name, "name": name, "entityName": ENTITY, "createdAt": "", "isBenchmark": False, "user": None}
+            for name in names
         ]
         edges = [{"node": node, "cursor": node["id"]} for node in nodes]
         return {"models": {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
