@@ -30,7 +30,6 @@ from analysis.trained_run import find_run
 from data.errors import UserError
 from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING, Settings, resolve
-from train import read_data
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 UNREPEATABLE = frozenset(("images_per_second", "epoch_seconds", "peak_memory_gib"))
@@ -89,6 +88,8 @@ def launcher(environment: Mapping[str, Any]) -> list[str]:
 
 def environment_now(settings: Settings, num_processes: int) -> dict[str, Any]:
     """What a run of these settings would note down of its environment now."""
+    from train import read_data  # imported late: accelerate takes seconds
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         data = read_data(settings)[0].fingerprint

@@ -121,7 +121,7 @@ def render(results: Sequence[Result]) -> str:
 
 def row(reference: Reference | None, result: Result | None) -> list[str]:
     """The cells of a row of the table."""
-    title = reference.title if reference else result.model if result else ""
+    title = reference.title if reference else f"{result.model} on {result.dataset}" if result else ""
     metric = reference.metric if reference else "test/accuracy"
     obtained = [""] * (len(COLUMNS) - 3)
     if result:

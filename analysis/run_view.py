@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.command_line import Parser, run_program, whole_number
+from analysis.results_table import plus_minus
 from analysis.run_index import Curve
 from analysis.runs import STATES, Filter, RunList, RunRecord, curves, differing_settings, is_maximized, read_runs
 from analysis.sweep_records import SweepRecord, read_sweeps
@@ -214,9 +215,7 @@ def show_sweeps(options: Namespace) -> None:
 def final_accuracy(sweep: SweepRecord) -> str:
     """What the final runs of a sweep's best trial came to."""
     try:
-        figure = sweep.final["trials"][0]["test/accuracy"]
-        spread = f" ± {figure['std']:.2%}" if figure["std"] is not None else ""
-        return f"{figure['mean']:.2%}{spread}"
+        return plus_minus(sweep.final["trials"][0]["test/accuracy"], "test/accuracy")
     except (KeyError, IndexError, TypeError, ValueError):  # none yet, or not ours
         return ""
 
