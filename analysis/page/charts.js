@@ -180,7 +180,7 @@ function drawSetting() {
   const places = marked.filter((i) => isNumber ? runs[i].settings[k] !== null : true);
   const { at, ticks } = positions(k);
   const jitter = (i) => (isNumber ? 0 : ((i * 7) % 11 - 5) * 0.03);
-  find("#setting .key").textContent = `${stateKey(places)}   Shown runs are coloured; click a point to show its run.`;
+  find("#setting .key").textContent = `${stateKey(places)}\nShown runs are coloured; click a point to show its run.`;
   plot(find("#setting-chart"), [runMarkers(places, places.map((i) => at(runs[i].settings[k]) + jitter(i)), places.map((i) => runs[i].value))], {
     xaxis: { title: { text: plotText(name) }, ...(isLog ? logTicks(places.map((i) => runs[i].settings[k])) : ticks), ...(isNumber ? {} : { range: [-0.5, ticks.tickvals.length - 0.5] }) },
     yaxis: valueAxis(),
