@@ -116,10 +116,15 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
     rows = {(reference.model, reference.dataset) for reference in REFERENCES}
     results = [result_of_sweep(sweeps[name]) for name in names if name in sweeps]
     for sweep in sweeps.values():
-        if sweep.name not in names and sweep.final.get("trials"):
+        if sweep.name in names or not sweep.final:
+            continue
+        try:
             result = result_of_sweep(sweep)
-            if (result.model, result.dataset) in rows:
-                results.append(result)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if (result.model, result.dataset) in rows:
+            results.append(result)
     alike: dict[str, list[RunRecord]] = {}
     for name in names:
         if name not in sweeps:
