@@ -36,7 +36,7 @@ def server():
     assert server.faults == []
 
 
-def publish(server, folder, *commands, **variables):
+def publish(server, folder, *commands):
     """Exit codes, output and errors of `analysis.report --publish`, one after the other in one process."""
     environment = {
         **os.environ,
@@ -45,7 +45,6 @@ def publish(server, folder, *commands, **variables):
         "WANDB_BASE_URL": server.url,
         "WANDB_API_KEY": API_KEY,
         "OMP_NUM_THREADS": "1",
-        **variables,
     }
     code = "import json, sys; from analysis.report import main\n"
     code += "print([main(['--publish', *words]) for words in json.loads(sys.argv[1])])"
