@@ -112,10 +112,15 @@ def read_wandb_history(address: str) -> list[dict[str, Any]]:
     Raises:
         UserError: the run cannot be read.
     """
-    entity, project, _, run_id = unquote(urlsplit(address).path).strip("/").split("/")
-    path = f"{entity}/{project}/{run_id}"
+    path = path_of(address)
     rows = ask_wandb(lambda api: list(api.run(path).scan_history()), f"run {path}", "entity/project/id")
     return [dict(numbers) for row in rows if (numbers := list(own_numbers(row)))]
+
+
+def path_of(address: str) -> str:
+    """entity/project/id of a run, from the address of its page."""
+    entity, project, _, run_id = unquote(urlsplit(address).path).strip("/").split("/")
+    return f"{entity}/{project}/{run_id}"
 
 
 def own_items(items: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -131,13 +136,14 @@ def own_numbers(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
             yield key, value
 
 
-def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str) -> Answer:
+def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str, deed: str = "read from") -> Answer:
     """What W&B's public API answers.
 
     Args:
         question: asks it of a `wandb.Api`.
         subject: what it is about, for the message.
         form: how that is named on W&B.
+        deed: what is done with it, for the message.
 
     Raises:
         UserError: W&B is out of reach, or does not know the subject.
@@ -145,9 +151,9 @@ def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str) -> Ans
     import wandb
 
     if obstacle := find_obstacle(wandb.setup().settings):
-        raise UserError(f"{subject} cannot be read from W&B: {obstacle}")
+        raise UserError(f"{subject} cannot be {deed} W&B: {obstacle}")
     try:
         return question(wandb.Api())
     except Exception as error:  # W&B has no class for all that its transport raises
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{subject} cannot be read ({reason}): give the {form} that W&B shows") from None
+        raise UserError(f"{subject} cannot be {deed} W&B ({reason}): give the {form} that W&B shows") from None

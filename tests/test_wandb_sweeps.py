@@ -172,6 +172,9 @@ def test_two_agents_share_a_sweep_and_all_of_its_trials_arrives(site, server):
         assert run.state == "finished"
         assert run.sweep == "sweep0"
         assert run_folder.read_json(folder / "settings.json")["lr"] == run.config["lr"]
+        address = run_folder.read_json(folder / "environment.json")["wandb"]
+        assert address.startswith("http")
+        assert address.endswith(f"/project/runs/{run.name}")
         rows = run_folder.read_metrics(folder)
         assert [row["epoch"] for row in rows] == [1, 2, 3, 3]
         assert [row.items() & local.items() == local.items() for row, local in zip(run.history, rows, strict=True)]

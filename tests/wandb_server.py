@@ -67,6 +67,7 @@ class WandbServer:
         self.sweeps: dict[str, Sweep] = {}
         self.runs: dict[str, Run] = {}
         self.agents: dict[str, Agent] = {}
+        self.reports: list[dict[str, Any]] = []  # variables of their upserts, the spec parsed
         self.stopping: set[str] = set()  # runs that their agent is told to stop, as hyperband does, at every heartbeat
         self.faults: list[str] = []  # requests that the double cannot play
         self.lock = threading.RLock()
@@ -258,6 +259,26 @@ class WandbServer:
         node["historyKeys"] = {"lastStep": max(run.rows, default=-1)}
         return {**node, "parquetHistory": {"parquetUrls": [], "liveData": run.history}}
 
+    def project_id(self, variables: dict) -> dict:
+        known = {run.project for run in self.runs.values()}
+        return {"project": {"internalId": "UHJvamVjdDox"} if variables["projectName"] in known else None}
+
+    def list_projects(self, variables: dict) -> dict:
+        names = sorted({run.project for run in self.runs.values()})
+        nodes = [
+            {"id": name, "name": name, "entityName": ENTITY, "createdAt": "", "isBenchmark": False, "user": None}
+            for name in names
+        ]
+        edges = [{"node": node, "cursor": node["id"]} for node in nodes]
+        return {"models": {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
+
+    def upsert_report(self, variables: dict) -> dict:
+        self.reports.append({**variables, "spec": json.loads(variables["spec"])})
+        project = {"id": "1", "name": variables["projectName"], "entityName": variables["entityName"]}
+        view = {"id": f"report{len(self.reports)}", "project": project, "updatedAt": "2026-11-01T12:00:00"}
+        names = ("type", "name", "displayName", "description", "spec")
+        return {"upsertView": {"view": {**view, **{name: variables[name] for name in names}}, "inserted": True}}
+
     def artifact_type(self, variables: dict) -> dict:
         return {"project": {"artifact": None}}
 
@@ -285,6 +306,9 @@ class WandbServer:
         "RunParquetHistory": one_run,
         "SampledHistoryPage": sampled_history,
         "HistoryPage": history_page,
+        "ProjectInternalId": project_id,
+        "GetProjects": list_projects,
+        "upsertView": upsert_report,
     }
 
     def graphql(self, body: dict[str, Any]) -> dict:
