@@ -12,10 +12,20 @@ from analysis.terminal import clock
 from data.errors import UserError
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-COLUMNS = (
-    "network, learning rate, epochs, parameters, obtained, test loss, seeds, training, images/s, on, the notebook, "
-    "public figures"
-).split(", ")
+COLUMNS = [
+    "network",
+    "learning rate",
+    "epochs",
+    "parameters",
+    "obtained",
+    "test loss",
+    "seeds",
+    "training",
+    "images/s",
+    "on",
+    "the notebook",
+    "public figures",
+]
 
 
 @dataclass(frozen=True)
