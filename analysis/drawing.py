@@ -1,0 +1,46 @@
+"""Images that a model draws, as uint8, in the same order whoever asks for them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.seeding import mix_seeds
+
+IMAGES_AT_ONCE = 256  # drawn with one seed, so that an image depends on the seed and on its place alone
+
+# `sample` of a models.objective.Samples: number, seed and labels to images in [0, 1].
+Sample = Callable[[int, int, Tensor | None], Tensor]
+
+
+def to_pixels(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] as an image file would hold them, uint8."""
+    return (pictures * 255).round().byte()
+
+
+@torch.no_grad()
+def draw(
+    sample: Sample, num_images: int, seed: int, classes: Sequence[int] = (), quiet: bool = False
+) -> Iterator[Tensor]:
+    """Draw images in batches, with a progress bar; the first of them are the same however many are drawn.
+
+    Args:
+        sample: a model's, which must be in evaluation mode.
+        num_images: how many.
+        seed: of all of them.
+        classes: that take turns, for a conditional model; none leaves the classes to it.
+        quiet: no bar.
+
+    Yields:
+        [B, 3, H, W] uint8 on the model's device.
+    """
+    with tqdm(desc="drawing", total=num_images, unit=" images", leave=False, disable=True if quiet else None) as bar:
+        for block in range(ceil(num_images / IMAGES_AT_ONCE)):
+            [own_seed] = mix_seeds(seed, block, num=1)
+            first = block * IMAGES_AT_ONCE
+            turns = [classes[(first + i) % len(classes)] for i in range(IMAGES_AT_ONCE)] if classes else None
+            pictures = sample(IMAGES_AT_ONCE, own_seed, turns and torch.tensor(turns))[: num_images - first]
+            yield to_pixels(pictures)
+            bar.update(len(pictures))
