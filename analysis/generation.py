@@ -3,13 +3,19 @@
 Of any model that samples, at any time by `measure`, or of a finished run by `python -m analysis.generation RUN`.
 """
 
+import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from analysis.drawing import IMAGES_AT_ONCE, Sample, draw, to_pixels
-from analysis.extractors import Extractor
+from analysis import run_folder
+from analysis.command_line import Parser, run_program, whole_number
+from analysis.drawing import IMAGES_AT_ONCE, Sample, draw, load_drawing_run, to_pixels
+from analysis.extractors import INCEPTION, Extractor, build_extractor
 from analysis.generation_scores import (
     NEIGHBOURS,
     Gaussian,
@@ -20,7 +26,7 @@ from analysis.generation_scores import (
     manifold_scores,
     square_root,
 )
-from analysis.run_folder import replace_file
+from analysis.trained_run import best_device, find_run
 from data.errors import UserError
 from data.feature_cache import FeatureCache, compute_missing, hash_images
 from data.loader import Loader
@@ -94,6 +100,59 @@ def real_gaussian(cache: FeatureCache, images: Tensor, features: Tensor) -> tupl
     if not path.exists():
         gaussian = fit_gaussian(features)
         content = {**gaussian._asdict(), "root": square_root(gaussian.covariance)}
-        replace_file(path, lambda unfinished: torch.save(content, unfinished))
+        run_folder.replace_file(path, lambda unfinished: torch.save(content, unfinished))
     content = torch.load(path, weights_only=True)
     return Gaussian(content["mean"], content["covariance"]), content["root"]
+
+
+def keep(folder: Path, metrics: Mapping[str, float]) -> Path:
+    """Add metrics to those that are kept of a run's images; returns their file."""
+    path = folder / run_folder.GENERATION
+    run_folder.write_json(path, {**run_folder.read_json(path), **metrics})
+    return path
+
+
+def measure_run(options: Namespace) -> None:
+    """Measure the images of a finished run, print the figures and keep them in its folder.
+
+    Raises:
+        UserError: no such run or split, no weights, a model that draws nothing, or an extractor that cannot be had.
+    """
+    folder = find_run(options.run)
+    extractors = [build_extractor(name, best_device()) for name in options.extractor]
+    run = load_drawing_run(folder, options.data_dir)
+    if options.split not in run.splits:
+        raise UserError(f"--split={options.split}: the run has {', '.join(run.splits)}")
+    loader = Loader(run.splits[options.split], run.info, best_device())
+    for extractor in extractors:
+        metrics = measure(run.objective.sample, loader, extractor, options.num, options.seed)
+        named = {f"{options.split}/{name}": value for name, value in metrics.items()}
+        print(*(f"{name:<44}{value:12.5f}" for name, value in named.items()), sep="\n")
+        if extractor.classify(torch.zeros(1, extractor.num_features, device=best_device())) is None:
+            print(f"no Inception Score by {extractor.name}: its weights come without classes")
+        path = keep(folder, named)
+    print(path)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure a run, or say in one line what keeps it from being measured; returns the exit code."""
+    parser = Parser(
+        prog="python -m analysis.generation", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
+    parser.add_argument("--num", type=whole_number, default=10_000, help="images to draw (default: 10000)")
+    parser.add_argument(
+        "--extractor",
+        nargs="+",
+        default=[INCEPTION],
+        metavar="NETWORK",
+        help="inception, the network of FID, or names of timm's networks (default: inception)",
+    )
+    parser.add_argument("--split", default="test", help="the real images to hold them against (default: test)")
+    parser.add_argument("--seed", type=int, default=0, help="of the images (default: 0)")
+    parser.add_argument("--data_dir", default="", help="as for train.py; default: as the run was told")
+    return run_program("generation", lambda: measure_run(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

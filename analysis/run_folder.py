@@ -12,6 +12,7 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     sweep.yaml              its file
     study.db                its trials
     final.json              what its final runs came to
+runs/<id>/generation.json   how good its own images are, where they were measured
 """
 
 import json
@@ -28,6 +29,7 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 PANELS = "panels"
+GENERATION = "generation.json"
 
 SWEEPS = "sweeps"
 SWEEP_FILE = "sweep.yaml"
