@@ -68,9 +68,7 @@ class Inception:
             self.layers = loaded.layers
         except (RuntimeError, AttributeError) as error:
             reason = textwrap.shorten(str(error), 100, placeholder="...")
-            raise UserError(
-                f"{path} is not the Inception of FID as TorchScript ({reason}): fetch {INCEPTION_URL}"
-            ) from None
+            raise UserError(f"{path} is not the Inception of FID ({reason}): fetch {INCEPTION_URL}") from None
         self.output = getattr(loaded, "output", None)
 
     def description(self) -> dict[str, object]:
