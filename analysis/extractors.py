@@ -90,7 +90,7 @@ class Inception:
 
 
 def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
-    """Bilinear resizing as in TensorFlow 1, whose pixels are points and not squares: [B, 3, H, W] -> [B, 3, side, side].
+    """Bilinear resizing as in TensorFlow 1, pixels being points: [B, 3, H, W] -> [B, 3, side, side].
 
     Features of the standard network differ with any other, and FID with them: https://arxiv.org/abs/2104.11222.
     """

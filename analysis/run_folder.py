@@ -7,12 +7,12 @@ runs/<id>/summary.json      the result, once the run has ended
 runs/<id>/checkpoint.pt     where training stands
 runs/<id>/best.pt           weights of the best epoch
 runs/<id>/panels/           pictures
+runs/<id>/generation.json   how good its own images are, where they were measured
 
 runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     sweep.yaml              its file
     study.db                its trials
     final.json              what its final runs came to
-runs/<id>/generation.json   how good its own images are, where they were measured
 """
 
 import json
