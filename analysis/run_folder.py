@@ -7,6 +7,7 @@ runs/<id>/summary.json      the result, once the run has ended
 runs/<id>/checkpoint.pt     where training stands
 runs/<id>/best.pt           weights of the best epoch
 runs/<id>/panels/           pictures
+runs/<id>/generation.json   how good its own images are, where they were measured
 
 runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     sweep.yaml              its file
@@ -28,6 +29,7 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 PANELS = "panels"
+GENERATION = "generation.json"
 
 SWEEPS = "sweeps"
 SWEEP_FILE = "sweep.yaml"
