@@ -1,4 +1,4 @@
-# make quickstart: a sweep and its result, offline.  make test: what CI runs.  Each installs what it needs.
+# make quickstart: a sweep, its result and its report, offline.  make test: what CI runs.  Each installs what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,6 +7,7 @@ BIN := .venv/bin
 quickstart: .venv/installed
 	WANDB_MODE=offline $(BIN)/python sweeps/agent.py sweeps/quickstart.yaml --workers 2
 	WANDB_MODE=offline $(BIN)/python sweeps/final.py quickstart --seeds 3 --workers 2
+	$(BIN)/python -m analysis.report --sweep quickstart
 
 test: lint
 	$(BIN)/python -m pytest -n 2

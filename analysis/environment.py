@@ -1,5 +1,6 @@
 """Where and with what a run is carried out, so that it can be repeated."""
 
+import hashlib
 import os
 import platform
 import resource
@@ -14,15 +15,21 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy", "scikit-learn", "pillow")
+CHECKOUT = Path(__file__).parents[1]
 
 
 def describe_environment(arguments: Sequence[str], device: torch.device, num_processes: int) -> dict[str, Any]:
-    """Command, commit, package versions and hardware."""
+    """Command, commit, package versions and hardware.
+
+    The commit ends in "-dirty" where the source has been changed since.
+    """
     return {
         "command": shlex.join(["python", "train.py", *arguments]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        "changes": uncommitted_changes(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "device": device_name(device),
@@ -33,14 +40,19 @@ def describe_environment(arguments: Sequence[str], device: torch.device, num_pro
     }
 
 
-def commit() -> str:
-    """The source's commit, with "-dirty" where it has been changed since; empty outside a git checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def git(*arguments: str) -> str:
+    """What git says of the source; empty outside a checkout."""
     try:
-        root = Path(__file__).parents[1]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10).stdout.strip()
+        found = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, timeout=10)
+        return found.stdout.decode(errors="replace").strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def uncommitted_changes() -> str:
+    """Hash of the changes to the source that are in no commit; empty where there are none."""
+    changes = git("diff", "HEAD")
+    return hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
 
 
 def device_name(device: torch.device) -> str:

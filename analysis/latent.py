@@ -26,7 +26,7 @@ from analysis.latent_figures import (
 from analysis.latent_scores import Agreement, Clustering, agreement, cluster, compare
 from analysis.panels import draw_grid
 from analysis.tracking import Analysis, Table
-from analysis.trained_run import find_run, load_run
+from analysis.trained_run import best_device, find_run, load_run
 from data.errors import UserError
 from data.loader import Loader
 
@@ -155,7 +155,7 @@ def analyse_run(options: Namespace) -> None:
         raise UserError(f"{run.settings.model} has no latents to look at: vae has")
     if options.split not in run.splits:
         raise UserError(f"--split={options.split}: the run has {', '.join(run.splits)}")
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = best_device()
     loaders = {name: Loader(split, run.info, device) for name, split in run.splits.items()}
     objective = run.objective.to(device)
     objective.settings = replace(run.settings, latent_images=options.num_images)

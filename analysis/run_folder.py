@@ -7,11 +7,18 @@ runs/<id>/summary.json      the result, once the run has ended
 runs/<id>/checkpoint.pt     where training stands
 runs/<id>/best.pt           weights of the best epoch
 runs/<id>/panels/           pictures
+runs/<id>/generation.json   how good its own images are, where they were measured
+
+runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
+    sweep.yaml              its file
+    study.db                its trials
+    final.json              what its final runs came to
 """
 
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +29,13 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 PANELS = "panels"
+GENERATION = "generation.json"
+
+SWEEPS = "sweeps"
+SWEEP_FILE = "sweep.yaml"
+STUDY = "study.db"
+FINAL_RESULT = "final.json"
+FINAL = "final-"  # ids of final runs begin so
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -46,23 +60,31 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file; empty where there is none, or only a part of one."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of text that is no JSON, or no text
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Whole lines of a run's metrics; a line that a kill cut short is left out."""
+    """A run's metrics up to the first line that is not whole: a kill, or a second writer, cut it short."""
     try:
-        lines = (folder / METRICS).read_text().splitlines()
-    except FileNotFoundError:
+        lines = (folder / METRICS).read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    with suppress(ValueError):  # at once: lines for themselves take three times as long
+        rows = json.loads(f"[{','.join(lines)}]")
+        if len(rows) == len(lines) and all(isinstance(row, dict) for row in rows):
+            return rows
     rows = []
     for line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 

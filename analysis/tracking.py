@@ -72,6 +72,8 @@ class Tracker:
         self.wandb_run = None
         if mode != "off":
             self.wandb_run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
+            if not self.wandb_run.offline:
+                run_folder.write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": self.wandb_run.url})
 
     def log(
         self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from analysis import run_folder
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
@@ -17,6 +19,11 @@ class TrainedRun(NamedTuple):
     info: DatasetInfo
     splits: dict[str, Split]
     objective: Any  # a models.objective.Objective, in evaluation mode, with the weights of its best epoch
+
+
+def best_device() -> torch.device:
+    """The machine's accelerator, else its CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def find_run(name: str) -> Path:

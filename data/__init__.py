@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import cifar10, digits, faces, folder
-from data.dataset import Dataset, DatasetInfo, Split, channel_statistics, make_splits
+from data.dataset import Dataset, DatasetInfo, Split, make_splits, pixel_statistics
 from data.errors import UserError, suggestion
 from data.paths import default_data_dir
 
@@ -56,8 +56,7 @@ def load_splits(
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     dataset = DATASETS[name](root, image_size, max_corrupt_images)
     splits = make_splits(dataset, train_fraction, val_fraction, data_seed)
-    fixed = {"symmetric": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
-    mean, std = fixed.get(normalisation) or channel_statistics(splits["train"].images)
+    mean, std = pixel_statistics(normalisation, splits["train"].images)
     info = DatasetInfo(
         name=dataset.name,
         image_size=splits["train"].images.shape[-1],

@@ -124,3 +124,9 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         means.append(mean.item())
         deviations.append((share * (values - mean) ** 2).sum().sqrt().item() or 1.0)
     return tuple(means), tuple(deviations)
+
+
+def pixel_statistics(normalisation: str, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What the setting `normalisation` subtracts and divides by, given the training images [N, 3, H, W] uint8."""
+    fixed = {"symmetric": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
+    return fixed.get(normalisation) or channel_statistics(images)

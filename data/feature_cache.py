@@ -136,7 +136,8 @@ def cached_features(
         try:
             [missing] = broadcast_object_list([missing])
             share = missing[accelerator.process_index :: accelerator.num_processes]
-            is_finite = compute_missing(cache, images, hashes, share, compute, batch_size, accelerator)
+            quiet = not accelerator.is_local_main_process
+            is_finite = compute_missing(cache, images, hashes, share, compute, batch_size, quiet)
             num_failed = accelerator.reduce(torch.tensor(float(not is_finite), device=accelerator.device))  # all wait
         finally:
             lock.release()
@@ -162,9 +163,11 @@ def compute_missing(
     missing: list[int],
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
-    accelerator: Accelerator,
+    quiet: bool,
 ) -> bool:
-    """Compute and store the features of the images of these indices, with a bar that tells the speed and the time left.
+    """Compute and store the features of the images of these indices.
+
+    Unless `quiet`, a bar tells the speed and the time left.
 
     Returns:
         False where one is not a finite number, and the rest was given up.
@@ -173,7 +176,7 @@ def compute_missing(
         desc=f"features of {cache.folder.name}",
         total=len(missing),
         unit=" images",
-        disable=not (missing and accelerator.is_local_main_process),
+        disable=quiet or not missing,
     )
     waiting: list[tuple[list[int], Tensor]] = []  # batches that are computed and not yet stored
 

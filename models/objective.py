@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -81,6 +82,30 @@ class Objective(nn.Module, ABC):
         """Compile each network in place, which keeps the names of the weights."""
         for net in self.children():
             net.compile()
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A model that draws images of its own."""
+
+    num_labels: int  # classes it can be asked for; 0 where it knows of none
+
+    def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Images that are a function of the seed, the number and the labels alone, drawn from the model's own prior.
+
+        Args:
+            num: of images, all made at once.
+            seed: of the noise; the global random state is left alone.
+            labels: [num] int64 classes, for a model that has any; None for as many of each class.
+
+        Returns:
+            [num, 3, H, W] in [0, 1], on the model's device.
+        """
+
+
+def balanced_labels(num: int, num_labels: int, seed: int) -> Tensor:
+    """Labels [num] in turn from one that the seed chooses, so that no class is ahead of another; zeros without any."""
+    return (torch.arange(num) + seed) % max(1, num_labels)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from data.dataset import Batch, DatasetInfo
 from data.loader import Loader, Shard
 from models.layers import check_classes, check_halvings, conv_blocks, one_hot
 from models.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
-from models.objective import Objective, Phase
+from models.objective import Objective, Phase, balanced_labels
 from models.optimization import build_optimizer, parameter_groups
 from models.settings import NonNegative, PositiveInt
 
@@ -190,6 +190,13 @@ class Variational(Objective):
         """What the decoder makes of latents [B, Z] and labels [B]: [B, 3, H, W] in [0, 1]."""
         decoded = self.decode_latents(latents, one_hot(labels, self.num_labels))
         return self.info.to_unit_range(self.likelihood.mean(decoded))
+
+    @torch.no_grad()
+    def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Images [num, 3, H, W] in [0, 1] of latents drawn from the prior, see `models.objective.Samples`."""
+        labels = balanced_labels(num, self.num_labels, seed) if labels is None else labels
+        latents = torch.randn(num, self.settings.latent_size, generator=torch.Generator().manual_seed(seed))
+        return self.pictures_of(latents.to(self.noise.device), labels.to(self.noise.device))
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         reconstructions = self.pictures_of(self.posterior_means(batch), batch.labels)

@@ -181,10 +181,10 @@ class Prior(nn.Module):
     def nll(self, codes: Tensor) -> Tensor:  # [B, T] -> [B] nats
         return F.cross_entropy(self(codes[:, :-1]).float().transpose(1, 2), codes, reduction="none").sum(dim=1)
 
-    def sample(self, num: int) -> Tensor:
-        """Codes of images drawn with the same noise in every run, [num, T]."""
+    def sample(self, num: int, seed: int) -> Tensor:
+        """Codes of images, [num, T], the noise a function of the seed."""
         device = self.positions.device
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         codes = torch.empty(num, 0, dtype=torch.long, device=device)
         for _ in range(len(self.positions)):
             noise = torch.empty(num, self.start).exponential_(generator=generator).to(device)
@@ -206,6 +206,7 @@ class VqVae(Objective):
     """
 
     prefers_channels_last = True
+    num_labels = 0
 
     def __init__(self, settings: VqVaeSettings, info: DatasetInfo) -> None:
         super().__init__()
@@ -294,10 +295,15 @@ class VqVae(Objective):
         """What the decoder makes of codes [B, T]: [B, 3, H, W] in [0, 1]."""
         return self.info.to_unit_range(self.likelihood.mean(self.decode_codes(self.code_book.look_up(indices))))
 
+    @torch.no_grad()
+    def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Images [num, 3, H, W] in [0, 1] of codes drawn from the prior, see `models.objective.Samples`."""
+        return self.pictures_of(self.prior.sample(num, seed))
+
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         reconstructions = self.pictures_of(self.codes_of(batch.images))
         return {
-            "samples": Panel(self.pictures_of(self.prior.sample(NUM_SAMPLES))),
+            "samples": Panel(self.sample(NUM_SAMPLES, seed=0)),
             "reconstructions": side_by_side(pictures, reconstructions),
         }
 

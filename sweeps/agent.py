@@ -31,8 +31,8 @@ from data.errors import UserError
 from display import Display
 from hyperband import to_stop
 from launch import ARGUMENTS, OUTPUT, Run, command_words
-from storage import STUDY, reason_of
-from sweep_file import SWEEP_FILE, Sweep, read_sweep, sweep_folder
+from storage import reason_of
+from sweep_file import Sweep, read_sweep, sweep_folder
 from trials import Claim, TrialLost, Trials
 from workers import assign_devices
 
@@ -371,10 +371,10 @@ def run_sweep(options: Namespace) -> int:
     folder = sweep_folder(name)
     if options.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
-    trials = Trials(options.storage or f"sqlite:///{folder / STUDY}", sweep, name, options.seed)
+    trials = Trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", sweep, name, options.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    if options.file.resolve() != (folder / SWEEP_FILE).resolve():
-        shutil.copy(options.file, folder / SWEEP_FILE)
+    if options.file.resolve() != (folder / run_folder.SWEEP_FILE).resolve():
+        shutil.copy(options.file, folder / run_folder.SWEEP_FILE)
     count = options.count or sweep.run_cap
     if sweep.method == "grid":
         count = min(count or sys.maxsize, len(sweep.grid()))

@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from analysis.terminal import clock, make_console, make_table
 from sweep_file import Sweep
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
 NUM_ROWS = 15
-LOG_WIDTH = 200  # columns of a table that nobody looks at through a window
 NUM_LEADERS = 10
 
 
@@ -147,26 +146,3 @@ class Display:
     def number(self, value: Any) -> str:
         """A setting, in few digits."""
         return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def make_console() -> Console:
-    """Where tables are printed: a terminal, or a log that is as wide as they need."""
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
-    return console
-
-
-def make_table(headings: Sequence[str], title: str = "") -> Table:
-    """An empty table that cuts nothing off; its cells are to be Text, in which brackets are no markup."""
-    table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for heading in headings:
-        table.add_column(Text(heading), justify="right", overflow="fold")
-    return table
-
-
-def clock(seconds: float) -> str:
-    """A duration for people: 1h02m, 2m05s or 7s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

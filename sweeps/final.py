@@ -6,12 +6,11 @@ seeds, and reads the test images once a run. The result is in the sweep's folder
 
 import shlex
 import signal
-import statistics
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,18 +22,17 @@ from rich.text import Text
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
+from analysis.reproduce import command_of
+from analysis.results_table import plus_minus, spread
+from analysis.terminal import make_console, make_table
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from data.errors import UserError
-from display import make_console, make_table
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
-from models import MODELS
 from models.settings import MAY_CHANGE_ON_RESUMING
-from storage import STUDY
 from sweep_file import COMMAND, sweep_folder
 from trials import read_trials
 from workers import assign_devices
 
-RESULT = "final.json"
 PROTOCOL = {"train_fraction": 1.0, "val_fraction": 0.0, "patience": 0, "test": True}
 SECONDS_BETWEEN_LOOKS = 0.2
 NUM_SHOWN_LINES = 5
@@ -53,7 +51,7 @@ class Final:
     @property
     def run_id(self) -> str:
         """The run's name, by which it is resumed."""
-        return f"final-{self.trial.name}-seed{self.seed}"
+        return f"{run_folder.FINAL}{self.trial.name}-seed{self.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -141,23 +139,6 @@ def result_of(finals: Finals, runs: Sequence[Final]) -> dict[str, Any]:
     }
 
 
-def command_of(settings: Mapping[str, Any]) -> str:
-    """The command that repeats a run with one process: what differs from the defaults, wherever it came from."""
-    defaults = {field.name: field.default for field in fields(MODELS[settings["model"]][0])}
-    told = {
-        key: value
-        for key, value in settings.items()
-        if key in ("model", "seed") or (value != defaults[key] and key not in MAY_CHANGE_ON_RESUMING)
-    }
-    return shlex.join(["python", "train.py", *(f"--{key}={value}" for key, value in told.items())])
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; the latter needs two values."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.mean(values), "std": std, "values": list(values)}
-
-
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a row for each of the sweep's trials that was trained."""
     title = f"on all training images; trials by their {metric}, the best first"
@@ -185,12 +166,6 @@ def over_trials(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: spread(values[key]) for key in SHOWN if values[key]}
 
 
-def plus_minus(figure: Mapping[str, Any], key: str) -> str:
-    """A mean with its deviation."""
-    form = "{:.2%}" if key == "test/accuracy" else "{:.4f}"
-    return form.format(figure["mean"]) + (" ± " + form.format(figure["std"]) if figure["std"] is not None else "")
-
-
 def parse(arguments: Sequence[str]) -> Namespace:
     """The command line."""
     parser = Parser(prog="python sweeps/final.py", description=__doc__)
@@ -211,7 +186,7 @@ def run_finals(options: Namespace) -> int:
         content, trials = read_wandb_sweep(options.sweep)
     else:
         folder = sweep_folder(options.sweep)
-        content, trials = read_trials(options.storage or f"sqlite:///{folder / STUDY}", options.sweep)
+        content, trials = read_trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", options.sweep)
     metric = content["metric"]["name"]
     if not trials:
         raise UserError(f"sweep {options.sweep} has no ended trial with a {metric} yet")
@@ -223,9 +198,9 @@ def run_finals(options: Namespace) -> int:
     results = [result_of(finals, of_trial) for of_trial in runs]
     if code <= 1:
         result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": over_trials(results)}
-        run_folder.write_json(folder / RESULT, result)
+        run_folder.write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
-        print(f"written to {folder / RESULT}")
+        print(f"written to {folder / run_folder.FINAL_RESULT}")
     else:
         print(f"stopped; to go on: python sweeps/final.py {shlex.join(sys.argv[1:])}")
     return code

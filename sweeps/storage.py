@@ -13,7 +13,6 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 
 from data.errors import UserError
 
-STUDY = "study.db"
 NUM_TRIES_TO_OPEN = 10
 CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "sqlite": {"timeout": 60},

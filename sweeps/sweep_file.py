@@ -10,11 +10,11 @@ from typing import Any, Literal
 import yaml
 from optuna.distributions import BaseDistribution
 
+from analysis import run_folder
 from data.errors import UserError, suggestion
 from data.paths import default_runs_dir
 from distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
 
-SWEEP_FILE = "sweep.yaml"  # of the copy in a sweep's folder
 METHODS = ("bayes", "random", "grid")
 GOALS = ("minimize", "maximize")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -28,7 +28,7 @@ def sweep_folder(name: str) -> Path:
     """Folder of a sweep."""
     if not name or Path(name).name != name or name.startswith("."):
         raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
-    return default_runs_dir() / "sweeps" / name
+    return default_runs_dir() / run_folder.SWEEPS / name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
-from display import Display, clock
+from analysis.terminal import clock
+from display import Display
 from tests.sweep_helpers import LR, sweep_of
 
 SPACE = {"lr": FloatDistribution(1e-5, 0.1, log=True)}

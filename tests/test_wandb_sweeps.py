@@ -1,6 +1,8 @@
 """`wandb sweep`, `wandb agent` and `wandb.Api`, all of them real, against a double of the server."""
 
 import contextlib
+import datetime
+import math
 import os
 import shlex
 import signal
@@ -17,6 +19,7 @@ import torch
 import yaml
 
 from analysis import run_folder
+from analysis.runs import RunList, RunRecord
 from analysis.wandb_sweep import TrialRecord
 from tests.wandb_server import API_KEY, WandbServer
 
@@ -169,6 +172,9 @@ def test_two_agents_share_a_sweep_and_all_of_its_trials_arrives(site, server):
         assert run.state == "finished"
         assert run.sweep == "sweep0"
         assert run_folder.read_json(folder / "settings.json")["lr"] == run.config["lr"]
+        address = run_folder.read_json(folder / "environment.json")["wandb"]
+        assert address.startswith("http")
+        assert address.endswith(f"/project/runs/{run.name}")
         rows = run_folder.read_metrics(folder)
         assert [row["epoch"] for row in rows] == [1, 2, 3, 3]
         assert [row.items() & local.items() == local.items() for row, local in zip(run.history, rows, strict=True)]
@@ -354,3 +360,33 @@ def test_a_sweep_that_cannot_be_read_is_said_in_one_line(site, server):
     assert site.read(path, WANDB_API_KEY="") == no_key
     server.go_offline()
     assert site.read(path) == [f"sweep {path} cannot be read from W&B: no connection to 127.0.0.1"]
+
+
+def test_a_projects_runs_are_read_as_those_of_a_folder(site, server):
+    settings = {"model": "cnn", "dataset": "digits", "lr": 0.1}
+    for i in range(2):
+        add_run(server, f"run{i}", [0.5, "NaN", 0.7], **settings)
+    server.run("run0").created = "2026-11-02T12:00:00Z"
+    server.run("run1").sweep, server.run("run1").group, server.run("run1").tags = "", "lr", ["x"]
+    server.run("run1").summary = {"state": "stopped", "val/accuracy": 0.7, "_step": 3}
+    server.run("run1").rows[0]["panels/samples"] = {"_type": "images/separated"}
+    server.run("foreign").config = {"layers": 3}
+    code = "from analysis.runs import *\nlist = read_runs(project='team/project')\n"
+    code += "print(list)\nprint([history(record) for record in list.records])\n"
+    code += "print(curves(list.records[:1], 'val/accuracy'))"
+    *_, text, histories, drawn = site.finish(site.start("python", "-c", code)).splitlines()
+    names = {"RunList": RunList, "RunRecord": RunRecord, "datetime": datetime, "nan": math.nan}
+    records, num_skipped = eval(text, names)
+    assert num_skipped == 1
+    assert [record.run_id for record in records] == ["run0", "run1"]  # the newest first
+    assert [record.sweep for record in records] == ["sweep0", "lr"]
+    assert [record.state for record in records] == ["finished", "stopped"]
+    assert records[0].created == datetime.datetime(2026, 11, 2, 12, tzinfo=datetime.UTC)
+    assert (records[1].settings, records[1].tags) == (settings, ("x",))
+    assert records[1].summary == {"state": "stopped", "val/accuracy": 0.7}
+    assert records[1].source.endswith("/team/project/runs/run1")
+    [_, rows] = eval(histories, names)
+    assert rows[0] == {"epoch": 1, "val/accuracy": 0.5}
+    assert math.isnan(rows[1]["val/accuracy"])
+    assert len(rows) == 4
+    assert drawn == "[[(1, 0.5), (3, 0.7)]]"

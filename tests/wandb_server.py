@@ -32,6 +32,9 @@ class Run:
     project: str = ""
     sweep: str = ""
     agent: str = ""
+    group: str = ""
+    tags: list[str] = field(default_factory=list)
+    created: str = "2026-11-01T12:00:00"
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by W&B's step: what is sent again replaces it
@@ -64,6 +67,7 @@ class WandbServer:
         self.sweeps: dict[str, Sweep] = {}
         self.runs: dict[str, Run] = {}
         self.agents: dict[str, Agent] = {}
+        self.reports: list[dict[str, Any]] = []  # variables of their upserts, the spec parsed
         self.stopping: set[str] = set()  # runs that their agent is told to stop, as hyperband does, at every heartbeat
         self.faults: list[str] = []  # requests that the double cannot play
         self.lock = threading.RLock()
@@ -223,8 +227,8 @@ class WandbServer:
         return {"commitArtifact": {"artifact": {"id": artifact["id"], "digest": artifact["digest"]}}}
 
     def list_runs(self, variables: dict) -> dict:
-        [wanted] = json.loads(variables["filters"])["$and"]
-        runs = [run for run in self.runs.values() if run.sweep == wanted["sweep"]]
+        filters = json.loads(variables["filters"]).get("$and", [])
+        runs = [run for run in self.runs.values() if all(run.sweep == wanted["sweep"] for wanted in filters)]
         start = int(variables.get("cursor") or 0)
         end = start + variables["perPage"]
         edges = [{"node": self.node(run), "cursor": str(i + 1)} for i, run in enumerate(runs)][start:end]
@@ -241,13 +245,39 @@ class WandbServer:
         rows = [{key: row[key] for key in spec["keys"]} for row in rows if row.keys() >= set(spec["keys"])]
         return {"project": {"run": {"sampledHistory": [rows]}}}
 
+    def history_page(self, variables: dict) -> dict:
+        steps = range(variables["minStep"], variables["maxStep"])
+        rows = [json.dumps(row) for row in self.run(variables["run"]).history if row["_step"] in steps]
+        return {"project": {"run": {"history": rows}}}
+
     def node(self, run: Run) -> dict:
         config = json.dumps({key: {"value": value} for key, value in run.config.items()})
         node = {"id": run.name, "name": run.name, "displayName": run.name, "projectId": 1, "state": run.state}
-        node |= {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}", "tags": []}
+        node |= {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}"}
+        node |= {"tags": run.tags, "group": run.group, "createdAt": run.created}
         node |= {"sweepName": run.sweep or None, "user": {"name": ENTITY, "username": ENTITY}}
         node["historyKeys"] = {"lastStep": max(run.rows, default=-1)}
         return {**node, "parquetHistory": {"parquetUrls": [], "liveData": run.history}}
+
+    def project_id(self, variables: dict) -> dict:
+        known = {run.project for run in self.runs.values()}
+        return {"project": {"internalId": "UHJvamVjdDox"} if variables["projectName"] in known else None}
+
+    def list_projects(self, variables: dict) -> dict:
+        names = sorted({run.project for run in self.runs.values()})
+        nodes = [
+            {"id": name, "name": name, "entityName": ENTITY, "createdAt": "", "isBenchmark": False, "user": None}
+            for name in names
+        ]
+        edges = [{"node": node, "cursor": node["id"]} for node in nodes]
+        return {"models": {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
+
+    def upsert_report(self, variables: dict) -> dict:
+        self.reports.append({**variables, "spec": json.loads(variables["spec"])})
+        project = {"id": "1", "name": variables["projectName"], "entityName": variables["entityName"]}
+        view = {"id": f"report{len(self.reports)}", "project": project, "updatedAt": "2026-11-01T12:00:00"}
+        names = ("type", "name", "displayName", "description", "spec")
+        return {"upsertView": {"view": {**view, **{name: variables[name] for name in names}}, "inserted": True}}
 
     def artifact_type(self, variables: dict) -> dict:
         return {"project": {"artifact": None}}
@@ -275,6 +305,10 @@ class WandbServer:
         "RunHistoryKeys": one_run,
         "RunParquetHistory": one_run,
         "SampledHistoryPage": sampled_history,
+        "HistoryPage": history_page,
+        "ProjectInternalId": project_id,
+        "GetProjects": list_projects,
+        "upsertView": upsert_report,
     }
 
     def graphql(self, body: dict[str, Any]) -> dict:

@@ -1,0 +1,127 @@
+"""How near generated images come to real ones, from features of both: functions of [N, D] arrays, exact in float64.
+
+The Frechet distance compares two Gaussians and kernel MMD the features themselves; precision and density ask whether
+images look real, recall and coverage whether they are as various as the real ones; the Inception Score asks a
+classifier, and no real image.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 5  # whose distance is the radius round an image; Naeem et al. 2020, section 5
+NUM_PARTS = 10  # that the Inception Score is the mean of; Salimans et al. 2016
+ROWS_AT_ONCE = 1024  # of a table of distances, which has a column for every image of the other set
+
+
+class Gaussian(NamedTuple):
+    """What the Frechet distance knows of a set of images, in float64."""
+
+    mean: Tensor  # [D]
+    covariance: Tensor  # [D, D]
+
+
+def fit_gaussian(features: Tensor) -> Gaussian:
+    """Mean and unbiased covariance of features [N, D]."""
+    rows = features.double()
+    return Gaussian(rows.mean(dim=0), rows.T.cov().view(rows.shape[1], -1))
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """The symmetric root of a covariance [D, D]; 2,048 features take a CPU core 4 s."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def frechet_distance(real: Gaussian, fake: Gaussian, real_root: Tensor) -> float:
+    """Squared Frechet distance of two Gaussians: FID, Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
+
+    The product of two covariances has the eigenvalues of the symmetric root(real) fake root(real), so that no root is
+    taken of a matrix that is not symmetric, and singular covariances need no help.
+
+    Args:
+        real: of the features of real images.
+        fake: of those of generated ones.
+        real_root: `square_root(real.covariance)`, which can be kept.
+    """
+    shift = (real.mean - fake.mean).square().sum()
+    spread = real.covariance.trace() + fake.covariance.trace()
+    common = torch.linalg.eigvalsh(real_root @ fake.covariance @ real_root).clamp(min=0).sqrt().sum()
+    return (shift + spread - 2 * common).item()
+
+
+def kernel_distance(real: Tensor, fake: Tensor) -> float:
+    """Unbiased squared MMD with the kernel (x.y / D + 1)^3: KID, Binkowski et al. 2018, https://arxiv.org/abs/1801.01401.
+
+    Over all pairs, where the paper averages over random subsets of a thousand: the same expectation and less noise. An
+    unbiased estimate of 0 may be below it.
+
+    Args:
+        real: features [N, D] of at least two images.
+        fake: features [M, D] of at least two others.
+    """
+
+    def mean_kernel(rows: Tensor, columns: Tensor) -> float:
+        kernels = ((part @ columns.T / columns.shape[1] + 1) ** 3 for part in rows.split(ROWS_AT_ONCE))
+        total = sum(kernel.sum().item() for kernel in kernels)
+        if rows is not columns:
+            return total / (len(rows) * len(columns))
+        own = ((rows.square().sum(dim=1) / rows.shape[1] + 1) ** 3).sum().item()  # of an image with itself
+        return (total - own) / (len(rows) * (len(rows) - 1))
+
+    real, fake = real.double(), fake.double()
+    return mean_kernel(real, real) + mean_kernel(fake, fake) - 2 * mean_kernel(real, fake)
+
+
+def manifold_scores(real: Tensor, fake: Tensor, num_neighbours: int = NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density and coverage, by balls that reach to an image's kth nearest neighbour in its own set.
+
+    Sources: Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991, for the first two; Naeem et al. 2020,
+    https://arxiv.org/abs/2002.09797, for the others.
+
+    Args:
+        real: features [N, D] of more images than neighbours.
+        fake: features [M, D] of more others.
+        num_neighbours: k.
+
+    Returns:
+        precision: share of the fake images in any ball of a real one.
+        recall: share of the real images in any ball of a fake one.
+        density: balls of real images that a fake one lies in, over k; above 1 where they crowd.
+        coverage: share of the balls of real images that hold any fake one.
+    """
+    real, fake = real.double(), fake.double()
+    real_radii, fake_radii = (radii(rows, num_neighbours) for rows in (real, fake))
+    num_balls = torch.zeros(len(fake), dtype=torch.long, device=fake.device)  # of real images, round each fake one
+    num_recalled = num_covered = 0
+    for rows, radius in zip(real.split(ROWS_AT_ONCE), real_radii.split(ROWS_AT_ONCE), strict=True):
+        distances = torch.cdist(rows, fake)
+        is_inside = distances < radius.unsqueeze(1)
+        num_balls += is_inside.sum(dim=0)
+        num_covered += int(is_inside.any(dim=1).sum())
+        num_recalled += int((distances < fake_radii).any(dim=1).sum())
+    return {
+        "precision": (num_balls > 0).double().mean().item(),
+        "recall": num_recalled / len(real),
+        "density": num_balls.double().mean().item() / num_neighbours,
+        "coverage": num_covered / len(real),
+    }
+
+
+def radii(features: Tensor, num_neighbours: int) -> Tensor:
+    """Distance of each of features [N, D] to its `num_neighbours`th nearest neighbour other than itself: [N]."""
+    parts = (torch.cdist(rows, features) for rows in features.split(ROWS_AT_ONCE))
+    return torch.cat([part.kthvalue(num_neighbours + 1, dim=1).values for part in parts])
+
+
+def inception_score(probabilities: Tensor) -> float:
+    """Exponential of the mean KL of class probabilities [N, K] from their mean, the mean over ten parts of the images.
+
+    Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498
+    """
+    scores = []
+    for part in probabilities.double().chunk(NUM_PARTS):
+        log_ratio = (part.clamp(min=1e-300).log() - part.mean(dim=0).clamp(min=1e-300).log()) * part
+        scores.append(log_ratio.sum(dim=1).mean().exp())
+    return torch.stack(scores).mean().item()

@@ -1,0 +1,49 @@
+"""Tables for people at a terminal, and for logs."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+LOG_WIDTH = 200  # columns of a table that nobody looks at through a window
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def make_console() -> Console:
+    """Where tables are printed: a terminal, or a log that is as wide as they need."""
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    return console
+
+
+def make_table(headings: Sequence[str], title: str = "") -> Table:
+    """An empty table that cuts nothing off; its cells are to be Text, in which brackets are no markup."""
+    table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for heading in headings:
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    return table
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: 1h02m, 2m05s or 7s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The course of some values in one line, from the least of them to the greatest.
+
+    Args:
+        values: finite ones, at even distances.
+        width: most characters; where there are more values, each character is a mean.
+    """
+    num = min(width, len(values))
+    edges = [len(values) * i // num for i in range(num + 1)] if num else []
+    means = [sum(values[start:end]) / (end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    step = (high - low) / (len(BARS) - 1) or 1.0
+    return "".join(BARS[round((mean - low) / step)] for mean in means)

@@ -1,0 +1,70 @@
+"""Runs folders as train.py and sweeps/agent.py leave them, made up: `python -m tests.run_folders FOLDER 5000`."""
+
+import json
+import random
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from analysis import run_folder
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+ENVIRONMENT = {"device": "a device", "num_processes": 1, "commit": "c" * 40, "packages": {"torch": "2.14.1"}}
+
+
+def settings_of(folder: Path, **changes: Any) -> dict[str, Any]:
+    # As many as a real run has.
+    others = {f"setting_{i}": i for i in range(40)}
+    return {"model": "cnn", "dataset": "digits", "lr": 1e-3, "tags": "", "run_id": folder.name, **others, **changes}
+
+
+def rows_of(losses: list[float]) -> list[dict[str, float]]:
+    return [
+        {
+            "epoch": i + 1,
+            "images_seen": 1000 * (i + 1),
+            "lr": 1e-3,
+            "images_per_second": 2000.5,
+            "epoch_seconds": 0.5,
+            "peak_memory_gib": 0.78,
+            "train/classify/loss": loss / 3,
+            "train/classify/accuracy": 1 - loss / 4,
+            "val/loss": loss,
+            "val/accuracy": 1 - loss / 3,
+        }
+        for i, loss in enumerate(losses)
+    ]
+
+
+def write_run(
+    folder: Path, losses: list[float], *, state: str | None = "finished", days: float = 0, **settings: Any
+) -> Path:
+    """A run with these validation losses, begun some days after START; with no state it has no summary."""
+    folder.mkdir(parents=True)
+    rows = rows_of(losses)
+    started = (START + timedelta(days=days)).isoformat(timespec="seconds")
+    run_folder.write_json(folder / run_folder.SETTINGS, settings_of(folder, **settings))
+    run_folder.write_json(folder / run_folder.ENVIRONMENT, {"started": started, **ENVIRONMENT})
+    (folder / run_folder.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if state:
+        best = min(rows, key=lambda row: row["val/loss"])
+        summary = {"state": state, "val/loss": best["val/loss"], "val/accuracy": best["val/accuracy"]}
+        summary |= {"epochs": len(rows), "best_epoch": best["epoch"], "train_seconds": 0.5 * len(rows)}
+        run_folder.write_json(folder / run_folder.SUMMARY, summary)
+    return folder
+
+
+def write_many(runs_dir: Path, num_runs: int, num_epochs: int) -> None:
+    """Runs of three models, half of them in ten sweeps."""
+    draw = random.Random(0)
+    for i in range(num_runs):
+        place = runs_dir / "sweeps" / f"sweep{i % 10}" if i % 2 else runs_dir
+        slope = draw.uniform(1, 10)
+        losses = [2.3 / (1 + epoch / slope) + draw.uniform(0, 0.1) for epoch in range(num_epochs)]
+        model, state = draw.choice(("mlp", "cnn", "vae")), draw.choice(("finished", "stopped", "failed", None))
+        write_run(place / f"{i:05d}-run", losses, state=state, days=i / num_runs * 30, model=model)
+
+
+if __name__ == "__main__":
+    write_many(Path(sys.argv[1]), int(sys.argv[2]), num_epochs=100)
