@@ -155,9 +155,11 @@ def measure_loop(kind: str, model: str, precision: str, data_dir: str) -> float:
             autocast = partial(torch.autocast, device.type, DTYPES[precision])
         batches = resident_batches(splits["train"], info, device, channels_last)
     steps = STEPS.get(model, DEFAULT_STEPS)
-    step = (adversarial_step if isinstance(objective, Adversarial) else classifier_step)(
-        objective, autocast, is_fused=kind == "bare"
-    )
+    is_fused = kind == "bare"
+    if isinstance(objective, Adversarial):
+        step = adversarial_step(objective, autocast, is_fused)
+    else:
+        step = classifier_step(objective, autocast, is_fused)
 
     def train(num_steps: int) -> None:
         for _ in range(num_steps):

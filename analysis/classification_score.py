@@ -73,7 +73,7 @@ def train_and_test(settings: Any, info: DatasetInfo, train: Split, test: Split) 
         training = Training(replace(settings, runs_dir=folder, run_id="run"), accelerator, objective, loaders)
         if training.fit(None, StopRequest()) != "finished":
             raise UserError("stopped before the classifier was trained")
-    return training.evaluate("test")
+    return training.evaluate("test", settings.epochs)
 
 
 def score_run(options: Namespace, words: Sequence[str]) -> None:
