@@ -21,7 +21,7 @@ from data.loader import Loader
 from models.adversarial_losses import LOSSES, gradient_penalty
 from models.diff_augment import parse_policy
 from models.layers import one_hot
-from models.objective import Objective, Phase
+from models.objective import Objective, Phase, balanced_labels
 from models.optimization import build_optimizer, parameter_groups
 from models.settings import Count, Decay, Fraction, NonNegative, PositiveFloat, PositiveInt, Settings
 
@@ -205,8 +205,7 @@ class Adversarial(Objective):
         """Images [num, 3, H, W] in [0, 1] of labels [num], by default in turn from the seed on."""
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(num, self.settings.latent_size, generator=generator).to(self.noise.device)
-        if labels is None:
-            labels = (torch.arange(num) + seed) % max(1, self.num_labels)
+        labels = balanced_labels(num, self.num_labels, seed) if labels is None else labels
         return self.pictures_of(latents, labels.to(latents.device))
 
     def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
