@@ -316,6 +316,9 @@ try:
     fill(make_cache(root), make_images(num, seed=1), overflow, batch_size=2)
 except feature_cache.UserError as error:
     (root / f"error-{rank}").write_text(str(error))
+accelerator = Accelerator(cpu=True)
+accelerator.wait_for_everyone()
+accelerator.end_training()  # else threads of gloo may outlive their process group, which aborts the process
 """
 )
 
