@@ -322,6 +322,29 @@ def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
     return MODELS[settings.model][1](settings, info)
 
 
+def load_model(
+    settings: Settings, info: DatasetInfo, splits: dict[str, Split], accelerator: Accelerator
+) -> tuple[Objective, dict[str, Loader]]:
+    """The model and the loaders of its splits, on this process's device."""
+    objective = build_objective(settings, info)
+    channels_last = wants_channels_last(settings, objective, accelerator.device)
+    if channels_last:
+        objective.to(memory_format=torch.channels_last)
+    objective.to(accelerator.device)
+    loaders = {
+        name: (Loader if split.features is None else FeatureLoader)(
+            split,
+            info,
+            accelerator.device,
+            shard=Shard(accelerator.process_index, accelerator.num_processes),
+            resident=settings.resident,
+            channels_last=channels_last,
+        )
+        for name, split in objective.encode(splits, info, accelerator).items()
+    }
+    return objective, loaders
+
+
 def dry_run(settings: Settings) -> None:
     """Print what a run would train, and with what settings."""
     info = describe(settings.dataset, settings.image_size) or read_data(settings)[0]
@@ -390,23 +413,7 @@ def run(arguments: Sequence[str]) -> int:
             f"{info.name} holds other images ({info.fingerprint}) than run {settings.run_id} began with ({known}): "
             f"give those with --data_dir, or another --run_id"
         )
-    objective = build_objective(settings, info)
-    channels_last = wants_channels_last(settings, objective, accelerator.device)
-    if channels_last:
-        objective.to(memory_format=torch.channels_last)
-    objective.to(accelerator.device)
-    splits = objective.encode(splits, info, accelerator)
-    loaders = {
-        name: (Loader if split.features is None else FeatureLoader)(
-            split,
-            info,
-            accelerator.device,
-            shard=Shard(accelerator.process_index, accelerator.num_processes),
-            resident=settings.resident,
-            channels_last=channels_last,
-        )
-        for name, split in splits.items()
-    }
+    objective, loaders = load_model(settings, info, splits, accelerator)
     del splits  # the loaders have what they need of them
     training = Training(settings, accelerator, objective, loaders)
     stop = StopRequest()

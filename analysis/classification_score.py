@@ -25,7 +25,6 @@ from analysis.generation import keep
 from analysis.trained_run import best_device, find_run
 from data.dataset import DatasetInfo, Split, pixel_statistics
 from data.errors import UserError
-from data.loader import FeatureLoader, Loader
 
 
 def draw_training_split(model: Any, num_images: int, seed: int) -> Split:
@@ -53,21 +52,13 @@ def train_and_test(settings: Any, info: DatasetInfo, train: Split, test: Split) 
     Raises:
         UserError: settings that do not suit the images, or a request to stop.
     """
-    from models.objective import wants_channels_last  # imported late, as in analysis.trained_run
-    from models.processes import StopRequest
-    from train import Training, build_objective
+    from models.processes import StopRequest  # imported late, as in analysis.trained_run
+    from train import Training, load_model
 
     mean, std = pixel_statistics(settings.normalisation, train.images)
     info = replace(info, mean=mean, std=std)
-    device = best_device()
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=settings.mixed_precision)
-    objective = build_objective(settings, info).to(device)
-    channels_last = wants_channels_last(settings, objective, device)
-    if channels_last:
-        objective.to(memory_format=torch.channels_last)
-    splits = objective.encode({"train": train, "test": test}, info, accelerator)
-    kind = Loader if splits["train"].features is None else FeatureLoader
-    loaders = {name: kind(split, info, device, channels_last=channels_last) for name, split in splits.items()}
+    accelerator = Accelerator(cpu=best_device().type == "cpu", mixed_precision=settings.mixed_precision)
+    objective, loaders = load_model(settings, info, {"train": train, "test": test}, accelerator)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "run").mkdir()
         training = Training(replace(settings, runs_dir=folder, run_id="run"), accelerator, objective, loaders)

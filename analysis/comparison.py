@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from analysis.runs import RunRecord, history
+from analysis import run_folder
+from analysis.runs import RunRecord, history, is_maximized
 from analysis.sweep_records import SweepRecord, Trial
 from data.errors import UserError
 
 # Settings that tell where and how a run was carried out, not what was trained.
-UNCOMPARED = frozenset(
-    ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
-    + ("panels_every", "dry_run", "feature_dir", "weights", "max_corrupt_images")
-)
+UNCOMPARED = run_folder.MAY_CHANGE_ON_RESUMING | {"feature_dir", "weights", "max_corrupt_images"}
 KINDS = ("model", "dataset")
-MAXIMIZED = ("accuracy", "purity", "nmi", "ari", "images_per_second", "inception_score")  # ends of metrics' names
 WIDE = 20  # a setting whose values lie further apart, as a factor, may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
 DIGITS = 6  # significant ones of figures
@@ -170,7 +167,7 @@ def common_metric(records: Sequence[RunRecord]) -> Metric:
 
 def metric_of(name: str) -> Metric:
     """A metric by its name, which tells whether more is better."""
-    return Metric(name, not name.endswith(MAXIMIZED))
+    return Metric(name, not is_maximized(name))
 
 
 def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:

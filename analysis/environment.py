@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy", "scikit-learn", "pillow")
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def describe_environment(arguments: Sequence[str], device: torch.device, num_processes: int) -> dict[str, Any]:

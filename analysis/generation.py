@@ -60,11 +60,12 @@ def measure(
     if num_real <= NEIGHBOURS:
         raise UserError(f"{num_images} generated and {len(loader)} real images: there must be {NEIGHBOURS + 1} of each")
     real_images = pick(loader, num_real)
+    hashes = hash_images(real_images)
     cache = FeatureCache(cache_dir() / "features", extractor.description(), extractor.num_features)
-    real = real_features(cache, real_images, extractor, quiet)
+    real = real_features(cache, real_images, hashes, extractor, quiet)
     drawn = draw(sample, num_images, seed, quiet=quiet)
     fake = torch.cat([extractor(part) for images in drawn for part in images.split(extractor.batch_size)])
-    gaussian, root = real_gaussian(cache, real_images, real)
+    gaussian, root = real_gaussian(cache, hashes, real)
     scores = {
         "fid": frechet_distance(gaussian, fit_gaussian(fake.cpu()), root),
         "kid": kernel_distance(real.to(fake), fake),
@@ -82,9 +83,11 @@ def pick(loader: Loader, num: int) -> Tensor:
     return torch.cat([to_pixels(loader.pictures(part)).cpu() for part in index.split(IMAGES_AT_ONCE)])
 
 
-def real_features(cache: FeatureCache, images: Tensor, extractor: Extractor, quiet: bool) -> Tensor:
-    """Features [N, D] of real images [N, 3, H, W] uint8, from the cache where it has them."""
-    hashes, known = hash_images(images), cache.rows()
+def real_features(
+    cache: FeatureCache, images: Tensor, hashes: list[bytes], extractor: Extractor, quiet: bool
+) -> Tensor:
+    """Features [N, D] of real images [N, 3, H, W] uint8 and their hashes, from the cache where it has them."""
+    known = cache.rows()
     missing = [i for i, key in enumerate(hashes) if key not in known]
     if missing and not compute_missing(cache, images, hashes, missing, extractor, extractor.batch_size, quiet):
         raise UserError(
@@ -93,9 +96,9 @@ def real_features(cache: FeatureCache, images: Tensor, extractor: Extractor, qui
     return cache.read(hashes)
 
 
-def real_gaussian(cache: FeatureCache, images: Tensor, features: Tensor) -> tuple[Gaussian, Tensor]:
-    """Mean and covariance of the features of real images, and its root, from the cache where it has them."""
-    key = sha256(b"".join(hash_images(images))).hexdigest()[:16]
+def real_gaussian(cache: FeatureCache, hashes: list[bytes], features: Tensor) -> tuple[Gaussian, Tensor]:
+    """Mean and covariance of the features of images with these hashes, and its root, from the cache if there."""
+    key = sha256(b"".join(hashes)).hexdigest()[:16]
     path = cache.folder / f"gaussian-{key}.pt"
     if not path.exists():
         gaussian = fit_gaussian(features)

@@ -24,14 +24,13 @@ import torch
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program
-from analysis.environment import describe_environment, git
+from analysis.environment import CHECKOUT, describe_environment, git
 from analysis.tracking import fresh_run_id
 from analysis.trained_run import find_run
 from data.errors import UserError
 from models import MODELS
-from models.settings import MAY_CHANGE_ON_RESUMING, Settings, resolve
+from models.settings import Settings, resolve
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 UNREPEATABLE = frozenset(("images_per_second", "epoch_seconds", "peak_memory_gib"))
 COMPARED = ("commit", "changes", "data", "python", "cuda", "device")  # of the environment, and the packages
 TOLERANCE = 0.01
@@ -65,7 +64,7 @@ def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in settings.items()
-        if key in ("model", "seed") or (key not in MAY_CHANGE_ON_RESUMING and value != defaults.get(key))
+        if key in ("model", "seed") or (key not in run_folder.MAY_CHANGE_ON_RESUMING and value != defaults.get(key))
     }
 
 

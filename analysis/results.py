@@ -18,20 +18,20 @@ from typing import Any
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program
+from analysis.environment import CHECKOUT
 from analysis.references import REFERENCES
 from analysis.reproduce import command_of, told_settings
 from analysis.results_table import Result, read_results, render, replace_section, spread
 from analysis.runs import RunRecord, read_runs
 from analysis.sweep_records import SweepRecord, read_sweeps
 from data.errors import UserError
-from models.settings import MAY_CHANGE_ON_RESUMING, Settings
+from models.settings import Settings
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
 RESULTS = Path(__file__).with_name("results.json")
 # Settings that a row need not tell: they are the protocol's, or columns of their own.
-UNTOLD = MAY_CHANGE_ON_RESUMING | {"model", "dataset", "seed", "lr", "epochs", "patience", "test", "mixed_precision"}
-UNTOLD |= {"train_fraction", "val_fraction"}
+UNTOLD = run_folder.MAY_CHANGE_ON_RESUMING | {"model", "dataset", "seed", "lr", "epochs", "patience", "test"}
+UNTOLD |= {"mixed_precision", "train_fraction", "val_fraction"}
 
 
 def result_of_sweep(sweep: SweepRecord) -> Result:
@@ -131,7 +131,7 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
             record = known.get(name)
             if record is None or record.state != "finished" or not record.settings.get("test"):
                 raise UserError(f"{name} is no sweep and no finished run with --test=True: name one of the runs folder")
-            others = {key: value for key, value in record.settings.items() if key not in MAY_CHANGE_ON_RESUMING}
+            others = {key: record.settings[key] for key in record.settings.keys() - run_folder.MAY_CHANGE_ON_RESUMING}
             alike.setdefault(json.dumps({**others, "seed": None}, sort_keys=True), []).append(record)
     return results + [result_of_runs(group) for group in alike.values()]
 

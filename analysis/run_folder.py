@@ -37,6 +37,12 @@ STUDY = "study.db"
 FINAL_RESULT = "final.json"
 FINAL = "final-"  # ids of final runs begin so
 
+# Settings that say where and how a run is carried out and told, not what it computes: they may change on resuming.
+MAY_CHANGE_ON_RESUMING = frozenset(
+    ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
+    + ("panels_every", "dry_run")
+)
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under a temporary name, and rename it once it is whole.

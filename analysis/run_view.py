@@ -24,7 +24,7 @@ from analysis.results_table import plus_minus
 from analysis.run_index import Curve
 from analysis.runs import STATES, Filter, RunList, RunRecord, curves, differing_settings, is_maximized, read_runs
 from analysis.sweep_records import SweepRecord, read_sweeps
-from analysis.terminal import clock, make_console, make_table, sparkline
+from analysis.terminal import clock, make_console, make_table, number, sparkline
 
 NUM_SHOWN = 30
 SPARKLINE_WIDTH = 16
@@ -83,11 +83,6 @@ def age(created: datetime, now: datetime) -> str:
     seconds = max(0.0, (now - created).total_seconds())
     days = int(seconds // 86400)
     return f"{days}d" if days > 1 else clock(seconds)
-
-
-def number(value: Any) -> str:
-    """A figure or a setting, in few digits."""
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def percent(value: Any) -> str:

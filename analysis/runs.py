@@ -18,7 +18,8 @@ from data.paths import default_runs_dir
 
 STATES = ("finished", "stopped", "failed", "unfinished")
 
-MAXIMIZED = ("accuracy", "nmi", "ari", "active_units", "images_per_second")  # ends of metrics' names
+# Ends of the names of metrics of which more is better.
+MAXIMIZED = ("accuracy", "purity", "nmi", "ari", "active_units", "images_per_second", "inception_score")
 OF_THE_PLACE = frozenset(("run_id", "runs_dir", "data_dir", "resume", "dry_run"))
 
 

@@ -15,12 +15,9 @@ from torch import Tensor
 
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.drawing import draw, load_drawing_run
-from analysis.panels import COLUMNS, Panel, draw_grid
+from analysis.panels import COLUMNS, MOST_CLASSES, ROWS_BY_CLASS, Panel, draw_grid
 from analysis.trained_run import find_run
 from data.errors import UserError, suggestion
-
-MOST_COLUMNS = 20  # of a grid
-ROWS = 8
 
 
 def choose_classes(chosen: Sequence[str], known: Sequence[str], num_labels: int, model: str) -> list[int]:
@@ -60,16 +57,16 @@ def draw_samples(options: Namespace) -> None:
     folders = [out / names[label] for label in classes] or [out]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    columns = min(len(classes), MOST_COLUMNS) or COLUMNS
+    columns = min(len(classes), MOST_CLASSES) or COLUMNS
     shown: list[Tensor] = []
     num_written = 0
     for images in draw(model.sample, options.num, options.seed, classes):
         write_images(images, num_written, folders)
-        if num_written < ROWS * len(folders) * columns:
+        if num_written < ROWS_BY_CLASS * len(folders) * columns:
             shown.append(images.cpu())
         num_written += len(images)
     pictures = torch.cat(shown) / 255
-    in_grid = [i for i in range(len(pictures)) if not classes or i % len(classes) < columns][: ROWS * columns]
+    in_grid = [i for i in range(len(pictures)) if not classes or i % len(classes) < columns][: ROWS_BY_CLASS * columns]
     captions = tuple(names[classes[i % len(classes)]] for i in in_grid if classes)
     grid = out.with_name(f"{out.name}-grid.png")
     draw_grid(Panel(pictures[in_grid], captions, columns=columns)).save(grid)

@@ -1,6 +1,7 @@
 """Tables for people at a terminal, and for logs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +26,11 @@ def make_table(headings: Sequence[str], title: str = "") -> Table:
     for heading in headings:
         table.add_column(Text(heading), justify="right", overflow="fold")
     return table
+
+
+def number(value: Any) -> str:
+    """A figure or a setting, in few digits; empty for None."""
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def clock(seconds: float) -> str:

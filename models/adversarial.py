@@ -237,7 +237,7 @@ class Adversarial(Objective):
 @cache
 def find_extractor(name: str, device: torch.device) -> Any:
     """The network of that name for measurements, loaded once."""
-    from analysis.extractors import build_extractor  # imported late: scipy and its like take their time
+    from analysis.extractors import build_extractor  # imported late: extractors are networks of the suite, too
 
     return build_extractor(name, device)
 

@@ -144,11 +144,6 @@ class Settings:
             raise UserError(f"--run_id={self.run_id} names a folder and a W&B run: use letters, digits, - _ and .")
 
 
-# These say where and how a run is carried out and told, not what it computes: they may change on resuming.
-MAY_CHANGE_ON_RESUMING = frozenset(
-    ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
-    + ("panels_every", "dry_run")
-)
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -180,7 +175,7 @@ def resolve(
         key: coerce(settings_class, key, value, is_text=key not in sweep, models=models) for key, value in given.items()
     }
     for key, value in values.items():
-        if key not in MAY_CHANGE_ON_RESUMING and key in saved and saved[key] != value:
+        if key not in run_folder.MAY_CHANGE_ON_RESUMING and key in saved and saved[key] != value:
             raise UserError(
                 f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}: "
                 f"leave it out to resume, or give another --run_id"

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import clock, make_console, make_table
+from analysis.terminal import clock, make_console, make_table, number
 from sweep_file import Sweep
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
@@ -129,7 +129,7 @@ class Display:
                 self.state(trial, running),
                 str(epoch),
                 f"{self.value(trial):.4f}" if trial.intermediate_values else "",
-                *(self.number(settings.get(name, "")) for name in self.sweep.space),
+                *(number(settings.get(name, "")) for name in self.sweep.space),
             ]
             table.add_row(*map(Text, cells))
         return table
@@ -141,8 +141,4 @@ class Display:
 
     def varied(self, settings: Mapping[str, Any]) -> str:
         """The settings that the sweep varies."""
-        return " ".join(f"{name}={self.number(settings[name])}" for name in self.sweep.space)
-
-    def number(self, value: Any) -> str:
-        """A setting, in few digits."""
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return " ".join(f"{name}={number(settings[name])}" for name in self.sweep.space)

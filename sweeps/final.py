@@ -28,7 +28,6 @@ from analysis.terminal import make_console, make_table
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from data.errors import UserError
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
-from models.settings import MAY_CHANGE_ON_RESUMING
 from sweep_file import COMMAND, sweep_folder
 from trials import read_trials
 from workers import assign_devices
@@ -56,7 +55,7 @@ class Final:
     @property
     def settings(self) -> dict[str, Any]:
         """The trial's settings, but for what the protocol says."""
-        own = {key: value for key, value in self.trial.settings.items() if key not in MAY_CHANGE_ON_RESUMING}
+        own = {key: value for key, value in self.trial.settings.items() if key not in run_folder.MAY_CHANGE_ON_RESUMING}
         return {**own, **PROTOCOL, "epochs": self.trial.best_epoch, "seed": self.seed}
 
 

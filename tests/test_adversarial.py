@@ -2,12 +2,11 @@
 
 import copy
 import math
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,6 +16,7 @@ from data.loader import Loader
 from models import MODELS
 from models.adversarial_losses import LOSSES, gradient_penalty
 from models.objective import only_trainable
+from tests.two_processes import in_two_processes
 from train import build_objective
 
 INFO = DatasetInfo("synthetic", 32, ("dark", "light"), (0.5,) * 3, (0.5,) * 3, {}, "")
@@ -342,9 +342,7 @@ def fake_modules(monkeypatch, measure):
     monkeypatch.setitem(sys.modules, "analysis.generation", module)
 
 
-def train_in_a_process(rank, port, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def train_as_rank(rank):
     gan = build("ac_gan", r1=1.0, diffaugment="colour,translation,cutout")
     alone = copy.deepcopy(gan)
     together = DistributedDataParallel(gan, find_unused_parameters=True)
@@ -367,14 +365,9 @@ def train_in_a_process(rank, port, folder):
                 together(make_batch(6, seed=10 * step + rank), phase.name)["loss"].backward()
             phase.optimizer.step()
             phase.optimizer.zero_grad(set_to_none=True)
-    torch.save(dict(gan.named_parameters()), folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    return dict(gan.named_parameters())
 
 
 def test_two_processes_take_the_mean_of_their_gradients_and_stay_alike(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(train_in_a_process, (port, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = in_two_processes(train_as_rank, tmp_path)
     assert all(torch.equal(first[key], second[key]) for key in first)

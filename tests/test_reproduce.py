@@ -8,7 +8,7 @@ import pytest
 from analysis import environment, reproduce, run_folder
 from analysis.reproduce import command_of, compare, differences, launcher
 from models import MODELS
-from models.settings import MAY_CHANGE_ON_RESUMING, resolve
+from models.settings import resolve
 from tests.run_folders import write_run
 
 ROWS = [{"epoch": epoch, "val/loss": 1 / epoch, "lr": 0.1, "images_per_second": 7.0 + epoch} for epoch in (1, 2, 3)]
@@ -51,7 +51,7 @@ def test_the_command_of_a_run_gives_its_settings(told):
     settings = resolve(["--model=mlp", "--width=32", *told], {}, MODELS)
     python, program, *words = shlex.split(command_of(asdict(settings)))
     assert (python, program) == ("python", "train.py")
-    place = {key: getattr(settings, key) for key in MAY_CHANGE_ON_RESUMING}
+    place = {key: getattr(settings, key) for key in run_folder.MAY_CHANGE_ON_RESUMING}
     assert replace(resolve(words, {}, MODELS), **place) == settings
     assert any(word == "--seed=7" for word in words) or not told
 

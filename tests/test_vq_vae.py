@@ -1,12 +1,10 @@
 """The vector-quantised autoencoder: code book, straight-through gradient, prior, and several processes."""
 
 import math
-import socket
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
 
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
@@ -14,6 +12,7 @@ from data.loader import Loader
 from data.seeding import seed_everything
 from models import MODELS
 from models.vq_vae import CodeBook, VqVaeSettings, perplexity
+from tests.two_processes import in_two_processes
 from train import build_objective
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.0,) * 3, (1.0,) * 3, {}, "")
@@ -270,17 +269,14 @@ def test_heads_that_do_not_divide_the_priors_width_are_refused():
         build(prior_heads=3)
 
 
-def follow_in_a_process(rank, port, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def follow_as_rank(rank):
     book = CodeBook(VqVaeSettings(codebook_size=4, code_size=2, codebook_decay=0.5, revive_below=0.1))
     torch.manual_seed(rank)  # the processes draw differently
     outputs = shares_of_two()[rank]
     for _ in range(3):
         book.revive(outputs)
         book.follow(outputs, book(outputs))
-    torch.save(book.state_dict(), folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    return book.state_dict()
 
 
 def shares_of_two():
@@ -288,11 +284,7 @@ def shares_of_two():
 
 
 def test_two_processes_keep_the_same_book_as_one_with_all_the_outputs(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(follow_in_a_process, (port, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = in_two_processes(follow_as_rank, tmp_path)
     assert all(torch.equal(first[key], second[key]) for key in first)
     # Again in this process, which draws new codes as the first of the two did, from its share.
     book = CodeBook(VqVaeSettings(codebook_size=4, code_size=2, codebook_decay=0.5, revive_below=0.1))

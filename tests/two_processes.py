@@ -1,0 +1,25 @@
+"""Work done by two processes of one group, as two ranks of a run are."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, multiprocessing
+
+
+def in_two_processes(work: Callable[[int], Any], folder: Path) -> list[Any]:
+    """What `work`, a function of a module, returns to each rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.spawn(join_and_work, (work, port, folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+def join_and_work(rank: int, work: Callable[[int], Any], port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.save(work(rank), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
