@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
-from data import load_splits
 from data.dataset import DatasetInfo, Split
+from data.datasets import load_splits
 from data.errors import UserError
 from models import MODELS
 from models.adversarial import Adversarial

@@ -14,11 +14,20 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     Raises:
         UserError: as `folder.load`; a missing folder also tells where to get the faces.
     """
-    root = data_dir / "faces" if (data_dir / "faces").is_dir() else data_dir
     try:
-        dataset = folder.load(root, image_size or 64, max_corrupt_images)
+        dataset = folder.load(find_root(data_dir), image_size or 64, max_corrupt_images)
     except folder.NoImagesError as error:
         raise UserError(
             f"{error}; for the anime faces, unpack e.g. Kaggle's splcher/animefacedataset into {data_dir / 'faces'}"
         ) from None
     return dataclasses.replace(dataset, name="faces")
+
+
+def has_test_images(data_dir: Path) -> bool:
+    """Whether there are test images beside those to train on."""
+    return folder.has_test_images(find_root(data_dir))
+
+
+def find_root(data_dir: Path) -> Path:
+    """The folder of the faces."""
+    return data_dir / "faces" if (data_dir / "faces").is_dir() else data_dir

@@ -43,7 +43,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     train_files, classes = list_images(train_root)
     train, fingerprint = read_split(train_root, train_files, classes, size, max_corrupt_images)
     test = None
-    if has_splits and (data_dir / "test").is_dir():
+    if has_test_images(data_dir):
         test_files, test_classes = list_images(data_dir / "test")
         if classes and not test_classes:
             raise UserError(f"{data_dir / 'test'} has no class folders, but {train_root} has: sort its images so")
@@ -52,6 +52,11 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
         test, test_fingerprint = read_split(data_dir / "test", test_files, classes, size, max_corrupt_images)
         fingerprint += "-" + test_fingerprint
     return Dataset(data_dir.resolve().name, classes, train, test, fingerprint)
+
+
+def has_test_images(data_dir: Path) -> bool:
+    """Whether there are test images beside those to train on."""
+    return (data_dir / "train").is_dir() and (data_dir / "test").is_dir()
 
 
 def list_images(root: Path) -> tuple[list[Path], tuple[str, ...]]:

@@ -52,7 +52,7 @@ class Settings:
     model: str = "cnn"
     """Network to train: a key of MODELS in models/__init__.py."""
     dataset: str = "cifar10"
-    """Images to train on: a key of DATASETS in data/__init__.py."""
+    """Images to train on: a key of DATASETS in data/datasets.py."""
     epochs: PositiveInt = 16
     """Passes over the training images; with `patience`, the most there can be."""
     batch_size: PositiveInt = 128

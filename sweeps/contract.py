@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from optuna.distributions import CategoricalDistribution
 
-from data import DATASETS, describe
 from data.dataset import Batch, DatasetInfo
+from data.datasets import DATASETS, describe
 from data.errors import UserError, suggestion
 from distributions import QUANTILES, Parameter, Scalar
 from models import MODELS

@@ -20,8 +20,8 @@ from analysis.attention import (
     tile_side,
 )
 from analysis.panels import GAP, HEADING_HEIGHT, draw_table
-from data import load_splits
 from data.dataset import Batch, DatasetInfo
+from data.datasets import load_splits
 from data.errors import UserError
 from models import MODELS, checkpoint
 from models.layers import SelfAttention

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from data import DATASETS, describe, digits, load_splits
+from data import digits
 from data.dataset import Dataset, DatasetInfo, Split, channel_statistics, make_splits, stratified_order
+from data.datasets import DATASETS, describe, load_splits
 from data.errors import UserError
 from data.paths import default_data_dir
 

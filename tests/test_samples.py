@@ -9,8 +9,8 @@ from PIL import Image
 
 from analysis import classification_score, generation, run_folder, samples
 from analysis.classification_score import train_and_test
-from data import describe
 from data.dataset import DatasetInfo, Split
+from data.datasets import describe
 from models import MODELS, checkpoint
 from models.objective import Samples, balanced_labels
 from models.settings import resolve

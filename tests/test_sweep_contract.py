@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState, GradientState
 import train
 from analysis import run_folder
 from contract import check_contract, logged_metrics
-from data import describe
+from data.datasets import describe
 from data.errors import UserError
 from models import MODELS
 from sweep_file import read_sweep
