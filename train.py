@@ -28,8 +28,8 @@ from analysis.evaluation import evaluate, evaluate_set
 from analysis.panels import draw_grid
 from analysis.run_report import epoch_line, network_lines, report
 from analysis.tracking import Tracker, fresh_run_id
-from data import describe, load_splits
 from data.dataset import Batch, DatasetInfo, Split
+from data.datasets import describe, load_splits
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import mix_seeds, seed_everything
@@ -340,7 +340,7 @@ def load_model(
             resident=settings.resident,
             channels_last=channels_last,
         )
-        for name, split in objective.encode(splits, info, accelerator).items()
+        for name, split in objective.prepare(splits, info, accelerator).items()
     }
     return objective, loaders
 

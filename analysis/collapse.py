@@ -60,8 +60,10 @@ def signs_of_collapse(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             f"it tells {told_apart[-1]:.1%} of real and generated images apart"
         )
     if collapsed:
+        since = f"since epoch {epochs[-collapsed]['epoch']}"
+        from_the_start = collapsed == len(epochs)  # then it may have learnt too little yet
         warnings.append(
-            f"mode collapse since epoch {epochs[-collapsed]['epoch']}: "
+            f"{'mode collapse, or an untrained generator' if from_the_start else 'mode collapse'} {since}: "
             f"samples vary {varieties[-1]:.2f} times as much as real images"
         )
     signs = {

@@ -33,7 +33,7 @@ def report(folder: Path) -> str:
             ("duration", duration(summary)),
         ]
     rows += [
-        ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, the best")),
+        ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, whose weights are kept")),
         ("test", result(summary, "test", "read once")),
         ("warning", summary.get("warning", "")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),

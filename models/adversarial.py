@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import ParametrizationList
@@ -15,7 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from analysis.collapse import NUM_WATCHED, variety
 from analysis.panels import NUM_SAMPLES, Panel, animate, draw_grid
 from analysis.tracking import Analysis
-from data.dataset import Batch, DatasetInfo
+from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
 from models.adversarial_losses import LOSSES, gradient_penalty
@@ -45,9 +46,9 @@ class AdversarialSettings(Settings):
     """Pixel values, in [-1, 1] as a tanh gives them."""
     latent_size: PositiveInt = 100
     """Numbers, drawn from a normal distribution, that an image is made of."""
-    width: PositiveInt = 64
+    width: PositiveInt = 128
     """Channels of the generator's last hidden layer; each layer before it has twice as many."""
-    discriminator_width: PositiveInt = 64
+    discriminator_width: PositiveInt = 128
     """Channels of the discriminator's first layer; each further one has twice as many."""
     initialisation: Literal["dcgan", "orthogonal"] = "dcgan"
     """Weights at first: normal with deviation 0.02, or orthogonal, https://arxiv.org/abs/1809.11096."""
@@ -130,6 +131,11 @@ class Adversarial(Objective):
         generator = build_optimizer(parameter_groups(self.generator, settings.weight_decay), settings)
         return Phase("discriminate", discriminator), Phase("generate", generator, every=settings.n_critic)
 
+    def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
+        if self.settings.fid_every and accelerator.is_main_process:  # which alone measures
+            find_extractor(self.settings.extractor, accelerator.device)  # a lack of it shows before training
+        return splits
+
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         return {"discriminate": self.discriminate, "generate": self.generate}[phase](batch)
 
@@ -193,12 +199,11 @@ class Adversarial(Objective):
         settings = self.settings
         num = min(NUM_WATCHED, len(loader))
         metrics = {"sample_variety": variety(self.sample(num, settings.seed), loader.pictures(torch.arange(num)))}
-        if settings.fid_every:
-            extractor = find_extractor(settings.extractor, loader.device)  # in every epoch: a lack of it shows at once
-            if epoch % settings.fid_every == 0 or epoch == settings.epochs:
-                from analysis.generation import measure
+        if settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
+            from analysis.generation import measure  # imported late, like the extractor's networks
 
-                metrics |= measure(self.sample, loader, extractor, settings.fid_images, settings.seed)
+            extractor = find_extractor(settings.extractor, loader.device)
+            metrics |= measure(self.sample, loader, extractor, settings.fid_images, settings.seed)
         return metrics
 
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:

@@ -1,4 +1,7 @@
-"""Deep convolutional GAN, Radford et al. 2016, https://arxiv.org/abs/1511.06434."""
+"""Deep convolutional GAN, Radford et al. 2016, https://arxiv.org/abs/1511.06434.
+
+Its authors' Torch code: https://github.com/soumith/dcgan.torch.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +13,7 @@ from models.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSetting
 
 @dataclass(frozen=True, kw_only=True)
 class DcGanSettings(AdversarialSettings):
-    """Strided convolutions and batch norm; widths are those of the authors' code, their figure 1 has twice as many."""
+    """Strided convolutions and batch norm of the paper's widths; 4x4 kernels, normal latents as in its Torch code."""
 
 
 def build_generator(inputs: int, width: int, image_size: int) -> nn.Sequential:

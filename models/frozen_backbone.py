@@ -179,7 +179,7 @@ class FrozenBackbone(Classification):
     def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
         return (self.num_features,)
 
-    def encode(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
+    def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
         settings = self.settings
         assert isinstance(settings, FrozenSettings)
         root = Path(settings.feature_dir).expanduser() if settings.feature_dir else cache_dir() / "features"

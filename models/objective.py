@@ -74,8 +74,8 @@ class Objective(nn.Module, ABC):
         """Shape of one input of a batch."""
         return (3, info.image_size, info.image_size)
 
-    def encode(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
-        """What a frozen network makes of the images once and for all; by default they are left as they are."""
+    def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
+        """Get what training needs, and return the splits, with what a frozen network makes of them once and for all."""
         return splits
 
     def compile_nets(self) -> None:

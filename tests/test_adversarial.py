@@ -212,11 +212,11 @@ def test_other_sides_are_refused(image_size):
 
 
 def test_default_networks_are_the_papers():
-    gan = build("dc_gan", replace(INFO, image_size=64), latent_size=100, width=64, discriminator_width=64)
+    gan = build_objective(MODELS["dc_gan"][0](model="dc_gan"), replace(INFO, image_size=64))
     shapes = [tuple(p.shape) for p in gan.generator.parameters() if p.ndim == 4]
-    assert shapes == [(512, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4), (64, 3, 4, 4)]
+    assert shapes == [(1024, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 3, 4, 4)]
     shapes = [tuple(p.shape) for p in gan.discriminator.parameters() if p.ndim == 4]
-    assert shapes == [(64, 3, 4, 4), (128, 64, 4, 4), (256, 128, 4, 4), (512, 256, 4, 4)]
+    assert shapes == [(128, 3, 4, 4), (256, 128, 4, 4), (512, 256, 4, 4), (1024, 512, 4, 4)]
     settings = MODELS["ac_gan"][0](model="ac_gan")
     gan = build_objective(settings, replace(INFO, classes=tuple("abcdefghij")))
     assert [tuple(p.shape) for p in gan.generator.parameters() if p.ndim > 1] == [

@@ -59,6 +59,12 @@ def test_a_run_that_collapsed_late_says_since_when():
     )
 
 
+def test_too_little_variety_from_the_start_may_be_too_little_training():
+    signs = signs_of_collapse(rows([0.8, 0.9], [0.1, 0.2]))
+    assert signs["mode_collapse"]
+    assert signs["warning"].startswith("mode collapse, or an untrained generator since epoch 1: samples vary 0.20")
+
+
 def test_a_recovered_run_has_no_warning_and_other_models_no_signs():
     assert "warning" not in signs_of_collapse(rows([1.0, 0.8], [0.0, 0.8]))
     assert signs_of_collapse([{"epoch": 1, "train/classify/loss": 1.0}]) == {}

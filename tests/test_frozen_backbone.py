@@ -32,7 +32,7 @@ def build(kind=FrozenSettings, info=INFO, **settings):
 
 
 def encode(objective, **splits):
-    return objective.encode(splits, INFO, Accelerator(cpu=True))
+    return objective.prepare(splits, INFO, Accelerator(cpu=True))
 
 
 @pytest.fixture

@@ -335,6 +335,13 @@ def fids(monkeypatch):
 DC_GAN = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--fid_every=1", "--extractor=tiny", "--fid_images=9"]
 
 
+def test_a_lack_of_the_extractor_shows_before_training(tmp_path, capsys):
+    arguments = ["--model=dc_gan", *GAN, "--fid_every=5", "--extractor=no_such_network", "--run_id=a"]
+    assert run(tmp_path, *arguments) == 2
+    assert "no_such_network" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(("split", "fraction"), [("val", 0.1), ("train", 0.0)])
 def test_a_gans_best_weights_are_those_of_the_least_fid(tmp_path, fids, split, fraction):
     kept = []
