@@ -106,11 +106,11 @@ REFERENCES = (
     Reference("VAE + k-means, beta 10", "vae", KMEANS, {"beta": 10.0}, notebook="24.01 %"),
     Reference("CVAE, label of the least loss", "cvae", notebook="barely over 10 %", public=GENERATIVE_CLASSIFIERS),
     Reference("CVAE with a class head", "cvae_head", notebook="over 82 %"),
+    Reference("DC-GAN on faces, FID", "dc_gan", "val/fid_inception", dataset="faces", notebook="pictures only"),
     Reference(
         "DC-GAN, FID",
         "dc_gan",
-        "test/fid_inception_10000",
-        notebook="pictures of faces only",
+        "test/fid_inception",
         public=(
             Public("48.3", "StudioGAN", STUDIO_GAN),
             Public("28.9", "mimicry", f"{GITHUB}kwotsin/mimicry"),
@@ -119,7 +119,7 @@ REFERENCES = (
     Reference(
         "AC-GAN, FID",
         "ac_gan",
-        "test/fid_inception_10000",
+        "test/fid_inception",
         notebook="a heading only",
         public=(Public("33.4", "StudioGAN", STUDIO_GAN),),
     ),

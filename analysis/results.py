@@ -21,9 +21,10 @@ from analysis.command_line import Parser, run_program
 from analysis.environment import CHECKOUT
 from analysis.references import REFERENCES
 from analysis.reproduce import command_of, told_settings
-from analysis.results_table import Result, read_results, render, replace_section, spread
+from analysis.results_table import Result, figures_of, read_results, render, replace_section, spread
 from analysis.runs import RunRecord, read_runs
 from analysis.sweep_records import SweepRecord, read_sweeps
+from data.datasets import has_test_images
 from data.errors import UserError
 from models.settings import Settings
 
@@ -59,7 +60,7 @@ def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
         epochs=settings["epochs"],
         num_seeds=len(best["seeds"]),
         num_parameters=best["num_parameters"],
-        metrics={key: rounded(figure) for key, figure in best.items() if key.startswith("test/")},
+        metrics={key: rounded(figure) for key, figure in figures_of(best).items()},
         train_seconds=best["train_seconds"]["mean"],
         images_per_second=best["images_per_second"]["mean"],
         device=best["device"],
@@ -70,10 +71,10 @@ def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
 def result_of_runs(records: Sequence[RunRecord]) -> Result:
     """What runs with the same settings but for their seeds came to."""
     first, seeds = records[0], [record.settings["seed"] for record in records]
-    summaries = [record.summary for record in records]
+    summaries = [{**record.summary, **read_generation(record)} for record in records]
     told = told_settings(first.settings)
-    keys = [key for key in first.summary if key.startswith("test/")]
-    metrics = {key: spread([summary[key] for summary in summaries]) for key in keys}
+    keys = figures_of(summaries[0])
+    metrics = {key: spread([summary[key] for summary in summaries if key in summary]) for key in keys}
     return Result(
         name=first.run_id,
         model=first.model,
@@ -89,6 +90,11 @@ def result_of_runs(records: Sequence[RunRecord]) -> Result:
         device=first.environment.get("device", ""),
         command=of_seeds(command_of(first.settings), seeds),
     )
+
+
+def read_generation(record: RunRecord) -> dict[str, float]:
+    """What analysis.generation found of a run's images."""
+    return run_folder.read_json(Path(record.source) / run_folder.GENERATION)
 
 
 def rounded(figure: Mapping[str, Any]) -> dict[str, float | None]:
@@ -129,11 +135,17 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
     for name in names:
         if name not in sweeps:
             record = known.get(name)
-            if record is None or record.state != "finished" or not record.settings.get("test"):
+            if record is None or record.state != "finished" or not has_been_judged(record):
                 raise UserError(f"{name} is no sweep and no finished run with --test=True: name one of the runs folder")
             others = {key: record.settings[key] for key in record.settings.keys() - run_folder.MAY_CHANGE_ON_RESUMING}
             alike.setdefault(json.dumps({**others, "seed": None}, sort_keys=True), []).append(record)
     return results + [result_of_runs(group) for group in alike.values()]
+
+
+def has_been_judged(record: RunRecord) -> bool:
+    """Whether a run read the test images, or its dataset has none."""
+    settings = record.settings
+    return bool(settings.get("test")) or not has_test_images(record.dataset, settings.get("data_dir", ""))
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:

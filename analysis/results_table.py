@@ -70,6 +70,12 @@ def read_results(path: Path) -> list[Result]:
     return [Result(**entry) for entry in json.loads(path.read_text())]
 
 
+def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's figures on the test images, or on the held-out ones where it read none."""
+    split = "test/" if any(key.startswith("test/") for key in summary) else "val/"
+    return {key: value for key, value in summary.items() if key.startswith(split)}
+
+
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean and sample standard deviation; the latter needs two values."""
     std = statistics.stdev(values) if len(values) > 1 else None
@@ -127,9 +133,7 @@ def row(reference: Reference | None, result: Result | None) -> list[str]:
         special = reference.settings if reference else {}
         told = [f"{key}={value}" for key, value in result.settings.items() if key not in special]
         title = ", ".join([title, *told])
-        figures = (
-            plus_minus(result.metrics[key], key) if key in result.metrics else "" for key in (metric, "test/loss")
-        )
+        figures = (figure(result.metrics, name) for name in (metric, "test/loss"))
         obtained = [
             number("{:.2e}", result.lr).replace("e-0", "e-"),
             number("{}", result.epochs),
@@ -145,6 +149,14 @@ def row(reference: Reference | None, result: Result | None) -> list[str]:
         notebook = " in ".join(part for part in (reference.notebook, reference.notebook_time) if part)
         public = "; ".join(f"[{figure}]({source}) {what}" for figure, what, source in reference.public)
     return [title, *obtained, notebook, public]
+
+
+def figure(metrics: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The figure of that name; of those in whose names a number of samples follows, that of the most."""
+    if name in metrics:
+        return plus_minus(metrics[name], name)
+    nums = [int(rest) for key in metrics if (rest := key.removeprefix(f"{name}_")).isdigit()]
+    return f"{plus_minus(metrics[f'{name}_{max(nums)}'], name)} of {max(nums):,}" if nums else ""
 
 
 def number(form: str, value: float | None) -> str:

@@ -1,7 +1,8 @@
 """From tuning to the result: python sweeps/final.py SWEEP --seeds 5 (see --help).
 
 Trains the best trial's settings on all the training images, for as many epochs as its best one counts, with fresh
-seeds, and reads the test images once a run. The result is in the sweep's folder, in final.json.
+seeds, and reads the test images once a run. Where a dataset has none, the held-out images stay held out and the figures
+are theirs, though the trial was chosen by them. The result is in the sweep's folder, in final.json.
 """
 
 import shlex
@@ -23,19 +24,22 @@ from rich.text import Text
 from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.reproduce import command_of
-from analysis.results_table import plus_minus, spread
+from analysis.results_table import figures_of, plus_minus, spread
 from analysis.terminal import make_console, make_table
 from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
+from data.datasets import has_test_images
 from data.errors import UserError
 from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
+from models.settings import Settings
 from sweep_file import COMMAND, sweep_folder
 from trials import read_trials
 from workers import assign_devices
 
-PROTOCOL = {"train_fraction": 1.0, "val_fraction": 0.0, "patience": 0, "test": True}
+PROTOCOL = {"train_fraction": 1.0, "patience": 0}
+TESTED = {"val_fraction": 0.0, "test": True}  # where there are test images
 SECONDS_BETWEEN_LOOKS = 0.2
 NUM_SHOWN_LINES = 5
-SHOWN = ("test/accuracy", "test/loss")
+SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
 FIRST_SEED = 1  # fresh ones: the trials had settings.seed, 3407 unless the sweep says otherwise
 COSTS = ("train_seconds", "images_per_second")
 
@@ -56,7 +60,8 @@ class Final:
     def settings(self) -> dict[str, Any]:
         """The trial's settings, but for what the protocol says."""
         own = {key: value for key, value in self.trial.settings.items() if key not in run_folder.MAY_CHANGE_ON_RESUMING}
-        return {**own, **PROTOCOL, "epochs": self.trial.best_epoch, "seed": self.seed}
+        tested = TESTED if has_test_images(own.get("dataset", Settings.dataset), own.get("data_dir", "")) else {}
+        return {**own, **PROTOCOL, **tested, "epochs": self.trial.best_epoch, "seed": self.seed}
 
 
 class Finals:
@@ -112,8 +117,8 @@ class Finals:
         state = run.state()
         if state == "finished":
             summary = run_folder.read_json(run.folder / run_folder.SUMMARY)
-            test = ", ".join(f"{key} {value:.4f}" for key, value in summary.items() if key.startswith("test/"))
-            print(f"{run.run_id}: {test}", flush=True)
+            figures = figures_of(summary).items()
+            print(f"{run.run_id}: {', '.join(f'{key} {value:.4f}' for key, value in figures)}", flush=True)
         else:
             print(f"{run.run_id}: {state}, {run.exit()}; {run.folder / OUTPUT} ends with", file=sys.stderr)
             print(run.last_lines(NUM_SHOWN_LINES), file=sys.stderr, flush=True)
@@ -125,7 +130,7 @@ def result_of(finals: Finals, runs: Sequence[Final]) -> dict[str, Any]:
     folders = [finals.folder / run.run_id for run in runs]
     summaries = [run_folder.read_json(folder / run_folder.SUMMARY) for folder in folders]
     done = [i for i, summary in enumerate(summaries) if summary.get("state") == "finished"]
-    metrics = [key for key in summaries[done[0]] if key.startswith("test/")] if done else []
+    metrics = figures_of(summaries[done[0]]) if done else {}
     return {
         "trial": runs[0].trial.name,
         "value": runs[0].trial.value,
@@ -141,28 +146,35 @@ def result_of(finals: Finals, runs: Sequence[Final]) -> dict[str, Any]:
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a row for each of the sweep's trials that was trained."""
     title = f"on all training images; trials by their {metric}, the best first"
-    table = make_table(("trial", metric, "epochs", "seeds", *SHOWN, "seconds"), title)
+    keys = shown_keys(results, metric)
+    table = make_table(("trial", f"chosen by {metric}", "epochs", "seeds", *keys, "seconds"), title)
     for result in results:
         cells = [
             result["trial"],
             f"{result['value']:.4f}",
             str(result["settings"]["epochs"]),
             str(len(result["seeds"])),
-            *(plus_minus(result[key], key) if key in result else "" for key in SHOWN),
+            *(plus_minus(result[key], key) if key in result else "" for key in keys),
             f"{result['train_seconds']['mean']:.0f}" if "train_seconds" in result else "",
         ]
         table.add_row(*map(Text, cells))
     if len(results) > 1:
         num_runs = sum(len(result["seeds"]) for result in results)
-        together = over_trials(results)
-        table.add_row("all", "", "", str(num_runs), *(plus_minus(together[key], key) for key in together))
+        together = over_trials(results, keys)
+        table.add_row("all", "", "", str(num_runs), *(plus_minus(together[key], key) for key in keys))
     make_console().print(table)
 
 
-def over_trials(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def shown_keys(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Figures to show, where runs have them: the sweep's metric first."""
+    names = dict.fromkeys((metric.partition("/")[2], *SHOWN))
+    known = {key for result in results for key in result}
+    return [key for name in names for key in (f"test/{name}", f"val/{name}") if key in known]
+
+
+def over_trials(results: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
     """Means and deviations over every run of every trial: how much depends on which of the best is taken."""
-    values = {key: [value for result in results if key in result for value in result[key]["values"]] for key in SHOWN}
-    return {key: spread(values[key]) for key in SHOWN if values[key]}
+    return {key: spread([x for result in results if key in result for x in result[key]["values"]]) for key in keys}
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -196,7 +208,8 @@ def run_finals(options: Namespace) -> int:
     code = finals.run([run for of_trial in runs for run in of_trial])
     results = [result_of(finals, of_trial) for of_trial in runs]
     if code <= 1:
-        result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": over_trials(results)}
+        together = over_trials(results, shown_keys(results, metric))
+        result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": together}
         run_folder.write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
         print(f"written to {folder / run_folder.FINAL_RESULT}")

@@ -59,6 +59,19 @@ def test_the_best_settings_are_trained_on_all_images_for_the_best_epoch_with_fre
     assert f"{31 / 6:.4f} ± {std:.4f}" in done.output
 
 
+def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stage):
+    (stage.folder / "faces").mkdir()
+    sweep(stage, dataset="faces", data_dir=str(stage.folder), val_fraction=0.2)
+    done = final(stage, "--seeds=1")
+    [start] = starts(stage)
+    assert start["told"]["val_fraction"] == "0.2"
+    assert start["told"]["train_fraction"] == "1.0"
+    assert "test" not in start["told"]
+    [trial] = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    assert trial["val/loss"]["values"] == [1.5]
+    assert "1.5000" in done.output
+
+
 def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
     sweep(stage)
     final(stage, "--seeds=1")

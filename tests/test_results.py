@@ -111,6 +111,21 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
     assert "for seed in 1 2 5; do python train.py --model=mlp" in result.command
 
 
+def test_a_run_on_images_without_a_test_split_has_the_figures_of_those_held_out(place):
+    (place / "faces").mkdir()
+    settings = {"model": "dc_gan", "dataset": "faces", "data_dir": str(place), "seed": 1, "test": False}
+    folder = write_run(place / "runs" / "gan", [1.0], **{f"setting_{i}": None for i in range(40)}, **settings)
+    summary = run_folder.read_json(folder / "summary.json")
+    run_folder.write_json(folder / "summary.json", {**summary, "num_parameters": 9, "images_per_second": 1.0})
+    run_folder.write_json(folder / "generation.json", {"val/fid_inception_500": 70.0, "val/fid_inception_2000": 50.0})
+    assert update(place, "gan") == 0
+    [row] = [row for row in rows_of(place) if row["network"].startswith("DC-GAN on faces, FID")]
+    assert row["obtained"] == "50.0000 of 2,000"
+    settings["dataset"] = "cifar10"
+    write_run(place / "runs" / "other", [1.0], **settings)
+    assert update(place, "other") == 2
+
+
 def test_results_of_other_machines_stay_and_those_of_the_same_name_are_replaced(place):
     update(place)
     write_sweep(place, "later", {"model": "cnn", "lr": 0.5, "epochs": 3})
