@@ -29,7 +29,7 @@ def find_comparison(options: Namespace) -> Comparison:
         UserError: there are none.
     """
     records, num_skipped = read_runs(options.runs_dir, options.project)
-    sweeps = [] if options.project else read_sweeps(options.runs_dir, records).sweeps
+    sweeps = read_sweeps(options.runs_dir, records, options.project).sweeps
     chosen = choose_runs(records, options.sweep, options.model)
     searched = [sweep for sweep in sweeps if sweep.name in {record.sweep for record in chosen}]
     metric = metric_of(options.metric) if options.metric else metric_for(chosen, searched)

@@ -169,9 +169,9 @@ def print_runs(rows: Sequence[Row], metric: str, sort: str) -> None:
 
 
 def show_sweeps(options: Namespace) -> None:
-    """Print every local sweep."""
-    runs = read_runs(options.runs_dir)
-    sweeps, num_skipped = read_sweeps(options.runs_dir, runs.records)
+    """Print every sweep."""
+    runs = read_runs(options.runs_dir, options.project)
+    sweeps, num_skipped = read_sweeps(options.runs_dir, runs.records, options.project)
     headings = [
         "sweep",
         "method",
@@ -204,7 +204,7 @@ def show_sweeps(options: Namespace) -> None:
         ]
         table.add_row(*map(Text, cells))
     print_table(table)
-    print(f"{len(sweeps):,} sweeps{skipped(num_skipped, 'folders whose file is no sweep')}")
+    print(f"{len(sweeps):,} sweeps{skipped(num_skipped, 'no sweep that ranks its runs')}")
 
 
 def final_accuracy(sweep: SweepRecord) -> str:
@@ -233,7 +233,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser = Parser(prog="python -m analysis.runs", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--runs_dir", type=Path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
     parser.add_argument("--project", default="", help="entity/project of W&B, in place of a folder")
-    parser.add_argument("--sweeps", action="store_true", help="list the sweeps of the folder, not the runs")
+    parser.add_argument("--sweeps", action="store_true", help="list the sweeps, not the runs")
     for name in ("sweep", "model", "dataset", "tag"):
         parser.add_argument(f"--{name}", default="", help="runs of it alone; * and ? stand for anything")
     parser.add_argument("--state", default="", choices=STATES, help="runs that ended so; unfinished ones may still run")

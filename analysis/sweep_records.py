@@ -1,6 +1,7 @@
-"""The one reader of local sweeps: what each searched, and its trials."""
+"""The one reader of sweeps, of the runs folder or of a W&B project: what each searched, and its trials."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from analysis.runs import RunRecord, curves
 from data.paths import default_runs_dir
 
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
+Point = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """One local sweep.
+    """One sweep.
 
     Attributes:
-        name: of its folder.
-        source: the folder.
+        name: of its folder, or its id on W&B.
+        source: the folder, or its address on W&B.
         metric: name of the metric that its trials are ranked by.
         goal: "minimize" or "maximize".
         method: of the search.
@@ -76,63 +78,70 @@ class SweepRecord:
 
 
 class SweepList(NamedTuple):
-    """The sweeps of a runs folder."""
+    """The sweeps of a runs folder or of a project."""
 
     sweeps: list[SweepRecord]  # by name
-    num_skipped: int  # folders whose sweep file cannot be read
+    num_skipped: int  # those of a content that cannot be read
 
 
-def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = ()) -> SweepList:
-    """All sweeps in the runs folder.
+def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (), project: str = "") -> SweepList:
+    """All sweeps in the runs folder, or of a W&B project.
 
     Args:
         runs_dir: the runs folder; None for the default one.
         records: its runs, for the trials of sweeps whose database is elsewhere.
+        project: entity/project of W&B, in place of a folder.
+
+    Raises:
+        UserError: the project cannot be read.
     """
     by_sweep: dict[str, list[RunRecord]] = {}
     for record in records:
         if not record.is_final:
             by_sweep.setdefault(record.sweep, []).append(record)
-    sweeps, num_skipped = [], 0
-    for path in sorted((runs_dir or default_runs_dir()).glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}")):
-        content = read_sweep_file(path)
-        if content is None:
-            num_skipped += 1
-            continue
-        folder, metric = path.parent, content["metric"]
-        goal = metric.get("goal", "minimize")
-        trials = read_study(folder / run_folder.STUDY)
-        if trials is None:
-            trials = trials_of(by_sweep.get(folder.name, []), metric["name"], goal)
-        parameters = content["parameters"]
-        sweeps.append(
-            SweepRecord(
-                name=folder.name,
-                source=str(folder),
-                metric=metric["name"],
-                goal=goal,
-                method=str(content.get("method", "")),
-                varied=tuple(name for name, config in parameters.items() if is_varied(config)),
-                trials=tuple(trials),
-                final=run_folder.read_json(folder / run_folder.FINAL_RESULT),
-            )
-        )
-    return SweepList(sweeps, num_skipped)
+    if project:
+        from analysis.wandb_sweep import read_wandb_sweeps  # imported late: W&B takes a second
+
+        found = read_wandb_sweeps(project)
+    else:
+        paths = sorted((runs_dir or default_runs_dir()).glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}"))
+        found = [(path.parent.name, str(path.parent), read_yaml(path)) for path in paths]
+    sweeps = [sweep_of(*each, by_sweep.get(each[0], [])) for each in found if is_sweep(each[2])]
+    return SweepList(sweeps, len(found) - len(sweeps))
 
 
-def read_sweep_file(path: Path) -> dict[str, Any] | None:
-    """Content of a sweep's file; None where it is none."""
+def sweep_of(name: str, source: str, content: Mapping[str, Any], records: Sequence[RunRecord]) -> SweepRecord:
+    """The record of a sweep with the content of a sweep file, and of its runs where it has no database of its own."""
+    metric, goal = content["metric"]["name"], content["metric"].get("goal", "minimize")
+    trials = read_study(Path(source) / run_folder.STUDY)
+    return SweepRecord(
+        name=name,
+        source=source,
+        metric=metric,
+        goal=goal,
+        method=str(content.get("method", "")),
+        varied=tuple(key for key, config in content["parameters"].items() if is_varied(config)),
+        trials=tuple(trials_of(records, metric, goal) if trials is None else trials),
+        final=run_folder.read_json(Path(source) / run_folder.FINAL_RESULT),
+    )
+
+
+def read_yaml(path: Path) -> Any:
+    """Content of a YAML file; None where it is none."""
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    is_sweep = (
+
+
+def is_sweep(content: Any) -> bool:
+    """Whether this is what a sweep file holds."""
+    return (
         isinstance(content, dict)
         and isinstance(content.get("metric"), dict)
         and isinstance(content["metric"].get("name"), str)
         and isinstance(content.get("parameters"), dict)
     )
-    return content if is_sweep else None
 
 
 def is_varied(config: Any) -> bool:
@@ -175,22 +184,36 @@ def utc(time: datetime | None) -> datetime | None:
 
 
 def trials_of(records: Iterable[RunRecord], metric: str, goal: str) -> list[Trial]:
-    """Trials by their run folders alone, which do not tell one that is paused from one that was stopped early."""
-    ordered = sorted(records, key=lambda record: record.run_id)
-    is_better = max if goal == "maximize" else min
-    trials = []
-    for number, (record, curve) in enumerate(zip(ordered, curves(ordered, metric), strict=True)):
-        epoch, value = is_better(curve, key=lambda point: point[1], default=(None, None))
-        trials.append(
-            Trial(
-                number=number,
-                run_id=record.run_id,
-                state=STATES[record.state],
-                value=value,
-                best_epoch=None if epoch is None else int(epoch),
-                settings=record.settings,
-                started=record.created,
-                ended=None,
-            )
+    """Trials by their runs alone, which do not tell one that is paused from one that was stopped early."""
+    ordered = sorted(records, key=lambda record: (record.run_id if record.is_local else "", record.created))
+    points = best_logged(ordered, metric, goal) if all(record.is_local for record in ordered) else told(ordered, metric)
+    return [
+        Trial(
+            number=number,
+            run_id=record.run_id,
+            state=STATES[record.state],
+            value=value,
+            best_epoch=None if epoch is None else int(epoch),
+            settings=record.settings,
+            started=record.created,
+            ended=None,
         )
-    return trials
+        for number, (record, (epoch, value)) in enumerate(zip(ordered, points, strict=True))
+    ]
+
+
+def best_logged(records: Sequence[RunRecord], metric: str, goal: str) -> list[Point]:
+    """Epoch and value of a metric at its best that runs have logged."""
+    is_better = max if goal == "maximize" else min
+    return [is_better(curve, key=lambda point: point[1], default=(None, None)) for curve in curves(records, metric)]
+
+
+def told(records: Iterable[RunRecord], metric: str) -> list[Point]:
+    """Epoch and value of a metric at its best by the summaries alone: W&B is slow to give histories."""
+    summaries = [record.summary for record in records]
+    values = [summary.get(metric) for summary in summaries]
+    is_known = [isinstance(value, int | float) and math.isfinite(value) for value in values]
+    return [
+        (summary.get("best_epoch"), value) if known else (None, None)
+        for summary, value, known in zip(summaries, values, is_known, strict=True)
+    ]

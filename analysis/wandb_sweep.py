@@ -83,6 +83,23 @@ def read_wandb_runs(project: str) -> tuple[list[RunRecord], int]:
     return own, len(records) - len(own)
 
 
+def read_wandb_sweeps(project: str) -> list[tuple[str, str, Any]]:
+    """Id, address and content of the file of every sweep of a project, by id.
+
+    Args:
+        project: entity/project.
+
+    Raises:
+        UserError: the project cannot be read.
+    """
+
+    def read(api: Any) -> list[tuple[str, str, Any]]:
+        entity, _, name = project.rpartition("/")
+        return [(sweep.id, sweep.url, sweep.config) for sweep in api.project(name, entity or None).sweeps()]
+
+    return sorted(ask_wandb(read, f"project {project}", "entity/project"))
+
+
 def record_of_wandb(run: Any) -> RunRecord:
     """The record of one of W&B's runs."""
     settings = dict(run.config)

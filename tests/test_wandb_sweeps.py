@@ -390,3 +390,23 @@ def test_a_projects_runs_are_read_as_those_of_a_folder(site, server):
     assert math.isnan(rows[1]["val/accuracy"])
     assert len(rows) == 4
     assert drawn == "[[(1, 0.5), (3, 0.7)]]"
+
+
+def test_a_projects_sweeps_are_read_as_those_of_a_folder(site, server):
+    parameters = {"lr": {"min": 0.1, "max": 1.0}, "model": {"value": "cnn"}}
+    metric = {"name": "val/accuracy", "goal": "maximize"}
+    server.add_sweep({"method": "bayes", "metric": metric, "parameters": parameters}, [])
+    server.add_sweep({"method": "grid"}, [])  # which ranks nothing
+    for i, accuracy in enumerate([0.6, 0.8, "NaN"]):
+        add_run(server, f"run{i}", [accuracy], model="cnn", dataset="digits", lr=0.1 + i)
+        server.run(f"run{i}").created = f"2026-11-0{3 - i}T12:00:00Z"
+        server.run(f"run{i}").summary = {"state": "finished", "val/accuracy": accuracy, "best_epoch": 2}
+    listing = site.finish(site.start("python", "-m", "analysis.runs", "--sweeps", "--project=team/project"))
+    assert "1 sweeps; 1 skipped: no sweep that ranks its runs" in listing
+    [row] = [line for line in listing.splitlines() if "sweep0" in line]
+    for text in ("bayes", "val/accuracy", "0.8000", "lr=1.1"):
+        assert text in row
+    out = site.folder / "report.html"
+    arguments = ("--project=team/project", "--sweep=sweep0", f"--out={out}")
+    site.finish(site.start("python", "-m", "analysis.report", *arguments))
+    assert "val/accuracy" in out.read_text()

@@ -135,8 +135,17 @@ class WandbServer:
         sweep = self.sweeps.get(variables.get("name") or variables["sweep"])
         if sweep is None:
             return {"project": {"sweep": None}}
+        return {"project": {"sweep": {**self.sweep_node(sweep), "runs": {"edges": []}}}}
+
+    def list_sweeps(self, variables: dict) -> dict:
+        nodes = [self.sweep_node(sweep) for sweep in self.sweeps.values()]
+        page = {"edges": [{"node": node} for node in nodes], "pageInfo": {"endCursor": None, "hasNextPage": False}}
+        return {"project": {"totalSweeps": len(nodes), "sweeps": page}}
+
+    def sweep_node(self, sweep: Sweep) -> dict:
         node = {"id": sweep.name, "name": sweep.name, "state": "RUNNING", "config": yaml.dump(sweep.config)}
-        return {"project": {"sweep": {**node, "method": sweep.config["method"], "runs": {"edges": []}}}}
+        node |= {"method": sweep.config["method"], "displayName": None, "description": None, "bestLoss": None}
+        return {**node, "createdAt": "", "updatedAt": "", "runCount": 0, "runCountExpected": None}
 
     def create_agent(self, variables: dict) -> dict:
         name = f"agent{len(self.agents)}"
@@ -290,6 +299,7 @@ class WandbServer:
         "UpsertSweep": upsert_sweep,
         "SweepWithRuns": sweep,
         "GetSweep": sweep,
+        "GetSweeps": list_sweeps,
         "CreateAgent": create_agent,
         "Heartbeat": heartbeat,
         "RunResumeStatus": resume_status,
