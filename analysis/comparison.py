@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from analysis import run_folder
-from analysis.runs import RunRecord, history, is_maximized
+from analysis.runs import UNCOMPARED, RunRecord, history, is_maximized
 from analysis.sweep_records import SweepRecord, Trial
 from data.errors import UserError
 
-# Settings that tell where and how a run was carried out, not what was trained.
-UNCOMPARED = run_folder.MAY_CHANGE_ON_RESUMING | {"feature_dir", "weights", "max_corrupt_images"}
 KINDS = ("model", "dataset")
 WIDE = 20  # a setting whose values lie further apart, as a factor, may have a logarithmic axis
 MOST_POINTS = 500  # of a curve

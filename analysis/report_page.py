@@ -11,9 +11,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from analysis.comparison import UNCOMPARED, Comparison, Entry, curves_of, number
+from analysis.comparison import Comparison, Entry, curves_of, number
 from analysis.importance import importance
-from analysis.runs import panels
+from analysis.runs import UNCOMPARED, panels
 
 ASSETS = Path(__file__).parent / "page"
 SCRIPTS = ("format.js", "tables.js", "charts.js", "parallel.js", "page.js")

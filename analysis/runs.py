@@ -20,7 +20,9 @@ STATES = ("finished", "stopped", "failed", "unfinished")
 
 # Ends of the names of metrics of which more is better.
 MAXIMIZED = ("accuracy", "purity", "nmi", "ari", "active_units", "images_per_second", "inception_score")
-OF_THE_PLACE = frozenset(("run_id", "runs_dir", "data_dir", "resume", "dry_run"))
+
+# Settings that tell where and how a run was carried out, not what was trained.
+UNCOMPARED = run_folder.MAY_CHANGE_ON_RESUMING | {"feature_dir", "weights", "max_corrupt_images"}
 
 
 @dataclass(frozen=True)
@@ -170,12 +172,12 @@ def is_maximized(metric: str) -> bool:
 
 
 def differing_settings(records: Sequence[RunRecord]) -> list[str]:
-    """Names of the settings in which runs differ, but for those that say where they are and what they are called."""
+    """Names of the settings in which runs differ, but for those that tell where and how they were carried out."""
     names = dict.fromkeys(name for record in records for name in record.settings)
     return [
         name
         for name in names
-        if name not in OF_THE_PLACE and len({repr(record.settings.get(name)) for record in records}) > 1
+        if name not in UNCOMPARED and len({repr(record.settings.get(name)) for record in records}) > 1
     ]
 
 
