@@ -1,6 +1,7 @@
 """Runs folders as train.py and sweeps/agent.py leave them, made up: `python -m tests.run_folders FOLDER 5000`."""
 
 import json
+import math
 import random
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,13 @@ from typing import Any
 from analysis import run_folder
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
+SWEEP = """method: random
+metric: {name: val/loss, goal: minimize}
+parameters:
+  lr: {distribution: log_uniform_values, min: 1.0e-5, max: 1.0e-1}
+  dropout: {min: 0.0, max: 0.5}
+  batch_size: {values: [64, 128]}
+"""
 ENVIRONMENT = {"device": "a device", "num_processes": 1, "commit": "c" * 40, "packages": {"torch": "2.14.1"}}
 
 
@@ -56,14 +64,18 @@ def write_run(
 
 
 def write_many(runs_dir: Path, num_runs: int, num_epochs: int) -> None:
-    """Runs of three models, half of them in ten sweeps."""
+    """Runs of three models that learn the faster, the nearer lr is to 1e-3; half of them in five sweeps."""
     draw = random.Random(0)
     for i in range(num_runs):
         place = runs_dir / "sweeps" / f"sweep{i % 10}" if i % 2 else runs_dir
-        slope = draw.uniform(1, 10)
+        lr = 10 ** draw.uniform(-5, -1)
+        searched = {"lr": lr, "dropout": draw.uniform(0, 0.5), "batch_size": draw.choice((64, 128))}
+        slope = draw.uniform(1, 2) * (1 + math.log10(lr / 1e-3) ** 2)
         losses = [2.3 / (1 + epoch / slope) + draw.uniform(0, 0.1) for epoch in range(num_epochs)]
         model, state = draw.choice(("mlp", "cnn", "vae")), draw.choice(("finished", "stopped", "failed", None))
-        write_run(place / f"{i:05d}-run", losses, state=state, days=i / num_runs * 30, model=model)
+        write_run(place / f"{i:05d}-run", losses, state=state, days=i / num_runs * 30, model=model, **searched)
+    for folder in (runs_dir / "sweeps").iterdir():
+        (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
 
 
 if __name__ == "__main__":
