@@ -32,7 +32,7 @@ README = CHECKOUT / "README.md"
 RESULTS = Path(__file__).with_name("results.json")
 # Settings that a row need not tell: they are the protocol's, or columns of their own.
 UNTOLD = run_folder.MAY_CHANGE_ON_RESUMING | {"model", "dataset", "seed", "lr", "epochs", "patience", "test"}
-UNTOLD |= {"mixed_precision", "train_fraction", "val_fraction"}
+UNTOLD |= {"mixed_precision", "train_fraction", "val_fraction", "fid_every", "fid_images", "extractor"}
 
 
 def result_of_sweep(sweep: SweepRecord) -> Result:

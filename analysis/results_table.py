@@ -84,7 +84,8 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 def plus_minus(figure: Mapping[str, Any], key: str) -> str:
     """A mean with its deviation."""
-    scale, digits, unit = (100, 2, " %") if key.endswith("accuracy") else (1, 4, "")
+    few = 2 if abs(figure["mean"]) >= 10 else 4
+    scale, digits, unit = (100, 2, " %") if key.endswith("accuracy") else (1, few, "")
     figures = [f"{scale * figure[part]:.{digits}f}" for part in ("mean", "std") if figure[part] is not None]
     return " ± ".join(figures) + unit
 

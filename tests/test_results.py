@@ -120,7 +120,7 @@ def test_a_run_on_images_without_a_test_split_has_the_figures_of_those_held_out(
     run_folder.write_json(folder / "generation.json", {"val/fid_inception_500": 70.0, "val/fid_inception_2000": 50.0})
     assert update(place, "gan") == 0
     [row] = [row for row in rows_of(place) if row["network"].startswith("DC-GAN on faces, FID")]
-    assert row["obtained"] == "50.0000 of 2,000"
+    assert row["obtained"] == "50.00 of 2,000"
     settings["dataset"] = "cifar10"
     write_run(place / "runs" / "other", [1.0], **settings)
     assert update(place, "other") == 2
