@@ -168,7 +168,7 @@ def metric_of(name: str) -> Metric:
 
 
 def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """The settings that differ: model and dataset, then the most varied first."""
+    """The settings that have more than one value: model and dataset, then the most varied first."""
     names = dict.fromkeys(name for settings in all_settings for name in settings if name not in UNCOMPARED)
     found = [setting_of(name, [settings.get(name) for settings in all_settings]) for name in names]
     varied = [setting for setting in found if setting.num_deviating]
@@ -176,12 +176,12 @@ def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 
 def setting_of(name: str, values: Sequence[Any]) -> Setting:
-    """What a setting's values are like; None stands for a run that has no such setting."""
+    """What a setting's values are like; None stands for a run that has no such setting, which deviates from nothing."""
     present = [value for value in values if value is not None]
     is_number = all(number(value) is not None for value in present)
-    [(_, num_commonest)] = Counter(map(repr, values)).most_common(1)
+    num_commonest = max(Counter(map(repr, present)).values(), default=0)
     is_log = is_number and (name == "lr" or lies_evenly_on_log(present))
-    return Setting(name, is_number, is_log and min(present) > 0, len(values) - num_commonest)
+    return Setting(name, is_number, is_log and min(present) > 0, len(present) - num_commonest)
 
 
 def lies_evenly_on_log(values: Sequence[float]) -> bool:

@@ -172,13 +172,12 @@ def is_maximized(metric: str) -> bool:
 
 
 def differing_settings(records: Sequence[RunRecord]) -> list[str]:
-    """Names of the settings in which runs differ, but for those that tell where and how they were carried out."""
-    names = dict.fromkeys(name for record in records for name in record.settings)
-    return [
-        name
-        for name in names
-        if name not in UNCOMPARED and len({repr(record.settings.get(name)) for record in records}) > 1
-    ]
+    """Names of the settings with more than one value, but for those that tell where and how runs were carried out."""
+    values: dict[str, set[str]] = {}  # an older run lacks the settings that came later
+    for record in records:
+        for name, value in record.settings.items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name, found in values.items() if len(found) > 1 and name not in UNCOMPARED]
 
 
 def history(record: RunRecord) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ def test_the_settings_that_vary_are_found_the_most_varied_first_and_where_a_run_
             "only_once": 1,
             "runs_dir": str(i),
         }
-        write_run(tmp_path / str(i), [1.0], **{**changes, **({"cutout": 4} if i == 3 else {})})
+        some = {2: {"cutout": 8}, 3: {"cutout": 4, "later": 1}}  # `later` came with a later version
+        write_run(tmp_path / str(i), [1.0], **{**changes, **some.get(i, {})})
     varied = comparison_of(tmp_path).varied
     assert [setting.name for setting in varied] == ["lr", "optimizer", "cutout"]
     assert [(setting.is_number, setting.is_log) for setting in varied] == [(True, True), (False, False), (True, False)]
