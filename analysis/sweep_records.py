@@ -1,6 +1,5 @@
 """The one reader of sweeps, of the runs folder or of a W&B project: what each searched, and its trials."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,11 +9,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from analysis import run_folder
+from analysis.run_index import Curve, curve_of
 from analysis.runs import RunRecord, curves
 from data.paths import default_runs_dir
 
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
-Point = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -186,34 +185,31 @@ def utc(time: datetime | None) -> datetime | None:
 def trials_of(records: Iterable[RunRecord], metric: str, goal: str) -> list[Trial]:
     """Trials by their runs alone, which do not tell one that is paused from one that was stopped early."""
     ordered = sorted(records, key=lambda record: (record.run_id if record.is_local else "", record.created))
-    points = best_logged(ordered, metric, goal) if all(record.is_local for record in ordered) else told(ordered, metric)
-    return [
-        Trial(
-            number=number,
-            run_id=record.run_id,
-            state=STATES[record.state],
-            value=value,
-            best_epoch=None if epoch is None else int(epoch),
-            settings=record.settings,
-            started=record.created,
-            ended=None,
-        )
-        for number, (record, (epoch, value)) in enumerate(zip(ordered, points, strict=True))
-    ]
-
-
-def best_logged(records: Sequence[RunRecord], metric: str, goal: str) -> list[Point]:
-    """Epoch and value of a metric at its best that runs have logged."""
     is_better = max if goal == "maximize" else min
-    return [is_better(curve, key=lambda point: point[1], default=(None, None)) for curve in curves(records, metric)]
+    trials = []
+    for number, (record, curve) in enumerate(zip(ordered, known_curves(ordered, metric), strict=True)):
+        epoch, value = is_better(curve, key=lambda point: point[1], default=(None, None))
+        trials.append(
+            Trial(
+                number=number,
+                run_id=record.run_id,
+                state=STATES[record.state],
+                value=value,
+                best_epoch=None if epoch is None else int(epoch),
+                settings=record.settings,
+                started=record.created,
+                ended=None,
+            )
+        )
+    return trials
 
 
-def told(records: Iterable[RunRecord], metric: str) -> list[Point]:
-    """Epoch and value of a metric at its best by the summaries alone: W&B is slow to give histories."""
+def known_curves(records: Sequence[RunRecord], metric: str) -> list[Curve]:
+    """A metric of each run over its epochs; of runs on W&B, which is slow to give them, its best alone."""
+    if all(record.is_local for record in records):
+        return curves(records, metric)
     summaries = [record.summary for record in records]
-    values = [summary.get(metric) for summary in summaries]
-    is_known = [isinstance(value, int | float) and math.isfinite(value) for value in values]
     return [
-        (summary.get("best_epoch"), value) if known else (None, None)
-        for summary, value, known in zip(summaries, values, is_known, strict=True)
+        curve_of([{**summary, "epoch": summary.get("best_epoch", summary.get("epoch"))}], metric)
+        for summary in summaries
     ]
