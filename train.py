@@ -21,24 +21,25 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis import run_folder
-from analysis.collapse import signs_of_collapse
-from analysis.environment import describe_environment, peak_memory_bytes
-from analysis.evaluation import evaluate, evaluate_set
-from analysis.panels import draw_grid
-from analysis.run_report import epoch_line, network_lines, report
-from analysis.tracking import Tracker, fresh_run_id
+from analysis.look.collapse import signs_of_collapse
+from analysis.look.panels import draw_grid
+from analysis.record import run_folder
+from analysis.record.environment import describe_environment, peak_memory_bytes
+from analysis.record.evaluation import evaluate, evaluate_set
+from analysis.record.text_report import epoch_line, network_lines, report
+from analysis.record.tracker import Tracker, fresh_run_id
 from data.dataset import Batch, DatasetInfo, Split
 from data.datasets import describe, load_splits
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import mix_seeds, seed_everything
-from models import MODELS, checkpoint
-from models.checkpoint import Progress, restore_training, save_training
-from models.objective import Objective, Phase, count_parameters, only_trainable, wants_channels_last
-from models.optimization import lr_factor, set_lr
-from models.processes import StopRequest, die_with_launcher, leave, start_all_processes
-from models.settings import Settings, help_text, resolve, sweep_values
+from models.core import checkpoint
+from models.core.checkpoint import Progress, restore_training, save_training
+from models.core.objective import Objective, Phase, count_parameters, only_trainable, wants_channels_last
+from models.core.optimization import lr_factor, set_lr
+from models.core.processes import StopRequest, die_with_launcher, leave, start_all_processes
+from models.core.settings import Settings, help_text, resolve, sweep_values
+from models.registry import MODELS
 
 NUM_PANEL_IMAGES = 32
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.classification import analyse_classifier
-from analysis.collapse import NUM_WATCHED
-from analysis.panels import Panel, class_columns
-from analysis.tracking import Analysis
+from analysis.look.classification import analyse_classifier
+from analysis.look.collapse import NUM_WATCHED
+from analysis.look.panels import Panel, class_columns
+from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader
-from models.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
-from models.layers import check_classes
-from models.settings import NonNegative, PositiveInt, Range
+from models.core.settings import NonNegative, PositiveInt, Range
+from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
+from models.parts.layers import check_classes
 
 NUM_LAYERS = 6  # of the discriminator, the odd ones of which halve the side
 

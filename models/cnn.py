@@ -7,9 +7,9 @@ from torch import nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.classification import Classification, ClassifierSettings
-from models.layers import conv_blocks
-from models.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.parts.classification import Classification, ClassifierSettings
+from models.parts.layers import conv_blocks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.classification import analyse_classifier
-from analysis.tracking import Analysis
+from analysis.look.classification import analyse_classifier
+from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
-from models.layers import one_hot
-from models.likelihoods import gaussian_kl
-from models.settings import PositiveInt
-from models.variational import Conditional, VariationalSettings
+from models.core.settings import PositiveInt
+from models.parts.layers import one_hot
+from models.parts.likelihoods import gaussian_kl
+from models.parts.variational import Conditional, VariationalSettings
 
 DECODED_AT_ONCE = 256  # images of which a CPU's cache holds the activations: two thirds of the time of thousands
 NUM_COMPARED = 2000  # images that every rule classifies at the end of a run

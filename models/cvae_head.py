@@ -7,12 +7,12 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.classification import analyse_classifier
-from analysis.tracking import Analysis
+from analysis.look.classification import analyse_classifier
+from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader
-from models.settings import NonNegative
-from models.variational import Conditional, VariationalSettings
+from models.core.settings import NonNegative
+from models.parts.variational import Conditional, VariationalSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from data.dataset import DatasetInfo
-from models.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
+from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
 
 
 @dataclass(frozen=True, kw_only=True)

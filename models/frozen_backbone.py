@@ -18,13 +18,16 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.run_folder import replace_file
+from analysis.record.run_folder import replace_file
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.feature_cache import DTYPES, FeatureCache, cached_features
 from data.paths import cache_dir
 from data.seeding import seed_everything
-from models.backbone import (
+from models.core.objective import Phase
+from models.core.optimization import FreshLBFGS
+from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
+from models.parts.backbone import (
     BackboneSettings,
     Preprocess,
     TimmNet,
@@ -34,10 +37,7 @@ from models.backbone import (
     outline_network,
     pretrained_config,
 )
-from models.classification import Classification
-from models.objective import Phase
-from models.optimization import FreshLBFGS
-from models.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
+from models.parts.classification import Classification
 
 OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images in every epoch
 BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once: their activations fit in the cache

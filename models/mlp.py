@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from data.dataset import DatasetInfo
-from models.classification import Classification, ClassifierSettings
-from models.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.parts.classification import Classification, ClassifierSettings
 
 
 @dataclass(frozen=True, kw_only=True)

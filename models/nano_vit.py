@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.classification import Classification, ClassifierSettings
-from models.layers import PatchEmbedding, SelfAttention, check_patch_size
-from models.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.parts.classification import Classification, ClassifierSettings
+from models.parts.layers import PatchEmbedding, SelfAttention, check_patch_size
 
 
 @dataclass(frozen=True, kw_only=True)

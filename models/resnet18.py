@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
-from models.classification import Classification, ClassifierSettings
-from models.settings import PositiveFloat, PositiveInt
+from models.core.settings import PositiveFloat, PositiveInt
+from models.parts.classification import Classification, ClassifierSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from torch import nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.backbone import BackboneSettings, Preprocess, TimmNet, build_network, find_weights, pretrained_config
-from models.classification import Classification
-from models.objective import Phase
-from models.optimization import build_optimizer
-from models.settings import Count, NonNegative, PositiveFloat, PositiveInt, Range
+from models.core.objective import Phase
+from models.core.optimization import build_optimizer
+from models.core.settings import Count, NonNegative, PositiveFloat, PositiveInt, Range
+from models.parts.backbone import BackboneSettings, Preprocess, TimmNet, build_network, find_weights, pretrained_config
+from models.parts.classification import Classification
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from analysis.latent import analyse_latents
-from analysis.tracking import Analysis
+from analysis.look.latents import analyse_latents
+from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader
-from models.settings import Count
-from models.variational import Variational, VariationalSettings
+from models.core.settings import Count
+from models.parts.variational import Variational, VariationalSettings
 
 
 @dataclass(frozen=True, kw_only=True)

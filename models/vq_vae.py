@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from analysis.panels import NUM_SAMPLES, Panel
-from analysis.tracking import Analysis
+from analysis.look.panels import NUM_SAMPLES, Panel
+from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader, Shard
-from models.layers import check_halvings
-from models.likelihoods import LIKELIHOODS, PixelSettings
-from models.objective import Objective, Phase
-from models.optimization import build_optimizer, parameter_groups
-from models.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
-from models.variational import side_by_side
+from models.core.objective import Objective, Phase
+from models.core.optimization import build_optimizer, parameter_groups
+from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
+from models.parts.layers import check_halvings
+from models.parts.likelihoods import LIKELIHOODS, PixelSettings
+from models.parts.variational import side_by_side
 
 SMOOTHING = 1e-5  # of the code counts, so that an unused code is not divided by 0
 
@@ -297,7 +297,7 @@ class VqVae(Objective):
 
     @torch.no_grad()
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Images [num, 3, H, W] in [0, 1] of codes drawn from the prior, see `models.objective.Samples`."""
+        """Images [num, 3, H, W] in [0, 1] of codes drawn from the prior, see `models.core.objective.Samples`."""
         return self.pictures_of(self.prior.sample(num, seed))
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:

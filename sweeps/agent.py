@@ -18,23 +18,23 @@ from types import FrameType
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.append(str(CHECKOUT))  # for analysis, data, models and train
+sys.path.insert(0, str(CHECKOUT))
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis import run_folder
 from analysis.command_line import Parser, whole_number
-from contract import check_contract
+from analysis.record import run_folder
 from data.errors import UserError
-from display import Display
-from hyperband import to_stop
-from launch import ARGUMENTS, OUTPUT, Run, command_words
-from storage import reason_of
-from sweep_file import Sweep, read_sweep, sweep_folder
-from trials import Claim, TrialLost, Trials
-from workers import assign_devices
+from sweeps.local.contract import check_contract
+from sweeps.local.display import Display
+from sweeps.local.hyperband import to_stop
+from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words
+from sweeps.local.storage import reason_of
+from sweeps.local.sweep_file import Sweep, read_sweep, sweep_folder
+from sweeps.local.trials import Claim, TrialLost, Trials
+from sweeps.local.workers import assign_devices
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do

@@ -17,23 +17,23 @@ from types import FrameType
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.append(str(CHECKOUT))  # for analysis, data, models and train
+sys.path.insert(0, str(CHECKOUT))
 
 from rich.text import Text
 
-from analysis import run_folder
 from analysis.command_line import Parser, run_program, whole_number
-from analysis.reproduce import command_of
-from analysis.results_table import figures_of, plus_minus, spread
+from analysis.compare.results_table import figures_of, plus_minus, spread
+from analysis.look.reproduction import command_of
+from analysis.read.wandb_runs import TrialRecord, read_wandb_sweep
+from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
-from analysis.wandb_sweep import TrialRecord, read_wandb_sweep
 from data.datasets import has_test_images
 from data.errors import UserError
-from launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
-from models.settings import Settings
-from sweep_file import COMMAND, sweep_folder
-from trials import read_trials
-from workers import assign_devices
+from models.core.settings import Settings
+from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
+from sweeps.local.sweep_file import COMMAND, sweep_folder
+from sweeps.local.trials import read_trials
+from sweeps.local.workers import assign_devices
 
 PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 TESTED = {"val_fraction": 0.0, "test": True}  # where there are test images

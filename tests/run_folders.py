@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from analysis import run_folder
+from analysis.record import run_folder
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 SWEEP = """method: random

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "tests" / "sweep_program.py"
 TIMEOUT_SECONDS = 60.0
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.sweep_agents", "agent", "final"])
+FORKS.set_forkserver_preload(["tests.sweep_agents", "sweeps.agent", "sweeps.final"])
 
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 0.1}
 LR_GRID = {"values": [0.1, 0.01, 0.001]}
@@ -59,7 +59,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT
 def start_forks() -> None:
     """Start the process that agents are forked from; it finds what to import by a variable that nobody else shall."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "sweeps")))
+    os.environ["PYTHONPATH"] = str(ROOT)
     forkserver.ensure_running()
     if before is None:
         del os.environ["PYTHONPATH"]
@@ -79,7 +79,7 @@ def carry_out(program: str, arguments: list[str], cwd: str, environment: dict, p
         module, _, attribute = name.rpartition(".")
         setattr(import_module(module), attribute, value)
     sys.argv = [f"sweeps/{program}.py", *arguments]
-    code = import_module(program).main(arguments)
+    code = import_module(f"sweeps.{program}").main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

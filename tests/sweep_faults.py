@@ -16,7 +16,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from analysis import run_folder
+from analysis.record import run_folder
 from tests.sweep_agents import ROOT, Stage, Started
 
 PRETENDED = {"epochs": 8, "seconds": 0.1}

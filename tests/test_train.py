@@ -14,8 +14,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 
 import train
-from analysis import run_folder
-from models import MODELS
+from analysis.record import run_folder
+from models.registry import MODELS
 
 SMALL = ["--dataset=digits", "--model=mlp", "--width=32", "--lr=0.01", "--epochs=3", "--tracking=off"]
 
@@ -325,10 +325,10 @@ def fids(monkeypatch):
         assert sample(2, seed).shape == (2, 3, 32, 32)
         return {f"fid_{extractor}_{num_images}": next(due), f"kid_{extractor}_{num_images}": 1.0}
 
-    module = ModuleType("analysis.generation")
+    module = ModuleType("analysis.look.fidelity")
     module.measure = measure
-    monkeypatch.setitem(sys.modules, "analysis.generation", module)
-    monkeypatch.setattr("models.adversarial.find_extractor", lambda name, device: name)
+    monkeypatch.setitem(sys.modules, "analysis.look.fidelity", module)
+    monkeypatch.setattr("models.parts.adversarial.find_extractor", lambda name, device: name)
     return values
 
 

@@ -1,0 +1,1 @@
+"""Many runs compared: the report, the tables, the results."""

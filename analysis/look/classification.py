@@ -1,0 +1,141 @@
+"""What a classifier gets right and wrong: confusion matrix, per-class table, worst mistakes, calibration."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from analysis.look.panels import Panel, draw_grid
+from analysis.record.tracker import Analysis, Table
+from data.loader import Loader, Shard
+
+NUM_MISTAKES = 32
+NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
+
+
+class Calibration(NamedTuple):
+    """Images binned by confidence."""
+
+    confidence: np.ndarray  # [bins] mean confidence of each bin; NaN where it is empty
+    accuracy: np.ndarray  # [bins]; NaN where it is empty
+    share: np.ndarray  # [bins] share of all images
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean gap between confidence and accuracy, in [0, 1]."""
+        return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
+
+
+def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
+    """Accuracy against confidence in bins of equal width; Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+
+    Args:
+        probabilities: [N, num_classes], rows sum to 1.
+        labels: [N] true classes.
+        num_bins: bins of (0, 1].
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    count = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty bin
+        return Calibration(
+            np.bincount(bins, confidence, num_bins) / count,
+            np.bincount(bins, right, num_bins) / count,
+            count / len(labels),
+        )
+
+
+def analyse_classifier(
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    loader: Loader,
+    batch_size: int,
+    classes: tuple[str, ...],
+    folder: Path,
+) -> Analysis:
+    """Look closely at a classifier on one split.
+
+    Args:
+        predict: a batch's images to [B, num_classes] logits.
+        loader: of the split, all of which is looked at.
+        batch_size: images at once.
+        classes: their names.
+        folder: where the pictures and the table are written.
+    """
+    from sklearn.metrics import classification_report, confusion_matrix  # imported late: takes a second
+
+    batches = loader.evaluation_batches(batch_size, Shard())
+    parts = [(predict(images).softmax(1).cpu(), labels.cpu()) for images, labels in batches]
+    probabilities, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    predicted = probabilities.argmax(1)
+    numbers = range(len(classes))
+    calibration = calibrate(probabilities.numpy(), labels.numpy())
+    matrix = confusion_matrix(labels, predicted, labels=numbers)
+    report = classification_report(
+        labels, predicted, labels=numbers, target_names=classes, output_dict=True, zero_division=0.0
+    )
+    keys = ("precision", "recall", "f1-score", "support")
+    table = Table(("class", *keys), [(name, *(round(float(report[name][key]), 4) for key in keys)) for name in classes])
+    with (folder / "per_class.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([table.columns, *table.rows])
+    pictures = {name: folder / f"{name}.png" for name in ("confusion_matrix", "reliability")}
+    draw_confusion_matrix(matrix, classes, pictures["confusion_matrix"])
+    draw_reliability(calibration, pictures["reliability"])
+    if (predicted != labels).any():
+        pictures["mistakes"] = folder / "mistakes.png"
+        draw_grid(mistakes_panel(loader, classes, probabilities, labels)).save(pictures["mistakes"])
+    return Analysis({"ece": calibration.error}, pictures, {"per_class": table})
+
+
+def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Indices of the wrong predictions made with the most confidence, the surest first."""
+    confidence, predicted = probabilities.max(1)
+    confidence = confidence.masked_fill(predicted == labels, -1)
+    return confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
+
+
+def mistakes_panel(
+    loader: Loader, classes: tuple[str, ...], probabilities: torch.Tensor, labels: torch.Tensor
+) -> Panel:
+    """The worst mistakes of a split, with what they are and what they were taken for."""
+    worst = worst_mistakes(probabilities, labels)
+    predicted = probabilities.argmax(1)
+    captions = tuple(f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst)
+    return Panel(loader.pictures(worst), captions, (False,) * len(worst))
+
+
+def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:
+    """Shares of each true class (rows) by predicted class (columns), with counts where they are legible."""
+    from matplotlib.figure import Figure
+
+    shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(shares, vmin=0, vmax=1, cmap="Blues"), label="share of the true class")
+    axes.set(xlabel="predicted", ylabel="true", title=f"confusion matrix, {matrix.sum():,} images")
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 20:
+        for row, column in np.ndindex(matrix.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    figure.savefig(path, dpi=100)
+
+
+def draw_reliability(calibration: Calibration, path: Path) -> None:
+    """Reliability diagram: accuracy against confidence, with the share of the images in each bin."""
+    from matplotlib.figure import Figure
+
+    num_bins = len(calibration.share)
+    left = np.arange(num_bins) / num_bins
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    top.bar(left, np.nan_to_num(calibration.accuracy), 1 / num_bins, align="edge", edgecolor="white", label="accuracy")
+    top.plot([0, 1], [0, 1], "--", color="grey", label="perfect calibration")
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"reliability, ECE {calibration.error:.2%}")
+    top.legend(loc="upper left")
+    bottom.bar(left, calibration.share, 1 / num_bins, align="edge", color="grey", edgecolor="white")
+    bottom.set(xlabel="confidence", ylabel="share of images")
+    figure.savefig(path, dpi=100)

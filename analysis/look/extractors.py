@@ -1,0 +1,186 @@
+"""Networks by whose features generated images are held against real ones: the Inception of FID, or any of timm."""
+
+import hashlib
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data import network
+from data.errors import UserError
+from data.paths import default_data_dir
+
+INCEPTION = "inception"
+# The network of 2015 that FID and Inception Score are defined by, translated to TorchScript; with and without classes.
+INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+INCEPTION_FILES = (Path(urlsplit(INCEPTION_URL).path).name, "fid_inception_v3.pt")
+INCEPTION_SIDE = 299  # pixels
+BATCH_SIZES = {"cpu": 16}  # images at once: their activations fit in the cache
+BATCH_SIZE = 256  # on the others
+
+
+class Extractor(Protocol):
+    """A network by whose features images are compared."""
+
+    name: str  # in the names of the metrics
+    num_features: int
+    batch_size: int  # images at once
+
+    def description(self) -> dict[str, object]:
+        """All that the features of an image depend on; "arch" and "precision" are among it."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] uint8, wherever they are, to features [B, D] float32 on the extractor's device."""
+
+    def classify(self, features: Tensor) -> Tensor | None:
+        """Class probabilities [N, K] of features [N, D]; None where the network knows no classes."""
+
+
+class Inception:
+    """The network of FID, in fp32, behind the resizing that it was published with.
+
+    Args:
+        path: TorchScript with `layers`, [B, 3, 299, 299] from -1 to below 1 to 2,048 features, and perhaps `output`,
+            the linear layer of the classes; or with all of it in `net`.
+        device: where it runs.
+
+    Raises:
+        UserError: the file is no such network.
+    """
+
+    name = INCEPTION
+    num_features = 2048
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path = path
+        self.device = device
+        self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZE)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # nothing else reads TorchScript
+                loaded: Any = torch.jit.load(str(path), map_location=device).eval()
+            loaded = getattr(loaded, "net", loaded)
+            self.layers = loaded.layers
+        except (RuntimeError, AttributeError) as error:
+            reason = textwrap.shorten(str(error), 100, placeholder="...")
+            raise UserError(f"{path} is not the Inception of FID ({reason}): fetch {INCEPTION_URL}") from None
+        self.output = getattr(loaded, "output", None)
+
+    def description(self) -> dict[str, object]:
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"arch": self.name, "weights": digest, "precision": "fp32", "resize": "TensorFlow 1's bilinear"}
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        exact = torch.autocast(self.device.type, enabled=False)
+        with exact, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            resized = resize_as_tensorflow(images.to(self.device).float(), INCEPTION_SIDE)
+            return self.layers(((resized - 128) / 128).contiguous(memory_format=torch.channels_last)).flatten(1)
+
+    @torch.inference_mode()
+    def classify(self, features: Tensor) -> Tensor | None:
+        """Probabilities of ImageNet's 1,008 outputs, without their biases, as Salimans et al. computed them."""
+        return None if self.output is None else F.linear(features, self.output.weight).softmax(dim=1)
+
+
+def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
+    """Bilinear resizing as in TensorFlow 1, pixels being points: [B, 3, H, W] -> [B, 3, side, side].
+
+    Features of the standard network differ with any other, and FID with them: https://arxiv.org/abs/2104.11222.
+    """
+    rows, columns = (interpolation(size, side).to(images.device) for size in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+def interpolation(size: int, new_size: int) -> Tensor:
+    """Weights [new_size, size] of the old points in each new one."""
+    places = torch.arange(new_size) * (size / new_size)
+    low = places.long()
+    weights = torch.zeros(new_size, size)
+    for index, weight in ((low, 1 - places + low), ((low + 1).clamp(max=size - 1), places - low)):
+        weights.scatter_add_(1, index.unsqueeze(1), weight.unsqueeze(1))
+    return weights
+
+
+def find_inception() -> Path:
+    """File of the network of FID; downloaded where it is not on this machine.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
+    folders = (default_data_dir(), default_data_dir() / "weights")
+    for path in (folder / name for name in INCEPTION_FILES for folder in folders):
+        if path.is_file():
+            return path
+    path = folders[1] / INCEPTION_FILES[0]
+    reason = network.unreachable(INCEPTION_URL)
+    if not reason:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path))
+        except OSError as error:  # of urllib, too
+            reason = textwrap.shorten(str(error), 100, placeholder="...")
+    if reason:
+        raise UserError(
+            f"the Inception of FID could not be downloaded ({reason}): fetch {INCEPTION_URL} elsewhere and put it at "
+            f"{path}, or take a network of timm for the extractor"
+        )
+    return path
+
+
+class TimmExtractor:
+    """A network of timm with its pretrained weights, in fp32, at the size that these were trained for.
+
+    Args:
+        arch: timm's name of it.
+        device: where it runs.
+
+    Raises:
+        UserError: timm does not know it, it gives no vector of features, or its weights cannot be had.
+    """
+
+    def __init__(self, arch: str, device: torch.device) -> None:
+        from models import frozen_backbone  # imported late: models measure what they draw
+        from models.parts import backbone
+
+        self.name = arch
+        config = backbone.pretrained_config(arch)
+        size = config.input_size[-1]
+        _, shape = backbone.outline_network(arch, 0, size)
+        if len(shape) != 2:
+            raise UserError(f"{arch} gives no vector of features, but {tuple(shape[1:])}: name another extractor")
+        self.num_features = shape[1]
+        settings = frozen_backbone.FrozenSettings(arch=arch)
+        weights = backbone.find_weights(settings)
+        assert weights is not None
+        self.frozen = frozen_backbone.Extractor(settings, size, weights, device)
+        self.batch_size = self.frozen.batch_size
+        state = backbone.read_weights(weights)
+        # Of a head that is one linear layer on the features.
+        parts = [state.get(f"{config.classifier}.{part}") for part in ("weight", "bias")]
+        self.head = [part.to(device) for part in parts if part is not None]
+
+    def description(self) -> dict[str, object]:
+        return self.frozen.description("fp32")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.frozen(images)
+
+    @torch.inference_mode()
+    def classify(self, features: Tensor) -> Tensor | None:
+        return F.linear(features, *self.head).softmax(dim=1) if self.head else None
+
+
+def build_extractor(name: str, device: torch.device) -> Extractor:
+    """The extractor of that name: "inception", or a network of timm.
+
+    Raises:
+        UserError: its weights are not on this machine and cannot be downloaded, or timm does not know it.
+    """
+    return Inception(find_inception(), device) if name == INCEPTION else TimmExtractor(name, device)

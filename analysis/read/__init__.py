@@ -1,0 +1,1 @@
+"""Many runs and sweeps, read back from folders or from W&B."""

@@ -1,0 +1,73 @@
+"""Where and with what a run is carried out, so that it can be repeated."""
+
+import hashlib
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy", "scikit-learn", "pillow")
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def describe_environment(arguments: Sequence[str], device: torch.device, num_processes: int) -> dict[str, Any]:
+    """Command, commit, package versions and hardware.
+
+    The commit ends in "-dirty" where the source has been changed since.
+    """
+    return {
+        "command": shlex.join(["python", "train.py", *arguments]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        "changes": uncommitted_changes(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "device": device_name(device),
+        "num_processes": num_processes,
+        "cpu_count": os.cpu_count(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def git(*arguments: str) -> str:
+    """What git says of the source; empty outside a checkout."""
+    try:
+        found = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, timeout=10)
+        return found.stdout.decode(errors="replace").strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def uncommitted_changes() -> str:
+    """Hash of the changes to the source that are in no commit; empty where there are none."""
+    changes = git("diff", "HEAD")
+    return hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's with the number of threads used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: the GPU's, or this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,54 @@
+"""Metrics of an objective over a whole split, by one process or several."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from torch import Tensor
+
+from data.loader import Loader
+from models.core.objective import Objective
+
+
+@torch.no_grad()
+def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int) -> dict[str, float]:
+    """Mean of every per-image metric over a split, exact whatever the batches and processes.
+
+    Args:
+        accelerator: precision and processes; each of them evaluates its share.
+        objective: as it was before `accelerator.prepare`.
+        loader: of the split.
+        batch_size: images at once.
+    """
+    for buffer in objective.buffers():
+        broadcast(buffer)  # every process has running statistics of its own; the first one's are those saved
+    objective.eval()
+    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs lack
+    totals: dict[str, Tensor] = {}
+    num_images = 0
+    with accelerator.autocast():
+        for batch in loader.evaluation_batches(batch_size):
+            for name, values in objective.evaluate(batch).items():
+                totals[name] = totals.get(name, 0) + values.to(exact).sum()
+            num_images += len(batch.labels)
+    shares = gather_object([({name: total.item() for name, total in totals.items()}, num_images)])
+    num_images = sum(num for _, num in shares)
+    names = next(sums for sums, num in shares if num)  # a process may have had no image
+    return {name: sum(sums.get(name, 0.0) for sums, _ in shares) / num_images for name in names}
+
+
+@torch.no_grad()
+def evaluate_set(accelerator: Accelerator, objective: Objective, loader: Loader, epoch: int) -> dict[str, float]:
+    """Metrics of a split as a whole, of which the main process takes care while the others wait.
+
+    Args:
+        accelerator: precision and processes.
+        objective: as it was before `accelerator.prepare`.
+        loader: of the split.
+        epoch: finished epochs.
+    """
+    metrics: dict[str, float] = {}
+    if accelerator.is_main_process:
+        objective.eval()
+        with accelerator.autocast():
+            metrics = objective.evaluate_set(loader, epoch)
+    return broadcast_object_list([metrics])[0]

@@ -1,0 +1,108 @@
+"""The report of one run: settings, network, cost and result as text, and its curves as a picture."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from analysis.record import run_folder
+
+CURVES = "curves.png"
+WIDTH = 100  # columns
+PLOTS_IN_A_ROW = 4
+
+
+def report(folder: Path) -> str:
+    """What a person wants to know of a run, from its folder alone; draws `curves.png` there too."""
+    settings, summary, environment = (
+        run_folder.read_json(folder / name)
+        for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
+    )
+    draw_curves(run_folder.read_metrics(folder), folder / CURVES)
+    title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {run_folder.state(folder)}"
+    shown = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
+    rows = [
+        ("settings", " ".join(f"{key}={value}" for key, value in shown.items())),
+        ("device", f"{environment['device']}, {environment['num_processes']} process(es)"),
+    ]
+    if summary:  # else it runs still, or was killed
+        rows += [
+            ("network", summary["network"]),
+            ("parameters", f"{summary['num_parameters']:,} trainable of {summary['total_parameters']:,}"),
+            ("duration", duration(summary)),
+        ]
+    rows += [
+        ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, whose weights are kept")),
+        ("test", result(summary, "test", "read once")),
+        ("warning", summary.get("warning", "")),
+        ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
+    ]
+    lines = ["", title, "-" * len(title)]
+    for name, text in rows:
+        if text:
+            lines += textwrap.wrap(text, WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
+    return "\n".join(lines)
+
+
+def duration(summary: Mapping[str, Any]) -> str:
+    """Training time and speed."""
+    minutes, seconds = divmod(round(summary["train_seconds"]), 60)
+    speed = summary.get("images_per_second")
+    return f"{minutes}m{seconds:02d}s of training" + (f", {speed:,.0f} images/s" if speed else "")
+
+
+def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
+    """Metrics of a split on one line; empty where it was not evaluated."""
+    metrics = {key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{split}/")}
+    shown = [
+        f"{name} {value:.2%}" if name.endswith(("accuracy", "ece")) else f"{name} {value:.4f}"
+        for name, value in metrics.items()
+    ]
+    return f"{', '.join(shown)} ({remark})" if shown else ""
+
+
+def network_lines(objective: Any) -> str:
+    """The parts of a network with their parameter counts, on one line."""
+    parts = []
+    for name, net in objective.named_children():
+        children = list(net.named_children()) or [(name, net)]
+        for child, module in children:
+            size = sum(parameter.numel() for parameter in module.parameters())
+            if size:
+                parts.append(f"{child}:{type(module).__name__} {size:,}")
+    return "; ".join(parts)
+
+
+def epoch_line(epoch: int, num_epochs: int, metrics: Mapping[str, float]) -> str:
+    """One epoch on one line."""
+    shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
+    return f"epoch {epoch}/{num_epochs}  {'  '.join(shown)}  {metrics['images_per_second']:,.0f} images/s"
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Curves of each metric over the epochs, training and validation in one plot."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}  # metric -> curve -> points
+    for row in rows:
+        for key, value in row.items():
+            split, _, rest = key.partition("/")
+            if split in ("train", "val") and "lr" in row:  # a row of an epoch, not of the final analysis
+                curves.setdefault(rest.rpartition("/")[2], {}).setdefault(key, []).append((row["epoch"], value))
+    if not curves:
+        return
+    columns = min(len(curves), PLOTS_IN_A_ROW)
+    num_rows = ceil(len(curves) / columns)
+    figure = Figure(figsize=(5 * columns, 4 * num_rows), layout="constrained")
+    for unused in figure.subplots(num_rows, columns, squeeze=False).flat[len(curves) :]:
+        unused.remove()
+    for axes, (metric, by_curve) in zip(figure.axes, curves.items(), strict=True):
+        for name, points in by_curve.items():
+            axes.plot(*zip(*points, strict=True), marker=".", label=name)
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,227 @@
+"""Tracking of one run: its folder on disk and, beside it, Weights & Biases. The only module that imports wandb."""
+
+import json
+import netrc
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from analysis.record import run_folder
+from data import network
+from data.errors import UserError
+
+FINISH_TIMEOUT_SECONDS = 300  # of an ended run for its upload, where the server is gone; $WANDB_FINISH_TIMEOUT wins
+EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
+
+
+class Table(NamedTuple):
+    """A small table of figures."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+class Analysis(NamedTuple):
+    """What there is to log of a closer look at a model."""
+
+    metrics: Mapping[str, float] = {}
+    images: Mapping[str, Path] = {}  # pictures on disk
+    tables: Mapping[str, Table] = {}
+
+
+class Tracker:
+    """Writes what a run logs to its folder and to W&B; lives on the main process alone.
+
+    Args:
+        folder: the run's folder, which is made.
+        settings: flat scalars; W&B's config.
+        environment: command, versions and hardware.
+        sweep: raw values that a sweep gave, which W&B has already and does not let change.
+        num_logged: log calls that a resumed run goes on from; later ones are forgotten.
+
+    Raises:
+        UserError: the folder cannot be written, or W&B not be reached as asked.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        sweep: Mapping[str, Any],
+        num_logged: int = 0,
+    ) -> None:
+        self.folder = folder
+        mode, reason = choose_mode(settings["tracking"])
+        try:
+            (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
+            rows = run_folder.read_metrics(folder)[:num_logged]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            run_folder.replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines))
+            run_folder.write_json(folder / run_folder.SETTINGS, settings)
+            run_folder.write_json(folder / run_folder.ENVIRONMENT, environment)
+            (folder / run_folder.SUMMARY).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
+        self.num_logged = len(rows)
+        self.metrics_file = (folder / run_folder.METRICS).open("a")
+        self.wandb_run = None
+        if mode != "off":
+            self.wandb_run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
+            if not self.wandb_run.offline:
+                run_folder.write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": self.wandb_run.url})
+
+    def log(
+        self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
+    ) -> None:
+        """Log everything of one step in one call.
+
+        Args:
+            metrics: scalars by name, among them `epoch` and `images_seen`, the x axes.
+            images: pictures on disk by name.
+            tables: tables by name, for W&B alone.
+        """
+        self.metrics_file.write(json.dumps(metrics) + "\n")
+        self.metrics_file.flush()
+        self.num_logged += 1
+        if self.wandb_run is not None:
+            import wandb
+
+            kinds = {".png": wandb.Image, ".gif": wandb.Video}
+            pictures = {name: kinds[path.suffix](str(path)) for name, path in images.items()}
+            sheets = {
+                name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+                for name, table in tables.items()
+            }
+            self.wandb_run.log({**metrics, **pictures, **sheets})
+
+    def update_summary(self, summary: Mapping[str, Any]) -> None:
+        """Tell W&B the best result so far, which its tables and sweeps read."""
+        if self.wandb_run is not None:
+            self.wandb_run.summary.update(dict(summary))
+
+    def finish(self, state: str, summary: Mapping[str, Any], artifact: Path | None = None) -> None:
+        """Write the summary and close the run.
+
+        Args:
+            state: "finished", "stopped" or "failed".
+            summary: the run's result.
+            artifact: checkpoint to keep in W&B.
+        """
+        self.metrics_file.close()
+        run_folder.write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        if self.wandb_run is not None:
+            if artifact is not None and artifact.exists():
+                self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
+            self.update_summary({"state": state, **summary})
+            try:
+                self.wandb_run.finish(exit_code=EXIT_CODES[state])
+            except TimeoutError:
+                command = f"wandb sync --include-online {Path(self.wandb_run.dir).parent}"
+                print(
+                    f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}"
+                )
+
+
+def choose_mode(tracking: str) -> tuple[str, str]:
+    """W&B's mode for the setting `tracking`, with the reason where that is not what was asked for; never asks.
+
+    Raises:
+        UserError: "online" without credentials.
+    """
+    if tracking in ("off", "offline"):
+        return tracking, ""
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
+    import wandb
+
+    settings = wandb.setup().settings
+    if tracking == "auto":
+        return automatic_mode(settings)
+    if not has_credentials(settings):
+        raise UserError("--tracking=online: there are no W&B credentials; `wandb login` gives them")
+    return "online", ""
+
+
+def start_wandb(
+    folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], mode: str, reason: str, is_resumed: bool
+) -> Any:
+    """The W&B run; one line says where it goes."""
+    import wandb
+
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else artifacts wait outside the run folder
+    try:
+        run = init_wandb(folder, settings, sweep, mode)
+    except wandb.errors.Error as error:  # an expired key, or a server that does not answer
+        if settings["tracking"] != "auto" or mode == "offline":
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--tracking={settings['tracking']}: {reason}; give offline, or off") from None
+        return start_wandb(folder, settings, sweep, "offline", f" ({type(error).__name__})", is_resumed)
+    for key, value in sweep.items():
+        if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
+            run.finish(exit_code=1)
+            raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
+    for name in ("train/*", "val/*", "test/*", "lr", "images_per_second", "epoch_seconds", "peak_memory_gib"):
+        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
+    if mode == "online":
+        print(f"W&B: {run.url}")
+        with suppress(wandb.errors.Error):
+            run._public_api()  # else made for the first table or artifact, which fails if the server is gone by then
+    else:
+        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
+        print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
+    return run
+
+
+def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], mode: str) -> Any:
+    """W&B's own run object."""
+    import wandb
+
+    return wandb.init(
+        dir=str(folder),
+        id=settings["run_id"],
+        name=settings["run_id"],
+        project=os.environ.get("WANDB_PROJECT") or settings["project"],
+        tags=[tag.strip() for tag in settings["tags"].split(",") if tag.strip()],
+        config={key: value for key, value in settings.items() if key not in sweep},
+        mode="online" if mode == "online" else "offline",
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(silent=True),
+    )
+
+
+def automatic_mode(settings: Any) -> tuple[str, str]:
+    """W&B's mode where it is left to us, with the reason for staying offline."""
+    asked = {"online": "online", "offline": "offline", "disabled": "off"}.get(os.environ.get("WANDB_MODE", ""))
+    if asked:
+        return asked, f" (WANDB_MODE={os.environ['WANDB_MODE']})"
+    obstacle = find_obstacle(settings)
+    return ("offline", f" ({obstacle})") if obstacle else ("online", "")
+
+
+def find_obstacle(settings: Any) -> str:
+    """What keeps us from W&B's server, if anything does."""
+    if not has_credentials(settings):
+        return "no credentials; `wandb login` gives them"
+    return network.unreachable(settings.base_url)
+
+
+def has_credentials(settings: Any) -> bool:
+    """Whether the user has logged in to W&B's server, by environment, settings file or netrc."""
+    if settings.api_key or settings.identity_token_file:
+        return True
+    host = urlsplit(settings.base_url).hostname or ""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def fresh_run_id() -> str:
+    """A run id as W&B makes them: 8 letters and digits."""
+    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))

@@ -1,0 +1,1 @@
+"""What every model builds on: settings, the objective's interface, optimizers, checkpoints, processes."""

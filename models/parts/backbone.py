@@ -1,0 +1,278 @@
+"""Networks of timm: their weights, from a file or from a hub, and the images they expect."""
+
+import hashlib
+import re
+import textwrap
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data import network
+from data.dataset import DatasetInfo
+from data.errors import UserError, suggestion
+from data.paths import default_data_dir
+from models.core.settings import Count
+from models.parts.classification import ClassifierSettings
+from models.parts.timm_attention import missing_attention, timm_attention_weights
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+NUM_NAMED = 5  # keys that do not fit, of each kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings(ClassifierSettings):
+    """What every network of timm can be told."""
+
+    arch: str = "resnet18"
+    """Network of timm by its name, with or without the tag of its weights: `timm.list_models()`."""
+    pretrained: bool = True
+    """Start from pretrained weights, else from random ones."""
+    weights: str = ""
+    """File of the pretrained weights, safetensors or torch; empty: weights/ARCH.safetensors (or .pth) in
+    $VISION_SWEEPS_DATA, else in vision-sweeps in the user's cache folder, else downloaded."""
+    input_size: Count = 0
+    """Side in pixels that images are resized to, antialiased; 0 leaves them as they are."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How images are resized."""
+
+
+class Preprocess(nn.Module):
+    """Images of a dataset as a pretrained network expects them: its normalisation, then its size.
+
+    The order matters for the speed alone: normalising is cheaper before an enlargement, and commutes with it.
+
+    Args:
+        info: normalisation that the images come with.
+        mean, std: normalisation of the network, in [0, 1] units of each channel.
+        size: side in pixels; 0 leaves the images as they are.
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    def __init__(
+        self, info: DatasetInfo, mean: tuple[float, ...], std: tuple[float, ...], size: int, interpolation: str
+    ) -> None:
+        super().__init__()
+        own_mean, own_std, mean_wanted, std_wanted = (
+            torch.tensor(values).view(3, 1, 1) for values in (info.mean, info.std, mean, std)
+        )
+        self.register_buffer("scale", own_std / std_wanted, persistent=False)
+        self.register_buffer("shift", (own_mean - mean_wanted) / std_wanted, persistent=False)
+        self.size = size
+        self.interpolation = interpolation
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 3, size, size]
+        images = torch.addcmul(self.shift, images, self.scale)  # type: ignore[arg-type]  # buffers are tensors
+        if self.size in (0, images.shape[-1]):
+            return images
+        return F.interpolate(images, size=self.size, mode=self.interpolation, antialias=True)
+
+
+class TimmNet(nn.Module):
+    """A network of timm behind the resizing and normalisation that it expects.
+
+    Args:
+        prepare: its first part.
+        backbone: the network, with a head of its own unless `head` is one.
+        head: from the pooled features of a backbone without a head to logits.
+    """
+
+    def __init__(self, prepare: Preprocess, backbone: nn.Module, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.backbone = backbone
+        self.head = head or nn.Identity()
+        if not missing_attention(backbone):
+            self.num_prefix_tokens: int = backbone.num_prefix_tokens  # type: ignore[assignment]
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
+        return self.head(self.backbone(self.prepare(images)))
+
+    def attention_weights(self, images: Tensor) -> list[Tensor]:
+        """Attention weights of every layer, lowest first: [B, 3, H, W] -> one [B, heads, T, T] a layer.
+
+        Raises:
+            UserError: the network has none that could be had.
+        """
+        return timm_attention_weights(self.backbone, self.prepare(images))
+
+
+def pretrained_config(arch: str) -> Any:
+    """Description of a network of timm and of its pretrained weights.
+
+    Raises:
+        UserError: timm has no network of this name.
+    """
+    import timm  # imported late: it takes a second
+
+    name, _, tag = arch.partition(".")
+    if not timm.is_model(name):
+        raise UserError(f"--arch={arch} is not known{suggestion(name, timm.list_models())}; see timm.list_models()")
+    if tag:
+        tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{name}.*")]
+        if tag not in tags:
+            raise UserError(
+                f"--arch={arch}: {name} has no weights called {tag}; there are: {', '.join(tags) or 'none'}"
+            )
+    return timm.models.get_pretrained_cfg(arch)
+
+
+def find_weights(settings: BackboneSettings) -> Path | None:
+    """File of the pretrained weights; downloaded where it is not on this machine. None where none are wanted.
+
+    Raises:
+        UserError: no such file, no weights exist, or they cannot be downloaded.
+    """
+    arch = settings.arch
+    if not settings.pretrained:
+        if settings.weights:
+            raise UserError(f"--weights={settings.weights} is of no use to --pretrained=False: leave out one of them")
+        return None
+    if settings.weights:
+        path = Path(settings.weights).expanduser()
+        if not path.is_file():
+            raise UserError(f"--weights={settings.weights}: there is no such file")
+        return path
+    folder = default_data_dir() / "weights"
+    for path in (folder / (arch + suffix) for suffix in WEIGHT_SUFFIXES):
+        if path.is_file():
+            return path
+    return download_weights(arch, folder)
+
+
+def download_weights(arch: str, folder: Path) -> Path:
+    """File of the pretrained weights in the cache of the hub that has them; `folder` is where a user may put them.
+
+    Raises:
+        UserError: no weights exist, or they cannot be downloaded.
+    """
+    import huggingface_hub
+    from timm.models import _hub
+
+    config = pretrained_config(arch)
+    if not config.hf_hub_id:
+        raise UserError(f"--arch={arch}: no hub has weights of it: give --weights=FILE, or --pretrained=False")
+    repository, revision = _hub.hf_split(config.hf_hub_id)
+    name = config.hf_hub_filename or _hub.HF_SAFE_WEIGHTS_NAME
+    cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    reason = network.unreachable(huggingface_hub.constants.ENDPOINT)
+    if not reason:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+        except Exception as error:  # of the HTTP client that it uses, too, which changes
+            reason = textwrap.shorten(str(error), 100, placeholder="...")
+    page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
+    raise UserError(
+        f"--arch={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it "
+        f"at {folder / arch}{Path(name).suffix}, or name it with --weights; --pretrained=False starts from random ones"
+    )
+
+
+def build_network(arch: str, num_classes: int, input_size: int, weights: Path | None) -> nn.Module:
+    """A network of timm with a head for `num_classes`, or with none for 0: it then gives pooled features.
+
+    Args:
+        arch: timm's name of it.
+        num_classes: of its head, which is a fresh one unless that of the weights fits.
+        input_size: side in pixels of what it will be given.
+        weights: file of pretrained weights; None for random ones.
+
+    Raises:
+        UserError: the weights do not fit, or the network cannot be built for images of this size.
+    """
+    import timm
+
+    outline_network(arch, num_classes, input_size)
+    config = pretrained_config(arch)
+    if weights is None:
+        return timm.create_model(arch, num_classes=num_classes, **size_options(config, input_size))
+    state = read_weights(weights)
+    num_pretrained = num_classes_of(state, config)
+    source = {"state_dict": state, "num_classes": num_pretrained, "custom_load": False}
+    options = {"num_classes": num_pretrained, **size_options(config, input_size)}
+    try:
+        net = timm.create_model(arch, True, pretrained_cfg_overlay=source, **options)
+    except Exception as error:  # what converts the weights of a network may look for a key of its own first
+        raise UserError(f"{weights} does not fit --arch={arch}: {misfits(error)}") from None
+    if num_classes != num_pretrained:
+        net.reset_classifier(num_classes)
+    return net
+
+
+def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Module, torch.Size]:
+    """A network of timm that has shapes and no weights, and the shape of what it makes of one image.
+
+    Raises:
+        UserError: the network cannot be built for images of this size.
+    """
+    import timm
+
+    options = {"num_classes": num_classes, **size_options(pretrained_config(arch), input_size)}
+    try:
+        with torch.device("meta"), torch.no_grad():
+            net = timm.create_model(arch, **options).eval()
+            return net, net(torch.empty(1, 3, input_size, input_size)).shape
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 100, placeholder="...")
+        raise UserError(
+            f"--arch={arch} cannot be built for {input_size}-pixel images ({reason}): set --input_size"
+        ) from None
+
+
+def size_options(config: Any, input_size: int) -> dict[str, int]:
+    """What only those networks take that must know the size; position embeddings of weights are then interpolated."""
+    return {"img_size": input_size} if config.fixed_input_size else {}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Weights by name; those of a training checkpoint that timm or its like wrote are found within it.
+
+    Raises:
+        UserError: the file is not one of weights.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(str(path))
+    except Exception as error:  # unpickling what is no pickle can raise anything
+        raise UserError(f"{path} cannot be read as safetensors or torch weights ({type(error).__name__})") from None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no table of weights: save a network's state_dict()")
+    return state
+
+
+def num_classes_of(state: dict[str, Tensor], config: Any) -> int:
+    """Classes of the head that some weights hold; 0 where they hold none."""
+    head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
+    weight = state.get(f"{head}.weight")
+    return 0 if weight is None else len(weight)
+
+
+def misfits(error: Exception) -> str:
+    """What torch says of weights that do not fit, on one line: keys missing, unexpected, of another shape."""
+    message, found = str(error), []
+    for kind in ("Missing", "Unexpected"):
+        listed = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
+        found.append((kind.lower(), re.findall(r'"([^"]+)"', listed[1]) if listed else []))
+    shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", message)
+    found.append(("of another shape", [f"{key} {given} instead of {wanted}" for key, given, wanted in shapes]))
+    parts = []
+    for kind, keys in found:
+        if keys:
+            more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
+            parts.append(f"{len(keys)} {kind} ({', '.join(keys[:NUM_NAMED])}{more})")
+    return "; ".join(parts) or f"{type(error).__name__}, {' '.join(message.split())}"
+
+
+def identity(settings: BackboneSettings, weights: Path | None) -> str:
+    """What the weights of a network are: the hash of their file, or all that random ones depend on."""
+    if weights is not None:
+        with weights.open("rb") as file:
+            return "sha256-" + hashlib.file_digest(file, "sha256").hexdigest()
+    return f"random-seed{settings.seed}-torch{torch.__version__}-timm{version('timm')}"

@@ -1,0 +1,111 @@
+"""The objective that all classifiers share: cross-entropy, accuracy, and a look at the predictions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.look.attention import NUM_PANEL_IMAGES, HasAttention, attention_panel
+from analysis.look.classification import analyse_classifier
+from analysis.look.panels import Panel
+from analysis.record.tracker import Analysis
+from data.dataset import Batch, DatasetInfo
+from data.loader import Loader
+from models.core.objective import Objective, Phase
+from models.core.optimization import build_optimizer, parameter_groups
+from models.core.settings import NonNegative, Range, Settings
+from models.parts.layers import check_classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(Settings):
+    """What every classifier can be told."""
+
+    label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
+    """Share of the target probability spread over all classes; https://arxiv.org/abs/1512.00567."""
+    mixup: NonNegative = 0.0
+    """Alpha of mixup, https://arxiv.org/abs/1710.09412; 0 for none."""
+    cutmix: NonNegative = 0.0
+    """Alpha of CutMix, https://arxiv.org/abs/1905.04899; 0 for none. With mixup, each batch draws one."""
+
+
+class Classification(Objective):
+    """Cross-entropy of a network's logits.
+
+    Args:
+        net: [B, 3, H, W] -> [B, num_classes] logits.
+        settings: label smoothing, mixing and the optimizer.
+        info: the dataset's classes and normalisation.
+        prefers_channels_last: whether the net is mostly convolutions.
+
+    Raises:
+        UserError: fewer than two classes.
+    """
+
+    def __init__(
+        self, net: nn.Module, settings: ClassifierSettings, info: DatasetInfo, prefers_channels_last: bool = False
+    ) -> None:
+        super().__init__()
+        check_classes(info, "a classifier")
+        self.net = net
+        self.settings = settings
+        self.info = info
+        self.prefers_channels_last = prefers_channels_last
+        self.mix = None
+        if settings.mixup or settings.cutmix:
+            from timm.data.mixup import Mixup  # imported late: timm takes a second
+
+            self.mix = Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(info.classes))
+
+    def phases(self) -> tuple[Phase, ...]:
+        groups = parameter_groups(self.net, self.settings.weight_decay)
+        return (Phase("classify", build_optimizer(groups, self.settings)),)
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        images, labels = batch
+        targets = labels
+        if self.mix is not None and len(images) > 1:
+            even = len(images) // 2 * 2  # timm mixes an image with its mirror in the batch
+            images, labels = images[:even], labels[:even]
+            images, targets = self.mix(images.clone(), labels)  # which writes into what it is given
+        logits = self.net(images)
+        return {
+            "loss": F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing),
+            "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+        }
+
+    def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes] float32 logits
+        return self.net(images).float()
+
+    def image_network(self) -> nn.Module:
+        """The network from images [B, 3, H, W] to logits, whatever the batches hold."""
+        return self.net
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self.predict(batch.images)
+        return {
+            "loss": F.cross_entropy(logits, batch.labels, reduction="none"),
+            "accuracy": (logits.argmax(dim=1) == batch.labels).float(),
+        }
+
+    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
+        batch_size = self.settings.eval_batch_size
+        return analyse_classifier(self.predict, loaders[split], batch_size, self.info.classes, folder)
+
+    def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
+        probabilities = torch.softmax(self.predict(batch.images), dim=1)
+        confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
+        names = self.info.classes
+        captions, marks = [], []
+        for guess, share, label in zip(predicted, confidence, batch.labels.tolist(), strict=True):
+            captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
+            marks.append(guess == label)
+        panels = {"predictions": Panel(pictures, tuple(captions), tuple(marks))}
+        if isinstance(self.net, HasAttention):
+            first = slice(NUM_PANEL_IMAGES)
+            panels["attention"] = attention_panel(self.net, batch.images[first], pictures[first], captions[first])
+        return panels

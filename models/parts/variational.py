@@ -1,0 +1,242 @@
+"""What the variational autoencoders share: convolutional encoder and decoder, ELBO, fixed noise, and their panels."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from analysis.look.panels import COLUMNS, NUM_SAMPLES, Panel, class_columns
+from analysis.record.tracker import Analysis
+from data.dataset import Batch, DatasetInfo
+from data.loader import Loader, Shard
+from models.core.objective import Objective, Phase, balanced_labels
+from models.core.optimization import build_optimizer, parameter_groups
+from models.core.settings import NonNegative, PositiveInt
+from models.parts.layers import check_classes, check_halvings, conv_blocks, one_hot
+from models.parts.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
+
+NUM_NOISES = 1024
+ACTIVE_VARIANCE = 0.01  # of a unit's posterior mean over images; Burda et al. 2016, https://arxiv.org/abs/1509.00519
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalSettings(PixelSettings):
+    """What every variational autoencoder can be told."""
+
+    width: PositiveInt = 64
+    """Channels of the encoder's first block; each further one has twice as many, and the decoder mirrors them."""
+    depth: PositiveInt = 3
+    """Blocks of the encoder, each of which halves the side, and of the decoder."""
+    latent_size: PositiveInt = 128
+    """Latent units."""
+    beta: NonNegative = 1.0
+    """Weight of the KL, which like the reconstruction is summed, in nats; https://openreview.net/forum?id=Sy2fzU9gl."""
+    kl_warmup_epochs: NonNegative = 0.0
+    """Epochs of training over which beta climbs in a straight line from 0."""
+    free_bits: NonNegative = 0.0
+    """Nats of KL that each latent unit has for free in training, on average over the batch; arXiv 1606.04934."""
+
+
+class Decoder(nn.Module):
+    """A linear layer and `depth` transposed convolutions, each of which doubles the side, BN and ReLU between those.
+
+    Args:
+        inputs: latent units, and whatever is joined to them.
+        width, depth: as the encoder's.
+        image_size: pixels.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int, image_size: int) -> None:
+        super().__init__()
+        channels = [*(width << block for block in reversed(range(depth))), 3]
+        side = image_size >> depth
+        self.affine = nn.Sequential(
+            nn.Linear(inputs, channels[0] * side**2),
+            nn.Unflatten(1, (channels[0], side, side)),
+            nn.ConvTranspose2d(channels[0], channels[1], 4, stride=2, padding=1),
+        )
+        layers: list[nn.Module] = []
+        for before, after in zip(channels[1:], channels[2:], strict=False):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:  # [B, inputs] -> [B, 3, H, W] before sigmoid or tanh
+        return self.rest(self.affine(latents))
+
+
+class Variational(Objective):
+    """A variational autoencoder, Kingma & Welling 2014, https://arxiv.org/abs/1312.6114, of images and perhaps labels.
+
+    The label joins the encoder's features and the latent as a one-hot vector; `num_labels` is 0 for images alone.
+    Noise in evaluation and panels is the same in every run and epoch: each image has its own, chosen by its pixels,
+    so that no figure depends on the batch or on a random state, and noise averages out over a split.
+
+    Args:
+        settings: sizes, likelihood, beta and the optimizer.
+        info: the dataset's size and normalisation.
+        num_labels: classes that everything is conditional on.
+
+    Raises:
+        UserError: the images cannot be halved `depth` times.
+    """
+
+    prefers_channels_last = True
+    noise: Tensor
+
+    def __init__(self, settings: VariationalSettings, info: DatasetInfo, num_labels: int = 0) -> None:
+        super().__init__()
+        check_halvings(settings.depth, info.image_size)
+        self.settings = settings
+        self.info = info
+        self.num_labels = num_labels
+        self.num_pixels = 3 * info.image_size**2
+        self.num_features = (settings.width << settings.depth - 1) * (info.image_size >> settings.depth) ** 2
+        blocks = nn.Sequential(*conv_blocks(settings.width, settings.depth))
+        self.encoder = nn.Sequential(OrderedDict(features=blocks, flatten=nn.Flatten()))
+        self.posterior = nn.Linear(self.num_features + num_labels, 2 * settings.latent_size)
+        self.decoder = Decoder(settings.latent_size + num_labels, settings.width, settings.depth, info.image_size)
+        self.likelihood = LIKELIHOODS[settings.likelihood](settings)
+        noise = torch.randn(NUM_NOISES, settings.latent_size, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("noise", noise, persistent=False)  # [NUM_NOISES, Z], whatever the run's seed
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (
+            Phase("autoencode", build_optimizer(parameter_groups(self, self.settings.weight_decay), self.settings)),
+        )
+
+    def encode_features(self, features: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, both [B, Z] float32, of the encoder's features [B, F]."""
+        mean, log_variance = self.posterior(torch.cat([features, condition], dim=1)).float().chunk(2, dim=1)
+        return mean, log_variance
+
+    def decode_latents(self, latents: Tensor, condition: Tensor) -> Tensor:  # [B, Z] -> [B, 3, H, W], for `likelihood`
+        return self.decoder(torch.cat([latents, condition], dim=1))
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        return self.training_terms(self.encoder(batch.images), batch)
+
+    def training_terms(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Loss terms of the encoder's features [B, F] of a batch, its means, with fresh noise."""
+        settings, condition = self.settings, one_hot(batch.labels, self.num_labels)
+        mean, log_variance = self.encode_features(features, condition)
+        latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images).mean()
+        kl = gaussian_kl(mean, log_variance).mean(dim=0)  # [Z]
+        warmup = min(1.0, self.epoch / settings.kl_warmup_epochs) if settings.kl_warmup_epochs else 1.0
+        return {
+            "loss": reconstruction + warmup * settings.beta * kl.clamp(min=settings.free_bits).sum(),
+            "reconstruction": reconstruction,
+            "kl": kl.sum(),
+            "active_units": count_active_units(mean.detach()),
+        }
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return self.evaluation_terms(self.encoder(batch.images), batch)
+
+    def evaluation_terms(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Per-image terms, each [B], of the encoder's features [B, F]: the loss at full beta, without free bits."""
+        condition = one_hot(batch.labels, self.num_labels)
+        mean, log_variance = self.encode_features(features, condition)
+        latents = mean + (log_variance / 2).exp() * self.noise_of(batch.images)
+        reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images)
+        kl = gaussian_kl(mean, log_variance).sum(dim=1)
+        terms = {"loss": reconstruction + self.settings.beta * kl, "reconstruction": reconstruction, "kl": kl}
+        level_nll = self.likelihood.level_nll(reconstruction, self.num_pixels)
+        if level_nll is not None:
+            terms["bits_per_dimension"] = (level_nll + kl) / (self.num_pixels * math.log(2))
+        return terms
+
+    def noise_of(self, images: Tensor, draw: int = 0) -> Tensor:
+        """The `draw`th standard normal noise of each image: [B, 3, H, W] -> [B, Z]."""
+        levels = (self.info.to_unit_range(images) * 255).round().long()  # whole numbers: their sum is exact
+        return self.noise[(levels.sum(dim=(1, 2, 3)) + draw) % NUM_NOISES]
+
+    def importance_weighted_loss(
+        self, images: Tensor, mean: Tensor, log_variance: Tensor, condition: Tensor, num_draws: int
+    ) -> Tensor:
+        """The loss with the importance-weighted bound of Burda et al. 2016, https://arxiv.org/abs/1509.00519, for ELBO.
+
+        The nats of `likelihood` are divided by beta within the bound and it is multiplied by beta, so that a single
+        draw's mean is reconstruction + beta * KL.
+
+        Args:
+            images: [B, 3, H, W].
+            mean: [B, L, Z] of L posteriors of each image, which share its noise.
+            log_variance: [B, L, Z].
+            condition: [B, L, num_labels].
+            num_draws: latents drawn of each posterior.
+
+        Returns:
+            [B, L].
+        """
+        beta, deviation = self.settings.beta, (log_variance / 2).exp()
+        log_weights = []
+        for draw in range(num_draws):
+            noise = self.noise_of(images, draw).unsqueeze(1)  # [B, 1, Z]
+            latents = mean + deviation * noise
+            output = self.decode_latents(latents.flatten(0, 1), condition.flatten(0, 1)).unflatten(0, mean.shape[:2])
+            log_ratio = ((latents.square() - noise.square() - log_variance) / 2).sum(dim=2)  # posterior to prior
+            log_weights.append(-self.likelihood(output, images.unsqueeze(1)) / beta - log_ratio)
+        return -beta * (torch.stack(log_weights).logsumexp(dim=0) - math.log(num_draws))
+
+    def posterior_means(self, batch: Batch) -> Tensor:  # -> [B, Z]
+        return self.encode_features(self.encoder(batch.images), one_hot(batch.labels, self.num_labels))[0]
+
+    def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """What the decoder makes of latents [B, Z] and labels [B]: [B, 3, H, W] in [0, 1]."""
+        decoded = self.decode_latents(latents, one_hot(labels, self.num_labels))
+        return self.info.to_unit_range(self.likelihood.mean(decoded))
+
+    @torch.no_grad()
+    def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Images [num, 3, H, W] in [0, 1] of latents drawn from the prior, see `models.core.objective.Samples`."""
+        labels = balanced_labels(num, self.num_labels, seed) if labels is None else labels
+        latents = torch.randn(num, self.settings.latent_size, generator=torch.Generator().manual_seed(seed))
+        return self.pictures_of(latents.to(self.noise.device), labels.to(self.noise.device))
+
+    def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
+        reconstructions = self.pictures_of(self.posterior_means(batch), batch.labels)
+        return {**self.samples_panels(), "reconstructions": side_by_side(pictures, reconstructions)}
+
+    def samples_panels(self) -> dict[str, Panel]:
+        """Images of the first noises."""
+        latents = self.noise[:NUM_SAMPLES]
+        return {"samples": Panel(self.pictures_of(latents, torch.zeros(len(latents), device=latents.device)))}
+
+    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
+        batches = loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())
+        num_active = count_active_units(torch.cat([self.posterior_means(batch) for batch in batches])).item()
+        return Analysis({"active_units": num_active, "posterior_collapse": float(num_active == 0)})
+
+
+class Conditional(Variational):
+    """A variational autoencoder of images given their labels.
+
+    Raises:
+        UserError: fewer than two classes, or images that cannot be halved `depth` times.
+    """
+
+    def __init__(self, settings: VariationalSettings, info: DatasetInfo) -> None:
+        check_classes(info, "a conditional model", otherwise=", or give --model=vae")
+        super().__init__(settings, info, num_labels=len(info.classes))
+
+    def samples_panels(self) -> dict[str, Panel]:
+        """One column a class, one noise a row."""
+        return {"samples_by_class": class_columns(self.pictures_of, self.noise, self.info.classes)}
+
+
+def count_active_units(means: Tensor) -> Tensor:
+    """Latent units whose posterior mean [N, Z] varies over the images, which the others ignore: a scalar."""
+    return (means.var(dim=0, correction=0) > ACTIVE_VARIANCE).sum().float()
+
+
+def side_by_side(pictures: Tensor, reconstructions: Tensor) -> Panel:
+    """Rows of images [N, 3, H, W], each above the row of what became of them; whole rows only."""
+    columns = min(COLUMNS, len(pictures))
+    num = len(pictures) // columns * columns
+    rows = [images[:num].float().unflatten(0, (-1, columns)) for images in (pictures, reconstructions)]
+    return Panel(torch.stack(rows, dim=1).flatten(0, 2), columns=columns)

@@ -1,0 +1,1 @@
+"""Sweep files and the programs that run them."""

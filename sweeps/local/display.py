@@ -1,0 +1,144 @@
+"""What an agent shows of its sweep: a live table in a terminal, lines in a log, and a leaderboard at the end."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from analysis.terminal import clock, make_console, make_table, number
+from sweeps.local.sweep_file import Sweep
+
+SECONDS_BETWEEN_DRAWINGS = 1.0
+NUM_ROWS = 15
+NUM_LEADERS = 10
+
+
+Running = Mapping[int, tuple[int, float]]  # epoch and seconds of a trial under way, by its number
+
+
+class Display:
+    """Shows the sweep's state; a context, which a terminal's table lives in.
+
+    Args:
+        sweep: what is searched.
+        name: of the sweep.
+        count: trials there are to be; None for no end.
+        num_workers: trials at once.
+    """
+
+    def __init__(self, sweep: Sweep, name: str, count: int | None, num_workers: int) -> None:
+        self.sweep = sweep
+        self.name = name
+        self.count = count
+        self.num_workers = num_workers
+        self.console = make_console()
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.started = time.monotonic()
+        self.drawn = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.stop()
+
+    def say(self, line: str) -> None:
+        """Print what must not be missed."""
+        self.console.print(line, markup=False, highlight=False)
+
+    def log(self, line: str) -> None:
+        """Print a line of the log, which a terminal's table makes superfluous."""
+        if not self.console.is_terminal:
+            self.say(f"{clock(time.monotonic() - self.started):>7}  {line}")
+
+    def is_due(self) -> bool:
+        """Whether there is a table, and its last drawing is old."""
+        return self.console.is_terminal and time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS
+
+    def show(self, trials: Sequence[FrozenTrial], running: Running) -> None:
+        """Draw the table anew.
+
+        Args:
+            trials: all of the sweep's.
+            running: epoch and seconds of those that are being run, by any agent.
+        """
+        self.drawn = time.monotonic()
+        newest = sorted(trials, key=lambda trial: (trial.number in running, trial.number))[-NUM_ROWS:]
+        rows = self.table(sorted(newest, key=lambda trial: trial.number), running)
+        self.live.update(Group(rows, Text(self.summary(trials, running))), refresh=True)
+
+    def summary(self, trials: Sequence[FrozenTrial], running: Running) -> str:
+        """Best so far, and the time left, on one line."""
+        num_ended = sum(trial.state.is_finished() for trial in trials)
+        parts = [f"{self.name}: {num_ended} of {self.count or 'any number of'} trials"]
+        if leaders := self.leaders(trials):
+            best = leaders[0]
+            parts.append(f"best {self.sweep.metric.name} {self.value(best):.4f} by trial {best.number}")
+        seconds = self.seconds_left(trials, running)
+        if seconds is not None:
+            parts.append(f"about {clock(seconds)} left")
+        return ", ".join(parts)
+
+    def seconds_left(self, trials: Sequence[FrozenTrial], running: Running) -> float | None:
+        """Estimate from the mean duration of the trials so far, with this agent's workers alone."""
+        durations = [trial.user_attrs["seconds"] for trial in trials if trial.state.is_finished()]
+        if not durations or self.count is None:
+            return None
+        mean = sum(durations) / len(durations)
+        to_come = mean * (self.count - len(durations) - len(running))
+        under_way = sum(max(0.0, mean - seconds) for _, seconds in running.values())
+        return max(0.0, to_come + under_way) / self.num_workers
+
+    def leaders(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Trials with a value, best first."""
+        known = [trial for trial in trials if trial.intermediate_values and trial.state != TrialState.FAIL]
+        return sorted(known, key=lambda trial: self.sweep.metric.cost(self.value(trial)))
+
+    def value(self, trial: FrozenTrial) -> float:
+        """The best value that a trial has logged."""
+        return min(trial.intermediate_values.values(), key=self.sweep.metric.cost)
+
+    def leaderboard(self, trials: Sequence[FrozenTrial], running: Running) -> None:
+        """Print the best trials, and what became of the others."""
+        leaders = self.leaders(trials)
+        table = self.table(leaders[:NUM_LEADERS], running)
+        table.title = Text(f"{self.name}: the best of {len(trials)} trials")
+        self.console.print(table)
+        counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", "paused")}
+        for trial in trials:
+            counts[self.state(trial, running)] += 1
+        ends = ", ".join(f"{count} {text}" for text, count in counts.items() if count)
+        self.say(f"{len(trials)} trials: {ends}; {clock(time.monotonic() - self.started)}")
+
+    def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
+        """A row a trial."""
+        table = make_table(("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.space))
+        table.columns[1].justify = "left"
+        for trial in trials:
+            settings = trial.user_attrs.get("settings", {})
+            epoch, _ = running.get(trial.number, (len(trial.intermediate_values), 0.0))
+            cells = [
+                str(trial.number),
+                self.state(trial, running),
+                str(epoch),
+                f"{self.value(trial):.4f}" if trial.intermediate_values else "",
+                *(number(settings.get(name, "")) for name in self.sweep.space),
+            ]
+            table.add_row(*map(Text, cells))
+        return table
+
+    def state(self, trial: FrozenTrial, running: Running) -> str:
+        """A trial's state in a user's words."""
+        ended = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
+        return ended.get(trial.state, "running" if trial.number in running else "paused")
+
+    def varied(self, settings: Mapping[str, Any]) -> str:
+        """The settings that the sweep varies."""
+        return " ".join(f"{name}={number(settings[name])}" for name in self.sweep.space)

@@ -1,0 +1,175 @@
+"""Starting a run as a process of its own, as W&B's agent does: the same command and environment."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from analysis.record import run_folder
+from data.errors import UserError, suggestion
+
+ENV = "/usr/bin/env"
+# A command's `python` and `accelerate` are those of the agent, whether or not its environment is activated.
+SEARCH_PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
+OUTPUT = "output.log"
+VALUES = "sweep-values.yaml"
+ARGUMENTS = "sweep-values.json"
+SECONDS_TO_SAVE = 60.0
+
+
+def command_words(command: Sequence[str], program: str, settings: Mapping[str, Any], json_file: Path) -> list[str]:
+    """The words of a sweep's command with its macros filled in.
+
+    Source: https://docs.wandb.ai/guides/sweeps/define-sweep-configuration#command-macros
+    """
+    flags = {key: f"{key}={value}" for key, value in settings.items()}
+    macros = {
+        "${env}": [ENV],
+        "${interpreter}": [sys.executable],
+        "${program}": [program],
+        "${args}": [f"--{flag}" for flag in flags.values()],
+        "${args_no_hyphens}": list(flags.values()),
+        "${args_no_equals}": [word for key, value in settings.items() for word in (f"--{key}", str(value))],
+        "${args_no_boolean_flags}": [
+            f"--{key}" if settings[key] is True else f"--{flag}"
+            for key, flag in flags.items()
+            if settings[key] is not False
+        ],
+        "${args_append_hydra}": [f"+{flag}" for flag in flags.values()],
+        "${args_override_hydra}": [f"++{flag}" for flag in flags.values()],
+        "${args_json}": [json.dumps(dict(settings))],
+        "${args_json_file}": [str(json_file)],
+    }
+    words: list[str] = []
+    for word in command:
+        word = ENVIRONMENT_MACRO.sub(environment_value, word)
+        if word.startswith("${") and word not in macros:
+            raise UserError(f"command: {word} is not known{suggestion(word, macros)}; there are: {', '.join(macros)}")
+        words += macros.get(word, [word])
+    called = next((word for word in words if word != ENV and "=" not in word), "")
+    if shutil.which(called, path=SEARCH_PATH) is None:
+        raise UserError(f"command: {called or words} is not a program on this machine")
+    return words
+
+
+def environment_value(macro: re.Match[str]) -> str:
+    """What an ${envvar:NAME} stands for."""
+    if macro[1] not in os.environ:
+        raise UserError(f"command: {macro[0]} is asked for, and the environment has no {macro[1]}")
+    return os.environ[macro[1]]
+
+
+class Run:
+    """A run as a process of this machine, which has just been started; its output is appended to a file in its folder.
+
+    Args:
+        words: the command.
+        run_id: the run's name, handed over as W&B's agent does.
+        runs_dir: folder that the run's own is in.
+        values: its settings, handed over in files, too, since a command need not have ${args}.
+        environment: further variables.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        run_id: str,
+        runs_dir: Path,
+        values: Mapping[str, Any],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.run_id = run_id
+        self.folder = runs_dir / run_id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)))
+        path = self.folder / VALUES
+        path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}))
+        variables = {
+            "WANDB_RUN_ID": run_id,
+            "WANDB_SWEEP_PARAM_PATH": str(path.absolute()),
+            "VISION_SWEEPS_RUNS": str(runs_dir),
+            "PATH": SEARCH_PATH,
+            "PYTHONUNBUFFERED": "1",  # for `tail -f`
+        }
+        with (self.folder / OUTPUT).open("ab") as output:
+            self.process = subprocess.Popen(
+                words,
+                env={**os.environ, **variables, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # a terminal's Ctrl-C is the agent's to pass on
+            )
+        self.started = time.monotonic()
+        self.ended = 0.0
+        self.deadline = math.inf  # to have saved its state and ended by
+
+    def seconds(self) -> float:
+        """Time since the start, up to the end."""
+        return (self.ended or time.monotonic()) - self.started
+
+    def stop(self) -> None:
+        """Ask it to save its state and end."""
+        self.process.terminate()  # the direct child alone, as W&B's agent does
+        self.deadline = time.monotonic() + SECONDS_TO_SAVE
+
+    def has_ended(self) -> bool:
+        """Whether no process of it is left; kills those that take too long to end.
+
+        A launcher can die before what it has launched.
+        """
+        now = time.monotonic()
+        if self.process.poll() is not None:
+            self.ended = self.ended or now
+            if not processes_of(self.run_id):
+                return True
+            self.deadline = min(self.deadline, self.ended + SECONDS_TO_SAVE)
+        if now > self.deadline:
+            self.kill()
+        return False
+
+    def kill(self) -> None:
+        """End all its processes at once."""
+        self.process.kill()
+        for process in processes_of(self.run_id):
+            with suppress(psutil.Error):
+                process.kill()
+
+    def state(self) -> str:
+        """The state that its folder tells."""
+        return run_folder.state(self.folder)
+
+    def exit(self) -> str:
+        """How its process ended."""
+        code = self.process.returncode
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def last_lines(self, num: int) -> str:
+        """The end of its output, a progress bar as it last stood."""
+        lines = (self.folder / OUTPUT).read_text(errors="replace").splitlines()
+        return "\n".join(line.rpartition("\r")[2] for line in lines[-num:])
+
+
+def processes_of(run_id: str) -> list[psutil.Process]:
+    """Every process on this machine that was started for a run, launchers and W&B's own included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("WANDB_RUN_ID") == run_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:  # another user's, or gone
+            continue
+    return found

@@ -1,0 +1,180 @@
+import math
+import random
+
+import numpy as np
+import pytest
+
+from analysis.compare import importance as importances
+from analysis.compare.comparison import (
+    MOST_POINTS,
+    Metric,
+    common_metric,
+    compare,
+    curves_of,
+    lies_evenly_on_log,
+    metric_of,
+    setting_of,
+)
+from analysis.compare.importance import importance
+from analysis.read.runs import read_runs
+from analysis.read.sweeps import SweepRecord, Trial
+from data.errors import UserError
+from tests.run_folders import START, write_run
+
+LOSS = Metric("val/loss", is_minimized=True)
+
+
+def comparison_of(runs_dir, metric=LOSS, **more):
+    return compare("runs", read_runs(runs_dir).records, metric, **more)
+
+
+def names(entries):
+    return [entry.record.run_id for entry in entries]
+
+
+def test_the_best_is_first_and_who_failed_or_has_no_value_is_last(tmp_path):
+    write_run(tmp_path / "middle", [2.0, 1.0])
+    write_run(tmp_path / "best", [2.0, 0.5])
+    write_run(tmp_path / "crashed", [0.1], state="failed")
+    write_run(tmp_path / "empty", [], state=None)
+    comparison = comparison_of(tmp_path)
+    assert names(comparison.ranked) == ["best", "middle"]
+    assert set(names(comparison.entries)[2:]) == {"crashed", "empty"}
+    assert names(comparison_of(tmp_path, metric_of("val/accuracy")).ranked) == ["best", "middle"]  # more is better
+
+
+def test_a_run_under_way_counts_with_the_best_it_has_logged(tmp_path):
+    write_run(tmp_path / "running", [2.0, 0.75, 1.5], state=None)
+    [entry] = comparison_of(tmp_path).entries
+    assert (entry.state, entry.value, entry.best_epoch) == ("not ended", 0.75, 2)
+
+
+def test_a_sweep_tells_a_paused_trial_from_one_that_was_stopped_early(tmp_path):
+    for name in ("000-a", "001-b"):
+        write_run(tmp_path / "sweeps" / "s" / name, [1.0], state="stopped")
+    assert {entry.state for entry in comparison_of(tmp_path).entries} == {"stopped early"}  # all that folders know
+    trials = [
+        Trial(i, name, state, 1.0 - i / 4, 1, {}, START, START)
+        for i, (name, state) in enumerate((("000-a", "RUNNING"), ("001-b", "PRUNED")))
+    ]
+    sweep = SweepRecord("s", "", "val/loss", "minimize", "bayes", ("lr",), tuple(trials), {})
+    entries = comparison_of(tmp_path, sweeps=[sweep]).entries
+    assert [(entry.record.run_id, entry.state, entry.value) for entry in entries] == [
+        ("001-b", "stopped early", 0.75),
+        ("000-a", "not ended", 1.0),
+    ]
+    of_another_metric = comparison_of(tmp_path, metric_of("val/accuracy"), sweeps=[sweep])
+    assert [entry.value for entry in of_another_metric.entries] == pytest.approx([2 / 3, 2 / 3])
+
+
+def test_the_settings_that_vary_are_found_the_most_varied_first_and_where_a_run_was_is_none(tmp_path):
+    for i in range(4):
+        changes = {
+            "optimizer": "sgd" if i else "adam",
+            "lr": 10.0**-i,
+            "tags": str(i),
+            "only_once": 1,
+            "runs_dir": str(i),
+        }
+        some = {2: {"cutout": 8}, 3: {"cutout": 4, "later": 1}}  # `later` came with a later version
+        write_run(tmp_path / str(i), [1.0], **{**changes, **some.get(i, {})})
+    varied = comparison_of(tmp_path).varied
+    assert [setting.name for setting in varied] == ["lr", "optimizer", "cutout"]
+    assert [(setting.is_number, setting.is_log) for setting in varied] == [(True, True), (False, False), (True, False)]
+
+
+def test_final_runs_are_no_part_of_the_search(tmp_path):
+    write_run(tmp_path / "sweeps" / "s" / "000-a", [1.0], epochs=3)
+    write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [0.5], epochs=7)
+    comparison = comparison_of(tmp_path)
+    assert comparison.varied == []
+    assert [entry.state for entry in comparison.entries] == ["final", "finished"]
+
+
+def test_a_logarithmic_axis_is_for_what_lies_evenly_on_it():
+    draw = random.Random(0)
+    assert lies_evenly_on_log([math.exp(draw.uniform(-10, -4)) for _ in range(20)])
+    assert not lies_evenly_on_log([draw.uniform(0.005, 0.7) for _ in range(20)])
+    assert not lies_evenly_on_log([0.0, 1.0, 100.0])
+    assert setting_of("lr", [1e-3, 2e-3]).is_log
+    assert setting_of("batch_size", [16, 64, 256, 1024]).is_log
+    assert not setting_of("cutout", [0, 4, 8]).is_log
+
+
+def test_curves_are_the_epochs_alone_with_gaps_where_a_value_is_not_finite(tmp_path):
+    folder = write_run(tmp_path / "a", [1.0, math.nan, 0.5])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "val/ece": 0.1}\n')
+    curves = curves_of(read_runs(tmp_path).records[0])
+    assert curves["epoch"] == [1, 2, 3]
+    assert curves["seconds"] == [0.5, 1.0, 1.5]
+    assert curves["val/loss"] == [1.0, None, 0.5]
+    assert "val/ece" not in curves
+
+
+def test_long_curves_are_thinned_out_and_keep_their_end(tmp_path):
+    num_epochs = 2 * MOST_POINTS + 1
+    write_run(tmp_path / "a", [1.0] * num_epochs)
+    epochs = curves_of(read_runs(tmp_path).records[0])["epoch"]
+    assert len(epochs) <= MOST_POINTS
+    assert epochs[-1] == num_epochs
+
+
+def test_runs_of_no_sweep_are_ranked_by_accuracy_where_most_have_one(tmp_path):
+    write_run(tmp_path / "a", [1.0])
+    records = read_runs(tmp_path).records
+    assert common_metric(records) == Metric("val/accuracy", is_minimized=False)
+    assert common_metric([]) == LOSS
+
+
+def test_nothing_to_compare_is_the_users_error():
+    with pytest.raises(UserError, match="there are no runs to compare"):
+        compare("nothing", [], LOSS)
+
+
+def searched(tmp_path, value_of, num_runs):
+    draw = random.Random(0)
+    for i in range(num_runs):
+        settings = {
+            "lr": math.exp(draw.uniform(-10, -4)),
+            "dropout": draw.uniform(0, 0.7),
+            "optimizer": draw.choice("ab"),
+        }
+        write_run(tmp_path / f"{i:03d}", [value_of(draw, **settings)], **settings)
+    return comparison_of(tmp_path)
+
+
+def test_the_setting_that_makes_the_value_is_the_important_one(tmp_path):
+    comparison = searched(tmp_path, lambda draw, lr, **_: (math.log(lr) + 7) ** 2, 60)
+    found = importance(comparison)
+    assert found.names[0] == "lr"
+    assert found.means[0] > 0.5
+    assert all(abs(mean) < 0.1 for mean in found.means[1:])
+    assert all(deviation > 0 for deviation in found.deviations[:1])
+    assert found.explained > 0.7
+    assert found.remark == ""
+    assert importance(comparison) == found
+
+
+def test_shares_of_independent_settings_are_those_of_the_variance():
+    generator = np.random.default_rng(0)
+    features = generator.uniform(size=(500, 3))
+    targets = features @ np.array([2.0, 1.0, 0.0])  # variances 4, 1 and 0, of 5 in all
+    explained, costs = importances.shuffling_costs(features, targets)
+    assert explained == pytest.approx(1, abs=0.05)
+    assert costs.mean(0) == pytest.approx([0.8, 0.2, 0.0], abs=0.1)
+
+
+def test_noise_is_said_to_say_nothing(tmp_path):
+    found = importance(searched(tmp_path, lambda draw, **_: draw.uniform(1, 2), 40))
+    assert "do not predict" in found.remark
+    assert found.explained <= 0
+
+
+def test_too_few_trials_and_a_lone_setting_have_no_importance(tmp_path):
+    found = importance(searched(tmp_path / "few", lambda draw, lr, **_: lr, 9))
+    assert found.names == ()
+    assert found.remark == "Too few trials: 9 runs with a val/loss, and 10 are the least."
+    for i in range(12):
+        write_run(tmp_path / "lone" / f"{i}", [1.0], lr=10.0**-i)
+    assert importance(comparison_of(tmp_path / "lone")).remark.startswith("Only lr differs between the runs")

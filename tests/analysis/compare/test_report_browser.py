@@ -1,0 +1,279 @@
+"""The report in a real Chromium, from disk and without a network."""
+
+import json
+import math
+import os
+import random
+import shutil
+
+import pytest
+from PIL import Image
+
+from analysis.compare import report
+from analysis.record import run_folder
+from tests.run_folders import write_run
+
+HOSTILE = "<img src=x onerror='window.hacked=1'> \"quoted\"\nand %{x}"
+NUM_TRIALS = 12
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def program(*names):
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        reason = f"{names[0]} is not installed"
+        if os.environ.get("REQUIRE_CHROMIUM"):
+            pytest.fail(reason + ", and REQUIRE_CHROMIUM is set")
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program("chromium", "chromium-browser", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(program("chromedriver")))
+    yield Browser(driver)
+    driver.quit()
+
+
+class Browser:
+    """One window."""
+
+    def __init__(self, driver):
+        self.driver = driver
+        self.is_changed = False
+
+    def open(self, path, width=1280):
+        self.is_changed = width != 1280
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.get(path.as_uri())
+        assert self.run("document.documentElement.dataset.ready") == "true"
+
+    def run(self, expression):
+        """Value of a JavaScript expression."""
+        return self.driver.execute_script(f"return {expression}")
+
+    def click(self, selector, place=0):
+        self.is_changed = True
+        self.driver.execute_script(f"document.querySelectorAll({json.dumps(selector)})[{place}].click()")
+
+    def type(self, selector, text):
+        self.is_changed = True
+        self.driver.find_element("css selector", selector).send_keys(text)
+
+    def draw_box(self, selector, x, low, high):
+        """Drag a box round a part of an axis of parallel coordinates."""
+        self.is_changed = True
+        script = """
+            const chart = document.querySelector(arguments[0]), [x, ...heights] = arguments[1];
+            chart.scrollIntoView({block: "center", behavior: "instant"});
+            const {left, top} = chart.getBoundingClientRect(), {xaxis, yaxis} = chart._fullLayout;
+            return [left + xaxis._offset + xaxis.d2p(x), ...heights.map((y) => top + yaxis._offset + yaxis.d2p(y))];
+        """
+        middle, bottom, top = self.driver.execute_script(script, selector, [x, low, high])
+        for kind, left, y, buttons in (
+            ("mouseMoved", middle - 10, bottom, 0),
+            ("mousePressed", middle - 10, bottom, 1),
+            ("mouseMoved", middle + 10, top, 1),
+            ("mouseReleased", middle + 10, top, 0),
+        ):
+            event = {"type": kind, "x": left, "y": y, "button": "left", "buttons": buttons, "clickCount": 1}
+            self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+    def texts(self, selector):
+        return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((element) => element.textContent)")
+
+    def column(self, title):
+        """Texts of a column of the leaderboard."""
+        number = self.texts("#runs thead th").index(title)
+        return self.texts(f"#runs tbody td:nth-child({number + 1})")
+
+    def traces(self, selector):
+        """Names of the traces that a chart draws."""
+        return self.run(f"document.querySelector({json.dumps(selector)}).data.map((trace) => trace.name ?? '')")
+
+    def drawn(self, selector):
+        """Number of lines and groups of points that there really are in a chart."""
+        return self.run(f"document.querySelectorAll({json.dumps(selector + ' .scatterlayer .trace')}).length")
+
+    def requests(self):
+        """Addresses that were asked for since the last call, and what the console said."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return sent, [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    """A sweep of two settings, half of it with a picture, and final runs."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    draw = random.Random(0)
+    for i in range(NUM_TRIALS):
+        lr = math.exp(draw.uniform(-10, -4))
+        start = (math.log(lr) + 7) ** 2 / 5 + 0.5
+        losses = [start + 1 / (epoch + 1) for epoch in range(3 if i % 4 == 3 else 6)]
+        state = "stopped" if i % 4 == 3 else "finished"
+        folder = runs_dir / "sweeps" / "tiny" / f"{i:03d}-trial"
+        write_run(folder, losses, state=state, days=i / 24, lr=lr, optimizer="sgd" if i % 2 else "adam")
+        if i % 2:
+            (folder / run_folder.PANELS).mkdir()
+            Image.new("RGB", (40, 30), "red").save(folder / run_folder.PANELS / "confusion_matrix.png")
+    for seed in (1, 2):
+        folder = write_run(runs_dir / "sweeps" / "tiny" / f"final-000-trial-seed{seed}", [0.5], lr=1e-3, days=1)
+        summary = {"state": "finished", "test/accuracy": 0.9 + seed / 100, "epochs": 1, "train_seconds": 1.0}
+        run_folder.write_json(folder / run_folder.SUMMARY, summary)
+    return runs_dir
+
+
+@pytest.fixture(scope="module")
+def page(runs_dir):
+    assert report.main(["--runs_dir", str(runs_dir), "--sweep", "tiny", "--metric", "val/loss"]) == 0
+    return runs_dir / "sweeps" / "tiny" / "report.html"
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page as it opens, loaded anew where a test has changed it."""
+    if browser.run("location.href") != page.as_uri() or browser.is_changed:
+        browser.open(page)
+    return browser
+
+
+def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page):
+    browser.requests()
+    browser.open(page)
+    requests, console = browser.requests()
+    assert console == []
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+    for term in ("loss", "accuracy"):
+        assert len(browser.traces(f"[data-term={term}]")) == 5 * 2  # the best five, training and validation
+        assert browser.drawn(f"[data-term={term}]") == 5 * 2
+    assert browser.drawn("#progress-chart") == 2  # the staircase and the trials
+    assert browser.drawn("#setting-chart") == 1
+    assert browser.run("document.querySelector('#setting-chart').layout.xaxis.type") == "log"
+    assert browser.run("document.querySelectorAll('#importance-chart .bars .point').length") == 2
+    assert browser.run("document.querySelector('#parallel-chart').layout.shapes.length") == 3  # lr, optimizer, val/loss
+    assert browser.texts(".tile .figure")[-1] == "91.50 %"  # test accuracy of the final runs
+    sections = browser.run("[...document.querySelectorAll('section')].map((one) => one.hidden)")
+    assert sections == [False] * 8
+
+
+def test_early_stopped_trials_are_marked(opened):
+    symbols = opened.run("document.querySelector('#progress-chart').data.at(-1).marker.symbol")
+    assert sorted(set(symbols)) == ["circle", "x-thin-open"]
+    assert symbols.count("x-thin-open") == NUM_TRIALS // 4
+    assert opened.column("state").count("stopped early") == opened.texts("#runs tbody td").count("stopped early") > 0
+
+
+def test_the_comparer_shows_the_settings_that_differ_alone(opened):
+    rows = opened.texts("#differences tbody th")
+    assert "lr" in rows
+    assert "setting_3" not in rows
+    assert "setting_3=3" in opened.texts("#shared")[0]
+
+
+def test_pictures_of_shown_runs_lie_side_by_side(opened):
+    shown = opened.run(
+        "[...document.querySelectorAll('#pictures img')].map((image) => [image.alt, image.naturalWidth])"
+    )
+    names = [name for name in opened.column("run")[:5] if int(name[:3]) % 2]
+    assert shown == [[f"confusion_matrix of {name}", 40] for name in names]
+
+
+def test_colours_follow_the_scheme_of_the_reader(opened):
+    colours = []
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        colours.append(
+            opened.run(
+                "['body', '.gtitle, .xtitle'].map((one) => getComputedStyle(document.querySelector(one)))"
+                ".flatMap((style) => [style.backgroundColor, style.fill])"
+            )
+        )
+    opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    light, dark = colours
+    assert light[0] == "rgb(244, 245, 247)"
+    assert dark[0] == "rgb(17, 20, 26)"
+    assert light[3] != dark[3]  # text of a chart
+
+
+def test_the_leaderboard_is_paged_sorted_and_searched(opened):
+    assert opened.column("#") == [str(i) for i in range(1, 11)]
+    losses = [float(text) for text in opened.column("val/loss")]
+    assert losses == sorted(losses)
+    opened.click("#next")
+    assert len(opened.column("#")) == NUM_TRIALS + 2 - 10
+    number = opened.texts("#runs thead th").index("lr")
+    opened.click("#runs thead th button", number - 1)
+    rates = [float(text) for text in opened.column("lr")]
+    assert rates == sorted(rates)
+    opened.click("#runs thead th button", number - 1)
+    again = [float(text) for text in opened.column("lr")]
+    assert again == sorted(again, reverse=True)
+    assert again[0] > rates[0]
+    assert opened.run("document.querySelector('#runs th[aria-sort]').getAttribute('aria-sort')") == "descending"
+    opened.type("#search", "sgd stopped")
+    assert set(opened.column("state")) == {"stopped early"}
+    assert opened.texts("#found") == [f"{NUM_TRIALS // 4} runs"]
+
+
+def test_toggling_a_run_hides_its_curves_and_its_column(opened):
+    first = opened.column("run")[0]
+    assert first in opened.traces("[data-term=loss]")
+    assert first in opened.texts("#differences thead th")[1]
+    opened.click("#chosen .chip")
+    assert first not in opened.traces("[data-term=loss]")
+    assert opened.drawn("[data-term=loss]") == 4 * 2
+    assert not [text for text in opened.texts("#differences thead th") if first in text]
+    opened.click("#runs tbody input")
+    assert first in opened.traces("[data-term=loss]")
+
+
+def test_a_box_on_an_axis_picks_the_runs_that_pass_it(opened):
+    lines = "document.querySelector('#parallel-chart').data.slice(0, -2)"
+    num_runs = f"{lines}.map((trace) => trace.x.filter((x) => x === 0).length)"
+    left_out, *shades = opened.run(num_runs)
+    assert (left_out, sum(shades)) == (0, NUM_TRIALS)
+    opened.draw_box("#parallel-chart", 1, 0.8, 1.05)  # the upper half of optimizer's axis
+    left_out, *shades = opened.run(num_runs)
+    assert (left_out, sum(shades)) == (NUM_TRIALS // 2, NUM_TRIALS // 2)
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    browser.open(page, width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    charts = "[...document.querySelectorAll('.js-plotly-plot')]"
+    assert browser.run(f"{charts}.filter((one) => !one.closest('.scroll')).every((one) => one.offsetWidth <= {width})")
+
+
+def test_names_and_settings_are_text_alone(browser, tmp_path):
+    for i in range(2):
+        write_run(tmp_path / f"{HOSTILE}{i}", [2.0, 1.0 + i], model=HOSTILE, note=f"{HOSTILE}{i}", lr=10.0**-i)
+    assert report.main(["--runs_dir", str(tmp_path)]) == 0
+    browser.requests()
+    browser.open(tmp_path / "report.html")
+    requests, console = browser.requests()
+    assert console == []
+    assert len(requests) == 1
+    assert browser.run("window.hacked === undefined")
+    assert browser.column("run") == [f"{HOSTILE}0", f"{HOSTILE}1"]
+    assert browser.run("document.querySelectorAll('img[src=x]').length") == 0

@@ -1,0 +1,188 @@
+"""The results table: what the committed file and README.md say, and how figures get there."""
+
+import json
+import statistics
+
+import pytest
+
+from analysis.compare import results
+from analysis.compare.references import REFERENCES
+from analysis.compare.results_table import BEGIN, END, plus_minus, read_results, render
+from analysis.record import run_folder
+from tests.run_folders import write_run
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A README.md without results, no known results, and a runs folder with a sweep's result."""
+    monkeypatch.setattr(results, "README", tmp_path / "README.md")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    (tmp_path / "results.json").write_text("[]")
+    write_sweep(tmp_path, "heads", {"model": "nano_vit", "num_heads": 3, "lr": 0.01, "epochs": 7})
+    return tmp_path
+
+
+def write_sweep(place, name, settings, **changes):
+    folder = place / "runs" / "sweeps" / name
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text("metric: {name: val/loss}\nparameters: {lr: {min: 0.1, max: 1.0}}\n")
+    trial = {
+        "settings": {**settings, "test": True, "seed": 1},
+        "command": f"python train.py --model={settings['model']} --seed=1",
+        "seeds": [1, 2, 3],
+        "num_parameters": 1234567,
+        "device": "a GPU",
+        "test/accuracy": {"mean": 0.71234, "std": 0.0123, "values": [0.7]},
+        "test/loss": {"mean": 0.9, "std": 0.02, "values": [0.9]},
+        "train_seconds": {"mean": 61.0, "std": 1.0, "values": [61.0]},
+        "images_per_second": {"mean": 23456.7, "std": 1.0, "values": [1.0]},
+        **changes,
+    }
+    run_folder.write_json(folder / "final.json", {"trials": [trial, {"test/accuracy": "another, better by test"}]})
+
+
+def update(place, *names):
+    return results.main(["--update", *names, "--runs_dir", str(place / "runs")])
+
+
+def rows_of(place):
+    lines = (place / "README.md").read_text().splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    return [dict(zip(table[0], row, strict=True)) for row in table[2:]]
+
+
+def test_readme_shows_the_committed_results(capsys):
+    assert results.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_readme_that_disagrees_fails_the_check(place, capsys):
+    assert results.main(["--check"]) == 1
+    assert "python -m analysis.results --update" in capsys.readouterr().err
+    assert update(place) == 0
+    assert results.main(["--check"]) == 0
+    path = place / "README.md"
+    path.write_text(path.read_text().replace("71.23", "72.23"))
+    assert results.main(["--check"]) == 1
+
+
+def test_a_sweeps_result_stands_in_the_row_it_belongs_to(place):
+    assert update(place) == 0
+    text = (place / "README.md").read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\nafter\n")
+    [row] = [row for row in rows_of(place) if row["network"] == "nanoViT, 3 heads"]
+    obtained = {"obtained": "71.23 ± 1.23 %", "test loss": "0.9000 ± 0.0200", "seeds": "3", "training": "1m01s"}
+    obtained |= {
+        "images/s": "23,457",
+        "on": "a GPU",
+        "learning rate": "1.00e-2",
+        "epochs": "7",
+        "parameters": "1,234,567",
+    }
+    assert row == {**row, **obtained, "the notebook": "69.17 %"}
+    assert "for seed in 1 2 3; do python train.py --model=nano_vit --seed=$seed; done" in text
+
+
+def test_rows_without_a_run_show_the_notebook_and_public_figures_alone(place):
+    update(place)
+    rows = {row["network"]: row for row in rows_of(place)}
+    assert rows.keys() == {reference.title for reference in REFERENCES}
+    row = rows["nanoViT"]
+    assert (row["obtained"], row["seeds"], row["the notebook"]) == ("", "", "73.24 % in 19m55s")
+    assert "[91.45 %](https://github.com/SHI-Labs/Compact-Transformers) CCT-4/3x2" in row["public figures"]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviation(place):
+    figures = {"one": (1, 0.5), "two": (2, 0.6), "three": (5, 0.8)}
+    for name, (seed, accuracy) in figures.items():
+        settings = {"model": "mlp", "dataset": "cifar10", "epochs": 2, "seed": seed, "test": True, "tracking": "off"}
+        folder = write_run(place / "runs" / name, [1.0, 0.9], **{f"setting_{i}": None for i in range(40)}, **settings)
+        summary = run_folder.read_json(folder / "summary.json") | {"test/accuracy": accuracy, "num_parameters": 9}
+        run_folder.write_json(folder / "summary.json", {**summary, "images_per_second": 100.0 * seed})
+    assert update(place, *figures) == 0
+    [result] = [result for result in read_results(place / "results.json") if result.model == "mlp"]
+    values = [accuracy for _, accuracy in figures.values()]
+    mean, std = statistics.mean(values), statistics.stdev(values)
+    assert result.metrics["test/accuracy"] == {
+        "mean": pytest.approx(mean, abs=1e-5),
+        "std": pytest.approx(std, abs=1e-5),
+    }
+    assert (result.num_seeds, result.epochs, result.images_per_second) == (3, 2, pytest.approx(800 / 3))
+    assert "for seed in 1 2 5; do python train.py --model=mlp" in result.command
+
+
+def test_a_run_on_images_without_a_test_split_has_the_figures_of_those_held_out(place):
+    (place / "faces").mkdir()
+    settings = {"model": "dc_gan", "dataset": "faces", "data_dir": str(place), "seed": 1, "test": False}
+    folder = write_run(place / "runs" / "gan", [1.0], **{f"setting_{i}": None for i in range(40)}, **settings)
+    summary = run_folder.read_json(folder / "summary.json")
+    run_folder.write_json(folder / "summary.json", {**summary, "num_parameters": 9, "images_per_second": 1.0})
+    run_folder.write_json(folder / "generation.json", {"val/fid_inception_500": 70.0, "val/fid_inception_2000": 50.0})
+    assert update(place, "gan") == 0
+    [row] = [row for row in rows_of(place) if row["network"].startswith("DC-GAN on faces, FID")]
+    assert row["obtained"] == "50.00 of 2,000"
+    settings["dataset"] = "cifar10"
+    write_run(place / "runs" / "other", [1.0], **settings)
+    assert update(place, "other") == 2
+
+
+def test_results_of_other_machines_stay_and_those_of_the_same_name_are_replaced(place):
+    update(place)
+    write_sweep(place, "later", {"model": "cnn", "lr": 0.5, "epochs": 3})
+    path = place / "runs" / "sweeps" / "heads" / "final.json"
+    path.unlink()
+    update(place)
+    assert [result.name for result in read_results(place / "results.json")] == ["heads", "later"]
+    content = json.loads((place / "runs" / "sweeps" / "later" / "final.json").read_text())
+    content["trials"][0]["test/accuracy"] = {"mean": 0.4, "std": None, "values": [0.4]}
+    run_folder.write_json(place / "runs" / "sweeps" / "later" / "final.json", content)
+    update(place)
+    assert [row["obtained"] for row in rows_of(place) if row["obtained"]] == ["40.00 %", "71.23 ± 1.23 %"]
+
+
+def test_a_sweep_of_no_row_is_in_the_table_where_it_is_named(place):
+    write_sweep(place, "quick", {"model": "cnn", "dataset": "digits", "lr": 0.5, "epochs": 3})
+    update(place)
+    assert "digits" not in (place / "results.json").read_text()
+    update(place, "quick")
+    assert rows_of(place)[-1]["network"] == "cnn on digits"
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["nosuch"], "nosuch is no sweep and no finished run with --test=True"),
+        (["unread"], "unread is no sweep and no finished run with --test=True"),
+        (["begun"], "final.json has no finished final run: python sweeps/final.py begun makes them"),
+    ],
+)
+def test_what_has_no_test_figures_is_refused_and_nothing_is_written(place, capsys, names, line):
+    write_run(place / "runs" / "unread", [1.0], test=False)
+    write_sweep(place, "begun", {"model": "cnn", "dataset": "digits"})
+    before = (place / "README.md").read_text()
+    assert update(place, *names) == 2
+    assert line in capsys.readouterr().err
+    assert (place / "README.md").read_text() == before
+
+
+def test_a_readme_without_a_place_for_the_results_is_refused(place, capsys):
+    (place / "README.md").write_text("nothing")
+    assert update(place) == 2
+    assert f"write {BEGIN} and {END} round it" in capsys.readouterr().err
+    assert (place / "results.json").read_text() == "[]"
+
+
+def test_every_public_figure_has_its_source():
+    figures = [public for reference in REFERENCES for public in reference.public]
+    assert figures
+    assert all(public.figure and public.source.startswith("https://") for public in figures)
+
+
+def test_figures_are_told_in_their_own_units():
+    assert plus_minus({"mean": 0.5, "std": 0.01}, "test/accuracy") == "50.00 ± 1.00 %"
+    assert plus_minus({"mean": 0.5, "std": None}, "test/loss") == "0.5000"
+
+
+def test_a_row_is_rendered_without_any_result():
+    assert render([]).count("\n| ") == len(REFERENCES) + 1

@@ -1,0 +1,70 @@
+"""Collapse and saturation are noticed where they are, and not where they are not."""
+
+import pytest
+import torch
+
+from analysis.look.collapse import signs_of_collapse, variety
+
+
+def images(num, seed=0):
+    """Random images that are alike in nothing."""
+    return (
+        torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        .repeat_interleave(4, 2)
+        .repeat_interleave(4, 3)
+    )
+
+
+def test_other_real_images_vary_as_much_as_real_images():
+    assert variety(images(128, seed=1), images(128, seed=2)) == pytest.approx(1, abs=0.05)
+
+
+def test_one_image_has_no_variety():
+    assert variety(images(1).expand(64, -1, -1, -1), images(64)) == 0
+
+
+@pytest.mark.parametrize("num_modes", [1, 4, 32])
+def test_a_few_modes_with_noise_have_next_to_none(num_modes):
+    torch.manual_seed(0)
+    modes = images(num_modes).repeat(256 // num_modes, 1, 1, 1)
+    noisy = modes + 0.1 * torch.randn_like(modes)  # of pixels, which is gone at 16x16
+    assert variety(noisy.clamp(0, 1), images(256, seed=1)) < 0.2
+
+
+def test_variety_falls_with_the_share_that_collapsed():
+    diverse, one = images(64, seed=1), images(1).expand(64, -1, -1, -1)
+    assert variety(torch.cat([diverse[:32], one[:32]]), images(64)) == pytest.approx(0.5, abs=0.1)
+    grey = 0.5 + 0.3 * (diverse - 0.5)  # as a generator that knows little more than the mean
+    assert variety(grey, images(64)) == pytest.approx(0.3, abs=0.03)
+
+
+def rows(told_apart, varieties):
+    return [
+        {"epoch": i, "train/discriminate/told_apart": share, "val/sample_variety": value}
+        for i, (share, value) in enumerate(zip(told_apart, varieties, strict=True), start=1)
+    ] + [{"epoch": len(varieties), "val/ece": 0.1}]
+
+
+def test_a_healthy_run_has_no_warning():
+    signs = signs_of_collapse(rows([0.999, 0.9, 0.8], [0.1, 0.6, 0.9]))
+    assert signs == {"discriminator_saturated": False, "sample_variety": 0.9, "mode_collapse": False}
+
+
+def test_a_run_that_collapsed_late_says_since_when():
+    signs = signs_of_collapse(rows([0.8, 0.9, 0.995, 0.998], [0.3, 0.9, 0.9, 0.12]))
+    assert (signs["discriminator_saturated"], signs["mode_collapse"], signs["sample_variety"]) == (True, True, 0.12)
+    assert signs["warning"] == (
+        "discriminator saturated since epoch 3: it tells 99.8% of real and generated images apart; "
+        "mode collapse since epoch 4: samples vary 0.12 times as much as real images"
+    )
+
+
+def test_too_little_variety_from_the_start_may_be_too_little_training():
+    signs = signs_of_collapse(rows([0.8, 0.9], [0.1, 0.2]))
+    assert signs["mode_collapse"]
+    assert signs["warning"].startswith("mode collapse, or an untrained generator since epoch 1: samples vary 0.20")
+
+
+def test_a_recovered_run_has_no_warning_and_other_models_no_signs():
+    assert "warning" not in signs_of_collapse(rows([1.0, 0.8], [0.0, 0.8]))
+    assert signs_of_collapse([{"epoch": 1, "train/classify/loss": 1.0}]) == {}

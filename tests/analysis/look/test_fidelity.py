@@ -1,0 +1,114 @@
+"""Measuring what a model draws: names, cached references, images that depend on the seed alone."""
+
+import json
+
+import pytest
+import torch
+
+from analysis.look import fidelity as generation
+from analysis.look.fidelity import measure, pick
+from analysis.look.samples import IMAGES_AT_ONCE, draw
+from analysis.record import run_folder
+from data.dataset import DatasetInfo, Split
+from data.errors import UserError
+from data.loader import Loader
+
+INFO = DatasetInfo("synthetic", 4, (), (0.5,) * 3, (0.5,) * 3, {}, "")
+NAMES = ("fid", "kid", "precision", "recall", "density", "coverage", "inception_score")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Pixels:
+    """Pixels in place of features."""
+
+    name = "pixels"
+    num_features = 48
+
+    def __init__(self, batch_size=16):
+        self.batch_size = batch_size
+        self.num_seen = 0
+
+    def description(self):
+        return {"arch": self.name, "precision": "fp32"}
+
+    def __call__(self, images):
+        self.num_seen += len(images)
+        return images.flatten(1).float() / 255
+
+    def classify(self, features):
+        return features[:, :5].softmax(dim=1)
+
+
+def noise(num, seed, labels=None):
+    return torch.rand(num, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def loader(num=300):
+    images = (noise(num, 99) * 255).round().byte()
+    return Loader(Split(images, torch.zeros(num, dtype=torch.long)), INFO, torch.device("cpu"))
+
+
+def test_metrics_are_named_after_the_extractor_and_the_number_of_images():
+    metrics = measure(noise, loader(), Pixels(), 200, seed=0)
+    assert list(metrics) == [f"{name}_pixels_200" for name in NAMES]
+
+
+def test_the_real_images_themselves_are_at_no_distance_and_black_ones_far_away():
+    real = loader(IMAGES_AT_ONCE)
+    copies = measure(lambda *_: real.images / 255, real, Pixels(), IMAGES_AT_ONCE, seed=0)
+    black = measure(lambda num, *_: torch.zeros(num, 3, 4, 4), real, Pixels(), IMAGES_AT_ONCE, seed=0)
+    assert copies["fid_pixels_256"] == pytest.approx(0, abs=1e-3)
+    assert copies["coverage_pixels_256"] == 1
+    assert black["fid_pixels_256"] > 5
+    assert black["coverage_pixels_256"] == 0
+
+
+def test_features_of_real_images_are_computed_once():
+    first, second = Pixels(), Pixels()
+    metrics = measure(noise, loader(), first, 200, seed=0)
+    assert measure(noise, loader(), second, 200, seed=0) == metrics
+    assert (first.num_seen, second.num_seen) == (400, 200)
+
+
+def test_metrics_do_not_depend_on_the_batches_or_on_a_random_state():
+    metrics = measure(noise, loader(), Pixels(), 200, seed=0)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert measure(noise, loader(), Pixels(batch_size=33), 200, seed=0) == metrics
+    assert torch.equal(torch.get_rng_state(), state)
+    assert measure(noise, loader(), Pixels(), 200, seed=1) != metrics
+
+
+def test_the_first_images_are_the_same_however_many_are_drawn():
+    few, many = (torch.cat(list(draw(noise, num, 3))) for num in (100, 2 * IMAGES_AT_ONCE + 5))
+    assert len(few) == 100
+    assert len(many) == 2 * IMAGES_AT_ONCE + 5
+    assert torch.equal(few, many[:100])
+    assert not torch.equal(many[:100], many[IMAGES_AT_ONCE : IMAGES_AT_ONCE + 100])
+
+
+def test_classes_take_turns_over_all_batches():
+    def labels_as_pixels(num, seed, labels):
+        return (labels / 255).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+
+    images = torch.cat(list(draw(labels_as_pixels, IMAGES_AT_ONCE + 10, 0, classes=(7, 2, 5))))
+    assert images[:, 0, 0, 0].tolist() == [(7, 2, 5)[i % 3] for i in range(IMAGES_AT_ONCE + 10)]
+
+
+def test_real_images_are_taken_evenly():
+    images = torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    real = Loader(Split(images, torch.zeros(100, dtype=torch.long)), INFO, torch.device("cpu"))
+    assert pick(real, 10)[:, 0, 0, 0].tolist() == list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize(("num_fake", "num_real"), [(5, 300), (300, 5)])
+def test_fewer_images_than_a_ball_needs_are_refused(num_fake, num_real):
+    with pytest.raises(UserError, match="there must be 6 of each"):
+        measure(noise, loader(num_real), Pixels(), num_fake, seed=0)
+
+
+def test_metrics_of_a_run_add_up_in_its_folder(tmp_path):
+    generation.keep(tmp_path, {"test/fid_a_10": 1.0})
+    path = generation.keep(tmp_path, {"test/fid_b_10": 2.0})
+    assert path == tmp_path / run_folder.GENERATION
+    assert json.loads(path.read_text()) == {"test/fid_a_10": 1.0, "test/fid_b_10": 2.0}

@@ -1,0 +1,121 @@
+"""How a run was made, what has changed since, and whether it comes out the same."""
+
+import shlex
+from dataclasses import asdict, replace
+
+import pytest
+
+from analysis.look import reproduction as reproduce
+from analysis.look.reproduction import command_of, compare, differences, launcher
+from analysis.record import environment, run_folder
+from models.core.settings import resolve
+from models.registry import MODELS
+from tests.run_folders import write_run
+
+ROWS = [{"epoch": epoch, "val/loss": 1 / epoch, "lr": 0.1, "images_per_second": 7.0 + epoch} for epoch in (1, 2, 3)]
+
+
+def changed(row, **changes):
+    return [{**one, **changes} if i == row else one for i, one in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("now", "code", "verdict"),
+    [
+        (ROWS, 0, "3 rows are equal bit for bit"),
+        (changed(1, images_per_second=1.0), 0, "3 rows are equal bit for bit"),
+        ([*ROWS, {"epoch": 4}], 0, "3 rows are equal bit for bit"),
+        (
+            changed(1, **{"val/loss": 0.501}),
+            0,
+            "3 rows agree within 0.01, 2 of them bit for bit; the worst is val/loss",
+        ),
+        (changed(1, **{"val/loss": 0.51}), 1, "different from epoch 2 on, by more than 0.01: val/loss in epoch 2, 0.5"),
+        (changed(2, **{"val/loss": float("nan")}), 1, "different from epoch 3 on"),
+        (changed(0, other=1.0), 1, "different from epoch 1 on, by more than 0.01: other in epoch 1, None then"),
+        (ROWS[:2], 1, "shorter: 2 rows of 3, and those agree within 0.01"),
+    ],
+)
+def test_runs_are_compared_row_by_row_but_for_the_clock(now, code, verdict):
+    found = compare(ROWS, now, tolerance=0.01)
+    assert found[0] == code
+    assert found[1].startswith(verdict)
+
+
+def test_what_was_no_number_both_times_is_equal():
+    rows = changed(1, **{"val/loss": float("nan")})
+    assert compare(rows, changed(1, **{"val/loss": float("nan")}), 0.01) == (0, "3 rows are equal bit for bit")
+
+
+@pytest.mark.parametrize("told", [[], ["--lr=3e-5", "--mixed_precision=bf16", "--tags=a b", "--test=True", "--seed=7"]])
+def test_the_command_of_a_run_gives_its_settings(told):
+    settings = resolve(["--model=mlp", "--width=32", *told], {}, MODELS)
+    python, program, *words = shlex.split(command_of(asdict(settings)))
+    assert (python, program) == ("python", "train.py")
+    place = {key: getattr(settings, key) for key in run_folder.MAY_CHANGE_ON_RESUMING}
+    assert replace(resolve(words, {}, MODELS), **place) == settings
+    assert any(word == "--seed=7" for word in words) or not told
+
+
+def test_several_processes_are_launched_as_they_were():
+    assert launcher({"num_processes": 1, "device": "a CPU, 2 threads"}) == ["python"]
+    assert launcher({"num_processes": 2, "device": "a CPU, 2 threads"})[:3] == ["accelerate", "launch", "--cpu"]
+    assert launcher({"num_processes": 4, "device": "a GPU"})[2:] == ["--multi_gpu", "--num_processes", "4"]
+
+
+def test_what_differs_is_told_and_what_was_not_noted_down_is_not():
+    then = {"commit": "a", "data": "x", "packages": {"torch": "1", "gone": "2"}, "device": "a GPU", "host": "there"}
+    now = {"commit": "b", "data": "x", "packages": {"torch": "3", "new": "4"}, "device": "a GPU", "python": "3.11"}
+    assert differences(then, now) == [("commit", "a", "b"), ("torch", "1", "3"), ("gone", "2", "none")]
+
+
+def test_changes_that_no_commit_has_are_told_apart_by_their_hash(monkeypatch):
+    diffs = iter(["", "-old\n+new", "-old\n+newer", "-old\n+new"])
+    monkeypatch.setattr(environment, "git", lambda *arguments: next(diffs))
+    none, first, second, again = (environment.uncommitted_changes() for _ in range(4))
+    assert none == ""
+    assert len({first, second}) == 2
+    assert again == first
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of two epochs, in a process of its own as a later one will be."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    told = ["--model=mlp", "--dataset=digits", "--width=16", "--epochs=2", "--lr=0.01", "--train_fraction=0.5"]
+    settings = resolve(told, {}, MODELS)
+    return reproduce.run_again(settings, {}, runs_dir, num_rows=3, to_the_end=True)
+
+
+def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_does_not(trained, tmp_path, capsys):
+    assert reproduce.main([str(trained), "--check", "--into", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "command   python train.py --model=mlp --dataset=digits --epochs=2 --lr=0.01 --seed=3407" in told
+    assert "nothing of this differs now" in told
+    assert f"run again: 3 rows are equal bit for bit; {tmp_path}" in told
+    [again] = tmp_path.glob("*/metrics.jsonl")
+    rows, others = run_folder.read_metrics(trained), run_folder.read_metrics(again.parent)
+    assert [row["val/loss"] for row in rows[:2]] == [row["val/loss"] for row in others[:2]]
+    rows[1]["val/loss"] *= 1.1
+    assert compare(rows, others, 0.01)[0] == 1
+
+
+def test_a_changed_environment_is_told(trained, capsys):
+    path = trained / run_folder.ENVIRONMENT
+    before = run_folder.read_json(path)
+    run_folder.write_json(path, {**before, "data": "other images", "packages": {"torch": "0.1"}})
+    assert reproduce.main([str(trained)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["data", "other", "images", "then,", "digits-scikit-learn", "now"] in lines
+    assert ["torch", "0.1", "then,", before["packages"]["torch"], "now"] in lines
+    run_folder.write_json(path, before)
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
+    write_run(tmp_path / "old", [1.0])  # with settings that are no more
+    write_run(tmp_path / "gone", [1.0], model="perceptron")
+    for name, line in {"nosuch": "is no run", "old": "is not a setting", "gone": "model='perceptron' is not"}.items():
+        assert reproduce.main([str(tmp_path / name), "--check"]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1

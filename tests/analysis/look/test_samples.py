@@ -1,0 +1,136 @@
+"""Models that draw, and the programs that write and use what finished runs draw."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from PIL import Image
+
+from analysis.look import classification_score
+from analysis.look import fidelity as generation
+from analysis.look import sample_files as samples
+from analysis.look.classification_score import train_and_test
+from analysis.record import run_folder
+from data.dataset import DatasetInfo, Split
+from data.datasets import describe
+from models.core import checkpoint
+from models.core.objective import Samples, balanced_labels
+from models.core.settings import resolve
+from models.registry import MODELS
+from tests.models.test_objectives import build
+from train import build_objective
+
+DRAWING = [name for name in ("vae", "cvae", "cvae_head", "vq_vae", "dc_gan", "ac_gan") if name in MODELS]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_samples_are_pictures_that_depend_on_the_seed_alone(name):
+    model = build(name).eval()
+    assert isinstance(model, Samples)
+    state = torch.get_rng_state()
+    images = model.sample(12, seed=4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert images.shape == (12, 3, 32, 32)
+    assert 0 <= images.min() < images.max() <= 1
+    torch.manual_seed(1)
+    assert torch.equal(model.sample(12, seed=4), images)
+    assert not torch.equal(model.sample(12, seed=5), images)
+    if model.num_labels:
+        labels = balanced_labels(12, model.num_labels, 4)
+        assert torch.equal(model.sample(12, 4, labels), images)
+        assert not torch.equal(model.sample(12, 4, (labels + 1) % model.num_labels), images)
+
+
+def test_labels_that_are_left_out_are_balanced_and_begin_anywhere():
+    counts = torch.bincount(balanced_labels(25, 10, seed=7), minlength=10)
+    assert (counts.min(), counts.max()) == (2, 3)
+    assert balanced_labels(3, 10, seed=8).tolist() == [8, 9, 0]
+    assert balanced_labels(3, 0, seed=8).tolist() == [0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of a cvae, a vae and a cnn, as a run leaves them, of networks that have learnt nothing."""
+    folder = tmp_path_factory.mktemp("runs")
+    for model in ("cvae", "vae", "cnn"):
+        settings = resolve([f"--model={model}", "--dataset=digits", "--width=4"], {}, MODELS)
+        (folder / model).mkdir()
+        run_folder.write_json(folder / model / run_folder.SETTINGS, asdict(settings))
+        objective = build_objective(settings, describe("digits", 0))
+        checkpoint.save(folder / model / run_folder.BEST, objective.state_dict())
+    return folder
+
+
+def test_samples_of_a_conditional_run_are_sorted_by_class_and_the_same_for_the_same_seed(runs, tmp_path):
+    for name in ("a", "b"):
+        assert samples.main([str(runs / "cvae"), "--num=30", f"--out={tmp_path / name}", "--seed=2"]) == 0
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.png"))
+    assert [str(path) for path in files[:4]] == ["0/000000.png", "0/000010.png", "0/000020.png", "1/000001.png"]
+    assert len(files) == 30
+    assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in files)
+    with Image.open(tmp_path / "a-grid.png") as grid:
+        assert grid.size == (10 * 164 + 4, 3 * 180 + 4)
+
+
+def test_samples_of_a_run_without_classes_lie_flat_and_of_chosen_classes_alone(runs, tmp_path):
+    assert samples.main([str(runs / "vae"), "--num=9", f"--out={tmp_path / 'flat'}"]) == 0
+    assert len(list((tmp_path / "flat").glob("*.png"))) == 9
+    assert samples.main([str(runs / "cvae"), "--num=9", "--classes", "7", "3", "--out", str(tmp_path / "two")]) == 0
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "two").iterdir()} == {"7": 5, "3": 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cnn"], "cnn draws no images"),
+        (["vae", "--classes", "3"], "without regard to classes"),
+        (["cvae", "--classes", "33"], "--classes=33 is not known, did you mean 3"),
+        (["cvae", "--out=."], "is not an empty folder"),
+    ],
+)
+def test_what_cannot_be_drawn_ends_in_one_line(words, message, runs, tmp_path, capsys):
+    assert samples.main([str(runs / words[0]), f"--out={tmp_path / 'new'}", *words[1:]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_finished_run_is_measured_and_its_figures_kept(runs, monkeypatch, capsys):
+    from tests.test_generation import Pixels
+
+    class FewPixels(Pixels):
+        def __call__(self, images):
+            return super().__call__(images)[:, ::64]
+
+    monkeypatch.setattr(generation, "build_extractor", lambda name, device: FewPixels())
+    assert generation.main([str(runs / "cvae"), "--num=50"]) == 0
+    figures = json.loads((runs / "cvae" / "generation.json").read_text())
+    assert "test/fid_pixels_50" in figures
+    assert "test/fid_pixels_50" in capsys.readouterr().out
+    assert generation.main([str(runs / "cvae"), "--num=50", "--split=tset"]) == 2
+
+
+def classes_by_colour(num, seed, shuffled=False):
+    """Images whose class is their brightest channel, or with labels that have nothing to do with them."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num) % 3
+    images = torch.randint(100, (num, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    images[torch.arange(num), labels] += 100
+    return Split(images, labels[torch.randperm(num, generator=generator)] if shuffled else labels)
+
+
+@pytest.mark.parametrize(("shuffled", "low", "high"), [(False, 0.95, 1.0), (True, 0.0, 0.7)])
+def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(shuffled, low, high):
+    settings = resolve(["--width=4", "--head_width=16", "--epochs=6", "--lr=1e-2", "--batch_size=30"], {}, MODELS)
+    info = DatasetInfo("synthetic", 8, ("r", "g", "b"), (0.0,) * 3, (1.0,) * 3, {}, "")
+    splits = classes_by_colour(300, 0, shuffled), classes_by_colour(90, 1)
+    assert low <= train_and_test(settings, info, *splits)["test/accuracy"] <= high
+
+
+def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, capsys):
+    words = ["--num=100", "--epochs=1", "--model=mlp", "--width=8", "--batch_size=50"]
+    assert classification_score.main([str(runs / "cvae"), *words]) == 0
+    assert "test/classification_score_mlp_100" in json.loads((runs / "cvae" / "generation.json").read_text())
+    assert classification_score.main([str(runs / "vae"), *words]) == 2
+    assert classification_score.main([str(runs / "cvae"), "--epoch=1"]) == 2
+    assert "did you mean epochs" in capsys.readouterr().err

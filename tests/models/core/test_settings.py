@@ -1,0 +1,345 @@
+import dataclasses
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analysis.record import run_folder
+from data.errors import UserError
+from models.core.settings import coerce, documentation, help_text, resolve, type_hints
+from models.mlp import MlpSettings
+from models.registry import MODELS
+
+ACCELERATE = "ACCELERATE_MIXED_PRECISION"
+SWEEP = "WANDB_SWEEP_PARAM_PATH"
+EVERY_SETTING = [(name, field.name) for name, (kind, _) in MODELS.items() for field in dataclasses.fields(kind)]
+
+
+def parse(*arguments, **environment):
+    return resolve(arguments, environment, MODELS)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Environment of a run that an agent hands these values."""
+
+    def environment(**values):
+        path = tmp_path / "sweep-config.yaml"
+        path.write_text(yaml.safe_dump({"wandb_version": 1, **{key: {"value": v} for key, v in values.items()}}))
+        return {SWEEP: str(path)}
+
+    return environment
+
+
+@pytest.fixture
+def save_run(tmp_path):
+    """Writes the folder of a run; later ones are newer, whatever the resolution of the clock."""
+
+    def save(run_id, *arguments, state=None):
+        folder = tmp_path / "runs" / run_id
+        folder.mkdir(parents=True)
+        settings = parse(*arguments, f"--runs_dir={tmp_path / 'runs'}", f"--run_id={run_id}")
+        run_folder.write_json(folder / run_folder.SETTINGS, asdict(settings))
+        seconds = 1_000_000 + 100 * len(list(folder.parent.iterdir()))
+        os.utime(folder / run_folder.SETTINGS, (seconds, seconds))
+        if state:
+            run_folder.write_json(folder / run_folder.SUMMARY, {"state": state})
+        return f"--runs_dir={tmp_path / 'runs'}"
+
+    return save
+
+
+def test_without_arguments_every_value_is_the_default_of_the_model():
+    assert parse("--model=mlp") == MlpSettings(model="mlp")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parse().lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "values", "expected"),
+    [
+        ({}, [], {}, "no"),
+        ({ACCELERATE: "bf16"}, [], {}, "bf16"),
+        ({ACCELERATE: "bf16"}, ["--mixed_precision=fp16"], {}, "fp16"),
+        ({ACCELERATE: "bf16"}, ["--mixed_precision=no"], {}, "no"),
+        ({ACCELERATE: "bf16"}, [], {"mixed_precision": "fp16"}, "fp16"),
+        ({}, ["--mixed_precision=fp16"], {"mixed_precision": "bf16"}, "bf16"),
+        ({ACCELERATE: "bf16"}, ["--mixed_precision=fp16"], {"mixed_precision": "no"}, "no"),
+    ],
+)
+def test_sweep_beats_command_line_beats_accelerate_beats_default(environment, arguments, values, expected, sweep):
+    assert parse(*arguments, **environment, **sweep(**values)).mixed_precision == expected
+
+
+def test_a_sweep_may_choose_the_model_and_its_settings(sweep):
+    settings = parse("--model=mlp", **sweep(model="nano_vit", num_heads=4))
+    assert (settings.model, settings.num_heads) == ("nano_vit", 4)
+
+
+def test_an_agent_may_choose_the_run_id():
+    assert parse(WANDB_RUN_ID="abc").run_id == "abc"
+
+
+@pytest.mark.parametrize("text", ["- lr\n", "lr: 0.1\n", "lr: {values: [1, 2]}\n", "lr: [\n"])
+def test_a_malformed_sweep_file_is_refused_by_name(text, tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="broken.yaml"):
+        parse(**{SWEEP: str(path)})
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--lr=0.5", "lr", 0.5),
+        ("--lr 0.5", "lr", 0.5),
+        ("--weight-decay=0.5", "weight_decay", 0.5),
+        ("--weight-decay 0.5", "weight_decay", 0.5),
+        ("--tags=a=b", "tags", "a=b"),
+        ("--tags=", "tags", ""),
+        ("--test", "test", True),
+        ("--test --lr=0.5", "test", True),
+        ("--dry-run", "dry_run", True),
+        ("--test True", "test", True),
+        ("--test=false", "test", False),
+        ("--test=False", "test", False),
+    ],
+)
+def test_spellings_of_the_command_line(words, key, value):
+    assert getattr(parse(*words.split()), key) == value
+
+
+@pytest.mark.parametrize("words", ["lr=0.5", "-lr=0.5", "--", "--lr=0.5 cnn"])
+def test_words_that_are_no_settings_are_refused(words):
+    with pytest.raises(UserError, match="not understood"):
+        parse(*words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--lr=0.1 --lr=0.2", "lr", 0.2),
+        ("--weight-decay=0.1 --weight_decay 0.2", "weight_decay", 0.2),
+        ("--test=false --test", "test", True),
+    ],
+)
+def test_the_last_of_two_values_wins(words, key, value):
+    assert getattr(parse(*words.split()), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("epoch", "3", "epochs"),
+        ("batchsize", "64", "batch_size"),
+        ("optimiser", "sgd", "optimizer"),
+        ("head_widht", "64", "head_width"),
+        ("schedule", "cosin", "cosine"),
+        ("model", "nanovit", "nano_vit"),
+    ],
+)
+def test_a_misspelling_is_refused_with_what_was_meant(key, value, meant, sweep):
+    with pytest.raises(UserError, match=rf"did you mean {meant}\?"):
+        parse(f"--{key}={value}")
+    with pytest.raises(UserError, match=rf"did you mean {meant}\?"):
+        parse(**sweep(**{key: value}))
+
+
+def test_a_setting_of_other_models_names_them():
+    with pytest.raises(UserError, match="num_heads=3 is not a setting of CnnSettings, it belongs to nano_vit"):
+        parse("--model=cnn", "--num_heads=3")
+    with pytest.raises(UserError, match="it belongs to nano_vit, patch_lstm"):
+        parse("--model=cnn", "--patch_size=4")
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="vgg.*there are: " + ", ".join(MODELS)):
+        parse("--model=vgg")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--epochs=0.5", "--epochs=three", "--epochs=", "--test=yes", "--test=1", "--lr=fast", "--lr=", "--lr"],
+)
+def test_text_of_another_type_is_refused(argument):
+    with pytest.raises(UserError, match="is not (a whole number|true or false|a number)"):
+        parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", 0.5),
+        ("epochs", "3"),
+        ("epochs", True),
+        ("lr", True),
+        ("test", 1),
+        ("test", "true"),
+        ("tags", 3),
+        ("tags", None),
+        ("lr", [0.1]),
+    ],
+)
+def test_a_sweeps_value_of_another_type_is_refused(key, value, sweep):
+    with pytest.raises(UserError, match=f"{key}=.* is of type {type(value).__name__}, not "):
+        parse(**sweep(**{key: value}))
+
+
+def test_only_a_sweeps_1e_3_is_refused_since_yaml_reads_it_as_text(sweep):
+    assert parse("--lr=1e-3").lr == 0.001
+    environment = sweep()
+    Path(environment[SWEEP]).write_text("lr: {value: 1e-3}\n")
+    with pytest.raises(UserError, match="write 1.0e-3"):
+        parse(**environment)
+    Path(environment[SWEEP]).write_text("lr: {value: 1.0e-3}\n")
+    assert parse(**environment).lr == 0.001
+
+
+@pytest.mark.parametrize(("key", "value", "read"), [("epochs", 3.0, 3), ("lr", 1, 1.0), ("test", True, True)])
+def test_a_sweeps_number_takes_the_type_of_its_setting(key, value, read, sweep):
+    result = getattr(parse(**sweep(**{key: value})), key)
+    assert (result, type(result)) == (read, type(read))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["lr", "weight_decay"])
+def test_numbers_must_be_finite(key, value, sweep):
+    with pytest.raises(UserError, match="not a finite number"):
+        parse(f"--{key}={value}")
+    with pytest.raises(UserError, match="not a finite number"):
+        parse(**sweep(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "inside", "outside"),
+    [
+        ("epochs", "1", "0"),
+        ("seed", "0", "-1"),
+        ("lr", "1e-300", "0"),
+        ("weight_decay", "0", "-0.1"),
+        ("momentum", "0", "-0.1"),
+        ("momentum", "1", "1.01"),
+        ("train_fraction", "1", "0"),
+        ("val_fraction", "0.9", "0.91"),
+        ("label_smoothing", "0.9", "0.91"),
+    ],
+)
+def test_ranges_end_where_they_say(key, inside, outside):
+    assert getattr(parse(f"--{key}={inside}"), key) == float(inside)
+    with pytest.raises(UserError, match=f"{key}=.* is out of range: it must be (at least|above|from)"):
+        parse(f"--{key}={outside}")
+
+
+def test_a_choice_that_is_not_offered_is_refused_with_those_that_are():
+    with pytest.raises(UserError, match="schedule=linear is none of constant, cosine, one_cycle"):
+        parse("--schedule=linear")
+
+
+def test_the_saved_settings_of_a_run_take_the_place_of_the_defaults(save_run):
+    runs_dir = save_run("a", "--model=mlp", "--lr=0.5", "--test=True", "--width=64")
+    resumed = parse(runs_dir, "--run_id=a")
+    assert (resumed.model, resumed.lr, resumed.test, resumed.width) == ("mlp", 0.5, True, 64)
+
+
+def test_a_saved_value_may_be_given_again(save_run):
+    runs_dir = save_run("a", "--lr=0.5")
+    assert parse(runs_dir, "--run_id=a", "--lr=0.5", "--model=cnn").lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("argument", "saved"),
+    [("--lr=0.25", "0.5"), ("--model=mlp", "'cnn'"), ("--epochs=2", "16"), ("--data_seed=1", "3407"), ("--test", "F")],
+)
+def test_another_value_than_the_saved_one_is_refused_naming_both(argument, saved, save_run):
+    runs_dir = save_run("a", "--lr=0.5")
+    given = argument.partition("=")[2] or "True"
+    with pytest.raises(UserError, match=f"{given}.* differs from the {saved}"):
+        parse(runs_dir, "--run_id=a", argument)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["data_dir=d", "resident=host", "eval_batch_size=7", "tracking=off", "project=p", "tags=t", "panels_every=2"]
+    + ["dry_run=True"],
+)
+def test_circumstances_may_change_on_resuming(argument, save_run):
+    runs_dir = save_run("a", "--lr=0.5")
+    key, _, value = argument.partition("=")
+    resumed = parse(runs_dir, "--run_id=a", f"--{argument}")
+    assert (str(getattr(resumed, key)), resumed.lr) == (value, 0.5)
+
+
+def test_a_run_folder_may_be_moved(save_run, tmp_path):
+    save_run("a", "--lr=0.5")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert parse(f"--runs_dir={tmp_path / 'moved'}", "--run_id=a").lr == 0.5
+
+
+def test_accelerates_default_precision_does_not_keep_a_run_from_being_resumed(save_run):
+    runs_dir = save_run("a", "--mixed_precision=bf16")  # `accelerate launch` says "no" where it is not told
+    assert parse(runs_dir, "--run_id=a", **{ACCELERATE: "no"}).mixed_precision == "bf16"
+
+
+def test_a_run_is_resumed_in_the_folder_that_the_environment_names(save_run):
+    runs_dir = save_run("a", "--lr=0.5").removeprefix("--runs_dir=")
+    resumed = parse("--run_id=a", VISION_SWEEPS_RUNS=runs_dir)
+    assert (resumed.lr, resumed.runs_dir) == (0.5, runs_dir)
+
+
+def test_resume_takes_the_newest_run_that_can_be_gone_on_with(save_run):
+    save_run("older", "--lr=0.1")
+    save_run("stopped", "--lr=0.2", state="stopped")
+    save_run("failed", "--lr=0.3", state="failed")
+    runs_dir = save_run("finished", "--lr=0.4", state="finished")
+    resumed = parse(runs_dir, "--resume")
+    assert (resumed.run_id, resumed.lr) == ("stopped", 0.2)
+    save_run("killed", "--lr=0.5")
+    assert parse(runs_dir, "--resume").run_id == "killed"
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "--run_id=b"]])
+def test_resuming_nothing_is_refused(words, save_run):
+    runs_dir = save_run("a", state="finished")
+    with pytest.raises(UserError, match="--resume"):
+        parse(runs_dir, *words)
+
+
+def test_a_new_run_id_starts_a_new_run(save_run):
+    runs_dir = save_run("a", "--lr=0.5")
+    fresh = parse(runs_dir, "--run_id=b")
+    assert (fresh.run_id, fresh.lr) == ("b", parse().lr)
+
+
+@pytest.mark.parametrize(("name", "key"), EVERY_SETTING)
+def test_defaults_have_the_declared_type_and_lie_in_range(name, key):
+    settings_class = MODELS[name][0]
+    default = getattr(settings_class(), key)
+    assert type(default) is type_hints(settings_class)[key][0]
+    assert coerce(settings_class, key, default, is_text=False, models=MODELS) == default
+    assert coerce(settings_class, key, str(default), is_text=True, models=MODELS) == default
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(name):
+    settings_class = MODELS[name][0]
+    docs = documentation(settings_class)
+    general, *sections = help_text(MODELS).split("\n--model=")
+    [own] = [section for section in sections if section.startswith(f"{name}: ")]
+    for field in dataclasses.fields(settings_class):
+        section = own if f"\n  --{field.name}=" in own else general
+        assert f"\n  --{field.name}={field.default!r}  (" in section
+        assert docs[field.name]
+        assert docs[field.name] in " ".join(section.split())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_are_flat_scalars_that_json_keeps(name):
+    values = asdict(MODELS[name][0]())
+    assert {type(value) for value in values.values()} <= {bool, int, float, str}
+    assert json.loads(json.dumps(values)) == values

@@ -1,0 +1,371 @@
+"""Networks of timm: the images that they are given, and weights from files of every kind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as vision
+
+from data.dataset import DatasetInfo
+from data.errors import UserError
+from models.parts.backbone import BackboneSettings, Preprocess, build_network, find_weights, identity, pretrained_config
+
+ROOT = Path(__file__).parents[3]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INFO = DatasetInfo("synthetic", 24, tuple("abc"), (0.1, 0.5, 0.7), (0.5, 0.25, 2.0), {}, "")
+
+
+@pytest.fixture(autouse=True)
+def no_data_dir(monkeypatch):
+    monkeypatch.delenv("VISION_SWEEPS_DATA", raising=False)
+
+
+def make_images(num=2, size=24):
+    return torch.rand(num, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def normalised(images, mean, std):
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images - mean) / std
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [10, 24, 37, 64, 0])
+def test_images_are_resized_and_normalised_as_by_torchvision(size, mode):
+    images = make_images()
+    expected = images
+    if size:
+        expected = vision.resize(images, [size, size], InterpolationMode(mode), antialias=True)
+    prepare = Preprocess(INFO, MEAN, STD, size, mode)
+    result = prepare(normalised(images, INFO.mean, INFO.std))
+    torch.testing.assert_close(result, normalised(expected, MEAN, STD), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["test_vit", "tf_efficientnet_lite0"])
+def test_images_of_the_right_size_are_prepared_as_by_timm_s_own_transform(arch):
+    config = pretrained_config(arch)
+    pixels = (make_images(1, size=32) * 255).byte()
+    data_config = {**timm.data.resolve_data_config(pretrained_cfg=config.to_dict()), "input_size": (3, 32, 32)}
+    transform = timm.data.create_transform(**{**data_config, "crop_pct": 1.0})
+    prepare = Preprocess(INFO, config.mean, config.std, 0, "bilinear")
+    result = prepare(normalised(pixels / 255, INFO.mean, INFO.std))
+    torch.testing.assert_close(result[0], transform(vision.to_pil_image(pixels[0])), rtol=1e-5, atol=1e-5)
+
+
+def test_preprocessing_leaves_no_trace_in_a_state_dict():
+    assert Preprocess(INFO, MEAN, STD, 8, "bilinear").state_dict() == {}
+
+
+def write_network(path, arch="test_efficientnet", wrap=None, **options):
+    """Save the weights of a random network; returns it."""
+    torch.manual_seed(1)
+    net = timm.create_model(arch, pretrained=False, **options).eval()
+    for module in net.modules():  # running statistics that are not the initial ones
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+    state = net.state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({wrap: state, "epoch": 3} if wrap else state, path)
+    return net
+
+
+FILES = [("a.safetensors", None), ("a.pth", None), ("a.bin", None), ("a.pt", "state_dict"), ("a.tar", "model")]
+
+
+@pytest.mark.parametrize(("name", "wrap"), FILES)
+@pytest.mark.parametrize("arch", ["test_efficientnet", "test_resnet", "test_vit"])
+@torch.no_grad()
+def test_weights_of_every_kind_of_file_give_the_same_figures(tmp_path, arch, name, wrap):
+    net, images = write_network(tmp_path / name, arch, wrap, num_classes=10), make_images(2, 160)
+    loaded = build_network(arch, 10, 160, tmp_path / name).eval()
+    assert torch.equal(loaded(images), net(images))
+    features = build_network(arch, 0, 160, tmp_path / name).eval()(images)
+    assert torch.equal(features, net.forward_head(net.forward_features(images), pre_logits=True))
+
+
+def test_a_wrapped_checkpoint_of_a_data_parallel_network_is_read(tmp_path):
+    net = write_network(tmp_path / "a.pth")
+    state = {f"module.{key}": value for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    loaded = build_network("test_efficientnet", 1000, 32, tmp_path / "a.pth")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("num_pretrained", [0, 7, 1000])
+@pytest.mark.parametrize("arch", ["test_efficientnet", "test_resnet", "test_vit"])
+def test_a_head_is_kept_where_it_fits_and_fresh_where_not(tmp_path, arch, num_pretrained):
+    path = tmp_path / "a.safetensors"
+    state = write_network(path, arch, num_classes=num_pretrained).state_dict()
+    head = pretrained_config(arch).classifier
+    for num_classes in (7, 10):
+        loaded = build_network(arch, num_classes, 160, path).state_dict()
+        assert loaded[f"{head}.weight"].shape[0] == num_classes
+        same = {key for key, value in state.items() if torch.equal(value, loaded[key].new_tensor(value.tolist()))}
+        assert same == state.keys()  # so that the comparison below is of the file
+        kept = {key for key in state if state[key].shape == loaded[key].shape and torch.equal(state[key], loaded[key])}
+        fresh = set() if num_classes == num_pretrained else {f"{head}.weight", f"{head}.bias"}
+        assert kept == state.keys() - fresh
+
+
+def test_pretrained_weights_at_another_size_are_those_that_timm_makes(tmp_path):
+    path = tmp_path / "vit.pth"
+    write_network(path, "test_vit")
+    ours = build_network("test_vit", 0, 64, path)
+    overlay = {"file": str(path), "custom_load": False}
+    theirs = timm.create_model("test_vit", True, pretrained_cfg_overlay=overlay, num_classes=0, img_size=64)
+    assert ours.pos_embed.shape == (1, 1 + 16, 64)
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+
+
+def test_random_weights_at_another_size_have_their_positions(tmp_path):
+    assert build_network("test_vit", 3, 48, None).pos_embed.shape == (1, 1 + 9, 64)
+    assert build_network("test_resnet", 3, 48, None)(torch.zeros(1, 3, 48, 48)).shape == (1, 3)
+
+
+def edit(path, change):
+    state = torch.load(path)
+    change(state)
+    torch.save(state, path)
+
+
+MISFITS = {
+    "missing": (lambda s: s.pop("conv1.1.weight"), "1 missing (conv1.1.weight)"),
+    "unexpected": (lambda s: s.update(more=torch.zeros(1)), "1 unexpected (more)"),
+    "shape": (
+        lambda s: s.update({"bn1.weight": torch.zeros(3)}),
+        "1 of another shape (bn1.weight [3] instead of [32])",
+    ),
+    "all": (
+        lambda s: (s.pop("bn1.bias"), s.update({"x.y": torch.zeros(1), "bn1.weight": torch.zeros(3)})),
+        "1 missing (bn1.bias); 1 unexpected (x.y); 1 of another shape (bn1.weight [3] instead of [32])",
+    ),
+    "many": (
+        lambda s: s.update({f"k{i}": torch.zeros(1) for i in range(8)}),
+        "8 unexpected (k0, k1, k2, k3, k4 and 3 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_keys_that_do_not_fit_are_named_on_one_line(tmp_path, case):
+    change, expected = MISFITS[case]
+    path = tmp_path / "a.pth"
+    write_network(path, "test_resnet")
+    edit(path, change)
+    with pytest.raises(UserError) as failure:
+        build_network("test_resnet", 3, 32, path)
+    assert str(failure.value).startswith(f"{path} does not fit --arch=test_resnet: {expected}")
+    assert "\n" not in str(failure.value)
+
+
+ARCHS = ["test_vit", "test_vit2", "test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_mambaout"]
+
+
+@pytest.mark.parametrize(
+    "arch", ARCHS + ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "beit_base_patch16_224"]
+)
+def test_the_weights_of_another_network_are_refused_in_one_line(tmp_path, arch):
+    for other in ("test_vit", "test_resnet"):
+        if other != arch:
+            write_network(tmp_path / other, other)
+            with pytest.raises(UserError, match="does not fit --arch=") as failure:
+                build_network(arch, 3, 224, tmp_path / other)
+            assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["text", "pickle", "cut", "cut safetensors", "list", "nested", "no weights", "empty"]
+)
+def test_what_holds_no_weights_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / ("a.safetensors" if "safetensors" in content else "a.pth")
+    write_network(path)
+    if content.startswith("cut"):
+        os.truncate(path, path.stat().st_size // 2)
+    elif content in ("text", "empty"):
+        path.write_text("<html>not found</html>" if content == "text" else "")
+    else:
+        objects = {
+            "pickle": Path("a"),
+            "no weights": {},
+            "list": [torch.zeros(1)],
+            "nested": {"objective": {"a": torch.zeros(1)}},
+        }
+        torch.save(objects[content], path)
+    with pytest.raises(UserError, match="cannot be read as safetensors or torch weights|holds no table") as failure:
+        build_network("test_efficientnet", 3, 32, path)
+    assert str(failure.value).startswith(str(path))
+    assert "\n" not in str(failure.value)
+
+
+UNKNOWN = {
+    "resnet_18": "--arch=resnet_18 is not known, did you mean resnet18?",
+    "resnet18.tv_in2k": "--arch=resnet18.tv_in2k: resnet18 has no weights called tv_in2k; there are: a1_in1k",
+    "zzz": "--arch=zzz is not known; see timm.list_models()",
+    "": "--arch= is not known; see",
+}
+
+
+@pytest.mark.parametrize("arch", UNKNOWN)
+def test_an_unknown_network_is_refused_with_what_was_meant(arch):
+    with pytest.raises(UserError) as failure:
+        build_network(arch, 3, 32, None)
+    assert str(failure.value).startswith(UNKNOWN[arch])
+
+
+@pytest.mark.parametrize(("arch", "size"), [("test_vit", 8), ("test_vit", 30), ("xcit_nano_12_p8_224", 7)])
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_a_size_that_a_network_cannot_take_is_refused_in_one_line(tmp_path, arch, size, has_weights):
+    path = tmp_path / "a.pth"
+    path.touch()
+    with pytest.raises(UserError, match=rf"^--arch={arch} cannot be built for {size}-pixel .*: set --input_size$"):
+        build_network(arch, 3, size, path if has_weights else None)
+
+
+def settings_of(**changes):
+    return BackboneSettings(model="timm", **{"arch": "test_vit", **changes})
+
+
+def test_a_named_file_comes_first_then_the_data_folder_then_the_cache_folder(tmp_path, monkeypatch):
+    named, data, cache = tmp_path / "named.pth", tmp_path / "data", tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    in_cache = cache / "vision-sweeps" / "weights" / "test_vit.pth"
+    in_data = [data / "weights" / f"test_vit{suffix}" for suffix in (".pth", ".safetensors")]
+    for path in (named, in_cache, *in_data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert find_weights(settings_of()) == in_cache
+    monkeypatch.setenv("VISION_SWEEPS_DATA", str(data))
+    assert find_weights(settings_of()) == in_data[1]
+    in_data[1].unlink()
+    assert find_weights(settings_of()) == in_data[0]
+    assert find_weights(settings_of(weights=str(named))) == named
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_weights(settings_of(weights="~/named.pth")) == named
+    assert find_weights(settings_of(pretrained=False)) is None
+
+
+def test_a_tag_names_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    for name in ("resnet18", "resnet18.tv_in1k"):
+        (tmp_path / "weights" / f"{name}.pth").touch()
+        assert find_weights(settings_of(arch=name)).stem == name
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    for path in (tmp_path / "none.pth", tmp_path):
+        with pytest.raises(UserError, match=f"^--weights={path}: there is no such file$"):
+            find_weights(settings_of(weights=str(path)))
+
+
+def test_weights_for_random_ones_are_refused(tmp_path):
+    with pytest.raises(UserError, match="^--weights=a.pth is of no use to --pretrained=False"):
+        find_weights(settings_of(weights="a.pth", pretrained=False))
+
+
+def test_a_network_that_no_hub_has_weights_of_is_told(monkeypatch):
+    with pytest.raises(UserError, match="^--arch=resnet34d.none: resnet34d has no weights called none"):
+        find_weights(settings_of(arch="resnet34d.none"))
+    with pytest.raises(UserError, match="^--arch=efficientnet_b8: no hub has weights of it: give --weights=FILE"):
+        find_weights(settings_of(arch="efficientnet_b8"))
+
+
+# Variables of the hub count when it is imported, hence a process of its own.
+ASK = """
+import sys, time
+from models.parts.backbone import BackboneSettings, find_weights
+import huggingface_hub, timm
+started = time.monotonic()
+for arch in sys.argv[1:]:
+    try:
+        print(find_weights(BackboneSettings(model="timm", arch=arch)))
+    except ValueError as error:
+        print(type(error).__name__, error)
+print(time.monotonic() - started)
+"""
+
+
+def ask_hub(tmp_path, endpoint, *archs):
+    """What find_weights says of each network, in a process that may print nothing else."""
+    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    environment |= {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": endpoint, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", ASK, *archs]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    *results, seconds = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert float(seconds) < 10
+    assert len(results) == len(archs)
+    return results
+
+
+def test_without_a_network_the_hub_s_cache_is_used_or_one_line_tells_what_to_fetch_and_where_to_put_it(tmp_path):
+    snapshot = tmp_path / "hub" / "hub" / "models--timm--test_vit.r160_in1k" / "snapshots" / "0a"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0a")
+    kept, absent = ask_hub(tmp_path, "http://127.0.0.1:9", "test_vit", "test_resnet")
+    assert kept == str(snapshot / "model.safetensors")
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "vision-sweeps" / "weights"
+    assert absent == (
+        "UserError --arch=test_resnet: its weights could not be downloaded (no connection to 127.0.0.1): fetch "
+        "model.safetensors of http://127.0.0.1:9/timm/test_resnet.r160_in1k elsewhere and put it at "
+        f"{folder}/test_resnet.safetensors, or name it with --weights; --pretrained=False starts from random ones"
+    )
+
+
+BROKEN = """
+import http.server, sys
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        if "test_vit" in self.path:
+            self.send_error(404)
+        if "test_resnet" in self.path:
+            self.send_response(200)
+            self.end_headers()
+        # else it hangs up
+
+    do_GET = do_HEAD
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Broken)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_hub_that_does_not_answer_as_one_is_told_in_one_line(tmp_path):
+    server = subprocess.Popen([sys.executable, "-c", BROKEN], stdout=subprocess.PIPE, text=True)
+    archs = ("test_vit", "test_resnet", "test_efficientnet")
+    try:
+        results = ask_hub(tmp_path, f"http://127.0.0.1:{server.stdout.readline().strip()}", *archs)
+    finally:
+        server.kill()
+        server.communicate()
+    for arch, result in zip(archs, results, strict=True):
+        assert result.startswith(f"UserError --arch={arch}: its weights could not be downloaded (")
+        assert "--weights" in result
+
+
+def test_weights_are_known_by_their_file_s_content_and_random_ones_by_the_seed(tmp_path):
+    a, b = tmp_path / "a.pth", tmp_path / "b.pth"
+    a.write_bytes(b"abc")
+    b.write_bytes(b"abc")
+    expected = "sha256-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert identity(settings_of(), a) == identity(settings_of(seed=2), b) == expected
+    b.write_bytes(b"abd")
+    assert identity(settings_of(), b) != expected
+    assert identity(settings_of(seed=1), None) != identity(settings_of(seed=2), None)
+    assert identity(settings_of(seed=1), None) == identity(settings_of(seed=1, lr=0.5), None)

@@ -1,0 +1,158 @@
+"""What a sweep asks of train.py is what train.py takes and logs."""
+
+import math
+import re
+import signal
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState, GradientState
+
+import train
+from analysis.record import run_folder
+from data.datasets import describe
+from data.errors import UserError
+from models.registry import MODELS
+from sweeps.local.contract import check_contract, logged_metrics
+from sweeps.local.sweep_file import read_sweep
+from tests.sweep_helpers import LR, ROOT, sweep_of
+
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+METRICS = {  # of the sweeps that are after something else than the loss
+    "vae_beta": {"name": "val/bits_per_dimension", "goal": "minimize"},
+    "cvae_beta": {"name": "val/accuracy", "goal": "maximize"},
+    "cvae_head_beta_gamma": {"name": "val/accuracy", "goal": "maximize"},
+    "dc_gan_faces": {"name": "val/fid_inception_2000", "goal": "minimize"},
+    "ac_gan_cifar10": {"name": "val/fid_inception_2000", "goal": "minimize"},
+}
+OWN_PROTOCOLS = {  # of the searches that cached features make cheap enough for all images
+    "efficientnet_frozen_lr": {"model": "frozen", "train_fraction": None, "val_fraction": None},
+}
+DIGITS = {"dataset": {"value": "digits"}}
+SMALL = {  # a network of a second
+    "mlp": ("--width=16",),
+    "nano_vit": ("--width=16", "--depth=1", "--num_heads=2", "--patch_size=8"),
+    "cvae_head": ("--width=4", "--latent_size=4"),
+    "vq_vae": ("--width=4", "--codebook_size=8", "--code_size=4", "--prior_width=16", "--prior_depth=1"),
+}
+
+
+@pytest.fixture
+def process_state(monkeypatch):
+    """What a run changes in its process is put back: accelerate's singletons and the signal handlers."""
+    for name in ("WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    AcceleratorState._reset_state(True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_sweep_file_of_the_suite_keeps_the_contract(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_contract(read_sweep(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_sweep_file_of_the_suite_says_what_it_is_for_and_how_it_is_run(path):
+    text = path.read_text()
+    lines = text.splitlines()
+    header = "\n".join(line for line in lines[: next(i for i in range(len(lines)) if lines[i][:1] != "#")])
+    for heading in ("Question", "Command", "Cost", "Expected"):
+        assert re.search(rf"^# {heading}: +\S", header, re.MULTILINE), heading
+    for command in (f"agent.py sweeps/{path.name}", f"final.py {path.stem}", f"wandb sweep sweeps/{path.name}"):
+        assert command in header
+    content = yaml.safe_load(text)
+    assert content["name"] == path.stem
+    assert content["program"] == "train.py"
+    assert content["method"] in ("bayes", "grid")
+    if content["method"] == "grid" and "early_terminate" not in content:  # every combination, to its end
+        assert content["run_cap"] == len(read_sweep(path).grid())
+    else:
+        assert content["run_cap"] >= 8
+        assert content["early_terminate"].keys() == {"type", "min_iter", "eta", "strict"}
+    assert content["metric"] == METRICS.get(path.stem, {"name": "val/loss", "goal": "minimize"})
+    num_trials, num_epochs = map(int, re.search(r"(\d+) trials of at most (\d+) epochs", header).groups())
+    assert (num_trials, num_epochs) == (content["run_cap"], content["parameters"]["epochs"]["value"])
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem.endswith("_lr")], ids=lambda path: path.stem)
+def test_a_search_for_a_learning_rate_follows_the_notebook(path):
+    parameters = yaml.safe_load(path.read_text())["parameters"]
+    protocol = {
+        "model": re.sub("_lr$|_3_heads_lr$", "", path.stem),
+        "dataset": "cifar10",
+        "train_fraction": 0.2,
+        "val_fraction": 0.2,
+        "epochs": 50,
+        "patience": 5,
+    } | OWN_PROTOCOLS.get(path.stem, {})
+    fixed = {key: entry["value"] for key, entry in parameters.items() if "value" in entry}
+    assert {key: fixed.get(key) for key in protocol} == protocol
+    assert parameters["lr"]["distribution"] == "log_uniform_values"
+    assert parameters["lr"]["min"] == pytest.approx(math.e**-10, rel=0.01)
+    assert parameters["lr"]["max"] == pytest.approx(math.e**-4, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "metric", "message"),
+    [
+        ({"learning_rate": LR}, "val/loss", "learning_rate=.* is not a setting"),
+        ({"epohcs": {"values": [1, 2]}}, "val/loss", "epohcs=1 is not a setting .*did you mean epochs"),
+        ({"num_heads": {"values": [1, 2]}, "model": {"value": "cnn"}}, "val/loss", "it belongs to nano_vit"),
+        ({"epochs": {"values": [1, "2"]}}, "val/loss", "epochs='2' is of type str, not int"),
+        ({"epochs": {"min": 1.0, "max": 2.0}}, "val/loss", "epochs=1.5 is of type float, not int"),
+        ({"lr": {"values": [0.1, "1e-3"]}}, "val/loss", "lr='1e-3' is of type str.* write 1.0e-3"),
+        ({"lr": {"values": [True, 0.1]}}, "val/loss", "lr=True is of type bool, not float"),
+        ({"epochs": {"min": 0, "max": 5}}, "val/loss", "epochs=0 is out of range: it must be at least 1"),
+        ({"val_fraction": {"min": 0.1, "max": 0.95}}, "val/loss", "val_fraction=0.95 is out of range"),
+        ({"lr": {"distribution": "normal", "mu": -1}}, "val/loss", "lr=-1.0 is out of range"),
+        ({"schedule": {"values": ["cosine", "linear"]}}, "val/loss", "schedule=linear is none of"),
+        ({"lr": LR}, "val/acuracy", "val/acuracy: no run logs it, did you mean val/accuracy"),
+        ({"lr": LR}, "loss", "metric loss: no run logs it.* there are: .*val/loss"),
+        ({"lr": LR}, "test/accuracy", "nothing is chosen on test images, take val/accuracy"),
+        ({"lr": LR, "val_fraction": {"value": 0}}, "val/loss", "val_fraction is 0"),
+        ({"val_fraction": {"values": [0.0, 0.2]}}, "val/loss", "val_fraction is 0"),
+        ({"lr": LR, "model": {"value": "ccn"}}, "val/loss", "model='ccn' is not known, did you mean cnn"),
+        ({"model": {"values": ["cnn", "mpl"]}}, "val/loss", "model='mpl' is not known, did you mean mlp"),
+        ({"lr": LR, "dataset": {"value": "digit"}}, "val/loss", "dataset=digit is not known, did you mean digits"),
+        ({"dataset": {"values": ["digit", "digits"]}}, "val/loss", "dataset=digit is not known"),
+        ({"optimizer": {"values": ["sdg", "adam"]}}, "val/loss", "optimizer=sdg is not known, did you mean sgd"),
+        ({"lr": LR, "run_id": {"value": "a"}}, "val/loss", "run_id: the agent sees to it"),
+        ({"lr": LR, "dry_run": {"value": True}}, "val/loss", "dry_run: the agent sees to it"),
+    ],
+)
+def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(parameters, metric, message):
+    sweep = sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric})
+    with pytest.raises(UserError, match=message):
+        check_contract(sweep)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "metric"),
+    [
+        ({"lr": LR, "val_fraction": {"value": 0}}, "train/classify/loss"),
+        ({"model": {"values": ["mlp", "cnn"]}, "width": {"values": [16, 32]}}, "val/accuracy"),
+        ({"width": {"distribution": "q_uniform", "min": 16, "max": 64, "q": 16.0}}, "val/loss"),
+        ({"lr": LR, "dataset": {"value": "folder"}}, "val/loss"),
+        ({"lr": LR, "test": {"value": False}, "tags": {"value": "a,b"}}, "val/loss"),
+    ],
+    ids=str,
+)
+def test_what_train_py_takes_and_logs_is_taken(parameters, metric):
+    check_contract(sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric}))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_the_metrics_known_of_a_model_are_those_that_its_run_logs(model, tmp_path, process_state):
+    arguments = [f"--model={model}", "--dataset=digits", "--train_fraction=0.1", "--epochs=1", "--tracking=off"]
+    arguments += [*SMALL[model], f"--runs_dir={tmp_path}", "--run_id=a", "--panels_every=9"]
+    assert train.main(arguments) == 0
+    (epoch,) = (row for row in run_folder.read_metrics(tmp_path / "a") if "lr" in row)
+    settings = MODELS[model][0](model=model, dataset="digits")
+    known = logged_metrics(settings, describe("digits", 0))
+    assert sorted(known) == sorted(key for key in epoch if key.startswith(("train/", "val/")))

@@ -1,0 +1,199 @@
+"""From a sweep to its result: what is trained, what is computed of it, and how it goes on after signals and faults."""
+
+import math
+import signal
+import statistics
+
+import pytest
+
+from analysis.record import run_folder
+from tests.sweep_agents import ROOT, Stage, wait_until
+
+GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
+
+
+@pytest.fixture
+def stage(tmp_path):
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()
+
+
+def final(stage, *arguments, **options):
+    return stage.run("sweep", *arguments, program="final", **options)
+
+
+def sweep(stage, **parameters):
+    """A sweep whose trials have ended, best in their third epoch."""
+    parameters = {"lr": GRID, "epochs": 4, "seconds": 0.01, **parameters}
+    stage.run(stage.write(method="grid", parameters=parameters), "--workers=2")
+    return [trial.user_attrs["run_id"] for trial in stage.trials()]
+
+
+def starts(stage):
+    return [start for start in stage.journal("start") if start["run"].startswith("final-")]
+
+
+def test_the_best_settings_are_trained_on_all_images_for_the_best_epoch_with_fresh_seeds(stage):
+    runs = sweep(stage, tags="a b")
+    done = final(stage, "--seeds=3")
+    assert [start["run"] for start in starts(stage)] == [f"final-{runs[1]}-seed{seed}" for seed in (1, 2, 3)]
+    for start, seed in zip(starts(stage), "123", strict=True):
+        told = {"lr": "0.001", "epochs": "3", "seconds": "0.01", "seed": seed}
+        protocol = {"train_fraction": "1.0", "val_fraction": "0.0", "patience": "0", "test": "True"}
+        assert start["told"] == {**told, **protocol}  # tags are the trial's own
+        assert start["environment"]["WANDB_JOB_TYPE"] == "final"
+        assert start["environment"]["WANDB_RUN_GROUP"] == "sweep"
+    result = run_folder.read_json(stage.sweep() / "final.json")
+    assert (result["sweep"], result["metric"]) == ("sweep", "val/loss")
+    [trial] = result["trials"]
+    assert (trial["trial"], trial["seeds"], trial["device"]) == (runs[1], [1, 2, 3], "none")
+    assert trial["value"] == pytest.approx(1 / 3)
+    assert trial["command"].startswith("python train.py --model=mlp")
+    # Seed s has a test loss of 0.5 + s * s: 1.5, 4.5 and 9.5.
+    summaries = [run_folder.read_json(stage.sweep() / start["run"] / "summary.json") for start in starts(stage)]
+    assert [summary["test/loss"] for summary in summaries] == [1.5, 4.5, 9.5]
+    std = math.sqrt(((1.5 - 31 / 6) ** 2 + (4.5 - 31 / 6) ** 2 + (9.5 - 31 / 6) ** 2) / 2)
+    assert trial["test/loss"] == {"mean": pytest.approx(31 / 6), "std": pytest.approx(std), "values": [1.5, 4.5, 9.5]}
+    assert trial["train_seconds"]["mean"] == pytest.approx(3.0)
+    assert f"{31 / 6:.4f} ± {std:.4f}" in done.output
+
+
+def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stage):
+    (stage.folder / "faces").mkdir()
+    sweep(stage, dataset="faces", data_dir=str(stage.folder), val_fraction=0.2)
+    done = final(stage, "--seeds=1")
+    [start] = starts(stage)
+    assert start["told"]["val_fraction"] == "0.2"
+    assert start["told"]["train_fraction"] == "1.0"
+    assert "test" not in start["told"]
+    [trial] = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    assert trial["val/loss"]["values"] == [1.5]
+    assert "1.5000" in done.output
+
+
+def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
+    sweep(stage)
+    final(stage, "--seeds=1")
+    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["test/loss"]["std"] is None
+    final(stage, "--seeds=2")
+    epochs = [row["run"] for row in stage.journal("epoch") if row["run"].startswith("final-")]
+    assert [epochs.count(run) for run in sorted(set(epochs))] == [3, 3]
+    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2]
+
+
+def test_the_top_trials_are_trained_the_best_first(stage):
+    runs = sweep(stage)
+    final(stage, "--seeds=2", "--top=2", "--workers=2")
+    result = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    assert [trial["trial"] for trial in result] == [runs[1], runs[0]]
+    assert [trial["settings"]["lr"] for trial in result] == [0.001, 0.01]
+    losses = [loss for trial in result for loss in trial["test/loss"]["values"]]
+    together = run_folder.read_json(stage.sweep() / "final.json")["over_trials"]["test/loss"]
+    assert (together["mean"], together["std"]) == pytest.approx((statistics.mean(losses), statistics.stdev(losses)))
+    assert len(starts(stage)) == 4
+    events = [row for row in stage.journal() if row["run"].startswith("final-") and row["event"] != "epoch"]
+    at_once = [sum(1 if row["event"] == "start" else -1 for row in events[:i]) for i in range(1, len(events) + 1)]
+    assert max(at_once) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_with_the_state_saved_and_the_same_command_goes_on(stage, number):
+    sweep(stage, final_seconds=0.5)
+    running = stage.start("sweep", "--seeds=3", "--workers=2", program="final")
+    wait_until(lambda: len(starts(stage)) == 2, "two runs are under way")
+    stage.wait_for("epoch", 1, run=starts(stage)[1]["run"], epoch=2)
+    running.signal(number)
+    assert running.wait(5) == 128 + number
+    assert stage.processes() == []
+    assert "stopped; to go on: python sweeps/final.py sweep --seeds=3 --workers=2" in running.output
+    assert not (stage.sweep() / "final.json").exists()
+    final(stage, "--seeds=3", "--workers=2")
+    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2, 3]
+    assert len(starts(stage)) == 5
+    assert stage.disorder() == []
+
+
+def test_no_run_outlives_a_kill_and_the_next_command_waits_for_what_still_saves_its_state(stage):
+    sweep(stage, final_seconds=0.3, saving_seconds=1.0)
+    running = stage.start("sweep", "--seeds=1", program="final")
+    wait_until(lambda: starts(stage), "a run is under way")
+    stage.wait_for("epoch", 1, run=starts(stage)[0]["run"], epoch=2)
+    running.signal(signal.SIGKILL)
+    final(stage, "--seeds=1")
+    assert len(starts(stage)) == 2
+    assert stage.disorder() == []
+    assert stage.processes() == []
+
+
+def test_a_run_that_fails_is_told_and_leaves_the_others_result(stage):
+    sweep(stage, crashing_seed=2)
+    done = final(stage, "--seeds=3", code=1)
+    assert "seed2: failed, exit code 1" in done.errors
+    assert "CUDA out of luck" in done.errors
+    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 3]
+
+
+def test_the_settings_reach_a_program_whose_command_leaves_them_out(stage):
+    parameters = {"lr": GRID, "epochs": 4, "seconds": 0.01}
+    stage.run(stage.write(method="grid", parameters=parameters, command=["${interpreter}", "${program}"]))
+    final(stage, "--seeds=1")
+    [start] = starts(stage)
+    assert start["told"] == {}
+    assert (start["sweep"]["lr"], start["sweep"]["seed"]) == ("0.001", "1")
+
+
+def refused(stage, *arguments):
+    done = stage.run(*arguments, program="final", code=2)
+    assert len(done.errors.splitlines()) == 1, done.errors
+    assert done.errors.startswith("final.py: ")
+    assert "secret" not in done.errors
+    assert done.output == ""
+    return done.errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nosuch"], "there is no sweep nosuch"),
+        (["a/b"], "a/b"),
+        (["sweep", "--seeds=0"], "--seeds"),
+        (["sweep", "--top=x"], "--top"),
+        (["sweep", "--devices=7"], "--devices=7"),
+        (["sweep", "--storage=postgresql+psycopg://me:secret@127.0.0.1:9/x"], "cannot be reached"),
+        (["sweep", "--storage=postgresql+psycopg//me:secret@host/x"], "no address"),
+    ],
+)
+def test_what_is_refused(stage, arguments, named):
+    assert named in refused(stage, *arguments)
+    assert not stage.runs_dir.exists()
+
+
+def test_a_sweep_with_no_ended_trial_is_refused(stage):
+    agent = stage.start(stage.write(parameters={"seconds": 30}))
+    stage.wait_for("epoch", 1)
+    assert "no ended trial with a val/loss" in refused(stage, "sweep")
+    assert "there is no sweep other" in refused(stage, "other", f"--storage={stage.url()}")
+    agent.signal(signal.SIGINT)
+    assert agent.wait() == 130
+
+
+def test_train_py_reads_the_test_images_in_its_final_runs(stage):
+    parameters = {"lr": {"values": [0.002]}, "model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2}
+    parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}
+    stage.run(stage.write(program=str(ROOT / "train.py"), method="grid", parameters=parameters))
+    final(stage, "--seeds=2", "--workers=2", environment={"WANDB_MODE": "disabled"})
+    [trial] = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    folders = sorted(stage.sweep().glob("final-*"))
+    assert len(folders) == 2
+    values = []
+    for folder in folders:
+        settings = run_folder.read_json(folder / "settings.json")
+        assert (settings["train_fraction"], settings["val_fraction"], settings["test"]) == (1.0, 0.0, True)
+        assert (settings["lr"], settings["width"], settings["epochs"]) == (0.002, 32, 2)
+        assert len([row for row in run_folder.read_metrics(folder) if "lr" in row]) == 2
+        values.append(run_folder.read_json(folder / "summary.json")["test/accuracy"])
+    assert trial["test/accuracy"]["values"] == values
+    assert trial["test/accuracy"]["mean"] == pytest.approx(sum(values) / 2)
+    assert trial["test/accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
+    assert trial["seeds"] == [1, 2]

@@ -1,0 +1,167 @@
+"""What is proposed, and how good it is, on functions that cost nothing."""
+
+import itertools
+import math
+import statistics
+
+import pytest
+from optuna.samplers import GPSampler, TPESampler
+from optuna.trial import TrialState
+
+from sweeps.local.search import Search
+from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
+
+MIXED = {
+    "lr": LR,
+    "dropout": {"min": 0.0, "max": 0.8},
+    "num_layers": {"min": 1, "max": 8},
+    "width": {"distribution": "q_uniform", "min": 16, "max": 256, "q": 16},
+    "optimizer": {"values": ["sgd", "adam", "adamw"]},
+}
+NOTEBOOK = {"lr": {"distribution": "log_uniform_values", "min": 4.54e-5, "max": 0.0183}}
+UNORDERED = {name: {"values": list("pqrst")} for name in "abcd"}
+NUM_SEEDS = 20
+
+
+def curve(lr):
+    """The loss of a classifier by its learning rate: 0.7 at 2e-4, and steeper where it is too high."""
+    x = math.log(lr / 2e-4)
+    return 0.7 + (0.05 if x < 0 else 0.09) * x * x
+
+
+def landscape(lr, dropout, num_layers, width, optimizer):
+    """0 at its best, with an optimum inside every range."""
+    return (
+        0.5 * (math.log10(lr) + 2.7) ** 2
+        + 3 * (dropout - 0.3) ** 2
+        + 0.05 * (num_layers - 5) ** 2
+        + 0.5 * ((width - 160) / 128) ** 2
+        + {"sgd": 0.6, "adam": 0.15, "adamw": 0.0}[optimizer]
+    )
+
+
+def distance(**settings):
+    """0 for the first of all values, of 625 combinations."""
+    return sum("pqrst".index(value) for value in settings.values())
+
+
+def search(sweep, function, num_trials, seed=0, study=None):
+    """Settings and values of a search by one worker; with a study, of what is still to be done of it."""
+    study = study or study_of(sweep, seed)
+    found = []
+    while len(study.trials) < num_trials:
+        trial, settings = ask(sweep, study)
+        found.append((settings, function(**settings)))
+        tell(study, trial, found[-1][1])
+    return found
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_the_same_seed_tries_the_same_and_another_does_not(method):
+    sweep = sweep_of(MIXED, method=method)
+    first, again, other = (search(sweep, landscape, 12, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("method", ["random", "bayes", "grid"])
+def test_a_search_that_was_killed_goes_on_as_it_would_have(method):
+    parameters = NOTEBOOK if method != "grid" else {"lr": {"values": [i / 100 for i in range(1, 9)]}}
+    sweep = sweep_of(parameters, method=method)
+    study = study_of(sweep, 0)
+    begun = search(sweep, curve, 5, study=study)
+    study.sampler = Search(sweep, 0)
+    assert begun + search(sweep, curve, 8, study=study) == search(sweep, curve, 8)
+
+
+def test_random_draws_follow_the_sweep_s_distributions():
+    sweep = sweep_of(MIXED, method="random")
+    drawn = [settings for settings, _ in search(sweep, landscape, 150)]
+    assert 60 < sum(settings["lr"] < 1e-3 for settings in drawn) < 90  # the middle of the logarithms
+    assert {settings["num_layers"] for settings in drawn} == set(range(1, 9))
+    assert {settings["width"] for settings in drawn} == set(range(16, 257, 16))
+    assert {settings["optimizer"] for settings in drawn} == {"sgd", "adam", "adamw"}
+
+
+def test_a_grid_visits_every_combination_once_in_order():
+    sweep = sweep_of({"b": {"values": ["x", "y"]}, "a": {"min": 1, "max": 3}, "c": {"value": 0}}, method="grid")
+    visited = [(s["a"], s["b"], s["c"]) for s, _ in search(sweep, lambda **settings: 0.0, 6)]
+    assert visited == list(itertools.product((1, 2, 3), "xy", (0,)))
+
+
+def test_workers_side_by_side_are_never_given_the_same():
+    sweep = sweep_of(MIXED)
+    study = study_of(sweep, 0)
+    search(sweep, landscape, 10, study=study)
+    asked = [ask(sweep, study)[1] for _ in range(4)]
+    assert len({tuple(trial.params.values()) for trial in study.get_trials(deepcopy=False)}) == 14
+    for settings in asked:
+        assert 1e-5 <= settings["lr"] <= 0.1
+        assert 0 <= settings["dropout"] <= 0.8
+        assert settings["num_layers"] in range(1, 9)
+        assert settings["width"] in range(16, 257, 16)
+        assert settings["optimizer"] in MIXED["optimizer"]["values"]
+
+
+def proposals(state, value_of):
+    """Learning rates that four searches try after five trials and a sixth that ended as told.
+
+    Args:
+        state: of the sixth trial.
+        value_of: the values that it logged, by those of the five.
+    """
+    tried = []
+    for seed in range(4):
+        sweep = sweep_of(NOTEBOOK)
+        study = study_of(sweep, seed)
+        values = value_of([value for _, value in search(sweep, curve, 5, study=study)])
+        trial, _ = ask(sweep, study)
+        for step, value in enumerate(values):
+            trial.report(value, step + 1)
+        study.tell(trial, min(values) if state == TrialState.COMPLETE else None, state)
+        tried.append(ask(sweep, study)[1]["lr"])
+    return tried
+
+
+def test_a_failed_trial_counts_as_the_worst_whatever_it_had_logged():
+    failed = proposals(TrialState.FAIL, lambda five: [0.01])
+    assert failed == proposals(TrialState.FAIL, lambda five: [])
+    assert failed == proposals(TrialState.COMPLETE, lambda five: [max(five)])
+    assert failed != proposals(TrialState.COMPLETE, lambda five: [min(five)])
+
+
+def test_a_stopped_trial_counts_with_its_best_value():
+    stopped = proposals(TrialState.PRUNED, lambda five: [0.9, 0.75, 0.8])
+    assert stopped == proposals(TrialState.COMPLETE, lambda five: [0.75])
+    assert stopped != proposals(TrialState.COMPLETE, lambda five: [0.8])
+
+
+def test_the_higher_the_better_where_the_goal_is_to_maximize():
+    falling = search(sweep_of(NOTEBOOK), curve, 8)
+    rising = search(sweep_of(NOTEBOOK, metric={"name": "a", "goal": "maximize"}), lambda lr: -curve(lr), 8)
+    assert [settings for settings, _ in falling] == [settings for settings, _ in rising]
+
+
+def test_settings_without_an_order_are_searched_by_parzen_windows_others_by_a_gaussian_process():
+    assert isinstance(Search(sweep_of({**UNORDERED, "seed": {"value": 1}}), 0).model(0), TPESampler)
+    assert isinstance(Search(sweep_of(MIXED), 0).model(0), GPSampler)
+    assert isinstance(Search(sweep_of(UNORDERED | NOTEBOOK), 0).model(0), GPSampler)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "function", "num_trials", "least_gain"),
+    [
+        (NOTEBOOK, lambda **settings: curve(**settings) - 0.7, 12, 20),
+        (MIXED, landscape, 20, 3),
+        (UNORDERED, distance, 25, 1.5),
+    ],
+    ids=["learning rate", "five settings", "no order"],
+)
+def test_bayes_gets_far_closer_to_the_best_than_random(parameters, function, num_trials, least_gain):
+    """Medians over 20 seeds of the best value, whose optimum is 0."""
+    best = {}
+    for method in ("bayes", "random"):
+        sweep = sweep_of(parameters, method=method)
+        tried = [search(sweep, function, num_trials, seed) for seed in range(NUM_SEEDS)]
+        best[method] = statistics.median(min(value for _, value in trials) for trials in tried)
+    assert best["bayes"] * least_gain < best["random"], best

@@ -1,0 +1,351 @@
+"""Several agents on one sweep: a real PostgreSQL server on loopback, and SQLite."""
+
+import functools
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sweeps.local.sweep_file import parse_sweep
+from sweeps.local.trials import Trials, is_alive_here
+from tests.sweep_agents import FORKS, PROGRAM, TIMEOUT_SECONDS, Stage, no_process, start_forks, wait_until
+
+DEBIAN = "/usr/lib/postgresql/*/bin"
+MISSED = 2.0  # seconds without a sign of life
+OTHER_MACHINE = {"socket.gethostname": functools.partial(str, "other"), "sweeps.local.trials.processes_of": no_process}
+THIS_MACHINE = {"sweeps.local.trials.processes_of": no_process}  # of the other
+QUICK = {"sweeps.local.trials.SECONDS_TO_BE_MISSED": MISSED, "sweeps.agent.SECONDS_BETWEEN_BEATS": 0.3}
+SLOW = {"epochs": 20, "seconds": 0.1}
+
+
+class Server:
+    """A PostgreSQL server of our own."""
+
+    def __init__(self, programs: dict[str, str], folder: Path) -> None:
+        self.postgres = programs["postgres"]
+        self.folder = folder
+        # It refuses to run as root.
+        self.user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+        if self.user:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        options = ["--auth=trust", "--username=sweeps", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        self.carry_out(programs["initdb"], f"--pgdata={folder / 'data'}", *options)
+        self.process: subprocess.Popen | None = None
+        self.num_databases = 0
+        self.start()
+
+    def carry_out(self, *command: str) -> None:
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, **self.user)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        command = [self.postgres, "-D", str(self.folder / "data"), "-p", str(self.port)]
+        command += [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **self.user)
+        wait_until(self.answers, "PostgreSQL answers")
+
+    def answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            return False
+        return True
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(f"postgresql://sweeps@127.0.0.1:{self.port}/postgres", autocommit=True)
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)  # it then disconnects everybody
+        self.process.wait(TIMEOUT_SECONDS)
+
+    def new_database(self) -> str:
+        """Address of an empty database."""
+        self.num_databases += 1
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE sweeps{self.num_databases}")
+        return f"postgresql+psycopg://sweeps@127.0.0.1:{self.port}/sweeps{self.num_databases}"
+
+
+@pytest.fixture(scope="session")
+def server():
+    path = os.pathsep.join([os.environ["PATH"], *map(str, sorted(Path("/").glob(DEBIAN[1:]), reverse=True))])
+    programs = {name: shutil.which(name, path=path) for name in ("initdb", "postgres")}
+    if None in programs.values():
+        reason = f"initdb and postgres are neither on PATH nor in {DEBIAN}: PostgreSQL is not installed"
+        if os.environ.get("REQUIRE_POSTGRESQL"):
+            pytest.fail(reason + ", and REQUIRE_POSTGRESQL is set")
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
+        server = Server(programs, Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def postgresql(server):
+    return server.new_database()
+
+
+@pytest.fixture
+def stage(tmp_path):
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()
+
+
+def two(stage, *arguments, separate=True):
+    """Two agents, each with a runs folder of its own, as on two machines."""
+    folders = [str(stage.folder / name) if separate else str(stage.runs_dir) for name in ("one", "two")]
+    return [stage.start(*arguments, environment={"VISION_SWEEPS_RUNS": folder}) for folder in folders]
+
+
+def num_epochs(stage, number):
+    return sum(int(row["run"][:3]) == number for row in stage.journal("epoch"))
+
+
+def starts_of(stage, number):
+    return [row for row in stage.journal("start") if int(row["run"][:3]) == number]
+
+
+def test_two_agents_that_start_at_once_share_a_sweep(stage, postgresql):
+    file = stage.write(parameters={"epochs": 3, "seconds": 0.1})
+    agents = two(stage, file, "--count=8", f"--storage={postgresql}")
+    assert [agent.wait() for agent in agents] == [0, 0], [agent.errors for agent in agents]
+    assert stage.states(url=postgresql) == ["COMPLETE"] * 8
+    assert list(stage.starts().values()) == [1] * 8
+    runs = [{path.name for path in (stage.folder / name).glob("sweeps/sweep/0*")} for name in ("one", "two")]
+    assert min(map(len, runs)) >= 2
+    assert not runs[0] & runs[1]
+    assert runs[0] | runs[1] == {trial.user_attrs["run_id"] for trial in stage.trials(url=postgresql)}
+    assert all("8 trials: 8 finished" in agent.output for agent in agents)
+
+
+def test_two_agents_share_a_sweep_in_sqlite(stage):
+    file = stage.write(parameters={"epochs": 3, "seconds": 0.1})
+    agents = two(stage, file, "--count=8", "--workers=2", separate=False)
+    assert [agent.wait() for agent in agents] == [0, 0], [agent.errors for agent in agents]
+    assert stage.states() == ["COMPLETE"] * 8
+    assert list(stage.starts().values()) == [1] * 8
+
+
+def test_hyperband_compares_with_the_other_agents_trials(stage, postgresql):
+    file = stage.write(
+        method="grid",
+        early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
+        parameters={"lr": {"values": [0.001, 0.003, 0.01]}, "epochs": 20, "seconds": 0.05},
+    )
+    stage.run(file, f"--storage={postgresql}", "--count=2")
+    stage.run(file, f"--storage={postgresql}", environment={"VISION_SWEEPS_RUNS": str(stage.folder / "two")})
+    assert stage.states(url=postgresql) == ["COMPLETE", "COMPLETE", "PRUNED"]
+
+
+def test_an_agent_takes_over_from_one_that_was_killed_on_the_same_machine_at_once(stage, postgresql):
+    command = (stage.write(parameters=SLOW), "--count=2", f"--storage={postgresql}")
+    killed = stage.start(*command)
+    stage.wait_for("epoch", 1)
+    other = stage.start(*command, "--workers=2")
+    stage.wait_for("start", 2)
+    wait_until(lambda: num_epochs(stage, 0) >= 5, "trial 0 trains")
+    killed.signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    wait_until(lambda: len(starts_of(stage, 0)) == 2, "trial 0 is taken over", 10)
+    print(f"taken over after {starts_of(stage, 0)[1]['time'] - killed_at:.2f} s")
+    assert other.wait() == 0
+    assert stage.states(url=postgresql) == ["COMPLETE"] * 2
+    assert stage.disorder() == []
+    assert [len(trial.intermediate_values) for trial in stage.trials(url=postgresql)] == [20, 20]
+
+
+def test_an_agent_of_another_machine_is_given_up_after_its_time_and_not_before(stage, postgresql):
+    command = (stage.write(parameters={"epochs": 60, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
+    killed = stage.start(*command, patches={**QUICK, **OTHER_MACHINE})
+    stage.wait_for("epoch", 1)
+    other = stage.start(*command, "--workers=2", patches=QUICK)
+    stage.wait_for("start", 2)
+    time.sleep(MISSED + 1)
+    assert len(starts_of(stage, 0)) == 1
+    killed.signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    wait_until(lambda: len(starts_of(stage, 0)) == 2, "trial 0 is taken over", MISSED + 10)
+    seconds = starts_of(stage, 0)[1]["time"] - killed_at
+    print(f"taken over after {seconds:.2f} s")
+    assert seconds > MISSED - 0.5  # it last beat up to 0.3 s before
+    assert other.wait() == 0
+    assert stage.states(url=postgresql) == ["COMPLETE"] * 2
+    assert stage.disorder() == []
+
+
+def test_a_frozen_agent_lets_go_of_what_another_has_taken_over(stage, postgresql):
+    parameters = {"epochs": 5, "seconds": 1.0}
+    command = (stage.write(parameters=parameters), "--count=1", f"--storage={postgresql}")
+    elsewhere = {"VISION_SWEEPS_RUNS": str(stage.folder / "two")}
+    frozen = stage.start(*command, patches={**QUICK, **OTHER_MACHINE}, environment=elsewhere)
+    [own] = stage.wait_for("epoch", 1)
+    other = stage.start(*command, patches={**QUICK, **THIS_MACHINE})
+    frozen.signal(signal.SIGSTOP)
+    wait_until(lambda: len(starts_of(stage, 0)) == 2, "trial 0 is taken over", MISSED + 10)
+    stage.wait_for("end", 1, pid=own["pid"])  # its copy has a result to record
+    frozen.signal(signal.SIGCONT)
+    assert frozen.wait() == 0
+    assert other.wait() == 0
+    assert "trial 0: another agent has taken it over" in frozen.output
+    assert "trial 0 finished" in other.output
+    assert "trial 0 finished" not in frozen.output
+    assert frozen.errors == other.errors == ""
+    [trial] = stage.trials(url=postgresql)
+    assert (trial.state.name, len(trial.intermediate_values)) == ("COMPLETE", 5)
+    assert stage.processes() == []
+
+
+def test_an_agent_that_was_out_of_touch_ends_its_copy_at_the_next_value(stage, postgresql):
+    command = (stage.write(parameters={"epochs": 2, "seconds": 6.0}), "--count=1", f"--storage={postgresql}")
+    silent = {**QUICK, **OTHER_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 1000.0}
+    elsewhere = {"VISION_SWEEPS_RUNS": str(stage.folder / "two")}
+    lost = stage.start(*command, patches=silent, environment=elsewhere)
+    [own] = stage.wait_for("epoch", 1)
+    other = stage.start(*command, patches={**QUICK, **THIS_MACHINE})
+    wait_until(lambda: len(starts_of(stage, 0)) == 2, "trial 0 is taken over", MISSED + 10)
+    wait_until(lambda: "trial 0: another agent has taken it over" in lost.output, "it lets go", 10)
+    wait_until(lambda: own["pid"] not in [process.pid for process in stage.processes()], "its copy ends", 5)
+    for agent in (lost, other):
+        agent.signal(signal.SIGINT)
+        assert agent.wait() == 130
+    assert lost.errors == ""
+
+
+def test_agents_go_on_after_the_database_server_was_away(server, stage, postgresql):
+    command = (stage.write(parameters={"epochs": 70, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
+    one = stage.start(*command, patches={**QUICK, **OTHER_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 1.5})
+    stage.wait_for("epoch", 1)
+    # With an idle worker that looks for orphans, and is the first to find the server again.
+    two = stage.start(
+        *command, "--workers=2", patches={**QUICK, **THIS_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 0.1}
+    )
+    stage.wait_for("start", 2)
+    server.stop()
+    try:
+        time.sleep(2 * MISSED)
+    finally:
+        server.start()
+    assert [one.wait(), two.wait()] == [0, 0], one.errors + two.errors
+    assert "the storage does not answer, trying again" in one.output
+    assert stage.states(url=postgresql) == ["COMPLETE"] * 2
+    assert [len(trial.intermediate_values) for trial in stage.trials(url=postgresql)] == [70, 70]
+    assert list(stage.starts().values()) == [1, 1]  # neither was thought dead because nobody could tell
+
+
+def test_two_signals_end_an_agent_whose_database_is_away(server, stage, postgresql):
+    command = (stage.write(parameters={**SLOW, "epochs": 1000}), "--count=2", f"--storage={postgresql}", "--workers=2")
+    agent = stage.start(*command, patches=QUICK)
+    stage.wait_for("epoch", 4)
+    server.stop()
+    try:
+        wait_until(lambda: "the storage does not answer" in agent.output, "the agent finds out")
+        agent.signal(signal.SIGINT)
+        stage.wait_for_no_process(10)  # they have saved their state meanwhile
+        assert [row["state"] for row in stage.journal("end")] == ["stopped", "stopped"]
+        agent.signal(signal.SIGINT)
+        assert agent.wait(15) == 1
+        assert len(agent.errors.splitlines()) == 1
+        assert agent.errors.startswith("agent.py: the storage does not answer: ")
+    finally:
+        server.start()
+
+
+# Who gets which trial.
+
+NUM_RACERS = 5
+COUNT = 12
+
+
+def parsed_sweep():
+    parameters = {"lr": {"min": 0.0, "max": 1.0}}
+    return parse_sweep(
+        {"program": str(PROGRAM), "method": "random", "metric": {"name": "val/loss"}, "parameters": parameters}
+    )
+
+
+def race(url, barrier, results):
+    """Take all trials there are; leave some; take what the others have left."""
+    barrier.wait(TIMEOUT_SECONDS)
+    trials = Trials(url, parsed_sweep(), "race", seed=1)  # they all make the tables
+    barrier.wait(TIMEOUT_SECONDS)
+    first = take_all(trials, [])
+    barrier.wait(TIMEOUT_SECONDS)
+    left = first[::2]
+    for claim in left:
+        trials.release(claim.trial._trial_id)
+    barrier.wait(TIMEOUT_SECONDS)
+    second = take_all(trials, first[1::2])
+    results.put([[claim.number for claim in claims] for claims in (first, left, second)])
+    barrier.wait(TIMEOUT_SECONDS)  # nobody is dead before all have taken
+
+
+def take_all(trials, kept):
+    claims, num_in_vain = [], 0
+    while num_in_vain < 5:
+        claim = trials.take(COUNT, {claim.trial._trial_id for claim in [*kept, *claims]})
+        if claim is None:
+            num_in_vain += 1
+        else:
+            claims.append(claim)
+    return claims
+
+
+def test_a_trial_that_the_database_went_away_with_is_taken_again(tmp_path, monkeypatch):
+    trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
+    monkeypatch.setattr(trials, "prepare", lambda trial: 1 / 0)  # after it was claimed
+    with pytest.raises(ZeroDivisionError):
+        trials.take(1)
+    monkeypatch.undo()
+    claim = trials.take(1)
+    assert claim is not None
+    assert claim.number == 0
+    assert trials.take(1, [claim.trial._trial_id]) is None
+
+
+def test_a_live_agent_is_told_from_a_dead_one_though_the_clock_is_adjusted(tmp_path):
+    trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
+    host, boot, pid, created = json.loads(trials.owner)
+    assert is_alive_here(trials.owner) is True
+    assert is_alive_here(json.dumps([host, boot, pid, created + 2])) is True
+    assert is_alive_here(json.dumps([host, boot, pid, created - 3600])) is False
+    assert is_alive_here(json.dumps([host, boot, 2**22 + 1, created])) is False
+    assert is_alive_here(json.dumps(["other", boot, pid, created])) is None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_trial_never_has_two_owners_and_there_are_never_too_many(kind, tmp_path, request):
+    url = f"sqlite:///{tmp_path / 'study.db'}" if kind == "sqlite" else request.getfixturevalue("postgresql")
+    barrier, results = FORKS.Barrier(NUM_RACERS), FORKS.Queue()
+    racers = [FORKS.Process(target=race, args=(url, barrier, results)) for _ in range(NUM_RACERS)]
+    start_forks()
+    for racer in racers:
+        racer.start()
+    found = [results.get(timeout=TIMEOUT_SECONDS) for _ in racers]
+    for racer in racers:
+        racer.join(TIMEOUT_SECONDS)
+    assert [racer.exitcode for racer in racers] == [0] * NUM_RACERS
+    first, left, second = (Counter(number for racer in found for number in racer[i]) for i in range(3))
+    assert first == dict.fromkeys(range(COUNT), 1)
+    assert second == left
+    assert sum(bool(racer[0]) for racer in found) > 1  # else it was no race

@@ -1,0 +1,96 @@
+import os
+
+import pytest
+import torch
+
+from data.errors import UserError
+from sweeps.local.workers import assign_devices
+
+VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets up a machine of some GPUs and 8 cores, and the environment it is used in."""
+
+    def set_up(num_gpus, **environment):
+        for name in (VISIBLE, THREADS):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+    return set_up
+
+
+def visible(num_workers, devices):
+    return [environment.get(VISIBLE) for environment in assign_devices(num_workers, devices)]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "num_workers", "devices", "expected"),
+    [
+        (4, None, None, [None]),  # one run, which may use all of them
+        (4, 1, None, [None]),
+        (2, 2, None, ["0", "1"]),
+        (2, 5, None, ["0", "1", "0", "1", "0"]),
+        (4, 2, None, ["0", "1"]),
+        (4, None, "2", ["2"]),
+        (4, None, "0,3", ["0", "3"]),
+        (4, 3, "1,2", ["1", "2", "1"]),
+        (4, 1, "1,2", ["1"]),
+        (4, None, "0+1,2+3", ["0,1", "2,3"]),
+        (4, 3, "0+1,3", ["0,1", "3", "0,1"]),
+        (1, None, "GPU-8f2a,MIG-77", ["GPU-8f2a", "MIG-77"]),
+        (0, 2, None, [None, None]),
+    ],
+)
+def test_gpus_are_dealt_out_in_turn(num_gpus, num_workers, devices, expected, machine):
+    machine(num_gpus)
+    assert visible(num_workers, devices) == expected
+
+
+def test_indices_count_the_gpus_that_the_agent_sees(machine):
+    machine(2, **{VISIBLE: "5,GPU-ab"})
+    assert visible(None, "1,0+1") == ["GPU-ab", "5,GPU-ab"]
+    assert visible(3, None) == ["5", "GPU-ab", "5"]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "environment", "devices"),
+    [
+        (2, {}, "2"),
+        (0, {}, "0"),
+        (2, {}, "-1"),
+        (2, {}, "0,,1"),
+        (2, {}, ""),
+        (2, {}, "0+x"),
+        (2, {}, "²"),
+        (1, {VISIBLE: "3"}, "3"),
+        (1, {VISIBLE: "3,99"}, "1"),  # there is no GPU 99
+        (0, {VISIBLE: "-1"}, "0"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_with_how_many_are(num_gpus, environment, devices, machine):
+    machine(num_gpus, **environment)
+    with pytest.raises(UserError, match=f"^--devices=.*: there are {num_gpus} GPUs, counted from 0"):
+        assign_devices(None, devices)
+
+
+@pytest.mark.parametrize(("num_workers", "share"), [(None, "8"), (1, "8"), (2, "4"), (3, "2"), (20, "1")])
+def test_workers_without_gpus_share_the_cores(num_workers, share, machine):
+    machine(0)
+    assert assign_devices(num_workers, None) == [{THREADS: share}] * (num_workers or 1)
+
+
+def test_the_user_s_own_number_of_threads_stays(machine):
+    machine(0, **{THREADS: "3"})
+    assert assign_devices(2, None) == [{}, {}]
+
+
+def test_where_affinity_is_unknown_all_cores_count(machine, monkeypatch):
+    machine(0)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert assign_devices(2, None) == [{THREADS: "3"}] * 2
