@@ -112,7 +112,7 @@ def compare(
     trials = {
         (sweep.name, trial.run_id): trial
         for sweep in sweeps
-        if (sweep.metric, sweep.goal == "minimize") == metric
+        if (sweep.metric.name, sweep.metric.goal == "minimize") == metric
         for trial in sweep.trials
     }
     by_start = sorted(records, key=lambda record: (record.created, record.run_id))

@@ -15,8 +15,8 @@ from analysis.compare.comparison import Comparison, Metric, common_metric, compa
 from analysis.compare.html_page import html_page
 from analysis.read.runs import Filter, RunRecord, read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
-from analysis.record.run_folder import replace_file
 from data.errors import UserError, suggestion
+from data.files import replace_file
 from data.paths import default_runs_dir
 
 FILE = "report.html"
@@ -59,7 +59,7 @@ def choose_runs(records: Sequence[RunRecord], sweeps: Sequence[str], model: str)
 
 def metric_for(records: Sequence[RunRecord], sweeps: Sequence[SweepRecord]) -> Metric:
     """The sweeps' own metric, where all runs are theirs and they agree; else one that most runs have."""
-    metrics = {Metric(sweep.metric, sweep.goal == "minimize") for sweep in sweeps}
+    metrics = {Metric(sweep.metric.name, sweep.metric.goal == "minimize") for sweep in sweeps}
     is_all = {record.sweep for record in records} == {sweep.name for sweep in sweeps}
     return metrics.pop() if is_all and len(metrics) == 1 else common_metric(records)
 

@@ -194,7 +194,7 @@ def show_sweeps(options: Namespace) -> None:
         cells = [
             sweep.name,
             sweep.method,
-            sweep.metric,
+            sweep.metric.name,
             str(len(sweep.trials)),
             *(number(counts[state] or None) for state in ("COMPLETE", "PRUNED", "FAIL")),
             f"{best.value:.4f}" if best else "",

@@ -11,6 +11,8 @@ import yaml
 from analysis.read.index import Curve, curve_of
 from analysis.read.runs import RunRecord, curves
 from analysis.record import run_folder
+from data.files import read_json
+from data.metrics import Metric
 from data.paths import default_runs_dir
 
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
@@ -48,8 +50,7 @@ class SweepRecord:
     Attributes:
         name: of its folder, or its id on W&B.
         source: the folder, or its address on W&B.
-        metric: name of the metric that its trials are ranked by.
-        goal: "minimize" or "maximize".
+        metric: by which its trials are ranked; without the target, which only the search needs.
         method: of the search.
         varied: names of the settings that it searches.
         trials: in the order in which they were begun.
@@ -58,22 +59,17 @@ class SweepRecord:
 
     name: str
     source: str
-    metric: str
-    goal: str
+    metric: Metric
     method: str
     varied: tuple[str, ...]
     trials: tuple[Trial, ...]
     final: Mapping[str, Any] = field(hash=False)
 
-    def cost(self, value: float) -> float:
-        """`value` with the sign at which less is better."""
-        return -value if self.goal == "maximize" else value
-
     @property
     def leaders(self) -> list[Trial]:
         """Trials that have a value and have not failed, the best first."""
         known = [trial for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
-        return sorted(known, key=lambda trial: self.cost(trial.value))  # type: ignore[arg-type]  # None is left out
+        return sorted(known, key=lambda trial: self.metric.cost(trial.value))  # type: ignore[arg-type]  # None is left out
 
 
 class SweepList(NamedTuple):
@@ -111,17 +107,17 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (),
 
 def sweep_of(name: str, source: str, content: Mapping[str, Any], records: Sequence[RunRecord]) -> SweepRecord:
     """The record of a sweep with the content of a sweep file, and of its runs where it has no database of its own."""
-    metric, goal = content["metric"]["name"], content["metric"].get("goal", "minimize")
+    goal = content["metric"].get("goal")
+    metric = Metric(content["metric"]["name"], "maximize" if goal == "maximize" else "minimize")
     trials = read_study(Path(source) / run_folder.STUDY)
     return SweepRecord(
         name=name,
         source=source,
         metric=metric,
-        goal=goal,
         method=str(content.get("method", "")),
         varied=tuple(key for key, config in content["parameters"].items() if is_varied(config)),
-        trials=tuple(trials_of(records, metric, goal) if trials is None else trials),
-        final=run_folder.read_json(Path(source) / run_folder.FINAL_RESULT),
+        trials=tuple(trials_of(records, metric) if trials is None else trials),
+        final=read_json(Path(source) / run_folder.FINAL_RESULT),
     )
 
 
@@ -182,13 +178,12 @@ def utc(time: datetime | None) -> datetime | None:
     return time and time.astimezone(UTC)
 
 
-def trials_of(records: Iterable[RunRecord], metric: str, goal: str) -> list[Trial]:
+def trials_of(records: Iterable[RunRecord], metric: Metric) -> list[Trial]:
     """Trials by their runs alone, which do not tell one that is paused from one that was stopped early."""
     ordered = sorted(records, key=lambda record: (record.run_id if record.is_local else "", record.created))
-    is_better = max if goal == "maximize" else min
     trials = []
-    for number, (record, curve) in enumerate(zip(ordered, known_curves(ordered, metric), strict=True)):
-        epoch, value = is_better(curve, key=lambda point: point[1], default=(None, None))
+    for number, (record, curve) in enumerate(zip(ordered, known_curves(ordered, metric.name), strict=True)):
+        epoch, value = min(curve, key=lambda point: metric.cost(point[1]), default=(None, None))
         trials.append(
             Trial(
                 number=number,

@@ -18,6 +18,7 @@ from analysis.compare.comparison import (
 from analysis.compare.importance import importance
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord, Trial
+from data.metrics import metric_named
 from data.errors import UserError
 from tests.run_folders import START, write_run
 
@@ -57,7 +58,7 @@ def test_a_sweep_tells_a_paused_trial_from_one_that_was_stopped_early(tmp_path):
         Trial(i, name, state, 1.0 - i / 4, 1, {}, START, START)
         for i, (name, state) in enumerate((("000-a", "RUNNING"), ("001-b", "PRUNED")))
     ]
-    sweep = SweepRecord("s", "", "val/loss", "minimize", "bayes", ("lr",), tuple(trials), {})
+    sweep = SweepRecord("s", "", metric_named("val/loss"), "bayes", ("lr",), tuple(trials), {})
     entries = comparison_of(tmp_path, sweeps=[sweep]).entries
     assert [(entry.record.run_id, entry.state, entry.value) for entry in entries] == [
         ("001-b", "stopped early", 0.75),

@@ -20,6 +20,8 @@ from analysis.read.sweeps import read_sweeps
 from analysis.record import run_folder
 from analysis.terminal import sparkline
 from data.errors import UserError
+from data.files import write_json
+from data.metrics import Metric
 from tests.run_folders import START, write_many, write_run
 
 
@@ -163,7 +165,7 @@ def test_what_has_not_changed_is_not_read_again(runs_dir, monkeypatch):
     write_run(runs_dir / "new", [1.0], days=9)
     with (runs_dir / "a" / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "val/loss": 0.25}\n')
-    run_folder.write_json(runs_dir / "c" / "summary.json", {"state": "finished"})
+    write_json(runs_dir / "c" / "summary.json", {"state": "finished"})
     records = {record.run_id: record for record in read_runs(runs_dir).records}
     assert len(records) == 8
     assert records["c"].state == "finished"
@@ -251,10 +253,10 @@ def test_a_sweep_has_its_trials_in_order_with_their_ends(runs_dir):
     folder = runs_dir / "sweeps" / "lr"
     make_study(folder)
     before = (folder / "study.db").read_bytes()
-    run_folder.write_json(folder / "final.json", {"trials": [1]})
+    write_json(folder / "final.json", {"trials": [1]})
     [sweep], num_skipped = read_sweeps(runs_dir)
     assert num_skipped == 0
-    assert (sweep.name, sweep.metric, sweep.goal, sweep.method) == ("lr", "val/loss", "minimize", "bayes")
+    assert (sweep.name, sweep.metric, sweep.method) == ("lr", Metric("val/loss", "minimize"), "bayes")
     assert (sweep.varied, sweep.final) == (("lr",), {"trials": [1]})
     assert [trial.state for trial in sweep.trials] == ["COMPLETE", "PRUNED", "FAIL"]
     assert [(trial.number, trial.run_id) for trial in sweep.trials] == [(i, f"00{i}-run") for i in range(3)]
@@ -321,7 +323,7 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
 def test_sweeps_are_shown_with_the_ends_of_their_trials(runs_dir, capsys):
     make_study(runs_dir / "sweeps" / "lr")
     figure = {"mean": 0.5, "std": 0.01}
-    run_folder.write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [{"test/accuracy": figure}]})
+    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [{"test/accuracy": figure}]})
     output = show(capsys, "--runs_dir", str(runs_dir), "--sweeps")
     [line] = [line for line in output.splitlines() if line.startswith(" lr ")]
     assert line.split()[1:] == [
