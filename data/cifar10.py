@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Source, Split
 from data.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -95,3 +95,6 @@ def download(data_dir: Path) -> None:
             f"{data_dir} holds no CIFAR-10 and downloading it failed ({reason}): put {BINARY} "
             f"or {PYTHON} there, or name their folder with --data_dir"
         ) from None
+
+
+SOURCE = Source(load, 32, CLASSES)

@@ -1,6 +1,8 @@
 """Images as uint8 tensors, their splits, and what is known of a dataset."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +36,23 @@ class Dataset:
     train: Split
     test: Split | None
     fingerprint: str  # hash of the content, the same wherever the same images lie
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset comes from; its line in `data.datasets` names one.
+
+    Attributes:
+        load: takes data_dir, image_size (0 for the dataset's own) and max_corrupt_images, and may raise UserError.
+        image_size: side in pixels, where it is known without reading an image; else 0.
+        classes: names of the classes, where they are known without reading an image; else None.
+        has_test_images: whether a data_dir holds test images.
+    """
+
+    load: Callable[[Path, int, int], Dataset]
+    image_size: int = 0
+    classes: tuple[str, ...] | None = None
+    has_test_images: Callable[[Path], bool] = lambda data_dir: True
 
 
 @dataclass(frozen=True)

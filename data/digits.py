@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data.dataset import Dataset, Split, stratified_order
+from data.dataset import Dataset, Source, Split, stratified_order
 
 CLASSES = tuple("0123456789")
 NUM_TEST = 360
@@ -27,3 +27,6 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     order = stratified_order(labels, seed=0)
     test, train = (Split(images[rows], labels[rows]) for rows in (order[:NUM_TEST], order[NUM_TEST:]))
     return Dataset("digits", CLASSES, train, test, "digits-scikit-learn")
+
+
+SOURCE = Source(load, 32, CLASSES)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from data import folder
-from data.dataset import Dataset
+from data.dataset import Dataset, Source
 from data.errors import UserError
 
 
@@ -31,3 +31,6 @@ def has_test_images(data_dir: Path) -> bool:
 def find_root(data_dir: Path) -> Path:
     """The folder of the faces."""
     return data_dir / "faces" if (data_dir / "faces").is_dir() else data_dir
+
+
+SOURCE = Source(load, 64, (), has_test_images)

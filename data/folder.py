@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Source, Split
 from data.errors import UserError
 from data.paths import cache_dir
 
@@ -170,3 +170,6 @@ def decode_image(path: Path, image_size: int) -> np.ndarray | Exception:
             return np.asarray(square).transpose(2, 0, 1)
     except Exception as error:  # on damaged files Pillow raises nearly anything, struct.error among it
         return error
+
+
+SOURCE = Source(load, has_test_images=has_test_images)

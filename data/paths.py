@@ -17,3 +17,8 @@ def default_runs_dir() -> Path:
 def default_data_dir() -> Path:
     """Where datasets are looked for, and downloaded to, when `data_dir` is empty."""
     return Path(os.environ.get("VISION_SWEEPS_DATA") or cache_dir())
+
+
+def feature_dir(setting: str = "") -> Path:
+    """Return the folder of the features that frozen networks have computed, by the setting of that name."""
+    return Path(setting).expanduser() if setting else cache_dir() / "features"

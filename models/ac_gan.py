@@ -1,20 +1,13 @@
 """GAN of images and labels with an auxiliary classifier, Odena et al. 2017, https://arxiv.org/abs/1610.09585."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.look.classification import analyse_classifier
-from analysis.look.collapse import NUM_WATCHED
-from analysis.look.panels import Panel, class_columns
-from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
-from data.loader import Loader
+from models.core.panel import Panel, class_columns
 from models.core.settings import NonNegative, PositiveInt, Range
 from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
 from models.parts.layers import check_classes
@@ -63,24 +56,11 @@ class AcGan(Adversarial):
             "accuracy": accuracy(outputs, batch.labels),
         }
 
-    def evaluate_set(self, loader: Loader, epoch: int) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        latents = torch.randn(NUM_WATCHED, self.settings.latent_size, generator=generator).to(self.noise.device)
-        labels = torch.arange(NUM_WATCHED, device=latents.device) % self.num_labels
-        right = accuracy(self.discriminator(self.make(latents, labels)), labels).mean().item()
-        return {"generated_accuracy": right, **super().evaluate_set(loader, epoch)}
-
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] float32 logits
         return self.discriminator(images).float()[:, 1:]
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         return {"samples_by_class": class_columns(self.pictures_of, self.noise, self.info.classes)}
-
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        samples = super().analyse(loaders, split, folder)
-        batch_size = self.settings.eval_batch_size
-        classes = analyse_classifier(self.predict, loaders[split], batch_size, self.info.classes, folder)
-        return classes._replace(images={**samples.images, **classes.images})
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -1,16 +1,13 @@
 """Conditional variational autoencoder, Sohn et al. 2015, and classification by the label of the least loss."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.look.classification import analyse_classifier
-from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
@@ -93,14 +90,12 @@ class Cvae(Conditional):
         losses = losses + self.settings.beta * gaussian_kl(mean, log_variance).sum(dim=2)
         return losses.mean(dim=0).expand(len(images), -1)
 
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        latents = super().analyse(loaders, split, folder)
-        loader, batch_size = loaders[split], self.settings.eval_batch_size
-        classes = analyse_classifier(
-            lambda images: -self.label_losses(images), loader, batch_size, self.info.classes, folder
-        )
+    def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] scores, the negative losses
+        return -self.label_losses(images)
+
+    def closing_metrics(self, loader: Loader) -> dict[str, float]:
         compared = {f"accuracy_{rule}": value for rule, value in self.compare_rules(loader).items()}
-        return classes._replace(metrics={**latents.metrics, **classes.metrics, **compared})
+        return {**super().closing_metrics(loader), **compared}
 
     def compare_rules(self, loader: Loader) -> dict[str, float]:
         """Accuracy of each rule on the first images of a split."""

@@ -1,16 +1,11 @@
 """Conditional variational autoencoder with a linear classifier on the encoder's features."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.look.classification import analyse_classifier
-from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
-from data.loader import Loader
 from models.core.settings import NonNegative
 from models.parts.variational import Conditional, VariationalSettings
 
@@ -50,12 +45,6 @@ class CvaeHead(Conditional):
 
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] float32 logits
         return self.head(self.encoder(images)).float()
-
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        latents = super().analyse(loaders, split, folder)
-        batch_size = self.settings.eval_batch_size
-        classes = analyse_classifier(self.predict, loaders[split], batch_size, self.info.classes, folder)
-        return classes._replace(metrics={**latents.metrics, **classes.metrics})
 
 
 def build(settings: CvaeHeadSettings, info: DatasetInfo) -> CvaeHead:

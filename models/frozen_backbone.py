@@ -4,47 +4,32 @@ The head is trained by gradient steps (`frozen`), or as a logistic regression so
 penalty after the other (`logistic_probe`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property
-from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.record.run_folder import replace_file
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.feature_cache import DTYPES, FeatureCache, cached_features
-from data.paths import cache_dir
-from data.seeding import seed_everything
+from data.paths import feature_dir
 from models.core.objective import Phase
 from models.core.optimization import FreshLBFGS
 from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
 from models.parts.backbone import (
     BackboneSettings,
-    Preprocess,
-    TimmNet,
-    build_network,
     find_weights,
-    identity,
     outline_network,
-    pretrained_config,
 )
 from models.parts.classification import Classification
+from models.parts.frozen import Extractor, FrozenNetwork
 
 OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images in every epoch
-BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once: their activations fit in the cache
-BATCH_SIZE = 256  # on the others
 OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")
-NUM_COMPARED = 32  # images by which bf16 is held against fp32
-LARGEST_DEVIATION = 0.05  # of the features' spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +49,6 @@ class FrozenSettings(BackboneSettings):
     features of some images deviate from fp32's by at most 5 % of their spread."""
     feature_batch_size: Count = 0
     """Images whose features a process computes at once; 0 for 16 on a CPU and 256 elsewhere."""
-    feature_dir: str = ""
-    """Folder of the kept features; empty: vision-sweeps/features in the user's cache folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +116,6 @@ class Head(nn.Linear):
             return F.linear(features, weight, self.bias - weight @ self.mean)
 
 
-def frozen_network(
-    settings: FrozenSettings, info: DatasetInfo, input_size: int, weights: Path | None, head: nn.Module | None = None
-) -> TimmNet:
-    """The frozen network, of images as `info` normalises them: to features, or to logits where it is given a head."""
-    seed_everything(settings.seed)  # of random weights
-    config = pretrained_config(settings.arch)
-    prepare = Preprocess(info, config.mean, config.std, input_size, settings.interpolation)
-    return TimmNet(prepare, build_network(settings.arch, 0, input_size, weights), head).eval()
-
-
 class FrozenBackbone(Classification):
     """Cross-entropy of a linear head on the features of a frozen network.
 
@@ -166,15 +139,13 @@ class FrozenBackbone(Classification):
             raise UserError(f"--arch={settings.arch} gives no vector of features, but {tuple(shape[1:])}: name another")
         num_features = shape[1]
         super().__init__(Head(num_features, len(info.classes)), settings, info)
-        self.input_size = size
         self.num_features = num_features
-        self.weights = find_weights(settings)
+        weights = find_weights(settings.arch, settings.pretrained, settings.weights)
+        self.frozen = FrozenNetwork(settings.arch, weights, size, settings.interpolation, settings.seed)
         self.num_outside_parameters = sum(parameter.numel() for parameter in network.parameters())
 
     def image_network(self) -> nn.Module:
-        settings = self.settings
-        assert isinstance(settings, FrozenSettings)
-        return frozen_network(settings, self.info, self.input_size, self.weights, self.net)
+        return self.frozen.build(self.info, self.net)
 
     def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
         return (self.num_features,)
@@ -182,8 +153,8 @@ class FrozenBackbone(Classification):
     def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
         settings = self.settings
         assert isinstance(settings, FrozenSettings)
-        root = Path(settings.feature_dir).expanduser() if settings.feature_dir else cache_dir() / "features"
-        extractor = Extractor(settings, self.input_size, self.weights, accelerator.device)
+        root = feature_dir(settings.feature_dir)
+        extractor = Extractor(self.frozen, accelerator.device, settings.feature_batch_size)
         caches = {
             precision: FeatureCache(root, extractor.description(precision), self.num_features) for precision in DTYPES
         }
@@ -204,81 +175,6 @@ class FrozenBackbone(Classification):
             assert training_features is not None
             self.net.standardise(training_features)
         return encoded
-
-
-class Extractor:
-    """A frozen network as a function of images: [B, 3, H, W] uint8 to features [B, D] on the device."""
-
-    def __init__(self, settings: FrozenSettings, input_size: int, weights: Path | None, device: torch.device) -> None:
-        self.settings = settings
-        self.input_size = input_size
-        self.weights = weights
-        self.device = device
-        self.batch_size = settings.feature_batch_size or BATCH_SIZES.get(device.type, BATCH_SIZE)
-        self.precision = "fp32"
-
-    def description(self, precision: str) -> dict[str, object]:
-        """All that the features of an image depend on."""
-        config = pretrained_config(self.settings.arch)
-        return {
-            "arch": self.settings.arch,
-            "weights": self.identity,
-            "input_size": self.input_size,
-            "interpolation": f"{self.settings.interpolation}, antialiased",
-            "mean": config.mean,
-            "std": config.std,
-            "precision": precision,
-            "timm": version("timm"),
-        }
-
-    @cached_property
-    def identity(self) -> str:
-        """What the network's weights are; a large file takes a second to hash."""
-        return identity(self.settings, self.weights)
-
-    @cached_property
-    def network(self) -> TimmNet:
-        """The network on the device, built when it is first needed."""
-        pixels = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")
-        net = frozen_network(self.settings, pixels, self.input_size, self.weights)
-        return net.to(self.device).to(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        images = images.to(self.device).float().contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.network(images)
-
-    def sound_precision(self, images: Tensor, note: Path) -> str:
-        """bf16 where the device computes in it and it agrees with fp32 on the first of these images, else fp32.
-
-        Args:
-            images: [N, 3, H, W] uint8.
-            note: file that keeps the deviation between the two, so that it is measured once.
-        """
-        if not has_fast_bf16(self.device):
-            return "fp32"
-        with FileLock(f"{note}.lock"):  # one process measures
-            if not note.exists():
-                features = {}
-                for self.precision in ("bf16", "fp32"):
-                    features[self.precision] = self(images[:NUM_COMPARED]).float()
-                rounded, exact = features["bf16"], features["fp32"]
-                measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
-                replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}"))
-        deviation = float(note.read_text())
-        chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
-        print(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
-        return chosen
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 itself."""
-    checks: dict[str, Callable[[], bool]] = {
-        "cpu": lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-    }
-    return checks.get(device.type, lambda: False)()
 
 
 class LogisticProbe(FrozenBackbone):

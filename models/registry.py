@@ -1,42 +1,71 @@
-"""The models of the suite: one line each, name -> (settings class, function that builds the objective)."""
+"""The models of the suite, one line each; a model's file is imported when the model is asked for, not before."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
-from models import (
-    ac_gan,
-    cnn,
-    cvae,
-    cvae_head,
-    dc_gan,
-    frozen_backbone,
-    mlp,
-    nano_vit,
-    patch_lstm,
-    resnet18,
-    timm_classifier,
-    vae,
-    vq_vae,
-)
-from models.core.objective import Objective
+from data.errors import UserError, suggestion
 from models.core.settings import Settings
 
-MODELS: dict[str, tuple[type[Settings], Callable[[Any, Any], Objective]]] = {
-    "mlp": (mlp.MlpSettings, mlp.build),
-    "cnn": (cnn.CnnSettings, cnn.build),
-    "resnet18": (resnet18.ResNet18Settings, resnet18.build),
-    "nano_vit": (nano_vit.NanoVitSettings, nano_vit.build),
-    "patch_lstm": (patch_lstm.PatchLstmSettings, patch_lstm.build),
-    "timm": (timm_classifier.TimmSettings, timm_classifier.build),
-    "resnet18_pretrained": (timm_classifier.ResNet18PretrainedSettings, timm_classifier.build),
-    "vit_b16_finetune": (timm_classifier.VitB16FinetuneSettings, timm_classifier.build),
-    "frozen": (frozen_backbone.FrozenSettings, frozen_backbone.build),
-    "vit_b16_frozen": (frozen_backbone.VitB16FrozenSettings, frozen_backbone.build),
-    "logistic_probe": (frozen_backbone.LogisticProbeSettings, frozen_backbone.build_probe),
-    "vae": (vae.VaeSettings, vae.build),
-    "cvae": (cvae.CvaeSettings, cvae.build),
-    "cvae_head": (cvae_head.CvaeHeadSettings, cvae_head.build),
-    "vq_vae": (vq_vae.VqVaeSettings, vq_vae.build),
-    "dc_gan": (dc_gan.DcGanSettings, dc_gan.build),
-    "ac_gan": (ac_gan.AcGanSettings, ac_gan.build),
+if TYPE_CHECKING:  # which load torch
+    from data.dataset import DatasetInfo
+    from models.core.objective import Objective
+
+
+class Model(NamedTuple):
+    """Where a model is found.
+
+    Attributes:
+        module: its file in models/, without .py.
+        settings: name of its settings class there.
+        builder: name of the function there that builds it.
+    """
+
+    module: str
+    settings: str
+    builder: str = "build"
+
+    @property
+    def settings_class(self) -> type[Settings]:
+        """The class of its settings."""
+        return getattr(import_module(f"models.{self.module}"), self.settings)
+
+    def build(self, settings: Settings, info: "DatasetInfo") -> "Objective":
+        """Return the model that `settings` describe, for the images that `info` describes.
+
+        Raises:
+            UserError: settings that do not go together, or do not suit the images.
+        """
+        return getattr(import_module(f"models.{self.module}"), self.builder)(settings, info)
+
+
+MODELS: Mapping[str, Model] = {
+    "mlp": Model("mlp", "MlpSettings"),
+    "cnn": Model("cnn", "CnnSettings"),
+    "resnet18": Model("resnet18", "ResNet18Settings"),
+    "nano_vit": Model("nano_vit", "NanoVitSettings"),
+    "patch_lstm": Model("patch_lstm", "PatchLstmSettings"),
+    "timm": Model("timm_classifier", "TimmSettings"),
+    "resnet18_pretrained": Model("timm_classifier", "ResNet18PretrainedSettings"),
+    "vit_b16_finetune": Model("timm_classifier", "VitB16FinetuneSettings"),
+    "frozen": Model("frozen_backbone", "FrozenSettings"),
+    "vit_b16_frozen": Model("frozen_backbone", "VitB16FrozenSettings"),
+    "logistic_probe": Model("frozen_backbone", "LogisticProbeSettings", "build_probe"),
+    "vae": Model("vae", "VaeSettings"),
+    "cvae": Model("cvae", "CvaeSettings"),
+    "cvae_head": Model("cvae_head", "CvaeHeadSettings"),
+    "vq_vae": Model("vq_vae", "VqVaeSettings"),
+    "dc_gan": Model("dc_gan", "DcGanSettings"),
+    "ac_gan": Model("ac_gan", "AcGanSettings"),
 }
+
+
+def find_model(name: object) -> Model:
+    """Return the model of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in MODELS:
+        raise UserError(f"model={name!r} is not known{suggestion(name, MODELS)}; there are: {', '.join(MODELS)}")
+    return MODELS[str(name)]

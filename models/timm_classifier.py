@@ -149,7 +149,9 @@ def build(settings: TimmSettings, info: DatasetInfo) -> TimmClassification:
         raise UserError(f"--frozen_stages={settings.frozen_stages} would freeze a random stem: give --stem_init=centre")
     config = pretrained_config(settings.arch)
     size = settings.input_size or info.image_size
-    backbone = build_network(settings.arch, len(info.classes), size, find_weights(settings))
+    backbone = build_network(
+        settings.arch, len(info.classes), size, find_weights(settings.arch, settings.pretrained, settings.weights)
+    )
     if settings.stem == "small":
         shrink_stem(backbone, settings.stem_init)
     prepare = Preprocess(info, config.mean, config.std, size, settings.interpolation)

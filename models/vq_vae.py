@@ -1,27 +1,21 @@
 """Vector-quantised variational autoencoder, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from analysis.look.panels import NUM_SAMPLES, Panel
-from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from data.loader import Loader, Shard
 from models.core.objective import Objective, Phase
 from models.core.optimization import build_optimizer, parameter_groups
+from models.core.panel import NUM_SAMPLES, Panel, side_by_side
 from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
 from models.parts.layers import check_halvings
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings
-from models.parts.variational import side_by_side
 
 SMOOTHING = 1e-5  # of the code counts, so that an unused code is not divided by 0
 
@@ -205,6 +199,7 @@ class VqVae(Objective):
         UserError: the images cannot be halved `depth` times, or the prior's heads do not divide its width.
     """
 
+    settings: VqVaeSettings
     prefers_channels_last = True
     num_labels = 0
 
@@ -218,6 +213,7 @@ class VqVae(Objective):
             )
         self.settings = settings
         self.info = info
+        self.codebook_size = settings.codebook_size
         self.num_pixels = 3 * info.image_size**2
         self.side = info.image_size >> settings.depth
         self.encoder = build_encoder(settings)
@@ -307,15 +303,6 @@ class VqVae(Objective):
             "reconstructions": side_by_side(pictures, reconstructions),
         }
 
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        batches = loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())
-        codes = torch.cat([self.codes_of(batch.images) for batch in batches])
-        uses = torch.bincount(codes.flatten(), minlength=self.settings.codebook_size)
-        metrics = {"perplexity": perplexity(uses).item(), "codes_used": float((uses > 0).sum())}
-        path = folder / "code_usage.png"
-        draw_code_usage(uses.cpu().numpy(), metrics["perplexity"], path)
-        return Analysis(metrics, {"code_usage": path})
-
     def compile_nets(self) -> None:
         for net in (self.encoder, self.decoder, self.prior):  # the code book's collectives would break its graph
             net.compile()
@@ -325,29 +312,6 @@ def perplexity(uses: Tensor) -> Tensor:
     """Exponential of the entropy of code counts [K]: how many codes, used evenly, would say as much; a scalar."""
     shares = uses / uses.sum()
     return torch.special.entr(shares).sum().exp()
-
-
-def draw_code_usage(uses: np.ndarray, code_perplexity: float, path: Path) -> None:
-    """Map of how often each code is used, and the codes by rank; `uses` are counts [K]."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-
-    columns = math.ceil(math.sqrt(2 * len(uses)))
-    shares = 100 * uses / uses.sum()
-    squares = np.full(-(-len(uses) // columns) * columns, np.nan)
-    squares[: len(uses)] = np.where(uses, shares, np.nan)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    left.set_facecolor("lightgrey")
-    norm = LogNorm(vmin=shares[uses > 0].min(), vmax=max(shares.max(), 1.01 * shares[uses > 0].min()))
-    image = left.imshow(squares.reshape(-1, columns), norm=norm, cmap="viridis")
-    figure.colorbar(image, label="share of all positions, %")
-    left.set(title=f"{(uses > 0).sum()} of {len(uses)} codes used; unused ones are grey", xticks=[], yticks=[])
-    right.plot(np.sort(shares)[::-1])
-    right.axhline(100 / len(uses), color="grey", linestyle="--", label="even use")
-    right.set(xlabel="codes by rank", ylabel="share, %", title=f"perplexity {code_perplexity:.0f}")
-    right.legend()
-    figure.savefig(path, dpi=100)
 
 
 def build(settings: VqVaeSettings, info: DatasetInfo) -> VqVae:

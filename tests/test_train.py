@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 import train
 from analysis.record import run_folder
+from data.files import read_json
 from models.registry import MODELS
 
 SMALL = ["--dataset=digits", "--model=mlp", "--width=32", "--lr=0.01", "--epochs=3", "--tracking=off"]
@@ -40,7 +40,7 @@ def run(runs_dir: Path, *arguments: str) -> int:
 
 def run_with_stop(monkeypatch, step: int, *arguments) -> int:
     """Run, and be sent SIGTERM during the given step, counted from 1."""
-    original, steps = train.Training.train_step, []
+    original, steps = train.Trainer.train_step, []
 
     def train_step(self, batch):
         steps.append(batch)
@@ -49,7 +49,7 @@ def run_with_stop(monkeypatch, step: int, *arguments) -> int:
         original(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Training, "train_step", train_step)
+        patch.setattr(train.Trainer, "train_step", train_step)
         return run(*arguments)
 
 
@@ -87,7 +87,7 @@ def assert_same_state(a, b, where: str = "") -> None:
 def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path, capsys):
     assert run(tmp_path, "--run_id=a", "--test=True") == 0
     folder = tmp_path / "a"
-    summary = run_folder.read_json(folder / "summary.json")
+    summary = read_json(folder / "summary.json")
     keys = {"val/loss", "val/accuracy", "best_epoch", "num_parameters", "train_seconds", "images_per_second"}
     assert keys | {"test/loss", "test/accuracy", "test/ece"} <= summary.keys()
     assert summary["state"] == "finished"
@@ -109,7 +109,7 @@ def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path
 
 def test_without_validation_the_last_weights_are_tested(tmp_path):
     assert run(tmp_path, "--run_id=a", "--val_fraction=0", "--test=True") == 0
-    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    summary = read_json(tmp_path / "a" / "summary.json")
     assert "val/loss" not in summary
     assert summary["best_epoch"] == 3
     checkpoint, best = (torch.load(tmp_path / "a" / name) for name in ("checkpoint.pt", "best.pt"))
@@ -235,7 +235,7 @@ def test_pictures_of_a_frozen_network_s_run_are_the_images(tmp_path):
 
 def test_checkpoints_of_a_frozen_network_hold_the_head_alone(tmp_path):
     assert run(tmp_path, *FROZEN, "--run_id=a", "--epochs=1") == 0
-    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    summary = read_json(tmp_path / "a" / "summary.json")
     assert summary["num_parameters"] == 256 * 10 + 10
     assert summary["total_parameters"] == 99_196 + 2_570
     assert (tmp_path / "a" / "best.pt").stat().st_size < 4 * (2_570 + 2 * 256) + 4_000  # and its standardisation
@@ -245,7 +245,7 @@ def test_checkpoints_of_a_frozen_network_hold_the_head_alone(tmp_path):
 def test_a_probe_walks_its_strengths_and_keeps_the_best(tmp_path):
     probe = ["--model=logistic_probe", *TIMM, "--l2=100", "--l2_ratio=0.01", "--run_id=a", "--epochs=5", "--test"]
     assert run(tmp_path, *probe) == 0
-    rows, summary = epochs(tmp_path / "a"), run_folder.read_json(tmp_path / "a" / "summary.json")
+    rows, summary = epochs(tmp_path / "a"), read_json(tmp_path / "a" / "summary.json")
     assert [row["train/fit/l2"] for row in rows] == pytest.approx([100, 1, 1e-2, 1e-4, 1e-6], rel=1e-4)
     fits = [row["train/fit/cross_entropy"] for row in rows]
     assert fits == sorted(fits, reverse=True)
@@ -267,16 +267,16 @@ def test_metrics_logged_after_the_checkpoint_are_forgotten_on_resuming(tmp_path,
 def test_resume_finds_the_latest_unfinished_run(tmp_path, monkeypatch):
     run_with_stop(monkeypatch, 3, tmp_path, "--run_id=a")
     run(tmp_path, "--run_id=b")
-    before = run_folder.read_json(tmp_path / "a" / "settings.json")
+    before = read_json(tmp_path / "a" / "settings.json")
     AcceleratorState._reset_state(True)
     assert train.main([f"--runs_dir={tmp_path}", "--resume"]) == 0
     assert run_folder.state(tmp_path / "a") == "finished"
-    assert run_folder.read_json(tmp_path / "a" / "settings.json") == {**before, "resume": True}
+    assert read_json(tmp_path / "a" / "settings.json") == {**before, "resume": True}
 
 
 def test_a_stopped_run_tells_its_best_so_far(tmp_path, monkeypatch):
     run_with_stop(monkeypatch, 15, tmp_path, "--run_id=a")
-    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    summary = read_json(tmp_path / "a" / "summary.json")
     assert summary["best_epoch"] == 1
     assert summary["val/loss"] == epochs(tmp_path / "a")[0]["val/loss"]
 
@@ -303,13 +303,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path, capsys):
     assert "lr 1e+30" in message
     assert len(message.splitlines()) == 1
     assert run_folder.state(tmp_path / "a") == "failed"
-    assert run_folder.read_json(tmp_path / "a" / "summary.json")["error"] in message
+    assert read_json(tmp_path / "a" / "summary.json")["error"] in message
     assert epochs(tmp_path / "a") == []
 
 
 def test_patience_ends_a_run_and_its_best_epoch_is_kept(tmp_path):
     assert run(tmp_path, "--lr=0.3", "--epochs=50", "--patience=2", "--run_id=a") == 0
-    summary, rows = run_folder.read_json(tmp_path / "a" / "summary.json"), epochs(tmp_path / "a")
+    summary, rows = read_json(tmp_path / "a" / "summary.json"), epochs(tmp_path / "a")
     assert len(rows) < 50
     assert len(rows) == summary["epochs"] == summary["best_epoch"] + 2
     assert summary["val/loss"] == rows[summary["best_epoch"] - 1]["val/loss"]
@@ -325,10 +325,8 @@ def fids(monkeypatch):
         assert sample(2, seed).shape == (2, 3, 32, 32)
         return {f"fid_{extractor}_{num_images}": next(due), f"kid_{extractor}_{num_images}": 1.0}
 
-    module = ModuleType("analysis.look.fidelity")
-    module.measure = measure
-    monkeypatch.setitem(sys.modules, "analysis.look.fidelity", module)
-    monkeypatch.setattr("models.parts.adversarial.find_extractor", lambda name, device: name)
+    monkeypatch.setattr("analysis.look.closer.measure", measure)
+    monkeypatch.setattr("analysis.look.closer.find_extractor", lambda name, device: name)
     return values
 
 
@@ -345,14 +343,14 @@ def test_a_lack_of_the_extractor_shows_before_training(tmp_path, capsys):
 @pytest.mark.parametrize(("split", "fraction"), [("val", 0.1), ("train", 0.0)])
 def test_a_gans_best_weights_are_those_of_the_least_fid(tmp_path, fids, split, fraction):
     kept = []
-    save_best = train.Training.save_best
-    train.Training.save_best = lambda self: (kept.append(copy.deepcopy(self.evaluated.state_dict())), save_best(self))
+    save_best = train.Run.save_best
+    train.Run.save_best = lambda self: (kept.append(copy.deepcopy(self.trainer.evaluated.state_dict())), save_best(self))
     arguments = [f"--val_fraction={fraction}", "--test", "--epochs=5", "--run_id=a"]
     try:
         assert run(tmp_path, *DC_GAN, *arguments) == 0
     finally:
-        train.Training.save_best = save_best
-    rows, summary = epochs(tmp_path / "a"), run_folder.read_json(tmp_path / "a" / "summary.json")
+        train.Run.save_best = save_best
+    rows, summary = epochs(tmp_path / "a"), read_json(tmp_path / "a" / "summary.json")
     assert [row[f"{split}/fid_tiny_9"] for row in rows] == fids
     assert (summary["best_epoch"], summary[f"{split}/fid_tiny_9"]) == (2, 5.0)
     assert summary["test/fid_tiny_9"] == 4.0  # of the best weights, once
@@ -368,7 +366,7 @@ def test_patience_follows_the_fid(tmp_path, fids):
 def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
     arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--epochs=3", "--run_id=a", "--patience=1"]
     assert run(tmp_path, *arguments) == 0
-    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    summary = read_json(tmp_path / "a" / "summary.json")
     assert summary["best_epoch"] == summary["epochs"] == 3
     checkpoint, best = (torch.load(tmp_path / "a" / name) for name in ("checkpoint.pt", "best.pt"))
     assert_same_state(checkpoint["objective"], best)
@@ -378,7 +376,7 @@ def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
 def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, capsys):
     arguments = ["--model=ac_gan", *GAN, "--train_fraction=0.1", "--epochs=2", "--panels_every=1", "--run_id=a"]
     assert run(tmp_path, *arguments, "--test", "--mixed_precision=bf16") == 0
-    summary = run_folder.read_json(tmp_path / "a" / "summary.json")
+    summary = read_json(tmp_path / "a" / "summary.json")
     assert {"test/accuracy", "val/accuracy", "test/generated_accuracy", "val/generated_accuracy"} <= summary.keys()
     panels = tmp_path / "a" / "panels"
     for name in ("samples_by_class-0001", "samples_by_class-0002", "interpolations", "confusion_matrix"):
@@ -508,7 +506,7 @@ def test_a_sweep_wins_over_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "sweep.yaml"))
     monkeypatch.setattr("train.die_with_launcher", lambda: None)  # pytest's launcher is no agent
     assert run(tmp_path, "--run_id=a") == 0
-    settings = run_folder.read_json(tmp_path / "a" / "settings.json")
+    settings = read_json(tmp_path / "a" / "settings.json")
     assert (settings["lr"], settings["width"]) == (0.02, 16)
     assert epochs(tmp_path / "a")[0]["lr"] == 0.02
 
@@ -517,4 +515,4 @@ def test_cifar10_is_learnt_in_a_few_hundred_steps(tmp_path, cifar10_dir):
     arguments = ["--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=cnn", "--width=32", "--lr=1e-3"]
     arguments += ["--epochs=1", "--train_fraction=0.9", "--mixed_precision=bf16", "--run_id=a"]
     assert train.main([*arguments, f"--runs_dir={tmp_path}", "--tracking=off"]) == 0
-    assert run_folder.read_json(tmp_path / "a" / "summary.json")["val/accuracy"] > 0.5
+    assert read_json(tmp_path / "a" / "summary.json")["val/accuracy"] > 0.5

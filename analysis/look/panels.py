@@ -1,34 +1,21 @@
 """Grids of images with captions, as pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-COLUMNS = 8
+from models.core.panel import Panel
+
 MIN_SIDE = 160  # pixels; smaller images are enlarged without smoothing
 CAPTION_HEIGHT = 16  # pixels
 GAP = 4  # pixels
 HEADING_HEIGHT = 20  # pixels
-NUM_SAMPLES = 64  # images of a panel of what a model makes up
-ROWS_BY_CLASS = 8  # of such a panel with one column a class
-MOST_CLASSES = 20
 ANIMATION_WIDTH = 640  # pixels, at most
 SECONDS_A_FRAME = 0.5
 NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"
-
-
-class Panel(NamedTuple):
-    """A grid of images to look at."""
-
-    images: Tensor  # [N, 3, H, W] in [0, 1]
-    captions: tuple[str, ...] = ()  # one an image, or none
-    marks: tuple[bool, ...] = ()  # whether each image came out right, or none
-    columns: int = COLUMNS  # images in a row
 
 
 def draw_grid(panel: Panel) -> Image.Image:
@@ -78,20 +65,6 @@ def draw_table(
         top = HEADING_HEIGHT + GAP + i * ((grid.height - GAP) // len(rows))
         draw.multiline_text((GAP, top), name, "black", font)
     return picture
-
-
-def class_columns(decode: Callable[[Tensor, Tensor], Tensor], latents: Tensor, classes: Sequence[str]) -> Panel:
-    """What a conditional model makes of the first latents: one column a class, one latent a row.
-
-    Args:
-        decode: latents [N, Z] and labels [N] to images [N, 3, H, W] in [0, 1].
-        latents: [M, Z], of which there are at least as many as rows.
-        classes: names of the labels, of which the first are shown.
-    """
-    names = tuple(classes[:MOST_CLASSES])
-    labels = torch.arange(len(names), device=latents.device).repeat(ROWS_BY_CLASS)
-    images = decode(latents[:ROWS_BY_CLASS].repeat_interleave(len(names), dim=0), labels)
-    return Panel(images, names * ROWS_BY_CLASS, columns=len(names))
 
 
 def animate(paths: Sequence[Path], path: Path) -> None:

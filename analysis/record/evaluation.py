@@ -2,7 +2,7 @@
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from data.loader import Loader
@@ -11,7 +11,7 @@ from models.core.objective import Objective
 
 @torch.no_grad()
 def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int) -> dict[str, float]:
-    """Mean of every per-image metric over a split, exact whatever the batches and processes.
+    """Return the mean of every per-image metric over a split, exact whatever the batches and processes.
 
     Args:
         accelerator: precision and processes; each of them evaluates its share.
@@ -34,21 +34,3 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
     num_images = sum(num for _, num in shares)
     names = next(sums for sums, num in shares if num)  # a process may have had no image
     return {name: sum(sums.get(name, 0.0) for sums, _ in shares) / num_images for name in names}
-
-
-@torch.no_grad()
-def evaluate_set(accelerator: Accelerator, objective: Objective, loader: Loader, epoch: int) -> dict[str, float]:
-    """Metrics of a split as a whole, of which the main process takes care while the others wait.
-
-    Args:
-        accelerator: precision and processes.
-        objective: as it was before `accelerator.prepare`.
-        loader: of the split.
-        epoch: finished epochs.
-    """
-    metrics: dict[str, float] = {}
-    if accelerator.is_main_process:
-        objective.eval()
-        with accelerator.autocast():
-            metrics = objective.evaluate_set(loader, epoch)
-    return broadcast_object_list([metrics])[0]

@@ -17,10 +17,11 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
 
 import json
 import os
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from data.files import read_json
 
 SETTINGS = "settings.json"
 ENVIRONMENT = "environment.json"
@@ -36,40 +37,6 @@ SWEEP_FILE = "sweep.yaml"
 STUDY = "study.db"
 FINAL_RESULT = "final.json"
 FINAL = "final-"  # ids of final runs begin so
-
-# Settings that say where and how a run is carried out and told, not what it computes: they may change on resuming.
-MAY_CHANGE_ON_RESUMING = frozenset(
-    ("data_dir", "resident", "eval_batch_size", "runs_dir", "run_id", "resume", "tracking", "project", "tags")
-    + ("panels_every", "dry_run")
-)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name, and rename it once it is whole.
-
-    Raises:
-        OSError: it could not be written; what was there before is kept.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, one key a line."""
-    replace_file(path, lambda unfinished: unfinished.write_text(json.dumps(content, indent=1) + "\n"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty where there is none, or only a part of one."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of text that is no JSON, or no text
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

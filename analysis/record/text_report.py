@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
+from data.files import read_json
 
 CURVES = "curves.png"
 WIDTH = 100  # columns
@@ -16,8 +17,7 @@ PLOTS_IN_A_ROW = 4
 def report(folder: Path) -> str:
     """What a person wants to know of a run, from its folder alone; draws `curves.png` there too."""
     settings, summary, environment = (
-        run_folder.read_json(folder / name)
-        for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
+        read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
     )
     draw_curves(run_folder.read_metrics(folder), folder / CURVES)
     title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {run_folder.state(folder)}"

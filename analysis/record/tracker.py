@@ -5,7 +5,6 @@ import netrc
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -13,6 +12,8 @@ from urllib.parse import urlsplit
 from analysis.record import run_folder
 from data import network
 from data.errors import UserError
+from data.files import replace_file, write_json
+from data.internals import connect_wandb_api
 
 FINISH_TIMEOUT_SECONDS = 300  # of an ended run for its upload, where the server is gone; $WANDB_FINISH_TIMEOUT wins
 EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
@@ -61,9 +62,9 @@ class Tracker:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
             rows = run_folder.read_metrics(folder)[:num_logged]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            run_folder.replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines))
-            run_folder.write_json(folder / run_folder.SETTINGS, settings)
-            run_folder.write_json(folder / run_folder.ENVIRONMENT, environment)
+            replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines))
+            write_json(folder / run_folder.SETTINGS, settings)
+            write_json(folder / run_folder.ENVIRONMENT, environment)
             (folder / run_folder.SUMMARY).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
@@ -73,7 +74,7 @@ class Tracker:
         if mode != "off":
             self.wandb_run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
             if not self.wandb_run.offline:
-                run_folder.write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": self.wandb_run.url})
+                write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": self.wandb_run.url})
 
     def log(
         self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
@@ -113,7 +114,7 @@ class Tracker:
             artifact: checkpoint to keep in W&B.
         """
         self.metrics_file.close()
-        run_folder.write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         if self.wandb_run is not None:
             if artifact is not None and artifact.exists():
                 self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
@@ -169,8 +170,7 @@ def start_wandb(
         run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
     if mode == "online":
         print(f"W&B: {run.url}")
-        with suppress(wandb.errors.Error):
-            run._public_api()  # else made for the first table or artifact, which fails if the server is gone by then
+        connect_wandb_api(run)
     else:
         again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
         print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from analysis.record.run_folder import replace_file
+from data.files import replace_file
 from models.core.objective import Phase
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class FreshLBFGS(torch.optim.LBFGS):
         for group in self.param_groups:
             group["initial_lr"] = lr
 
-    def step(self, closure):  # type: ignore[override]
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         self.state.clear()
         return super().step(closure)
 

@@ -1,6 +1,5 @@
 """A run among other processes: stopping when asked to, and dying with whoever launched it."""
 
-import atexit
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from data.errors import UserError
+from data.internals import run_exit_handlers
 
 # Set by accelerate, torchrun and the sweep agents for what they launch. A user sets none of them in a shell, as
 # ACCELERATE_MIXED_PRECISION, so that `nohup python train.py &` outlives it.
@@ -129,7 +129,7 @@ def start_all_processes(arguments: Sequence[str]) -> None:
 
 def leave(code: int) -> NoReturn:
     """End this process, without the second that Python takes to pull torch apart."""
-    atexit._run_exitfuncs()
+    run_exit_handlers()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # whoever read it has gone
             stream.flush()

@@ -1,30 +1,25 @@
 """What the generative adversarial networks share: two phases, losses, regularisers, and a watch over collapse."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from analysis.look.collapse import NUM_WATCHED, variety
-from analysis.look.panels import NUM_SAMPLES, Panel, animate, draw_grid
-from analysis.record.tracker import Analysis
-from data.dataset import Batch, DatasetInfo, Split
+from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from data.loader import Loader
-from models.core.objective import Objective, Phase, balanced_labels
+from models.core.objective import Objective, Phase
 from models.core.optimization import build_optimizer, parameter_groups
-from models.core.settings import Count, Decay, Fraction, NonNegative, PositiveFloat, PositiveInt, Settings
+from models.core.panel import NUM_SAMPLES, Panel
+from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
 from models.parts.adversarial_losses import LOSSES, gradient_penalty
 from models.parts.diff_augment import parse_policy
 from models.parts.layers import one_hot
+from models.parts.sampling import SamplingSettings, balanced_labels
 
 FIRST_SIDE = 4  # pixels of the map that a generator begins with
 LEAK = 0.2  # slope of the discriminator's leaky ReLU below 0
@@ -33,7 +28,7 @@ NUM_BETWEEN = 10  # images of an interpolation
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialSettings(Settings):
+class AdversarialSettings(SamplingSettings):
     """What every generative adversarial network can be told."""
 
     epochs: PositiveInt = 50
@@ -67,13 +62,6 @@ class AdversarialSettings(Settings):
     """Changes to all images that the discriminator sees, any of colour,translation,cutout; arXiv 2006.10738."""
     n_critic: PositiveInt = 1
     """Steps of the discriminator to one of the generator."""
-    fid_every: Count = 0
-    """Epochs between two measurements of the samples, FID and the like, by which the best weights are then chosen;
-    0 for none, and the newest weights."""
-    fid_images: PositiveInt = 2000
-    """Samples of a measurement, and real images of the validation split, or else of the training images."""
-    extractor: str = "inception"
-    """Network whose features are compared: the standard Inception network, or any network of timm."""
 
 
 class Adversarial(Objective):
@@ -93,6 +81,7 @@ class Adversarial(Objective):
         UserError: a policy of DiffAugment is not known, or the loss has no labels to smooth.
     """
 
+    settings: AdversarialSettings
     prefers_channels_last = True
     noise: Tensor
 
@@ -130,11 +119,6 @@ class Adversarial(Objective):
         discriminator = build_optimizer(parameter_groups(self.discriminator, own.weight_decay), own)
         generator = build_optimizer(parameter_groups(self.generator, settings.weight_decay), settings)
         return Phase("discriminate", discriminator), Phase("generate", generator, every=settings.n_critic)
-
-    def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
-        if self.settings.fid_every and accelerator.is_main_process:  # which alone measures
-            find_extractor(self.settings.extractor, accelerator.device)  # a lack of it shows before training
-        return splits
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         return {"discriminate": self.discriminate, "generate": self.generate}[phase](batch)
@@ -195,17 +179,7 @@ class Adversarial(Objective):
         scores = self.discriminator(batch.images).float()[:, 0]
         return {"loss": self.loss.real(scores, 0.0), "real_score": scores}
 
-    def evaluate_set(self, loader: Loader, epoch: int) -> dict[str, float]:
-        settings = self.settings
-        num = min(NUM_WATCHED, len(loader))
-        metrics = {"sample_variety": variety(self.sample(num, settings.seed), loader.pictures(torch.arange(num)))}
-        if settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
-            from analysis.look.fidelity import measure  # imported late, like the extractor's networks
-
-            extractor = find_extractor(settings.extractor, loader.device)
-            metrics |= measure(self.sample, loader, extractor, settings.fid_images, settings.seed)
-        return metrics
-
+    @torch.no_grad()
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
         """Images [num, 3, H, W] in [0, 1] of labels [num], by default in turn from the seed on."""
         generator = torch.Generator().manual_seed(seed)
@@ -220,13 +194,8 @@ class Adversarial(Objective):
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         return {"samples": Panel(self.pictures_of(self.noise, torch.zeros(NUM_SAMPLES, device=self.noise.device)))}
 
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        images = {"interpolations": folder / "interpolations.png"}
-        draw_grid(self.interpolations()).save(images["interpolations"])
-        if frames := sorted(folder.glob("samples*-[0-9]*.png")):
-            images["training"] = folder / "training.gif"
-            animate(frames, images["training"])
-        return Analysis(images=images)
+    def closing_panels(self) -> dict[str, Panel]:
+        return {"interpolations": self.interpolations()}
 
     def interpolations(self) -> Panel:
         """Rows of images from one latent to another, by way of latents as long as those drawn."""
@@ -237,14 +206,6 @@ class Adversarial(Objective):
         labels = torch.arange(num, device=start.device).remainder(max(1, self.num_labels))
         images = self.pictures_of(latents.flatten(0, 1), labels.repeat_interleave(NUM_BETWEEN))
         return Panel(images, columns=NUM_BETWEEN)
-
-
-@cache
-def find_extractor(name: str, device: torch.device) -> Any:
-    """The network of that name for measurements, loaded once."""
-    from analysis.look.extractors import build_extractor  # imported late: extractors are networks of the suite, too
-
-    return build_extractor(name, device)
 
 
 @contextmanager

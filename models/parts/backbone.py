@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from data import network
 from data.dataset import DatasetInfo
 from data.errors import UserError, suggestion
+from data.internals import hub_file
 from data.paths import default_data_dir
 from models.core.settings import Count
 from models.parts.classification import ClassifierSettings
@@ -121,21 +122,25 @@ def pretrained_config(arch: str) -> Any:
     return timm.models.get_pretrained_cfg(arch)
 
 
-def find_weights(settings: BackboneSettings) -> Path | None:
-    """File of the pretrained weights; downloaded where it is not on this machine. None where none are wanted.
+def find_weights(arch: str, pretrained: bool = True, weights: str = "") -> Path | None:
+    """Return the file of a network's pretrained weights, downloaded where it is not on this machine.
+
+    Args:
+        arch: timm's name of the network.
+        pretrained: whether weights are wanted; without them there is no file, and None is returned.
+        weights: file to take; empty: the one of that name in the data folder, else the hub's.
 
     Raises:
         UserError: no such file, no weights exist, or they cannot be downloaded.
     """
-    arch = settings.arch
-    if not settings.pretrained:
-        if settings.weights:
-            raise UserError(f"--weights={settings.weights} is of no use to --pretrained=False: leave out one of them")
+    if not pretrained:
+        if weights:
+            raise UserError(f"--weights={weights} is of no use to --pretrained=False: leave out one of them")
         return None
-    if settings.weights:
-        path = Path(settings.weights).expanduser()
+    if weights:
+        path = Path(weights).expanduser()
         if not path.is_file():
-            raise UserError(f"--weights={settings.weights}: there is no such file")
+            raise UserError(f"--weights={weights}: there is no such file")
         return path
     folder = default_data_dir() / "weights"
     for path in (folder / (arch + suffix) for suffix in WEIGHT_SUFFIXES):
@@ -151,13 +156,11 @@ def download_weights(arch: str, folder: Path) -> Path:
         UserError: no weights exist, or they cannot be downloaded.
     """
     import huggingface_hub
-    from timm.models import _hub
 
     config = pretrained_config(arch)
     if not config.hf_hub_id:
         raise UserError(f"--arch={arch}: no hub has weights of it: give --weights=FILE, or --pretrained=False")
-    repository, revision = _hub.hf_split(config.hf_hub_id)
-    name = config.hf_hub_filename or _hub.HF_SAFE_WEIGHTS_NAME
+    repository, revision, name = hub_file(config)
     cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
     if isinstance(cached, str):
         return Path(cached)
@@ -270,9 +273,9 @@ def misfits(error: Exception) -> str:
     return "; ".join(parts) or f"{type(error).__name__}, {' '.join(message.split())}"
 
 
-def identity(settings: BackboneSettings, weights: Path | None) -> str:
-    """What the weights of a network are: the hash of their file, or all that random ones depend on."""
+def identity(weights: Path | None, seed: int) -> str:
+    """Return what the weights of a network are: the hash of their file, or all that random ones depend on."""
     if weights is not None:
         with weights.open("rb") as file:
             return "sha256-" + hashlib.file_digest(file, "sha256").hexdigest()
-    return f"random-seed{settings.seed}-torch{torch.__version__}-timm{version('timm')}"
+    return f"random-seed{seed}-torch{torch.__version__}-timm{version('timm')}"

@@ -1,22 +1,16 @@
 """The objective that all classifiers share: cross-entropy, accuracy, and a look at the predictions."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.look.attention import NUM_PANEL_IMAGES, HasAttention, attention_panel
-from analysis.look.classification import analyse_classifier
-from analysis.look.panels import Panel
-from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
-from data.loader import Loader
 from models.core.objective import Objective, Phase
 from models.core.optimization import build_optimizer, parameter_groups
+from models.core.panel import Panel
 from models.core.settings import NonNegative, Range, Settings
 from models.parts.layers import check_classes
 
@@ -45,6 +39,8 @@ class Classification(Objective):
     Raises:
         UserError: fewer than two classes.
     """
+
+    settings: ClassifierSettings
 
     def __init__(
         self, net: nn.Module, settings: ClassifierSettings, info: DatasetInfo, prefers_channels_last: bool = False
@@ -92,10 +88,6 @@ class Classification(Objective):
             "accuracy": (logits.argmax(dim=1) == batch.labels).float(),
         }
 
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        batch_size = self.settings.eval_batch_size
-        return analyse_classifier(self.predict, loaders[split], batch_size, self.info.classes, folder)
-
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
         probabilities = torch.softmax(self.predict(batch.images), dim=1)
         confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
@@ -104,8 +96,4 @@ class Classification(Objective):
         for guess, share, label in zip(predicted, confidence, batch.labels.tolist(), strict=True):
             captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
             marks.append(guess == label)
-        panels = {"predictions": Panel(pictures, tuple(captions), tuple(marks))}
-        if isinstance(self.net, HasAttention):
-            first = slice(NUM_PANEL_IMAGES)
-            panels["attention"] = attention_panel(self.net, batch.images[first], pictures[first], captions[first])
-        return panels
+        return {"predictions": Panel(pictures, tuple(captions), tuple(marks))}

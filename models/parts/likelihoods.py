@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import UserError
-from models.core.settings import PositiveFloat, PositiveInt, Settings
+from models.core.settings import PositiveFloat, PositiveInt
+from models.parts.sampling import SamplingSettings
 
 NUM_LEVELS = 256  # of an 8-bit pixel
 BLACK = {"unit": 0.0, "symmetric": -1.0}  # by normalisation; white is 1 in both
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelSettings(Settings):
+class PixelSettings(SamplingSettings):
     """What every model that reconstructs pixels can be told."""
 
     epochs: PositiveInt = 30

@@ -2,22 +2,20 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from analysis.look.panels import COLUMNS, NUM_SAMPLES, Panel, class_columns
-from analysis.record.tracker import Analysis
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader, Shard
-from models.core.objective import Objective, Phase, balanced_labels
+from models.core.objective import Objective, Phase
 from models.core.optimization import build_optimizer, parameter_groups
+from models.core.panel import NUM_SAMPLES, Panel, class_columns, side_by_side
 from models.core.settings import NonNegative, PositiveInt
 from models.parts.layers import check_classes, check_halvings, conv_blocks, one_hot
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
+from models.parts.sampling import balanced_labels
 
 NUM_NOISES = 1024
 ACTIVE_VARIANCE = 0.01  # of a unit's posterior mean over images; Burda et al. 2016, https://arxiv.org/abs/1509.00519
@@ -84,6 +82,7 @@ class Variational(Objective):
         UserError: the images cannot be halved `depth` times.
     """
 
+    settings: VariationalSettings
     prefers_channels_last = True
     noise: Tensor
 
@@ -207,10 +206,10 @@ class Variational(Objective):
         latents = self.noise[:NUM_SAMPLES]
         return {"samples": Panel(self.pictures_of(latents, torch.zeros(len(latents), device=latents.device)))}
 
-    def analyse(self, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
-        batches = loaders[split].evaluation_batches(self.settings.eval_batch_size, Shard())
+    def closing_metrics(self, loader: Loader) -> dict[str, float]:
+        batches = loader.evaluation_batches(self.settings.eval_batch_size, Shard())
         num_active = count_active_units(torch.cat([self.posterior_means(batch) for batch in batches])).item()
-        return Analysis({"active_units": num_active, "posterior_collapse": float(num_active == 0)})
+        return {"active_units": num_active, "posterior_collapse": float(num_active == 0)}
 
 
 class Conditional(Variational):
@@ -232,11 +231,3 @@ class Conditional(Variational):
 def count_active_units(means: Tensor) -> Tensor:
     """Latent units whose posterior mean [N, Z] varies over the images, which the others ignore: a scalar."""
     return (means.var(dim=0, correction=0) > ACTIVE_VARIANCE).sum().float()
-
-
-def side_by_side(pictures: Tensor, reconstructions: Tensor) -> Panel:
-    """Rows of images [N, 3, H, W], each above the row of what became of them; whole rows only."""
-    columns = min(COLUMNS, len(pictures))
-    num = len(pictures) // columns * columns
-    rows = [images[:num].float().unflatten(0, (-1, columns)) for images in (pictures, reconstructions)]
-    return Panel(torch.stack(rows, dim=1).flatten(0, 2), columns=columns)

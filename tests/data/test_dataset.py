@@ -182,6 +182,7 @@ def test_data_dir_is_the_environment_variable_or_the_cache_folder(monkeypatch, t
 def test_data_dir_may_start_with_a_tilde(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setitem(DATASETS, "digits", lambda *arguments: asked.append(arguments) or digits.load(*arguments))
+    source = Source(lambda *arguments: asked.append(arguments) or digits.load(*arguments))
+    monkeypatch.setitem(DATASETS, "digits", source)
     load(data_dir="~/pictures", image_size=8, max_corrupt_images=3)
     assert asked == [(tmp_path / "pictures", 8, 3)]

@@ -26,7 +26,7 @@ def fixed_seed():
 
 
 def build(name, info=INFO, **settings):
-    return MODELS[name][1](MODELS[name][0](model=name, **settings), info)
+    return MODELS[name].build(MODELS[name].settings_class(model=name, **settings), info)
 
 
 def classify_logits(logits, labels, **settings):
@@ -61,7 +61,7 @@ def test_parameter_counts_are_the_notebooks(name, settings, num_parameters):
     ],
 )
 def test_defaults_are_the_notebooks_protocol(name, lr, epochs):
-    settings = MODELS[name][0]()
+    settings = MODELS[name].settings_class()
     assert (settings.lr, settings.epochs) == (lr, epochs)
     assert (settings.batch_size, settings.optimizer, settings.seed) == (128, "adam", 3407)
     assert (settings.augmentation, settings.normalisation, settings.weight_decay) == ("none", "channel", 0)

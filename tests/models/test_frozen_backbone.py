@@ -14,7 +14,8 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from models import frozen_backbone
 from models.core.objective import count_parameters
-from models.frozen_backbone import Extractor, FrozenSettings, Head, LogisticProbeSettings, VitB16FrozenSettings
+from models.frozen_backbone import FrozenSettings, Head, LogisticProbeSettings, VitB16FrozenSettings
+from models.parts.frozen import Extractor
 
 INFO = DatasetInfo("synthetic", 16, tuple("abcde"), (0.1, 0.5, 0.7), (0.5, 0.25, 2.0), {}, "")
 SMALL = {"arch": "test_efficientnet", "pretrained": False, "input_size": 32, "feature_precision": "fp32"}

@@ -17,7 +17,7 @@ from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
 from models.core.objective import only_trainable
 from models.registry import MODELS
-from train import build_objective
+from models.loading import build_objective
 
 # Settings that make a model quick, for those that are not by default; dropout stays on.
 SMALL = {
@@ -52,11 +52,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def info_of(name):
-    return NORMALISED[MODELS[name][0].normalisation]
+    return NORMALISED[MODELS[name].settings_class.normalisation]
 
 
 def build(name, **settings):
-    return build_objective(MODELS[name][0](model=name, **{**SMALL.get(name, {}), **settings}), info_of(name))
+    return build_objective(MODELS[name].settings_class(model=name, **{**SMALL.get(name, {}), **settings}), info_of(name))
 
 
 def make_batch(objective, size, seed=0):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.look.closer import Subject, closer_look
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
@@ -13,7 +14,7 @@ from data.seeding import seed_everything
 from models.registry import MODELS
 from models.vq_vae import CodeBook, VqVaeSettings, perplexity
 from tests.two_processes import in_two_processes
-from train import build_objective
+from models.loading import build_objective
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.0,) * 3, (1.0,) * 3, {}, "")
 SMALL = {"width": 16, "codebook_size": 32, "code_size": 8, "prior_width": 16, "prior_depth": 1, "prior_heads": 2}
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(**settings):
-    return build_objective(MODELS["vq_vae"][0](model="vq_vae", **{**SMALL, **settings}), INFO)
+    return build_objective(MODELS["vq_vae"].settings_class(model="vq_vae", **{**SMALL, **settings}), INFO)
 
 
 def make_batch(size, seed=0):
@@ -257,7 +258,7 @@ def test_the_end_of_a_run_tells_the_use_of_the_book(tmp_path):
     vae = build().eval()
     images = (make_batch(40).images * 255).round().byte()
     loader = Loader(Split(images, torch.zeros(40, dtype=torch.long)), INFO, torch.device("cpu"))
-    analysis = vae.analyse({"val": loader}, "val", tmp_path)
+    analysis = closer_look(Subject(vae, {"val": loader}, "val", tmp_path))
     uses = torch.bincount(vae.codes_of(loader.batch(torch.arange(40)).images).flatten(), minlength=32)
     assert analysis.metrics["codes_used"] == (uses > 0).sum()
     assert analysis.metrics["perplexity"] == pytest.approx(perplexity(uses).item(), rel=1e-4)

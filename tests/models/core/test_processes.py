@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from analysis.record import run_folder
+from data.files import read_json
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
@@ -74,11 +75,11 @@ def test_two_processes_train_as_one(tmp_path):
     code, _ = finish(start(tmp_path / "one", *once))
     assert code == 0
     folders = [tmp_path / name / "a" for name in ("one", "two")]
-    assert [run_folder.read_json(folder / "environment.json")["num_processes"] for folder in folders] == [1, 2]
+    assert [read_json(folder / "environment.json")["num_processes"] for folder in folders] == [1, 2]
     one, two = map(weights, folders)
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
-    one, two = (run_folder.read_json(folder / "summary.json") for folder in folders)
+    one, two = (read_json(folder / "summary.json") for folder in folders)
     for key in ("val/loss", "test/loss", "val/accuracy", "test/accuracy"):
         assert one[key] == pytest.approx(two[key], rel=1e-5)
 
@@ -94,7 +95,7 @@ def test_two_processes_solve_a_logistic_regression_as_one(tmp_path):
     one, two = (weights(tmp_path / name / "a") for name in ("one", "two"))
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-3)
-    one, two = (run_folder.read_json(tmp_path / name / "a" / "summary.json") for name in ("one", "two"))
+    one, two = (read_json(tmp_path / name / "a" / "summary.json") for name in ("one", "two"))
     for key in ("val/loss", "test/loss"):
         assert one[key] == pytest.approx(two[key], rel=1e-4)
 
@@ -160,7 +161,7 @@ def test_a_signal_stops_a_tracked_run_with_its_state_saved(tmp_path, number):
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
-    slow_to_save = "import sys, time, train; train.Training.save = lambda self: time.sleep(TIMEOUT); "
+    slow_to_save = "import sys, time, train; train.Trainer.save = lambda self, path: time.sleep(TIMEOUT); "
     slow_to_save += "sys.exit(train.main(sys.argv[2:]))"
     slow_to_save = slow_to_save.replace("TIMEOUT", str(TIMEOUT_SECONDS))
     process = start(tmp_path, *LONG, launcher=(sys.executable, "-c", slow_to_save))
@@ -229,8 +230,8 @@ def test_a_run_in_the_background_outlives_its_shell(tmp_path):
 
 def test_a_signal_to_all_launchers_of_several_processes_leaves_their_state_saved(tmp_path):
     # accelerate dies of it, and torchrun hands it on: two reasons to stop, which must not pass for a second signal.
-    slow_to_save = "import sys, time, train; save = train.Training.save; "
-    slow_to_save += "train.Training.save = lambda self: (self.progress.step and time.sleep(3), save(self)); "
+    slow_to_save = "import sys, time, train; save = train.Trainer.save; "
+    slow_to_save += "train.Trainer.save = lambda self, path: (self.progress.step and time.sleep(3), save(self, path)); "
     slow_to_save += "sys.exit(train.main([word for word in sys.argv[1:] if word != 'train.py']))"
     (tmp_path / "slow.py").write_text(f"import sys; sys.path.append({str(ROOT)!r}); {slow_to_save}")
     launcher = (*ACCELERATE, "2", str(tmp_path / "slow.py"))

@@ -9,17 +9,21 @@ import yaml
 
 from analysis.record import run_folder
 from data.errors import UserError
-from models.core.settings import coerce, documentation, help_text, resolve, type_hints
+from data.files import write_json
+from analysis.record.saved import resolve
+from models.core.settings import kinds
+from models.help import documentation, help_text
+from models.resolve import Text, coerce
 from models.mlp import MlpSettings
 from models.registry import MODELS
 
 ACCELERATE = "ACCELERATE_MIXED_PRECISION"
 SWEEP = "WANDB_SWEEP_PARAM_PATH"
-EVERY_SETTING = [(name, field.name) for name, (kind, _) in MODELS.items() for field in dataclasses.fields(kind)]
+EVERY_SETTING = [(name, field.name) for name, model in MODELS.items() for field in dataclasses.fields(model.settings_class)]
 
 
 def parse(*arguments, **environment):
-    return resolve(arguments, environment, MODELS)
+    return resolve(arguments, environment)
 
 
 @pytest.fixture
@@ -42,11 +46,11 @@ def save_run(tmp_path):
         folder = tmp_path / "runs" / run_id
         folder.mkdir(parents=True)
         settings = parse(*arguments, f"--runs_dir={tmp_path / 'runs'}", f"--run_id={run_id}")
-        run_folder.write_json(folder / run_folder.SETTINGS, asdict(settings))
+        write_json(folder / run_folder.SETTINGS, asdict(settings))
         seconds = 1_000_000 + 100 * len(list(folder.parent.iterdir()))
         os.utime(folder / run_folder.SETTINGS, (seconds, seconds))
         if state:
-            run_folder.write_json(folder / run_folder.SUMMARY, {"state": state})
+            write_json(folder / run_folder.SUMMARY, {"state": state})
         return f"--runs_dir={tmp_path / 'runs'}"
 
     return save
@@ -318,18 +322,18 @@ def test_a_new_run_id_starts_a_new_run(save_run):
 
 @pytest.mark.parametrize(("name", "key"), EVERY_SETTING)
 def test_defaults_have_the_declared_type_and_lie_in_range(name, key):
-    settings_class = MODELS[name][0]
+    settings_class = MODELS[name].settings_class
     default = getattr(settings_class(), key)
-    assert type(default) is type_hints(settings_class)[key][0]
-    assert coerce(settings_class, key, default, is_text=False, models=MODELS) == default
-    assert coerce(settings_class, key, str(default), is_text=True, models=MODELS) == default
+    assert type(default) is kinds(settings_class)[key].type
+    assert coerce(settings_class, key, default) == default
+    assert coerce(settings_class, key, Text(default)) == default
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(name):
-    settings_class = MODELS[name][0]
+    settings_class = MODELS[name].settings_class
     docs = documentation(settings_class)
-    general, *sections = help_text(MODELS).split("\n--model=")
+    general, *sections = help_text().split("\n--model=")
     [own] = [section for section in sections if section.startswith(f"{name}: ")]
     for field in dataclasses.fields(settings_class):
         section = own if f"\n  --{field.name}=" in own else general
@@ -340,6 +344,6 @@ def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(n
 
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_are_flat_scalars_that_json_keeps(name):
-    values = asdict(MODELS[name][0]())
+    values = asdict(MODELS[name].settings_class())
     assert {type(value) for value in values.values()} <= {bool, int, float, str}
     assert json.loads(json.dumps(values)) == values

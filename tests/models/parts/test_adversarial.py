@@ -17,7 +17,7 @@ from models.core.objective import only_trainable
 from models.parts.adversarial_losses import LOSSES, gradient_penalty
 from models.registry import MODELS
 from tests.two_processes import in_two_processes
-from train import build_objective
+from models.loading import build_objective
 
 INFO = DatasetInfo("synthetic", 32, ("dark", "light"), (0.5,) * 3, (0.5,) * 3, {}, "")
 SMALL = {"width": 4, "discriminator_width": 4, "latent_size": 8}
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(name="dc_gan", info=INFO, **settings):
-    return build_objective(MODELS[name][0](model=name, **{**SMALL, **settings}), info)
+    return build_objective(MODELS[name].settings_class(model=name, **{**SMALL, **settings}), info)
 
 
 def make_batch(size, seed=0, image_size=32):
@@ -212,12 +212,12 @@ def test_other_sides_are_refused(image_size):
 
 
 def test_default_networks_are_the_papers():
-    gan = build_objective(MODELS["dc_gan"][0](model="dc_gan"), replace(INFO, image_size=64))
+    gan = build_objective(MODELS["dc_gan"].settings_class(model="dc_gan"), replace(INFO, image_size=64))
     shapes = [tuple(p.shape) for p in gan.generator.parameters() if p.ndim == 4]
     assert shapes == [(1024, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 3, 4, 4)]
     shapes = [tuple(p.shape) for p in gan.discriminator.parameters() if p.ndim == 4]
     assert shapes == [(128, 3, 4, 4), (256, 128, 4, 4), (512, 256, 4, 4), (1024, 512, 4, 4)]
-    settings = MODELS["ac_gan"][0](model="ac_gan")
+    settings = MODELS["ac_gan"].settings_class(model="ac_gan")
     gan = build_objective(settings, replace(INFO, classes=tuple("abcdefghij")))
     assert [tuple(p.shape) for p in gan.generator.parameters() if p.ndim > 1] == [
         (384 * 16, 110), (384, 192, 5, 5), (192, 96, 5, 5), (96, 3, 5, 5)
@@ -311,35 +311,6 @@ def test_the_averaged_generator_is_the_one_that_samples_with_averaged_statistics
         samples = ema.module.sample(4, seed=0)
         assert torch.equal(samples, twin.sample(4, seed=0))
         assert not torch.equal(samples, gan.eval().sample(4, seed=0))
-
-
-def test_the_set_is_measured_when_it_is_due_and_by_the_name_that_names_the_best(monkeypatch):
-    import models.parts.adversarial as module
-
-    def measure(sample, loader, extractor, num_images, seed):
-        assert extractor == "the tiny network"
-        assert sample(3, seed).shape == (3, 3, 32, 32)
-        return {f"fid_tiny_{num_images}": 1.0}
-
-    fake_modules(monkeypatch, measure)
-    monkeypatch.setattr(module, "find_extractor", lambda name, device: f"the {name} network")
-    gan = build(fid_every=2, fid_images=100, extractor="tiny", epochs=5).eval()
-    loader = Loader(Split((torch.rand(20, 3, 32, 32) * 255).byte(), torch.zeros(20).long()), INFO, torch.device("cpu"))
-    with torch.no_grad():
-        due = [epoch for epoch in range(1, 6) if gan.best_metric in gan.evaluate_set(loader, epoch)]
-    assert gan.best_metric == "fid_tiny_100"
-    assert due == [2, 4, 5]
-    assert build().best_metric == ""
-
-
-def fake_modules(monkeypatch, measure):
-    """Put `measure` in the place of the one that needs a network's weights."""
-    import sys
-    from types import ModuleType
-
-    module = ModuleType("analysis.look.fidelity")
-    module.measure = measure
-    monkeypatch.setitem(sys.modules, "analysis.look.fidelity", module)
 
 
 def train_as_rank(rank):

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as vision
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.parts.backbone import BackboneSettings, Preprocess, build_network, find_weights, identity, pretrained_config
+from models.parts.backbone import Preprocess, build_network, find_weights, identity, pretrained_config
 
 ROOT = Path(__file__).parents[3]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -230,10 +230,6 @@ def test_a_size_that_a_network_cannot_take_is_refused_in_one_line(tmp_path, arch
         build_network(arch, 3, size, path if has_weights else None)
 
 
-def settings_of(**changes):
-    return BackboneSettings(model="timm", **{"arch": "test_vit", **changes})
-
-
 def test_a_named_file_comes_first_then_the_data_folder_then_the_cache_folder(tmp_path, monkeypatch):
     named, data, cache = tmp_path / "named.pth", tmp_path / "data", tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
@@ -242,15 +238,15 @@ def test_a_named_file_comes_first_then_the_data_folder_then_the_cache_folder(tmp
     for path in (named, in_cache, *in_data):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert find_weights(settings_of()) == in_cache
+    assert find_weights("test_vit") == in_cache
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(data))
-    assert find_weights(settings_of()) == in_data[1]
+    assert find_weights("test_vit") == in_data[1]
     in_data[1].unlink()
-    assert find_weights(settings_of()) == in_data[0]
-    assert find_weights(settings_of(weights=str(named))) == named
+    assert find_weights("test_vit") == in_data[0]
+    assert find_weights("test_vit", weights=str(named)) == named
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_weights(settings_of(weights="~/named.pth")) == named
-    assert find_weights(settings_of(pretrained=False)) is None
+    assert find_weights("test_vit", weights="~/named.pth") == named
+    assert find_weights("test_vit", pretrained=False) is None
 
 
 def test_a_tag_names_other_weights(tmp_path, monkeypatch):
@@ -258,36 +254,36 @@ def test_a_tag_names_other_weights(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
     for name in ("resnet18", "resnet18.tv_in1k"):
         (tmp_path / "weights" / f"{name}.pth").touch()
-        assert find_weights(settings_of(arch=name)).stem == name
+        assert find_weights(name).stem == name
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     for path in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(UserError, match=f"^--weights={path}: there is no such file$"):
-            find_weights(settings_of(weights=str(path)))
+            find_weights("test_vit", weights=str(path))
 
 
 def test_weights_for_random_ones_are_refused(tmp_path):
     with pytest.raises(UserError, match="^--weights=a.pth is of no use to --pretrained=False"):
-        find_weights(settings_of(weights="a.pth", pretrained=False))
+        find_weights("test_vit", weights="a.pth", pretrained=False)
 
 
 def test_a_network_that_no_hub_has_weights_of_is_told(monkeypatch):
     with pytest.raises(UserError, match="^--arch=resnet34d.none: resnet34d has no weights called none"):
-        find_weights(settings_of(arch="resnet34d.none"))
+        find_weights("resnet34d.none")
     with pytest.raises(UserError, match="^--arch=efficientnet_b8: no hub has weights of it: give --weights=FILE"):
-        find_weights(settings_of(arch="efficientnet_b8"))
+        find_weights("efficientnet_b8")
 
 
 # Variables of the hub count when it is imported, hence a process of its own.
 ASK = """
 import sys, time
-from models.parts.backbone import BackboneSettings, find_weights
+from models.parts.backbone import find_weights
 import huggingface_hub, timm
 started = time.monotonic()
 for arch in sys.argv[1:]:
     try:
-        print(find_weights(BackboneSettings(model="timm", arch=arch)))
+        print(find_weights(arch))
     except ValueError as error:
         print(type(error).__name__, error)
 print(time.monotonic() - started)
@@ -364,8 +360,8 @@ def test_weights_are_known_by_their_file_s_content_and_random_ones_by_the_seed(t
     a.write_bytes(b"abc")
     b.write_bytes(b"abc")
     expected = "sha256-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert identity(settings_of(), a) == identity(settings_of(seed=2), b) == expected
+    assert identity(a, 1) == identity(b, 2) == expected
     b.write_bytes(b"abd")
-    assert identity(settings_of(), b) != expected
-    assert identity(settings_of(seed=1), None) != identity(settings_of(seed=2), None)
-    assert identity(settings_of(seed=1), None) == identity(settings_of(seed=1, lr=0.5), None)
+    assert identity(b, 1) != expected
+    assert identity(None, 1) != identity(None, 2)
+    assert identity(None, 1) == identity(None, 1)

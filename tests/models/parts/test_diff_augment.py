@@ -7,7 +7,7 @@ from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models.parts.diff_augment import POLICIES, colour, half_cutout, parse_policy, translation
 from models.registry import MODELS
-from train import build_objective
+from models.loading import build_objective
 
 INFO = DatasetInfo("synthetic", 32, (), (0.5,) * 3, (0.5,) * 3, {}, "")
 
@@ -63,7 +63,7 @@ def test_a_policy_is_a_list_of_names_in_a_fixed_order():
 
 
 def test_the_discriminator_sees_no_image_unchanged():
-    settings = MODELS["dc_gan"][0](model="dc_gan", width=2, discriminator_width=2, diffaugment="colour")
+    settings = MODELS["dc_gan"].settings_class(model="dc_gan", width=2, discriminator_width=2, diffaugment="colour")
     gan, seen = build_objective(settings, INFO), []
     gan.changes = (lambda images: images * 0 + 0.25,)
     gan.discriminator.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))

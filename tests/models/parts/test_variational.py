@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from analysis.look.closer import Subject, closer_look
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from analysis.look.panels import draw_grid
 from analysis.record import run_folder
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
+from data.files import read_json
 from data.loader import Loader
 from models.parts.layers import one_hot
-from models.parts.variational import ACTIVE_VARIANCE, Variational, count_active_units, side_by_side
+from models.core.panel import side_by_side
+from models.parts.variational import ACTIVE_VARIANCE, Variational, count_active_units
 from models.registry import MODELS
-from train import build_objective
+from models.loading import build_objective
 
 ROOT = Path(__file__).parents[3]
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.0,) * 3, (1.0,) * 3, {}, "")
@@ -29,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(name, info=INFO, **settings):
-    return build_objective(MODELS[name][0](model=name, **{**SMALL, **settings}), info)
+    return build_objective(MODELS[name].settings_class(model=name, **{**SMALL, **settings}), info)
 
 
 def make_batch(size, seed=0, side=32):
@@ -208,7 +211,7 @@ def test_no_active_unit_is_reported_as_posterior_collapse(tmp_path):
     collapsed = train(build("vae", beta=1000.0, latent_images=0, lr=3e-3), 80)
     healthy = train(build("vae", beta=0.1, latent_images=0, lr=3e-3), 40)
     with torch.no_grad():
-        seen, unseen = (vae.analyse({"val": loader_of(batch)}, "val", tmp_path).metrics for vae in (collapsed, healthy))
+        seen, unseen = (vae.closing_metrics(loader_of(batch)) for vae in (collapsed, healthy))
     assert seen == {"active_units": 0, "posterior_collapse": 1}
     assert unseen["active_units"] > 0
     assert unseen["posterior_collapse"] == 0
@@ -218,7 +221,7 @@ def test_collapse_is_told_in_a_runs_summary(tmp_path):
     words = ["--model=vae", "--dataset=digits", "--width=8", "--latent_size=6", "--beta=1000", "--lr=0.003"]
     words += ["--epochs=3", "--batch_size=32", "--tracking=off", f"--runs_dir={tmp_path}", "--run_id=a"]
     subprocess.run([sys.executable, "train.py", *words], check=True, cwd=ROOT, capture_output=True)
-    summary = run_folder.read_json(tmp_path / "a" / run_folder.SUMMARY)
+    summary = read_json(tmp_path / "a" / run_folder.SUMMARY)
     assert summary["val/active_units"] == 0
     assert summary["val/posterior_collapse"] == 1
 
@@ -347,7 +350,7 @@ def test_a_conditional_models_samples_have_one_column_a_class_and_one_noise_a_ro
 
 @torch.no_grad()
 def test_the_end_of_a_cvaes_run_compares_the_rules(trained_cvae, tmp_path):
-    analysis = trained_cvae.analyse({"val": loader_of(make_batch(100))}, "val", tmp_path)
+    analysis = closer_look(Subject(trained_cvae, {"val": loader_of(make_batch(100))}, "val", tmp_path))
     assert analysis.metrics["accuracy_elbo_at_mean"] > 0.5
     assert analysis.metrics["accuracy_batch_mean"] == pytest.approx(0.1)
     assert analysis.metrics["accuracy_importance_weighted"] > 0.5
@@ -396,6 +399,6 @@ def test_the_head_learns_to_classify(tmp_path):
     batch = make_batch(200, seed=999)
     with torch.no_grad():
         assert model.evaluate(batch)["accuracy"].mean() > 0.8
-        analysis = model.analyse({"val": loader_of(batch)}, "val", tmp_path)
+        analysis = closer_look(Subject(model, {"val": loader_of(batch)}, "val", tmp_path))
     assert {"active_units", "posterior_collapse", "ece"} <= analysis.metrics.keys()
     assert (tmp_path / "confusion_matrix.png").exists()

@@ -1,0 +1,170 @@
+"""The closer looks at a model, chosen by what it can do: at its classes, its latents, its codes, its samples.
+
+A model takes part by having the methods of a protocol in `models.core.abilities`; nothing here names a model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.look.attention import NUM_PANEL_IMAGES, attention_panel
+from analysis.look.classification import analyse_classifier
+from analysis.look.codes import analyse_codes
+from analysis.look.collapse import NUM_WATCHED, variety
+from analysis.look.extractors import Extractor, build_extractor
+from analysis.look.fidelity import measure
+from analysis.look.latents import analyse_latents
+from analysis.look.panels import animate, draw_grid
+from analysis.record.tracker import Analysis
+from data.loader import Loader
+from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
+from models.core.objective import Objective
+from models.core.panel import Panel
+from models.core.settings import Settings
+from models.parts.sampling import SamplingSettings
+
+NUM_PICTURES = 32  # images of the validation split that panels show
+
+find_extractor = cache(build_extractor)  # loaded once a process
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model to look at.
+
+    Attributes:
+        model: in evaluation mode.
+        loaders: of its splits.
+        split: whose images are looked at.
+        folder: that pictures are drawn into.
+    """
+
+    model: Any  # an Objective, and whatever ability a look asks for
+    loaders: Mapping[str, Loader]
+    split: str
+    folder: Path
+
+    @property
+    def loader(self) -> Loader:
+        """The loader of the split that is looked at."""
+        return self.loaders[self.split]
+
+
+def look_at_classes(subject: Subject) -> Analysis:
+    """Look at what a classifier gets right and wrong."""
+    model = subject.model
+    batch_size, classes = model.settings.eval_batch_size, model.info.classes
+    return analyse_classifier(model.predict, subject.loader, batch_size, classes, subject.folder)
+
+
+def look_at_latents(subject: Subject) -> Analysis:
+    """Look at what a latent space holds of the classes; not where the setting `latent_images` is 0."""
+    model = subject.model
+    if not model.settings.latent_images:
+        return Analysis()
+    return analyse_latents(model, subject.loaders, subject.split, subject.folder)
+
+
+def look_at_codes(subject: Subject) -> Analysis:
+    """Look at how a code book is used."""
+    return analyse_codes(subject.model, subject.loader, subject.model.settings.eval_batch_size, subject.folder)
+
+
+def look_at_samples(subject: Subject) -> Analysis:
+    """Make an animation of the samples that were drawn in the course of training."""
+    path = subject.folder / "training.gif"
+    frames = sorted(subject.folder.glob("samples*-[0-9]*.png"))
+    if not frames:
+        return Analysis()
+    animate(frames, path)
+    return Analysis(images={"training": path})
+
+
+def look_at_closing(subject: Subject) -> Analysis:
+    """Take the metrics and panels that a model keeps for the end of a run."""
+    panels: dict[str, Panel] = subject.model.closing_panels()
+    images = {name: subject.folder / f"{name}.png" for name in panels}
+    for name, panel in panels.items():
+        draw_grid(panel).save(images[name])
+    return Analysis(subject.model.closing_metrics(subject.loader), images)
+
+
+# What a model must be able to do for each look; later ones are shown after earlier ones.
+LOOKS: tuple[tuple[type, Callable[[Subject], Analysis]], ...] = (
+    (Objective, look_at_closing),
+    (HasLatents, look_at_latents),
+    (HasCodes, look_at_codes),
+    (Samples, look_at_samples),
+    (Classifies, look_at_classes),
+)
+
+
+@torch.no_grad()
+def closer_look(subject: Subject) -> Analysis:
+    """Take every look that the model allows, and return all that there is to log."""
+    found = [look(subject) for ability, look in LOOKS if isinstance(subject.model, ability)]
+    return Analysis(
+        {name: value for each in found for name, value in each.metrics.items()},
+        {name: path for each in found for name, path in each.images.items()},
+        {name: table for each in found for name, table in each.tables.items()},
+    )
+
+
+def get_ready(settings: Settings, device: torch.device) -> None:
+    """Load what the looks during training need, so that a lack of it is told before training begins.
+
+    Raises:
+        UserError: the network that samples are to be measured by cannot be had.
+    """
+    if isinstance(settings, SamplingSettings) and settings.fid_every:
+        find_extractor(settings.extractor, device)
+
+
+@torch.no_grad()
+def sample_metrics(model: Objective, loader: Loader, epoch: int) -> dict[str, float]:
+    """Return how good a model's samples are: their variety in every epoch, FID and the like where they are due.
+
+    Args:
+        model: in evaluation mode; one that does not sample has no such metrics.
+        loader: of the real images.
+        epoch: finished epochs.
+    """
+    settings = model.settings
+    if not isinstance(model, Samples) or not isinstance(settings, SamplingSettings):
+        return {}
+    num = min(NUM_WATCHED, len(loader))
+    metrics = {"sample_variety": variety(model.sample(num, settings.seed), loader.pictures(torch.arange(num)))}
+    if model.num_labels and isinstance(model, Classifies):
+        metrics["generated_accuracy"] = accuracy_on_samples(model, loader, settings.seed)
+    if settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
+        extractor: Extractor = find_extractor(settings.extractor, loader.device)
+        metrics |= measure(model.sample, loader, extractor, settings.fid_images, settings.seed)
+    return metrics
+
+
+def accuracy_on_samples(model: Any, loader: Loader, seed: int) -> float:
+    """Return how often a model names the class that it was asked to make an image of."""
+    labels = torch.arange(NUM_WATCHED) % model.num_labels
+    pixels = 255 * model.sample(NUM_WATCHED, seed, labels)
+    return (model.predict(loader.normalise(pixels)).argmax(dim=1).cpu() == labels).float().mean().item()
+
+
+@torch.no_grad()
+def draw_panels(model: Any, loader: Loader, folder: Path, epoch: int) -> dict[str, Path]:
+    """Draw a model's panels of a split's first images into `folder`, and return their files by name."""
+    first = torch.arange(min(NUM_PICTURES, len(loader)))
+    batch, pictures = loader.batch(first), loader.pictures(first)
+    panels: dict[str, Panel] = model.panels(batch, pictures)
+    net = getattr(model, "net", None)
+    if isinstance(net, HasAttention) and "predictions" in panels:
+        few = slice(NUM_PANEL_IMAGES)
+        captions = panels["predictions"].captions[few]
+        panels["attention"] = attention_panel(net, batch.images[few], pictures[few], captions)
+    paths = {name: folder / f"{name}-{epoch:04d}.png" for name in panels}
+    for name, panel in panels.items():
+        draw_grid(panel).save(paths[name])
+    return paths

@@ -1,0 +1,40 @@
+"""The settings of a run, which may go on from a folder that exists."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.record import run_folder
+from data.errors import UserError
+from data.files import read_json
+from models.core.settings import Settings
+from models.resolve import Told, merge, parse, validate
+
+
+def resolve(arguments: Iterable[str], environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a run, with those of its folder in place of the defaults where it is resumed.
+
+    Raises:
+        UserError: as `parse`, `saved_settings` and `validate`.
+    """
+    told = parse(arguments, environment)
+    saved = saved_settings(told)
+    return validate(merge(told, saved), saved)
+
+
+def saved_settings(told: Told) -> dict[str, Any]:
+    """Return the settings of the run that is to be resumed; empty for a fresh one.
+
+    Raises:
+        UserError: a run is to be resumed, and there is none.
+    """
+    runs_dir = Path(told.text("runs_dir", Settings.runs_dir))
+    run_id, resume = told.text("run_id"), told.text("resume").lower() == "true"
+    if resume and not run_id:
+        run_id = run_folder.latest_unfinished(runs_dir) or ""
+        if not run_id:
+            raise UserError(f"--resume found no unfinished run in {runs_dir}: give --run_id, or start a new run")
+    saved = read_json(runs_dir / run_id / run_folder.SETTINGS) if run_id else {}
+    if resume and not saved:
+        raise UserError(f"--run_id={run_id} has no run in {runs_dir} to resume: leave out --resume to start it")
+    return {**saved, "run_id": run_id} if saved else {}

@@ -1,0 +1,43 @@
+"""Grids of images for people to look at: what models hand over, and `analysis.look.panels` draws."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+COLUMNS = 8
+NUM_SAMPLES = 64  # images in a panel of samples
+ROWS_BY_CLASS = 8  # of a panel of samples with one column a class
+MOST_CLASSES = 20  # columns of such a panel
+
+
+class Panel(NamedTuple):
+    """A grid of images."""
+
+    images: Tensor  # [N, 3, H, W] in [0, 1]
+    captions: tuple[str, ...] = ()  # one for each image, or none at all
+    marks: tuple[bool, ...] = ()  # whether each image came out right, or none at all
+    columns: int = COLUMNS
+
+
+def class_columns(decode: Callable[[Tensor, Tensor], Tensor], latents: Tensor, classes: Sequence[str]) -> Panel:
+    """Return samples of a conditional model: a column for each class, a row for each latent.
+
+    Args:
+        decode: latents [N, Z] and labels [N] to images [N, 3, H, W] in [0, 1].
+        latents: [M, Z], at least 8 of them; the first 8 are shown.
+        classes: names of the labels; the first 20 are shown.
+    """
+    names = tuple(classes[:MOST_CLASSES])
+    labels = torch.arange(len(names), device=latents.device).repeat(ROWS_BY_CLASS)
+    images = decode(latents[:ROWS_BY_CLASS].repeat_interleave(len(names), dim=0), labels)
+    return Panel(images, names * ROWS_BY_CLASS, columns=len(names))
+
+
+def side_by_side(pictures: Tensor, reconstructions: Tensor) -> Panel:
+    """Return rows of images, each above the row of their reconstructions; both [N, 3, H, W], full rows only."""
+    columns = min(COLUMNS, len(pictures))
+    num = len(pictures) // columns * columns
+    rows = [images[:num].float().unflatten(0, (-1, columns)) for images in (pictures, reconstructions)]
+    return Panel(torch.stack(rows, dim=1).flatten(0, 2), columns=columns)

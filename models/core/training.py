@@ -1,0 +1,205 @@
+"""The training loop: epochs of steps, each of them a step of every phase of an objective."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+from tqdm import tqdm
+
+from data.dataset import Batch
+from data.loader import Loader
+from data.seeding import mix_seeds, seed_everything
+from models.core.checkpoint import Progress, restore_training, save_training
+from models.core.objective import Objective, Phase, only_trainable
+from models.core.optimization import lr_factor, set_lr
+from models.core.processes import StopRequest
+from models.core.settings import Settings
+
+STEPS_BETWEEN_POLLS = 16  # on a GPU, which looking at a loss makes wait; a CPU looks at every step
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Trainer:
+    """Trains an objective, from its first step or from a checkpoint.
+
+    Args:
+        settings: of the run.
+        accelerator: precision and processes.
+        objective: on this process's device.
+        loader: of the training images.
+
+    Attributes:
+        progress: where training stands.
+        evaluated: what is evaluated and kept: the moving average of the objective's weights, or without one itself.
+    """
+
+    def __init__(self, settings: Settings, accelerator: Accelerator, objective: Objective, loader: Loader) -> None:
+        self.settings = settings
+        self.accelerator = accelerator
+        self.objective = objective
+        self.loader = loader
+        self.progress = Progress()
+        self.batch_size = settings.batch_size or loader.largest_batch(settings.accumulation_steps)
+        self.steps_per_epoch = loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
+        self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
+        self.ema = None
+        self.evaluated = objective
+        if settings.ema_decay:
+            from timm.utils import ModelEmaV3  # imported late: timm takes a second
+
+            self.ema = ModelEmaV3(objective, settings.ema_decay, use_warmup=True)
+            self.evaluated = self.ema.module
+        if settings.compile:
+            objective.compile_nets()
+        phases = objective.phases()
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=len(phases) > 1)
+        self.prepared = accelerator.prepare(objective)
+        if accelerator.scaler:  # elsewhere accelerate's wrapper does nothing, in a tenth of a small step's time
+            phases = tuple(replace(phase, optimizer=accelerator.prepare(phase.optimizer)) for phase in phases)
+        self.phases = phases
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the step before, of the last phase."""
+        return self.phases[-1].optimizer.param_groups[0]["lr"]
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        averaged = self.evaluated if self.ema else None
+        self.progress = restore_training(path, self.accelerator, self.objective, averaged, self.phases)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint whole, or keep the one before; called by all processes."""
+        averaged = self.evaluated if self.ema else None
+        save_training(path, self.accelerator, self.objective, averaged, self.phases, self.progress)
+
+    def train_epoch(self, stop: StopRequest) -> bool:
+        """Train to the end of the epoch; return False where a stop was asked for before.
+
+        Raises:
+            DivergedError: the loss is no longer finite.
+        """
+        settings, progress = self.settings, self.progress
+        self.objective.train()
+        batches = self.loader.training_batches(
+            seed=settings.seed,
+            epoch=progress.epoch,
+            batch_size=self.batch_size,
+            start=progress.step,
+            micro_batches=settings.accumulation_steps,
+            augmentation=settings.augmentation,
+            cutout_size=settings.cutout,
+        )
+        bar = tqdm(
+            desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
+            initial=progress.step,
+            total=self.steps_per_epoch,
+            unit=" steps",
+            leave=False,
+            disable=None if self.accelerator.is_main_process else True,
+        )
+        started = time.perf_counter() - progress.epoch_seconds
+        rank = self.accelerator.process_index
+        seeds = mix_seeds(settings.seed, progress.epoch, rank, num=self.steps_per_epoch)
+        with bar:
+            while progress.step < self.steps_per_epoch:
+                seed_everything(seeds[progress.step])  # before the batch, which may be augmented
+                self.train_step(next(batches))
+                progress.step += 1
+                bar.update()
+                is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch
+                if is_due or (stop and self.accelerator.num_processes == 1):
+                    stopping = self.poll(stop)
+                    progress.epoch_seconds = time.perf_counter() - started
+                    if stopping:
+                        return False
+        return True
+
+    def train_step(self, batch: Batch) -> None:
+        """Take one step of every phase that is due."""
+        progress, settings = self.progress, self.settings
+        step = progress.epoch * self.steps_per_epoch + progress.step
+        factor = lr_factor(settings, step, self.steps_per_epoch)
+        num_images = len(batch.labels) * self.accelerator.num_processes
+        self.objective.epoch = step / self.steps_per_epoch
+        for phase in self.phases:
+            if step % phase.every:
+                continue
+            set_lr(phase.optimizer, factor)
+            single_phase = len(self.phases) == 1  # then there is nobody to keep gradients from
+            with nullcontext() if single_phase else only_trainable(self.objective, phase.optimizer):
+                terms = self.search_step(batch, phase) if phase.searches else self.gradient_step(batch, phase)
+            phase.optimizer.zero_grad(set_to_none=True)
+            progress.add(phase.name, terms, num_images)
+        progress.images_seen += num_images
+        if self.ema is not None:
+            self.ema.update(self.objective, step + 1)
+
+    def gradient_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """Take one step along one gradient; return the loss terms before the step."""
+        terms = self.accumulate_gradients(batch, phase)
+        if self.settings.grad_clip:
+            parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+            self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip)
+        phase.optimizer.step()
+        return terms
+
+    def search_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """Take one step for which the optimizer asks for several gradients; return the loss terms of the last."""
+        terms: dict[str, Tensor] = {}
+
+        def loss_with_gradient() -> Tensor:
+            phase.optimizer.zero_grad(set_to_none=True)
+            terms.update(self.accumulate_gradients(batch, phase))
+            return self.accelerator.reduce(terms["loss"], "mean")  # all processes must search alike
+
+        phase.optimizer.step(loss_with_gradient)  # type: ignore[arg-type]  # closures may return tensors
+        return terms
+
+    def accumulate_gradients(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """Compute the gradients of a phase over a step's micro-batches; return the means of its loss terms."""
+        num_micro = self.settings.accumulation_steps
+        if num_micro == 1:
+            terms = self.prepared(batch, phase.name)
+            self.accelerator.backward(terms["loss"])
+            return {name: value.detach() for name, value in terms.items()}
+        totals: dict[str, Tensor] = {}
+        for i, micro in enumerate(zip(*(part.chunk(num_micro) for part in batch), strict=True)):
+            with nullcontext() if i == num_micro - 1 else self.accelerator.no_sync(self.prepared):
+                terms = self.prepared(Batch(*micro), phase.name)
+                self.accelerator.backward(terms["loss"])  # which divides by their number
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0) + value.detach() / num_micro
+        return totals
+
+    def poll(self, stop: StopRequest) -> bool:
+        """Return whether any process was asked to stop; look at the losses since the last poll, too.
+
+        Raises:
+            DivergedError: one of them is not finite, on any process.
+        """
+        recent = {
+            key: values[-self.poll_every :] for key, values in self.progress.terms.items() if key.endswith("/loss")
+        }
+        losses = {key: torch.stack(values).tolist() for key, values in recent.items()}
+        bad = {key: value for key, values in losses.items() for value in values if not math.isfinite(value)}
+        stopping, diverged = bool(stop), bool(bad)
+        if self.accelerator.num_processes > 1:
+            flags = torch.tensor([stopping, diverged], dtype=torch.float32, device=self.accelerator.device)
+            stopping, diverged = (flag > 0 for flag in self.accelerator.reduce(flags).tolist())
+        if diverged:
+            key, value = next(iter(bad.items()), ("the loss of another process", math.nan))
+            step = self.progress.epoch * self.steps_per_epoch + self.progress.step
+            lr = self.phases[0].optimizer.param_groups[0]["lr"]
+            since = f" or up to {self.poll_every - 1} steps before" if self.poll_every > 1 else ""
+            raise DivergedError(f"{key} is {value} at step {step}{since}, lr {lr:.3g}: lower --lr, or set --grad_clip")
+        return stopping

@@ -1,0 +1,51 @@
+"""What `train.py --help` prints: every setting with its default, its range or choices, and its meaning."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Mapping
+
+from models.core.settings import Settings, kinds
+from models.registry import MODELS
+
+
+def help_text() -> str:
+    """Return the settings of every run, then those that each model adds or gives another default."""
+    lines = ["usage: train.py [--key=value ...]", "", "settings of every run:"]
+    lines += describe(Settings, documentation(Settings))
+    for name, model in MODELS.items():
+        settings_class = model.settings_class
+        docs = documentation(settings_class)
+        own = {
+            key: docs[key]
+            for key in kinds(settings_class)
+            if key != "model" and getattr(Settings, key, None) != getattr(settings_class, key)
+        }
+        lines += ["", f"--model={name}: {inspect.getdoc(settings_class)}", *describe(settings_class, own)]
+    return "\n".join(lines)
+
+
+def documentation(settings_class: type[Settings]) -> dict[str, str]:
+    """Return the string that stands below each field of a settings class or of its bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(settings_class.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                docs[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(below.value)).split())
+    return docs
+
+
+def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[str]:
+    """Return the help lines of the settings in `docs`."""
+    lines = []
+    for key, doc in docs.items():
+        kind = kinds(settings_class)[key]
+        default = getattr(settings_class, key)
+        values = (
+            "|".join(kind.allowed) if isinstance(kind.allowed, tuple) else f"{kind.type.__name__} {kind.allowed or ''}"
+        )
+        lines.append(f"  --{key}={default!r}  ({values.strip()})")
+        lines += textwrap.wrap(doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return lines

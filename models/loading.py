@@ -1,0 +1,67 @@
+"""From settings to a model and its data on a device."""
+
+import torch
+from accelerate import Accelerator
+
+from data.dataset import DatasetInfo, Split
+from data.datasets import load_splits
+from data.errors import UserError
+from data.loader import FeatureLoader, Loader, Shard
+from data.seeding import seed_everything
+from models.core.objective import Objective, wants_channels_last
+from models.core.settings import Settings
+from models.registry import find_model
+
+
+def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
+    """Return what is known of the dataset, and its splits.
+
+    Raises:
+        UserError: an unknown dataset, missing or damaged files, or a split that would hold no image.
+    """
+    info, splits = load_splits(
+        settings.dataset,
+        settings.data_dir,
+        image_size=settings.image_size,
+        train_fraction=settings.train_fraction,
+        val_fraction=settings.val_fraction,
+        data_seed=settings.data_seed,
+        normalisation=settings.normalisation,
+        max_corrupt_images=settings.max_corrupt_images,
+    )
+    if settings.test and "test" not in splits:
+        raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")
+    return info, splits
+
+
+def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
+    """Return the model that `settings` name, its weights a function of the seed.
+
+    Raises:
+        UserError: an unknown model, or settings that do not suit it or the images.
+    """
+    seed_everything(settings.seed)
+    return find_model(settings.model).build(settings, info)
+
+
+def load_model(
+    settings: Settings, info: DatasetInfo, splits: dict[str, Split], accelerator: Accelerator
+) -> tuple[Objective, dict[str, Loader]]:
+    """Return the model and a loader for each split, on this process's device."""
+    objective = build_objective(settings, info)
+    channels_last = wants_channels_last(settings, objective, accelerator.device)
+    if channels_last:
+        objective.to(memory_format=torch.channels_last)
+    objective.to(accelerator.device)
+    loaders = {
+        name: (Loader if split.features is None else FeatureLoader)(
+            split,
+            info,
+            accelerator.device,
+            shard=Shard(accelerator.process_index, accelerator.num_processes),
+            resident=settings.resident,
+            channels_last=channels_last,
+        )
+        for name, split in objective.prepare(splits, info, accelerator).items()
+    }
+    return objective, loaders
