@@ -14,9 +14,16 @@ from typing import NoReturn
 from data.errors import UserError
 from data.internals import run_exit_handlers
 
+LAUNCHED_BY_US = "VISION_SWEEPS_LAUNCHED"  # set by our own programs for the train.py that they start
 # Set by accelerate, torchrun and the sweep agents for what they launch. A user sets none of them in a shell, as
 # ACCELERATE_MIXED_PRECISION, so that `nohup python train.py &` outlives it.
-LAUNCHER_VARIABLES = ("ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+LAUNCHER_VARIABLES = (
+    "ACCELERATE_DYNAMO_MODE",
+    "TORCHELASTIC_RUN_ID",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    LAUNCHED_BY_US,
+)
 ACCELERATE_LAUNCH = ("launch", "accelerate-launch", "launch.py", "accelerate.commands.launch")
 LAUNCHER_IS_GONE = getattr(signal, "SIGUSR1", signal.SIGTERM)  # Windows has no SIGUSR1
 SECONDS_BETWEEN_LOOKS = 0.5
