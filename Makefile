@@ -1,13 +1,19 @@
-# make quickstart: a sweep, its result and its report, offline.  make test: what CI runs.  Each installs what it needs.
+# make quickstart: a sweep, its result and its report, offline.
+# make check:      lint, types and the quick tests, before every commit.  make test: lint, types and all tests, as in CI.
+# make format:     write Python and JavaScript as the linters want them.  Each target installs what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+JAVASCRIPT := $(BIN)/deno task --quiet --config analysis/compare/page/deno.json
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart check test lint format clean
 
 quickstart: .venv/installed
 	WANDB_MODE=offline $(BIN)/python sweeps/agent.py sweeps/quickstart.yaml --workers 2
 	WANDB_MODE=offline $(BIN)/python sweeps/final.py quickstart --seeds 3 --workers 2
 	$(BIN)/python -m analysis.report --sweep quickstart
+
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test: lint
 	$(BIN)/python -m pytest -n 2
@@ -16,6 +22,12 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(JAVASCRIPT) check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(JAVASCRIPT) format
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'

@@ -9,9 +9,11 @@ import shutil
 import pytest
 from PIL import Image
 
-from analysis.compare import report
+from analysis import report
+from analysis.compare import html_page
 from analysis.record import run_folder
-from tests.run_folders import write_run
+from data.files import write_json
+from tests.run_folders import rows_of, write_run
 
 HOSTILE = "<img src=x onerror='window.hacked=1'> \"quoted\"\nand %{x}"
 NUM_TRIALS = 12
@@ -135,10 +137,12 @@ def runs_dir(tmp_path_factory):
         if i % 2:
             (folder / run_folder.PANELS).mkdir()
             Image.new("RGB", (40, 30), "red").save(folder / run_folder.PANELS / "confusion_matrix.png")
-    for seed in (1, 2):
+    for seed in (1, 2):  # trained on all images, so that nothing was logged of a validation split
         folder = write_run(runs_dir / "sweeps" / "tiny" / f"final-000-trial-seed{seed}", [0.5], lr=1e-3, days=1)
+        rows = [{name: value for name, value in row.items() if "val/" not in name} for row in rows_of([0.5])]
+        (folder / run_folder.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
         summary = {"state": "finished", "test/accuracy": 0.9 + seed / 100, "epochs": 1, "train_seconds": 1.0}
-        run_folder.write_json(folder / run_folder.SUMMARY, summary)
+        write_json(folder / run_folder.SUMMARY, summary)
     return runs_dir
 
 
@@ -175,11 +179,34 @@ def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page)
     assert sections == [False] * 8
 
 
+def test_the_page_is_made_of_modules_that_leave_no_globals(opened):
+    scripts = "[...document.querySelectorAll('script')].map((script) => script.type)"
+    assert opened.run(scripts) == ["application/json", "", "importmap", "module"]  # the second is Plotly's
+    names = ["report", "ranked", "shown", "plot", "drawCurves", "element"]
+    assert opened.run(f"{names}.filter((name) => name in globalThis)") == []
+
+
+def test_no_line_of_the_page_is_longer_than_those_of_python():
+    for path in html_page.ASSETS.iterdir():
+        assert max(map(len, path.read_text().splitlines())) <= 120, path
+
+
 def test_early_stopped_trials_are_marked(opened):
     symbols = opened.run("document.querySelector('#progress-chart').data.at(-1).marker.symbol")
     assert sorted(set(symbols)) == ["circle", "x-thin-open"]
     assert symbols.count("x-thin-open") == NUM_TRIALS // 4
     assert opened.column("state").count("stopped early") == opened.texts("#runs tbody td").count("stopped early") > 0
+
+
+def test_time_is_told_in_a_unit_that_suits_it(opened):
+    axis = "document.querySelector('[data-term=loss]').layout.xaxis.title.text"
+    opened.click("[data-choice=curves-x] button[value=seconds]")
+    assert opened.run(axis) == "seconds of training"
+    longest = "Math.max(...document.querySelector('[data-term=loss]').data.flatMap((trace) => trace.x))"
+    assert opened.run(longest) == 6 * 0.5
+    opened.click("[data-choice=progress-x] button[value=ended]")
+    title = opened.run("document.querySelector('#progress-chart').layout.xaxis.title.text")
+    assert title == "hours since the first start"
 
 
 def test_the_comparer_shows_the_settings_that_differ_alone(opened):
@@ -273,7 +300,7 @@ def test_names_and_settings_are_text_alone(browser, tmp_path):
     browser.open(tmp_path / "report.html")
     requests, console = browser.requests()
     assert console == []
-    assert len(requests) == 1
+    assert sorted(requests) == sorted([(tmp_path / "report.html").as_uri(), *html_page.modules().values()])
     assert browser.run("window.hacked === undefined")
     assert browser.column("run") == [f"{HOSTILE}0", f"{HOSTILE}1"]
     assert browser.run("document.querySelectorAll('img[src=x]').length") == 0

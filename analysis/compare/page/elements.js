@@ -1,0 +1,30 @@
+// Elements of the page, found and made.
+
+/** @type {(selector: string, within?: ParentNode) => any} */
+export const find = (selector, within = document) => within.querySelector(selector);
+
+// Make an element with properties and children; strings become text, never HTML.
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// Fill a fieldset with buttons, the first one pressed; `pick` gets the value of the button that is pressed later.
+export function choice(name, options, pick) {
+  const field = find(`fieldset[data-choice="${name}"]`);
+  const buttons = options.map(([value, text]) =>
+    element("button", { type: "button", value, onclick: () => press(value), "aria-pressed": "false" }, text)
+  );
+  const mark = (value) => buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.value === value)));
+  const press = (value) => {
+    mark(value);
+    pick(value);
+  };
+  field.append(...buttons);
+  mark(options[0]?.[0]);
+}

@@ -1,0 +1,76 @@
+// The top of the page: what is compared, the tiles, warnings, links to the sections.
+
+import { element, find } from "./elements.js";
+import { count, formatMetric, formatSeconds, formatSetting, settingText } from "./format.js";
+import { STATES } from "./markers.js";
+import { figures, metric, numSkipped, ranked, runs, settings } from "./report.js";
+
+const MOST_MODELS = 3; // that are named
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const mean = (values) => sum(values) / values.length;
+const distinct = (values) => [...new Set(values)];
+
+export function drawHead() {
+  find("#subtitle").textContent = subtitle();
+  find("#tiles").replaceChildren(...[...bestTiles(), runsTile(), ...timeTiles(), ...finalTiles()]);
+  find("#warning").textContent = warnings().join(" ");
+  find("#warning").hidden = warnings().length === 0;
+  const sections = [...document.querySelectorAll("section")].filter((section) => !section.hidden);
+  find("nav").append(...sections.map((one) => element("a", { href: `#${one.id}` }, one.dataset.title)));
+}
+
+function subtitle() {
+  const models = distinct(runs.map((run) => run.model));
+  const days = distinct(runs.map((run) => run.created.slice(0, 10))).sort();
+  return [
+    models.length > MOST_MODELS ? `${count(models.length, "kind")} of models and data` : models.join(", "),
+    `ranked by ${metric.name}, ${metric.goal === "minimize" ? "less" : "more"} is better`,
+    days.length > 1 ? `${days[0]} to ${days.at(-1)}` : days[0],
+  ].join(" · ");
+}
+
+function warnings() {
+  const isMixed = distinct(runs.map((run) => run.model)).length > 1;
+  const mixed = "These are runs of several models or datasets: their values may not be comparable.";
+  const skipped = `${count(numSkipped, "folder")} in the runs folder could not be read as a run.`;
+  return [...(isMixed ? [mixed] : []), ...(numSkipped ? [skipped] : [])];
+}
+
+function tile(name, figure, more = "") {
+  const parts = { name, figure, more };
+  const children = Object.entries(parts).map(([className, text]) => element("div", { className }, text));
+  return element("div", { className: "tile" }, ...children);
+}
+
+function bestTiles() {
+  if (!ranked.length) return [];
+  const best = runs[ranked[0]];
+  const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}`;
+  const [first, ...others] = settings.map((setting, k) => `${setting.name} ${settingText(best, k)}`);
+  const tiles = [tile(`best ${metric.name}`, formatMetric(metric.name, best.value), where)];
+  return first === undefined ? tiles : [...tiles, tile("its settings", first, others.slice(0, 4).join(" · "))];
+}
+
+function runsTile() {
+  const searched = runs.filter((run) => run.state !== "final");
+  const numbers = Object.keys(STATES).map((state) => [searched.filter((run) => run.state === state).length, state]);
+  const texts = numbers.filter(([number]) => number).map(([number, state]) => `${number} ${state}`);
+  return tile("runs", searched.length.toLocaleString("en"), texts.join(" · "));
+}
+
+function timeTiles() {
+  const times = runs.map((run) => run.seconds).filter((seconds) => seconds !== null);
+  return times.length ? [tile("training time", formatSeconds(sum(times)), `${formatSeconds(mean(times))} a run`)] : [];
+}
+
+function finalTiles() {
+  const name = ["test/accuracy", "test/loss"].find((one) => figures.includes(one));
+  const place = figures.indexOf(name);
+  const finals = runs.filter((run) => run.state === "final").map((run) => run.figures[place] ?? null);
+  const values = finals.filter((value) => value !== null);
+  if (!values.length) return [];
+  const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
+  const more = values.length > 1 ? `± ${formatMetric(name, deviation)}, ${count(values.length, "run")}` : "1 run";
+  return [tile(`${name} of the final runs`, formatMetric(name, mean(values)), more)];
+}

@@ -1,0 +1,49 @@
+// Which settings matter: a bar for each, with its standard error.
+
+import { ACCENT, GREY } from "./colours.js";
+import { find } from "./elements.js";
+import { count } from "./format.js";
+import { plot, plotText } from "./plot.js";
+import { importance } from "./report.js";
+
+const MOST_BARS = 12;
+
+export function drawImportance() {
+  const { remark } = importance;
+  const names = bars("names");
+  const note = find("#importance .remark");
+  note.textContent = remark;
+  note.hidden = !remark;
+  find("#importance-chart").hidden = names.length === 0;
+  find("#importance .key").textContent = names.length ? explanation() : "";
+  if (!names.length) return;
+  const errors = bars("deviations");
+  const trace = {
+    type: "bar",
+    orientation: "h",
+    y: names.map(plotText),
+    x: bars("means"),
+    marker: { color: ACCENT },
+    error_x: { type: "data", array: errors, color: GREY, thickness: 1.5 },
+    customdata: errors,
+    hovertemplate: "<b>%{y}</b> %{x:.1%} ± %{error_x.array:.1%}<extra></extra>",
+  };
+  plot(find("#importance-chart"), [trace], {
+    height: 70 + 30 * names.length,
+    xaxis: { tickformat: ".0%", zeroline: true },
+    yaxis: { type: "category", showgrid: false },
+    bargap: 0.4,
+  });
+}
+
+// Return what is known of the most important settings, the most important last: it is drawn on top.
+function bars(key) {
+  return importance[key].slice(0, MOST_BARS).reverse();
+}
+
+function explanation() {
+  const { explained, num_runs: numRuns } = importance;
+  return "How much of the variance of the runs’ ranks is due to each setting, alone and together with others, with " +
+    "its standard error: what a random forest loses in predicting the ranks of runs it has not seen when the " +
+    `setting’s values are shuffled (R² ${explained.toFixed(2)} before, ${count(numRuns, "run")}).`;
+}

@@ -1,0 +1,144 @@
+// The leaderboard: all runs, a page at a time, sorted and searched.
+
+import { element, find } from "./elements.js";
+import { BY_NAME, count, formatMetric, formatSeconds, formatSetting, NONE } from "./format.js";
+import { figures, metric, numMoreSettings, runs, settings, showable, sweeps } from "./report.js";
+import { colourOf, isShown, toggle } from "./shown.js";
+
+const ROWS = 10; // of a page
+
+// A column: its title, the value of a run, how a value is written, whether it is text and so stands on the left.
+const COLUMNS = [
+  { title: "#", value: (_run, i) => i + 1 },
+  { title: "run", value: (run) => run.name, isText: true },
+  metricColumn(metric.name, (run) => run.value),
+  ...(sweeps.length > 1 ? [{ title: "sweep", value: (run) => run.sweep, isText: true }] : []),
+  { title: "state", value: (run) => run.state, isText: true },
+  ...figures.map((name, k) => metricColumn(name, (run) => run.figures[k])),
+  { title: "epochs", value: (run) => run.epochs, text: formatSetting },
+  { title: "best at", value: (run) => run.bestEpoch, text: formatSetting },
+  { title: "time", value: (run) => run.seconds, text: formatSeconds },
+  ...settings.map(settingColumn),
+  {
+    title: "started",
+    value: (run) => run.created,
+    text: (value) => value.slice(0, 16).replace("T", " "),
+    isText: true,
+  },
+];
+
+function metricColumn(name, value) {
+  return { title: name, value, text: (figure) => formatMetric(name, figure) };
+}
+
+function settingColumn({ name, is_log: isLog, is_number: isNumber }, k) {
+  return {
+    title: name,
+    value: (run) => run.settings[k],
+    text: (value) => formatSetting(value, isLog),
+    isText: !isNumber,
+  };
+}
+
+const table = { column: null, ascending: true, page: 0, query: "" };
+
+export function setUpLeaderboard() {
+  const most = `The ${settings.length} settings that vary most have a column here`;
+  find("#more-settings").textContent = numMoreSettings ? `${most}; ${numMoreSettings} more are compared below.` : "";
+  find("#search").oninput = (event) => change({ query: event.target.value, page: 0 });
+  find("#previous").onclick = () => change({ page: table.page - 1 });
+  find("#next").onclick = () => change({ page: table.page + 1 });
+}
+
+function change(parts) {
+  Object.assign(table, parts);
+  drawLeaderboard();
+}
+
+function sortBy(column) {
+  change({ column, ascending: table.column === column ? !table.ascending : true, page: 0 });
+}
+
+export function drawLeaderboard() {
+  const places = sorted(runs.map((_, i) => i).filter(isFound));
+  const numPages = Math.max(1, Math.ceil(places.length / ROWS));
+  table.page = Math.min(table.page, numPages - 1);
+  const head = element("tr", {}, element("th", { className: "text" }, "show"), ...COLUMNS.map(headCell));
+  const rows = places.slice(table.page * ROWS, (table.page + 1) * ROWS).map(row);
+  find("#runs").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  find("#found").textContent = table.query ? count(places.length, "run") : "";
+  find("#page").textContent = `${table.page + 1} of ${numPages}`;
+  find("#previous").disabled = table.page === 0;
+  find("#next").disabled = table.page === numPages - 1;
+  find(".pager").hidden = numPages === 1;
+}
+
+// Whether every word that is looked for stands somewhere in a run's row.
+function isFound(i) {
+  const words = table.query.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = COLUMNS.map((column) => `${column.title}=${column.value(runs[i], i)}`).join(" ").toLowerCase();
+  return words.every((word) => text.includes(word));
+}
+
+// Sort runs by the chosen column; those without a value come last in either direction.
+function sorted(places) {
+  if (table.column === null) return places;
+  const values = new Map(places.map((i) => [i, COLUMNS[table.column].value(runs[i], i)]));
+  const has = (i) => ![null, undefined, ""].includes(values.get(i));
+  const direction = table.ascending ? 1 : -1;
+  return places.sort((i, j) => {
+    if (!has(i) || !has(j)) return Number(has(j)) - Number(has(i)) || i - j;
+    return direction * compare(values.get(i), values.get(j)) || i - j;
+  });
+}
+
+function compare(x, y) {
+  return typeof x === "number" && typeof y === "number" ? x - y : BY_NAME.compare(String(x), String(y));
+}
+
+function headCell(column, number) {
+  const button = element("button", { type: "button", onclick: () => sortBy(number) }, column.title);
+  const cell = element("th", { className: column.isText ? "text" : "", scope: "col" }, button);
+  if (table.column === number) cell.setAttribute("aria-sort", table.ascending ? "ascending" : "descending");
+  return cell;
+}
+
+function row(i) {
+  const cells = COLUMNS.map((column) => bodyCell(column, i));
+  return element("tr", { "data-run": i }, element("td", { className: "text" }, box(i)), ...cells);
+}
+
+function box(i) {
+  const isAbsent = !showable.includes(i);
+  const made = element("input", {
+    type: "checkbox",
+    checked: isShown(i),
+    disabled: isAbsent,
+    onchange: () => toggle(i),
+    title: isAbsent ? `This page holds the curves of ${showable.length} runs only, and not of this one.` : "",
+    "aria-label": `show ${runs[i].name}`,
+  });
+  made.style.setProperty("--run", colourOf(i));
+  return made;
+}
+
+function bodyCell(column, i) {
+  const run = runs[i], value = column.value(run, i);
+  const isAbsent = value === null || value === undefined;
+  const text = isAbsent ? NONE : (column.text ?? String)(value);
+  const classes = {
+    text: column.isText,
+    name: column.title === "run",
+    failed: column.title === "state" && value === "failed",
+  };
+  const cell = element("td", {
+    className: Object.keys(classes).filter((name) => classes[name]).join(" "),
+    title: typeof value === "number" ? String(value) : text,
+  });
+  cell.append(column.title === "run" && run.url ? link(run.url, text) : text);
+  return cell;
+}
+
+function link(url, text) {
+  return element("a", { href: url, target: "_blank", rel: "noopener" }, text);
+}

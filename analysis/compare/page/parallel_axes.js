@@ -1,0 +1,66 @@
+// The axes of parallel coordinates: {name, height of a run from 0 to 1, ticks as [height, text]}.
+
+import { formatNumber, formatSetting, NONE } from "./format.js";
+import { isWide, logAxis } from "./plot.js";
+import { isPercentage, metric, ranked, runs, settings } from "./report.js";
+import { namesOf } from "./setting.js";
+
+const BELOW = -0.07; // height at which runs that lack a setting cross its axis
+const MOST_TICKS = 12;
+const MOST_LETTERS = 14; // of a tick
+
+// Return an axis for each setting, and one for the metric.
+export function parallelAxes() {
+  return [...settings.map((setting, k) => (setting.is_number ? axisOfNumbers(k) : axisOfNames(k))), axisOfMetric()];
+}
+
+function axisOfNames(k) {
+  const names = namesOf(k);
+  const at = (n) => (names.length === 1 ? 0.5 : n / (names.length - 1));
+  return {
+    name: settings[k].name,
+    height: (run) => at(names.indexOf(formatSetting(run.settings[k]))),
+    ticks: names.slice(0, MOST_TICKS).map((text, n) => [at(n), text.slice(0, MOST_LETTERS)]),
+  };
+}
+
+function axisOfNumbers(k) {
+  const { name, is_log: isLog } = settings[k];
+  const values = ranked.map((i) => runs[i].settings[k]).filter((value) => value !== null);
+  const { at, ticks } = scale(values, isLog, (value) => formatNumber(value, isLog));
+  const lacking = values.length < ranked.length ? [[BELOW, NONE]] : [];
+  const height = (run) => (run.settings[k] === null ? BELOW : at(run.settings[k]));
+  return { name, height, ticks: [...ticks, ...lacking] };
+}
+
+function axisOfMetric() {
+  const values = ranked.map((i) => runs[i].value);
+  const percent = (value) => `${formatNumber(100 * value)} %`;
+  const { at, ticks } = scale(values, isWide(values), isPercentage(metric.name) ? percent : formatNumber);
+  return { name: metric.name, height: (run) => at(run.value), ticks };
+}
+
+// Spread values from the least at 0 to the greatest at 1, with ticks at round ones.
+function scale(values, isLog, format) {
+  const low = Math.min(...values), high = Math.max(...values);
+  const warp = isLog ? Math.log : (value) => value;
+  const at = (value) => (high > low ? (warp(value) - warp(low)) / (warp(high) - warp(low)) : 0.5);
+  const inside = roundValues(values, isLog).filter((value) => value >= low && value <= high);
+  return { at, ticks: inside.map((value) => [at(value), format(value)]) };
+}
+
+function roundValues(values, isLog) {
+  const distinct = [...new Set(values)];
+  if (distinct.length <= 6 && distinct.every(Number.isInteger)) return distinct;
+  const low = Math.min(...values), high = Math.max(...values);
+  return isLog ? logAxis([low, high]).tickvals : multiples(low, high);
+}
+
+// Return multiples of 1, 2 or 5 times a power of ten, about five of them.
+function multiples(low, high) {
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const first = Math.ceil(low / step);
+  const numbers = Array.from({ length: Math.floor(high / step) - first + 1 }, (_, n) => (first + n) * step);
+  return numbers.map((value) => Number(value.toPrecision(6)));
+}

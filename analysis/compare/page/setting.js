@@ -1,0 +1,53 @@
+// One setting against the metric, a point for each run.
+
+import { element, find } from "./elements.js";
+import { BY_NAME, formatSetting } from "./format.js";
+import { marked, runMarkers, stateKey } from "./markers.js";
+import { logAxis, plot, plotText, valueAxis } from "./plot.js";
+import { runs, settings } from "./report.js";
+
+const MOST_LETTERS = 24; // of a tick
+const chosen = { setting: 0 };
+
+export function setUpSetting() {
+  find("#setting-name").append(...settings.map((setting, k) => element("option", { value: k }, setting.name)));
+  find("#setting-name").onchange = (event) => {
+    chosen.setting = Number(event.target.value);
+    drawSetting();
+  };
+}
+
+// Return the names that a setting takes, sorted, with the numbers within them in their order.
+export function namesOf(k) {
+  return [...new Set(runs.map((run) => formatSetting(run.settings[k])))].sort(BY_NAME.compare);
+}
+
+export function drawSetting() {
+  find("#setting").hidden = settings.length === 0;
+  if (!settings.length) return;
+  const k = chosen.setting;
+  const places = marked.filter((i) => !settings[k].is_number || runs[i].settings[k] !== null);
+  const { axis, x } = settings[k].is_number ? numberAxis(k, places) : nameAxis(k, places);
+  find("#setting .key").textContent = `${stateKey(places)}\nShown runs are coloured. Click a point to show its run.`;
+  plot(find("#setting-chart"), [runMarkers(places, x, places.map((i) => runs[i].value))], {
+    xaxis: { title: { text: plotText(settings[k].name) }, ...axis },
+    yaxis: valueAxis(),
+  });
+}
+
+function numberAxis(k, places) {
+  const x = places.map((i) => runs[i].settings[k]);
+  return { axis: settings[k].is_log ? logAxis(x) : {}, x };
+}
+
+// Spread names evenly, and the runs of one name a little to its left and right.
+function nameAxis(k, places) {
+  const names = namesOf(k);
+  const jitter = (i) => ((i * 7) % 11 - 5) * 0.03;
+  const axis = {
+    tickvals: [...names.keys()],
+    ticktext: names.map((name) => plotText(name.slice(0, MOST_LETTERS))),
+    range: [-0.5, names.length - 0.5],
+  };
+  return { axis, x: places.map((i) => names.indexOf(formatSetting(runs[i].settings[k])) + jitter(i)) };
+}

@@ -1,0 +1,60 @@
+// The runs that are shown in the charts and side by side, each in a colour of its own, and the bar that toggles them.
+
+import { COLOURS, GREY } from "./colours.js";
+import { element, find } from "./elements.js";
+import { formatMetric } from "./format.js";
+import { metric, ranked, runs, showable } from "./report.js";
+
+const NUM_SHOWN = 5; // at first
+const shown = new Map(); // place of a run -> its colour
+let redraw = () => {};
+
+export const isShown = (i) => shown.has(i);
+export const colourOf = (i) => shown.get(i) ?? GREY;
+export const shownRuns = () => [...shown.keys()].sort((i, j) => i - j);
+
+// Show the best runs; `draw` is called whenever other runs are shown.
+export function showBest(draw) {
+  redraw = draw;
+  const best = ranked.filter((i) => showable.includes(i));
+  (best.length ? best : showable).slice(0, NUM_SHOWN).forEach(show);
+}
+
+function show(i) {
+  const taken = [...shown.values()];
+  shown.set(i, COLOURS.find((colour) => !taken.includes(colour)) ?? COLOURS[shown.size % COLOURS.length]);
+}
+
+// Show a run, or hide it if it is shown.
+export function toggle(i) {
+  if (!showable.includes(i)) return;
+  if (!shown.delete(i)) show(i);
+  redraw();
+}
+
+export function dot(i) {
+  const made = element("span", { className: "dot" });
+  made.style.setProperty("--run", colourOf(i));
+  return made;
+}
+
+export function drawChips() {
+  const bar = find("#chosen"), { scrollLeft } = bar;
+  bar.replaceChildren(...showable.map(chip));
+  bar.scrollLeft = scrollLeft;
+}
+
+function chip(i) {
+  const text = `${runs[i].name}  ${formatMetric(metric.name, runs[i].value)}`;
+  const properties = {
+    type: "button",
+    className: "chip",
+    onclick: () => toggle(i),
+    title: text,
+    "data-run": i,
+    "aria-pressed": String(isShown(i)),
+  };
+  const made = element("button", properties, dot(i), element("span", { className: "what" }, text));
+  made.style.setProperty("--run", colourOf(i));
+  return made;
+}
