@@ -1,8 +1,35 @@
-"""python -m analysis.beta."""
+"""Draw what beta does to a variational autoencoder, from a finished sweep of it.
+
+The picture has a column for each beta: samples, reconstructions, t-SNE, the curves of reconstruction and KL, and the
+metrics of the run's end.
+"""
 
 import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
 
-from analysis.compare.beta_figure import main
+from analysis.command_line import Parser, run_program
+from analysis.compare.beta_figure import FILE, draw_sweep
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Return the options that a command line gives."""
+    parser = Parser(prog="python -m analysis.beta", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", metavar="SWEEP", help="name of a sweep in runs/sweeps, or path of its folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {FILE} in the sweep's folder")
+    return parser.parse_args(arguments)
+
+
+def draw(options: Namespace) -> None:
+    """Draw the picture, and print where it is."""
+    print(draw_sweep(options.sweep, options.out))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw a sweep, or say in one line why that cannot be done; return the exit code."""
+    return run_program("beta", lambda: draw(parse(arguments)))
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

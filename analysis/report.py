@@ -1,8 +1,57 @@
-"""python -m analysis.report."""
+"""Compare runs in a report: one HTML file that opens anywhere, without a network.
 
+It holds a leaderboard, curves, the best value so far, settings against values, parallel coordinates, the importance of
+each setting, differences and pictures. With --publish the same comparison becomes a report on W&B.
+
+python -m analysis.report                          all runs
+python -m analysis.report --sweep cnn_lr mlp_lr    the runs of some sweeps
+python -m analysis.report --model cnn              the runs of a model
+"""
+
+import shlex
 import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
 
-from analysis.compare.report import main
+from analysis.command_line import Parser, run_program
+from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Return the options that a command line gives."""
+    parser = Parser(prog="python -m analysis.report", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--sweep", nargs="+", default=[], metavar="S", help="sweeps to compare; default: all runs")
+    parser.add_argument("--model", default="", metavar="M", help="compare the runs of this model alone")
+    parser.add_argument(
+        "--metric", default="", metavar="NAME", help="rank by it; default: the sweep's, else val/accuracy or val/loss"
+    )
+    parser.add_argument(
+        "--project", default="", metavar="E/P", help="W&B project whose runs are read in place of the runs folder's"
+    )
+    parser.add_argument(
+        "--runs_dir", type=Path, metavar="DIR", help="runs folder; default: $VISION_SWEEPS_RUNS, else runs"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
+    parser.add_argument("--publish", action="store_true", help="make a report on W&B in place of a file")
+    return parser.parse_args(arguments)
+
+
+def report(options: Namespace, arguments: Sequence[str]) -> None:
+    """Make the report that the options ask for, and print where it is."""
+    choice = Choice(options.runs_dir, options.project, options.sweep, options.model, options.metric)
+    comparison = find_comparison(choice)
+    if options.publish:
+        print(publish_report(choice, comparison))
+    else:
+        command = shlex.join(["python", "-m", "analysis.report", *arguments])
+        print(write_report(choice, comparison, options.out, command))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Report on runs, or say in one line why that cannot be done; return the exit code."""
+    return run_program("report", lambda: report(parse(arguments), arguments))
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,73 @@
-"""python -m analysis.runs."""
+"""List runs and sweeps as tables in a terminal.
 
+python -m analysis.runs                                the newest runs
+python -m analysis.runs --sweep cnn_lr                 a sweep's runs, the best first, with the settings that differ
+python -m analysis.runs --state failed --since 2d      what went wrong lately
+python -m analysis.runs --sweeps                       every sweep
+python -m analysis.runs --project ENTITY/PROJECT       what W&B keeps
+"""
+
+import re
 import sys
+from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from analysis.compare.run_tables import main
+from analysis.command_line import Parser, run_program, whole_number
+from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
+from analysis.read.records import STATES, Filter
+from analysis.read.runs import read_runs
+from analysis.read.sweeps import read_sweeps
+from data.metrics import metric_named
+
+NUM_SHOWN = 30
+HOURS = {"h": 1, "d": 24, "w": 168}
+
+
+def moment(text: str) -> datetime:
+    """Return the time that a text names: a date, with or without a time of day, or so many hours, days or weeks ago."""
+    if match := re.fullmatch(r"(\d+)([hdw])", text):
+        return datetime.now(UTC) - timedelta(hours=int(match[1]) * HOURS[match[2]])
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)  # a time without a zone is one of this machine's
+    except ValueError:
+        raise ArgumentTypeError(f"{text} is no time: write 2026-11-25, or 12h, 3d or 2w for so long ago") from None
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Return the options that a command line gives."""
+    parser = Parser(prog="python -m analysis.runs", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--runs_dir", type=Path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
+    parser.add_argument("--project", default="", help="entity/project on W&B, to be read in place of a folder")
+    parser.add_argument("--sweeps", action="store_true", help="list sweeps rather than runs")
+    for name in ("sweep", "model", "dataset", "tag"):
+        parser.add_argument(f"--{name}", default="", help=f"list the runs of this {name} alone; * and ? are wildcards")
+    parser.add_argument("--state", default="", choices=STATES, help="list runs that ended so; unfinished ones may run")
+    for name, bound in (("since", "from this time on"), ("until", "up to this time")):
+        parser.add_argument(f"--{name}", type=moment, help=f"list runs started {bound}: 2026-11-25, or 12h, 3d, 2w ago")
+    parser.add_argument("--metric", default="val/loss", help="metric to show, with its best value; default: val/loss")
+    parser.add_argument("--sort", choices=SORTS, help="default: age, and best with --sweep")
+    parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"the most rows; default: {NUM_SHOWN}")
+    return parser.parse_args(arguments)
+
+
+def show(options: Namespace) -> None:
+    """Print the table that the options ask for."""
+    runs = read_runs(options.runs_dir, options.project)
+    if options.sweeps:
+        print_sweeps(read_sweeps(options.runs_dir, runs.records, options.project))
+        return
+    conditions = ("sweep", "model", "dataset", "tag", "state", "since", "until")
+    wanted = Filter(**{name: getattr(options, name) for name in conditions})
+    sort = options.sort or ("best" if options.sweep else "age")
+    print_runs(runs, wanted, metric_named(options.metric), sort, options.limit)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List runs or sweeps, or say in one line why that cannot be done; return the exit code."""
+    return run_program("runs", lambda: show(parse(arguments)))
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

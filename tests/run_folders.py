@@ -1,4 +1,4 @@
-"""Runs folders as train.py and sweeps/agent.py leave them, made up: `python -m tests.run_folders FOLDER 5000`."""
+"""Made-up runs folders, as train.py and sweeps/agent.py leave them: `python -m tests.run_folders FOLDER 5000`."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
+from data.files import write_json
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 SWEEP = """method: random
@@ -27,7 +28,8 @@ def settings_of(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"model": "cnn", "dataset": "digits", "lr": 1e-3, "tags": "", "run_id": folder.name, **others, **changes}
 
 
-def rows_of(losses: list[float]) -> list[dict[str, float]]:
+def rows_of(losses: list[float], accuracies: list[float] | None = None) -> list[dict[str, float]]:
+    accuracies = accuracies or [1 - loss / 3 for loss in losses]
     return [
         {
             "epoch": i + 1,
@@ -39,32 +41,56 @@ def rows_of(losses: list[float]) -> list[dict[str, float]]:
             "train/classify/loss": loss / 3,
             "train/classify/accuracy": 1 - loss / 4,
             "val/loss": loss,
-            "val/accuracy": 1 - loss / 3,
+            "val/accuracy": accuracy,
         }
-        for i, loss in enumerate(losses)
+        for i, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True))
     ]
 
 
 def write_run(
-    folder: Path, losses: list[float], *, state: str | None = "finished", days: float = 0, **settings: Any
+    folder: Path,
+    losses: list[float],
+    accuracies: list[float] | None = None,
+    *,
+    state: str | None = "finished",
+    days: float = 0,
+    **settings: Any,
 ) -> Path:
-    """A run with these validation losses, begun some days after START; with no state it has no summary."""
+    """Write a run with these validation losses, begun some days after START; with no state it has no summary."""
     folder.mkdir(parents=True)
-    rows = rows_of(losses)
+    rows = rows_of(losses, accuracies)
     started = (START + timedelta(days=days)).isoformat(timespec="seconds")
-    run_folder.write_json(folder / run_folder.SETTINGS, settings_of(folder, **settings))
-    run_folder.write_json(folder / run_folder.ENVIRONMENT, {"started": started, **ENVIRONMENT})
+    write_json(folder / run_folder.SETTINGS, settings_of(folder, **settings))
+    write_json(folder / run_folder.ENVIRONMENT, {"started": started, **ENVIRONMENT})
     (folder / run_folder.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     if state:
         best = min(rows, key=lambda row: row["val/loss"])
         summary = {"state": state, "val/loss": best["val/loss"], "val/accuracy": best["val/accuracy"]}
         summary |= {"epochs": len(rows), "best_epoch": best["epoch"], "train_seconds": 0.5 * len(rows)}
-        run_folder.write_json(folder / run_folder.SUMMARY, summary)
+        write_json(folder / run_folder.SUMMARY, summary)
     return folder
 
 
+def write_study(folder: Path) -> None:
+    """Write the database of a sweep with four trials, one of them never begun, as sweeps/local/trials.py leaves it."""
+    import optuna  # imported late: takes half a second
+    from optuna.trial import TrialState
+
+    study = optuna.create_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="lr")
+    ends = [(TrialState.COMPLETE, 0.5), (TrialState.PRUNED, 2.0), (TrialState.FAIL, None)]
+    for number, (state, best) in enumerate(ends):
+        trial = study.ask()
+        trial.set_user_attr("run_id", f"00{number}-run")
+        trial.set_user_attr("settings", {"lr": 10.0**-number})
+        if best is not None:
+            trial.set_user_attr("best", best)
+            trial.set_user_attr("best_epoch", 2 - number)
+        study.tell(trial, best if state == TrialState.COMPLETE else None, state)
+    study.ask()
+
+
 def write_many(runs_dir: Path, num_runs: int, num_epochs: int) -> None:
-    """Runs of three models that learn the faster, the nearer lr is to 1e-3; half of them in five sweeps."""
+    """Write runs of three models that learn the faster, the nearer lr is to 1e-3; half of them in five sweeps."""
     draw = random.Random(0)
     for i in range(num_runs):
         place = runs_dir / "sweeps" / f"sweep{i % 10}" if i % 2 else runs_dir

@@ -1,103 +1,110 @@
-"""What beta does to a variational autoencoder, by `python -m analysis.beta SWEEP`.
+"""One picture of what beta does to a variational autoencoder, with a column for each beta of a finished sweep.
 
-One picture with a column for each beta of a finished sweep: samples, reconstructions, curves of reconstruction and KL,
-t-SNE, and the figures of the run's end.
+A column shows samples, reconstructions, t-SNE, the curves of reconstruction and KL, and the metrics of the run's end.
 """
 
-import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from analysis.command_line import Parser, run_program
-from analysis.record import run_folder
+from analysis.compare.comparison import curves_of
+from analysis.read.index import find_run_folders
+from analysis.read.pictures import newest_pictures
+from analysis.read.records import RunRecord
+from analysis.read.runs import best_values, read_runs
 from data.errors import UserError
+from data.metrics import is_finite, is_percentage, metric_named
 from data.paths import default_runs_dir
 
-PICTURES = ("samples", "samples_by_class", "reconstructions", "tsne")  # of a run, those that its model draws
+FILE = "beta.png"
+PICTURES = ("samples", "samples_by_class", "reconstructions", "tsne")  # where the runs have drawn them
 CURVES = ("reconstruction", "kl")
 COLUMN_INCHES = 4.5
-TEXT_INCHES = 3.0
+CURVE_INCHES = 3.0
+LINE_INCHES = 0.16
 DPI = 120
 
 
-def find_sweep(name: str) -> Path:
-    """Folder of a sweep, from its path or its name in runs/sweeps.
+def draw_sweep(name: str, out: Path | None) -> Path:
+    """Draw the runs of a sweep side by side, and return the picture's file.
+
+    Args:
+        name: name of the sweep in runs/sweeps, or path of its folder.
+        out: the file; None for one in the sweep's folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such sweep, or it has no finished run with a beta.
+    """
+    folder = find_sweep(name)
+    path = out or folder / FILE
+    draw(runs_by_beta(folder), path)
+    return path
+
+
+def find_sweep(name: str) -> Path:
+    """Return the folder of a sweep, given its path or its name in runs/sweeps.
+
+    Raises:
+        UserError: neither is a folder with runs.
     """
     own = default_runs_dir() / "sweeps" / name
     for folder in (Path(name), own):
-        if any(folder.glob(f"*/{run_folder.SETTINGS}")):
+        if find_run_folders(folder).runs:
             return folder
     raise UserError(f"{name} is no sweep with runs: neither it nor {own} holds any")
 
 
-def runs_by_beta(folder: Path) -> dict[float, Path]:
-    """The finished run of every beta, lowest first; of several the one with the least validation loss.
+def runs_by_beta(folder: Path) -> dict[float, RunRecord]:
+    """Return the finished run of each beta, the lowest beta first; of several runs the one of least validation loss.
 
     Raises:
-        UserError: no finished run of the sweep has a beta.
+        UserError: no finished run in the folder has a beta.
     """
-    found: dict[float, list[Path]] = {}
-    for path in folder.glob(f"*/{run_folder.SETTINGS}"):
-        settings = run_folder.read_json(path)
-        if "beta" in settings and run_folder.state(path.parent) == "finished":
-            found.setdefault(settings["beta"], []).append(path.parent)
-    if not found:
+    records = [run for run in read_runs(folder).records if run.state == "finished" and "beta" in run.settings]
+    if not records:
         raise UserError(f"{folder} has no finished run with a beta: give the sweep of a vae, a cvae or a cvae_head")
-    return {beta: min(runs, key=validation_loss) for beta, runs in sorted(found.items())}
+    loss = metric_named("val/loss")
+    known = zip(records, best_values(records, [loss]), strict=True)
+    losses = [(best[loss.name].value if best else math.inf, run) for run, best in known]
+    best_first = sorted(losses, key=lambda pair: pair[0])
+    by_beta = {run.settings["beta"]: run for _, run in reversed(best_first)}
+    return dict(sorted(by_beta.items()))
 
 
-def validation_loss(folder: Path) -> float:
-    """Best validation loss of a run; the last where it has none."""
-    return run_folder.read_json(folder / run_folder.SUMMARY).get("val/loss", float("inf"))
+def result_text(summary: Mapping[str, Any]) -> str:
+    """Return the metrics of a run's summary, one a line."""
+    shown = {key: value for key, value in summary.items() if key.startswith(("val/", "test/")) and is_finite(value)}
+    return "\n".join(
+        f"{key} {value:.2%}" if is_percentage(key) else f"{key} {value:.4g}" for key, value in shown.items()
+    )
 
 
-def latest_picture(folder: Path, name: str) -> Path | None:
-    """A run's last panel of that name, or its picture from the end of the run."""
-    panels = folder / run_folder.PANELS
-    return max([*panels.glob(f"{name}-[0-9]*.png"), *panels.glob(f"{name}.png")], default=None)
+def draw(runs: Mapping[float, RunRecord], out: Path) -> None:
+    """Draw runs side by side.
 
-
-def figures_of(summary: dict[str, Any]) -> str:
-    """Figures of a run's end, one a line."""
-    shown = {
-        key: value
-        for key, value in summary.items()
-        if key.startswith(("val/", "test/")) and isinstance(value, (int, float))
-    }
-    lines = [f"{key} {value:.2%}" if key.endswith("accuracy") else f"{key} {value:.4g}" for key, value in shown.items()]
-    return "\n".join(lines)
-
-
-def draw(runs: dict[float, Path], out: Path) -> None:
-    """Draw the runs side by side."""
+    Args:
+        runs: the run of each beta, in the order of the columns.
+        out: file of the picture.
+    """
     from matplotlib.figure import Figure  # imported late: takes a second
 
-    pictures = {name: paths for name in PICTURES if any(paths := [latest_picture(run, name) for run in runs.values()])}
-    texts = [figures_of(run_folder.read_json(run / run_folder.SUMMARY)) for run in runs.values()]
-    heights = []
-    for paths in pictures.values():
-        with Image.open(next(path for path in paths if path)) as image:
-            heights.append(COLUMN_INCHES * image.height / image.width)
+    newest = [newest_pictures(run) for run in runs.values()]
+    pictures = {name: [own[name].path if name in own else None for own in newest] for name in PICTURES}
+    pictures = {name: paths for name, paths in pictures.items() if any(paths)}
+    texts = [result_text(run.summary) for run in runs.values()]
     num_lines = max(text.count("\n") + 1 for text in texts)
-    heights += [TEXT_INCHES] * len(CURVES) + [0.16 * num_lines + 0.2]
+    heights = [row_height(paths) for paths in pictures.values()]
+    heights += [CURVE_INCHES] * len(CURVES) + [LINE_INCHES * num_lines + 0.2]
     figure = Figure(figsize=(COLUMN_INCHES * len(runs), sum(heights) + 0.4 * len(heights)), layout="constrained")
     grid = figure.subplots(len(heights), len(runs), squeeze=False, height_ratios=heights)
     for axes, (name, paths) in zip(grid, pictures.items(), strict=False):
-        for axis, path in zip(axes, paths, strict=True):
-            axis.axis("off")
-            axis.set_title(name.replace("_", " "), fontsize=9)
-            if path:
-                with Image.open(path) as image:
-                    axis.imshow(image.convert("RGB"))
-    for term, axes in zip(CURVES, grid[len(pictures) :], strict=False):
-        draw_curves(axes, term, list(runs.values()))
+        draw_pictures(axes, name, paths)
+    logged = [curves_of(run) for run in runs.values()]
+    for axes, term in zip(grid[len(pictures) :], CURVES, strict=False):
+        draw_curves(axes, term, logged)
     for axis, text in zip(grid[-1], texts, strict=True):
         axis.axis("off")
         axis.text(0, 1, text, va="top", family="monospace", fontsize=8, transform=axis.transAxes)
@@ -106,34 +113,36 @@ def draw(runs: dict[float, Path], out: Path) -> None:
     figure.savefig(out, dpi=DPI)
 
 
-def draw_curves(axes: Sequence[Any], term: str, runs: Sequence[Path]) -> None:
-    """Training and validation curves of a term, all columns on one scale."""
-    for axis, run in zip(axes, runs, strict=True):
+def row_height(paths: Sequence[Path | None]) -> float:
+    """Return the height, in inches, at which the first of a row's pictures fills its column."""
+    with Image.open(next(path for path in paths if path)) as image:
+        return COLUMN_INCHES * image.height / image.width
+
+
+def draw_pictures(axes: Sequence[Any], name: str, paths: Sequence[Path | None]) -> None:
+    """Draw a picture of each run; the place of one that is None stays empty."""
+    for axis, path in zip(axes, paths, strict=True):
+        axis.axis("off")
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        if path:
+            with Image.open(path) as image:
+                axis.imshow(image.convert("RGB"))
+
+
+def draw_curves(axes: Sequence[Any], term: str, logged: Sequence[Mapping[str, Sequence[float | None]]]) -> None:
+    """Draw a term of the loss over the epochs, in training and validation, on the same scale for all runs.
+
+    Args:
+        axes: one for each run.
+        term: name of the term.
+        logged: what each run has logged, as `curves_of` returns it.
+    """
+    for axis, curves in zip(axes, logged, strict=True):
         axis.sharey(axes[0])
         for key in (f"train/autoencode/{term}", f"val/{term}"):
-            points = [(row["epoch"], row[key]) for row in run_folder.read_metrics(run) if key in row and "lr" in row]
-            if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=key)
+            if key in curves:
+                values = [math.nan if value is None else value for value in curves[key]]
+                axis.plot(curves["epoch"], values, marker=".", label=key)
         axis.set(xlabel="epoch", title=f"{term.replace('kl', 'KL')}, nats")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-
-
-def draw_sweep(options: Namespace) -> None:
-    """Write the picture of a sweep and print where it is."""
-    folder = find_sweep(options.sweep)
-    out = options.out or folder / "beta.png"
-    draw(runs_by_beta(folder), out)
-    print(out)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Draw a sweep, or say in one line what keeps it from being drawn; returns the exit code."""
-    parser = Parser(prog="python -m analysis.beta", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", metavar="SWEEP", help="folder of a sweep, or its name in runs/sweeps")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: beta.png in the sweep's folder")
-    return run_program("beta", lambda: draw_sweep(parser.parse_args(arguments)))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What there is to compare of some runs: the metric that ranks them, their values, what varies, their curves."""
+"""A comparison of runs: the metric that ranks them, the best value of each, the settings that differ, the curves."""
 
 import math
 import statistics
@@ -8,50 +8,44 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from analysis.read.runs import UNCOMPARED, RunRecord, history, is_maximized
+from analysis.read.recipe import differing_settings
+from analysis.read.records import RunRecord
+from analysis.read.runs import best_values, history
 from analysis.read.sweeps import SweepRecord, Trial
 from data.errors import UserError
+from data.metrics import Best, Metric, is_epoch, is_finite, metric_named
 
-KINDS = ("model", "dataset")
-WIDE = 20  # a setting whose values lie further apart, as a factor, may have a logarithmic axis
+KINDS = ("model", "dataset")  # settings that tell what is trained: they come first
+FURTHER = ("val/accuracy", "val/loss", "test/accuracy", "test/loss")  # metrics shown beside, where runs have them
+WIDE = 20  # a setting whose values lie further apart than by this factor may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
-DIGITS = 6  # significant ones of figures
+DIGITS = 6  # significant ones that a number keeps
 STATES_OF_RUNS = {"finished": "finished", "stopped": "stopped", "failed": "failed", "unfinished": "not ended"}
 STATES_OF_TRIALS = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "not ended"}
-
-
-class Metric(NamedTuple):
-    """What runs are ranked by."""
-
-    name: str
-    is_minimized: bool
-
-    def cost(self, value: float) -> float:
-        """`value` with the sign at which less is better."""
-        return value if self.is_minimized else -value
 
 
 class Setting(NamedTuple):
     """A setting that differs between the runs."""
 
     name: str
-    is_number: bool
-    is_log: bool  # whether its axis is
-    num_deviating: int  # runs that have not its commonest value
+    is_number: bool  # whether all its values are numbers
+    is_log: bool  # whether its axis is logarithmic
+    num_deviating: int  # runs that do not have its most common value
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in a comparison.
+    """One run of a comparison.
 
     Attributes:
-        record: what is known of it.
-        number: its place in the order of their starts, from 1.
-        state: how it ended, in a user's words.
-        value: of the metric, at its best; None where it has none.
-        best_epoch: the epoch of that value; None where that is not known.
-        seconds: time of its training; None where that is not known.
-        ended: when it ended, as far as that can be told; UTC.
+        record: what is known of the run.
+        number: its place among the runs by the time of their start, from 1.
+        state: how it ended, in words for a reader.
+        value: its best value of the metric; None where it has none.
+        best_epoch: the epoch of that value; None where there is no value.
+        further: its best value of each further metric, by name; those that it has none of are left out.
+        seconds: how long it trained; None where that is not known.
+        ended: when it ended or, where that is not known, its start and the time that it trained; in UTC.
     """
 
     record: RunRecord
@@ -59,133 +53,142 @@ class Entry:
     state: str
     value: float | None
     best_epoch: int | None
+    further: Mapping[str, float | None]
     seconds: float | None
     ended: datetime
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it takes part: it has a value, and did not fail."""
+        """Whether the run takes part in the ranking: it has a value, and did not fail."""
         return self.value is not None and self.state != "failed"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Some runs beside each other.
+    """Runs side by side.
 
     Attributes:
-        title: what they are.
-        metric: what they are ranked by.
-        entries: the best first; those that failed or have no value last.
-        varied: settings that differ between them, the most varied first.
-        num_skipped: run folders that could not be read.
+        title: headline that says which runs these are.
+        metric: the metric that ranks them.
+        entries: all the runs: those that are ranked, the best first, and then those that are not.
+        varied: the settings that differ between the runs, the most varied first.
+        further: names of the metrics that are shown beside the one that ranks the runs.
+        num_skipped: number of folders beside them that hold no run, or a broken one.
     """
 
     title: str
     metric: Metric
     entries: Sequence[Entry]
     varied: Sequence[Setting]
+    further: Sequence[str] = ()
     num_skipped: int = 0
 
     @property
     def ranked(self) -> list[Entry]:
-        """Those that take part, the best first."""
+        """The runs that are ranked, the best first."""
         return [entry for entry in self.entries if entry.is_ranked]
 
 
 def compare(
     title: str, records: Sequence[RunRecord], metric: Metric, sweeps: Iterable[SweepRecord] = (), num_skipped: int = 0
 ) -> Comparison:
-    """Rank runs and find out in what they differ.
+    """Rank runs, and find the settings in which they differ.
 
     Args:
-        title: what they are.
+        title: headline of the comparison.
         records: the runs.
-        metric: what they are ranked by.
-        sweeps: that know more of their trials than their folders do.
-        num_skipped: run folders that could not be read.
+        metric: the metric that ranks them.
+        sweeps: the runs' sweeps, which know more of their trials than the runs' own folders do.
+        num_skipped: number of folders beside them that hold no run, or a broken one.
 
     Raises:
         UserError: there are no runs.
     """
     if not records:
         raise UserError(f"{title}: there are no runs to compare; train some, or name others")
-    trials = {
-        (sweep.name, trial.run_id): trial
-        for sweep in sweeps
-        if (sweep.metric.name, sweep.metric.goal == "minimize") == metric
-        for trial in sweep.trials
-    }
     by_start = sorted(records, key=lambda record: (record.created, record.run_id))
+    ranking = [sweep for sweep in sweeps if sweep.metric == metric]
+    trials = {(sweep.name, trial.run_id): trial for sweep in ranking for trial in sweep.trials}
+    further = [name for name in FURTHER if name != metric.name and any(name in record.summary for record in records)]
+    best = best_values(by_start, [metric, *map(metric_named, further)])
     entries = [
-        entry_of(record, i, metric, trials.get((record.sweep, record.run_id))) for i, record in enumerate(by_start, 1)
+        entry_of(record, i, metric.name, best[i - 1], trials.get((record.sweep, record.run_id)))
+        for i, record in enumerate(by_start, 1)
     ]
     entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
-    searched = [entry.record.settings for entry in entries if not entry.record.is_final]
-    return Comparison(title, metric, entries, varied_settings(searched or [r.settings for r in records]), num_skipped)
+    searched = [entry.record for entry in entries if not entry.record.is_final] or records
+    varied = varied_settings([record.settings for record in searched])
+    return Comparison(title, metric, entries, varied, further, num_skipped)
 
 
-def entry_of(record: RunRecord, place: int, metric: Metric, trial: Trial | None) -> Entry:
-    """A run as its sweep knows it, else as its own summary does, else by what it has logged."""
-    seconds = number(record.summary.get("train_seconds"))
+def entry_of(record: RunRecord, place: int, metric: str, best: Mapping[str, Best], trial: Trial | None) -> Entry:
+    """Return the entry of a run.
+
+    Args:
+        record: what is known of the run.
+        place: its place by the time of its start.
+        metric: name of the metric that ranks the runs.
+        best: its best value of that metric and of further ones.
+        trial: what its sweep knows of it, which is taken first; None for a run of no sweep, or one by another metric.
+    """
+    seconds = finite(record.summary.get("train_seconds"))
     if trial is not None:
-        state = STATES_OF_TRIALS[trial.state]
-        value, best_epoch = number(trial.value), trial.best_epoch
+        state, value, best_epoch, ended = STATES_OF_TRIALS[trial.state], trial.value, trial.best_epoch, trial.ended
     else:
-        is_early = record.state == "stopped" and record.sweep
-        state = "final" if record.is_final else "stopped early" if is_early else STATES_OF_RUNS[record.state]
-        value, best_epoch = best_value(record, metric)
-    ended = trial.ended if trial else None
+        state, (value, best_epoch), ended = state_of(record), best.get(metric, (None, None)), None
     return Entry(
-        record, place, state, value, best_epoch, seconds, ended or record.created + timedelta(seconds=seconds or 0.0)
+        record=record,
+        number=place,
+        state=state,
+        value=finite(value),
+        best_epoch=best_epoch,
+        further={name: finite(known.value) for name, known in best.items() if name != metric},
+        seconds=seconds,
+        ended=ended or record.created + timedelta(seconds=seconds or 0.0),
     )
 
 
-def best_value(record: RunRecord, metric: Metric) -> tuple[float | None, int | None]:
-    """A run's value of a metric, and its epoch: of its summary, else the best that it has logged."""
-    if metric.name in record.summary or record.state == "finished":
-        return number(record.summary.get(metric.name)), record.summary.get("best_epoch")
-    rows = [row for row in history(record) if number(row.get(metric.name)) is not None]
-    best = min(rows, key=lambda row: metric.cost(row[metric.name]), default={})
-    return number(best.get(metric.name)), best.get("epoch")
+def state_of(record: RunRecord) -> str:
+    """Return how a run ended, in words for a reader."""
+    if record.is_final:
+        return "final"
+    return "stopped early" if record.sweep and record.state == "stopped" else STATES_OF_RUNS[record.state]
 
 
-def number(value: Any) -> float | None:
-    """A finite number, to a few digits; None for anything else: W&B gives NaN and infinity as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def finite(value: Any) -> float | None:
+    """Return a finite number, to a few digits; None for anything else: W&B gives NaN and infinity as text."""
+    if not is_finite(value):
         return None
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 
 def common_metric(records: Sequence[RunRecord]) -> Metric:
-    """What runs of no one sweep can be ranked by: validation accuracy where most of them have one, else the loss."""
+    """Return a metric for runs of no one sweep: validation accuracy where most runs have one, else validation loss."""
     num_accurate = sum("val/accuracy" in record.summary for record in records)
-    return metric_of("val/accuracy" if 2 * num_accurate > len(records) else "val/loss")
-
-
-def metric_of(name: str) -> Metric:
-    """A metric by its name, which tells whether more is better."""
-    return Metric(name, not is_maximized(name))
+    return metric_named("val/accuracy" if 2 * num_accurate > len(records) else "val/loss")
 
 
 def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """The settings that have more than one value: model and dataset, then the most varied first."""
-    names = dict.fromkeys(name for settings in all_settings for name in settings if name not in UNCOMPARED)
-    found = [setting_of(name, [settings.get(name) for settings in all_settings]) for name in names]
-    varied = [setting for setting in found if setting.num_deviating]
+    """Return the settings that have more than one value: model and dataset, then the others, the most varied first."""
+    names = differing_settings(all_settings)
+    varied = [setting_of(name, [settings.get(name) for settings in all_settings]) for name in names]
     return sorted(varied, key=lambda setting: (setting.name not in KINDS, -setting.num_deviating))
 
 
 def setting_of(name: str, values: Sequence[Any]) -> Setting:
-    """What a setting's values are like; None stands for a run that has no such setting, which deviates from nothing."""
+    """Return what the values of a setting are like; None stands for a run that has no such setting, and is no value."""
     present = [value for value in values if value is not None]
-    is_number = all(number(value) is not None for value in present)
+    is_number = all(is_finite(value) for value in present)
     num_commonest = max(Counter(map(repr, present)).values(), default=0)
     is_log = is_number and (name == "lr" or lies_evenly_on_log(present))
     return Setting(name, is_number, is_log and min(present) > 0, len(present) - num_commonest)
 
 
 def lies_evenly_on_log(values: Sequence[float]) -> bool:
-    """Whether numbers are far apart, their median nearer to the middle of a logarithmic axis than of a plain one."""
+    """Return whether numbers are better drawn on a logarithmic axis.
+
+    They are where they lie far apart, and their median lies nearer to the middle of that axis than of a plain one.
+    """
     low, high, median = min(values), max(values), statistics.median(values)
     if low <= 0 or high < WIDE * low:
         return False
@@ -195,14 +198,14 @@ def lies_evenly_on_log(values: Sequence[float]) -> bool:
 
 
 def curves_of(record: RunRecord) -> dict[str, list[float | None]]:
-    """What a run logged in every epoch, thinned out to at most MOST_POINTS; "seconds" is its time of training."""
-    rows = [row for row in history(record) if "lr" in row and number(row.get("epoch")) is not None]
+    """Return what a run logged in its epochs, thinned out to MOST_POINTS, by name; "seconds" is the time so far."""
+    rows = [row for row in history(record) if is_epoch(row) and is_finite(row.get("epoch"))]
     seconds = 0.0
     points = []
     for row in rows:
-        seconds += number(row.get("epoch_seconds")) or 0.0
+        seconds += finite(row.get("epoch_seconds")) or 0.0
         points.append({**row, "seconds": seconds})
     stride = math.ceil(len(points) / MOST_POINTS) or 1
     points = points[-1::-stride][::-1]  # the last is kept
     names = dict.fromkeys(name for row in points for name in row if name.startswith(("train/", "val/")))
-    return {name: [number(row.get(name)) for row in points] for name in ("epoch", "seconds", *names)}
+    return {name: [finite(row.get(name)) for row in points] for name in ("epoch", "seconds", *names)}

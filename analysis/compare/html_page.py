@@ -2,8 +2,8 @@
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from html import escape
 from importlib import resources
 from io import BytesIO
@@ -11,30 +11,31 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from analysis.compare.comparison import Comparison, Entry, curves_of, number
+from PIL import Image
+
+from analysis.compare.comparison import Comparison, Entry, curves_of, finite
 from analysis.compare.importance import importance
-from analysis.read.runs import UNCOMPARED, panels
+from analysis.read.pictures import newest_pictures
+from analysis.read.recipe import recipe_of
+from data.metrics import is_finite, is_percentage
 
 ASSETS = Path(__file__).parent / "page"
-SCRIPTS = ("format.js", "tables.js", "charts.js", "parallel.js", "page.js")
-MOST_CURVES = 24  # runs whose curves and settings are in the page, the best ones
-MOST_FINALS = 6  # final runs beside them
-MOST_PICTURED = 6  # runs whose pictures are, and as many final ones
+MOST_CURVES = 24  # runs, the best ones, whose curves and settings are in the page
+MOST_FINALS = 6  # final runs, beside those, of which they are in the page, too
+MOST_PICTURED = 6  # runs, the best ones, whose pictures are in the page, and as many final runs
 MOST_SETTINGS = 10  # columns and axes
-PICTURE_PIXELS = 720  # the longer side of a picture, at most
-PICTURE_QUALITY = 80  # of WebP, to 100
-MOST_PICTURE_BYTES = 6_000_000  # of all pictures together
-FIGURES = ("val/accuracy", "val/loss", "test/accuracy", "test/loss")  # columns where runs have them
-ENVIRONMENT = ("commit", "device", "num_processes", "data")  # what is compared of it
-PICTURE_NAME = re.compile(r"(?P<name>.+?)(-(?P<epoch>\d+))?")
+PICTURE_PIXELS = 720  # longest side of a picture
+PICTURE_QUALITY = 80  # of WebP, out of 100
+MOST_PICTURE_BYTES = 6_000_000  # all pictures together
+ENVIRONMENT = ("commit", "device", "num_processes", "data")  # the part of a run's environment that is compared
 
 
 def html_page(comparison: Comparison, command: str) -> str:
-    """The whole page.
+    """Return the whole page as HTML.
 
     Args:
-        comparison: what it shows.
-        command: that makes it again.
+        comparison: the runs to show.
+        command: the command line that makes this page again, which the page names.
     """
     content = json.dumps(page_data(comparison), allow_nan=False, separators=(",", ":"))
     return Template((ASSETS / "page.html").read_text()).substitute(
@@ -43,108 +44,126 @@ def html_page(comparison: Comparison, command: str) -> str:
         style=(ASSETS / "style.css").read_text(),
         data=content.replace("<", "\\u003c"),  # else a name could end the script that it stands in
         plotly=(resources.files("plotly") / "package_data" / "plotly.min.js").read_text(),
-        scripts="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        modules=json.dumps({"imports": modules()}),
     )
 
 
+def modules() -> dict[str, str]:
+    """Return the page's JavaScript modules as data: URLs, by the names under which a browser imports them.
+
+    A module in a data: URL lies in no folder, so `./name.js` would lead nowhere from there. It is imported as
+    page/name.js instead, a name that the page's import map leads to the module.
+    """
+    sources = {path.name: path.read_text() for path in sorted(ASSETS.glob("*.js"))}
+    return {
+        f"page/{name}": data_uri("text/javascript", source.replace(' from "./', ' from "page/').encode())
+        for name, source in sources.items()
+    }
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return content of a MIME type as an address that holds it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def page_data(comparison: Comparison) -> dict[str, Any]:
-    """What the page's scripts draw, as JSON takes it; runs are told apart by their place in the list."""
+    """Return what the page's scripts draw, fit for JSON; a run is named by its place in the list of runs."""
     metric, entries = comparison.metric, comparison.entries
     settings = comparison.varied[:MOST_SETTINGS]
     chosen = choose(entries, MOST_CURVES, MOST_FINALS)
     start = min(entry.record.created for entry in entries)
-    figures = [name for name in FIGURES if any(name in e.record.summary for e in entries) and name != metric.name]
+    curves = {i: curves_of(entries[i].record) for i in chosen}
+    metrics = {metric.name, *comparison.further, *(name for logged in curves.values() for name in logged)}
     return {
         "title": comparison.title,
-        "metric": metric._asdict(),
+        "metric": {"name": metric.name, "goal": metric.goal},
+        "percentages": sorted(filter(is_percentage, metrics)),
         "numSkipped": comparison.num_skipped,
         "settings": [setting._asdict() for setting in settings],
         "numMoreSettings": len(comparison.varied) - len(settings),
         "sweeps": sorted({entry.record.sweep for entry in entries}),
-        "figures": figures,
+        "figures": comparison.further,
         "runs": [
-            {
-                "name": entry.record.run_id,
-                "sweep": entry.record.sweep,
-                "model": f"{entry.record.model} on {entry.record.dataset}",
-                "number": entry.number,
-                "state": entry.state,
-                "value": entry.value,
-                "epochs": number(entry.record.summary.get("epochs")),
-                "bestEpoch": entry.best_epoch,
-                "seconds": entry.seconds,
-                "created": entry.record.created.isoformat(timespec="minutes"),
-                "ended": number((entry.ended - start).total_seconds()),
-                "settings": [plain(entry.record.settings.get(setting.name)) for setting in settings],
-                "figures": [number(entry.record.summary.get(name)) for name in figures],
-                "url": address_of(entry),
-            }
-            for entry in entries
+            run_data(entry, start, [setting.name for setting in settings], comparison.further) for entry in entries
         ],
         "details": {i: details(entries[i]) for i in chosen},
-        "curves": {i: curves_of(entries[i].record) for i in chosen},
+        "curves": curves,
         "pictures": pictures(entries, choose(entries, MOST_PICTURED, MOST_PICTURED)),
         "importance": importance(comparison)._asdict(),
     }
 
 
+def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Sequence[str]) -> dict[str, Any]:
+    """Return what the page shows of one run.
+
+    Args:
+        entry: the run.
+        start: when the first of all the runs was started; the run's end is told in seconds from then.
+        settings: names of the settings that have columns.
+        further: names of the metrics that have columns beside the one that ranks the runs.
+    """
+    record = entry.record
+    return {
+        "name": record.run_id,
+        "sweep": record.sweep,
+        "model": f"{record.model} on {record.dataset}",
+        "number": entry.number,
+        "state": entry.state,
+        "value": entry.value,
+        "epochs": finite(record.summary.get("epochs")),
+        "bestEpoch": entry.best_epoch,
+        "seconds": entry.seconds,
+        "created": record.created.isoformat(timespec="minutes"),
+        "ended": finite((entry.ended - start).total_seconds()),
+        "settings": [plain(record.settings.get(name)) for name in settings],
+        "figures": [entry.further.get(name) for name in further],
+        "url": record.address,
+    }
+
+
 def choose(entries: Sequence[Entry], most: int, most_finals: int) -> list[int]:
-    """Places of the best entries, and of some final ones."""
+    """Return the places of the best runs in a list, and of the best final runs among them."""
     finals = [i for i, entry in enumerate(entries) if entry.record.is_final]
     others = [i for i, entry in enumerate(entries) if not entry.record.is_final]
     return sorted(others[:most] + finals[:most_finals])
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON takes it."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    return value if number(value) is not None else str(value)
-
-
-def address_of(entry: Entry) -> str:
-    """Where W&B shows a run; empty if it does not."""
-    address = str(entry.record.environment.get("wandb", "") if entry.record.is_local else entry.record.source)
-    return address if address.startswith(("https://", "http://")) else ""
+    """Return a setting's value as JSON can hold it: what it has no form for becomes text."""
+    return value if value is None or isinstance(value, bool | str) or is_finite(value) else str(value)
 
 
 def details(entry: Entry) -> dict[str, Any]:
-    """Everything of a run in which it may differ from another."""
-    settings = {name: value for name, value in entry.record.settings.items() if name not in UNCOMPARED}
+    """Return what a run may differ in from another: settings, environment and versions of packages."""
     environment: Mapping[str, Any] = {
         name: entry.record.environment[name] for name in ENVIRONMENT if name in entry.record.environment
     }
     packages = entry.record.environment.get("packages", {})
     return {
-        "settings": {name: plain(value) for name, value in settings.items()},
+        "settings": {name: plain(value) for name, value in recipe_of(entry.record.settings).items()},
         "environment": {name: plain(value) for name, value in environment.items()}
         | {name: str(version) for name, version in packages.items()},
     }
 
 
 def pictures(entries: Sequence[Entry], places: Sequence[int]) -> dict[str, dict[int, dict[str, Any]]]:
-    """The newest picture of every kind: kind -> run -> epoch and data URI; the best runs first while there is room."""
+    """Return the newest picture of each name: name -> place of the run -> its epoch, 0 for the end, and its data URI.
+
+    The runs are gone through in order, the best first, until MOST_PICTURE_BYTES are used up.
+    """
     found: dict[str, dict[int, dict[str, Any]]] = {}
     room = MOST_PICTURE_BYTES
     for place in places:
-        latest: dict[str, tuple[int, Path]] = {}
-        for path in panels(entries[place].record):
-            match = PICTURE_NAME.fullmatch(path.stem)
-            assert match is not None
-            epoch = int(match["epoch"] or 0)
-            latest[match["name"]] = max(latest.get(match["name"], (0, path)), (epoch, path))
-        for name, (epoch, path) in latest.items():
-            uri = thumbnail(path)
+        for name, picture in newest_pictures(entries[place].record).items():
+            uri = thumbnail(picture.path)
             room -= len(uri)
             if uri and room > 0:
-                found.setdefault(name, {})[place] = {"epoch": epoch, "uri": uri}
+                found.setdefault(name, {})[place] = {"epoch": picture.epoch or 0, "uri": uri}
     return found
 
 
 def thumbnail(path: Path) -> str:
-    """A picture as a data URI of bounded size; empty where it cannot be read."""
-    from PIL import Image
-
+    """Return a picture, made small, as a data URI; "" where it cannot be read."""
     try:
         with Image.open(path) as image:
             small = image.convert("RGB")
@@ -153,4 +172,4 @@ def thumbnail(path: Path) -> str:
     small.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     buffer = BytesIO()
     small.save(buffer, "WEBP", quality=PICTURE_QUALITY, method=2)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri("image/webp", buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Which settings matter: permutation importance of a random forest that predicts a run's rank from its settings."""
+"""Which settings matter: the permutation importance of a random forest that predicts a run's rank by its settings."""
 
 import math
 from collections.abc import Sequence
@@ -6,26 +6,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.compare.comparison import Comparison, Entry, Setting, number
+from analysis.compare.comparison import Comparison, Entry, Setting
+from data.metrics import is_finite
 
-FEWEST_RUNS = 10  # below which nothing is said
-MOST_RUNS = 1000  # of the forest; more are thinned out evenly over the ranks
+FEWEST_RUNS = 10  # fewer say nothing
+MOST_RUNS = 1000  # that the forest learns from; more are thinned out, evenly over the ranks
 NUM_TREES = 100
 NUM_FOLDS = 5
-NUM_REPEATS = 10  # shufflings of a setting
+NUM_REPEATS = 10  # times that each setting is shuffled
 SEED = 0
 
 
 class Importance(NamedTuple):
-    """What a forest knows of the settings.
+    """How much each setting matters.
 
     Attributes:
-        names: settings, the most important first.
-        means: share of the ranks' variance that is due to each, alone and with others; noise may take it below 0.
-        deviations: standard errors of those, over the runs.
-        explained: R2 of the ranks of held-out runs, by cross-validation; at most 1, below 0 for a forest that misleads.
-        num_runs: that it learned from.
-        remark: why there is no more to say; empty where there is.
+        names: names of the settings, the most important first.
+        means: share of the ranks' variance that is due to each setting, alone and together with others; noise may take
+            it below 0.
+        deviations: standard errors of the means, over the runs.
+        explained: R2 of the forest's ranks for runs that it has not seen; at most 1, and below 0 where it misleads.
+        num_runs: number of runs that the forest has learned from.
+        remark: why the figures say little, or why there are none; empty where they can be trusted.
     """
 
     names: tuple[str, ...] = ()
@@ -37,9 +39,9 @@ class Importance(NamedTuple):
 
 
 def importance(comparison: Comparison) -> Importance:
-    """How much each varied setting tells of a run's place among the others.
+    """Return how much each setting that differs between the runs tells of a run's place in the ranking.
 
-    Ranks rather than values, since one run that diverged would outweigh all others.
+    The forest predicts ranks rather than values, since a single run that diverged would outweigh all the others.
     Source: Breiman 2001, https://doi.org/10.1023/A:1010933404324
     """
     entries = [entry for entry in comparison.ranked if not entry.record.is_final]
@@ -75,15 +77,15 @@ def importance(comparison: Comparison) -> Importance:
 
 
 def encode(entries: Sequence[Entry], settings: Sequence[Setting]) -> np.ndarray:
-    """Settings as numbers, [runs, settings]: logarithms where the axis has them."""
+    """Return the runs' settings as numbers, [runs, settings]; logarithms for a setting with a logarithmic axis."""
     columns = [encode_setting([entry.record.settings.get(s.name) for entry in entries], s) for s in settings]
     return np.stack(columns, 1)
 
 
 def encode_setting(values: Sequence[Any], setting: Setting) -> np.ndarray:
-    """One setting's values as numbers, [runs]."""
+    """Return the values of one setting as numbers, [runs]."""
     if setting.is_number:
-        present = np.array([np.nan if number(value) is None else value for value in values], dtype=float)
+        present = np.array([value if is_finite(value) else np.nan for value in values], dtype=float)
         column = np.log(present) if setting.is_log else present
         return np.where(np.isnan(column), np.nanmin(column) - 1, column)
     names = {name: i for i, name in enumerate(sorted({repr(value) for value in values}))}
@@ -91,20 +93,24 @@ def encode_setting(values: Sequence[Any], setting: Setting) -> np.ndarray:
 
 
 def rank(values: Sequence[float]) -> np.ndarray:
-    """Places of values, scaled to [0, 1]; equal ones share the mean of theirs."""
+    """Return the ranks of values, scaled to [0, 1]; equal values share the mean of their ranks."""
     from scipy.stats import rankdata  # imported late: takes half a second
 
     return (rankdata(values) - 1) / (len(values) - 1)
 
 
 def shuffling_costs(features: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-    """R2 of a forest for runs that it has not seen, and what shuffling each setting adds to half their squared errors.
+    """Measure how well a forest predicts runs that it has not seen, and how much it needs each setting for that.
 
-    Half the squared difference, over the variance, is the setting's total share in it: Jansen 1999,
-    https://doi.org/10.1016/S0010-4655(98)00154-4
+    Half of what shuffling a setting adds to the squared error, over the variance of the targets, is the setting's total
+    share in that variance: Jansen 1999, https://doi.org/10.1016/S0010-4655(98)00154-4
+
+    Args:
+        features: the settings as numbers, [runs, settings].
+        targets: what is predicted of each run, [runs].
 
     Returns:
-        R2, and [runs, settings] in units of the targets' variance.
+        R2 of the predictions, and the share of each setting by each run alone, [runs, settings].
     """
     from sklearn.ensemble import RandomForestRegressor  # imported late: takes a second
     from sklearn.model_selection import KFold

@@ -1,48 +1,68 @@
-"""A report that compares runs, by `python -m analysis.report`: one HTML file that opens anywhere, without a network.
+"""A report that compares runs: which runs, ranked by what, written where."""
 
-Leaderboard, curves, best so far, settings against values, parallel coordinates, importance, differences, pictures.
-With --publish the same comparison becomes a W&B Report.
-"""
-
-import shlex
-import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.command_line import Parser, run_program
-from analysis.compare.comparison import Comparison, Metric, common_metric, compare, metric_of
+from analysis.compare.comparison import Comparison, common_metric, compare
 from analysis.compare.html_page import html_page
-from analysis.read.runs import Filter, RunRecord, read_runs
+from analysis.compare.wandb_report import publish
+from analysis.read.records import Filter, RunRecord
+from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
 from data.errors import UserError, suggestion
 from data.files import replace_file
+from data.metrics import Metric, metric_named
 from data.paths import default_runs_dir
 
 FILE = "report.html"
 
 
-def find_comparison(options: Namespace) -> Comparison:
-    """The runs that are asked for, ranked.
+@dataclass(frozen=True)
+class Choice:
+    """Which runs are to be compared, and by what.
+
+    Attributes:
+        runs_dir: the runs folder; None for the default one.
+        project: entity/project on W&B, to be read in place of a folder; "" for none.
+        sweeps: names of sweeps whose runs are wanted, with the wildcards of a shell; empty for all runs.
+        model: name of the model whose runs are wanted, with wildcards, too; "" for all.
+        metric: name of the metric that ranks the runs; "" for the sweeps' own, or one that most of the runs have.
+    """
+
+    runs_dir: Path | None = None
+    project: str = ""
+    sweeps: Sequence[str] = ()
+    model: str = ""
+    metric: str = ""
+
+
+def find_comparison(choice: Choice) -> Comparison:
+    """Return the comparison of the chosen runs.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no such runs.
     """
-    records, num_skipped = read_runs(options.runs_dir, options.project)
-    sweeps = read_sweeps(options.runs_dir, records, options.project).sweeps
-    chosen = choose_runs(records, options.sweep, options.model)
+    records, num_skipped = read_runs(choice.runs_dir, choice.project)
+    sweeps = read_sweeps(choice.runs_dir, records, choice.project).sweeps
+    chosen = choose_runs(records, choice.sweeps, choice.model)
     searched = [sweep for sweep in sweeps if sweep.name in {record.sweep for record in chosen}]
-    metric = metric_of(options.metric) if options.metric else metric_for(chosen, searched)
-    where = options.project or f"all runs in {options.runs_dir or default_runs_dir()}"
-    title = ", ".join(options.sweep + ([options.model] if options.model else [])) or where
+    metric = metric_named(choice.metric) if choice.metric else metric_for(chosen, searched)
+    where = choice.project or f"all runs in {choice.runs_dir or default_runs_dir()}"
+    title = ", ".join([*choice.sweeps, *([choice.model] if choice.model else [])]) or where
     return compare(title, chosen, metric, searched, num_skipped)
 
 
 def choose_runs(records: Sequence[RunRecord], sweeps: Sequence[str], model: str) -> list[RunRecord]:
-    """The runs of some sweeps and of a model; each may be named by a shell's wildcards, and none is no condition.
+    """Return the runs of some sweeps and of a model.
+
+    Args:
+        records: the runs to choose from.
+        sweeps: names of the sweeps, with the wildcards of a shell; empty for all runs.
+        model: name of the model, with wildcards, too; "" for all.
 
     Raises:
-        UserError: a sweep or the model has none.
+        UserError: one of the sweeps has no run, or the model has none.
     """
     for sweep in sweeps:
         if not Filter(sweep=sweep).apply(records):
@@ -58,66 +78,47 @@ def choose_runs(records: Sequence[RunRecord], sweeps: Sequence[str], model: str)
 
 
 def metric_for(records: Sequence[RunRecord], sweeps: Sequence[SweepRecord]) -> Metric:
-    """The sweeps' own metric, where all runs are theirs and they agree; else one that most runs have."""
-    metrics = {Metric(sweep.metric.name, sweep.metric.goal == "minimize") for sweep in sweeps}
+    """Return the metric of the sweeps, if they share one and all the runs are theirs; else one that most runs have."""
+    metrics = {sweep.metric for sweep in sweeps}
     is_all = {record.sweep for record in records} == {sweep.name for sweep in sweeps}
     return metrics.pop() if is_all and len(metrics) == 1 else common_metric(records)
 
 
-def place_of(options: Namespace, comparison: Comparison) -> Path:
-    """Where the report goes: the sweep's own folder, else the runs folder; the current one for runs on W&B."""
-    if options.out:
-        return options.out
-    folders = {Path(entry.record.source).parent for entry in comparison.entries if entry.record.is_local}
-    if options.sweep and len(folders) == 1:
-        return folders.pop() / FILE
-    return (Path() if options.project else options.runs_dir or default_runs_dir()) / FILE
+def write_report(choice: Choice, comparison: Comparison, out: Path | None, command: str) -> Path:
+    """Write the report as an HTML page, and return the page's file.
 
+    Args:
+        choice: which runs were chosen.
+        comparison: the comparison of those runs.
+        out: the file; None for one beside the runs.
+        command: the command line that makes this page again, which the page names.
 
-def write_report(options: Namespace, arguments: Sequence[str]) -> None:
-    """Write or publish the report, and print where it is."""
-    comparison = find_comparison(options)
-    if options.publish:
-        from analysis.compare.wandb_report import publish  # imported late: W&B takes a second
-
-        records = [entry.record for entry in comparison.entries]
-        sweeps = sorted({record.sweep for record in records}) if options.sweep else []
-        models = sorted({record.model for record in records}) if options.model else []
-        print(publish(comparison, options.project, sweeps, models))
-        return
-    path = place_of(options, comparison)
+    Raises:
+        UserError: there is no folder for the file.
+    """
+    path = out or default_file(choice, comparison)
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: there is no folder {path.parent}; make it, or name another")
-    page = html_page(comparison, shlex.join(["python", "-m", "analysis.report", *arguments]))
+    page = html_page(comparison, command)
     replace_file(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
-    print(path)
+    return path
 
 
-def parse(arguments: Sequence[str]) -> Namespace:
-    """The command line."""
-    parser = Parser(prog="python -m analysis.report", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", nargs="+", default=[], metavar="S", help="sweeps to compare; default: all runs")
-    parser.add_argument("--model", default="", metavar="M", help="runs of this model alone")
-    parser.add_argument(
-        "--metric", metavar="NAME", help="to rank by; default: the sweep's, else val/accuracy or val/loss"
-    )
-    parser.add_argument(
-        "--project", default="", metavar="E/P", help="runs of a W&B project, in place of the runs folder"
-    )
-    parser.add_argument(
-        "--runs_dir", type=Path, metavar="DIR", help="runs folder; default: $VISION_SWEEPS_RUNS, else runs"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
-    parser.add_argument(
-        "--publish", action="store_true", help="make a W&B Report of the project's runs in place of a file"
-    )
-    return parser.parse_args(arguments)
+def default_file(choice: Choice, comparison: Comparison) -> Path:
+    """Return the file of a report: in the sweep's folder, else the runs folder; for runs on W&B in the current one."""
+    folders = {Path(entry.record.source).parent for entry in comparison.entries if entry.record.is_local}
+    if choice.sweeps and len(folders) == 1:
+        return folders.pop() / FILE
+    return (Path() if choice.project else choice.runs_dir or default_runs_dir()) / FILE
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Report on runs, or say in one line what keeps them from being compared; returns the exit code."""
-    return run_program("report", lambda: write_report(parse(arguments), arguments))
+def publish_report(choice: Choice, comparison: Comparison) -> str:
+    """Make the report on W&B, and return its address.
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    Raises:
+        UserError: the runs are not on W&B, or it cannot be reached or refuses the report.
+    """
+    records = [entry.record for entry in comparison.entries]
+    sweeps = sorted({record.sweep for record in records}) if choice.sweeps else []
+    models = sorted({record.model for record in records}) if choice.model else []
+    return publish(comparison, choice.project, sweeps, models)

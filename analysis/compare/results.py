@@ -1,61 +1,58 @@
-"""The results table of README.md, and the committed file of figures that it is made of.
-
-    python -m analysis.results --update              the final runs of the sweeps in the runs folder
-    python -m analysis.results --update RUN SWEEP    these, too: runs that read the test images, of any number of seeds
-    python -m analysis.results --check               whether README.md says what the file says
-
-Figures of other machines stay in the file until a sweep or a run of their name takes their place.
-"""
+"""Results out of the runs folder, in the committed file results.json, and out of that in RESULTS.md."""
 
 import json
 import statistics
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analysis.command_line import Parser, run_program
 from analysis.compare.references import REFERENCES
-from analysis.compare.results_table import Result, figures_of, read_results, render, replace_section, spread
-from analysis.look.reproduction import command_of, told_settings
-from analysis.read.runs import RunRecord, read_runs
+from analysis.compare.results_table import Result, figures_of, read_results, render, spread
+from analysis.read.recipe import command_of, model_and_dataset, recipe_of, told_settings
+from analysis.read.records import RunRecord
+from analysis.read.runs import generation_scores, read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
-from analysis.record import run_folder
-from analysis.record.environment import CHECKOUT
 from data.datasets import has_test_images
 from data.errors import UserError
-from models.core.settings import Settings
+from data.files import replace_file
 
-README = CHECKOUT / "README.md"
 RESULTS = Path(__file__).parents[1] / "results.json"
-# Settings that a row need not tell: they are the protocol's, or columns of their own.
-UNTOLD = run_folder.MAY_CHANGE_ON_RESUMING | {"model", "dataset", "seed", "lr", "epochs", "patience", "test"}
-UNTOLD |= {"mixed_precision", "train_fraction", "val_fraction", "fid_every", "fid_images", "extractor"}
+PAGE = Path(__file__).parents[1] / "RESULTS.md"
+# Settings that a row of the table need not name: those of the protocol, and those with a column of their own.
+UNNAMED = {"model", "dataset", "seed", "lr", "epochs", "patience", "test", "mixed_precision", "train_fraction"}
+UNNAMED |= {"val_fraction", "fid_every", "fid_images", "extractor"}
 
 
 def result_of_sweep(sweep: SweepRecord) -> Result:
-    """What the final runs of a sweep's best trial came to.
+    """Return the result of the final runs with the settings of a sweep's best trial.
 
     Raises:
-        UserError: none has finished.
+        UserError: no final run has finished.
     """
     try:
-        return result_of_trial(sweep.name, sweep.final["trials"][0])  # the best by validation, not by test figures
+        return result_of_trial(sweep.name, sweep.final["trials"][0])  # the best on validation images
     except (KeyError, IndexError, TypeError):
-        path = f"{sweep.source}/{run_folder.FINAL_RESULT}"
+        path = f"{sweep.source}/final.json"
         raise UserError(f"{path} has no finished final run: python sweeps/final.py {sweep.name} makes them") from None
 
 
 def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
-    """What sweeps/final.py says of one trial's settings."""
+    """Return the result of the final runs with one trial's settings.
+
+    Args:
+        name: name of the sweep.
+        best: what sweeps/final.py has written of the trial.
+    """
     settings = best["settings"]
+    model, dataset = model_and_dataset(settings)
     return Result(
         name=name,
-        model=settings.get("model", Settings.model),
-        dataset=settings.get("dataset", Settings.dataset),
-        settings={key: value for key, value in settings.items() if key not in UNTOLD},
+        model=model,
+        dataset=dataset,
+        settings=shown_settings(recipe_of(settings)),
         lr=settings.get("lr"),
         epochs=settings["epochs"],
         num_seeds=len(best["seeds"]),
@@ -69,17 +66,16 @@ def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
 
 
 def result_of_runs(records: Sequence[RunRecord]) -> Result:
-    """What runs with the same settings but for their seeds came to."""
+    """Return the result of runs that differ in their seeds alone."""
     first, seeds = records[0], [record.settings["seed"] for record in records]
-    summaries = [{**record.summary, **read_generation(record)} for record in records]
-    told = told_settings(first.settings)
+    summaries = [{**record.summary, **generation_scores(record)} for record in records]
     keys = figures_of(summaries[0])
     metrics = {key: spread([summary[key] for summary in summaries if key in summary]) for key in keys}
     return Result(
         name=first.run_id,
         model=first.model,
         dataset=first.dataset,
-        settings={key: value for key, value in told.items() if key not in UNTOLD},
+        settings=shown_settings(told_settings(first.settings)),
         lr=first.settings["lr"],
         epochs=first.summary["epochs"],
         num_seeds=len(records),
@@ -92,18 +88,18 @@ def result_of_runs(records: Sequence[RunRecord]) -> Result:
     )
 
 
-def read_generation(record: RunRecord) -> dict[str, float]:
-    """What analysis.look.fidelity found of a run's images."""
-    return run_folder.read_json(Path(record.source) / run_folder.GENERATION)
+def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a row of the table has to name."""
+    return {key: value for key, value in settings.items() if key not in UNNAMED}
 
 
 def rounded(figure: Mapping[str, Any]) -> dict[str, float | None]:
-    """Mean and deviation, without the digits that no table shows."""
+    """Return the mean and the deviation without the digits that no table shows."""
     return {key: None if figure[key] is None else round(figure[key], 5) for key in ("mean", "std")}
 
 
 def of_seeds(command: str, seeds: Sequence[int]) -> str:
-    """The command of every seed's run, from that of the first."""
+    """Return the command line of all the runs, given that of the first seed's run."""
     if len(seeds) == 1:
         return command
     each = command.replace(f"--seed={seeds[0]}", "--seed=$seed")
@@ -111,90 +107,85 @@ def of_seeds(command: str, seeds: Sequence[int]) -> str:
 
 
 def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
-    """Results in the runs folder: of the sweeps of the table's rows, and of runs and sweeps by name.
+    """Return the results in a runs folder: those of the sweeps that have a row in the table, and those that are named.
+
+    A sweep of the table whose final runs cannot be read is left out, with a line that says so.
+
+    Args:
+        runs_dir: the runs folder; None for the default one.
+        names: names of runs and sweeps that are wanted, too.
 
     Raises:
-        UserError: there is none of that name, or one that has no figures.
+        UserError: there is no run or sweep of a name, or it has no result.
     """
     records = read_runs(runs_dir).records
     sweeps = {sweep.name: sweep for sweep in read_sweeps(runs_dir).sweeps}
-    known = {record.run_id: record for record in records}
-    rows = {(reference.model, reference.dataset) for reference in REFERENCES}
     results = [result_of_sweep(sweeps[name]) for name in names if name in sweeps]
-    for sweep in sweeps.values():
-        if sweep.name in names or not sweep.final:
-            continue
+    results += results_of_table(sweep for sweep in sweeps.values() if sweep.final and sweep.name not in names)
+    runs = [find_result_run(records, name) for name in names if name not in sweeps]
+    return results + [result_of_runs(group) for group in group_by_recipe(runs)]
+
+
+def results_of_table(sweeps: Iterable[SweepRecord]) -> list[Result]:
+    """Return the results of those of the sweeps that have a row in the table."""
+    rows = {(reference.model, reference.dataset) for reference in REFERENCES}
+    results = []
+    for sweep in sweeps:
         try:
-            result = result_of_sweep(sweep)
+            results.append(result_of_sweep(sweep))
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
-            continue
-        if (result.model, result.dataset) in rows:
-            results.append(result)
-    alike: dict[str, list[RunRecord]] = {}
-    for name in names:
-        if name not in sweeps:
-            record = known.get(name)
-            if record is None or record.state != "finished" or not has_been_judged(record):
-                raise UserError(f"{name} is no sweep and no finished run with --test=True: name one of the runs folder")
-            others = {key: record.settings[key] for key in record.settings.keys() - run_folder.MAY_CHANGE_ON_RESUMING}
-            alike.setdefault(json.dumps({**others, "seed": None}, sort_keys=True), []).append(record)
-    return results + [result_of_runs(group) for group in alike.values()]
+    return [result for result in results if (result.model, result.dataset) in rows]
+
+
+def find_result_run(records: Iterable[RunRecord], name: str) -> RunRecord:
+    """Return the run of that name.
+
+    Raises:
+        UserError: there is none, or it has no result to show.
+    """
+    record = {record.run_id: record for record in records}.get(name)
+    if record is None or record.state != "finished" or not has_been_judged(record):
+        raise UserError(f"{name} is no sweep and no finished run with --test=True: name one of the runs folder")
+    return record
 
 
 def has_been_judged(record: RunRecord) -> bool:
-    """Whether a run read the test images, or its dataset has none."""
+    """Return whether a run has read the test images, or its dataset has none."""
     settings = record.settings
     return bool(settings.get("test")) or not has_test_images(record.dataset, settings.get("data_dir", ""))
 
 
-def write_results(path: Path, results: Iterable[Result]) -> None:
-    """Write the file that is to be committed."""
-    text = json.dumps([asdict(result) for result in results], indent=1) + "\n"
-    run_folder.replace_file(path, lambda unfinished: unfinished.write_text(text))
+def group_by_recipe(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
+    """Return the runs in groups that differ in their seeds alone."""
+    alike: dict[str, list[RunRecord]] = {}
+    for record in records:
+        recipe = json.dumps({**recipe_of(record.settings), "seed": None}, sort_keys=True)
+        alike.setdefault(recipe, []).append(record)
+    return list(alike.values())
 
 
-def update(options: Namespace) -> None:
-    """Collect results, and write the file and README.md."""
-    fresh = {result.name: result for result in collect(options.runs_dir, options.names)}
+def update(runs_dir: Path | None, names: Sequence[str]) -> tuple[int, int]:
+    """Collect results, and write results.json and RESULTS.md; return how many there are, and how many were collected.
+
+    Results that were not collected, such as those of other machines, stay as they are.
+
+    Args:
+        runs_dir: the runs folder; None for the default one.
+        names: names of runs and sweeps that are wanted beside those that have a row in the table.
+
+    Raises:
+        UserError: there is no run or sweep of a name, or it has no result.
+    """
+    fresh = {result.name: result for result in collect(runs_dir, names)}
     known = {result.name: result for result in read_results(RESULTS)}
     results = list({**known, **fresh}.values())
-    text = replace_section(README.read_text(), render(results))
-    write_results(RESULTS, results)
-    run_folder.replace_file(README, lambda unfinished: unfinished.write_text(text))
-    print(f"{len(results)} results, of which {len(fresh)} from the runs folder: {RESULTS} and {README}")
+    content = json.dumps([asdict(result) for result in results], indent=1) + "\n"
+    for path, text in ((RESULTS, content), (PAGE, render(results))):
+        replace_file(path, partial(Path.write_text, data=text))
+    return len(results), len(fresh)
 
 
-def check(options: Namespace) -> int:
-    """Say whether README.md shows the committed results; returns the exit code."""
-    text = README.read_text()
-    if replace_section(text, render(read_results(RESULTS))) == text:
-        return 0
-    print(f"README.md does not show what {RESULTS.name} says: python -m analysis.results --update", file=sys.stderr)
-    return 1
-
-
-def parse(arguments: Sequence[str]) -> Namespace:
-    """The command line."""
-    parser = Parser(prog="python -m analysis.results", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="runs and sweeps that are to be in the table, too")
-    parser.add_argument("--runs_dir", type=Path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--update", dest="work", action="store_const", const=update, help="write the file and README.md")
-    what.add_argument("--check", dest="work", action="store_const", const=check, help="compare them")
-    return parser.parse_args(arguments)
-
-
-def work(arguments: Sequence[str]) -> int | None:
-    """Do what is asked for; returns the exit code."""
-    options = parse(arguments)
-    return options.work(options)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Update or check the results, or say in one line what keeps them from it; returns the exit code."""
-    return run_program("results", lambda: work(arguments))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def is_up_to_date() -> bool:
+    """Return whether RESULTS.md is what results.json makes of it."""
+    return PAGE.is_file() and PAGE.read_text() == render(read_results(RESULTS))

@@ -1,4 +1,4 @@
-"""The results table of README.md: measured figures beside the notebook's and public ones."""
+"""The text of RESULTS.md: results beside those of the notebook and published ones."""
 
 import json
 import statistics
@@ -8,10 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from analysis.compare.references import REFERENCES, Reference
+from analysis.read.recipe import default_settings
 from analysis.terminal import clock
-from data.errors import UserError
+from data.metrics import is_percentage
 
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+HEADER = """# Results
+
+Each row is the mean and the sample standard deviation over the seeds of its runs, beside the figure of the notebook
+that this suite began as (on a P100 GPU) and published figures of the same family of networks. A cell is empty where
+nothing was run or measured; with one seed, a difference of a point means little.
+
+**Nothing is chosen on test images.** A sweep chooses the settings and the number of epochs on validation images, which
+are held out of the training images. Final runs then train with these settings and fresh seeds on all the training
+images, for that number of epochs, and read the test images once, at their end. Rows of no sweep have the settings that
+their command names, and read the test images once, too. A dataset without test images has the figures of its validation
+images.
+
+This file is written by `python -m analysis.results --update`, out of [results.json](results.json) and the final runs in
+the runs folder, and checked by `--check`: do not edit it by hand.
+
+## Table
+"""
 COLUMNS = [
     "network",
     "learning rate",
@@ -30,23 +47,24 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Result:
-    """What one model's runs with the same settings came to; None where it was not measured.
+    """The result of one or more runs that differ in their seeds alone; None stands for what was not measured.
 
     Attributes:
-        name: of the sweep whose best trial it is, or of the run.
-        model: a key of MODELS.
-        dataset: a key of DATASETS.
-        settings: those that were told, without the protocol's.
+        name: name of the sweep whose best trial gave the settings, or of the first of the runs.
+        model: name of the network, a key of MODELS.
+        dataset: name of the images, a key of DATASETS.
+        settings: the settings that were told, but for those of the protocol and those with a column of their own.
         lr: learning rate.
-        epochs: of training.
-        num_seeds: runs.
-        num_parameters: trainable ones.
-        metrics: mean and standard deviation, the latter None for one seed, by name: test/accuracy and the like.
-        train_seconds: mean time of training.
+        epochs: number of epochs of training.
+        num_seeds: number of runs.
+        num_parameters: number of trainable parameters.
+        metrics: mean and standard deviation over the runs of each metric, such as test/accuracy; the deviation is None
+            for a single run.
+        train_seconds: mean time of training, in seconds.
         images_per_second: mean speed of training.
-        device: hardware.
-        command: what makes the row again.
-        note: what else there is to say.
+        device: hardware that the runs were trained on.
+        command: the command line that makes the result again.
+        note: a remark for the reader.
     """
 
     name: str
@@ -66,48 +84,51 @@ class Result:
 
 
 def read_results(path: Path) -> list[Result]:
-    """The committed results."""
+    """Return the results in a file, such as the committed one."""
     return [Result(**entry) for entry in json.loads(path.read_text())]
 
 
 def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's figures on the test images, or on the held-out ones where it read none."""
+    """Return a run's metrics on the test images, or on the validation images where it was not tested."""
     split = "test/" if any(key.startswith("test/") for key in summary) else "val/"
     return {key: value for key, value in summary.items() if key.startswith(split)}
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; the latter needs two values."""
+    """Return the mean and the sample standard deviation of values, None for a single one, and the values themselves."""
     std = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.mean(values), "std": std, "values": list(values)}
 
 
 def plus_minus(figure: Mapping[str, Any], key: str) -> str:
-    """A mean with its deviation."""
+    """Return the mean and the deviation of the metric `key` as text; the mean alone where there is no deviation."""
     few = 2 if abs(figure["mean"]) >= 10 else 4
-    scale, digits, unit = (100, 2, " %") if key.endswith("accuracy") else (1, few, "")
+    scale, digits, unit = (100, 2, " %") if is_percentage(key) else (1, few, "")
     figures = [f"{scale * figure[part]:.{digits}f}" for part in ("mean", "std") if figure[part] is not None]
     return " ± ".join(figures) + unit
 
 
 def reference_of(result: Result) -> Reference | None:
-    """The row that a result belongs to, the most special one."""
-    from models.registry import MODELS  # imported late: takes seconds
+    """Return the row of the table that a result belongs to: of those that fit, the one that asks for the most settings.
 
-    settings_class = MODELS[result.model][0]
+    Raises:
+        UserError: there is no such model any more.
+    """
+
+    def has_settings(wanted: Mapping[str, Any]) -> bool:
+        defaults = {} if wanted.keys() <= result.settings.keys() else default_settings(result.model)
+        return wanted.items() <= {**defaults, **result.settings}.items()
+
     fitting = [
         reference
         for reference in REFERENCES
-        if (reference.model, reference.dataset) == (result.model, result.dataset)
-        and all(
-            result.settings.get(key, getattr(settings_class, key)) == value for key, value in reference.settings.items()
-        )
+        if (reference.model, reference.dataset) == (result.model, result.dataset) and has_settings(reference.settings)
     ]
     return max(fitting, key=lambda reference: len(reference.settings), default=None)
 
 
 def render(results: Sequence[Result]) -> str:
-    """The part of README.md that is made of the results."""
+    """Return the text of RESULTS.md: a header, a table with a row for each reference and result, and the commands."""
     by_title: dict[str, list[Result]] = {}
     for result in results:
         reference = reference_of(result)
@@ -120,13 +141,13 @@ def render(results: Sequence[Result]) -> str:
     table = [COLUMNS, ["---"] * len(COLUMNS), *rows]
     lines = [f"| {' | '.join(cells)} |" for cells in table]
     notes = {result.name: f", {result.note}" if result.note else "" for result in results}
-    lines += ["", "Each again:", ""]
+    lines += ["", "## How to make each again", ""]
     lines += [f"- `{result.name}`{notes[result.name]}:<br>`{result.command}`" for result in results]
-    return "\n".join(lines)
+    return "\n".join([HEADER, *lines, ""])
 
 
 def row(reference: Reference | None, result: Result | None) -> list[str]:
-    """The cells of a row of the table."""
+    """Return the cells of a row of the table, which has a reference, a result, or both."""
     title = reference.title if reference else f"{result.model} on {result.dataset}" if result else ""
     metric = reference.metric if reference else "test/accuracy"
     obtained = [""] * (len(COLUMNS) - 3)
@@ -153,7 +174,10 @@ def row(reference: Reference | None, result: Result | None) -> list[str]:
 
 
 def figure(metrics: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    """The figure of that name; of those in whose names a number of samples follows, that of the most."""
+    """Return the metric of that name as text; "" where there is none.
+
+    Metrics of drawn samples have the number of samples behind their names: the one of the most samples is taken.
+    """
     if name in metrics:
         return plus_minus(metrics[name], name)
     nums = [int(rest) for key in metrics if (rest := key.removeprefix(f"{name}_")).isdigit()]
@@ -161,18 +185,5 @@ def figure(metrics: Mapping[str, Mapping[str, Any]], name: str) -> str:
 
 
 def number(form: str, value: float | None) -> str:
-    """A figure; nothing where it was not measured."""
+    """Return a number as text of some form; "" where it was not measured."""
     return "" if value is None else form.format(value)
-
-
-def replace_section(text: str, section: str) -> str:
-    """README.md with another section of results.
-
-    Raises:
-        UserError: it has no place for one.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"README.md has no place for the results: write {BEGIN} and {END} round it")
-    return f"{before}{BEGIN}\n{section}\n{END}{after}"

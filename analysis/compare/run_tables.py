@@ -1,258 +1,200 @@
-"""Runs and sweeps as tables in a terminal, by `python -m analysis.runs`.
-
-python -m analysis.runs                                the newest runs
-python -m analysis.runs --sweep cnn_lr                 a sweep's runs, the best first, with the settings that differ
-python -m analysis.runs --state failed --since 2d      what went wrong lately
-python -m analysis.runs --sweeps                       every sweep
-python -m analysis.runs --project ENTITY/PROJECT       what W&B keeps
-"""
+"""Runs and sweeps as tables in a terminal."""
 
 import math
-import re
-from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.results_table import plus_minus
 from analysis.read.index import Curve
-from analysis.read.runs import STATES, Filter, RunList, RunRecord, curves, differing_settings, is_maximized, read_runs
-from analysis.read.sweeps import SweepRecord, read_sweeps
+from analysis.read.recipe import differing_settings
+from analysis.read.records import STATES, Filter, RunList, RunRecord
+from analysis.read.runs import best_of, curves
+from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.terminal import clock, make_console, make_table, number, sparkline
+from data.metrics import Best, Metric, is_finite
 
-NUM_SHOWN = 30
 SPARKLINE_WIDTH = 16
 MOST_SETTINGS = 5  # columns of settings that differ
 COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red", "unfinished": "cyan"}
-HOURS = {"h": 1, "d": 24, "w": 168}
+FLUSH_LEFT = {"sweep", "run", "model", "dataset", "state", "course", "method", "metric"}  # headings of columns
+FLUSH_LEFT |= {"values in order", "best settings"}
 
 
 class Row(NamedTuple):
-    """A run, and the course of the metric asked for."""
+    """A run in the table, and the metric that is shown of it."""
 
     record: RunRecord
     curve: Curve
-    best: float | None
+    best: Best | None
+    cost: float  # of the best value, the less the better; infinite for a run without one
 
 
-# What rows can be sorted by, the first shown first; those that lack it come last.
+# What the rows can be sorted by; what the key is least for comes first.
 SORTS: dict[str, Callable[[Row], Any]] = {
+    "best": lambda row: row.cost,
     "age": lambda row: -row.record.created.timestamp(),
-    "accuracy": lambda row: negative(row.record.summary.get("test/accuracy")),
-    "duration": lambda row: negative(seconds_of(row.record)),
-    "epochs": lambda row: negative(epochs_of(row)),
+    "accuracy": lambda row: largest_first(row.record.summary.get("test/accuracy")),
+    "duration": lambda row: largest_first(seconds_of(row.record)),
+    "epochs": lambda row: largest_first(epochs_of(row)),
     "run": lambda row: row.record.run_id,
 }
 
 
-def negative(value: Any) -> float:
-    """A key that puts the largest first, and what is no number last."""
-    return -value if isinstance(value, int | float) and math.isfinite(value) else math.inf
+def largest_first(value: Any) -> float:
+    """Return a key that sorts the largest number first, and what is no number last."""
+    return -value if is_finite(value) else math.inf
 
 
 def seconds_of(record: RunRecord) -> float | None:
-    """Seconds of training."""
+    """Return how long a run has trained, in seconds; None where its summary does not say."""
     seconds = record.summary.get("train_seconds")
-    return seconds if isinstance(seconds, int | float) else None
+    return seconds if is_finite(seconds) else None
 
 
 def epochs_of(row: Row) -> int | None:
-    """Epochs that a run has trained for."""
+    """Return how many epochs a run has trained; None where neither its summary nor its curve says."""
     epochs = row.record.summary.get("epochs", row.curve[-1][0] if row.curve else None)
-    return int(epochs) if isinstance(epochs, int | float) else None
-
-
-def moment(text: str) -> datetime:
-    """A point in time: a date, with or without a time, or so many hours, days or weeks ago."""
-    if match := re.fullmatch(r"(\d+)([hdw])", text):
-        return datetime.now(UTC) - timedelta(hours=int(match[1]) * HOURS[match[2]])
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)  # of a time without a zone, the machine's own
-    except ValueError:
-        raise ArgumentTypeError(f"{text} is no time: write 2026-11-25, or 12h, 3d or 2w for so long ago") from None
+    return int(epochs) if is_finite(epochs) else None
 
 
 def age(created: datetime, now: datetime) -> str:
-    """How long ago something was."""
+    """Return how long ago a run was started, in days or as a clock shows it."""
     seconds = max(0.0, (now - created).total_seconds())
     days = int(seconds // 86400)
     return f"{days}d" if days > 1 else clock(seconds)
 
 
-def percent(value: Any) -> str:
-    """An accuracy."""
-    return f"{value:.2%}" if isinstance(value, int | float) else ""
+def print_runs(runs: RunList, wanted: Filter, metric: Metric, sort: str, limit: int) -> None:
+    """Print a table of runs, and a line that counts them.
 
-
-def rows_of(records: Sequence[RunRecord], metric: str, goal: str) -> list[Row]:
-    """The records with their curves and best values."""
-    is_better = max if goal == "maximize" else min
-    return [
-        Row(record, curve, is_better((value for _, value in curve), default=None))
-        for record, curve in zip(records, curves(records, metric), strict=True)
-    ]
-
-
-def show_runs(options: Namespace, runs: RunList) -> None:
-    """Print the runs that are asked for."""
-    wanted = Filter(
-        **{name: getattr(options, name) for name in ("sweep", "model", "dataset", "tag", "state", "since", "until")}
-    ).apply(runs.records)
-    goal = "maximize" if is_maximized(options.metric) else "minimize"
-    sort = options.sort or ("best" if options.sweep else "age")
-    chosen = wanted
-    if sort == "age":  # else curves of runs that are not shown would be read
-        chosen = wanted[: options.limit]
-    rows = rows_of(chosen, options.metric, goal)
-    sign = -1 if goal == "maximize" else 1
-    rows.sort(key=SORTS.get(sort, lambda row: math.inf if row.best is None else sign * row.best))
-    print_runs(rows[: options.limit], options.metric, sort)
-    counts = Counter(record.state for record in wanted)
+    Args:
+        runs: all the runs.
+        wanted: which of them to list.
+        metric: the metric whose best value and course are shown.
+        sort: a key of SORTS.
+        limit: the most rows.
+    """
+    found = wanted.apply(runs.records)
+    listed = found[:limit] if sort == "age" else found  # by age they are sorted, and the others' curves need no reading
+    rows = sorted(rows_of(listed, metric), key=SORTS[sort])[:limit]
+    print_table(columns_of(rows, metric), rows, f"runs by {sort}, with their best {metric.name}")
+    counts = Counter(record.state for record in found)
     ends = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state])
-    shown = f"{min(options.limit, len(rows)):,} of " if len(wanted) > options.limit else ""
-    print(f"{shown}{len(wanted):,} runs{': ' * bool(ends)}{ends}{skipped(runs.num_skipped, 'folders that are no run')}")
+    shown = f"{len(rows):,} of " if len(found) > limit else ""
+    print(f"{shown}{len(found):,} runs{': ' * bool(ends)}{ends}{skipped(runs.num_skipped, 'folders that are no run')}")
 
 
-def skipped(number: int, what: str) -> str:
-    """The end of a line that says how much was passed over."""
-    return f"; {number:,} skipped: {what}, or a broken one" if number else ""
+def rows_of(records: Sequence[RunRecord], metric: Metric) -> list[Row]:
+    """Return the rows of runs, in their order."""
+    rows = []
+    for record, curve in zip(records, curves(records, metric.name), strict=True):
+        best = best_of(record, curve, metric)
+        rows.append(Row(record, curve, best, metric.cost(best.value) if best else math.inf))
+    return rows
 
 
-def print_runs(rows: Sequence[Row], metric: str, sort: str) -> None:
-    """Print a table of runs."""
+def columns_of(rows: Sequence[Row], metric: Metric) -> list[tuple[str, Callable[[Row], str]]]:
+    """Return the heading of each column, and what makes a row's cell in it."""
     records = [row.record for row in rows]
     sweeps = {record.sweep for record in records}
-    of_one_sweep = len(sweeps - {""}) == len(sweeps) == 1
-    settings = differing_settings([record for record in records if of_one_sweep and not record.is_final])[
-        :MOST_SETTINGS
-    ]
-    headings = [
-        "run",
-        "model",
-        "dataset",
-        "state",
-        "epochs",
-        metric,
-        "course",
-        "test acc.",
-        "age",
-        "duration",
-        *settings,
-    ]
-    with_sweep = len(sweeps) > 1
-    table = make_table([*["sweep"] * with_sweep, *headings], f"runs by {sort}, with their best {metric}" * bool(rows))
-    left_align(table, ("sweep", "run", "model", "dataset", "state", "course"))
+    is_one_sweep = len(sweeps - {""}) == len(sweeps) == 1
+    searched = [record.settings for record in records if is_one_sweep and not record.is_final]
     now = datetime.now(UTC)
-    for row in rows:
-        record, seconds = row.record, seconds_of(row.record)
-        cells = [
-            Text(record.run_id),
-            Text(record.model),
-            Text(record.dataset),
-            Text(record.state, COLOURS[record.state]),
-            Text(number(epochs_of(row))),
-            Text("" if row.best is None else f"{row.best:.4f}"),
-            Text(sparkline([value for _, value in row.curve], SPARKLINE_WIDTH)),
-            Text(percent(record.summary.get("test/accuracy"))),
-            Text(age(record.created, now)),
-            Text("" if seconds is None else clock(seconds)),
-            *(Text(number(record.settings.get(name))) for name in settings),
-        ]
-        table.add_row(*[Text(record.sweep)] * with_sweep, *cells)
-    print_table(table)
-
-
-def show_sweeps(options: Namespace) -> None:
-    """Print every sweep."""
-    runs = read_runs(options.runs_dir, options.project)
-    sweeps, num_skipped = read_sweeps(options.runs_dir, runs.records, options.project)
-    headings = [
-        "sweep",
-        "method",
-        "metric",
-        "trials",
-        "done",
-        "early",
-        "failed",
-        "best",
-        "values in order",
-        "best settings",
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("sweep", lambda row: row.record.sweep),
+        ("run", lambda row: row.record.run_id),
+        ("model", lambda row: row.record.model),
+        ("dataset", lambda row: row.record.dataset),
+        ("state", lambda row: row.record.state),
+        ("epochs", lambda row: number(epochs_of(row))),
+        (metric.name, lambda row: f"{row.best.value:.4f}" if row.best else ""),
+        ("course", lambda row: sparkline([value for _, value in row.curve], SPARKLINE_WIDTH)),
+        ("test acc.", lambda row: percent(row.record.summary.get("test/accuracy"))),
+        ("age", lambda row: age(row.record.created, now)),
+        ("duration", lambda row: "" if (seconds := seconds_of(row.record)) is None else clock(seconds)),
+        *(setting_column(name) for name in differing_settings(searched)[:MOST_SETTINGS]),
     ]
-    table = make_table([*headings, "final test acc."], "sweeps" * bool(sweeps))
-    left_align(table, ("sweep", "method", "metric", "values in order", "best settings"))
-    for sweep in sweeps:
-        counts = Counter(trial.state for trial in sweep.trials)
-        best = sweep.leaders[0] if sweep.leaders else None
-        values = [trial.value for trial in sweep.trials if trial.value is not None and math.isfinite(trial.value)]
-        varied = {name: best.settings.get(name) for name in sweep.varied} if best else {}
-        cells = [
-            sweep.name,
-            sweep.method,
-            sweep.metric.name,
-            str(len(sweep.trials)),
-            *(number(counts[state] or None) for state in ("COMPLETE", "PRUNED", "FAIL")),
-            f"{best.value:.4f}" if best else "",
-            sparkline(values, SPARKLINE_WIDTH),
-            " ".join(f"{name}={number(value)}" for name, value in varied.items()),
-            final_accuracy(sweep),
-        ]
-        table.add_row(*map(Text, cells))
-    print_table(table)
-    print(f"{len(sweeps):,} sweeps{skipped(num_skipped, 'no sweep that ranks its runs')}")
+    return columns if len(sweeps) > 1 else columns[1:]
+
+
+def setting_column(name: str) -> tuple[str, Callable[[Row], str]]:
+    """Return the column of a setting."""
+    return name, lambda row: number(row.record.settings.get(name))
+
+
+def percent(value: Any) -> str:
+    """Return a share in percent; "" for what is no number."""
+    return f"{value:.2%}" if is_finite(value) else ""
+
+
+def print_sweeps(sweeps: SweepList) -> None:
+    """Print a table of sweeps, and a line that counts them."""
+    columns: list[tuple[str, Callable[[SweepRecord], str]]] = [
+        ("sweep", lambda sweep: sweep.name),
+        ("method", lambda sweep: sweep.method),
+        ("metric", lambda sweep: sweep.metric.name),
+        ("trials", lambda sweep: str(len(sweep.trials))),
+        ("done", lambda sweep: num_trials(sweep, "COMPLETE")),
+        ("early", lambda sweep: num_trials(sweep, "PRUNED")),
+        ("failed", lambda sweep: num_trials(sweep, "FAIL")),
+        ("best", lambda sweep: f"{sweep.leaders[0].value:.4f}" if sweep.leaders else ""),
+        ("values in order", lambda sweep: sparkline(values_in_order(sweep), SPARKLINE_WIDTH)),
+        ("best settings", best_settings),
+        ("final test acc.", final_accuracy),
+    ]
+    print_table(columns, sweeps.sweeps, "sweeps")
+    print(f"{len(sweeps.sweeps):,} sweeps{skipped(sweeps.num_skipped, 'no sweep that ranks its runs')}")
+
+
+def num_trials(sweep: SweepRecord, state: str) -> str:
+    """Return how many of a sweep's trials are in a state; "" for none."""
+    return number(sum(trial.state == state for trial in sweep.trials) or None)
+
+
+def values_in_order(sweep: SweepRecord) -> list[float]:
+    """Return the finite values of a sweep's trials, in the order in which the trials were started."""
+    return [trial.value for trial in sweep.trials if trial.value is not None and is_finite(trial.value)]
+
+
+def best_settings(sweep: SweepRecord) -> str:
+    """Return what a sweep's best trial has for the settings that are searched; "" where no trial has a value yet."""
+    names = sweep.varied if sweep.leaders else ()
+    return " ".join(f"{name}={number(sweep.leaders[0].settings.get(name))}" for name in names)
 
 
 def final_accuracy(sweep: SweepRecord) -> str:
-    """What the final runs of a sweep's best trial came to."""
+    """Return the test accuracy of the final runs of a sweep's best trial; "" where there is none."""
     try:
         return plus_minus(sweep.final["trials"][0]["test/accuracy"], "test/accuracy")
-    except (KeyError, IndexError, TypeError, ValueError):  # none yet, or not ours
+    except (KeyError, IndexError, TypeError, ValueError):  # there are no final runs yet, or the file is not ours
         return ""
 
 
-def left_align(table: Table, headings: Sequence[str]) -> None:
-    """Set the columns of text flush left."""
-    for column in table.columns:
-        if str(column.header) in headings:
+def print_table(columns: Sequence[tuple[str, Callable[[Any], str]]], rows: Sequence[Any], title: str) -> None:
+    """Print a table with a row for each of `rows`; nothing where there are none.
+
+    Args:
+        columns: heading of each column, and what makes a row's cell in it.
+        rows: what the rows show.
+        title: stands above the table.
+    """
+    if not rows:
+        return
+    table: Table = make_table([heading for heading, _ in columns], title)
+    for column, (heading, _) in zip(table.columns, columns, strict=True):
+        if heading in FLUSH_LEFT:
             column.justify = "left"
+    for row in rows:
+        cells = [(heading, cell(row)) for heading, cell in columns]
+        table.add_row(*(Text(text, COLOURS.get(text, "") if heading == "state" else "") for heading, text in cells))
+    make_console().print(table)
 
 
-def print_table(table: Table) -> None:
-    """Print a table, unless it is empty."""
-    if table.row_count:
-        make_console().print(table)
-
-
-def parse(arguments: Sequence[str]) -> Namespace:
-    """The command line."""
-    parser = Parser(prog="python -m analysis.runs", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--runs_dir", type=Path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
-    parser.add_argument("--project", default="", help="entity/project of W&B, in place of a folder")
-    parser.add_argument("--sweeps", action="store_true", help="list the sweeps, not the runs")
-    for name in ("sweep", "model", "dataset", "tag"):
-        parser.add_argument(f"--{name}", default="", help="runs of it alone; * and ? stand for anything")
-    parser.add_argument("--state", default="", choices=STATES, help="runs that ended so; unfinished ones may still run")
-    for name in ("since", "until"):
-        parser.add_argument(f"--{name}", type=moment, help="2026-11-25, or 12h, 3d or 2w for so long ago")
-    parser.add_argument("--metric", default="val/loss", help="whose best value and course are shown; default: val/loss")
-    parser.add_argument("--sort", choices=("best", *SORTS), help="default: age, and best with --sweep")
-    parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"rows shown; default: {NUM_SHOWN}")
-    return parser.parse_args(arguments)
-
-
-def show(options: Namespace) -> None:
-    """Print what is asked for."""
-    if options.sweeps:
-        show_sweeps(options)
-    else:
-        show_runs(options, read_runs(options.runs_dir, options.project))
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Show runs or sweeps, or say in one line what keeps them from being shown; returns the exit code."""
-    return run_program("runs", lambda: show(parse(arguments)))
+def skipped(number: int, what: str) -> str:
+    """Return the end of a line of counts that says how much could not be read; "" for nothing."""
+    return f"; {number:,} skipped: {what}, or a broken one" if number else ""

@@ -1,10 +1,10 @@
-"""Run folders found on disk, and an index of what they hold, so that thousands are listed without reading each again.
+"""Run folders on disk, and an index of their content, so that thousands are listed without reading each again.
 
-The index is one SQLite file in the cache folder: runs may lie on a disk that is read-only, or that machines share.
+The index is one SQLite file in the user's cache folder, not beside the runs: their disk may be read-only, or shared by
+several machines.
 """
 
 import json
-import math
 import os
 import sqlite3
 from array import array
@@ -15,21 +15,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from analysis.record import run_folder
+from data.files import read_json
+from data.metrics import is_finite
 from data.paths import cache_dir
 
 INDEX = "runs.sqlite"
 VERSION = 5  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
-SECONDS_TO_WAIT = 10.0  # for another process that writes the index
+SECONDS_TO_WAIT = 10.0  # while another process writes the index
 SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT))
 
-
 Content = TypeVar("Content")
-Curve = list[tuple[float, float]]  # epochs and values
+Curve = list[tuple[float, float]]  # epoch and value of each point
 
 
 class RunParts(NamedTuple):
-    """Content of a run's JSON files; {} for one that is missing or broken."""
+    """Content of a run's JSON files; {} for a file that is missing or broken."""
 
     settings: dict[str, Any]
     environment: dict[str, Any]
@@ -37,19 +38,24 @@ class RunParts(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Folders under a runs folder."""
+    """What there is under a runs folder."""
 
-    runs: list[Path]  # that have settings
-    num_others: int  # that have none, and in which no run lies
+    runs: list[Path]  # folders of runs: those that hold settings
+    num_others: int  # folders that hold neither a run nor a sweep
 
 
 def find_run_folders(root: Path) -> Found:
-    """All run folders under a folder, at any depth, through links, each once."""
+    """Return all run folders under a folder, at any depth; links are followed, and each folder is found once."""
     return walk(root, set())
 
 
 def walk(folder: Path, seen: set[tuple[int, int]]) -> Found:
-    """Run folders in and under a folder, but for those under folders that were `seen`."""
+    """Return what there is in and under a folder, leaving out the folders in `seen`, which grows by those walked.
+
+    Args:
+        folder: where to look.
+        seen: device and inode of each folder that has been walked.
+    """
     try:
         status = folder.stat()
         with os.scandir(folder) as entries:
@@ -69,7 +75,12 @@ def walk(folder: Path, seen: set[tuple[int, int]]) -> Found:
 
 
 def read_parts(root: Path, folders: Sequence[Path]) -> list[RunParts]:
-    """What is in the JSON files of all the run folders under a folder; others that lay there are forgotten."""
+    """Return the content of each run's JSON files, and drop runs that are no longer there from the index.
+
+    Args:
+        root: the runs folder.
+        folders: all run folders under it.
+    """
 
     def read(run: Path) -> str:
         return json.dumps([read_object(run / name) for name in PARTS])
@@ -83,7 +94,7 @@ def read_parts(root: Path, folders: Sequence[Path]) -> list[RunParts]:
 
 
 def read_curves(folders: Sequence[Path], metric: str) -> list[Curve]:
-    """A metric of each run over its epochs."""
+    """Return a metric's finite values over the epochs, for each of the run folders."""
 
     def read(run: Path) -> bytes:
         return array("d", chain.from_iterable(curve_of(read_rows(run), metric))).tobytes()
@@ -95,9 +106,9 @@ def read_curves(folders: Sequence[Path], metric: str) -> list[Curve]:
 
 
 def curve_of(rows: Iterable[Mapping[str, Any]], metric: str) -> Curve:
-    """A metric over the epochs, wherever it is finite."""
-    points = [(row["epoch"], row[metric]) for row in rows if "epoch" in row and metric in row]
-    return [point for point in points if all(isinstance(x, int | float) and math.isfinite(x) for x in point)]
+    """Return the points of logged rows that have a finite value of a metric, and an epoch."""
+    known = (row for row in rows if is_finite(row.get("epoch")) and is_finite(row.get(metric)))
+    return [(row["epoch"], row[metric]) for row in known]
 
 
 def read_through(
@@ -107,14 +118,14 @@ def read_through(
     names: Sequence[str],
     read: Callable[[Path], str | bytes],
 ) -> list[Any]:
-    """Something of each run, from the index where the run's files have not changed since it was read from them.
+    """Return some content of each run: from the index, unless the run's files have changed since they were read.
 
     Args:
-        index: None for no index.
-        folders: of the runs.
-        kind: what is read, its key in the index.
-        names: the files it is read from.
-        read: reads it.
+        index: the open index; None to read every run and note nothing down.
+        folders: the runs' folders.
+        kind: name of the content in the index.
+        names: the files that it is read from.
+        read: reads it from a run's folder.
     """
     contents, fresh = [], []
     for folder in folders:
@@ -132,8 +143,8 @@ def read_through(
 
 
 def forget_others(index: sqlite3.Connection, root: Path, folders: Iterable[Path]) -> None:
-    """Take what is known of folders that are no longer there out of the index."""
-    under_root = (key_of(root) + b"/", key_of(root) + b"0")  # what sorts between begins with the former
+    """Delete the runs under `root` that are none of `folders` from the index."""
+    under_root = (key_of(root) + b"/", key_of(root) + b"0")  # what sorts between the two begins with the first
     paths = {path for (path,) in index.execute("SELECT path FROM runs WHERE path BETWEEN ? AND ?", under_root)}
     if gone := paths - {key_of(folder) for folder in folders}:
         with suppress(sqlite3.Error), index:
@@ -141,12 +152,12 @@ def forget_others(index: sqlite3.Connection, root: Path, folders: Iterable[Path]
 
 
 def key_of(folder: Path) -> bytes:
-    """A folder in the index; names need be no text."""
+    """Return the key of a folder in the index; bytes, since names of folders need not be valid text."""
     return os.fsencode(folder.absolute())
 
 
 def stamp_of(folder: Path, names: Sequence[str]) -> str:
-    """Times and sizes of files in a folder: changes whenever one of them does."""
+    """Return the times, sizes and inodes of files in a folder, as text that changes whenever one of the files does."""
     stamps = []
     for name in names:
         try:
@@ -158,7 +169,7 @@ def stamp_of(folder: Path, names: Sequence[str]) -> str:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics, as far as they can be read."""
+    """Return what a run logged, one dict a log call, as far as it can be read."""
     try:
         return run_folder.read_metrics(folder)
     except OSError:
@@ -166,15 +177,15 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; {} where it cannot be read."""
+    """Return the content of a JSON file; {} where it cannot be read."""
     try:
-        return run_folder.read_json(path)
+        return read_json(path)
     except OSError:
         return {}
 
 
 def with_index(work: Callable[[sqlite3.Connection | None], Content]) -> Content:
-    """Do some work with the index, or without where there can be none, which costs time alone."""
+    """Return what `work` returns for the open index, or for None where none can be opened, which only takes longer."""
     path = cache_dir() / INDEX
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,13 +193,13 @@ def with_index(work: Callable[[sqlite3.Connection | None], Content]) -> Content:
             return work(index)
     except (sqlite3.OperationalError, OSError):  # a full or read-only disk, or another process writes for too long
         return work(None)
-    except sqlite3.DatabaseError:  # it is broken: the next one makes it anew
+    except sqlite3.DatabaseError:  # the file is broken: the next reader makes a new one
         path.unlink(missing_ok=True)
         return work(None)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the index, with its tables in it."""
+    """Open the index; a new one, and one of an older version, gets empty tables."""
     connection = sqlite3.connect(path, timeout=SECONDS_TO_WAIT)
     with connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:

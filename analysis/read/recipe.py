@@ -1,13 +1,38 @@
-"""The recipe of a run: the settings that it was told beyond its model's defaults, and the command that tells them."""
+"""The recipe of a run: its settings but for those that only say where and how it was carried out; and as a command."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from data.errors import UserError
-from models.core.settings import CIRCUMSTANCES
+from models.core.settings import CIRCUMSTANCES, Settings
 from models.registry import MODELS
+
+
+def recipe_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that say what is trained, on what and how: all but the circumstances of the run."""
+    return {key: value for key, value in settings.items() if key not in CIRCUMSTANCES}
+
+
+def differing_settings(all_settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the settings that have more than one value among runs, the circumstances left out.
+
+    A run that lacks a setting, since it is of another model or older than the setting, differs in nothing by that.
+
+    Args:
+        all_settings: the settings of each run.
+    """
+    values: dict[str, set[str]] = {}
+    for settings in all_settings:
+        for name, value in settings.items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name in recipe_of(values) if len(values[name]) > 1]
+
+
+def model_and_dataset(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the model and the dataset of a run that was told these settings, which need not name them."""
+    return settings.get("model", Settings.model), settings.get("dataset", Settings.dataset)
 
 
 def default_settings(model: str) -> dict[str, Any]:
@@ -22,9 +47,7 @@ def default_settings(model: str) -> dict[str, Any]:
 
 
 def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a run's settings that makes it what it is: model, seed, and what differs from the defaults.
-
-    Settings that only say where and how the run was carried out are left out.
+    """Return the part of a run's recipe that has to be told: model, seed, and what differs from the model's defaults.
 
     Raises:
         UserError: there is no such model any more.
@@ -32,8 +55,8 @@ def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     defaults = default_settings(settings["model"])
     return {
         key: value
-        for key, value in settings.items()
-        if key in ("model", "seed") or (key not in CIRCUMSTANCES and value != defaults.get(key))
+        for key, value in recipe_of(settings).items()
+        if key in ("model", "seed") or value != defaults.get(key)
     }
 
 

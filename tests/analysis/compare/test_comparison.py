@@ -7,22 +7,20 @@ import pytest
 from analysis.compare import importance as importances
 from analysis.compare.comparison import (
     MOST_POINTS,
-    Metric,
     common_metric,
     compare,
     curves_of,
     lies_evenly_on_log,
-    metric_of,
     setting_of,
 )
 from analysis.compare.importance import importance
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord, Trial
-from data.metrics import metric_named
 from data.errors import UserError
+from data.metrics import Metric, metric_named
 from tests.run_folders import START, write_run
 
-LOSS = Metric("val/loss", is_minimized=True)
+LOSS = Metric("val/loss", "minimize")
 
 
 def comparison_of(runs_dir, metric=LOSS, **more):
@@ -41,7 +39,7 @@ def test_the_best_is_first_and_who_failed_or_has_no_value_is_last(tmp_path):
     comparison = comparison_of(tmp_path)
     assert names(comparison.ranked) == ["best", "middle"]
     assert set(names(comparison.entries)[2:]) == {"crashed", "empty"}
-    assert names(comparison_of(tmp_path, metric_of("val/accuracy")).ranked) == ["best", "middle"]  # more is better
+    assert names(comparison_of(tmp_path, metric_named("val/accuracy")).ranked) == ["best", "middle"]  # more is better
 
 
 def test_a_run_under_way_counts_with_the_best_it_has_logged(tmp_path):
@@ -64,7 +62,7 @@ def test_a_sweep_tells_a_paused_trial_from_one_that_was_stopped_early(tmp_path):
         ("001-b", "stopped early", 0.75),
         ("000-a", "not ended", 1.0),
     ]
-    of_another_metric = comparison_of(tmp_path, metric_of("val/accuracy"), sweeps=[sweep])
+    of_another_metric = comparison_of(tmp_path, metric_named("val/accuracy"), sweeps=[sweep])
     assert [entry.value for entry in of_another_metric.entries] == pytest.approx([2 / 3, 2 / 3])
 
 
@@ -124,7 +122,7 @@ def test_long_curves_are_thinned_out_and_keep_their_end(tmp_path):
 def test_runs_of_no_sweep_are_ranked_by_accuracy_where_most_have_one(tmp_path):
     write_run(tmp_path / "a", [1.0])
     records = read_runs(tmp_path).records
-    assert common_metric(records) == Metric("val/accuracy", is_minimized=False)
+    assert common_metric(records) == Metric("val/accuracy", "maximize")
     assert common_metric([]) == LOSS
 
 

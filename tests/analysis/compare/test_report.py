@@ -8,14 +8,16 @@ import pytest
 from PIL import Image
 
 from analysis.compare import html_page as report_page
-from analysis.compare import report
-from analysis.compare.comparison import Metric, compare, metric_of
+from analysis.compare.comparison import compare
 from analysis.compare.html_page import html_page, page_data
 from analysis.read.runs import read_runs
 from analysis.record import run_folder
+from analysis.report import main
+from data.files import read_json, write_json
+from data.metrics import metric_named
 from tests.run_folders import write_run
 
-LOSS = Metric("val/loss", is_minimized=True)
+LOSS = metric_named("val/loss")
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'\n\u2028&lt;%{x}$title"
 
 
@@ -85,9 +87,7 @@ def test_the_page_asks_for_nothing_outside_it(tmp_path):
 def test_names_and_settings_cannot_break_out_of_the_page(tmp_path):
     plain = write_run(tmp_path / "a", [1.0])
     expected = Elements(html_page(compare("plain", read_runs(tmp_path).records, LOSS), "command")).found
-    run_folder.write_json(
-        plain / run_folder.SETTINGS, {"model": HOSTILE, "dataset": HOSTILE, HOSTILE: HOSTILE, "tags": HOSTILE}
-    )
+    write_json(plain / run_folder.SETTINGS, {"model": HOSTILE, "dataset": HOSTILE, HOSTILE: HOSTILE, "tags": HOSTILE})
     plain.rename(tmp_path / HOSTILE.replace("/", ""))
     page = html_page(compare(HOSTILE, read_runs(tmp_path).records, LOSS), HOSTILE)
     assert Elements(page).found == expected
@@ -121,10 +121,8 @@ def test_pictures_that_cannot_be_read_or_are_too_many_are_left_out(tmp_path, mon
 def test_a_run_that_was_online_has_a_link_and_nothing_but_an_address_is_one(tmp_path):
     for name, address in (("a", "https://wandb.ai/e/p/runs/a"), ("b", "javascript:alert(1)"), ("c", None)):
         folder = write_run(tmp_path / name, [1.0])
-        environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)
-        run_folder.write_json(
-            folder / run_folder.ENVIRONMENT, {**environment, **({"wandb": address} if address else {})}
-        )
+        environment = read_json(folder / run_folder.ENVIRONMENT)
+        write_json(folder / run_folder.ENVIRONMENT, {**environment, **({"wandb": address} if address else {})})
     data = page_data(comparison_of(tmp_path))
     assert {run["name"]: run["url"] for run in data["runs"]} == {"a": "https://wandb.ai/e/p/runs/a", "b": "", "c": ""}
 
@@ -171,14 +169,14 @@ def read_data(path):
     ],
 )
 def test_runs_are_chosen_ranked_and_reported_where_they_are(runs, capsys, arguments, place, num_runs, metric):
-    assert report.main(arguments) == 0
+    assert main(arguments) == 0
     assert capsys.readouterr().out.strip() == str(runs / place)
     data = read_data(runs / place)
     assert (len(data["runs"]), data["metric"]["name"]) == (num_runs, metric)
 
 
 def test_the_report_goes_where_it_is_told(runs, tmp_path, capsys):
-    assert report.main(["--sweep", "first", "--out", str(tmp_path / "mine.html")]) == 0
+    assert main(["--sweep", "first", "--out", str(tmp_path / "mine.html")]) == 0
     assert read_data(tmp_path / "mine.html")["title"] == "first"
     assert not (runs / "sweeps" / "first" / "report.html").exists()
 
@@ -195,7 +193,7 @@ def test_the_report_goes_where_it_is_told(runs, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(runs, capsys, arguments, line):
-    assert report.main(arguments) == 2
+    assert main(arguments) == 2
     message = capsys.readouterr().err
     assert message.startswith("report: ")
     assert line in message
@@ -203,5 +201,5 @@ def test_bad_input_is_one_line_and_exit_code_2(runs, capsys, arguments, line):
 
 
 def test_metrics_names_tell_whether_more_is_better():
-    assert not metric_of("val/accuracy").is_minimized
-    assert metric_of("val/loss").is_minimized
+    assert metric_named("val/accuracy").goal == "maximize"
+    assert metric_named("val/loss").goal == "minimize"

@@ -1,4 +1,4 @@
-"""The results table: what the committed file and README.md say, and how figures get there."""
+"""The results table: what results.json and RESULTS.md say, and how results get there."""
 
 import json
 import statistics
@@ -7,17 +7,17 @@ import pytest
 
 from analysis.compare import results
 from analysis.compare.references import REFERENCES
-from analysis.compare.results_table import BEGIN, END, plus_minus, read_results, render
-from analysis.record import run_folder
+from analysis.compare.results_table import plus_minus, read_results, render
+from analysis.results import main
+from data.files import read_json, write_json
 from tests.run_folders import write_run
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A README.md without results, no known results, and a runs folder with a sweep's result."""
-    monkeypatch.setattr(results, "README", tmp_path / "README.md")
+    """No known results, and a runs folder with a sweep's result."""
+    monkeypatch.setattr(results, "PAGE", tmp_path / "RESULTS.md")
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\n{END}\nafter\n")
     (tmp_path / "results.json").write_text("[]")
     write_sweep(tmp_path, "heads", {"model": "nano_vit", "num_heads": 3, "lr": 0.01, "epochs": 7})
     return tmp_path
@@ -39,38 +39,38 @@ def write_sweep(place, name, settings, **changes):
         "images_per_second": {"mean": 23456.7, "std": 1.0, "values": [1.0]},
         **changes,
     }
-    run_folder.write_json(folder / "final.json", {"trials": [trial, {"test/accuracy": "another, better by test"}]})
+    write_json(folder / "final.json", {"trials": [trial, {"test/accuracy": "another, better by test"}]})
 
 
 def update(place, *names):
-    return results.main(["--update", *names, "--runs_dir", str(place / "runs")])
+    return main(["--update", *names, "--runs_dir", str(place / "runs")])
 
 
 def rows_of(place):
-    lines = (place / "README.md").read_text().splitlines()
+    lines = (place / "RESULTS.md").read_text().splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     return [dict(zip(table[0], row, strict=True)) for row in table[2:]]
 
 
-def test_readme_shows_the_committed_results(capsys):
-    assert results.main(["--check"]) == 0, capsys.readouterr().err
+def test_the_page_shows_the_committed_results(capsys):
+    assert main(["--check"]) == 0, capsys.readouterr().err
 
 
-def test_a_readme_that_disagrees_fails_the_check(place, capsys):
-    assert results.main(["--check"]) == 1
+def test_a_page_that_disagrees_fails_the_check(place, capsys):
+    assert main(["--check"]) == 1
     assert "python -m analysis.results --update" in capsys.readouterr().err
     assert update(place) == 0
-    assert results.main(["--check"]) == 0
-    path = place / "README.md"
+    assert main(["--check"]) == 0
+    path = place / "RESULTS.md"
     path.write_text(path.read_text().replace("71.23", "72.23"))
-    assert results.main(["--check"]) == 1
+    assert main(["--check"]) == 1
 
 
 def test_a_sweeps_result_stands_in_the_row_it_belongs_to(place):
     assert update(place) == 0
-    text = (place / "README.md").read_text()
-    assert text.startswith(f"before\n{BEGIN}\n")
-    assert text.endswith(f"\n{END}\nafter\n")
+    text = (place / "RESULTS.md").read_text()
+    assert text.startswith("# Results\n")
+    assert text.endswith("`\n")
     [row] = [row for row in rows_of(place) if row["network"] == "nanoViT, 3 heads"]
     obtained = {"obtained": "71.23 ± 1.23 %", "test loss": "0.9000 ± 0.0200", "seeds": "3", "training": "1m01s"}
     obtained |= {
@@ -98,8 +98,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
     for name, (seed, accuracy) in figures.items():
         settings = {"model": "mlp", "dataset": "cifar10", "epochs": 2, "seed": seed, "test": True, "tracking": "off"}
         folder = write_run(place / "runs" / name, [1.0, 0.9], **{f"setting_{i}": None for i in range(40)}, **settings)
-        summary = run_folder.read_json(folder / "summary.json") | {"test/accuracy": accuracy, "num_parameters": 9}
-        run_folder.write_json(folder / "summary.json", {**summary, "images_per_second": 100.0 * seed})
+        summary = read_json(folder / "summary.json") | {"test/accuracy": accuracy, "num_parameters": 9}
+        write_json(folder / "summary.json", {**summary, "images_per_second": 100.0 * seed})
     assert update(place, *figures) == 0
     [result] = [result for result in read_results(place / "results.json") if result.model == "mlp"]
     values = [accuracy for _, accuracy in figures.values()]
@@ -116,9 +116,9 @@ def test_a_run_on_images_without_a_test_split_has_the_figures_of_those_held_out(
     (place / "faces").mkdir()
     settings = {"model": "dc_gan", "dataset": "faces", "data_dir": str(place), "seed": 1, "test": False}
     folder = write_run(place / "runs" / "gan", [1.0], **{f"setting_{i}": None for i in range(40)}, **settings)
-    summary = run_folder.read_json(folder / "summary.json")
-    run_folder.write_json(folder / "summary.json", {**summary, "num_parameters": 9, "images_per_second": 1.0})
-    run_folder.write_json(folder / "generation.json", {"val/fid_inception_500": 70.0, "val/fid_inception_2000": 50.0})
+    summary = read_json(folder / "summary.json")
+    write_json(folder / "summary.json", {**summary, "num_parameters": 9, "images_per_second": 1.0})
+    write_json(folder / "generation.json", {"val/fid_inception_500": 70.0, "val/fid_inception_2000": 50.0})
     assert update(place, "gan") == 0
     [row] = [row for row in rows_of(place) if row["network"].startswith("DC-GAN on faces, FID")]
     assert row["obtained"] == "50.00 of 2,000"
@@ -136,7 +136,7 @@ def test_results_of_other_machines_stay_and_those_of_the_same_name_are_replaced(
     assert [result.name for result in read_results(place / "results.json")] == ["heads", "later"]
     content = json.loads((place / "runs" / "sweeps" / "later" / "final.json").read_text())
     content["trials"][0]["test/accuracy"] = {"mean": 0.4, "std": None, "values": [0.4]}
-    run_folder.write_json(place / "runs" / "sweeps" / "later" / "final.json", content)
+    write_json(place / "runs" / "sweeps" / "later" / "final.json", content)
     update(place)
     assert [row["obtained"] for row in rows_of(place) if row["obtained"]] == ["40.00 %", "71.23 ± 1.23 %"]
 
@@ -160,17 +160,11 @@ def test_a_sweep_of_no_row_is_in_the_table_where_it_is_named(place):
 def test_what_has_no_test_figures_is_refused_and_nothing_is_written(place, capsys, names, line):
     write_run(place / "runs" / "unread", [1.0], test=False)
     write_sweep(place, "begun", {"model": "cnn", "dataset": "digits"})
-    before = (place / "README.md").read_text()
+    assert update(place) == 0
+    before = [(place / name).read_text() for name in ("RESULTS.md", "results.json")]
     assert update(place, *names) == 2
     assert line in capsys.readouterr().err
-    assert (place / "README.md").read_text() == before
-
-
-def test_a_readme_without_a_place_for_the_results_is_refused(place, capsys):
-    (place / "README.md").write_text("nothing")
-    assert update(place) == 2
-    assert f"write {BEGIN} and {END} round it" in capsys.readouterr().err
-    assert (place / "results.json").read_text() == "[]"
+    assert [(place / name).read_text() for name in ("RESULTS.md", "results.json")] == before
 
 
 def test_every_public_figure_has_its_source():
@@ -185,4 +179,4 @@ def test_figures_are_told_in_their_own_units():
 
 
 def test_a_row_is_rendered_without_any_result():
-    assert render([]).count("\n| ") == len(REFERENCES) + 1
+    assert render([]).count("\n| ") == 2 + len(REFERENCES)  # the headings, and the line below them

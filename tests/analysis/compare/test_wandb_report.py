@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.compare.comparison import Metric, compare
+from analysis.compare.comparison import compare
 from analysis.compare.wandb_report import local_keys, markdown_cell, project_of, summary_text
 from analysis.read.runs import read_runs
 from analysis.record import run_folder
 from data.errors import UserError
+from data.files import write_json
+from data.metrics import metric_named
 from tests.run_folders import rows_of, write_run
 from tests.wandb_server import API_KEY, ENTITY, Run, WandbServer
 
@@ -37,7 +39,7 @@ def server():
 
 
 def publish(server, folder, *commands):
-    """Exit codes, output and errors of `analysis.compare.report --publish`, one after the other in one process."""
+    """Exit codes, output and errors of `analysis.report --publish`, one after the other in one process."""
     environment = {
         **os.environ,
         "HOME": str(folder),
@@ -46,7 +48,7 @@ def publish(server, folder, *commands):
         "WANDB_API_KEY": API_KEY,
         "OMP_NUM_THREADS": "1",
     }
-    code = "import json, sys; from analysis.compare.report import main\n"
+    code = "import json, sys; from analysis.report import main\n"
     code += "print([main(['--publish', *words]) for words in json.loads(sys.argv[1])])"
     command = [sys.executable, "-c", code, json.dumps(commands)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
@@ -74,7 +76,7 @@ def runsets_of(report):
 
 def test_runs_become_a_report_with_the_same_comparison(server, tmp_path):
     folder = write_run(tmp_path / "runs" / "mine", [1.0])  # a local one that was tracked online
-    run_folder.write_json(folder / run_folder.ENVIRONMENT, {"wandb": f"{server.url}/{PROJECT}/runs/mine"})
+    write_json(folder / run_folder.ENVIRONMENT, {"wandb": f"{server.url}/{PROJECT}/runs/mine"})
     commands = [
         ["--project", PROJECT],
         ["--project", PROJECT, "--sweep", "abc", "--model", "cnn"],
@@ -139,14 +141,14 @@ def test_what_keeps_a_report_from_being_published_is_one_line(server, tmp_path):
 
 
 def comparison_of(runs_dir):
-    return compare("runs", read_runs(runs_dir).records, Metric("val/loss", is_minimized=True))
+    return compare("runs", read_runs(runs_dir).records, metric_named("val/loss"))
 
 
 def test_runs_of_several_projects_have_no_place_of_their_own(tmp_path):
     for name in ("a", "b"):
         folder = write_run(tmp_path / name, [1.0])
         address = f"https://wandb.ai/team/{name}/runs/{name}"
-        run_folder.write_json(folder / run_folder.ENVIRONMENT, {"wandb": address})
+        write_json(folder / run_folder.ENVIRONMENT, {"wandb": address})
     with pytest.raises(UserError, match="these runs are in team/a and team/b; give one of them as --project"):
         project_of(comparison_of(tmp_path))
 

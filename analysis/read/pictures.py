@@ -1,0 +1,35 @@
+"""The pictures that runs have drawn, by the names of their files."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from analysis.read.records import RunRecord
+from analysis.record import run_folder
+
+FILE_NAME = re.compile(r"(?P<name>.+?)(-(?P<epoch>\d+))?")  # without .png
+
+
+class Picture(NamedTuple):
+    """A picture that a run has drawn."""
+
+    name: str  # tells what it shows
+    epoch: int | None  # after which it was drawn; None for those of the run's end
+    path: Path
+
+
+def pictures(record: RunRecord) -> list[Picture]:
+    """Return the pictures of a run on this machine, by the names of their files; none for a run on W&B."""
+    paths = sorted((Path(record.source) / run_folder.PANELS).glob("*.png")) if record.is_local else []
+    matches = [(match, path) for path in paths if (match := FILE_NAME.fullmatch(path.stem))]
+    return [Picture(match["name"], int(match["epoch"]) if match["epoch"] else None, path) for match, path in matches]
+
+
+def newest_pictures(record: RunRecord) -> dict[str, Picture]:
+    """Return the newest picture of each name; one that was drawn after an epoch is taken before one of the end."""
+    newest: dict[str, Picture] = {}
+    for picture in pictures(record):
+        known = newest.setdefault(picture.name, picture)
+        if (picture.epoch or 0) > (known.epoch or 0):
+            newest[picture.name] = picture
+    return newest

@@ -1,0 +1,104 @@
+"""What is known of one run, wherever it was read, and which runs are wanted."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from analysis.record import run_folder
+
+STATES = ("finished", "stopped", "failed", "unfinished")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of one run, as far as it got.
+
+    Attributes:
+        run_id: name of the run's folder, which is its id on W&B, too.
+        source: path of the run's folder, or the run's address on W&B.
+        sweep: name of the sweep that it belongs to, as a trial or as a final run; "" for none.
+        state: how it ended, one of STATES; "unfinished" while it trains, and after it was killed.
+        created: when it was started or, if it was resumed, last resumed; in UTC.
+        model: name of its network, a key of MODELS.
+        dataset: name of its images, a key of DATASETS.
+        tags: the words of its setting `tags`.
+        settings: the value of each of its settings, by name.
+        summary: its result, by name: metrics, times and sizes; {} until it has ended.
+        environment: its command, commit, package versions and hardware, by name; {} for a run on W&B.
+    """
+
+    run_id: str
+    source: str
+    sweep: str
+    state: str
+    created: datetime
+    model: str
+    dataset: str
+    tags: tuple[str, ...]
+    settings: Mapping[str, Any] = field(hash=False)
+    summary: Mapping[str, Any] = field(hash=False)
+    environment: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the run is a folder on this machine."""
+        return "://" not in self.source
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is one of sweeps/final.py, which trains on all the training images."""
+        return self.run_id.startswith(run_folder.FINAL)
+
+    @property
+    def address(self) -> str:
+        """Address of the run's page on W&B; "" where it has none."""
+        address = str(self.environment.get("wandb", "") if self.is_local else self.source)
+        return address if address.startswith(("https://", "http://")) else ""
+
+
+class RunList(NamedTuple):
+    """The runs of a runs folder or of a W&B project."""
+
+    records: list[RunRecord]  # the newest first
+    num_skipped: int  # folders that hold no run, or a broken one
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions that a run must meet, all of them; an empty or None one is met by every run.
+
+    Names may hold the wildcards of a shell: `*` for any letters, `?` for any one.
+
+    Attributes:
+        sweep: name of the run's sweep.
+        model: name of its network.
+        dataset: name of its images.
+        tag: one of its tags.
+        state: one of STATES.
+        since: the earliest time of its start.
+        until: the latest time of its start.
+    """
+
+    sweep: str = ""
+    model: str = ""
+    dataset: str = ""
+    tag: str = ""
+    state: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def apply(self, records: Iterable[RunRecord]) -> list[RunRecord]:
+        """Return the runs that meet the conditions, in their order."""
+        return [record for record in records if self.wants(record)]
+
+    def wants(self, record: RunRecord) -> bool:
+        """Return whether a run meets the conditions."""
+        wanted = ((name, getattr(self, name)) for name in ("sweep", "model", "dataset", "state"))
+        return (
+            all(fnmatchcase(getattr(record, name), pattern) for name, pattern in wanted if pattern)
+            and (not self.tag or any(fnmatchcase(tag, self.tag) for tag in record.tags))
+            and (self.since is None or record.created >= self.since)
+            and (self.until is None or record.created <= self.until)
+        )

@@ -1,0 +1,65 @@
+"""The best value of a run is the same wherever it is asked for: in the terminal, in the report, on W&B."""
+
+import json
+import re
+
+import yaml
+
+from analysis.compare.comparison import compare
+from analysis.compare.wandb_report import summary_text
+from analysis.read.runs import read_runs
+from analysis.read.sweeps import read_sweeps
+from analysis.report import main as report
+from analysis.runs import main as runs
+from data.metrics import metric_named
+from tests.run_folders import write_run
+
+ACCURACY = metric_named("val/accuracy")
+
+
+def write_two(folder):
+    """Write two runs, the first with its best accuracy, 0.85, in another epoch than its least loss."""
+    write_run(folder / "000-a", [0.9, 0.5, 0.6, 0.7], [0.7, 0.8, 0.85, 0.82], lr=0.1)
+    write_run(folder / "001-b", [0.9, 0.6], [0.7, 0.83], lr=0.01)
+
+
+def test_a_run_has_the_same_best_value_with_its_sweep_and_without(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    write_two(sweep)
+    metric = {"name": "val/accuracy", "goal": "maximize"}
+    content = {"method": "random", "metric": metric, "parameters": {"lr": {"min": 0.01, "max": 0.1}}}
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(content))
+    records = read_runs(tmp_path).records
+    alone = compare("runs", records, ACCURACY)
+    of_sweep = compare("runs", records, ACCURACY, read_sweeps(tmp_path, records).sweeps)
+    best = [(entry.record.run_id, entry.value, entry.best_epoch) for entry in of_sweep.entries]
+    assert best == [(entry.record.run_id, entry.value, entry.best_epoch) for entry in alone.entries]
+    assert best[0] == ("000-a", 0.85, 3)
+
+
+def test_the_terminal_and_the_report_show_the_same_best_value(tmp_path, capsys):
+    write_two(tmp_path)
+    assert runs(["--runs_dir", str(tmp_path), "--metric", "val/accuracy", "--sort", "best"]) == 0
+    shown = re.findall(r"(00\d-\w) .* (0\.\d{4}) ", capsys.readouterr().out)
+    assert shown == [("000-a", "0.8500"), ("001-b", "0.8300")]
+    path = tmp_path / "report.html"
+    assert report(["--runs_dir", str(tmp_path), "--metric", "val/accuracy", "--out", str(path)]) == 0
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    assert [(run["name"], run["value"], run["bestEpoch"]) for run in data["runs"]] == [
+        ("000-a", 0.85, 3),
+        ("001-b", 0.83, 2),
+    ]
+
+
+def test_a_report_on_wandb_lists_the_same_best_value(tmp_path):
+    write_two(tmp_path)
+    lines = summary_text(compare("runs", read_runs(tmp_path).records, ACCURACY)).splitlines()
+    assert lines[4].startswith("| 000-a | 0.85 |")
+
+
+def test_what_only_the_summary_has_is_taken_from_it(tmp_path):
+    folder = write_run(tmp_path / "a", [1.0, 0.5])
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "test/accuracy": 0.75}))
+    [entry] = compare("runs", read_runs(tmp_path).records, metric_named("test/accuracy")).entries
+    assert (entry.value, entry.best_epoch) == (0.75, 2)

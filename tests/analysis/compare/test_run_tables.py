@@ -1,0 +1,91 @@
+"""Runs and sweeps in a terminal, by `python -m analysis.runs`."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from analysis.runs import main, moment
+from data.files import write_json
+from tests.run_folders import write_study
+
+
+def show(capsys, *arguments):
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def shown_ids(output):
+    return re.findall(r"^ *(?:lr +)?(\w[\w-]*) +(?:cnn|mlp) ", output, re.MULTILINE)
+
+
+def test_runs_are_shown_newest_first_with_best_value_course_and_how_many_were_skipped(runs_dir, capsys):
+    (runs_dir / "notes").mkdir()
+    output = show(capsys, "--runs_dir", str(runs_dir))
+    assert shown_ids(output) == ["final-000-run-seed1", "002-run", "001-run", "000-run", "c", "b", "a"]
+    [line] = [line for line in output.splitlines() if line.split()[:1] == ["a"]]
+    assert line.split()[:7] == ["a", "cnn", "digits", "finished", "3", "1.0000", "█▁▅"]
+    last = "7 runs: 3 finished, 1 stopped, 1 failed, 2 unfinished; 1 skipped: folders that are no run, or a broken one"
+    assert output.splitlines()[-1] == last
+
+
+def test_a_sweeps_runs_are_shown_the_best_first_with_the_settings_that_differ(runs_dir, capsys):
+    output = show(capsys, "--runs_dir", str(runs_dir), "--sweep", "lr")
+    assert shown_ids(output) == ["000-run", "002-run", "001-run", "final-000-run-seed1"]
+    assert re.search(r"age +duration +lr *$", output, re.MULTILINE)
+
+
+def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
+    arguments = ("--runs_dir", str(runs_dir), "--metric", "val/accuracy", "--sort", "best", "--limit", "2")
+    output = show(capsys, *arguments)
+    assert shown_ids(output) == ["000-run", "002-run"]
+    assert f"{1 - 0.5 / 3:.4f}" in output
+    assert "2 of 7 runs" in output
+
+
+def test_sweeps_are_shown_with_the_ends_of_their_trials(runs_dir, capsys):
+    write_study(runs_dir / "sweeps" / "lr")
+    figure = {"mean": 0.5, "std": 0.01}
+    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [{"test/accuracy": figure}]})
+    output = show(capsys, "--runs_dir", str(runs_dir), "--sweeps")
+    [line] = [line for line in output.splitlines() if line.startswith(" lr ")]
+    assert line.split()[1:] == [
+        "bayes",
+        "val/loss",
+        "3",
+        "1",
+        "1",
+        "1",
+        "0.5000",
+        "▁█",
+        "lr=1",
+        "50.00",
+        "±",
+        "1.00",
+        "%",
+    ]
+
+
+def test_nothing_is_shown_as_nothing(tmp_path, capsys):
+    assert show(capsys, "--runs_dir", str(tmp_path)) == "0 runs; 1 skipped: folders that are no run, or a broken one\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--runs_dir", "nowhere"], "no runs folder nowhere"),
+        (["--limit", "0"], "0 is not a whole number"),
+        (["--since", "yesterday"], "yesterday is no time: write 2026-11-25"),
+        (["--state", "running"], "invalid choice: 'running'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, line):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+
+
+def test_moments_are_dates_or_so_long_ago():
+    assert moment("2026-11-25T12:00+02:00") == datetime(2026, 11, 25, 10, tzinfo=UTC)
+    assert abs(moment("3d") - (datetime.now(UTC) - timedelta(days=3))) < timedelta(minutes=1)
