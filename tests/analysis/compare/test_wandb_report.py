@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,8 @@ def server():
     assert server.faults == []
 
 
-def publish(server, folder, *commands):
-    """Exit codes, output and errors of `analysis.report --publish`, one after the other in one process."""
+def call(server, folder, module, commands):
+    """Exit codes, output and errors of a program, called with one command line after the other in one process."""
     environment = {
         **os.environ,
         "HOME": str(folder),
@@ -48,8 +49,8 @@ def publish(server, folder, *commands):
         "WANDB_API_KEY": API_KEY,
         "OMP_NUM_THREADS": "1",
     }
-    code = "import json, sys; from analysis.report import main\n"
-    code += "print([main(['--publish', *words]) for words in json.loads(sys.argv[1])])"
+    code = f"import json, sys; from {module} import main\n"
+    code += "print([main(words) for words in json.loads(sys.argv[1])])"
     command = [sys.executable, "-c", code, json.dumps(commands)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -57,6 +58,11 @@ def publish(server, folder, *commands):
     errors = [line for line in done.stderr.splitlines() if line.startswith("report: ")]
     assert "Traceback" not in done.stderr
     return json.loads(codes), output, errors
+
+
+def publish(server, folder, *commands):
+    """Exit codes, output and errors of `analysis.report --publish`."""
+    return call(server, folder, "analysis.report", [["--publish", *words] for words in commands])
 
 
 def panels_of(report):
@@ -138,6 +144,21 @@ def test_what_keeps_a_report_from_being_published_is_one_line(server, tmp_path):
     assert "cannot be read from W&B: no connection to 127.0.0.1" in errors[0]
     assert "none of these runs is on W&B" in errors[1]
     assert "nonsense" in errors[2]
+
+
+def test_a_run_on_wandb_has_the_same_best_value_in_the_terminal_and_the_report(server, tmp_path):
+    run = server.runs["run0"]
+    rows = rows_of([0.9, 0.5, 0.6], [0.7, 0.8, 0.85])
+    run.rows = {step: {"_step": step, **row} for step, row in enumerate(rows)}
+    run.summary |= {"val/loss": 0.5, "val/accuracy": 0.8, "best_epoch": 2}
+    asked = ["--project", PROJECT, "--metric", "val/accuracy"]
+    _, output, _ = call(server, tmp_path, "analysis.runs", [asked])
+    [line] = [line for line in output if "run0" in line]
+    assert " 0.8500 " in line
+    path = tmp_path / "report.html"
+    assert call(server, tmp_path, "analysis.report", [[*asked, "--out", str(path)]])[0] == [0]
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    assert [(run["value"], run["bestEpoch"]) for run in data["runs"] if run["name"] == "run0"] == [(0.85, 3)]
 
 
 def comparison_of(runs_dir):
