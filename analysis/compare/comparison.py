@@ -109,11 +109,13 @@ def compare(
     by_start = sorted(records, key=lambda record: (record.created, record.run_id))
     ranking = [sweep for sweep in sweeps if sweep.metric == metric]
     trials = {(sweep.name, trial.run_id): trial for sweep in ranking for trial in sweep.trials}
+    # W&B knows no more of a trial than of any other run, of which the history has the best value.
+    of_runs = [trials.get((record.sweep, record.run_id)) if record.is_local else None for record in by_start]
     further = [name for name in FURTHER if name != metric.name and any(name in record.summary for record in records)]
     best = best_values(by_start, [metric, *map(metric_named, further)])
     entries = [
-        entry_of(record, i, metric.name, best[i - 1], trials.get((record.sweep, record.run_id)))
-        for i, record in enumerate(by_start, 1)
+        entry_of(record, place, metric.name, values, trial)
+        for place, (record, values, trial) in enumerate(zip(by_start, best, of_runs, strict=True), 1)
     ]
     entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
     searched = [entry.record for entry in entries if not entry.record.is_final] or records

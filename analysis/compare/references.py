@@ -1,4 +1,4 @@
-"""What the results are compared with: the notebook's figures, and public ones for the same families of networks."""
+"""The rows of the results table: what is compared, the notebook's figures and published ones with their sources."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ class Public(NamedTuple):
     """A published figure."""
 
     figure: str
-    what: str
-    source: str  # address
+    what: str  # that it was reached with
+    source: str  # address of the paper or the repository
 
 
 class Reference(NamedTuple):
-    """A row of the results table."""
+    """A row of the results table: a result belongs to it that has its model, dataset and settings."""
 
     title: str
     model: str
-    metric: str = "test/accuracy"
-    settings: Mapping[str, Any] = {}  # of the model, where they make the row
+    metric: str = "test/accuracy"  # that is shown
+    settings: Mapping[str, Any] = {}
     dataset: str = "cifar10"
-    notebook: str = ""  # its figure
-    notebook_time: str = ""  # of training, on a P100
+    notebook: str = ""  # the notebook's figure
+    notebook_time: str = ""  # the notebook's time of training, on a P100
     public: tuple[Public, ...] = ()
 
 

@@ -37,18 +37,27 @@ def test_a_run_has_the_same_best_value_with_its_sweep_and_without(tmp_path):
     assert best[0] == ("000-a", 0.85, 3)
 
 
+def report_data(runs_dir, *arguments):
+    path = runs_dir / "report.html"
+    assert report(["--runs_dir", str(runs_dir), "--out", str(path), *arguments]) == 0
+    return json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1])
+
+
 def test_the_terminal_and_the_report_show_the_same_best_value(tmp_path, capsys):
     write_two(tmp_path)
     assert runs(["--runs_dir", str(tmp_path), "--metric", "val/accuracy", "--sort", "best"]) == 0
     shown = re.findall(r"(00\d-\w) .* (0\.\d{4}) ", capsys.readouterr().out)
     assert shown == [("000-a", "0.8500"), ("001-b", "0.8300")]
-    path = tmp_path / "report.html"
-    assert report(["--runs_dir", str(tmp_path), "--metric", "val/accuracy", "--out", str(path)]) == 0
-    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1])
-    assert [(run["name"], run["value"], run["bestEpoch"]) for run in data["runs"]] == [
-        ("000-a", 0.85, 3),
-        ("001-b", 0.83, 2),
-    ]
+    data = report_data(tmp_path, "--metric", "val/accuracy")
+    found = [(run["name"], run["value"], run["bestEpoch"]) for run in data["runs"]]
+    assert found == [("000-a", 0.85, 3), ("001-b", 0.83, 2)]
+
+
+def test_a_report_by_another_metric_shows_the_same_best_value_in_its_column(tmp_path):
+    write_two(tmp_path)
+    data = report_data(tmp_path, "--metric", "val/loss")
+    place = data["figures"].index("val/accuracy")
+    assert [(run["value"], run["figures"][place]) for run in data["runs"]] == [(0.5, 0.85), (0.6, 0.83)]
 
 
 def test_a_report_on_wandb_lists_the_same_best_value(tmp_path):

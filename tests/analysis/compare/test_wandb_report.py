@@ -151,12 +151,16 @@ def test_a_run_on_wandb_has_the_same_best_value_in_the_terminal_and_the_report(s
     rows = rows_of([0.9, 0.5, 0.6], [0.7, 0.8, 0.85])
     run.rows = {step: {"_step": step, **row} for step, row in enumerate(rows)}
     run.summary |= {"val/loss": 0.5, "val/accuracy": 0.8, "best_epoch": 2}
+    metric = {"name": "val/accuracy", "goal": "maximize"}
+    server.add_sweep({"method": "random", "metric": metric, "parameters": {"lr": {"min": 0.1, "max": 1.0}}}, [])
+    run.sweep = "sweep0"
     asked = ["--project", PROJECT, "--metric", "val/accuracy"]
     _, output, _ = call(server, tmp_path, "analysis.runs", [asked])
     [line] = [line for line in output if "run0" in line]
     assert " 0.8500 " in line
     path = tmp_path / "report.html"
-    assert call(server, tmp_path, "analysis.report", [[*asked, "--out", str(path)]])[0] == [0]
+    codes, _, errors = call(server, tmp_path, "analysis.report", [[*asked, "--sweep", "sweep0", "--out", str(path)]])
+    assert codes == [0], errors
     data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1])
     assert [(run["value"], run["bestEpoch"]) for run in data["runs"] if run["name"] == "run0"] == [(0.85, 3)]
 
