@@ -19,13 +19,14 @@ const COLUMNS = [
   { title: "best at", value: (run) => run.bestEpoch, text: formatSetting },
   { title: "time", value: (run) => run.seconds, text: formatSeconds },
   ...settings.map(settingColumn),
-  {
-    title: "started",
-    value: (run) => run.created,
-    text: (value) => value.slice(0, 16).replace("T", " "),
-    isText: true,
-  },
+  { title: "started", value: (run) => run.created, text: startText, isText: true },
 ];
+
+// Write the minute of a run's start; the day stands at the top of the page if it is the same for all runs.
+function startText(created) {
+  const isOneDay = runs.every((run) => run.created.slice(0, 10) === runs[0].created.slice(0, 10));
+  return isOneDay ? created.slice(11, 16) : created.slice(0, 16).replace("T", " ");
+}
 
 function metricColumn(name, value) {
   return { title: name, value, text: (figure) => formatMetric(name, figure) };

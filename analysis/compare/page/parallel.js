@@ -118,7 +118,12 @@ function points() {
     customdata: repeated,
     text: places.flatMap((i) => Array(axes.length).fill(hoverText(i))),
     hovertemplate: "%{text}<extra></extra>",
-    marker: { color: repeated.map(colourOf), size: repeated.map((i) => (isShown(i) ? 7 : 4)), opacity: 0.9 },
+    marker: {
+      color: repeated.map(colourOf),
+      size: repeated.map((i) => (isShown(i) ? 7 : 4)),
+      opacity: 0.9,
+      line: { width: 0 },
+    },
     selected: { marker: { opacity: 0.9 } },
     unselected: { marker: { opacity: 0.25 } },
   };
