@@ -25,7 +25,7 @@ from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
 from analysis.record.saved import resolve
 from analysis.record.text_report import epoch_line, network_lines, report
-from analysis.record.tracker import Tracker, fresh_run_id
+from analysis.record.tracker import Tracker
 from data.datasets import describe
 from data.errors import UserError
 from data.files import read_json
@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
     settings = resolve(arguments, os.environ) if is_main else None
     if settings and not settings.run_id:
-        settings = replace(settings, run_id=fresh_run_id())
+        settings = replace(settings, run_id=run_folder.fresh_run_id())
     [settings] = broadcast_object_list([settings])
     folder = Path(settings.runs_dir) / settings.run_id
     if settings.dry_run or run_folder.state(folder) == "finished":

@@ -17,6 +17,7 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
 
 import json
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ FINAL = "final-"  # ids of final runs begin so
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics up to the first line that is not whole: a kill, or a second writer, cut it short."""
+    """Return the rows that a run has logged, up to the first line that a kill or a second writer has cut short."""
     try:
         lines = (folder / METRICS).read_text(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
-    with suppress(ValueError):  # at once: lines for themselves take three times as long
+    with suppress(ValueError):  # all lines at once: one by one they take three times as long
         rows = json.loads(f"[{','.join(lines)}]")
         if len(rows) == len(lines) and all(isinstance(row, dict) for row in rows):
             return rows
@@ -62,13 +63,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def state(folder: Path) -> str:
-    """How a run ended: "finished", "stopped" or "failed"; "unfinished" while it runs, or when it was killed."""
+    """Return how a run ended: "finished", "stopped" or "failed"; "unfinished" if it still runs or was killed."""
     return read_json(folder / SUMMARY).get("state", "unfinished")
 
 
 def latest_unfinished(runs_dir: Path) -> str | None:
-    """Name of the newest run that can be gone on with."""
+    """Return the name of the newest run that can be resumed; None where there is none."""
     folders = [
         path.parent for path in runs_dir.glob(f"*/{SETTINGS}") if state(path.parent) in ("unfinished", "stopped")
     ]
     return max(folders, key=lambda folder: os.path.getmtime(folder / SETTINGS)).name if folders else None
+
+
+def fresh_run_id() -> str:
+    """Return a run id as W&B makes them: 8 letters and digits."""
+    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))

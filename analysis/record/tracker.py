@@ -1,33 +1,29 @@
-"""Tracking of one run: its folder on disk and, beside it, Weights & Biases. The only module that imports wandb."""
+"""What a run logs, written to its folder and, beside it, to Weights & Biases."""
 
 import json
-import netrc
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from analysis.record import run_folder
-from data import network
+from analysis.record.wandb_login import choose_mode
 from data.errors import UserError
 from data.files import replace_file, write_json
 from data.internals import connect_wandb_api
 
-FINISH_TIMEOUT_SECONDS = 300  # of an ended run for its upload, where the server is gone; $WANDB_FINISH_TIMEOUT wins
 EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
 
 
 class Table(NamedTuple):
-    """A small table of figures."""
+    """A small table of figures: names of the columns, and rows of values."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
 
 class Analysis(NamedTuple):
-    """What there is to log of a closer look at a model."""
+    """What a closer look at a model has found, to be logged under its names."""
 
     metrics: Mapping[str, float] = {}
     images: Mapping[str, Path] = {}  # pictures on disk
@@ -35,17 +31,17 @@ class Analysis(NamedTuple):
 
 
 class Tracker:
-    """Writes what a run logs to its folder and to W&B; lives on the main process alone.
+    """Writes what a run logs to its folder and to W&B; only the main process has one.
 
     Args:
-        folder: the run's folder, which is made.
-        settings: flat scalars; W&B's config.
+        folder: of the run; it is made if it is not there.
+        settings: of the run, which become W&B's config.
         environment: command, versions and hardware.
-        sweep: raw values that a sweep gave, which W&B has already and does not let change.
-        num_logged: log calls that a resumed run goes on from; later ones are forgotten.
+        sweep: values that a sweep gave; W&B has them in its config already and refuses to change them.
+        num_logged: calls of `log` up to the checkpoint that a resumed run goes on from; later rows are dropped.
 
     Raises:
-        UserError: the folder cannot be written, or W&B not be reached as asked.
+        UserError: the folder cannot be written, or W&B cannot be reached although --tracking=online asks for it.
     """
 
     def __init__(
@@ -79,12 +75,12 @@ class Tracker:
     def log(
         self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
     ) -> None:
-        """Log everything of one step in one call.
+        """Log one row: all that there is to say of an epoch, or of the closing evaluation.
 
         Args:
-            metrics: scalars by name, among them `epoch` and `images_seen`, the x axes.
-            images: pictures on disk by name.
-            tables: tables by name, for W&B alone.
+            metrics: numbers by name; `epoch` and `images_seen`, the x axes, are among them.
+            images: picture files by name; they go to W&B alone.
+            tables: tables by name; they go to W&B alone.
         """
         self.metrics_file.write(json.dumps(metrics) + "\n")
         self.metrics_file.flush()
@@ -101,7 +97,7 @@ class Tracker:
             self.wandb_run.log({**metrics, **pictures, **sheets})
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
-        """Tell W&B the best result so far, which its tables and sweeps read."""
+        """Tell W&B the best values so far, which its tables and sweeps read."""
         if self.wandb_run is not None:
             self.wandb_run.summary.update(dict(summary))
 
@@ -111,7 +107,7 @@ class Tracker:
         Args:
             state: "finished", "stopped" or "failed".
             summary: the run's result.
-            artifact: checkpoint to keep in W&B.
+            artifact: file of weights to upload, if it exists.
         """
         self.metrics_file.close()
         write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
@@ -128,36 +124,16 @@ class Tracker:
                 )
 
 
-def choose_mode(tracking: str) -> tuple[str, str]:
-    """W&B's mode for the setting `tracking`, with the reason where that is not what was asked for; never asks.
-
-    Raises:
-        UserError: "online" without credentials.
-    """
-    if tracking in ("off", "offline"):
-        return tracking, ""
-    os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
-    os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
-    import wandb
-
-    settings = wandb.setup().settings
-    if tracking == "auto":
-        return automatic_mode(settings)
-    if not has_credentials(settings):
-        raise UserError("--tracking=online: there are no W&B credentials; `wandb login` gives them")
-    return "online", ""
-
-
 def start_wandb(
     folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], mode: str, reason: str, is_resumed: bool
 ) -> Any:
-    """The W&B run; one line says where it goes."""
+    """Start the W&B run and print where it goes; return W&B's own run object."""
     import wandb
 
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else artifacts wait outside the run folder
     try:
         run = init_wandb(folder, settings, sweep, mode)
-    except wandb.errors.Error as error:  # an expired key, or a server that does not answer
+    except wandb.errors.Error as error:  # an expired key, say, or a server that does not answer
         if settings["tracking"] != "auto" or mode == "offline":
             reason = str(error).splitlines()[0]
             raise UserError(f"--tracking={settings['tracking']}: {reason}; give offline, or off") from None
@@ -178,7 +154,7 @@ def start_wandb(
 
 
 def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, Any], mode: str) -> Any:
-    """W&B's own run object."""
+    """Return a fresh or resumed run of W&B's client."""
     import wandb
 
     return wandb.init(
@@ -192,36 +168,3 @@ def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, An
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(silent=True),
     )
-
-
-def automatic_mode(settings: Any) -> tuple[str, str]:
-    """W&B's mode where it is left to us, with the reason for staying offline."""
-    asked = {"online": "online", "offline": "offline", "disabled": "off"}.get(os.environ.get("WANDB_MODE", ""))
-    if asked:
-        return asked, f" (WANDB_MODE={os.environ['WANDB_MODE']})"
-    obstacle = find_obstacle(settings)
-    return ("offline", f" ({obstacle})") if obstacle else ("online", "")
-
-
-def find_obstacle(settings: Any) -> str:
-    """What keeps us from W&B's server, if anything does."""
-    if not has_credentials(settings):
-        return "no credentials; `wandb login` gives them"
-    return network.unreachable(settings.base_url)
-
-
-def has_credentials(settings: Any) -> bool:
-    """Whether the user has logged in to W&B's server, by environment, settings file or netrc."""
-    if settings.api_key or settings.identity_token_file:
-        return True
-    host = urlsplit(settings.base_url).hostname or ""
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def fresh_run_id() -> str:
-    """A run id as W&B makes them: 8 letters and digits."""
-    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))

@@ -1,0 +1,63 @@
+"""Whether a run goes to Weights & Biases: what was asked for, credentials, and a server that answers."""
+
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from data import network
+from data.errors import UserError
+
+# Time that an ended run has for its upload where the server is gone; $WANDB_FINISH_TIMEOUT takes its place.
+FINISH_TIMEOUT_SECONDS = 300
+
+
+def choose_mode(tracking: str) -> tuple[str, str]:
+    """Return W&B's mode for the setting `tracking`, and in brackets the reason where auto means offline.
+
+    It never asks for a key on the terminal.
+
+    Raises:
+        UserError: "online" without credentials.
+    """
+    if tracking in ("off", "offline"):
+        return tracking, ""
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
+    import wandb
+
+    settings = wandb.setup().settings
+    if tracking == "auto":
+        return automatic_mode(settings)
+    if not has_credentials(settings):
+        raise UserError("--tracking=online: there are no W&B credentials; `wandb login` gives them")
+    return "online", ""
+
+
+def automatic_mode(settings: Any) -> tuple[str, str]:
+    """Return the mode for --tracking=auto, with the reason for staying offline in brackets."""
+    asked = {"online": "online", "offline": "offline", "disabled": "off"}.get(os.environ.get("WANDB_MODE", ""))
+    if asked:
+        return asked, f" (WANDB_MODE={os.environ['WANDB_MODE']})"
+    obstacle = find_obstacle(settings)
+    return ("offline", f" ({obstacle})") if obstacle else ("online", "")
+
+
+def find_obstacle(settings: Any) -> str:
+    """Return what keeps us from W&B's server; empty where nothing does."""
+    if not has_credentials(settings):
+        return "no credentials; `wandb login` gives them"
+    return network.unreachable(settings.base_url)
+
+
+def has_credentials(settings: Any) -> bool:
+    """Return whether the user has logged in to W&B's server, by environment, settings file or netrc."""
+    if settings.api_key or settings.identity_token_file:
+        return True
+    host = urlsplit(settings.base_url).hostname or ""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,103 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from analysis.look.classification import NUM_MISTAKES, analyse_classifier, calibrate, mistakes_panel
+from data.dataset import DatasetInfo, Split
+from data.loader import Loader
+
+INFO = DatasetInfo("synthetic", 2, ("ant", "bee", "cat"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
+
+
+def read_image(path):
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def test_calibration_by_hand():
+    probabilities = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1], [0.7, 0.3]])  # confidence .6 .8 .9 .7
+    labels = np.array([0, 0, 0, 0])  # right but for the second
+    calibration = calibrate(probabilities, labels, num_bins=5)  # bins hold their upper end
+    np.testing.assert_allclose(calibration.confidence, [np.nan, np.nan, 0.6, 0.75, 0.9])
+    np.testing.assert_allclose(calibration.accuracy, [np.nan, np.nan, 1.0, 0.5, 1.0])
+    np.testing.assert_allclose(calibration.share, [0, 0, 0.25, 0.5, 0.25])
+    assert calibration.error == pytest.approx(0.25 * 0.4 + 0.5 * 0.25 + 0.25 * 0.1)
+
+
+def test_a_perfectly_calibrated_classifier_has_no_calibration_error():
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1, 50_000)
+    labels = (random.random(50_000) >= confidence).astype(int)  # class 0 as often as it is promised
+    assert calibrate(np.stack([confidence, 1 - confidence], axis=1), labels).error < 0.01
+
+
+def test_always_sure_and_half_right_is_a_calibration_error_of_a_half():
+    probabilities = np.tile([1.0, 0.0], (10, 1))
+    assert calibrate(probabilities, np.arange(10) % 2).error == 0.5
+
+
+@pytest.fixture
+def six_images():
+    """Six images that hold their own number, in two batches, and a classifier that looks their logits up."""
+    sure = [(0, 0.9), (0, 0.62), (1, 0.82), (1, 0.7), (2, 0.95), (2, 0.5)]  # predicted class, confidence
+    probabilities = torch.tensor([[p if c == k else (1 - p) / 2 for c in range(3)] for k, p in sure])
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    return lambda images: probabilities.log()[images[:, 0, 0, 0].round().long()], numbered_images(labels)
+
+
+def numbered_images(labels):
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+    info = replace(INFO, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # so that a network is given the numbers themselves
+    return Loader(Split(images, labels), info, torch.device("cpu"))
+
+
+def test_a_classifiers_figures_by_hand(six_images, tmp_path):
+    analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
+    with (tmp_path / "per_class.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == ["class", "precision", "recall", "f1-score", "support"]
+    assert [row[0] for row in rows] == ["ant", "bee", "cat"]
+    expected = [[1, 2 / 3, 0.8, 3], [1 / 2, 1 / 2, 1 / 2, 2], [1 / 2, 1, 2 / 3, 1]]
+    np.testing.assert_allclose([list(map(float, row[1:])) for row in rows], expected, atol=1e-4)
+    assert [list(map(str, row)) for row in analysis.tables["per_class"].rows] == rows
+    # Each image has a bin of its own.
+    assert analysis.metrics["ece"] == pytest.approx((0.1 + 0.38 + 0.82 + 0.3 + 0.95 + 0.5) / 6)
+
+
+def test_a_classifiers_pictures_are_written(six_images, tmp_path):
+    analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
+    assert analysis.images == {
+        name: tmp_path / f"{name}.png" for name in ("confusion_matrix", "reliability", "mistakes")
+    }
+    for path in analysis.images.values():
+        assert min(read_image(path).size) > 100
+
+
+def test_without_a_mistake_there_is_no_picture_of_mistakes(six_images, tmp_path):
+    predict, loader = six_images
+    flawless = numbered_images(predict(loader.batch(torch.arange(6)).images).argmax(1))
+    assert "mistakes" not in analyse_classifier(predict, flawless, 4, INFO.classes, tmp_path).images
+    assert not (tmp_path / "mistakes.png").exists()
+
+
+def test_mistakes_come_surest_first(six_images):
+    predict, loader = six_images
+    images, labels = loader.batch(torch.arange(6))
+    panel = mistakes_panel(loader, INFO.classes, predict(images).softmax(1), labels)
+    assert panel.captions == ("bee as cat", "ant as bee")  # .95 and .82
+    assert panel.marks == (False, False)
+    torch.testing.assert_close(panel.images, images[[4, 2]] / 255)
+
+
+def test_only_the_worst_mistakes_are_shown():
+    confidence = torch.linspace(0.5, 0.9, NUM_MISTAKES + 5)
+    probabilities = torch.stack([confidence, 1 - confidence, torch.zeros_like(confidence)], dim=1)
+    loader = numbered_images(torch.ones(NUM_MISTAKES + 5, dtype=torch.long))
+    panel = mistakes_panel(loader, INFO.classes, probabilities, loader.labels)
+    shown = (panel.images[:, 0, 0, 0] * 255).round().tolist()
+    assert shown == list(reversed(range(5, NUM_MISTAKES + 5)))

@@ -1,0 +1,60 @@
+import json
+from dataclasses import asdict
+
+from PIL import Image
+from torch import nn
+
+from analysis.record import run_folder
+from analysis.record.text_report import network_lines, report
+from data.files import write_json
+from models.core.settings import Settings
+
+SUMMARY = {
+    "state": "finished",
+    "network": "embed:Conv2d 1,536; head:Linear 2,570",
+    "num_parameters": 7_690,
+    "total_parameters": 85_806_346,
+    "train_seconds": 125.4,
+    "images_per_second": 12_345.6,
+    "best_epoch": 2,
+    "val/loss": 0.51239,
+    "val/accuracy": 0.81239,
+}
+
+
+def write_run(folder, **summary):
+    (folder / run_folder.PANELS).mkdir(parents=True)
+    settings = Settings(run_id="abc", lr=0.0123, weight_decay=0.25, tags="night")
+    write_json(folder / run_folder.SETTINGS, asdict(settings))
+    write_json(folder / run_folder.ENVIRONMENT, {"device": "Abacus 9", "num_processes": 2})
+    write_json(folder / run_folder.SUMMARY, {**SUMMARY, **summary})
+    rows = [{"epoch": n, "lr": 0.1, "train/classify/loss": 1 / n, "val/loss": 2 / n} for n in (1, 2, 3)]
+    (folder / run_folder.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return " ".join(report(folder).split())
+
+
+def test_the_report_tells_what_was_run_and_what_came_of_it(tmp_path):
+    text = write_run(tmp_path, **{"test/loss": 0.61239, "test/accuracy": 0.7})
+    for part in (
+        "cnn on cifar10: run abc, finished",
+        "lr=0.0123 seed=3407",
+        "weight_decay=0.25",
+        "tags=night",
+        "embed:Conv2d 1,536; head:Linear 2,570",
+        "7,690 trainable of 85,806,346",
+        "Abacus 9, 2 process(es)",
+        "2m05s of training, 12,346 images/s",
+        "validation loss 0.5124, accuracy 81.24% (epoch 2, whose weights are kept)",
+        "test loss 0.6124, accuracy 70.00% (read once)",
+    ):
+        assert part in text
+    assert min(Image.open(tmp_path / "curves.png").size) > 100
+
+
+def test_the_report_of_a_run_without_test_figures_has_no_line_for_them(tmp_path):
+    assert "read once" not in write_run(tmp_path)
+
+
+def test_the_network_is_told_by_its_parts():
+    objective = nn.ModuleDict({"net": nn.Sequential(nn.Linear(100, 20), nn.ReLU(), nn.Linear(20, 3))})
+    assert network_lines(objective) == "0:Linear 2,020; 2:Linear 63"

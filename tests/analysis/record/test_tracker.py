@@ -1,0 +1,60 @@
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from analysis.record import run_folder
+from analysis.record.tracker import Tracker
+from data.errors import UserError
+from models.core.settings import Settings
+
+
+def track(folder, num_logged=0, **settings):
+    values = asdict(Settings(tracking="off", run_id=folder.name, **settings))
+    return Tracker(folder, values, {"device": "Abacus 9"}, {}, num_logged)
+
+
+def test_an_untracked_run_is_written_to_its_folder(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    tracker = track(folder, lr=0.5)
+    assert tracker.wandb_run is None
+    tracker.log({"epoch": 1, "val/loss": 0.25})
+    assert run_folder.read_metrics(folder) == [{"epoch": 1, "val/loss": 0.25}]  # flushed at once
+    tracker.log({"epoch": 2, "val/loss": 0.125})
+    assert run_folder.state(folder) == "unfinished"
+    tracker.finish("finished", {"val/loss": 0.125})
+    assert json.loads((folder / "settings.json").read_text())["lr"] == 0.5
+    assert json.loads((folder / "environment.json").read_text()) == {"device": "Abacus 9"}
+    assert (folder / "metrics.jsonl").read_text().count("\n") == 2
+    assert json.loads((folder / "summary.json").read_text()) == {"state": "finished", "val/loss": 0.125}
+
+
+@pytest.mark.parametrize("num_logged", [0, 2, 3])
+def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(num_logged, tmp_path):
+    tracker = track(tmp_path)
+    for epoch in (1, 2, 3):
+        tracker.log({"epoch": epoch, "run": 1})
+    tracker.finish("stopped", {})
+    tracker = track(tmp_path, num_logged=num_logged)
+    assert run_folder.state(tmp_path) == "unfinished"
+    assert tracker.num_logged == num_logged
+    tracker.log({"epoch": num_logged + 1, "run": 2})
+    kept = [{"epoch": epoch, "run": 1} for epoch in range(1, num_logged + 1)]
+    assert run_folder.read_metrics(tmp_path) == [*kept, {"epoch": num_logged + 1, "run": 2}]
+    tracker.finish("finished", {})
+
+
+@pytest.mark.parametrize("name", ["runs", "runs/a"])
+def test_a_folder_that_cannot_be_made_is_the_users_to_put_right(name, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written.*--runs_dir"):
+        track(tmp_path / name)
+
+
+def test_tracking_online_without_credentials_is_refused_before_anything_is_written(account, tmp_path, monkeypatch):
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=account("https://api.wandb.ai")))
+    settings = asdict(Settings(tracking="online", run_id="a"))
+    with pytest.raises(UserError, match="wandb login"):
+        Tracker(tmp_path / "runs" / "a", settings, {}, {})
+    assert not (tmp_path / "runs").exists()

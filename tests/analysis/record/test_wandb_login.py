@@ -1,0 +1,64 @@
+import socket
+import time
+
+import pytest
+
+from analysis.record.wandb_login import automatic_mode
+from data import network
+
+
+@pytest.fixture
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def test_without_credentials_the_run_is_offline_and_says_why(account, server):
+    mode, reason = automatic_mode(account(f"http://127.0.0.1:{server.getsockname()[1]}"))
+    assert mode == "offline"
+    assert "wandb login" in reason
+
+
+def test_without_a_connection_the_run_is_soon_offline_and_says_why(account, server):
+    port = server.getsockname()[1]
+    server.close()
+    started = time.monotonic()
+    mode, reason = automatic_mode(account(f"http://127.0.0.1:{port}", api_key="secret"))
+    assert mode == "offline"
+    assert "no connection to 127.0.0.1" in reason
+    assert "secret" not in reason
+    assert time.monotonic() - started < network.TIMEOUT_SECONDS
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_time(account, monkeypatch):
+    monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = []
+        for _ in range(3):  # which fills the queue of connections, so that the next one hangs
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(full.getsockname())
+        started = time.monotonic()
+        mode, _ = automatic_mode(account(f"http://127.0.0.1:{full.getsockname()[1]}", api_key="secret"))
+        seconds = time.monotonic() - started
+        for client in waiting:
+            client.close()
+    assert mode == "offline"
+    assert 0.1 < seconds < 2
+
+
+@pytest.mark.parametrize("source", ["api_key", "identity_token_file", "netrc"])
+def test_with_credentials_and_a_connection_the_run_is_online(source, account, server, tmp_path):
+    credentials = {source: "secret"}
+    if source == "netrc":
+        (tmp_path / "netrc").write_text("machine 127.0.0.1\nlogin user\npassword secret\n")
+        (tmp_path / "netrc").chmod(0o600)
+        credentials = {}
+    settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", **credentials)
+    assert automatic_mode(settings) == ("online", "")
+
+
+@pytest.mark.parametrize(("asked", "mode"), [("offline", "offline"), ("online", "online"), ("disabled", "off")])
+def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", asked)
+    assert automatic_mode(account("https://api.wandb.ai")) == (mode, f" (WANDB_MODE={asked})")
