@@ -1,1 +1,4 @@
-"""Datasets, named in `data.datasets`, and what feeds them to the device; imports nothing, for torch takes a second."""
+"""The datasets, listed in `data.datasets`, and the loaders that bring their images to the device.
+
+Nothing is imported here, because importing torch takes a second.
+"""

@@ -1,6 +1,6 @@
-"""Random changes to training images, made in batches on the device.
+"""Random changes to training images, made to whole batches on the device.
 
-Random numbers come from torch's global CPU generator, which the training loop seeds on every step.
+The random numbers come from torch's global CPU generator, which the training loop seeds before every step.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-POLICY_GROUP = 8  # images that share one draw of a policy: an image's own distribution is the same as alone
+POLICY_GROUP = 8  # images that share one random draw, which saves time; the odds for any one image stay the same
 
 
 def crop_flip(images: Tensor) -> Tensor:
-    """Shift by up to 1/8 of the side with reflected borders, and mirror half of the images.
+    """Shift each image by up to 1/8 of its side, reflecting its borders, and mirror half of the images.
 
     Args:
         images: [B, 3, H, W] of any type.
@@ -30,32 +30,32 @@ def crop_flip(images: Tensor) -> Tensor:
 
 
 def shifts(num: int, largest: int) -> Tensor:
-    """Whole numbers from -largest to largest, [num, 1]."""
+    """Draw whole numbers from -largest to largest: [num, 1]."""
     return torch.randint(-largest, largest + 1, (num, 1))
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
-    """Positions beyond either border, mirrored back inside without repeating the border."""
+    """Mirror positions beyond either border back inside; the border itself is not repeated."""
     index = index.abs()
     return torch.where(index < size, index, 2 * (size - 1) - index)
 
 
 def randaugment(images: Tensor) -> Tensor:
-    """RandAugment with torchvision's defaults after crop_flip, https://arxiv.org/abs/1909.13719."""
+    """Apply crop_flip, then RandAugment with torchvision's defaults, https://arxiv.org/abs/1909.13719."""
     from torchvision.transforms.v2 import RandAugment  # imported late: torchvision takes a second
 
     return in_groups(RandAugment(), crop_flip(images))
 
 
 def trivialaugment(images: Tensor) -> Tensor:
-    """TrivialAugment (wide) after crop_flip, https://arxiv.org/abs/2103.10158."""
+    """Apply crop_flip, then TrivialAugment (wide), https://arxiv.org/abs/2103.10158."""
     from torchvision.transforms.v2 import TrivialAugmentWide
 
     return in_groups(TrivialAugmentWide(), crop_flip(images))
 
 
 def in_groups(policy: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Apply a policy, which draws once a call, to every few images of an already shuffled batch."""
+    """Apply a policy to groups of a few images: it draws its operations once a call, and the batch is shuffled."""
     return torch.cat([policy(group) for group in images.split(POLICY_GROUP)])
 
 
@@ -63,8 +63,8 @@ def cutout(images: Tensor, size: int) -> Tensor:
     """Blank a square at a random place of every image, https://arxiv.org/abs/1708.04552.
 
     Args:
-        images: [B, 3, H, W], normalised, so that 0 is the mean colour; the square may reach over the border.
-        size: side of the square in pixels.
+        images: [B, 3, H, W], normalised; the square is filled with 0.
+        size: side of the square in pixels; the square may reach over the border.
 
     Returns:
         [B, 3, H, W].

@@ -13,7 +13,7 @@ from data.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# The two official layouts: folder -> {file: md5}, the test batch last.
+# The two official layouts: folder -> {file: md5}; the test batch comes last.
 BINARY = "cifar-10-batches-bin"
 PYTHON = "cifar-10-batches-py"
 CHECKSUMS = {
@@ -37,10 +37,10 @@ CHECKSUMS = {
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
-    """CIFAR-10 from either official layout in `data_dir`; downloaded there when it has neither.
+    """Return CIFAR-10 from either official layout in `data_dir`; if neither is there, download it first.
 
     Raises:
-        UserError: missing or damaged files, no network to download with, or another image size than 32.
+        UserError: a file is missing or damaged, the download failed, or the image size asked for is not 32.
     """
     if image_size not in (0, 32):
         raise UserError(f"--image_size={image_size}: CIFAR-10 has 32-pixel images; leave it out")
@@ -60,7 +60,11 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
 
 
 def read_checked(path: Path, md5: str) -> bytes:
-    """Content of a file whose checksum is known."""
+    """Return the content of a file.
+
+    Raises:
+        UserError: the file is missing, or its checksum is not `md5`.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing, the download is incomplete: delete {path.parent} and start again")
     content = path.read_bytes()
@@ -72,19 +76,23 @@ def read_checked(path: Path, md5: str) -> bytes:
 
 
 def parse_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Images [10000, 3, 32, 32] and labels [10000]: each record is a label and three planes of 1,024 bytes."""
+    """Return images [10000, 3, 32, 32] and labels [10000] of a file whose records are a label and 3 x 1,024 bytes."""
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
 def parse_python(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Images [10000, 3, 32, 32] and labels [10000] of a pickle whose checksum is right."""
+    """Return images [10000, 3, 32, 32] and labels [10000] of a pickle; call it only once the checksum is verified."""
     batch = pickle.loads(content, encoding="latin1")
     return batch["data"].reshape(-1, 3, 32, 32), np.array(batch["labels"])
 
 
 def download(data_dir: Path) -> None:
-    """Fetch and unpack the python layout with torchvision."""
+    """Download and unpack the python layout with torchvision.
+
+    Raises:
+        UserError: the download failed.
+    """
     from torchvision.datasets import CIFAR10  # imported late: torchvision takes a second
 
     try:

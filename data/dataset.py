@@ -1,4 +1,4 @@
-"""Images as uint8 tensors, their splits, and what is known of a dataset."""
+"""Datasets in main memory: their images as uint8 tensors, their splits, and a description of them for the models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,36 +17,36 @@ class Split(NamedTuple):
 
     images: Tensor  # [N, 3, H, W] uint8
     labels: Tensor  # [N] int64; zeros where the dataset has none
-    features: Tensor | None = None  # [N, V, D] of V copies of each image, where a frozen network has seen them
+    features: Tensor | None = None  # [N, V, D] from a frozen network, if there is one: V augmented copies an image
 
 
 class Batch(NamedTuple):
     """Images and their labels, on the device."""
 
-    images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says; or features of them, [B, D] float32
+    images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says; from a FeatureLoader features, [B, D]
     labels: Tensor  # [B] int64; zeros where the dataset has none
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a dataset's loader function returns."""
+    """All images of a dataset, as its load function returns them."""
 
     name: str
-    classes: tuple[str, ...]  # empty where the images have no labels
+    classes: tuple[str, ...]  # empty if the images have no labels
     train: Split
     test: Split | None
-    fingerprint: str  # hash of the content, the same wherever the same images lie
+    fingerprint: str  # names the content: the same images give the same fingerprint on every machine
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset comes from; its line in `data.datasets` names one.
+    """A dataset that can be loaded: the functions and facts that `data.datasets` lists under its name.
 
     Attributes:
-        load: takes data_dir, image_size (0 for the dataset's own) and max_corrupt_images, and may raise UserError.
-        image_size: side in pixels, where it is known without reading an image; else 0.
-        classes: names of the classes, where they are known without reading an image; else None.
-        has_test_images: whether a data_dir holds test images.
+        load: function of data_dir, image_size (0 for the dataset's own) and max_corrupt_images; may raise UserError.
+        image_size: side in pixels, if it is known without reading an image; else 0.
+        classes: names of the classes, if they are known without reading an image; else None.
+        has_test_images: function that tells whether a data_dir holds test images.
     """
 
     load: Callable[[Path, int, int], Dataset]
@@ -57,30 +57,31 @@ class Source:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What models and panels need to know of the images they are given."""
+    """The facts about a dataset that models and panels need."""
 
     name: str
     image_size: int  # pixels
     classes: tuple[str, ...]
-    mean: tuple[float, ...]  # of each channel, in [0, 1] units; what normalisation subtracts
-    std: tuple[float, ...]  # of each channel, in [0, 1] units; what it divides by
-    num_images: dict[str, int]  # by split
+    mean: tuple[float, ...]  # one a channel, of pixel values in [0, 1]; normalisation subtracts it
+    std: tuple[float, ...]  # one a channel, of pixel values in [0, 1]; normalisation then divides by it
+    num_images: dict[str, int]  # in each split
     fingerprint: str
 
     def to_unit_range(self, images: Tensor) -> Tensor:
-        """Undo the normalisation: [B, 3, H, W] as models see them, to [0, 1]."""
+        """Undo the normalisation: turn images [B, 3, H, W] as models see them into images in [0, 1]."""
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """A random order of the images in which every stretch holds the classes in their proportions.
+    """Return a random order of the images in which every stretch holds the classes in their overall proportions.
 
-    It is a function of the labels and the seed alone: numpy keeps RandomState's stream the same for ever.
+    The order depends on the labels and the seed alone, also in later versions of numpy: RandomState's random numbers
+    are guaranteed never to change.
 
     Args:
         labels: [N] int64.
-        seed: of the order.
+        seed: another seed gives another order.
 
     Returns:
         [N] int64 indices.
@@ -88,9 +89,9 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     random = np.random.RandomState(seed)
     shuffled = random.permutation(len(labels))
     classes = labels.numpy()[shuffled]
-    place = np.empty(len(labels))  # in (0, 1): how far through its own class an image stands
+    place = np.empty(len(labels))  # in (0, 1): how far down the list of its own class an image stands
     names = np.unique(classes)
-    # Each class starts at a place of its own, else the first stretch would lack all the small ones.
+    # Each class is shifted by a different amount; else the first stretch would hold no image of any small class.
     for label, start in zip(names, (random.permutation(len(names)) + 0.5) / len(names), strict=True):
         members = np.flatnonzero(classes == label)
         place[members] = (np.arange(len(members)) + start) / len(members)
@@ -98,16 +99,19 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
 
 
 def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, seed: int) -> dict[str, Split]:
-    """Training, validation and test split of a dataset; the first two are stratified parts of its training images.
+    """Return the splits of a dataset by name: "train", "val" and "test".
+
+    "train" and "val" are parts of the dataset's training images with equal shares of every class; "test" holds its
+    test images. A split is left out if there is nothing to put in it.
 
     Args:
         dataset: all its images.
         train_fraction: share of the training images used at all.
-        val_fraction: share of those held out; 0 for no validation split.
-        seed: of the splits, see `stratified_order`.
+        val_fraction: share of those that goes to "val"; 0 for no validation split.
+        seed: another seed puts other images into "train" and "val", see `stratified_order`.
 
     Raises:
-        UserError: a split asked for would hold no image.
+        UserError: the fractions leave no image to train on or to validate with.
     """
     total = len(dataset.train.labels)
     num_used = round(total * train_fraction)
@@ -127,13 +131,13 @@ def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, se
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Exact mean and standard deviation of each channel, in [0, 1] units.
+    """Return the exact mean and standard deviation of each channel, of pixel values scaled to [0, 1].
 
     Args:
         images: [N, 3, H, W] uint8.
 
     Returns:
-        Three means and three deviations; a channel of one value gets deviation 1.
+        Three means and three deviations; the deviation is 1 for a channel in which all pixels are equal.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
@@ -146,6 +150,11 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def pixel_statistics(normalisation: str, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What the setting `normalisation` subtracts and divides by, given the training images [N, 3, H, W] uint8."""
+    """Return the means and deviations that a value of the setting `normalisation` stands for, see `DatasetInfo`.
+
+    Args:
+        normalisation: "symmetric" for pixels in [-1, 1], "unit" for [0, 1], else the channels' own statistics.
+        images: the training images, [N, 3, H, W] uint8.
+    """
     fixed = {"symmetric": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
     return fixed.get(normalisation) or channel_statistics(images)

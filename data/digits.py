@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn: 1,797 images of 8x8 grey pixels, upscaled; no download."""
+"""Handwritten digits that come with scikit-learn, so nothing is downloaded: 1,797 grey images of 8x8 pixels."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +14,11 @@ NUM_TEST = 360
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
-    """The digits at 32x32 pixels or `image_size`, in three equal channels, a fixed fifth of them for testing."""
-    # sklearn.datasets.load_digits reads this file, too, but importing it takes a second of every run's start.
+    """Return the digits in three equal channels, scaled to `image_size` pixels (0 for 32).
+
+    A fifth of them are test images, the same ones in every run.
+    """
+    # sklearn.datasets.load_digits reads the same file, but importing it would delay every run by a second.
     package = find_spec("sklearn")
     assert package is not None
     assert package.origin is not None

@@ -1,14 +1,14 @@
-"""What a user is told when something of theirs is wrong."""
+"""The error that tells users what they did wrong, and how to put it right."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user can put right: its one line names the offending value and the remedy."""
+    """A mistake that the user can put right; its message is one line that names the wrong value and the remedy."""
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
-    """', did you mean ...?' where a known name is near, else nothing."""
+    """Return ", did you mean ...?" with the known name that is spelled most like `name`; "" if none is similar."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f", did you mean {near[0]}?" if near else ""

@@ -9,10 +9,10 @@ from data.errors import UserError
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
-    """The images of `data_dir`/faces, or of `data_dir` where it has no such folder.
+    """Return the images of the folder `data_dir`/faces or, if there is no such folder, of `data_dir` itself.
 
     Raises:
-        UserError: as `folder.load`; a missing folder also tells where to get the faces.
+        UserError: as for `folder.load`; if there are no images, it also tells where to get the faces.
     """
     try:
         dataset = folder.load(find_root(data_dir), image_size or 64, max_corrupt_images)
@@ -24,12 +24,12 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
 
 
 def has_test_images(data_dir: Path) -> bool:
-    """Whether there are test images beside those to train on."""
+    """Return whether there are test images as well as training images."""
     return folder.has_test_images(find_root(data_dir))
 
 
 def find_root(data_dir: Path) -> Path:
-    """The folder of the faces."""
+    """Return the folder that holds the faces: `data_dir`/faces if it exists, else `data_dir`."""
     return data_dir / "faces" if (data_dir / "faces").is_dir() else data_dir
 
 

@@ -1,12 +1,14 @@
-"""Features of a frozen network, computed once for each image whatever run, split or process asks for them.
+"""A cache on disk for the features of a frozen network: each image's are computed once and then shared by all runs.
 
-A cache belongs to one network at one size and precision; its folder's name holds their hash. An image is known by the
-hash of its pixels. Two files only ever grow, a row of both for each image:
+There is one folder for each combination of network, image size and precision; the folder's name ends in a hash of
+these. An image is recognised by the hash of its pixels. The folder holds two files with one row for each image, to
+which rows are only ever appended:
 
     features  the image's features, bfloat16 or float32
-    images    16 bytes, the hash of its pixels; written last
+    images    the hash of the image's pixels, 16 bytes; written after the features
 
-A row counts that is whole in both, so that a kill or a full disk costs the rows that were not written yet.
+Only rows that are complete in both files count. If a process is killed or the disk is full, the rows that were not
+yet written are lost, and no others.
 """
 
 import hashlib
@@ -32,12 +34,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class FeatureCache:
-    """The features of one network, in a folder of their own below `root`.
+    """The cached features of one network, kept in a folder of its own below `root`.
 
     Args:
         root: folder of all caches.
-        network: all that the features depend on beside the image; "arch" and "precision" are among it.
-        num_features: of an image.
+        network: everything but the image that the features depend on; includes "arch" and "precision".
+        num_features: numbers that the network computes for an image.
     """
 
     def __init__(self, root: Path, network: Mapping[str, object], num_features: int) -> None:
@@ -49,7 +51,7 @@ class FeatureCache:
         self.row_bytes = num_features * self.dtype.itemsize
 
     def rows(self) -> dict[bytes, int]:
-        """Row of every image that there is, by its hash."""
+        """Return the number of each image's row, by the image's hash."""
         num_rows = self.num_rows()
         if not num_rows:
             return {}
@@ -57,16 +59,16 @@ class FeatureCache:
         return {content[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row for row in range(num_rows)}
 
     def num_rows(self) -> int:
-        """Rows that are whole in both files."""
+        """Return the number of rows that are complete in both files."""
         row_bytes = {"images": HASH_BYTES, "features": self.row_bytes}
         paths = {name: self.folder / name for name in row_bytes}
         return min(path.stat().st_size // row_bytes[name] if path.exists() else 0 for name, path in paths.items())
 
     def read(self, hashes: list[bytes]) -> Tensor:
-        """Features of images: N hashes -> [N, D] in main memory.
+        """Return the features [N, D] of the images with these N hashes, in main memory.
 
         Raises:
-            UserError: some are not there.
+            UserError: the features of some of them are not in the cache.
         """
         rows = self.rows()
         if not rows.keys() >= set(hashes):
@@ -78,7 +80,7 @@ class FeatureCache:
         return stored.view(-1, self.num_features).index_select(0, torch.tensor([rows[key] for key in hashes]))
 
     def append(self, hashes: list[bytes], features: Tensor) -> None:
-        """Add the features [N, D] of N images; several processes may do so at once."""
+        """Add the features [N, D] of N images; several processes may call this at the same time."""
         content = features.to(self.dtype).contiguous().view(torch.uint8).numpy()
         self.folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -97,7 +99,7 @@ class FeatureCache:
 
 
 def hash_images(images: Tensor) -> list[bytes]:
-    """Hash of every image's pixels: [N, 3, H, W] uint8 -> N hashes."""
+    """Return the hash of each image's pixels: [N, 3, H, W] uint8 -> N hashes."""
     rows = images.contiguous().flatten(1).numpy()
     return [hashlib.blake2b(row, digest_size=HASH_BYTES).digest() for row in rows]
 
@@ -109,26 +111,29 @@ def cached_features(
     batch_size: int,
     accelerator: Accelerator,
 ) -> Tensor:
-    """Features of images, computing those that the cache lacks; called by all processes of a run, which share the work.
+    """Return the features of images; those that the cache lacks are computed and added to it first.
+
+    All processes of a run must call this together, and they share the work.
 
     Args:
-        cache: of the network.
+        cache: the cache of the network.
         images: [N, 3, H, W] uint8 in main memory.
-        compute: [B, 3, H, W] uint8 in main memory to [B, D] on the device.
-        batch_size: images that each process computes at once.
-        accelerator: of the run.
+        compute: function from images [B, 3, H, W] uint8 in main memory to features [B, D] on the device.
+        batch_size: images that each process passes to `compute` at once.
+        accelerator: the run's.
 
     Returns:
-        [N, D] in main memory, of the cache's dtype.
+        [N, D] in main memory, in the cache's dtype.
 
     Raises:
-        UserError: a feature is not a finite number, on any process.
+        UserError: some process computed a feature that is not a finite number; raised in all processes.
     """
     hashes = hash_images(images)
-    first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))  # an image of each content
+    # Hash -> index of the first image that has it.
+    first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
     [is_complete] = broadcast_object_list([first.keys() <= cache.rows().keys()])
     if not is_complete:
-        lock = FileLock(cache.folder / "compute.lock")  # the system frees it when a process dies
+        lock = FileLock(cache.folder / "compute.lock")  # the system frees it if the process dies
         missing: list[int] = []
         if accelerator.is_main_process:
             acquire(lock, f"another process computes features of {cache.folder.name}: waiting for it")
@@ -138,7 +143,8 @@ def cached_features(
             share = missing[accelerator.process_index :: accelerator.num_processes]
             quiet = not accelerator.is_local_main_process
             is_finite = compute_missing(cache, images, hashes, share, compute, batch_size, quiet)
-            num_failed = accelerator.reduce(torch.tensor(float(not is_finite), device=accelerator.device))  # all wait
+            # This waits for all processes.
+            num_failed = accelerator.reduce(torch.tensor(float(not is_finite), device=accelerator.device))
         finally:
             lock.release()
         if num_failed:
@@ -148,7 +154,7 @@ def cached_features(
 
 
 def acquire(lock: FileLock, notice: str) -> None:
-    """Take a lock, with a notice where somebody else has it."""
+    """Wait for a lock and take it; if another process holds it, print `notice` first."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -165,12 +171,12 @@ def compute_missing(
     batch_size: int,
     quiet: bool,
 ) -> bool:
-    """Compute and store the features of the images of these indices.
+    """Compute the features of the images whose indices are in `missing`, and add them to the cache.
 
-    Unless `quiet`, a bar tells the speed and the time left.
+    Unless `quiet`, a progress bar shows the speed and the time left.
 
     Returns:
-        False where one is not a finite number, and the rest was given up.
+        True if all went well; False if a feature was not a finite number, upon which the computation stopped.
     """
     bar = tqdm(
         desc=f"features of {cache.folder.name}",
@@ -178,7 +184,7 @@ def compute_missing(
         unit=" images",
         disable=quiet or not missing,
     )
-    waiting: list[tuple[list[int], Tensor]] = []  # batches that are computed and not yet stored
+    waiting: list[tuple[list[int], Tensor]] = []  # indices and features of batches that are not yet stored
 
     def store() -> bool:
         indices, features = zip(*waiting, strict=True)

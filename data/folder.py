@@ -1,7 +1,10 @@
-"""A folder of images: one folder a class, or flat and unlabelled; any size and format that Pillow reads.
+"""A dataset made of image files in a folder, of any size and in any format that Pillow reads.
 
-`ROOT/CLASS/*.jpg` or `ROOT/*.jpg`; with `ROOT/train` and `ROOT/test`, each of those in the same way.
-The images are decoded once, in parallel, into a uint8 cache that later runs map into memory.
+With labels, each class has a folder: `ROOT/CLASS/*.jpg`. Without labels, the images lie in one folder: `ROOT/*.jpg`.
+If there are test images, `ROOT/train` and `ROOT/test` are each laid out in that way.
+
+The images are decoded once, in parallel, and kept as a uint8 array in the cache folder; later runs map that array into
+memory.
 """
 
 import hashlib
@@ -21,7 +24,7 @@ from data.dataset import Dataset, Source, Split
 from data.errors import UserError
 from data.paths import cache_dir
 
-IMAGE_SIZE = 64  # pixels, where no other is asked for
+IMAGE_SIZE = 64  # pixels, if no other size is asked for
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"])
 
 
@@ -30,10 +33,11 @@ class NoImagesError(UserError):
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
-    """The images of a folder, cropped to their central square and resized to `image_size` (0 for 64).
+    """Return the images of a folder, each cropped to its central square and resized to `image_size` (0 for 64).
 
     Raises:
-        UserError: no images, loose images beside class folders, or more than `max_corrupt_images` unreadable ones.
+        UserError: there are no images, images lie beside class folders, the test images have other classes than the
+            training images, or more than `max_corrupt_images` files of a split cannot be read.
     """
     size = image_size or IMAGE_SIZE
     has_splits = (data_dir / "train").is_dir()
@@ -55,12 +59,18 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
 
 
 def has_test_images(data_dir: Path) -> bool:
-    """Whether there are test images beside those to train on."""
+    """Return whether there are test images as well as training images."""
     return (data_dir / "train").is_dir() and (data_dir / "test").is_dir()
 
 
 def list_images(root: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """Image files below `root`, sorted, and the class folders; no class where the images lie flat."""
+    """Return the image files below `root`, sorted, and the names of its class folders.
+
+    There are no class names if the images lie in `root` itself.
+
+    Raises:
+        UserError: `root` is no folder, holds no image, or holds images beside class folders.
+    """
     if not root.is_dir():
         raise NoImagesError(f"{root} is not a folder: name the folder of your images with --data_dir")
     loose = [path for path in root.iterdir() if is_image(path, root)]
@@ -79,7 +89,7 @@ def list_images(root: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def is_image(path: Path, root: Path) -> bool:
-    """Whether a path is a file with the suffix of an image, and visible from `root` on."""
+    """Return whether a path is an image file, by its suffix, and not hidden below `root`."""
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
@@ -87,7 +97,13 @@ def is_image(path: Path, root: Path) -> bool:
 def read_split(
     root: Path, files: list[Path], classes: tuple[str, ...], image_size: int, max_corrupt_images: int
 ) -> tuple[Split, str]:
-    """Images of `files`, from the cache where they were decoded before, and a hash of them."""
+    """Return the images of `files` with their labels, and a hash of the images.
+
+    The files are decoded unless an earlier run left them in the cache.
+
+    Raises:
+        UserError: more than `max_corrupt_images` files cannot be read, or none can.
+    """
     names = [path.relative_to(root).as_posix() for path in files]
     stats = [path.stat() for path in files]
     listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
@@ -99,7 +115,7 @@ def read_split(
     readable = set(kept)
     if len(names) - len(kept) > max_corrupt_images:
         raise too_many_corrupt(root, max_corrupt_images, next(name for name in names if name not in readable))
-    # Copy-on-write: nothing is read until it is used, and torch may believe that it can write.
+    # Copy-on-write: pixels are read only when they are used, and torch gets the writable array that it insists on.
     images = torch.from_numpy(np.load(cache / "images.npy", mmap_mode="c"))
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[name.split("/")[0]] if classes else 0 for name in kept]
@@ -107,7 +123,7 @@ def read_split(
 
 
 def too_many_corrupt(root: Path, limit: int, first: str) -> UserError:
-    """The error for a folder with more unreadable files than allowed."""
+    """Return the error for a folder with more unreadable files than allowed."""
     return UserError(
         f"{root}: more than --max_corrupt_images={limit} files cannot be read, the first is {first}: "
         f"repair or remove them, or raise the limit"
@@ -115,10 +131,13 @@ def too_many_corrupt(root: Path, limit: int, first: str) -> UserError:
 
 
 def decode(root: Path, names: list[str], image_size: int, max_corrupt_images: int, cache: Path) -> None:
-    """Decode every file into `cache`: images.npy [N, 3, H, W] uint8 and files.json, the names that could be read.
+    """Decode all files and write the result to the folder `cache`.
+
+    images.npy holds the images, [N, 3, H, W] uint8; files.json holds their hash and the names of the N files that
+    could be read.
 
     Raises:
-        UserError: more than `max_corrupt_images` files could not be read.
+        UserError: more than `max_corrupt_images` files cannot be read, or none can.
     """
     cache.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=cache.name, dir=cache.parent))
@@ -152,23 +171,23 @@ def decode(root: Path, names: list[str], image_size: int, max_corrupt_images: in
         try:
             unfinished.rename(cache)
         except OSError:
-            if not cache.is_dir():  # else another process was quicker, and its result is the same
+            if not cache.is_dir():  # if it is there, another process was quicker and its result is the same
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def decode_image(path: Path, image_size: int) -> np.ndarray | Exception:
-    """The central square of an image at the given size, [3, H, W] uint8; or why it cannot be read."""
+    """Return the central square of an image at the given size, [3, H, W] uint8, or the error if it cannot be read."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit grey, which convert would clip
+            if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
                 upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
             square = ImageOps.fit(upright.convert("RGB"), (image_size, image_size))
             return np.asarray(square).transpose(2, 0, 1)
-    except Exception as error:  # on damaged files Pillow raises nearly anything, struct.error among it
+    except Exception as error:  # for a damaged file Pillow raises nearly any error, struct.error for one
         return error
 
 

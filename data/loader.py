@@ -1,7 +1,7 @@
-"""Batches from uint8 images that live on the device, or in main memory where the device is too small.
+"""Loaders, which make batches of the uint8 images of a split.
 
-Everything random is a function of the seed and of where training stands, so that nothing need be saved to go on
-from the middle of an epoch.
+The images are kept on the device or, if they are too many for it, in main memory. The order of the images depends only
+on the seed and the epoch, so that training can go on from the middle of an epoch without any saved state.
 """
 
 from collections.abc import Iterator
@@ -19,27 +19,28 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.seeding import mix_seeds
 
-PREFETCH = 3  # batches gathered ahead where images live in main memory
+PREFETCH = 3  # batches made ready ahead of their use, if the images are kept in main memory
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of the processes this is."""
+    """The part of the work that falls to one process: its number `rank`, counted from 0, among all processes."""
 
     rank: int = 0
     num_processes: int = 1
 
 
 class Loader:
-    """Batches of one split, normalised, and augmented where they are for training.
+    """A maker of normalised batches of one split; batches for training are also augmented.
 
     Args:
-        split: images and labels in main memory; they are moved to the device once.
-        info: the normalisation.
-        device: where batches are wanted.
-        shard: this process's share of every batch.
-        resident: "device", "host", or "auto" for the device where the images take at most half of its free memory.
-        channels_last: memory layout of the batches.
+        split: images and labels in main memory.
+        info: the dataset's facts, for its normalisation.
+        device: where the batches are put.
+        shard: decides which part of every batch this process gets.
+        resident: where the images are kept: "device", "host" for main memory, or "auto" for the device if they take at
+            most half of its free memory, else main memory.
+        channels_last: whether the batches have the memory layout channels last.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Loader:
         self.channels_last = channels_last
         self.on_device = lives_on_device(split.images, device, resident)
         home = device if self.on_device else torch.device("cpu")
-        # Stored in the layout of the batches, since a batch is then gathered in it for free.
+        # Kept in the memory layout of the batches, so that no batch has to be converted.
         images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
         self.images = images.contiguous().to(home)  # [N, 3, H, W], or [N, H, W, 3] for channels_last
         self.labels = split.labels.to(home)
@@ -69,14 +70,14 @@ class Loader:
         return len(self.labels)
 
     def steps_per_epoch(self, batch_size: int, micro_batches: int = 1) -> int:
-        """Training steps of one epoch.
+        """Return the number of training steps in one epoch.
 
         Args:
-            batch_size: images of a step over all processes.
-            micro_batches: parts that each process computes its share in.
+            batch_size: images of a step, all processes together.
+            micro_batches: parts into which each process divides its share of a step.
 
         Raises:
-            UserError: the batch is larger than the split, or cannot be shared out evenly.
+            UserError: the batch is larger than the split, or cannot be divided evenly.
         """
         parts = self.shard.num_processes * micro_batches
         if batch_size > len(self):
@@ -89,7 +90,7 @@ class Loader:
         return len(self) // batch_size + (len(self) % batch_size >= parts)
 
     def largest_batch(self, micro_batches: int) -> int:
-        """Images of a step over all processes that holds the whole split, but for those that cannot be shared out."""
+        """Return the size of the largest batch that can be divided evenly: the whole split, but for a few images."""
         parts = self.shard.num_processes * micro_batches
         return len(self) // parts * parts
 
@@ -104,16 +105,17 @@ class Loader:
         augmentation: str,
         cutout_size: int,
     ) -> Iterator[Batch]:
-        """This process's share of every step of an epoch, from step `start` on, in an order of its own each epoch.
+        """Yield this process's share of every step of an epoch, from step `start` on; each epoch has another order.
 
-        The last step may be smaller; of its images, those that cannot be shared out evenly wait for a later epoch.
+        The last step may be smaller than the others. If its images cannot be divided evenly, the few that are left
+        over are not used in this epoch.
 
         Args:
-            seed: of the order.
+            seed: another seed gives another order.
             epoch: counted from 0.
-            batch_size: images of a step over all processes.
-            start: first step, to go on from the middle of an epoch.
-            micro_batches: parts that each process computes its share in.
+            batch_size: images of a step, all processes together.
+            start: first step to yield; above 0 to go on from the middle of an epoch.
+            micro_batches: parts into which each process divides its share of a step.
             augmentation: a key of AUGMENTATIONS.
             cutout_size: side of the cutout square in pixels, 0 for none.
         """
@@ -130,7 +132,12 @@ class Loader:
             yield Batch(self.for_training(images, augmentation, cutout_size), labels)
 
     def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
-        """The split in its own order, unchanged but for the normalisation: this process's share, or `shard`'s."""
+        """Yield the images of this process's share of the split, in order, normalised and not augmented.
+
+        Args:
+            batch_size: images of a batch of this process.
+            shard: share to yield in place of this process's; `Shard()` is the whole split.
+        """
         shard = shard or self.shard
         bounds = np.linspace(0, len(self), shard.num_processes + 1).astype(int)
         share = torch.arange(bounds[shard.rank], bounds[shard.rank + 1])
@@ -138,23 +145,23 @@ class Loader:
             yield Batch(self.for_evaluation(images), labels)
 
     def batch(self, index: Tensor) -> Batch:
-        """The images of these indices [B], whatever the process."""
+        """Return the images with these indices [B] as they are evaluated, the same in every process."""
         images, labels = next(self.gather([index]))
         return Batch(self.for_evaluation(images), labels)
 
     def pictures(self, index: Tensor) -> Tensor:
-        """The images of these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""
+        """Return the images with these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""
         images, _ = next(self.gather([index]))
         return images.float() / 255
 
     def gather(self, shares: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """uint8 images [B, 3, H, W] and labels [B] on the device, for each tensor of indices."""
+        """Yield the uint8 images [B, 3, H, W] and labels [B] of each tensor of indices, on the device."""
         if not shares:
             return
         if self.on_device:
             index = torch.cat(shares).to(self.device)  # one copy for the whole epoch
             for part in index.split([len(share) for share in shares]):
-                # A seventh of the time of images[part] on a CPU.
+                # On a CPU, index_select takes a seventh of the time of images[part].
                 yield self.in_order(self.images.index_select(0, part)), self.labels.index_select(0, part)
             return
         with ThreadPoolExecutor(1) as pool:
@@ -167,35 +174,38 @@ class Loader:
                 yield self.in_order(images), labels
 
     def fetch(self, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels in main memory, page-locked where that makes the copy to the device faster."""
+        """Return images and labels in main memory; for a GPU, page-locked, which makes the copy to it faster."""
         images, labels = self.images.index_select(0, share), self.labels.index_select(0, share)
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
     def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
-        """A gathered batch as the network is trained on it."""
+        """Augment and normalise the images of a training batch: [B, 3, H, W] uint8 -> float32."""
         images = self.normalise(AUGMENTATIONS[augmentation](images))
         return cutout(images, cutout_size) if cutout_size else images
 
     def for_evaluation(self, images: Tensor) -> Tensor:
-        """A gathered batch as the network is evaluated on it."""
+        """Normalise the images of a batch for evaluation: [B, 3, H, W] uint8 -> float32."""
         return self.normalise(images)
 
     def in_order(self, images: Tensor) -> Tensor:
-        """A gathered batch as [B, 3, H, W], whatever the layout in memory."""
+        """Return gathered images with the shape [B, 3, H, W], whatever their memory layout."""
         return images.permute(0, 3, 1, 2) if self.channels_last else images
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] to float32 as `info` says, in the layout of the batches."""
+        """Turn uint8 images [B, 3, H, W] into normalised float32 images with the memory layout of the batches."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
 
 
 class FeatureLoader(Loader):
-    """Batches of features in place of their images: of a random copy of each in training, of the first in evaluation.
+    """A loader whose batches hold the features of images, as a frozen network computed them, and not the pixels.
+
+    The split has features of one or more copies of each image, say of the image itself and of its mirror image. A batch
+    for training holds those of a copy drawn at random; a batch for evaluation holds those of the first copy.
 
     Args:
         split: images, labels and features.
-        info, device, options: as for `Loader`, but that features have no layout.
+        info, device, options: as for `Loader`; `channels_last` has no effect on features.
     """
 
     def __init__(self, split: Split, info: DatasetInfo, device: torch.device, **options: Any) -> None:
@@ -215,7 +225,7 @@ class FeatureLoader(Loader):
 
 
 def lives_on_device(images: Tensor, device: torch.device, resident: str) -> bool:
-    """Whether the images of a split are to live on the device, see `Loader`."""
+    """Return whether the images of a split are kept on the device; `resident` is explained at `Loader`."""
     if resident == "auto" and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return images.nbytes <= free / 2

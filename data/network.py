@@ -1,4 +1,4 @@
-"""Whether a server can be reached, asked before a library tries in vain for minutes."""
+"""A quick test whether a server can be reached, because some libraries try for minutes before they give up."""
 
 import socket
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ TIMEOUT_SECONDS = 3.0
 
 
 def unreachable(url: str) -> str:
-    """What keeps us from the server of a URL; empty if nothing does, or if a proxy is to know."""
+    """Return why the server of a URL cannot be reached; "" if it can, or if a proxy is configured for it."""
     address = urlsplit(url)
     if address.scheme in getproxies():
         return ""

@@ -1,4 +1,8 @@
-"""Random numbers as a function of the seed and of where training stands, so that a checkpoint need not hold them."""
+"""Seeds for the random generators.
+
+Training seeds them anew before every step, from numbers such as the run's seed and the epoch, so that a checkpoint need
+not hold their states.
+"""
 
 import random
 
@@ -7,12 +11,15 @@ import torch
 
 
 def mix_seeds(*parts: int, num: int) -> list[int]:
-    """Well-spread 32-bit seeds from several small numbers (a seed, an epoch, a process), always the same ones."""
+    """Return `num` 32-bit seeds made from several numbers, such as a seed, an epoch and a process.
+
+    The same numbers always give the same seeds, and similar numbers give entirely different ones.
+    """
     return np.random.SeedSequence(parts).generate_state(num).tolist()
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of python, numpy and torch."""
+    """Seed the global random generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 100 us where CUDA is not in use
