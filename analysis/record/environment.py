@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def describe_environment(arguments: Sequence[str], device: torch.device, num_processes: int) -> dict[str, Any]:
-    """Command, commit, package versions and hardware.
+    """Return command, commit, package versions and hardware.
 
     The commit ends in "-dirty" where the source has been changed since.
     """
@@ -41,7 +41,7 @@ def describe_environment(arguments: Sequence[str], device: torch.device, num_pro
 
 
 def git(*arguments: str) -> str:
-    """What git says of the source; empty outside a checkout."""
+    """Return what git prints about the source; nothing outside a checkout."""
     try:
         found = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, timeout=10)
         return found.stdout.decode(errors="replace").strip()
@@ -50,13 +50,13 @@ def git(*arguments: str) -> str:
 
 
 def uncommitted_changes() -> str:
-    """Hash of the changes to the source that are in no commit; empty where there are none."""
+    """Return a hash of the changes to the source that are in no commit; nothing where there are none."""
     changes = git("diff", "HEAD")
     return hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's with the number of threads used."""
+    """Return the GPU's name, or the processor's with the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
@@ -67,7 +67,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory used so far: the GPU's, or this process's on a CPU."""
+    """Return the most memory used so far, in bytes: the GPU's, or on a CPU this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

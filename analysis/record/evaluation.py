@@ -17,7 +17,7 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
         accelerator: precision and processes; each of them evaluates its share.
         objective: as it was before `accelerator.prepare`.
         loader: of the split.
-        batch_size: images at once.
+        batch_size: images that a process evaluates at once.
     """
     for buffer in objective.buffers():
         broadcast(buffer)  # every process has running statistics of its own; the first one's are those saved

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.record import run_folder
 from data.files import read_json
+from data.metrics import is_epoch, is_percentage
 
 CURVES = "curves.png"
 WIDTH = 100  # columns
@@ -15,7 +16,7 @@ PLOTS_IN_A_ROW = 4
 
 
 def report(folder: Path) -> str:
-    """What a person wants to know of a run, from its folder alone; draws `curves.png` there too."""
+    """Return what a person wants to know of a run, read from its folder alone, and draw `curves.png` there."""
     settings, summary, environment = (
         read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
     )
@@ -26,7 +27,7 @@ def report(folder: Path) -> str:
         ("settings", " ".join(f"{key}={value}" for key, value in shown.items())),
         ("device", f"{environment['device']}, {environment['num_processes']} process(es)"),
     ]
-    if summary:  # else it runs still, or was killed
+    if summary:  # else it still runs, or was killed
         rows += [
             ("network", summary["network"]),
             ("parameters", f"{summary['num_parameters']:,} trainable of {summary['total_parameters']:,}"),
@@ -46,24 +47,21 @@ def report(folder: Path) -> str:
 
 
 def duration(summary: Mapping[str, Any]) -> str:
-    """Training time and speed."""
+    """Return training time and speed as text."""
     minutes, seconds = divmod(round(summary["train_seconds"]), 60)
     speed = summary.get("images_per_second")
     return f"{minutes}m{seconds:02d}s of training" + (f", {speed:,.0f} images/s" if speed else "")
 
 
 def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
-    """Metrics of a split on one line; empty where it was not evaluated."""
+    """Return the metrics of a split on one line; an empty one where it was not evaluated."""
     metrics = {key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{split}/")}
-    shown = [
-        f"{name} {value:.2%}" if name.endswith(("accuracy", "ece")) else f"{name} {value:.4f}"
-        for name, value in metrics.items()
-    ]
+    shown = [f"{name} {value:.2%}" if is_percentage(name) else f"{name} {value:.4f}" for name, value in metrics.items()]
     return f"{', '.join(shown)} ({remark})" if shown else ""
 
 
 def network_lines(objective: Any) -> str:
-    """The parts of a network with their parameter counts, on one line."""
+    """Return the parts of a network with their parameter counts, on one line."""
     parts = []
     for name, net in objective.named_children():
         children = list(net.named_children()) or [(name, net)]
@@ -75,13 +73,13 @@ def network_lines(objective: Any) -> str:
 
 
 def epoch_line(epoch: int, num_epochs: int, metrics: Mapping[str, float]) -> str:
-    """One epoch on one line."""
+    """Return one epoch's metrics on one line."""
     shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
     return f"epoch {epoch}/{num_epochs}  {'  '.join(shown)}  {metrics['images_per_second']:,.0f} images/s"
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Curves of each metric over the epochs, training and validation in one plot."""
+    """Draw a plot for each metric over the epochs, training and validation in one."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -89,7 +87,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for row in rows:
         for key, value in row.items():
             split, _, rest = key.partition("/")
-            if split in ("train", "val") and "lr" in row:  # a row of an epoch, not of the final analysis
+            if split in ("train", "val") and is_epoch(row):
                 curves.setdefault(rest.rpartition("/")[2], {}).setdefault(key, []).append((row["epoch"], value))
     if not curves:
         return
