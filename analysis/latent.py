@@ -1,8 +1,42 @@
-"""python -m analysis.latent."""
+"""A closer look at the latents of a finished run, as at the end of every run of a vae: `python -m analysis.latent RUN`.
+
+It prints how much of the classes the latents hold, beside raw pixels and an untrained network, and draws a map of them,
+their clusters, interpolations between images, and what single latent units do.
+"""
 
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 
-from analysis.look.latents import main
+from analysis.command_line import parser_of_a_look, run_program, whole_number
+from analysis.look.latents import analyse_run
+from analysis.look.trained_run import find_run, load_run
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Return what the command line says."""
+    parser = parser_of_a_look("latent", __doc__)
+    parser.add_argument("--split", default="test", help="whose images are looked at (default: test)")
+    parser.add_argument(
+        "--num_images", type=whole_number, default=10_000, help="of each split, at most (default: 10000)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("latent"), help="folder of the pictures (default: latent)")
+    return parser.parse_args(arguments)
+
+
+def look(options: Namespace) -> None:
+    """Look closely at a run's latents, print the metrics and which pictures were drawn."""
+    run = load_run(find_run(options.run), options.data_dir)
+    found = analyse_run(run, options.split, options.num_images, options.out)
+    print(*(f"{name:<28}{value:10.4f}" for name, value in found.metrics.items()), sep="\n")
+    print(*found.images.values(), sep="\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Look at latents, or say in one line what keeps us from it; return the exit code."""
+    return run_program("latent", lambda: look(parse(arguments)))
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,13 +1,14 @@
-"""The datasets of the suite, one line each."""
+"""The table of all datasets, and the functions that look one up in it and load it."""
 
 from pathlib import Path
 
-from data import cifar10, digits, faces, folder
+from data import arrays, cifar10, digits, faces, folder
 from data.dataset import DatasetInfo, Source, Split, make_splits, pixel_statistics
 from data.errors import UserError, suggestion
 from data.paths import default_data_dir
 
 DATASETS: dict[str, Source] = {
+    "arrays": arrays.SOURCE,
     "cifar10": cifar10.SOURCE,
     "digits": digits.SOURCE,
     "faces": faces.SOURCE,
@@ -19,7 +20,7 @@ def find_dataset(name: str) -> Source:
     """Return the dataset of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no dataset of that name.
     """
     if name not in DATASETS:
         raise UserError(f"--dataset={name} is not known{suggestion(name, DATASETS)}; there are: {', '.join(DATASETS)}")
@@ -27,17 +28,21 @@ def find_dataset(name: str) -> Source:
 
 
 def find_data_dir(data_dir: str) -> Path:
-    """Return the folder that the setting `data_dir` names."""
+    """Return the folder that the setting `data_dir` names; an empty setting names the default folder."""
     return Path(data_dir).expanduser() if data_dir else default_data_dir()
 
 
 def has_test_images(name: str, data_dir: str) -> bool:
-    """Return whether a dataset has test images, without reading one; one that is not known has some."""
+    """Return whether a dataset has test images, without reading any; True for an unknown name, reported elsewhere."""
     return name not in DATASETS or DATASETS[name].has_test_images(find_data_dir(data_dir))
 
 
 def describe(name: str, image_size: int) -> DatasetInfo | None:
-    """Return what is known of a dataset without reading its images; None where that is too little."""
+    """Return the facts about a dataset that are known without reading its images.
+
+    Image counts and fingerprint are left empty, and mean and deviation are placeholders. Return None if the classes
+    are known only after reading the dataset, or if there is no dataset of that name.
+    """
     source = DATASETS.get(name)
     if source is None or source.classes is None:
         return None
@@ -55,13 +60,14 @@ def load_splits(
     normalisation: str,
     max_corrupt_images: int,
 ) -> tuple[DatasetInfo, dict[str, Split]]:
-    """Load a dataset and split it; the arguments are the settings of those names.
+    """Load a dataset and split it; `name` is the setting `dataset`, the other arguments are the settings so named.
 
     Returns:
-        What is known of it, and its splits: train; val unless `val_fraction` is 0; test where it has test images.
+        The facts about the dataset, and its splits by name: "train"; "val" unless `val_fraction` is 0; "test" if the
+        dataset has test images.
 
     Raises:
-        UserError: an unknown dataset, missing or damaged files, or a split without images.
+        UserError: the dataset is not known, files are missing or damaged, or a split would hold no image.
     """
     dataset = find_dataset(name).load(find_data_dir(data_dir), image_size, max_corrupt_images)
     splits = make_splits(dataset, train_fraction, val_fraction, data_seed)

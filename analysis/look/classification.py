@@ -8,16 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.look.panels import Panel, draw_grid
+from analysis.look.panels import draw_grid
 from analysis.record.tracker import Analysis, Table
 from data.loader import Loader, Shard
+from models.core.panel import Panel
 
 NUM_MISTAKES = 32
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
 
 
 class Calibration(NamedTuple):
-    """Images binned by confidence."""
+    """How right a classifier is in each bin of its confidence."""
 
     confidence: np.ndarray  # [bins] mean confidence of each bin; NaN where it is empty
     accuracy: np.ndarray  # [bins]; NaN where it is empty
@@ -25,12 +26,12 @@ class Calibration(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean gap between confidence and accuracy, in [0, 1]."""
+        """The expected calibration error: the mean gap between confidence and accuracy, in [0, 1]."""
         return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
 
 
 def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
-    """Accuracy against confidence in bins of equal width; Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    """Return accuracy against confidence in bins of equal width; Guo et al. 2017, https://arxiv.org/abs/1706.04599.
 
     Args:
         probabilities: [N, num_classes], rows sum to 1.
@@ -55,29 +56,24 @@ def analyse_classifier(
     classes: tuple[str, ...],
     folder: Path,
 ) -> Analysis:
-    """Look closely at a classifier on one split.
+    """Look closely at a classifier on one split, and return what there is to log.
 
     Args:
         predict: a batch's images to [B, num_classes] logits.
-        loader: of the split, all of which is looked at.
+        loader: of the split.
         batch_size: images at once.
         classes: their names.
-        folder: where the pictures and the table are written.
+        folder: that the pictures and the table are written to.
     """
-    from sklearn.metrics import classification_report, confusion_matrix  # imported late: takes a second
+    from sklearn.metrics import confusion_matrix  # imported late: takes a second
 
     batches = loader.evaluation_batches(batch_size, Shard())
     parts = [(predict(images).softmax(1).cpu(), labels.cpu()) for images, labels in batches]
     probabilities, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     predicted = probabilities.argmax(1)
-    numbers = range(len(classes))
     calibration = calibrate(probabilities.numpy(), labels.numpy())
-    matrix = confusion_matrix(labels, predicted, labels=numbers)
-    report = classification_report(
-        labels, predicted, labels=numbers, target_names=classes, output_dict=True, zero_division=0.0
-    )
-    keys = ("precision", "recall", "f1-score", "support")
-    table = Table(("class", *keys), [(name, *(round(float(report[name][key]), 4) for key in keys)) for name in classes])
+    matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    table = tabulate_classes(labels, predicted, classes)
     with (folder / "per_class.csv").open("w", newline="") as file:
         csv.writer(file).writerows([table.columns, *table.rows])
     pictures = {name: folder / f"{name}.png" for name in ("confusion_matrix", "reliability")}
@@ -89,8 +85,19 @@ def analyse_classifier(
     return Analysis({"ece": calibration.error}, pictures, {"per_class": table})
 
 
+def tabulate_classes(labels: torch.Tensor, predicted: torch.Tensor, classes: tuple[str, ...]) -> Table:
+    """Return precision, recall, F1 and the number of images of each class, of true and of predicted classes [N]."""
+    from sklearn.metrics import classification_report
+
+    report = classification_report(
+        labels, predicted, labels=range(len(classes)), target_names=classes, output_dict=True, zero_division=0.0
+    )
+    keys = ("precision", "recall", "f1-score", "support")
+    return Table(("class", *keys), [(name, *(round(float(report[name][key]), 4) for key in keys)) for name in classes])
+
+
 def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Indices of the wrong predictions made with the most confidence, the surest first."""
+    """Return the indices of the wrong predictions made with the most confidence, the surest first."""
     confidence, predicted = probabilities.max(1)
     confidence = confidence.masked_fill(predicted == labels, -1)
     return confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
@@ -99,7 +106,7 @@ def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
 def mistakes_panel(
     loader: Loader, classes: tuple[str, ...], probabilities: torch.Tensor, labels: torch.Tensor
 ) -> Panel:
-    """The worst mistakes of a split, with what they are and what they were taken for."""
+    """Return a panel of a split's worst mistakes, with what they are and what they were taken for."""
     worst = worst_mistakes(probabilities, labels)
     predicted = probabilities.argmax(1)
     captions = tuple(f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst)
@@ -107,7 +114,7 @@ def mistakes_panel(
 
 
 def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:
-    """Shares of each true class (rows) by predicted class (columns), with counts where they are legible."""
+    """Draw the shares of each true class (rows) by predicted class (columns), with counts where they are legible."""
     from matplotlib.figure import Figure
 
     shares = matrix / matrix.sum(1, keepdims=True).clip(1)
@@ -125,7 +132,7 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Pa
 
 
 def draw_reliability(calibration: Calibration, path: Path) -> None:
-    """Reliability diagram: accuracy against confidence, with the share of the images in each bin."""
+    """Draw accuracy against confidence, a reliability diagram, with the share of the images in each bin."""
     from matplotlib.figure import Figure
 
     num_bins = len(calibration.share)

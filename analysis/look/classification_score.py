@@ -1,108 +1,74 @@
-"""Classification accuracy score: how well a classifier does on real images that learnt from generated ones alone.
-
-`python -m analysis.classification_score RUN --num 50000 --epochs=16` draws that many images of a conditional model, as
-many of each class, trains a classifier on them, and tests it on a split of the run's own images. What follows is given
-as to train.py: --model (cnn), --lr, --mixed_precision and all the rest. The figure to hold it against is that of the
-same classifier trained on the real images.
+"""Classification accuracy score: how well a classifier that has learnt from samples alone does on real images.
 
 Source: Ravuri & Vinyals 2019, https://arxiv.org/abs/1905.10887
 """
 
-import sys
 import tempfile
-from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from analysis.command_line import Parser, run_program, whole_number
-from analysis.look.fidelity import keep
-from analysis.look.samples import draw, load_drawing_run
-from analysis.look.trained_run import best_device, find_run
-from data.dataset import DatasetInfo, Split, pixel_statistics
+from analysis.look.samples import sample_images
+from analysis.look.train_process import run_train_py
+from analysis.look.trained_run import TrainedRun
+from analysis.record import run_folder
+from data import arrays
+from data.dataset import Split
 from data.errors import UserError
+from data.files import read_json
+from models.core.settings import Settings
 
 
-def draw_training_split(model: Any, num_images: int, seed: int) -> Split:
-    """Images of a conditional model whose classes take turns.
+def score_run(run: TrainedRun, split: str, num_images: int, seed: int, classifier: Settings) -> dict[str, float]:
+    """Return the score of a run's samples by its name, such as test/classification_score_cnn_50000.
+
+    Args:
+        run: of a conditional model.
+        split: real images that the classifier is tested on.
+        num_images: samples that it learns from.
+        seed: of the samples.
+        classifier: settings of its run; those of its data do not count.
+
+    Raises:
+        UserError: the run has no such split, its model is not conditional, or the classifier could not be trained.
+    """
+    real = run.split(split)
+    metrics = train_and_test(classifier, run.info.classes, sample_split(run, num_images, seed), real)
+    return {f"{split}/classification_score_{classifier.model}_{num_images}": metrics["test/accuracy"]}
+
+
+def sample_split(run: TrainedRun, num_images: int, seed: int) -> Split:
+    """Sample images of a run's model whose classes take turns.
 
     Raises:
         UserError: the model is not conditional.
     """
+    model = run.objective
     if not model.num_labels:
-        raise UserError("the run's model draws without regard to classes: a cvae, say, can be asked for one")
-    classes = range(model.num_labels)
-    images = torch.cat([part.cpu() for part in draw(model.sample, num_images, seed, classes)])
-    return Split(images, torch.arange(num_images) % model.num_labels)
+        raise UserError(f"{run.settings.model} samples without regard to classes: name a run of a cvae, say")
+    images = [part.cpu() for part in sample_images(model.sample, num_images, seed, range(model.num_labels))]
+    return Split(torch.cat(images), torch.arange(num_images) % model.num_labels)
 
 
-def train_and_test(settings: Any, info: DatasetInfo, train: Split, test: Split) -> dict[str, float]:
-    """Metrics on one split of a classifier that learnt from another, with nothing chosen on either.
+def train_and_test(settings: Settings, classes: Sequence[str], train: Split, test: Split) -> dict[str, float]:
+    """Train a classifier on one split and test it on another; nothing is chosen on either.
 
     Args:
-        settings: of the classifier.
-        info: size and classes of both splits.
+        settings: of the classifier's run.
+        classes: of both splits.
         train: all that it learns from, its normalisation included.
         test: all that it is tested on.
 
-    Raises:
-        UserError: settings that do not suit the images, or a request to stop.
-    """
-    from models.core.processes import StopRequest  # imported late, as in analysis.look.trained_run
-    from train import Training, load_model
+    Returns:
+        The summary of the classifier's run, test/accuracy among it.
 
-    mean, std = pixel_statistics(settings.normalisation, train.images)
-    info = replace(info, mean=mean, std=std)
-    accelerator = Accelerator(cpu=best_device().type == "cpu", mixed_precision=settings.mixed_precision)
-    objective, loaders = load_model(settings, info, {"train": train, "test": test}, accelerator)
+    Raises:
+        UserError: the run failed, since settings do not suit the images, say.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "run").mkdir()
-        training = Training(replace(settings, runs_dir=folder, run_id="run"), accelerator, objective, loaders)
-        if training.fit(None, StopRequest()) != "finished":
-            raise UserError("stopped before the classifier was trained")
-    return training.evaluate("test", settings.epochs)
-
-
-def score_run(options: Namespace, words: Sequence[str]) -> None:
-    """Score a finished run, print the figures and keep them in its folder.
-
-    Raises:
-        UserError: no such run or split, no weights, a model that is not conditional, or wrong settings.
-    """
-    from models.core.settings import resolve
-    from models.registry import MODELS
-
-    folder = find_run(options.run)
-    settings = resolve([*words, f"--seed={options.seed}"], {}, MODELS)
-    run = load_drawing_run(folder, options.data_dir)
-    if options.split not in run.splits:
-        raise UserError(f"--split={options.split}: the run has {', '.join(run.splits)}")
-    train = draw_training_split(run.objective, options.num, options.seed)
-    metrics = train_and_test(settings, run.info, train, run.splits[options.split])
-    name = f"{options.split}/classification_score_{settings.model}_{options.num}"
-    print(f"{name:<44}{metrics['test/accuracy']:12.5f}")
-    print(keep(folder, {name: metrics["test/accuracy"]}))
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Score a run, or say in one line what keeps it from being scored; returns the exit code."""
-    parser = Parser(
-        prog="python -m analysis.classification_score",
-        description=__doc__,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
-    parser.add_argument("--num", type=whole_number, default=50_000, help="images to draw (default: 50000)")
-    parser.add_argument("--split", default="test", help="the real images to test on (default: test)")
-    parser.add_argument("--seed", type=int, default=0, help="of the images and of the classifier (default: 0)")
-    parser.add_argument("--data_dir", default="", help="as for train.py; default: as the run was told")
-    return run_program("classification_score", lambda: score_run(*parser.parse_known_args(arguments)))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        arrays.save(Path(folder), classes, train, test)
+        data = {"dataset": "arrays", "data_dir": folder, "image_size": 0, "train_fraction": 1.0}
+        told = {**asdict(settings), **data, "val_fraction": 0.0, "test": True, "tracking": "off"}
+        return read_json(run_train_py(told, Path(folder) / "runs") / run_folder.SUMMARY)

@@ -1,33 +1,35 @@
-"""Whether a GAN still learns: how much its samples vary, and whether its discriminator leaves it anything to learn."""
+"""Whether a model that makes images has collapsed: how much its samples vary, and whether a GAN still learns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-NUM_WATCHED = 256  # images whose variety is measured
-SIDE = 16  # pixels that they are reduced to, so that noise passes for no variety
-LEAST_VARIETY = 0.5  # of samples, as a share of that of real images
-MOST_TOLD_APART = 0.99  # share of the images of an epoch
+from data.metrics import is_epoch
+
+NUM_WATCHED = 256  # samples whose variety is measured
+SIDE = 16  # pixels that images are first reduced to, so that noise does not pass for variety
+LEAST_VARIETY = 0.5  # of samples, as a share of that of real images; below it they have collapsed
+MOST_TOLD_APART = 0.99  # share of an epoch's images; above it a discriminator leaves nothing to learn
 
 
 def variety(samples: Tensor, real: Tensor) -> float:
-    """How far samples are from their nearest neighbours among them, as a share of the same of real images.
+    """Return how far each sample is from the one most like it, as a share of the same distance among real images.
 
     It is 1 where samples differ as real images do, and 0 where each has a double: a few modes are as much of a
-    collapse as one. At 16x16 pixels, as a person squints.
+    collapse as one. Images are compared at 16x16 pixels, as by a person who squints.
 
     Args:
         samples: [N, 3, H, W] in [0, 1].
-        real: as many real images.
+        real: as many real images, [N, 3, H, W].
     """
     return (nearest_distance(samples) / nearest_distance(real).clamp(min=1e-6)).item()
 
 
 def nearest_distance(images: Tensor) -> Tensor:
-    """Distance of each image [N, 3, H, W] to the one most like it, the mean over them: a scalar."""
+    """Return the distance of each image [N, 3, H, W] to the one most like it, averaged over them: a scalar."""
     pixels = F.adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
     exact = "donot_use_mm_for_euclid_dist"  # else doubles are not at a distance of 0
     distances = torch.cdist(pixels, pixels, compute_mode=exact).fill_diagonal_(torch.inf)
@@ -35,45 +37,45 @@ def nearest_distance(images: Tensor) -> Tensor:
 
 
 def signs_of_collapse(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a summary says of a GAN's training; empty for other models.
+    """Return what a run's summary says of collapse, of as many signs as the model has logged metrics of.
 
     Args:
         rows: logged metrics of the run.
 
     Returns:
-        discriminator_saturated: whether in the last epoch it told real from generated images nearly always.
-        sample_variety: of the last epoch, see `variety`.
+        discriminator_saturated: whether in the last epoch it told real images from samples nearly always; of a GAN.
+        sample_variety: of the last epoch, see `variety`; of a model that samples.
         mode_collapse: whether that is too little.
-        warning: both in words, with the epoch since when they hold; none where all is well.
+        warning: both in words, with the epoch since when they hold; left out where all is well.
     """
-    epochs = [row for row in rows if "train/discriminate/told_apart" in row]
-    if not epochs:
-        return {}
-    varieties = [next(value for key, value in row.items() if key.endswith("/sample_variety")) for row in epochs]
-    told_apart = [row["train/discriminate/told_apart"] for row in epochs]
-    saturated = lasting([share > MOST_TOLD_APART for share in told_apart])
-    collapsed = lasting([value < LEAST_VARIETY for value in varieties])
+    epochs = [row for row in rows if is_epoch(row)]
+    signs: dict[str, Any] = {}
     warnings = []
-    if saturated:
-        warnings.append(
-            f"discriminator saturated since epoch {epochs[-saturated]['epoch']}: "
-            f"it tells {told_apart[-1]:.1%} of real and generated images apart"
-        )
-    if collapsed:
-        since = f"since epoch {epochs[-collapsed]['epoch']}"
-        from_the_start = collapsed == len(epochs)  # then it may have learnt too little yet
-        warnings.append(
-            f"{'mode collapse, or an untrained generator' if from_the_start else 'mode collapse'} {since}: "
-            f"samples vary {varieties[-1]:.2f} times as much as real images"
-        )
-    signs = {
-        "discriminator_saturated": bool(saturated),
-        "sample_variety": varieties[-1],
-        "mode_collapse": bool(collapsed),
-    }
+    if told_apart := logged(epochs, "train/discriminate/told_apart"):
+        last, since = lasting(told_apart, lambda share: share > MOST_TOLD_APART)
+        signs["discriminator_saturated"] = since is not None
+        if since is not None:
+            warnings.append(
+                f"discriminator saturated since epoch {since}: it tells {last:.1%} of real and generated images apart"
+            )
+    if varieties := logged(epochs, "/sample_variety"):
+        last, since = lasting(varieties, lambda value: value < LEAST_VARIETY)
+        signs |= {"sample_variety": last, "mode_collapse": since is not None}
+        if since is not None:
+            from_the_start = since == next(iter(varieties))  # then it may have learnt too little yet
+            what = "mode collapse, or an untrained generator" if from_the_start else "mode collapse"
+            warnings.append(f"{what} since epoch {since}: samples vary {last:.2f} times as much as real images")
     return {**signs, "warning": "; ".join(warnings)} if warnings else signs
 
 
-def lasting(flags: Sequence[bool]) -> int:
-    """How many flags at the end are all true."""
-    return next((i for i, flag in enumerate(reversed(flags)) if not flag), len(flags))
+def logged(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """Return the values by epoch of the metric whose name ends so."""
+    return {row["epoch"]: value for row in rows for key, value in row.items() if key.endswith(name)}
+
+
+def lasting(values: Mapping[int, float], is_bad: Callable[[float], bool]) -> tuple[float, int | None]:
+    """Return the last of some values by epoch, and the epoch since when all are bad; None where the last is not."""
+    since = None
+    for epoch, value in values.items():
+        since = (epoch if since is None else since) if is_bad(value) else None
+    return list(values.values())[-1], since

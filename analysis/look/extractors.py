@@ -1,4 +1,4 @@
-"""Networks by whose features generated images are held against real ones: the Inception of FID, or any of timm."""
+"""Networks whose features compare samples with real images: the Inception network of FID, or any network of timm."""
 
 import hashlib
 import textwrap
@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from data import network
 from data.errors import UserError
 from data.paths import default_data_dir
+from models.parts import frozen
+from models.parts.backbone import find_weights, outline_network, pretrained_config, read_weights
 
 INCEPTION = "inception"
-# The network of 2015 that FID and Inception Score are defined by, translated to TorchScript; with and without classes.
+# The network of 2015 by which FID and Inception Score are defined, translated to TorchScript; with and without classes.
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_FILES = (Path(urlsplit(INCEPTION_URL).path).name, "fid_inception_v3.pt")
 INCEPTION_SIDE = 299  # pixels
-BATCH_SIZES = {"cpu": 16}  # images at once: their activations fit in the cache
-BATCH_SIZE = 256  # on the others
 
 
 class Extractor(Protocol):
@@ -32,21 +32,21 @@ class Extractor(Protocol):
     batch_size: int  # images at once
 
     def description(self) -> dict[str, object]:
-        """All that the features of an image depend on; "arch" and "precision" are among it."""
+        """Return all that the features of an image depend on; "arch" and "precision" are among it."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] uint8, wherever they are, to features [B, D] float32 on the extractor's device."""
+        """Return features [B, D] float32, on the extractor's device, of images [B, 3, H, W] uint8 on any device."""
 
     def classify(self, features: Tensor) -> Tensor | None:
-        """Class probabilities [N, K] of features [N, D]; None where the network knows no classes."""
+        """Return class probabilities [N, K] of features [N, D]; None where the network knows no classes."""
 
 
 class Inception:
-    """The network of FID, in fp32, behind the resizing that it was published with.
+    """The network of FID, in fp32, with the resizing that it was published with.
 
     Args:
-        path: TorchScript with `layers`, [B, 3, 299, 299] from -1 to below 1 to 2,048 features, and perhaps `output`,
-            the linear layer of the classes; or with all of it in `net`.
+        path: TorchScript that has, itself or in `net`, `layers`, from [B, 3, 299, 299] in [-1, 1) to 2,048 features,
+            and perhaps `output`, the linear layer of the classes.
         device: where it runs.
 
     Raises:
@@ -59,7 +59,7 @@ class Inception:
     def __init__(self, path: Path, device: torch.device) -> None:
         self.path = path
         self.device = device
-        self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZE)
+        self.batch_size = frozen.BATCH_SIZES.get(device.type, frozen.BATCH_SIZE)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # nothing else reads TorchScript
@@ -85,21 +85,21 @@ class Inception:
 
     @torch.inference_mode()
     def classify(self, features: Tensor) -> Tensor | None:
-        """Probabilities of ImageNet's 1,008 outputs, without their biases, as Salimans et al. computed them."""
+        """Return probabilities of ImageNet's 1,008 outputs, without their biases, as Salimans et al. computed them."""
         return None if self.output is None else F.linear(features, self.output.weight).softmax(dim=1)
 
 
 def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
-    """Bilinear resizing as in TensorFlow 1, pixels being points: [B, 3, H, W] -> [B, 3, side, side].
+    """Return images [B, 3, H, W] resized to [B, 3, side, side] as by TensorFlow 1: bilinearly, pixels being points.
 
-    Features of the standard network differ with any other, and FID with them: https://arxiv.org/abs/2104.11222.
+    Any other resizing changes the features of the standard network, and FID: https://arxiv.org/abs/2104.11222.
     """
     rows, columns = (interpolation(size, side).to(images.device) for size in images.shape[2:])
     return rows @ images @ columns.T
 
 
 def interpolation(size: int, new_size: int) -> Tensor:
-    """Weights [new_size, size] of the old points in each new one."""
+    """Return the weights [new_size, size] of the old points in each new one."""
     places = torch.arange(new_size) * (size / new_size)
     low = places.long()
     weights = torch.zeros(new_size, size)
@@ -109,7 +109,7 @@ def interpolation(size: int, new_size: int) -> Tensor:
 
 
 def find_inception() -> Path:
-    """File of the network of FID; downloaded where it is not on this machine.
+    """Return the file of the network of FID, downloaded where it is not on this machine.
 
     Raises:
         UserError: it cannot be downloaded.
@@ -135,34 +135,30 @@ def find_inception() -> Path:
 
 
 class TimmExtractor:
-    """A network of timm with its pretrained weights, in fp32, at the size that these were trained for.
+    """A network of timm with its pretrained weights, in fp32, at the image size that they were trained for.
 
     Args:
         arch: timm's name of it.
         device: where it runs.
 
     Raises:
-        UserError: timm does not know it, it gives no vector of features, or its weights cannot be had.
+        UserError: timm does not know it, its features are no vector, or its weights cannot be had.
     """
 
     def __init__(self, arch: str, device: torch.device) -> None:
-        from models import frozen_backbone  # imported late: models measure what they draw
-        from models.parts import backbone
-
         self.name = arch
-        config = backbone.pretrained_config(arch)
+        config = pretrained_config(arch)
         size = config.input_size[-1]
-        _, shape = backbone.outline_network(arch, 0, size)
+        _, shape = outline_network(arch, 0, size)
         if len(shape) != 2:
             raise UserError(f"{arch} gives no vector of features, but {tuple(shape[1:])}: name another extractor")
         self.num_features = shape[1]
-        settings = frozen_backbone.FrozenSettings(arch=arch)
-        weights = backbone.find_weights(settings)
+        weights = find_weights(arch)
         assert weights is not None
-        self.frozen = frozen_backbone.Extractor(settings, size, weights, device)
+        self.frozen = frozen.Extractor(frozen.FrozenNetwork(arch, weights, size), device)
         self.batch_size = self.frozen.batch_size
-        state = backbone.read_weights(weights)
-        # Of a head that is one linear layer on the features.
+        state = read_weights(weights)
+        # The weights of a head that is one linear layer on the features; other heads are not known here.
         parts = [state.get(f"{config.classifier}.{part}") for part in ("weight", "bias")]
         self.head = [part.to(device) for part in parts if part is not None]
 
@@ -178,7 +174,7 @@ class TimmExtractor:
 
 
 def build_extractor(name: str, device: torch.device) -> Extractor:
-    """The extractor of that name: "inception", or a network of timm.
+    """Return the extractor of that name: "inception", or a network of timm.
 
     Raises:
         UserError: its weights are not on this machine and cannot be downloaded, or timm does not know it.

@@ -7,21 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.look.panels import Panel
+from models.core.panel import Panel
 
-NUM_SAMPLES = 7  # round each cluster's centre
-NUM_BETWEEN = 8  # images of an interpolation, its two ends among them
+NUM_SAMPLES = 7  # from round each cluster's centre
+NUM_BETWEEN = 8  # decoded latents of an interpolation, its two ends among them
 NUM_TRAVERSED = 8  # latent units
 DEVIATIONS = (-3, -2, -1, 0, 1, 2, 3)
 PERPLEXITY = 30
-MANY_POINTS = 4_000  # from which on t-SNE's forces are computed faster on a grid than in a tree
+MANY_POINTS = 4_000  # with more of them, t-SNE's forces are computed faster on a grid than in a tree
 LEGIBLE_NAMES = 20  # of a legend
 
 Decode = Callable[[Tensor], Tensor]  # latents [B, Z] to images [B, 3, H, W] in [0, 1]
+Colouring = tuple[np.ndarray, Mapping[int, str]]  # of points: a number for each, [N], and the name of each number
 
 
 def embed(latents: np.ndarray, seed: int) -> np.ndarray:
-    """A map [N, 2] of N >= 2 latents [N, Z] by t-SNE, the same whatever the number of threads.
+    """Return a map [N, 2] of N >= 2 latents [N, Z] by t-SNE, the same whatever the number of threads.
 
     openTSNE takes a third of scikit-learn's processor time at 10,000 x 128, and keeps neighbours as well.
 
@@ -42,14 +43,12 @@ def embed(latents: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(tsne.fit(latents))
 
 
-def draw_embedding(
-    points: np.ndarray, colourings: Mapping[str, tuple[np.ndarray, Mapping[int, str]]], path: Path
-) -> None:
+def draw_embedding(points: np.ndarray, colourings: Mapping[str, Colouring], path: Path) -> None:
     """Draw points once for each colouring, side by side.
 
     Args:
         points: [N, 2].
-        colourings: by title, numbers [N] and the name of each number; equal numbers have equal colours throughout.
+        colourings: by title; equal numbers have equal colours in all of them.
         path: of the PNG.
     """
     from matplotlib import colormaps
@@ -74,14 +73,16 @@ def draw_embedding(
 
 
 def cluster_panel(decode: Decode, latents: Tensor, assignments: np.ndarray, names: Sequence[str], seed: int) -> Panel:
-    """A row for each cluster: its centre decoded, then draws from a normal distribution with its mean and deviations.
+    """Return a panel with a row for each cluster: its centre decoded, then samples from round it.
+
+    The samples come from a normal distribution with the mean and the deviations of the cluster.
 
     Args:
         decode: see `Decode`.
         latents: [N, Z].
         assignments: [N] cluster of each.
         names: of the clusters.
-        seed: of the draws.
+        seed: of the samples.
     """
     generator = torch.Generator().manual_seed(seed)
     rows, captions = [], []
@@ -97,10 +98,10 @@ def cluster_panel(decode: Decode, latents: Tensor, assignments: np.ndarray, name
 
 
 def interpolate(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """Latents on the way from one to another: their direction turns evenly, their length changes evenly.
+    """Return latents on the way from one to another: their direction turns evenly, their length changes evenly.
 
-    A straight line between two latents of many units, nearly at right angles as they are, passes closer to the
-    origin than either, where the prior has no mass and a decoder draws the blurred average image.
+    Two latents of many units lie nearly at right angles, so that the straight line between them passes closer to the
+    origin than either. There the prior has no mass, and a decoder gives the blurred average image.
 
     Args:
         start: [P, Z].
@@ -108,7 +109,7 @@ def interpolate(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
         shares: [T] of the way, in [0, 1].
 
     Returns:
-        [P, T, Z]; on the straight line where two latents have one direction, or one of them none.
+        [P, T, Z]; on the straight line where both latents have the same direction, or one of them has none.
 
     Source: White 2016, https://arxiv.org/abs/1609.04468
     """
@@ -125,11 +126,11 @@ def interpolate(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
 
 
 def interpolation_panel(decode: Decode, latents: Tensor, pictures: Tensor, captions: Sequence[str]) -> Panel:
-    """A row for each pair of images: the first, decoded latents on the way, the second.
+    """Return a panel with a row for each pair of images: the first, decoded latents on the way, the second.
 
     Args:
         decode: see `Decode`.
-        latents: [2 P, Z], the pairs one after the other.
+        latents: [2 P, Z] of the images, one pair after the other.
         pictures: [2 P, 3, H, W] in [0, 1], the images themselves.
         captions: of the images.
     """
@@ -142,13 +143,15 @@ def interpolation_panel(decode: Decode, latents: Tensor, pictures: Tensor, capti
 
 
 def traversal_panel(decode: Decode, latents: Tensor, start: Tensor, picture: Tensor) -> Panel:
-    """A row for each of the most active units: an image, then its latent with that unit set to -3 .. 3 deviations.
+    """Return a panel with a row for each of the most active units: what changing that unit does to an image.
+
+    A row is the image, then what its latent gives with the unit set to its mean and -3 to 3 of its deviations.
 
     Args:
         decode: see `Decode`.
-        latents: [N, Z], whose units' means and deviations are meant.
+        latents: [N, Z] of many images, for the mean and the deviation of each unit.
         start: [Z], one image's latent.
-        picture: [3, H, W] in [0, 1], that image.
+        picture: [3, H, W] in [0, 1], the image itself.
     """
     deviation, mean = latents.std(0, correction=0), latents.mean(0)
     units = deviation.argsort(descending=True)[:NUM_TRAVERSED]

@@ -12,11 +12,11 @@ from analysis.record.tracker import Table
 NUM_STARTS = 3  # of k-means; on raw pixels of CIFAR-10 five starts end where one does
 NUM_NEIGHBOURS = 10
 PROBE_STRENGTH = 0.01  # scikit-learn's C: weight of the summed cross-entropy beside half the weights' squared norm
-PROBE_STEPS = 100  # of L-BFGS at most, which raw pixels use up
+PROBE_STEPS = 100  # of L-BFGS at most; raw pixels use them all
 
 
 class Clustering(NamedTuple):
-    """What k-means finds."""
+    """The clusters that k-means found."""
 
     assignments: np.ndarray  # [N] cluster of each image
     centres: np.ndarray  # [K, Z]
@@ -26,8 +26,8 @@ class Agreement(NamedTuple):
     """How far clusters are classes."""
 
     majority: np.ndarray  # [K] most frequent class of each cluster
-    purity: np.ndarray  # [K] that class's share of the cluster; 0 where it is empty
-    matched: np.ndarray  # [K] class of each cluster where no two share one; beyond the classes for clusters left over
+    purity: np.ndarray  # [K] that class's share of the cluster; 0 for an empty cluster
+    matched: np.ndarray  # [K] class of each cluster if no two may share one; clusters left over have further numbers
     majority_accuracy: float
     hungarian_accuracy: float
     nmi: float  # normalised mutual information, by the arithmetic mean of the entropies
@@ -35,10 +35,10 @@ class Agreement(NamedTuple):
 
 
 def cluster(features: np.ndarray, num_clusters: int, seed: int) -> Clustering:
-    """K-means with k-means++ starts, the best of three.
+    """Return the clusters of features by k-means: the best of three k-means++ starts.
 
     Args:
-        features: [N, Z], their units as they are, so that those which the decoder uses little count little.
+        features: [N, Z]; they are not scaled, so that units of which the decoder makes little use count little.
         num_clusters: at most N.
         seed: of the starts.
     """
@@ -52,7 +52,7 @@ def cluster(features: np.ndarray, num_clusters: int, seed: int) -> Clustering:
 
 
 def agreement(clustering: Clustering, labels: np.ndarray) -> Agreement:
-    """Compare clusters with classes, each cluster named by its majority (many to one) or by a matching (one to one).
+    """Return how far clusters are classes, by the majority of each (many to one) and by a matching (one to one).
 
     Args:
         clustering: of N images.
@@ -77,7 +77,7 @@ def agreement(clustering: Clustering, labels: np.ndarray) -> Agreement:
 
 
 def linear_probe(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Test accuracy of a multinomial logistic regression on standardised features, with an L2 penalty.
+    """Return the test accuracy of a multinomial logistic regression on standardised features, with an L2 penalty.
 
     Args:
         train: [N, Z], of two classes at least.
@@ -97,7 +97,7 @@ def linear_probe(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, 
 
 
 def nearest_neighbours(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Test accuracy of the vote of the 10 nearest training images by Euclidean distance; a tie goes to the first class.
+    """Return the test accuracy of the vote of the 10 nearest training images; a tie goes to the lower class.
 
     Args:
         train: [N, Z].
@@ -105,7 +105,7 @@ def nearest_neighbours(train: np.ndarray, train_labels: np.ndarray, test: np.nda
         test: [M, Z].
         test_labels: [M].
     """
-    # torch's float32 distances take two thirds of the time of scikit-learn's.
+    # Euclidean distances by torch in float32 take two thirds of scikit-learn's time.
     points, votes = torch.as_tensor(train), torch.nn.functional.one_hot(torch.as_tensor(train_labels))
     num = min(NUM_NEIGHBOURS, len(points))
     parts = torch.as_tensor(test).split(1000)  # all distances at once might not fit into memory
@@ -119,21 +119,21 @@ def compare(
     train_labels: np.ndarray,
     test_labels: np.ndarray,
 ) -> tuple[Table, dict[str, float]]:
-    """The same figures for several kinds of features of the same images.
+    """Measure several kinds of features of the same images by the same scores.
 
     Args:
-        features: by name, those of the training images [N, Z] and of the test images [M, Z].
-        agreements: of the clusters of each kind's test features with the classes.
+        features: by the kind's name, of the training images [N, Z] and of the test images [M, Z].
+        agreements: by the kind's name, of the clusters of the test features with the classes.
         train_labels: [N].
         test_labels: [M].
 
     Returns:
-        A table with a row for each kind, and its figures as name/figure.
+        A table with a row for each kind, and the same as metrics named kind/score.
     """
     rows: list[tuple[str | float, ...]] = []
     metrics: dict[str, float] = {}
     for name, (train, test) in features.items():
-        figures = {
+        scores = {
             "kmeans_accuracy": agreements[name].majority_accuracy,
             "hungarian_accuracy": agreements[name].hungarian_accuracy,
             "nmi": agreements[name].nmi,
@@ -141,6 +141,6 @@ def compare(
             "probe_accuracy": linear_probe(train, train_labels, test, test_labels),
             "neighbour_accuracy": nearest_neighbours(train, train_labels, test, test_labels),
         }
-        rows.append((name, test.shape[1], *(round(value, 4) for value in figures.values())))
-        metrics |= {f"{name}/{key}": value for key, value in figures.items()}
-    return Table(("features", "dimensions", *figures), rows), metrics
+        rows.append((name, test.shape[1], *(round(value, 4) for value in scores.values())))
+        metrics |= {f"{name}/{key}": value for key, value in scores.items()}
+    return Table(("features", "dimensions", *scores), rows), metrics

@@ -1,21 +1,20 @@
-"""A closer look at a latent space: what it holds of the classes, beside raw pixels and an untrained net; pictures.
+"""A closer look at a latent space: how much of the classes it holds, beside raw pixels and an untrained network.
 
-At the end of every run of a vae, or of a finished run by `python -m analysis.latent RUN`.
+`analyse_latents` does all of it: `encode` some images, `score` their latents, `write` the scores, `draw` pictures.
 """
 
 import csv
-import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.command_line import Parser, run_program, whole_number
 from analysis.look.latent_figures import (
+    Colouring,
     Decode,
     cluster_panel,
     draw_embedding,
@@ -25,158 +24,210 @@ from analysis.look.latent_figures import (
 )
 from analysis.look.latent_scores import Agreement, Clustering, agreement, cluster, compare
 from analysis.look.panels import draw_grid
-from analysis.look.trained_run import best_device, find_run, load_run
+from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record.tracker import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
+from models.core.abilities import HasLatents
+from models.registry import find_model
 
 NUM_CLUSTERS = 10  # where there are no classes
 NUM_PAIRS = 8  # of images that are interpolated between
 
-Encode = Callable[[Tensor], Tensor]  # a batch's images to latents [B, Z]
+Encode = Callable[[Tensor], Tensor]  # a batch's images [B, 3, H, W] to latents [B, Z]
 
 
-def sample(loader: Loader, num_images: int, seed: int) -> Tensor:
-    """Indices of random images of a split, in order; all where it has no more."""
-    order = torch.randperm(len(loader), generator=torch.Generator().manual_seed(seed))
-    return order[:num_images].sort().values
+@dataclass(frozen=True)
+class Encoded:
+    """Some images of a split, and their features by each of several encoders.
+
+    Attributes:
+        loader: of the split.
+        index: [N] indices of the images in it.
+        labels: [N]; zeros without classes.
+        features: [N, Z] by the encoder's name: `latent` of the trained model, `random` of an untrained one, `pixels`.
+    """
+
+    loader: Loader
+    index: Tensor
+    labels: np.ndarray
+    features: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What latents hold of the classes; without classes only the clusters are known.
+
+    Attributes:
+        clustering: of the latents.
+        agreed: how far those clusters are the classes.
+        metrics: by name, such as latent/nmi and pixels/nmi.
+        table: the metrics with a row for each encoder.
+    """
+
+    clustering: Clustering
+    agreed: Agreement | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    table: Table | None = None
+
+
+def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folder: Path) -> Analysis:
+    """Look closely at a model's latent space, and return what there is to log.
+
+    For 10,000 images of CIFAR-10 and 128 units, one CPU core takes about a minute beside the networks' own time:
+    half of it for t-SNE, the rest for the raw pixels.
+
+    Args:
+        model: one that `HasLatents`, in evaluation mode; its setting `latent_images` is the number of images looked at.
+        loaders: of its splits.
+        split: whose images are looked at; probes and neighbours learn from training images.
+        folder: that the pictures and the table are written to.
+    """
+    settings, classes = model.settings, model.info.classes
+    encoders = {"latent": model.latent_means, "random": untrained_like(model, loaders[split].device).latent_means}
+
+    def look(name: str) -> Encoded:
+        return encode(encoders, loaders[name], settings.latent_images, settings.eval_batch_size, settings.seed)
+
+    images = look(split)
+    scores = score(images, look("train") if classes else None, len(classes), settings.seed)
+    write(scores, folder)
+    pictures = draw(model.decode, images, scores, classes, settings.seed, folder)
+    return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
 
 
 @torch.no_grad()
-def extract(loader: Loader, index: Tensor, batch_size: int, encoders: Mapping[str, Encode]) -> dict[str, np.ndarray]:
-    """Features [N, Z] of the images of these indices, by the encoder's name; `pixels` are those in [0, 1]."""
+def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> Analysis:
+    """Look closely at the latent space of a finished run, and return all metrics of it, and the pictures.
+
+    Args:
+        run: of a model that has latents.
+        split: whose images are looked at.
+        num_images: of each split, at most.
+        folder: that the pictures and the table are written to.
+
+    Raises:
+        UserError: the run has no such split, or its model no latents.
+    """
+    has_latents = isinstance(run.objective, HasLatents)
+    if not has_latents:
+        raise UserError(f"{run.settings.model} has no latents to look at: vae has")
+    run.split(split)  # or say that there is none
+    device = best_device()
+    loaders = {name: Loader(images, run.info, device) for name, images in run.splits.items()}
+    model = run.objective.to(device)
+    model.settings = replace(model.settings, latent_images=num_images)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = analyse_latents(model, loaders, split, folder)
+    return found._replace(metrics={**model.closing_metrics(loaders[split]), **found.metrics})
+
+
+def untrained_like(model: Any, device: torch.device) -> Any:
+    """Return a model of the same settings with random weights, in evaluation mode; the random state is left alone."""
+    with torch.random.fork_rng():
+        return find_model(model.settings.model).build(model.settings, model.info).to(device).eval()
+
+
+@torch.no_grad()
+def encode(encoders: Mapping[str, Encode], loader: Loader, num_images: int, batch_size: int, seed: int) -> Encoded:
+    """Encode random images of a split; `pixels` in [0, 1] are added to the encoders.
+
+    Args:
+        encoders: by name.
+        loader: of the split.
+        num_images: at most.
+        batch_size: images at once.
+        seed: of the choice.
+    """
+    order = torch.randperm(len(loader), generator=torch.Generator().manual_seed(seed))
+    index = order[:num_images].sort().values
     parts: dict[str, list[Tensor]] = {name: [] for name in (*encoders, "pixels")}
     for some in index.split(batch_size):
         images = loader.batch(some).images
-        for name, encode in encoders.items():
-            parts[name].append(encode(images).flatten(1).float().cpu())
+        for name, encoder in encoders.items():
+            parts[name].append(encoder(images).flatten(1).float().cpu())
         parts["pixels"].append(loader.pictures(some).flatten(1).cpu())
-    return {name: torch.cat(columns).numpy() for name, columns in parts.items()}
+    features = {name: torch.cat(columns).numpy() for name, columns in parts.items()}
+    return Encoded(loader, index, loader.labels[index].cpu().numpy(), features)
 
 
-def analyse_latents(
-    encode: Encode,
-    decode: Decode,
-    random_encode: Encode,
-    loaders: Mapping[str, Loader],
-    split: str,
-    folder: Path,
-    batch_size: int,
-    classes: tuple[str, ...],
-    seed: int,
-    num_images: int = 10_000,
-) -> Analysis:
-    """Look closely at a model's latent space on one split; probes and neighbours learn from training images.
-
-    For 10,000 images of CIFAR-10 and 128 units, one CPU core takes about a minute beside the networks' own time:
-    half of it is t-SNE's, the rest the raw pixels'.
+def score(images: Encoded, train: Encoded | None, num_classes: int, seed: int) -> Scores:
+    """Cluster the latents of images and, where there are classes, measure how much of those they hold.
 
     Args:
-        encode: images as the model sees them to the posterior's means [B, Z].
-        decode: latents [B, Z] to images [B, 3, H, W] in [0, 1].
-        random_encode: as `encode`, by an untrained network of the same kind, in evaluation mode.
-        loaders: of the splits, among them train.
-        split: which is looked at.
-        folder: where the pictures and the table are written.
-        batch_size: images at once.
-        classes: their names; without them there are clusters, but nothing to compare them with.
-        seed: of the choice of images, the clusters and the pictures.
-        num_images: of each split, at most.
+        images: to be scored.
+        train: training images, from which probes and neighbours learn; None without classes.
+        num_classes: 0 without classes.
+        seed: of the clusters.
     """
-    loader, encoders = loaders[split], {"latent": encode, "random": random_encode}
-    index = sample(loader, num_images, seed)
-    test = extract(loader, index, batch_size, encoders)
-    latents = test["latent"]
-    num_clusters = min(len(classes) or NUM_CLUSTERS, len(index))
-    found = cluster(latents, num_clusters, seed)
-    metrics: dict[str, float] = {}
-    tables: dict[str, Table] = {}
-    names = [f"cluster {k}" for k in range(num_clusters)]
-    colourings = {"clusters of k-means": (found.assignments, dict(enumerate(names)))}
-    captions = [""] * len(index)
-    if classes:
-        labels = loader.batch(index).labels.cpu().numpy()
-        others = {name: cluster(test[name], num_clusters, seed) for name in test if name != "latent"}
-        agreements = {name: agreement(it, labels) for name, it in {"latent": found, **others}.items()}
-        train_index = sample(loaders["train"], num_images, seed)
-        train = extract(loaders["train"], train_index, batch_size, encoders)
-        train_labels = loaders["train"].batch(train_index).labels.cpu().numpy()
-        features = {name: (train[name], test[name]) for name in test}
-        tables["latent"], figures = compare(features, agreements, train_labels, labels)
-        metrics |= figures
-        with (folder / "latent.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([tables["latent"].columns, *tables["latent"].rows])
-        names, colourings = tell_classes(found, agreements["latent"], labels, classes)
-        captions = [classes[label] for label in labels]
+    num_clusters = min(num_classes or NUM_CLUSTERS, len(images.index))
+    clustering = cluster(images.features["latent"], num_clusters, seed)
+    if train is None:
+        return Scores(clustering)
+    others = {name: cluster(rows, num_clusters, seed) for name, rows in images.features.items() if name != "latent"}
+    agreements = {name: agreement(it, images.labels) for name, it in {"latent": clustering, **others}.items()}
+    features = {name: (train.features[name], rows) for name, rows in images.features.items()}
+    table, metrics = compare(features, agreements, train.labels, images.labels)
+    return Scores(clustering, agreements["latent"], metrics, table)
 
+
+def write(scores: Scores, folder: Path) -> None:
+    """Write the table of the scores, if there is one, to `folder`."""
+    if scores.table is not None:
+        with (folder / "latent.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([scores.table.columns, *scores.table.rows])
+
+
+@torch.no_grad()
+def draw(
+    decode: Decode, images: Encoded, scores: Scores, classes: tuple[str, ...], seed: int, folder: Path
+) -> dict[str, Path]:
+    """Draw a latent space: a map of it, its clusters, ways between images, and what its units do.
+
+    Args:
+        decode: latents [B, Z] to images [B, 3, H, W] in [0, 1].
+        images: that are drawn.
+        scores: of them.
+        classes: names of the labels; none where there are no labels.
+        seed: of the map, of the choice of images and of the samples.
+        folder: that the pictures are written to.
+
+    Returns:
+        The files of the pictures, by name.
+    """
+    latents, num_images = images.features["latent"], len(images.index)
+    names, colourings = name_clusters(scores, images, classes)
+    captions = [classes[label] for label in images.labels] if classes else [""] * num_images
+    rows = torch.from_numpy(latents).to(images.loader.device)
+    ends = np.random.default_rng(seed).permutation(num_images)[: 2 * min(NUM_PAIRS, num_images // 2)]
+    pictures = images.loader.pictures(images.index[ends])
     paths = {name: folder / f"{name}.png" for name in ("tsne", "clusters", "interpolations", "traversals")}
     draw_embedding(embed(latents, seed), colourings, paths["tsne"])
-    rows = torch.from_numpy(latents).to(loader.device)
-    num_pairs = min(NUM_PAIRS, len(index) // 2)
-    ends = np.random.default_rng(seed).permutation(len(index))[: 2 * num_pairs]
-    pictures = loader.pictures(index[ends])
     panels = {
-        "clusters": cluster_panel(decode, rows, found.assignments, names, seed),
+        "clusters": cluster_panel(decode, rows, scores.clustering.assignments, names, seed),
         "interpolations": interpolation_panel(decode, rows[ends], pictures, [captions[i] for i in ends]),
         "traversals": traversal_panel(decode, rows, rows[ends[0]], pictures[0]),
     }
     for name, panel in panels.items():
         draw_grid(panel).save(paths[name])
-    return Analysis(metrics, paths, tables)
+    return paths
 
 
-def tell_classes(
-    clustering: Clustering, agreed: Agreement, labels: np.ndarray, classes: tuple[str, ...]
-) -> tuple[list[str], dict[str, tuple[np.ndarray, dict[int, str]]]]:
-    """Names of clusters by their majority, and colours for them: a cluster takes that of the class it is matched with.
+def name_clusters(scores: Scores, images: Encoded, classes: tuple[str, ...]) -> tuple[list[str], dict[str, Colouring]]:
+    """Return a name for each cluster, and how the map is coloured.
 
-    Returns:
-        A name for each cluster, and what `draw_embedding` colours points by.
+    Where there are classes, a cluster is named after the class that most of its images have, and has the colour of the
+    class that it is matched with; a second map then shows the true classes.
     """
+    assignments, agreed = scores.clustering.assignments, scores.agreed
+    if agreed is None:
+        names = [f"cluster {k}" for k in range(len(scores.clustering.centres))]
+        return names, {"clusters of k-means": (assignments, dict(enumerate(names)))}
     shares = zip(agreed.majority, agreed.purity, strict=True)
     names = [f"{k}: {classes[majority]} {purity:.0%}" for k, (majority, purity) in enumerate(shares)]
     by_colour = dict(sorted(zip(agreed.matched.tolist(), names, strict=True)))
     title = f"clusters of k-means and their majority, {agreed.majority_accuracy:.1%} right"
     return names, {
-        title: (agreed.matched[clustering.assignments], by_colour),
-        "true classes": (labels, dict(enumerate(classes))),
+        title: (agreed.matched[assignments], by_colour),
+        "true classes": (images.labels, dict(enumerate(classes))),
     }
-
-
-@torch.no_grad()
-def analyse_run(options: Namespace) -> None:
-    """Look closely at the latents of a finished run, print figures and where the pictures are.
-
-    Raises:
-        UserError: no such run or split, no weights, or a model without latents.
-    """
-    run = load_run(find_run(options.run), options.data_dir)
-    if not hasattr(run.objective, "latent_means"):
-        raise UserError(f"{run.settings.model} has no latents to look at: vae has")
-    if options.split not in run.splits:
-        raise UserError(f"--split={options.split}: the run has {', '.join(run.splits)}")
-    device = best_device()
-    loaders = {name: Loader(split, run.info, device) for name, split in run.splits.items()}
-    objective = run.objective.to(device)
-    objective.settings = replace(run.settings, latent_images=options.num_images)
-    options.out.mkdir(parents=True, exist_ok=True)
-    analysis = objective.analyse(loaders, options.split, options.out)
-    print(*(f"{name:<28}{value:10.4f}" for name, value in analysis.metrics.items()), sep="\n")
-    print(*analysis.images.values(), sep="\n")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Analyse a run, or say in one line what keeps it from being analysed; returns the exit code."""
-    parser = Parser(prog="python -m analysis.latent", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
-    parser.add_argument("--split", default="test", help="whose images are looked at (default: test)")
-    parser.add_argument(
-        "--num_images", type=whole_number, default=10_000, help="of each split, at most (default: 10000)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("latent"), help="folder of the pictures (default: latent)")
-    parser.add_argument("--data_dir", default="", help="as for train.py; default: as the run was told")
-    return run_program("latent", lambda: analyse_run(parser.parse_args(arguments)))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

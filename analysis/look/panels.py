@@ -1,4 +1,4 @@
-"""Grids of images with captions, as pictures."""
+"""Panels drawn: grids of images with captions, tables of images with names, animations."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -19,11 +19,7 @@ NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"
 
 
 def draw_grid(panel: Panel) -> Image.Image:
-    """A panel as one picture, row by row; captions below the images, green for right and red for wrong.
-
-    Args:
-        panel: images [N, 3, H, W] in [0, 1], with N captions and N marks, or none.
-    """
+    """Draw a panel as one picture, row by row; captions stand below the images, green for right and red for wrong."""
     pixels = (panel.images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num, height, width, _ = pixels.shape
     zoom = max(1, -(-MIN_SIDE // width))
@@ -44,13 +40,13 @@ def draw_grid(panel: Panel) -> Image.Image:
 def draw_table(
     tiles: Tensor, columns: Sequence[str], rows: Sequence[str], captions: Sequence[Sequence[str]]
 ) -> Image.Image:
-    """Images in rows and columns that have names.
+    """Draw images in rows and columns that have names.
 
     Args:
-        tiles: [R, C, 3, H, W] in [0, 1].
+        tiles: [R, C, 3, H, W] images in [0, 1].
         columns: C names.
-        rows: R names, of several lines or one.
-        captions: R x C.
+        rows: R names, of one line or several.
+        captions: R lists of C captions.
     """
     grid = draw_grid(Panel(tiles.flatten(0, 1), tuple(text for row in captions for text in row), columns=len(columns)))
     font = ImageFont.load_default(13)
@@ -68,7 +64,7 @@ def draw_table(
 
 
 def animate(paths: Sequence[Path], path: Path) -> None:
-    """Pictures of one size as a GIF without end, the last one shown for longer."""
+    """Write pictures of one size as a GIF that starts over and over; the last one is shown for longer."""
     frames = []
     for picture in map(Image.open, paths):
         height = round(picture.height * min(1, ANIMATION_WIDTH / picture.width))

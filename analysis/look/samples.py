@@ -1,60 +1,59 @@
-"""Images that a model draws, as uint8: the same ones for the same seed, whoever asks for them and for however many."""
+"""Samples of a model, in batches of uint8 or as image files; the same seed gives the same ones, however many."""
 
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.look.panels import draw_grid
 from analysis.look.trained_run import TrainedRun, best_device, load_run
-from data.errors import UserError
+from data.errors import UserError, suggestion
 from data.seeding import mix_seeds
+from models.core.abilities import Samples
+from models.core.panel import COLUMNS, MOST_CLASSES, ROWS_BY_CLASS, Panel
 
-IMAGES_AT_ONCE = 256  # drawn with one seed, so that an image depends on the seed and on its place alone
+IMAGES_AT_ONCE = 256  # sampled with one seed, so that a sample depends on the seed and on its place alone
 
-# `sample` of a models.core.objective.Samples: number, seed and labels to images in [0, 1].
+# `sample` of a model that `Samples`: number, seed and labels to images in [0, 1].
 Sample = Callable[[int, int, Tensor | None], Tensor]
 
 
-def load_drawing_run(folder: Path, data_dir: str = "") -> TrainedRun:
-    """Load a run whose model draws images, the model on the machine's best device.
+def load_sampling_run(folder: Path, data_dir: str = "") -> TrainedRun:
+    """Load a run whose model makes images of its own, the model on the machine's best device.
 
     Raises:
-        UserError: as `load_run`, or the model draws none.
+        UserError: as `load_run`, or the model makes none.
     """
-    from models.core.objective import Samples  # imported late: models draw, too
-
     run = load_run(folder, data_dir)
     run.objective.to(best_device())
     if not isinstance(run.objective, Samples):
-        raise UserError(f"{run.settings.model} draws no images: vae, cvae, vq_vae and the like do")
+        raise UserError(f"{run.settings.model} makes no images of its own: vae, cvae, vq_vae and the GANs do")
     return run
 
 
 def to_pixels(pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] as an image file would hold them, uint8."""
+    """Return pictures in [0, 1] as an image file holds them, uint8."""
     return (pictures * 255).round().byte()
 
 
 @torch.no_grad()
-def draw(
-    sample: Sample, num_images: int, seed: int, classes: Sequence[int] = (), quiet: bool = False
-) -> Iterator[Tensor]:
-    """Draw images in batches, with a progress bar; the first of them are the same however many are drawn.
+def sample_images(sample: Sample, num_images: int, seed: int, classes: Sequence[int] = ()) -> Iterator[Tensor]:
+    """Sample images in batches, with a progress bar; the first ones are the same however many there are.
 
     Args:
-        sample: a model's, which must be in evaluation mode.
+        sample: of a model in evaluation mode.
         num_images: how many.
         seed: of all of them.
-        classes: that take turns, for a conditional model; none leaves the classes to it.
-        quiet: no bar.
+        classes: labels that take turns, for a conditional model; none leaves the labels to the model.
 
     Yields:
         [B, 3, H, W] uint8 on the model's device.
     """
-    with tqdm(desc="drawing", total=num_images, unit=" images", leave=False, disable=True if quiet else None) as bar:
+    with tqdm(desc="sampling", total=num_images, unit=" images", leave=False, disable=None) as bar:
         for block in range(ceil(num_images / IMAGES_AT_ONCE)):
             [own_seed] = mix_seeds(seed, block, num=1)
             first = block * IMAGES_AT_ONCE
@@ -62,3 +61,52 @@ def draw(
             pictures = sample(IMAGES_AT_ONCE, own_seed, torch.tensor(turns) if turns else None)[: num_images - first]
             yield to_pixels(pictures)
             bar.update(len(pictures))
+
+
+def choose_classes(chosen: Sequence[str], run: TrainedRun) -> list[int]:
+    """Return the labels of the classes of these names, or of all classes; none for a model that knows no classes.
+
+    Raises:
+        UserError: an unknown class, or a class for a model that knows none.
+    """
+    known = run.info.classes
+    if not run.objective.num_labels:
+        if chosen:
+            raise UserError(
+                f"--classes={chosen[0]}: {run.settings.model} samples without regard to classes; leave it out"
+            )
+        return []
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"--classes={name} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
+    return [known.index(name) for name in chosen] or list(range(len(known)))
+
+
+def write_samples(run: TrainedRun, num_images: int, seed: int, labels: Sequence[int], out: Path) -> Path:
+    """Write samples of a run as PNG files into `out`, and the first of them as a grid; return the file of the grid.
+
+    Args:
+        run: of a model that `Samples`.
+        num_images: how many.
+        seed: of the samples.
+        labels: that take turns, each in a folder of its own named after the class; none for samples without labels.
+        out: folder that is made.
+    """
+    names = run.info.classes
+    folders = [out / names[label] for label in labels] or [out]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    columns = min(len(labels), MOST_CLASSES) or COLUMNS
+    num_written, shown = 0, list[Tensor]()
+    for images in sample_images(run.objective.sample, num_images, seed, labels):
+        for number, pixels in enumerate(images.permute(0, 2, 3, 1).cpu().numpy(), num_written):
+            Image.fromarray(pixels).save(folders[number % len(folders)] / f"{number:06d}.png")
+        if num_written < ROWS_BY_CLASS * len(folders) * columns:
+            shown.append(images.cpu())
+        num_written += len(images)
+    pictures = torch.cat(shown) / 255
+    in_grid = [i for i in range(len(pictures)) if not labels or i % len(labels) < columns][: ROWS_BY_CLASS * columns]
+    captions = tuple(names[labels[i % len(labels)]] for i in in_grid if labels)
+    path = out.with_name(f"{out.name}-grid.png")
+    draw_grid(Panel(pictures[in_grid], captions, columns=columns)).save(path)
+    return path

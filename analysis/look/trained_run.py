@@ -1,4 +1,4 @@
-"""A trained run, read from its folder: settings, data, and the network with its best weights."""
+"""A trained run, read from its folder: its settings, its data, and the model with its best weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,66 +7,76 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis.record import run_folder
+from analysis.record.saved import resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
+from data.files import read_json
 from data.paths import default_runs_dir
+from models.core import checkpoint
+from models.core.settings import Settings
+from models.loading import build_objective, read_data
+from models.timm_classifier import TimmSettings
 
 
 class TrainedRun(NamedTuple):
-    """What a run was, on the CPU."""
+    """A run as `train.py` left it, on the CPU."""
 
-    settings: Any  # a models.core.settings.Settings
+    settings: Settings
     info: DatasetInfo
     splits: dict[str, Split]
-    objective: Any  # a models.core.objective.Objective, in evaluation mode, with the weights of its best epoch
+    objective: Any  # an Objective in evaluation mode, with the weights of its best epoch, and whatever it is able to do
+
+    def split(self, name: str) -> Split:
+        """Return a split of the run's images.
+
+        Raises:
+            UserError: the run has no such split.
+        """
+        if name not in self.splits:
+            raise UserError(f"--split={name}: the run has {', '.join(self.splits)}")
+        return self.splits[name]
 
 
 def best_device() -> torch.device:
-    """The machine's accelerator, else its CPU."""
+    """Return the machine's accelerator, else its CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def find_run(name: str) -> Path:
-    """Folder of a run, from its path or its id in runs/.
+    """Return the folder of a run, by its path or by its id in runs/.
 
     Raises:
         UserError: there is none.
     """
     own = default_runs_dir() / name
     for folder in (Path(name), own):
-        if run_folder.read_json(folder / run_folder.SETTINGS):
+        if read_json(folder / run_folder.SETTINGS):
             return folder
     raise UserError(f"{name} is no run: neither it nor {own} is a folder with a {run_folder.SETTINGS}")
 
 
 def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
-    """Load what `train.py` made in a folder.
+    """Load a run from its folder.
 
     Args:
         folder: holds the run's settings.
-        data_dir: where its images are, if no longer where the run was told.
+        data_dir: where its images are; empty for where they were when it was trained.
 
     Raises:
-        UserError: it has no weights yet, its data is missing or has changed, or its settings are no longer known.
+        UserError: it has no weights yet, its images are missing or have changed, or its settings are no longer known.
     """
-    from models.core import checkpoint  # imported late: models draw panels
-    from models.core.settings import resolve
-    from models.registry import MODELS
-    from models.timm_classifier import TimmSettings
-    from train import build_objective, read_data
-
     if not (folder / run_folder.BEST).is_file():
         raise UserError(f"{folder} has no weights yet: {run_folder.BEST} is written with the first epoch's evaluation")
     told = [f"--runs_dir={folder.parent}", f"--run_id={folder.resolve().name}"]
-    settings = resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {}, MODELS)
+    settings = resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {})
     info, splits = read_data(settings)
-    known = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
+    known = read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
     if known != info.fingerprint:
         raise UserError(
             f"{info.name} holds other images ({info.fingerprint}) than run {settings.run_id} was trained on ({known}): "
             f"give those with --data_dir"
         )
-    if isinstance(settings, TimmSettings):  # the run's own weights hold all that the pretrained ones became
+    if isinstance(settings, TimmSettings):  # the run's own weights hold all that became of the pretrained ones
         settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
     objective.load_state_dict(checkpoint.load(folder / run_folder.BEST))

@@ -40,9 +40,9 @@ def test_variety_falls_with_the_share_that_collapsed():
 
 def rows(told_apart, varieties):
     return [
-        {"epoch": i, "train/discriminate/told_apart": share, "val/sample_variety": value}
+        {"epoch": i, "lr": 0.1, "train/discriminate/told_apart": share, "val/sample_variety": value}
         for i, (share, value) in enumerate(zip(told_apart, varieties, strict=True), start=1)
-    ] + [{"epoch": len(varieties), "val/ece": 0.1}]
+    ] + [{"epoch": len(varieties), "test/ece": 0.1, "test/sample_variety": 0.0}]
 
 
 def test_a_healthy_run_has_no_warning():
@@ -67,4 +67,16 @@ def test_too_little_variety_from_the_start_may_be_too_little_training():
 
 def test_a_recovered_run_has_no_warning_and_other_models_no_signs():
     assert "warning" not in signs_of_collapse(rows([1.0, 0.8], [0.0, 0.8]))
-    assert signs_of_collapse([{"epoch": 1, "train/classify/loss": 1.0}]) == {}
+    assert signs_of_collapse([{"epoch": 1, "lr": 0.1, "train/classify/loss": 1.0}]) == {}
+
+
+def test_a_model_that_samples_and_is_no_gan_has_the_signs_of_its_samples_alone():
+    epochs = [{"epoch": i, "lr": 0.1, "train/autoencode/loss": 1.0, "val/sample_variety": 0.8} for i in (1, 2)]
+    assert signs_of_collapse(epochs) == {"sample_variety": 0.8, "mode_collapse": False}
+
+
+def test_a_gan_without_samples_that_were_measured_has_the_sign_of_its_discriminator_alone():
+    epochs = [{"epoch": i, "lr": 0.1, "train/discriminate/told_apart": 1.0} for i in (1, 2)]
+    signs = signs_of_collapse(epochs)
+    assert signs.pop("warning").startswith("discriminator saturated since epoch 1")
+    assert signs == {"discriminator_saturated": True}

@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from analysis.look import fidelity as generation
-from analysis.look.fidelity import measure, pick
-from analysis.look.samples import IMAGES_AT_ONCE, draw
+from analysis.look.fidelity import keep, measure, pick
+from analysis.look.samples import IMAGES_AT_ONCE, sample_images
 from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
@@ -80,7 +79,7 @@ def test_metrics_do_not_depend_on_the_batches_or_on_a_random_state():
 
 
 def test_the_first_images_are_the_same_however_many_are_drawn():
-    few, many = (torch.cat(list(draw(noise, num, 3))) for num in (100, 2 * IMAGES_AT_ONCE + 5))
+    few, many = (torch.cat(list(sample_images(noise, num, 3))) for num in (100, 2 * IMAGES_AT_ONCE + 5))
     assert len(few) == 100
     assert len(many) == 2 * IMAGES_AT_ONCE + 5
     assert torch.equal(few, many[:100])
@@ -91,7 +90,7 @@ def test_classes_take_turns_over_all_batches():
     def labels_as_pixels(num, seed, labels):
         return (labels / 255).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
 
-    images = torch.cat(list(draw(labels_as_pixels, IMAGES_AT_ONCE + 10, 0, classes=(7, 2, 5))))
+    images = torch.cat(list(sample_images(labels_as_pixels, IMAGES_AT_ONCE + 10, 0, classes=(7, 2, 5))))
     assert images[:, 0, 0, 0].tolist() == [(7, 2, 5)[i % 3] for i in range(IMAGES_AT_ONCE + 10)]
 
 
@@ -108,7 +107,7 @@ def test_fewer_images_than_a_ball_needs_are_refused(num_fake, num_real):
 
 
 def test_metrics_of_a_run_add_up_in_its_folder(tmp_path):
-    generation.keep(tmp_path, {"test/fid_a_10": 1.0})
-    path = generation.keep(tmp_path, {"test/fid_b_10": 2.0})
+    keep(tmp_path, {"test/fid_a_10": 1.0})
+    path = keep(tmp_path, {"test/fid_b_10": 2.0})
     assert path == tmp_path / run_folder.GENERATION
     assert json.loads(path.read_text()) == {"test/fid_a_10": 1.0, "test/fid_b_10": 2.0}

@@ -25,7 +25,8 @@ from analysis.look.latent_scores import (
     linear_probe,
     nearest_neighbours,
 )
-from analysis.look.latents import analyse_latents
+from analysis.look.latents import draw, encode, score, write
+from analysis.record.tracker import Analysis
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
 
@@ -276,9 +277,13 @@ def loaders(num_train=120, num_test=60, collapsed=False):
 
 
 def analyse(folder, given=None, classes=CLASSES, num_images=50):
-    model = Model()
-    encoders = (model.encode, model.decode, model.random_encode)
-    return analyse_latents(*encoders, given or loaders(), "test", folder, 16, classes, 7, num_images)
+    model, splits = Model(), given or loaders()
+    encoders = {"latent": model.encode, "random": model.random_encode}
+    images, train = (encode(encoders, splits[name], num_images, batch_size=16, seed=7) for name in ("test", "train"))
+    scores = score(images, train if classes else None, len(classes), seed=7)
+    write(scores, folder)
+    pictures = draw(model.decode, images, scores, classes, 7, folder)
+    return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
 
 
 def test_an_analysis_has_the_figures_of_latents_beside_pixels_and_an_untrained_net(tmp_path):

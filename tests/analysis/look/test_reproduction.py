@@ -1,15 +1,13 @@
 """How a run was made, what has changed since, and whether it comes out the same."""
 
-import shlex
-from dataclasses import asdict, replace
 
 import pytest
 
-from analysis.look import reproduction as reproduce
-from analysis.look.reproduction import command_of, compare, differences, launcher
+from analysis import reproduce
+from analysis.look.reproduction import compare, differences, launcher, run_again
 from analysis.record import environment, run_folder
-from models.core.settings import resolve
-from models.registry import MODELS
+from analysis.record.saved import resolve
+from data.files import read_json, write_json
 from tests.run_folders import write_run
 
 ROWS = [{"epoch": epoch, "val/loss": 1 / epoch, "lr": 0.1, "images_per_second": 7.0 + epoch} for epoch in (1, 2, 3)]
@@ -47,16 +45,6 @@ def test_what_was_no_number_both_times_is_equal():
     assert compare(rows, changed(1, **{"val/loss": float("nan")}), 0.01) == (0, "3 rows are equal bit for bit")
 
 
-@pytest.mark.parametrize("told", [[], ["--lr=3e-5", "--mixed_precision=bf16", "--tags=a b", "--test=True", "--seed=7"]])
-def test_the_command_of_a_run_gives_its_settings(told):
-    settings = resolve(["--model=mlp", "--width=32", *told], {}, MODELS)
-    python, program, *words = shlex.split(command_of(asdict(settings)))
-    assert (python, program) == ("python", "train.py")
-    place = {key: getattr(settings, key) for key in run_folder.MAY_CHANGE_ON_RESUMING}
-    assert replace(resolve(words, {}, MODELS), **place) == settings
-    assert any(word == "--seed=7" for word in words) or not told
-
-
 def test_several_processes_are_launched_as_they_were():
     assert launcher({"num_processes": 1, "device": "a CPU, 2 threads"}) == ["python"]
     assert launcher({"num_processes": 2, "device": "a CPU, 2 threads"})[:3] == ["accelerate", "launch", "--cpu"]
@@ -83,8 +71,8 @@ def trained(tmp_path_factory):
     """A finished run of two epochs, in a process of its own as a later one will be."""
     runs_dir = tmp_path_factory.mktemp("runs")
     told = ["--model=mlp", "--dataset=digits", "--width=16", "--epochs=2", "--lr=0.01", "--train_fraction=0.5"]
-    settings = resolve(told, {}, MODELS)
-    return reproduce.run_again(settings, {}, runs_dir, num_rows=3, to_the_end=True)
+    settings = resolve(told, {})
+    return run_again(settings, {}, runs_dir, num_rows=3, to_the_end=True)
 
 
 def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_does_not(trained, tmp_path, capsys):
@@ -102,13 +90,13 @@ def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_doe
 
 def test_a_changed_environment_is_told(trained, capsys):
     path = trained / run_folder.ENVIRONMENT
-    before = run_folder.read_json(path)
-    run_folder.write_json(path, {**before, "data": "other images", "packages": {"torch": "0.1"}})
+    before = read_json(path)
+    write_json(path, {**before, "data": "other images", "packages": {"torch": "0.1"}})
     assert reproduce.main([str(trained)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["data", "other", "images", "then,", "digits-scikit-learn", "now"] in lines
     assert ["torch", "0.1", "then,", before["packages"]["torch"], "now"] in lines
-    run_folder.write_json(path, before)
+    write_json(path, before)
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):

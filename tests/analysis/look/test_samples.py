@@ -1,4 +1,4 @@
-"""Models that draw, and the programs that write and use what finished runs draw."""
+"""Models that sample, and the programs that write and use the samples of finished runs."""
 
 import json
 from dataclasses import asdict
@@ -7,25 +7,26 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.look import classification_score
-from analysis.look import fidelity as generation
-from analysis.look import sample_files as samples
+from analysis import classification_score, generation, samples
 from analysis.look.classification_score import train_and_test
 from analysis.record import run_folder
-from data.dataset import DatasetInfo, Split
+from analysis.record.saved import resolve
+from data.dataset import Split
 from data.datasets import describe
+from data.files import write_json
 from models.core import checkpoint
-from models.core.objective import Samples, balanced_labels
-from models.core.settings import resolve
+from models.core.abilities import Samples
+from models.loading import build_objective
+from models.parts.sampling import balanced_labels
 from models.registry import MODELS
+from tests.analysis.look.test_fidelity import Pixels
 from tests.models.test_objectives import build
-from train import build_objective
 
-DRAWING = [name for name in ("vae", "cvae", "cvae_head", "vq_vae", "dc_gan", "ac_gan") if name in MODELS]
+SAMPLING = [name for name in ("vae", "cvae", "cvae_head", "vq_vae", "dc_gan", "ac_gan") if name in MODELS]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("name", DRAWING)
+@pytest.mark.parametrize("name", SAMPLING)
 def test_samples_are_pictures_that_depend_on_the_seed_alone(name):
     model = build(name).eval()
     assert isinstance(model, Samples)
@@ -55,9 +56,9 @@ def runs(tmp_path_factory):
     """Folders of a cvae, a vae and a cnn, as a run leaves them, of networks that have learnt nothing."""
     folder = tmp_path_factory.mktemp("runs")
     for model in ("cvae", "vae", "cnn"):
-        settings = resolve([f"--model={model}", "--dataset=digits", "--width=4"], {}, MODELS)
+        settings = resolve([f"--model={model}", "--dataset=digits", "--width=4"], {})
         (folder / model).mkdir()
-        run_folder.write_json(folder / model / run_folder.SETTINGS, asdict(settings))
+        write_json(folder / model / run_folder.SETTINGS, asdict(settings))
         objective = build_objective(settings, describe("digits", 0))
         checkpoint.save(folder / model / run_folder.BEST, objective.state_dict())
     return folder
@@ -84,20 +85,18 @@ def test_samples_of_a_run_without_classes_lie_flat_and_of_chosen_classes_alone(r
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["cnn"], "cnn draws no images"),
+        (["cnn"], "cnn makes no images of its own"),
         (["vae", "--classes", "3"], "without regard to classes"),
         (["cvae", "--classes", "33"], "--classes=33 is not known, did you mean 3"),
         (["cvae", "--out=."], "is not an empty folder"),
     ],
 )
-def test_what_cannot_be_drawn_ends_in_one_line(words, message, runs, tmp_path, capsys):
+def test_what_cannot_be_sampled_ends_in_one_line(words, message, runs, tmp_path, capsys):
     assert samples.main([str(runs / words[0]), f"--out={tmp_path / 'new'}", *words[1:]]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_finished_run_is_measured_and_its_figures_kept(runs, monkeypatch, capsys):
-    from tests.test_generation import Pixels
-
     class FewPixels(Pixels):
         def __call__(self, images):
             return super().__call__(images)[:, ::64]
@@ -121,10 +120,9 @@ def classes_by_colour(num, seed, shuffled=False):
 
 @pytest.mark.parametrize(("shuffled", "low", "high"), [(False, 0.95, 1.0), (True, 0.0, 0.7)])
 def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(shuffled, low, high):
-    settings = resolve(["--width=4", "--head_width=16", "--epochs=6", "--lr=1e-2", "--batch_size=30"], {}, MODELS)
-    info = DatasetInfo("synthetic", 8, ("r", "g", "b"), (0.0,) * 3, (1.0,) * 3, {}, "")
+    settings = resolve(["--width=4", "--head_width=16", "--epochs=6", "--lr=1e-2", "--batch_size=30"], {})
     splits = classes_by_colour(300, 0, shuffled), classes_by_colour(90, 1)
-    assert low <= train_and_test(settings, info, *splits)["test/accuracy"] <= high
+    assert low <= train_and_test(settings, ("r", "g", "b"), *splits)["test/accuracy"] <= high
 
 
 def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, capsys):

@@ -1,0 +1,27 @@
+"""What the benchmarks share: a stopwatch, and the spread of what it showed."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the seconds that some work takes, until the accelerator, if there is one, is done with it."""
+    started = time.perf_counter()
+    work()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - started
+
+
+def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Return each value over the other one of its round."""
+    return [value / other for value, other in zip(values, others, strict=True)]
+
+
+def spread(values: Sequence[float], form: str = ".2f", width: int = 0) -> str:
+    """Return the median of some values and their range, such as 1.02 (0.98-1.10); `width` is the median's."""
+    median, low, high = (format(value, form) for value in (statistics.median(values), min(values), max(values)))
+    return f"{median:>{width}} ({low}-{high})"
