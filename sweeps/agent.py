@@ -1,10 +1,9 @@
 """Run a sweep without a server: python sweeps/agent.py sweeps/quickstart.yaml --workers 2 (see --help).
 
-It takes W&B's sweep file as it is, and starts each trial with the command and the environment that `wandb agent`
-would; Optuna does the search. Agents that are given one --storage share one sweep.
+The sweep file is W&B's, and each trial is started with the command and the environment that `wandb agent` would give
+it. Optuna does the search. Agents with one --storage share one sweep. More in sweeps/README.md.
 """
 
-import math
 import shlex
 import shutil
 import signal
@@ -12,58 +11,43 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, whole_number
+from analysis.read.storage import reason_of
+from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.errors import UserError
+from data.internals import trial_id
 from sweeps.local.contract import check_contract
 from sweeps.local.display import Display
 from sweeps.local.hyperband import to_stop
-from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words
-from sweeps.local.storage import reason_of
-from sweeps.local.sweep_file import Sweep, read_sweep, sweep_folder
+from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
+from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.sweep_file import Sweep, read_sweep
+from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
 from sweeps.local.trials import Claim, TrialLost, Trials
 from sweeps.local.workers import assign_devices
 
-SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
 SECONDS_BETWEEN_BEATS = 10.0
-MANY_FAILURES = 3  # with no trial that got anywhere
-MANY_INTERRUPTIONS = 3  # of one trial, without a logged value in between
-NUM_LAST_LINES = 20
+MANY_FAILURES = 3  # end the sweep if no trial has logged a value
 NUM_SHOWN_LINES = 5
-STOPPED_EARLY = "stopped early"
 
 
 class SweepError(RuntimeError):
-    """Trials do nothing but fail."""
-
-
-@dataclass
-class Running:
-    """A trial that is being run."""
-
-    claim: Claim
-    run: Run
-    num_values: int  # of the metric, that have been reported
-    epoch: int
-    metrics_size: int = -1  # bytes of metrics.jsonl that have been read
-    reason: str = ""  # why it was asked to stop
+    """All trials of a sweep have failed, or none has logged the metric."""
 
 
 class Agent:
-    """Runs trials, several at once, until the sweep has `count` of them or somebody stops it."""
+    """Runs trials, several at a time, until the sweep has `count` of them or somebody ends it."""
 
     def __init__(
         self,
@@ -78,182 +62,135 @@ class Agent:
         self.trials = trials
         self.runs_dir = runs_dir
         self.count = count
-        self.devices = devices
         self.display = display
-        self.slots: list[Running | None] = [None] * len(devices)
+        self.pool: Pool[TrialRun] = Pool(devices)
         self.failure = ""  # what ended the sweep
         self.num_failed = 0
-        self.got_somewhere = any(trial.intermediate_values for trial in trials.all())
         self.last_beat = time.monotonic()
         self.next_survey = 0.0
-        self.signals: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal: the first pauses, the second ends."""
-        self.signals.append(number)
-
-    @property
-    def running(self) -> list[Running]:
-        """The trials that are being run."""
-        return [running for running in self.slots if running is not None]
 
     def run(self) -> int:
-        """Run to the end of the sweep; returns the exit code."""
+        """Run to the end of the sweep; return the exit code."""
         while True:
             try:
                 if not self.look():
-                    break
-            except (StorageInternalError, SQLAlchemyError) as error:  # trials run on meanwhile
+                    return self.pool.exit_code
+            except (StorageInternalError, SQLAlchemyError) as error:  # meanwhile the trials run on
                 self.display.say(f"the storage does not answer, trying again: {reason_of(error)}")
                 self.trials.beats.clear()  # the other agents could not beat either
                 self.wait_for_storage()
-                if len(self.signals) > 1:
-                    self.kill_all()
+                if len(self.pool.signals) > 1:
+                    self.pool.kill()
                     raise
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        return 128 + self.signals[0] if self.signals else 0
 
     def wait_for_storage(self) -> None:
-        """Wait a little, or until there is a signal; a trial is stopped without the storage, too."""
-        num_signals = len(self.signals)
+        """Wait a little, or until there is a signal, which stops the trials even without the storage."""
+        num_signals = len(self.pool.signals)
         end = time.monotonic() + SECONDS_BETWEEN_BEATS
-        while time.monotonic() < end and len(self.signals) == num_signals:
+        while time.monotonic() < end and len(self.pool.signals) == num_signals:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        for running in self.running:
-            if self.signals:
-                self.stop(running, "paused")
+        if self.pool.signals:
+            self.pool.stop("paused")
 
     def look(self) -> bool:
-        """See to everything once; False when there is nothing more to do.
+        """See to everything once; return False when there is nothing more to do.
 
-        What it finds is read from processes, files and the storage each time, so that it can be done over.
+        It takes its knowledge from processes, files and the storage each time. So after an error in the middle of it,
+        it is simply called again.
         """
         self.keep_claims()
-        has_news = False
-        for slot, running in enumerate(self.slots):
-            if running is not None:
-                try:
-                    has_news |= self.read_metrics(running)
-                    if running.run.has_ended():
-                        self.settle(running)
-                        self.slots[slot] = None
-                        has_news = True
-                except (TrialLost, UpdateFinishedTrialError):
-                    self.let_go(slot, running)
-        if len(self.signals) > 1:
-            self.end_all()
+        has_news = self.see_to_runs()
+        if len(self.pool.signals) > 1:
+            self.kill_all()
             return False
-        if not has_news and not self.signals and time.monotonic() < self.next_survey:
+        if not has_news and not self.pool.signals and time.monotonic() < self.next_survey:
             return True
         self.next_survey = time.monotonic() + SECONDS_BETWEEN_SURVEYS
         self.stop_the_worst()
-        if self.signals or self.failure:
-            reason = "paused" if self.signals else "ended"
-            for running in self.running:
-                self.stop(running, reason)
-        elif not self.target_is_reached():
+        if self.pool.signals or self.failure:
+            self.pool.stop("paused" if self.pool.signals else "ended")
+        elif not self.trials.have_reached_target():
             self.fill_slots()
         if self.display.is_due():
-            self.display.show(self.listed(), self.progress())
-        return bool(self.running) or self.work_is_left()
+            self.display.show(self.trials.started(), self.progress())
+        return bool(self.pool.runs) or self.work_is_left()
 
-    def listed(self) -> list[FrozenTrial]:
-        """The trials that have been started: two agents that ask for the last one leave another behind."""
-        return [trial for trial in self.trials.all() if "run_id" in trial.user_attrs]
+    def see_to_runs(self) -> bool:
+        """Store what the runs have logged and how they have ended; return whether there was anything."""
+        has_news = False
+        for run in self.pool.runs:
+            try:
+                has_news |= run.report(self.trials)
+                if run.has_ended():
+                    self.settle(run)
+                    self.pool.free(run)
+                    has_news = True
+            except (TrialLost, UpdateFinishedTrialError):
+                self.let_go(run)
+        return has_news
 
     def progress(self) -> dict[int, tuple[int, float]]:
-        """Epoch and seconds of the trials under way, those of other agents among them."""
+        """Return epoch and seconds of every trial under way, those of other agents included."""
         owned = self.trials.owned()
         others = {
             trial.number: (len(trial.intermediate_values), 0.0)
             for trial in self.trials.all()
-            if trial.state == TrialState.RUNNING and trial._trial_id in owned
+            if trial.state == TrialState.RUNNING and trial_id(trial) in owned
         }
-        return others | {running.claim.number: (running.epoch, running.run.seconds()) for running in self.running}
+        return others | {run.claim.number: (run.epoch, run.seconds()) for run in self.pool.runs}
 
     def work_is_left(self) -> bool:
-        """Whether trials may still be started: other agents' may yet be left to this one."""
-        if self.signals or self.failure:
+        """Return whether trials may still have to be started: those that other agents run may be left to this one."""
+        if self.pool.signals or self.failure:
             return False
         trials = self.trials.all()[: self.count]
-        num_open = sum(trial.state == TrialState.RUNNING for trial in trials)
-        return (len(trials) != self.count or num_open > 0) and not self.target_is_reached()
-
-    def target_is_reached(self) -> bool:
-        """Whether a trial is as good as the sweep file asks for."""
-        metric = self.sweep.metric
-        if metric.target is None:
-            return False
-        values = [value for trial in self.trials.all() for value in trial.intermediate_values.values()]
-        return any(metric.cost(value) <= metric.cost(metric.target) for value in values)
+        is_any_open = any(trial.state == TrialState.RUNNING for trial in trials)
+        return (len(trials) != self.count or is_any_open) and not self.trials.have_reached_target()
 
     def keep_claims(self) -> None:
-        """Tell other agents that this one lives; let go of what one of them has taken over."""
+        """Show other agents that this one lives; let go of what one of them has taken over."""
         if time.monotonic() - self.last_beat < SECONDS_BETWEEN_BEATS:
             return
-        own = self.trials.beat()
+        held = self.trials.beat()
         self.last_beat = time.monotonic()
-        for slot, running in enumerate(self.slots):
-            if running is not None and running.claim.trial._trial_id not in own:
-                self.let_go(slot, running)
+        for run in self.pool.runs:
+            if run.claim.trial_id not in held:
+                self.let_go(run)
 
-    def let_go(self, slot: int, running: Running) -> None:
-        """End the own copy of a trial that another agent has taken over."""
-        self.display.say(f"trial {running.claim.number}: another agent has taken it over")
-        running.run.kill()
-        self.slots[slot] = None
+    def let_go(self, run: TrialRun) -> None:
+        """Kill the run of a trial that another agent has taken over."""
+        self.display.say(f"trial {run.claim.number}: another agent has taken it over")
+        run.kill()
+        self.pool.free(run)
 
     def fill_slots(self) -> None:
-        """Start a trial on every idle worker."""
-        for slot, running in enumerate(self.slots):
-            if running is not None:
-                continue
-            claim = self.trials.take(self.count, [running.claim.trial._trial_id for running in self.running])
+        """Start a trial in every free slot, as far as there are trials."""
+        while self.pool.has_room():
+            claim = self.trials.take(self.count, [run.claim.trial_id for run in self.pool.runs])
             if claim is None:
                 return
-            self.slots[slot] = self.start(claim, slot)
+            self.start(claim)
 
-    def start(self, claim: Claim, slot: int) -> Running:
+    def start(self, claim: Claim) -> None:
         """Start a trial, or go on with it from its checkpoint."""
         folder = self.runs_dir / claim.run_id
-        words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.devices[slot]}
-        if self.sweep.project:
-            environment.setdefault("WANDB_PROJECT", self.sweep.project)
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
+        words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
+        environment = {"WANDB_RUN_GROUP": self.runs_dir.name}
+        if self.sweep.project:
+            environment["WANDB_PROJECT"] = self.sweep.project
         num_values = len(self.trials.all()[claim.number].intermediate_values)
-        run = Run(words, claim.run_id, self.runs_dir, claim.settings, environment)
+
+        def begin(devices: Mapping[str, str]) -> TrialRun:
+            return TrialRun(claim, self.sweep.metric, num_values, words, self.runs_dir, {**environment, **devices})
+
+        self.pool.start(begin)
         self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
-        return Running(claim, run, num_values, num_values)
-
-    def read_metrics(self, running: Running) -> bool:
-        """Report the values that a trial has logged since the last look; returns whether there were any."""
-        path = running.run.folder / run_folder.METRICS
-        size = path.stat().st_size if path.exists() else -1
-        if size == running.metrics_size:
-            return False
-        rows = run_folder.read_metrics(running.run.folder)
-        running.epoch = rows[-1].get("epoch", 0) if rows else 0
-        fresh = self.logged(rows)[running.num_values :]
-        if fresh:
-            self.trials.hold(running.claim)
-        for row in fresh:
-            running.claim.trial.report(row[self.sweep.metric.name], running.num_values + 1)
-            running.num_values += 1
-            self.got_somewhere = True
-        running.metrics_size = size
-        return True
-
-    def logged(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Rows with a finite value of the metric: W&B leaves the others out, too."""
-        name = self.sweep.metric.name
-        return [row for row in rows if isinstance(row.get(name), int | float) and math.isfinite(row[name])]
 
     def stop_the_worst(self) -> None:
-        """Apply hyperband to the trials of all agents; stop those of this one that it rules out."""
-        candidates = {running.claim.number: running for running in self.running if not running.reason}
+        """Stop those of this agent's trials that hyperband rules out, by the trials of all agents."""
+        candidates = {run.claim.number: run for run in self.pool.runs if not run.reason}
         if self.sweep.hyperband is None or not candidates:
             return
         costs = {
@@ -261,130 +198,74 @@ class Agent:
             for trial in self.trials.all()
         }
         for number in to_stop(self.sweep.hyperband, costs, list(candidates)):
-            self.stop(candidates[number], STOPPED_EARLY)
+            candidates[number].stop(STOPPED_EARLY)
 
-    def stop(self, running: Running, reason: str) -> None:
-        """Ask a trial to save its state and end, once."""
-        if not running.reason:
-            running.reason = reason
-            running.run.stop()
-
-    def settle(self, running: Running) -> None:
-        """Record what became of a trial whose process has ended."""
-        self.read_metrics(running)  # it may have logged its last values after the last look
-        self.trials.hold(running.claim)
-        claim, code = running.claim, running.run.process.returncode
-        before = self.trials.all()[claim.number].user_attrs
-        notes = self.notes(running, before)
-        state = running.run.state()
-        outcome = running.reason
-        if running.reason and state != "finished":
-            if running.reason == STOPPED_EARLY:
-                self.trials.end(claim, TrialState.PRUNED, notes)
-            else:
-                self.leave(claim, notes)
-        elif state == "stopped" or code < 0:
-            tries = self.tries(running, before)
-            if tries <= MANY_INTERRUPTIONS:
-                outcome = f"cut short ({running.run.exit()}), goes on"
-                self.leave(claim, {**notes, "tries": tries, "tried_at": running.num_values})
-            else:
-                outcome = "failed"
-                self.fail(running, notes, f"cut short {tries} times without getting further, {running.run.exit()}")
-        elif code == 0 and running.num_values:
-            outcome = "finished"
-            self.trials.end(claim, TrialState.COMPLETE, notes)
+    def settle(self, run: TrialRun) -> None:
+        """Store what became of a trial whose process has ended."""
+        run.report(self.trials)  # it may have logged its last values after the last look
+        claim = run.claim
+        self.trials.hold(claim)
+        trials = self.trials.all()
+        outcome = run.outcome(trials[claim.number].user_attrs)
+        if outcome.state is None:
+            self.trials.leave(claim, outcome.notes)
         else:
-            outcome = "failed"
-            self.fail(running, notes, running.run.exit() if code else f"it logged no {self.sweep.metric.name}")
-        best = f", best {self.sweep.metric.name} {notes['best']:.4f}" if "best" in notes else ""
-        self.display.log(f"trial {claim.number} {outcome}: epoch {running.epoch}{best}")
+            self.trials.end(claim, outcome.state, outcome.notes)
+        if outcome.state == TrialState.FAIL:
+            self.count_failure(run, outcome.notes["error"])
+            if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in trials):
+                self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
+        best = f", best {self.sweep.metric.name} {outcome.notes['best']:.4f}" if "best" in outcome.notes else ""
+        self.display.log(f"trial {claim.number} {outcome.text}: epoch {run.epoch}{best}")
 
-    def notes(self, running: Running, before: Mapping[str, Any]) -> dict[str, Any]:
-        """What is written down of a trial beside its logged values."""
-        notes = {"seconds": before.get("seconds", 0.0) + running.run.seconds()}
-        rows = self.logged(run_folder.read_metrics(running.run.folder))
-        if rows:
-            name = self.sweep.metric.name
-            best = min(rows, key=lambda row: self.sweep.metric.cost(row[name]))
-            notes |= {"best": best[name], "best_epoch": best.get("epoch", rows.index(best) + 1)}
-        return notes
-
-    def tries(self, running: Running, before: Mapping[str, Any]) -> int:
-        """How often in a row a trial was cut short without getting further than the time before."""
-        got_further = running.num_values > before.get("tried_at", 0)
-        return 1 if got_further else before.get("tries", 0) + 1
-
-    def leave(self, claim: Claim, notes: Mapping[str, Any]) -> None:
-        """Leave a trial as it stands to whoever goes on with it."""
-        for key, value in notes.items():
-            claim.trial.set_user_attr(key, value)
-        self.trials.release(claim.trial._trial_id)
-
-    def fail(self, running: Running, notes: Mapping[str, Any], reason: str) -> None:
-        """Record a trial that crashed; end the sweep where trials do nothing else."""
-        number, run = running.claim.number, running.run
-        output = run.last_lines(NUM_LAST_LINES)
-        self.trials.end(running.claim, TrialState.FAIL, {**notes, "error": f"{reason}\n{output}"})
-        self.display.say(f"trial {number} failed: {reason}; its output in {run.folder / OUTPUT} ends with")
-        self.display.say("\n".join(f"    {line}" for line in output.splitlines()[-NUM_SHOWN_LINES:]))
+    def count_failure(self, run: TrialRun, error: str) -> None:
+        """Count a trial that failed, and show the end of its output."""
         self.num_failed += 1
-        if self.num_failed >= MANY_FAILURES and not self.got_somewhere:
-            self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
-
-    def end_all(self) -> None:
-        """Kill every trial; each can be gone on with from its last checkpoint."""
-        self.kill_all()
-        for running in self.running:
-            self.trials.release(running.claim.trial._trial_id)
-        self.slots = [None] * len(self.slots)
+        reason, *output = error.splitlines()
+        self.display.say(f"trial {run.claim.number} failed: {reason}; its output in {run.folder / OUTPUT} ends with")
+        self.display.say("\n".join(f"    {line}" for line in output[-NUM_SHOWN_LINES:]))
 
     def kill_all(self) -> None:
-        """Kill every trial's processes, and wait until they are dead."""
-        for running in self.running:
-            running.run.kill()
-        for running in self.running:
-            running.run.process.wait()
+        """Kill every trial; each can go on from its last checkpoint."""
+        self.pool.kill()
+        for run in self.pool.runs:
+            self.trials.release(run.claim.trial_id)
+            self.pool.free(run)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = Parser(prog="python sweeps/agent.py", description=__doc__)
     parser.add_argument("file", type=Path, help="sweep file, as for `wandb sweep`")
-    parser.add_argument("--name", help="folder of the sweep under runs/sweeps; default: the file's name")
+    parser.add_argument("--name", help="name of the sweep, its folder in runs/sweeps; default: the file's name")
     parser.add_argument("--count", type=whole_number, help="trials of the sweep in all; default: the file's run_cap")
-    parser.add_argument("--workers", type=whole_number, help="trials at once; default: one a device, else 1")
-    parser.add_argument("--devices", help="GPUs, dealt out to the workers: 0,1 or, two for each trial, 0+1,2+3")
-    parser.add_argument("--seed", type=int, default=3407, help="of the search; default: 3407")
+    parser.add_argument("--workers", type=whole_number, help="trials at a time; default: one for each device, else 1")
+    parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each trial, 0+1,2+3")
+    parser.add_argument("--seed", type=int, default=3407, help="seed of the search; default: 3407")
     parser.add_argument("--storage", help="database that agents share: postgresql+psycopg://USER@HOST/DATABASE")
     return parser.parse_args(arguments)
 
 
 def run_sweep(options: Namespace) -> int:
-    """Run a sweep to its end; returns the exit code."""
+    """Run a sweep to its end; return the exit code."""
     sweep = read_sweep(options.file)
     devices = assign_devices(options.workers, options.devices)
     if sweep.program and Path(sweep.program).resolve() == CHECKOUT / "train.py":
         check_contract(sweep)
     name = options.name or options.file.stem
-    command_words(sweep.command, sweep.program, {}, Path())  # while an error costs nothing
+    command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing
     folder = sweep_folder(name)
-    if options.storage is None:
-        folder.mkdir(parents=True, exist_ok=True)
-    trials = Trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", sweep, name, options.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    if options.file.resolve() != (folder / run_folder.SWEEP_FILE).resolve():
-        shutil.copy(options.file, folder / run_folder.SWEEP_FILE)
+    trials = open_trials(sweep, name, folder, options)
     count = options.count or sweep.run_cap
     if sweep.method == "grid":
         count = min(count or sys.maxsize, len(sweep.grid()))
     with Display(sweep, name, count, len(devices)) as display:
         agent = Agent(sweep, trials, folder, count, devices, display)
         code = agent.run()
-    display.leaderboard(agent.listed(), agent.progress())
+    display.leaderboard(trials.started(), agent.progress())
     if agent.failure:
         raise SweepError(f"{agent.failure}: the last lines of their output are above")
-    if code == 0 and not display.leaders(agent.listed()):
+    if code == 0 and not display.leaders(trials.started()):
         raise SweepError(f"no trial logged a {sweep.metric.name}")
     if code:
         display.say(f"paused; to go on: python sweeps/agent.py {shlex.join(sys.argv[1:])}")
@@ -393,8 +274,19 @@ def run_sweep(options: Namespace) -> int:
     return code
 
 
+def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:
+    """Open the sweep's storage; make its folder, with a copy of the sweep file, if that works out."""
+    if options.storage is None:
+        folder.mkdir(parents=True, exist_ok=True)
+    trials = Trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", sweep, name, options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.file.resolve() != (folder / run_folder.SWEEP_FILE).resolve():
+        shutil.copy(options.file, folder / run_folder.SWEEP_FILE)
+    return trials
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run a sweep, or say in one line what keeps it from running; returns the exit code."""
+    """Run a sweep, or say in one line what keeps it from running; return the exit code."""
     try:
         return run_sweep(parse(arguments))
     except (UserError, SweepError, OSError) as error:

@@ -1,8 +1,9 @@
-"""From tuning to the result: python sweeps/final.py SWEEP --seeds 5 (see --help).
+"""From the search to the result: python sweeps/final.py SWEEP --seeds 5 (see --help).
 
-Trains the best trial's settings on all the training images, for as many epochs as its best one counts, with fresh
-seeds, and reads the test images once a run. Where a dataset has none, the held-out images stay held out and the figures
-are theirs, though the trial was chosen by them. The result is in the sweep's folder, in final.json.
+Trains the best trial's settings on all training images, for as many epochs as the trial's best epoch counts, with
+fresh seeds, and evaluates the test images once in each run. If a dataset has no test images, the held-out images stay
+held out, and the figures are theirs, although the trial was chosen by them. The result goes to final.json in the
+sweep's folder.
 """
 
 import shlex
@@ -13,7 +14,6 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -23,101 +23,110 @@ from rich.text import Text
 
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.results_table import figures_of, plus_minus, spread
-from analysis.look.reproduction import command_of
-from analysis.read.wandb_runs import TrialRecord, read_wandb_sweep
+from analysis.read.recipe import command_of
+from analysis.read.sweeps import SweepRecord, Trial, read_sweep, sweep_folder
 from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images
 from data.errors import UserError
-from models.core.settings import Settings
+from data.files import read_json, write_json
+from models.core.settings import CIRCUMSTANCES, Settings
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
-from sweeps.local.sweep_file import COMMAND, sweep_folder
-from sweeps.local.trials import read_trials
+from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.sweep_file import COMMAND
 from sweeps.local.workers import assign_devices
 
 PROTOCOL = {"train_fraction": 1.0, "patience": 0}
-TESTED = {"val_fraction": 0.0, "test": True}  # where there are test images
-SECONDS_BETWEEN_LOOKS = 0.2
+TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 NUM_SHOWN_LINES = 5
 SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
-FIRST_SEED = 1  # fresh ones: the trials had settings.seed, 3407 unless the sweep says otherwise
+FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 COSTS = ("train_seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
 class Final:
-    """One run on all the training images."""
+    """One run on all training images.
 
-    trial: TrialRecord
+    Attributes:
+        trial: the trial whose settings it has.
+        seed: its own.
+        settings: what it is told: the trial's settings, but for the protocol's.
+    """
+
+    trial: Trial
     seed: int
+    settings: Mapping[str, Any]
 
     @property
     def run_id(self) -> str:
         """The run's name, by which it is resumed."""
-        return f"{run_folder.FINAL}{self.trial.name}-seed{self.seed}"
+        return f"{run_folder.FINAL}{self.trial.run_id}-seed{self.seed}"
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The trial's settings, but for what the protocol says."""
-        own = {key: value for key, value in self.trial.settings.items() if key not in run_folder.MAY_CHANGE_ON_RESUMING}
-        tested = TESTED if has_test_images(own.get("dataset", Settings.dataset), own.get("data_dir", "")) else {}
-        return {**own, **PROTOCOL, **tested, "epochs": self.trial.best_epoch, "seed": self.seed}
+
+def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
+    """Return the final runs of one trial's settings."""
+    parameters = sweep.content.get("parameters", {})
+    # Where and how to run is for this machine to say, or for the sweep file; its tags are for the trials.
+    recipe = {
+        key: value
+        for key, value in trial.settings.items()
+        if key not in CIRCUMSTANCES or (key in parameters and key != "tags")
+    }
+    is_tested = has_test_images(recipe.get("dataset", Settings.dataset), recipe.get("data_dir", ""))
+    settings = {**recipe, **PROTOCOL, **(TESTED if is_tested else {}), "epochs": trial.best_epoch}
+    return [Final(trial, seed, {**settings, "seed": seed}) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds)]
 
 
 class Finals:
-    """Runs some final trainings, several at once; a signal makes them save and end."""
+    """Runs final trainings, several at a time; a signal makes them save their state and end."""
 
-    def __init__(self, folder: Path, content: Mapping[str, Any], devices: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, folder: Path, sweep: SweepRecord, devices: Sequence[Mapping[str, str]]) -> None:
         self.folder = folder
-        self.command = content.get("command", COMMAND)
-        self.program = content.get("program", "train.py")
-        self.devices = devices
-        self.received: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal."""
-        self.received.append(number)
-
-    def words(self, final: Final) -> list[str]:
-        """The command of a run."""
-        return command_words(self.command, self.program, final.settings, self.folder / final.run_id / ARGUMENTS)
+        self.command = sweep.content.get("command", COMMAND)
+        self.program = sweep.content.get("program", "train.py")
+        self.pool: Pool[Run] = Pool(devices)
 
     def run(self, finals: Sequence[Final]) -> int:
-        """Run them all; returns the exit code."""
+        """Run them all; return the exit code."""
         waiting = list(finals)
-        slots: list[Run | None] = [None] * len(self.devices)
-        stopping: list[Run] = []
         num_failed = 0
-        while any(slots) or (waiting and not self.received):
-            for i, run in enumerate(slots):
-                if run is None:
-                    # What a killed command has left behind may still be saving its state.
-                    free = [final for final in waiting if not processes_of(final.run_id)]
-                    if free and not self.received:
-                        waiting.remove(free[0])
-                        slots[i] = self.start(free[0], i)
-                elif run.has_ended():
-                    slots[i] = None
-                    num_failed += not self.has_succeeded(run)
-                elif self.received and run not in stopping:
-                    run.stop()
-                    stopping.append(run)
+        while self.pool.runs or (waiting and not self.pool.signals):
+            for run in self.pool.ended():
+                self.pool.free(run)
+                num_failed += not self.has_succeeded(run)
+            if self.pool.signals:
+                self.pool.stop("stopped")
+            else:
+                self.fill_slots(waiting)
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        return 128 + self.received[0] if self.received else min(num_failed, 1)
+        return self.pool.exit_code or min(num_failed, 1)
 
-    def start(self, final: Final, slot: int) -> Run:
-        """Start a run, go on with it from its checkpoint, or read what it came to if it has finished."""
-        environment = {**self.devices[slot], "WANDB_RUN_GROUP": self.folder.name, "WANDB_JOB_TYPE": "final"}
-        return Run(self.words(final), final.run_id, self.folder, final.settings, environment)
+    def fill_slots(self, waiting: list[Final]) -> None:
+        """Start runs in the free slots, and take them from those that are waiting."""
+        while self.pool.has_room():
+            # Processes that a killed command has left behind may still be saving the state of their run.
+            ready = next((final for final in waiting if not processes_of(final.run_id)), None)
+            if ready is None:
+                return
+            waiting.remove(ready)
+            self.start(ready)
+
+    def start(self, final: Final) -> None:
+        """Start a run, or go on with it from its checkpoint; one that has finished ends at once."""
+        words = command_words(self.command, self.program, final.settings, self.folder / final.run_id / ARGUMENTS)
+        environment = {"WANDB_RUN_GROUP": self.folder.name, "WANDB_JOB_TYPE": "final"}
+
+        def begin(devices: Mapping[str, str]) -> Run:
+            return Run(words, final.run_id, self.folder, final.settings, {**environment, **devices})
+
+        self.pool.start(begin)
 
     def has_succeeded(self, run: Run) -> bool:
-        """Whether a run has finished; says how it ended."""
+        """Return whether a run has finished, and print how it has ended."""
         state = run.state()
         if state == "finished":
-            summary = run_folder.read_json(run.folder / run_folder.SUMMARY)
-            figures = figures_of(summary).items()
+            figures = figures_of(read_json(run.folder / run_folder.SUMMARY)).items()
             print(f"{run.run_id}: {', '.join(f'{key} {value:.4f}' for key, value in figures)}", flush=True)
         else:
             print(f"{run.run_id}: {state}, {run.exit()}; {run.folder / OUTPUT} ends with", file=sys.stderr)
@@ -125,26 +134,26 @@ class Finals:
         return state == "finished"
 
 
-def result_of(finals: Finals, runs: Sequence[Final]) -> dict[str, Any]:
-    """What the finished runs of one trial's settings came to: means, deviations and every value."""
-    folders = [finals.folder / run.run_id for run in runs]
-    summaries = [run_folder.read_json(folder / run_folder.SUMMARY) for folder in folders]
+def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
+    """Return the figures of the finished runs of one trial's settings: means, deviations and every value."""
+    folders = [folder / final.run_id for final in finals]
+    summaries = [read_json(folder / run_folder.SUMMARY) for folder in folders]
     done = [i for i, summary in enumerate(summaries) if summary.get("state") == "finished"]
     metrics = figures_of(summaries[done[0]]) if done else {}
     return {
-        "trial": runs[0].trial.name,
-        "value": runs[0].trial.value,
-        "settings": runs[0].settings,
-        "command": command_of(run_folder.read_json(folders[done[0]] / run_folder.SETTINGS)) if done else None,
-        "seeds": [runs[i].seed for i in done],
+        "trial": finals[0].trial.run_id,
+        "value": finals[0].trial.value,
+        "settings": finals[0].settings,
+        "command": command_of(read_json(folders[done[0]] / run_folder.SETTINGS)) if done else None,
+        "seeds": [finals[i].seed for i in done],
         "num_parameters": summaries[done[0]]["num_parameters"] if done else None,
-        "device": run_folder.read_json(folders[done[0]] / run_folder.ENVIRONMENT)["device"] if done else None,
+        "device": read_json(folders[done[0]] / run_folder.ENVIRONMENT)["device"] if done else None,
         **{key: spread([summaries[i][key] for i in done]) for key in (*metrics, *COSTS) if done},
     }
 
 
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """Print a row for each of the sweep's trials that was trained."""
+    """Print a table with a row for each trial whose settings were trained."""
     title = f"on all training images; trials by their {metric}, the best first"
     keys = shown_keys(results, metric)
     table = make_table(("trial", f"chosen by {metric}", "epochs", "seeds", *keys, "seconds"), title)
@@ -166,51 +175,44 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
 
 
 def shown_keys(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
-    """Figures to show, where runs have them: the sweep's metric first."""
+    """Return the figures to show, as far as the runs have them: that of the sweep's metric first."""
     names = dict.fromkeys((metric.partition("/")[2], *SHOWN))
     known = {key for result in results for key in result}
     return [key for name in names for key in (f"test/{name}", f"val/{name}") if key in known]
 
 
 def over_trials(results: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
-    """Means and deviations over every run of every trial: how much depends on which of the best is taken."""
+    """Return mean and deviation over the runs of all trials: how much depends on which of the best trials is taken."""
     return {key: spread([x for result in results if key in result for x in result[key]["values"]]) for key in keys}
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = Parser(prog="python sweeps/final.py", description=__doc__)
     parser.add_argument("sweep", help="name of a sweep in runs/sweeps, or entity/project/sweep_id of W&B")
     parser.add_argument("--seeds", type=whole_number, default=5, help="runs of each trial's settings; default: 5")
     parser.add_argument("--top", type=whole_number, default=1, help="trials to train, the best first; default: 1")
-    parser.add_argument("--workers", type=whole_number, help="runs at once; default: one a device, else 1")
-    parser.add_argument("--devices", help="GPUs, dealt out to the workers: 0,1 or, two for each run, 0+1,2+3")
-    parser.add_argument("--storage", help="database of the sweep, where it is not in its folder")
+    parser.add_argument("--workers", type=whole_number, help="runs at a time; default: one for each device, else 1")
+    parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each run, 0+1,2+3")
+    parser.add_argument("--storage", default="", help="database of the sweep, if it is not in the sweep's folder")
     return parser.parse_args(arguments)
 
 
 def run_finals(options: Namespace) -> int:
-    """Train the best trials of a sweep; returns the exit code."""
+    """Train the best trials of a sweep; return the exit code."""
     devices = assign_devices(options.workers, options.devices)
-    if options.sweep.count("/") == 2:
-        folder = sweep_folder(options.sweep.rpartition("/")[2])
-        content, trials = read_wandb_sweep(options.sweep)
-    else:
-        folder = sweep_folder(options.sweep)
-        content, trials = read_trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", options.sweep)
-    metric = content["metric"]["name"]
-    if not trials:
-        raise UserError(f"sweep {options.sweep} has no ended trial with a {metric} yet")
-    chosen = trials[: options.top]
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    runs = [[Final(trial, seed) for seed in seeds] for trial in chosen]
-    finals = Finals(folder, content, devices)
-    code = finals.run([run for of_trial in runs for run in of_trial])
-    results = [result_of(finals, of_trial) for of_trial in runs]
+    sweep = read_sweep(options.sweep, options.storage)
+    metric = sweep.metric.name
+    if not sweep.leaders:
+        raise UserError(f"sweep {options.sweep} has no trial with a {metric} yet: let one end, or pause the sweep")
+    folder = sweep_folder(sweep.name)
+    finals = [finals_of(sweep, trial, options.seeds) for trial in sweep.leaders[: options.top]]
+    code = Finals(folder, sweep, devices).run([final for of_trial in finals for final in of_trial])
+    results = [result_of(folder, of_trial) for of_trial in finals]
     if code <= 1:
         together = over_trials(results, shown_keys(results, metric))
         result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": together}
-        run_folder.write_json(folder / run_folder.FINAL_RESULT, result)
+        write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
         print(f"written to {folder / run_folder.FINAL_RESULT}")
     else:
@@ -219,7 +221,7 @@ def run_finals(options: Namespace) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train the best trials, or say in one line what keeps them from it; returns the exit code."""
+    """Train the best trials, or say in one line what keeps them from it; return the exit code."""
     try:
         return run_program("final.py", lambda: run_finals(parse(arguments)))
     except KeyboardInterrupt:  # before there is a run

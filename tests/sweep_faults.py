@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.record import run_folder
+from data.metrics import is_epoch
 from tests.sweep_agents import ROOT, Stage, Started
 
 PRETENDED = {"epochs": 8, "seconds": 0.1}
@@ -128,7 +129,7 @@ class Faults:
         lost = max(0, self.num_trials - len(trials)) + states.count("RUNNING")
         for trial, run_id in zip(trials, runs, strict=True):
             rows = run_folder.read_metrics(self.stage.sweep() / run_id)
-            epochs = [row["epoch"] for row in rows if not self.with_training or "lr" in row]
+            epochs = [row["epoch"] for row in rows if not self.with_training or is_epoch(row)]
             whole = trial.state.name != "COMPLETE" or len(epochs) == self.num_epochs
             lost += not (whole and epochs == list(range(1, len(epochs) + 1)))
         twice = self.at_once | set(self.stage.disorder())

@@ -1,6 +1,7 @@
-"""The one reader of sweeps, of the runs folder or of a W&B project: what each searched, and its trials."""
+"""The one reader of sweeps, from the runs folder or from W&B: what each has searched, and its trials."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from analysis.read.index import Curve, curve_of
-from analysis.read.runs import RunRecord, curves
+from analysis.read.index import Curve
+from analysis.read.records import RunRecord
+from analysis.read.runs import best_of, curves
+from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
+from data.errors import UserError
 from data.files import read_json
 from data.metrics import Metric
 from data.paths import default_runs_dir
@@ -23,14 +27,14 @@ class Trial:
     """One trial of a sweep.
 
     Attributes:
-        number: its place in the order in which the trials were begun, from 0.
-        run_id: name of its run folder in the sweep's.
+        number: its place in the order in which the trials were started, from 0.
+        run_id: name of its run folder, and its id on W&B.
         state: COMPLETE, PRUNED (stopped early), FAIL, or RUNNING, also while it is paused.
-        value: the best of the metric so far; None where it logged none.
+        value: the best value of the metric so far; None if it has logged none.
         best_epoch: the epoch of that value.
-        settings: what it was told, constants included.
-        started: UTC; None where that is not known.
-        ended: UTC; None where it has not, or that is not known.
+        settings: what the run was told, constants included.
+        started: time in UTC; None if it is not known.
+        ended: time in UTC; None if the trial has not ended, or the time is not known.
     """
 
     number: int
@@ -48,13 +52,14 @@ class SweepRecord:
     """One sweep.
 
     Attributes:
-        name: of its folder, or its id on W&B.
-        source: the folder, or its address on W&B.
-        metric: by which its trials are ranked; without the target, which only the search needs.
-        method: of the search.
+        name: name of its folder, or its id on W&B.
+        source: its folder, or its address on W&B.
+        metric: the metric that its trials are ranked by; without a target, which only the search needs.
+        method: how it searches.
         varied: names of the settings that it searches.
-        trials: in the order in which they were begun.
-        final: content of final.json; {} before sweeps/final.py has run.
+        trials: in the order in which they were started.
+        final: content of final.json; empty before sweeps/final.py has run.
+        content: content of the sweep file.
     """
 
     name: str
@@ -64,27 +69,39 @@ class SweepRecord:
     varied: tuple[str, ...]
     trials: tuple[Trial, ...]
     final: Mapping[str, Any] = field(hash=False)
+    content: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def leaders(self) -> list[Trial]:
-        """Trials that have a value and have not failed, the best first."""
-        known = [trial for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
-        return sorted(known, key=lambda trial: self.metric.cost(trial.value))  # type: ignore[arg-type]  # None is left out
+        """The trials that have a value and have not failed, the best first."""
+        known = [(trial.value, trial) for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
+        return [trial for _, trial in sorted(known, key=lambda pair: self.metric.cost(pair[0]))]
 
 
 class SweepList(NamedTuple):
-    """The sweeps of a runs folder or of a project."""
+    """The sweeps of a runs folder or of a W&B project."""
 
     sweeps: list[SweepRecord]  # by name
-    num_skipped: int  # those of a content that cannot be read
+    num_skipped: int  # sweeps whose file cannot be read or names no metric
+
+
+def sweep_folder(name: str, runs_dir: Path | None = None) -> Path:
+    """Return the folder of the sweep of that name.
+
+    Raises:
+        UserError: the name cannot be that of a folder.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
+    return (runs_dir or default_runs_dir()) / run_folder.SWEEPS / name
 
 
 def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (), project: str = "") -> SweepList:
-    """All sweeps in the runs folder, or of a W&B project.
+    """Read all sweeps in the runs folder, or of a W&B project.
 
     Args:
         runs_dir: the runs folder; None for the default one.
-        records: its runs, for the trials of sweeps whose database is elsewhere.
+        records: the runs there; the trials of a sweep without a database of its own are read from them.
         project: entity/project of W&B, in place of a folder.
 
     Raises:
@@ -95,34 +112,65 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (),
         if not record.is_final:
             by_sweep.setdefault(record.sweep, []).append(record)
     if project:
-        from analysis.read.wandb_runs import read_wandb_sweeps  # imported late: W&B takes a second
-
-        found = read_wandb_sweeps(project)
+        found: Sequence[tuple[str, str, Any]] = read_wandb_sweeps(project)
     else:
         paths = sorted((runs_dir or default_runs_dir()).glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}"))
         found = [(path.parent.name, str(path.parent), read_yaml(path)) for path in paths]
-    sweeps = [sweep_of(*each, by_sweep.get(each[0], [])) for each in found if is_sweep(each[2])]
+    sweeps = [listed_sweep(*each, by_sweep.get(each[0], [])) for each in found if is_sweep(each[2])]
     return SweepList(sweeps, len(found) - len(sweeps))
 
 
-def sweep_of(name: str, source: str, content: Mapping[str, Any], records: Sequence[RunRecord]) -> SweepRecord:
-    """The record of a sweep with the content of a sweep file, and of its runs where it has no database of its own."""
-    goal = content["metric"].get("goal")
-    metric = Metric(content["metric"]["name"], "maximize" if goal == "maximize" else "minimize")
-    trials = read_study(Path(source) / run_folder.STUDY)
+def read_sweep(name: str, storage: str = "") -> SweepRecord:
+    """Read one sweep, from its database or from W&B, with the best epoch of each trial by its whole curve.
+
+    Args:
+        name: of a sweep in the runs folder, or entity/project/id of W&B.
+        storage: address of the database; empty for the one in the sweep's folder.
+
+    Raises:
+        UserError: there is no such sweep, it cannot be read, or it names no metric.
+    """
+    if name.count("/") == 2:
+        sweep, records = read_wandb_sweep(name)
+        metric = metric_of(sweep.content)
+        return sweep_of(*sweep, trials_of(records, curves(records, metric.name), metric))
+    folder = sweep_folder(name)
+    content, trials = read_study(storage or f"sqlite:///{folder / run_folder.STUDY}", name)
+    if not is_sweep(content):
+        raise UserError(f"study {name} in that database is no sweep of sweeps/agent.py: name another")
+    return sweep_of(name, str(folder), content, trials)
+
+
+def listed_sweep(name: str, source: str, content: Mapping[str, Any], records: Sequence[RunRecord]) -> SweepRecord:
+    """Return a sweep with its trials from its own database, which is only read, or else from its runs."""
+    path = Path(source) / run_folder.STUDY
+    if path.is_file():
+        with suppress(UserError):  # it is broken
+            _, trials = read_study(f"sqlite:///{path.absolute().as_uri()}?mode=ro&uri=true")
+            return sweep_of(name, source, content, trials)
+    metric = metric_of(content)
+    is_local = all(record.is_local for record in records)
+    # W&B is slow to give curves: without them, the best values are those of the summaries.
+    known = curves(records, metric.name) if is_local else [Curve()] * len(records)
+    return sweep_of(name, source, content, trials_of(records, known, metric))
+
+
+def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterable[Trial]) -> SweepRecord:
+    """Return the record of a sweep by the content of its file and its trials."""
     return SweepRecord(
         name=name,
         source=source,
-        metric=metric,
+        metric=metric_of(content),
         method=str(content.get("method", "")),
-        varied=tuple(key for key, config in content["parameters"].items() if is_varied(config)),
-        trials=tuple(trials_of(records, metric) if trials is None else trials),
+        varied=tuple(key for key, config in content.get("parameters", {}).items() if is_varied(config)),
+        trials=tuple(trials),
         final=read_json(Path(source) / run_folder.FINAL_RESULT),
+        content=content,
     )
 
 
 def read_yaml(path: Path) -> Any:
-    """Content of a YAML file; None where it is none."""
+    """Return the content of a YAML file; None if it cannot be read."""
     try:
         return yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
@@ -130,7 +178,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def is_sweep(content: Any) -> bool:
-    """Whether this is what a sweep file holds."""
+    """Return whether this is the content of a sweep file that names a metric."""
     return (
         isinstance(content, dict)
         and isinstance(content.get("metric"), dict)
@@ -139,25 +187,49 @@ def is_sweep(content: Any) -> bool:
     )
 
 
+def metric_of(content: Mapping[str, Any]) -> Metric:
+    """Return the metric that a sweep file names."""
+    metric = content["metric"]
+    return Metric(metric["name"], "maximize" if metric.get("goal") == "maximize" else "minimize")
+
+
 def is_varied(config: Any) -> bool:
-    """Whether a parameter of a sweep file takes more than one value."""
+    """Return whether a parameter of a sweep file takes more than one value."""
     return isinstance(config, dict) and "value" not in config and len(config.get("values", "two or more")) > 1
 
 
-def read_study(path: Path) -> list[Trial] | None:
-    """Trials of a sweep's own database, which is only read; None where there is none, or a broken one."""
-    if not path.is_file():
-        return None
-    import optuna  # imported late: takes half a second
+def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[Trial]]:
+    """Read a sweep from its database.
+
+    Args:
+        url: address of the database.
+        name: of the sweep there; None if it is the only one.
+
+    Returns:
+        The content of the sweep file, and the trials that have been started.
+
+    Raises:
+        UserError: the database cannot be read, or there is no such sweep in it.
+    """
+    import optuna  # imported late, as is what needs it: takes half a second
     from sqlalchemy.exc import SQLAlchemyError
 
+    from analysis.read.storage import address_of, open_storage, reason_of
+
+    address = address_of(url)
+    path = Path(address.database or "")
+    if address.get_backend_name() == "sqlite" and not (address.query or path.exists()):  # opening it would make it
+        raise UserError(f"there is no sweep {name}: {path} does not exist; python sweeps/agent.py FILE makes one")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = open_storage(url)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute().as_uri()}?mode=ro&uri=true")
-        trials = optuna.load_study(study_name=None, storage=storage).get_trials()
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, KeyError, ValueError):
-        return None
-    return [
+        study = optuna.load_study(study_name=name, storage=storage)
+        found = study.get_trials(deepcopy=False)
+    except KeyError:
+        raise UserError(f"there is no sweep {name} in that database") from None
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
+        raise UserError(f"sweep {name} cannot be read from its database: {reason_of(error)}") from None
+    return study.user_attrs.get("sweep", {}), [
         Trial(
             number=trial.number,
             run_id=trial.user_attrs["run_id"],
@@ -168,43 +240,42 @@ def read_study(path: Path) -> list[Trial] | None:
             started=utc(trial.datetime_start),
             ended=utc(trial.datetime_complete),
         )
-        for trial in trials
-        if "run_id" in trial.user_attrs  # the others were never begun
+        for trial in found
+        if "run_id" in trial.user_attrs  # the others were never started
     ]
 
 
 def utc(time: datetime | None) -> datetime | None:
-    """Optuna's local time."""
+    """Return Optuna's local time in UTC."""
     return time and time.astimezone(UTC)
 
 
-def trials_of(records: Iterable[RunRecord], metric: Metric) -> list[Trial]:
-    """Trials by their runs alone, which do not tell one that is paused from one that was stopped early."""
-    ordered = sorted(records, key=lambda record: (record.run_id if record.is_local else "", record.created))
+def trials_of(records: Iterable[RunRecord], all_curves: Iterable[Curve], metric: Metric) -> list[Trial]:
+    """Return the trials that runs show; a run does not show whether it was paused or stopped early.
+
+    Args:
+        records: the runs of a sweep.
+        all_curves: the metric of each run over its epochs, as far as it is known.
+        metric: the sweep's.
+    """
+
+    def order(run: tuple[RunRecord, Curve]) -> tuple[str, datetime]:
+        record, _ = run
+        return record.run_id if record.is_local else "", record.created
+
     trials = []
-    for number, (record, curve) in enumerate(zip(ordered, known_curves(ordered, metric.name), strict=True)):
-        epoch, value = min(curve, key=lambda point: metric.cost(point[1]), default=(None, None))
+    for number, (record, curve) in enumerate(sorted(zip(records, all_curves, strict=True), key=order)):
+        best = best_of(record, curve, metric)
         trials.append(
             Trial(
                 number=number,
                 run_id=record.run_id,
                 state=STATES[record.state],
-                value=value,
-                best_epoch=None if epoch is None else int(epoch),
+                value=best and best.value,
+                best_epoch=best and best.epoch,
                 settings=record.settings,
                 started=record.created,
                 ended=None,
             )
         )
     return trials
-
-
-def known_curves(records: Sequence[RunRecord], metric: str) -> list[Curve]:
-    """A metric of each run over its epochs; of runs on W&B, which is slow to give them, its best alone."""
-    if all(record.is_local for record in records):
-        return curves(records, metric)
-    summaries = [record.summary for record in records]
-    return [
-        curve_of([{**summary, "epoch": summary.get("best_epoch", summary.get("epoch"))}], metric)
-        for summary in summaries
-    ]

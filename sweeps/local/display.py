@@ -1,4 +1,4 @@
-"""What an agent shows of its sweep: a live table in a terminal, lines in a log, and a leaderboard at the end."""
+"""What an agent shows of its sweep: a live table in a terminal, or lines in a log; at the end a leaderboard."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,17 @@ from sweeps.local.sweep_file import Sweep
 SECONDS_BETWEEN_DRAWINGS = 1.0
 NUM_ROWS = 15
 NUM_LEADERS = 10
-
-
-Running = Mapping[int, tuple[int, float]]  # epoch and seconds of a trial under way, by its number
+Running = Mapping[int, tuple[int, float]]  # epoch and seconds of each trial under way, by its number
 
 
 class Display:
-    """Shows the sweep's state; a context, which a terminal's table lives in.
+    """Shows how a sweep stands; used as a context, during which a terminal shows the table.
 
     Args:
         sweep: what is searched.
-        name: of the sweep.
-        count: trials there are to be; None for no end.
-        num_workers: trials at once.
+        name: name of the sweep.
+        count: number of trials that there are to be; None for no limit.
+        num_workers: trials at a time.
     """
 
     def __init__(self, sweep: Sweep, name: str, count: int | None, num_workers: int) -> None:
@@ -50,24 +48,24 @@ class Display:
         self.live.stop()
 
     def say(self, line: str) -> None:
-        """Print what must not be missed."""
+        """Print a line that must not be missed."""
         self.console.print(line, markup=False, highlight=False)
 
     def log(self, line: str) -> None:
-        """Print a line of the log, which a terminal's table makes superfluous."""
+        """Print a line of the log; a terminal has the table instead."""
         if not self.console.is_terminal:
             self.say(f"{clock(time.monotonic() - self.started):>7}  {line}")
 
     def is_due(self) -> bool:
-        """Whether there is a table, and its last drawing is old."""
+        """Return whether there is a table that is to be drawn again."""
         return self.console.is_terminal and time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS
 
     def show(self, trials: Sequence[FrozenTrial], running: Running) -> None:
-        """Draw the table anew.
+        """Draw the table again.
 
         Args:
-            trials: all of the sweep's.
-            running: epoch and seconds of those that are being run, by any agent.
+            trials: all trials of the sweep.
+            running: those that are under way, with any agent.
         """
         self.drawn = time.monotonic()
         newest = sorted(trials, key=lambda trial: (trial.number in running, trial.number))[-NUM_ROWS:]
@@ -75,19 +73,19 @@ class Display:
         self.live.update(Group(rows, Text(self.summary(trials, running))), refresh=True)
 
     def summary(self, trials: Sequence[FrozenTrial], running: Running) -> str:
-        """Best so far, and the time left, on one line."""
+        """Return how many trials have ended, the best value so far and the time left, in one line."""
         num_ended = sum(trial.state.is_finished() for trial in trials)
         parts = [f"{self.name}: {num_ended} of {self.count or 'any number of'} trials"]
         if leaders := self.leaders(trials):
             best = leaders[0]
-            parts.append(f"best {self.sweep.metric.name} {self.value(best):.4f} by trial {best.number}")
+            parts.append(f"best {self.sweep.metric.name} {self.sweep.best_value(best):.4f} by trial {best.number}")
         seconds = self.seconds_left(trials, running)
         if seconds is not None:
             parts.append(f"about {clock(seconds)} left")
         return ", ".join(parts)
 
     def seconds_left(self, trials: Sequence[FrozenTrial], running: Running) -> float | None:
-        """Estimate from the mean duration of the trials so far, with this agent's workers alone."""
+        """Estimate the time left by the mean duration of the trials so far, without the workers of other agents."""
         durations = [trial.user_attrs["seconds"] for trial in trials if trial.state.is_finished()]
         if not durations or self.count is None:
             return None
@@ -97,16 +95,12 @@ class Display:
         return max(0.0, to_come + under_way) / self.num_workers
 
     def leaders(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Trials with a value, best first."""
+        """Return the trials that have a value and have not failed, the best first."""
         known = [trial for trial in trials if trial.intermediate_values and trial.state != TrialState.FAIL]
-        return sorted(known, key=lambda trial: self.sweep.metric.cost(self.value(trial)))
-
-    def value(self, trial: FrozenTrial) -> float:
-        """The best value that a trial has logged."""
-        return min(trial.intermediate_values.values(), key=self.sweep.metric.cost)
+        return sorted(known, key=lambda trial: self.sweep.metric.cost(self.sweep.best_value(trial)))
 
     def leaderboard(self, trials: Sequence[FrozenTrial], running: Running) -> None:
-        """Print the best trials, and what became of the others."""
+        """Print the best trials, and how many trials ended in which way."""
         leaders = self.leaders(trials)
         table = self.table(leaders[:NUM_LEADERS], running)
         table.title = Text(f"{self.name}: the best of {len(trials)} trials")
@@ -118,7 +112,7 @@ class Display:
         self.say(f"{len(trials)} trials: {ends}; {clock(time.monotonic() - self.started)}")
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
-        """A row a trial."""
+        """Return a table with a row for each trial."""
         table = make_table(("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.space))
         table.columns[1].justify = "left"
         for trial in trials:
@@ -128,17 +122,17 @@ class Display:
                 str(trial.number),
                 self.state(trial, running),
                 str(epoch),
-                f"{self.value(trial):.4f}" if trial.intermediate_values else "",
+                f"{self.sweep.best_value(trial):.4f}" if trial.intermediate_values else "",
                 *(number(settings.get(name, "")) for name in self.sweep.space),
             ]
             table.add_row(*map(Text, cells))
         return table
 
     def state(self, trial: FrozenTrial, running: Running) -> str:
-        """A trial's state in a user's words."""
+        """Return a trial's state in a user's words."""
         ended = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
         return ended.get(trial.state, "running" if trial.number in running else "paused")
 
     def varied(self, settings: Mapping[str, Any]) -> str:
-        """The settings that the sweep varies."""
+        """Return the settings that the sweep varies, in one line."""
         return " ".join(f"{name}={number(settings[name])}" for name in self.sweep.space)

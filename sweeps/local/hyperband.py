@@ -6,18 +6,15 @@ from sweeps.local.sweep_file import Hyperband
 
 
 def to_stop(hyperband: Hyperband, costs: Mapping[int, Sequence[float]], running: Sequence[int]) -> list[int]:
-    """Running trials that are not among the best 1/eta at the last band they have reached.
+    """Return the running trials that are not among the best 1/eta at the last band they have reached.
 
-    It counts logged values, not epochs, and compares all trials, ended ones too, as W&B does
+    As with W&B, a band is a number of logged values, not of epochs, and all trials are compared, ended ones included
     (https://docs.wandb.ai/guides/sweeps/define-sweep-configuration#early_terminate).
 
     Args:
         hyperband: bands and eta.
-        costs: by trial, every finite value it has logged, less being better.
+        costs: for each trial, the finite values that it has logged, with the sign at which less is better.
         running: trials that could be stopped.
-
-    Returns:
-        Those to stop.
     """
     stopped = []
     for trial in running:

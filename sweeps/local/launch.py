@@ -1,4 +1,4 @@
-"""Starting a run as a process of its own, as W&B's agent does: the same command and environment."""
+"""Runs as processes of their own, started as W&B's agent starts them: by the same command and environment."""
 
 import json
 import math
@@ -21,17 +21,26 @@ from analysis.record import run_folder
 from data.errors import UserError, suggestion
 
 ENV = "/usr/bin/env"
-# A command's `python` and `accelerate` are those of the agent, whether or not its environment is activated.
+# `python` and `accelerate` in a command are those beside this Python, even if its environment is not activated.
 SEARCH_PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 OUTPUT = "output.log"
 VALUES = "sweep-values.yaml"
 ARGUMENTS = "sweep-values.json"
-SECONDS_TO_SAVE = 60.0
+SECONDS_TO_SAVE = 60.0  # after which a run that was asked to end is killed
 
 
 def command_words(command: Sequence[str], program: str, settings: Mapping[str, Any], json_file: Path) -> list[str]:
-    """The words of a sweep's command with its macros filled in.
+    """Return the words of a sweep's command with its macros filled in.
+
+    Args:
+        command: words and macros, as in a sweep file.
+        program: what ${program} stands for.
+        settings: values that the macros of arguments stand for, by name.
+        json_file: what ${args_json_file} stands for.
+
+    Raises:
+        UserError: an unknown macro or environment variable, or the command is no program on this machine.
 
     Source: https://docs.wandb.ai/guides/sweeps/define-sweep-configuration#command-macros
     """
@@ -66,21 +75,21 @@ def command_words(command: Sequence[str], program: str, settings: Mapping[str, A
 
 
 def environment_value(macro: re.Match[str]) -> str:
-    """What an ${envvar:NAME} stands for."""
+    """Return the value of the environment variable that a macro ${envvar:NAME} names."""
     if macro[1] not in os.environ:
-        raise UserError(f"command: {macro[0]} is asked for, and the environment has no {macro[1]}")
+        raise UserError(f"command: {macro[0]} is asked for, but the environment has no {macro[1]}: export it")
     return os.environ[macro[1]]
 
 
 class Run:
-    """A run as a process of this machine, which has just been started; its output is appended to a file in its folder.
+    """A run as a process on this machine, started as it is constructed; its output goes to a file in its folder.
 
     Args:
         words: the command.
-        run_id: the run's name, handed over as W&B's agent does.
-        runs_dir: folder that the run's own is in.
-        values: its settings, handed over in files, too, since a command need not have ${args}.
-        environment: further variables.
+        run_id: the run's name, which it finds in its environment, as under W&B's agent.
+        runs_dir: folder of the run's own folder.
+        values: its settings; it finds them in files, too, since a command need not have ${args}.
+        environment: further environment variables.
     """
 
     def __init__(
@@ -111,25 +120,29 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # a terminal's Ctrl-C is the agent's to pass on
+                process_group=0,  # else Ctrl-C in a terminal would reach it, too
             )
         self.started = time.monotonic()
         self.ended = 0.0
-        self.deadline = math.inf  # to have saved its state and ended by
+        self.reason = ""  # why it was asked to end
+        self.deadline = math.inf  # when it is killed, if it has not ended by then
 
     def seconds(self) -> float:
-        """Time since the start, up to the end."""
+        """Return the seconds since its start, or from its start to its end."""
         return (self.ended or time.monotonic()) - self.started
 
-    def stop(self) -> None:
-        """Ask it to save its state and end."""
+    def stop(self, reason: str) -> None:
+        """Ask it to save its state and end, unless it has been asked before."""
+        if self.reason:
+            return
+        self.reason = reason
         self.process.terminate()  # the direct child alone, as W&B's agent does
         self.deadline = time.monotonic() + SECONDS_TO_SAVE
 
     def has_ended(self) -> bool:
-        """Whether no process of it is left; kills those that take too long to end.
+        """Return whether all its processes have ended; kill them where they take too long.
 
-        A launcher can die before what it has launched.
+        A launcher can die before the processes that it has launched.
         """
         now = time.monotonic()
         if self.process.poll() is not None:
@@ -142,29 +155,29 @@ class Run:
         return False
 
     def kill(self) -> None:
-        """End all its processes at once."""
+        """Kill all its processes."""
         self.process.kill()
         for process in processes_of(self.run_id):
             with suppress(psutil.Error):
                 process.kill()
 
     def state(self) -> str:
-        """The state that its folder tells."""
+        """Return how it ended, as its folder says: "finished", "stopped", "failed" or "unfinished"."""
         return run_folder.state(self.folder)
 
     def exit(self) -> str:
-        """How its process ended."""
+        """Return how its process ended, in words."""
         code = self.process.returncode
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def last_lines(self, num: int) -> str:
-        """The end of its output, a progress bar as it last stood."""
+        """Return the last lines of its output; of a progress bar, which is written over and over, the last state."""
         lines = (self.folder / OUTPUT).read_text(errors="replace").splitlines()
         return "\n".join(line.rpartition("\r")[2] for line in lines[-num:])
 
 
 def processes_of(run_id: str) -> list[psutil.Process]:
-    """Every process on this machine that was started for a run, launchers and W&B's own included."""
+    """Return every process on this machine that was started for a run, launchers and W&B's service included."""
     found = []
     for process in psutil.process_iter():
         try:

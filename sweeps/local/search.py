@@ -1,4 +1,4 @@
-"""Which values the next trial of a sweep tries: Bayesian by Optuna, at random, or the next of a grid."""
+"""Which values the next trial of a sweep tries: by Optuna's Bayesian optimisation, at random, or the next of a grid."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +23,14 @@ SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
 
 
 class Search(BaseSampler):
-    """The sampler of a sweep's study; a function of seed, trial number and the trials so far, and of nothing else.
+    """The sampler of a sweep's study.
 
-    So an agent that is killed and started again goes on with the trials that it would have made.
+    What it proposes depends on the seed, the trial's number and the trials so far alone: an agent that is killed and
+    started again makes the same trials as one that was not.
 
     Args:
         sweep: what is searched, and how.
-        seed: of every draw.
+        seed: of all random draws.
     """
 
     def __init__(self, sweep: Sweep, seed: int) -> None:
@@ -53,24 +54,23 @@ class Search(BaseSampler):
         raise AssertionError(f"{param_name} is not in the sweep's space")
 
     def draw(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
-        """A draw from the sweep's distributions."""
+        """Return a random point, drawn from the distributions of the sweep file."""
         generator = random.Random(self.seed_of(number))
         return {name: self.sweep.parameters[name].draw(generator.random()) for name in self.space}
 
     def next_of_grid(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
-        """The combination of the trial's own number."""
+        """Return the combination of a grid that has the trial's number."""
         combinations = self.sweep.grid()
         combination = combinations[number % len(combinations)]
         return {name: combination[name] for name in self.space}
 
     def bayes(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
-        """Where a model of the trials so far expects to improve on them.
+        """Return the point at which a model of the trials so far expects the greatest improvement.
 
-        Trials that hyperband stopped count with the best value they had, failed ones with the worst of all.
+        Trials that were stopped early count with the best value that they had, failed ones with the worst of all.
         """
-        cost = self.sweep.metric.cost
         known = {
-            trial.number: min(map(cost, trial.intermediate_values.values()))
+            trial.number: self.sweep.metric.cost(self.sweep.best_value(trial))
             for trial in others
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
         }
@@ -90,24 +90,24 @@ class Search(BaseSampler):
                     state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
                 )
             )
-        with threadpool_limits(1):  # matrices so small that threads would only wait for each other
+        with threadpool_limits(1):  # the matrices are so small that threads would only wait for each other
             proposal = study.ask(self.space).params
-        was_tried = any(trial.params == proposal for trial in others)  # at an end of a range, say
+        was_tried = any(trial.params == proposal for trial in others)  # at the end of a range, for example
         return self.draw(number, others) if was_tried else proposal
 
     def model(self, number: int) -> BaseSampler:
-        """Optuna's Gaussian process, or its tree of Parzen windows where no parameter has an order."""
+        """Return Optuna's Gaussian process or, where no parameter has an order, its tree of Parzen windows."""
         seed = self.seed_of(number)
         if all(isinstance(distribution, CategoricalDistribution) for distribution in self.space.values()):
             return TPESampler(seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True)
         return GPSampler(seed=seed, n_startup_trials=0)
 
     def seed_of(self, number: int) -> int:
-        """Seed of one trial's draws."""
+        """Return the seed of one trial's draws."""
         return mix_seeds(self.seed, number, num=1)[0]
 
 
 def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
-    """The settings of a trial, constants included, in the sweep file's order; draws those that it lacks."""
+    """Return the settings of a trial in the order of the sweep file, constants included; the first call draws them."""
     points = {name: SUGGEST[type(space)](trial, name, space) for name, space in sweep.space.items()}
     return {name: parameter.value(points.get(name)) for name, parameter in sweep.parameters.items()}

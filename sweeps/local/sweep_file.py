@@ -1,18 +1,18 @@
-"""A sweep file, W&B's YAML, read and checked."""
+"""Sweep files, in W&B's YAML: read and checked."""
 
 import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
-from analysis.record import run_folder
 from data.errors import UserError, suggestion
-from data.paths import default_runs_dir
+from data.metrics import Metric
 from sweeps.local.distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
 
 METHODS = ("bayes", "random", "grid")
@@ -24,29 +24,15 @@ HYPERBAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 MOST_BANDS = 100
 
 
-def sweep_folder(name: str) -> Path:
-    """Folder of a sweep."""
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
-    return default_runs_dir() / run_folder.SWEEPS / name
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a sweep is after."""
-
-    name: str
-    goal: Literal["minimize", "maximize"] = "minimize"
-    target: float | None = None  # no trial is started after one that reached it
-
-    def cost(self, value: float) -> float:
-        """`value` with the sign at which less is better."""
-        return value if self.goal == "minimize" else -value
-
-
 @dataclass(frozen=True)
 class Hyperband:
-    """Early termination: at each band, a number of logged values, the best 1/eta of the trials go on."""
+    """Early termination: at each band the best 1/eta of the trials go on, the others are stopped.
+
+    Attributes:
+        bands: numbers of logged values, ascending.
+        eta: share of the trials that go on, as a divisor.
+        strict: whether a trial is judged by its value at the band alone; otherwise by its best value so far.
+    """
 
     bands: tuple[int, ...]
     eta: float = 3
@@ -55,7 +41,19 @@ class Hyperband:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep file says."""
+    """What a sweep file says.
+
+    Attributes:
+        program: what ${program} stands for in the command.
+        command: words and macros that start a run.
+        method: one of METHODS.
+        metric: by which trials are ranked; no trial is started after one that has reached its target.
+        hyperband: early termination; None for none.
+        parameters: by name, those that vary and the constants.
+        project: of W&B; empty for the default.
+        run_cap: number of trials; None for no limit.
+        content: the part of the file that makes two sweeps the same.
+    """
 
     program: str
     command: tuple[str, ...]
@@ -65,25 +63,29 @@ class Sweep:
     parameters: Mapping[str, Parameter]
     project: str
     run_cap: int | None
-    content: Mapping[str, Any]  # the part that makes two sweeps the same
+    content: Mapping[str, Any]
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
-        """Where Optuna searches the parameters that vary."""
+        """The parameters that vary, each with the distribution that Optuna searches."""
         return {name: entry.space for name, entry in self.parameters.items() if entry.space is not None}
 
     def grid(self) -> list[dict[str, Scalar]]:
-        """All combinations of values, in W&B's order: by name, the last varying fastest."""
+        """Return all combinations of values in W&B's order: by name, the last varying fastest."""
         names = sorted(self.parameters)
         values = [self.parameters[name].grid or () for name in names]
         return [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
 
+    def best_value(self, trial: FrozenTrial) -> float:
+        """Return the best value that a trial has logged; there must be one."""
+        return min(trial.intermediate_values.values(), key=self.metric.cost)
+
 
 def read_sweep(path: Path) -> Sweep:
-    """The sweep that a YAML file describes.
+    """Return the sweep that a YAML file describes.
 
     Raises:
-        UserError: no such file, no YAML, or anything in it that W&B or the agent would not take.
+        UserError: there is no such file, it is no YAML, or it says something that W&B or the agent does not take.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -91,7 +93,7 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): name a sweep file, such as sweeps/quickstart.yaml"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter from text that is no UTF-8, or a day 32
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is no UTF-8, or a date such as day 32
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sweep: it needs program, method, metric and parameters")
@@ -102,7 +104,30 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def parse_sweep(content: Mapping[str, Any]) -> Sweep:
-    """The sweep that a YAML file's content describes."""
+    """Return the sweep that the content of a YAML file describes.
+
+    Raises:
+        UserError: as `read_sweep`.
+    """
+    check_keys(content)
+    read = grid_parameter if content["method"] == "grid" else parameter
+    sweep = Sweep(
+        metric=parse_metric(content.get("metric")),
+        program=content.get("program", ""),
+        command=tuple(str(word) for word in content.get("command", COMMAND)),
+        method=content["method"],
+        hyperband=parse_hyperband(content["early_terminate"]) if "early_terminate" in content else None,
+        parameters={name: read(name, config) for name, config in content["parameters"].items()},
+        project=str(content.get("project", "")),
+        run_cap=content.get("run_cap"),
+        content={key: content[key] for key in SEARCHED if key in content},
+    )
+    check_whole(sweep)
+    return sweep
+
+
+def check_keys(content: Mapping[str, Any]) -> None:
+    """Refuse keys that a sweep has not, and values of a wrong type."""
     for key in content:
         if key not in KEYS:
             raise UserError(f"{key} is not a key of a sweep{suggestion(str(key), KEYS)}")
@@ -117,25 +142,15 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
     command = content.get("command", COMMAND)
     if not isinstance(command, list | tuple) or not command or not all(isinstance(word, Scalar) for word in command):
         raise UserError(f"command {command!r} is not a list of words")
-    program = content.get("program", "")
-    if not isinstance(program, str):
-        raise UserError(f"program {program!r} is not the name of a file")
+    if not isinstance(content.get("program", ""), str):
+        raise UserError(f"program {content['program']!r} is not the name of a file")
     run_cap = content.get("run_cap")
     if run_cap is not None and (type(run_cap) is not int or run_cap < 1):
         raise UserError(f"run_cap {run_cap!r} is not a number of runs")
-    metric = parse_metric(content.get("metric"))
-    read = grid_parameter if content["method"] == "grid" else parameter
-    sweep = Sweep(
-        program=program,
-        command=tuple(str(word) for word in command),
-        method=content["method"],
-        metric=metric,
-        hyperband=parse_hyperband(content["early_terminate"]) if "early_terminate" in content else None,
-        parameters={name: read(name, config) for name, config in parameters.items()},
-        project=str(content.get("project", "")),
-        run_cap=run_cap,
-        content={key: content[key] for key in SEARCHED if key in content},
-    )
+
+
+def check_whole(sweep: Sweep) -> None:
+    """Refuse a sweep whose parts do not go together."""
     if not sweep.program and "${program}" in sweep.command:
         raise UserError("program is missing: write program: train.py")
     if sweep.program and not Path(sweep.program).is_file():
@@ -146,11 +161,10 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         num = math.prod(len(entry.grid or ()) for entry in sweep.parameters.values())
         if num > MOST_VALUES:
             raise UserError(f"the grid has {num:,} combinations: take fewer values, or method: random")
-    return sweep
 
 
 def parse_metric(config: Any) -> Metric:
-    """The metric section."""
+    """Return the metric that the section `metric` of a sweep file describes."""
     if not isinstance(config, dict) or not isinstance(config.get("name"), str):
         raise UserError("metric is missing: write metric: with name: val/loss and goal: minimize")
     goal = config.get("goal", "minimize")
@@ -167,7 +181,7 @@ def parse_metric(config: Any) -> Metric:
 
 
 def parse_hyperband(config: Any) -> Hyperband:
-    """The early_terminate section."""
+    """Return the early termination that the section `early_terminate` of a sweep file describes."""
     if not isinstance(config, dict) or config.get("type") != "hyperband":
         raise UserError(f"early_terminate {config!r} is not known: write type: hyperband with min_iter: and eta:")
     if unknown := config.keys() - set(HYPERBAND_KEYS):

@@ -1,4 +1,4 @@
-"""Workers of an agent: how many runs at once, and what part of the machine each has."""
+"""How many runs there are at a time, and which GPUs or how many cores each has."""
 
 import os
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from data.errors import UserError
 
 
 def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping[str, str]]:
-    """Environment of each worker's runs.
+    """Return the environment variables of each worker's runs, which name its GPUs or its share of the cores.
 
     Args:
-        num_workers: runs at once; None for one a device.
-        devices: GPUs by index, dealt out in turn; `0+1,2+3` gives each run two. None for all there are.
+        num_workers: runs at a time; None for one for each device.
+        devices: GPUs by index or UUID, dealt out in turn; `0+1,2+3` gives each run two. None for all there are.
 
     Raises:
-        UserError: no such GPU.
+        UserError: there is no such GPU.
     """
     if devices is None:
         num_workers = num_workers or 1
-        # A single run may use every GPU; several take turns at them.
+        # A single run may use every GPU; several runs share them out.
         groups = [str(i) for i in range(torch.cuda.device_count())] if num_workers > 1 else []
     else:
         groups = devices.split(",")
@@ -31,7 +31,7 @@ def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping
 
 
 def visible(group: str) -> str:
-    """CUDA_VISIBLE_DEVICES for some of the GPUs that this process sees, given by index or by UUID."""
+    """Return CUDA_VISIBLE_DEVICES for some of the GPUs that this process sees, by index or UUID, such as `0+1`."""
     own = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     num_visible = torch.cuda.device_count()
     names = own.split(",")[:num_visible] if own else [str(i) for i in range(num_visible)]
@@ -41,13 +41,13 @@ def visible(group: str) -> str:
             chosen.append(names[int(device)])
         elif device.startswith(("GPU-", "MIG-")):
             chosen.append(device)
-        else:  # CUDA would say nothing, and the run use the CPU
+        else:  # CUDA would not complain, and the run would use the CPU
             raise UserError(f"--devices={device}: there are {len(names)} GPUs, counted from 0")
     return ",".join(chosen)
 
 
 def threads(num_workers: int) -> Mapping[str, str]:
-    """Environment that shares the processor's cores out, unless the user has done so."""
+    """Return the environment variable that gives each run its share of the cores, unless the user has set it."""
     if "OMP_NUM_THREADS" in os.environ:
         return {}
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from analysis.record import run_folder
+from data.files import read_json
+from data.metrics import is_epoch
 from tests.sweep_agents import LR_GRID, PROGRAM, ROOT, Stage, loss, read_and_dawdle, wait_until
 from tests.sweep_faults import Faults
 
@@ -53,7 +55,7 @@ def test_a_sweep_runs_its_count_of_trials_and_keeps_every_value(stage):
         assert trial.user_attrs["best_epoch"] == 3
         folder = stage.sweep() / trial.user_attrs["run_id"]
         assert run_folder.state(folder) == "finished"
-        assert float(run_folder.read_json(folder / "settings.json")["lr"]) == lr
+        assert float(read_json(folder / "settings.json")["lr"]) == lr
         start = row(stage, trial.number)
         assert start["run"] == folder.name
         assert float(start["told"]["lr"]) == float(start["sweep"]["lr"]) == lr
@@ -374,7 +376,7 @@ def test_train_py_takes_the_values_and_goes_on_after_a_stop_and_a_kill_of_the_ag
 
     def epochs() -> list[int]:
         rows = [row for path in stage.sweep().glob("0*") for row in run_folder.read_metrics(path)]
-        return [row["epoch"] for row in rows if "lr" in row]
+        return [row["epoch"] for row in rows if is_epoch(row)]
 
     agent = stage.start(file)
     wait_until(lambda: len(epochs()) >= 2, "the trial has trained")
@@ -397,12 +399,12 @@ def test_train_py_takes_the_values_and_goes_on_after_a_stop_and_a_kill_of_the_ag
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 trials: 1 finished" in done.stdout
     assert epochs() == list(range(1, 61))
-    settings = run_folder.read_json(folder / "settings.json")
+    settings = read_json(folder / "settings.json")
     assert (settings["lr"], settings["epochs"], settings["width"]) == (0.002, 60, 32)
     [trial] = stage.trials()
     assert trial.user_attrs["run_id"] == folder.name
-    assert trial.value == min(row["val/loss"] for row in run_folder.read_metrics(folder) if "lr" in row)
-    assert trial.user_attrs["best_epoch"] == run_folder.read_json(folder / "summary.json")["best_epoch"]
+    assert trial.value == min(row["val/loss"] for row in run_folder.read_metrics(folder) if is_epoch(row))
+    assert trial.user_attrs["best_epoch"] == read_json(folder / "summary.json")["best_epoch"]
 
 
 # Input that is wrong.

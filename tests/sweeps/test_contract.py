@@ -12,6 +12,7 @@ import train
 from analysis.record import run_folder
 from data.datasets import describe
 from data.errors import UserError
+from data.metrics import is_epoch
 from models.registry import MODELS
 from sweeps.local.contract import check_contract, logged_metrics
 from sweeps.local.sweep_file import read_sweep
@@ -122,8 +123,8 @@ def test_a_search_for_a_learning_rate_follows_the_notebook(path):
         ({"lr": LR, "dataset": {"value": "digit"}}, "val/loss", "dataset=digit is not known, did you mean digits"),
         ({"dataset": {"values": ["digit", "digits"]}}, "val/loss", "dataset=digit is not known"),
         ({"optimizer": {"values": ["sdg", "adam"]}}, "val/loss", "optimizer=sdg is not known, did you mean sgd"),
-        ({"lr": LR, "run_id": {"value": "a"}}, "val/loss", "run_id: the agent sees to it"),
-        ({"lr": LR, "dry_run": {"value": True}}, "val/loss", "dry_run: the agent sees to it"),
+        ({"lr": LR, "run_id": {"value": "a"}}, "val/loss", "run_id: the agent sets it"),
+        ({"lr": LR, "dry_run": {"value": True}}, "val/loss", "dry_run: the agent sets it"),
     ],
 )
 def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(parameters, metric, message):
@@ -139,6 +140,7 @@ def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(param
         ({"model": {"values": ["mlp", "cnn"]}, "width": {"values": [16, 32]}}, "val/accuracy"),
         ({"width": {"distribution": "q_uniform", "min": 16, "max": 64, "q": 16.0}}, "val/loss"),
         ({"lr": LR, "dataset": {"value": "folder"}}, "val/loss"),
+        ({"lr": LR, "model": {"value": "vae"}, "fid_every": {"value": 5}}, "val/fid_inception_2000"),
         ({"lr": LR, "test": {"value": False}, "tags": {"value": "a,b"}}, "val/loss"),
     ],
     ids=str,
@@ -152,7 +154,7 @@ def test_the_metrics_known_of_a_model_are_those_that_its_run_logs(model, tmp_pat
     arguments = [f"--model={model}", "--dataset=digits", "--train_fraction=0.1", "--epochs=1", "--tracking=off"]
     arguments += [*SMALL[model], f"--runs_dir={tmp_path}", "--run_id=a", "--panels_every=9"]
     assert train.main(arguments) == 0
-    (epoch,) = (row for row in run_folder.read_metrics(tmp_path / "a") if "lr" in row)
-    settings = MODELS[model][0](model=model, dataset="digits")
+    (epoch,) = (row for row in run_folder.read_metrics(tmp_path / "a") if is_epoch(row))
+    settings = MODELS[model].settings_class(model=model, dataset="digits")
     known = logged_metrics(settings, describe("digits", 0))
     assert sorted(known) == sorted(key for key in epoch if key.startswith(("train/", "val/")))

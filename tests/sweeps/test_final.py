@@ -7,6 +7,8 @@ import statistics
 import pytest
 
 from analysis.record import run_folder
+from data.files import read_json
+from data.metrics import is_epoch
 from tests.sweep_agents import ROOT, Stage, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
@@ -44,14 +46,14 @@ def test_the_best_settings_are_trained_on_all_images_for_the_best_epoch_with_fre
         assert start["told"] == {**told, **protocol}  # tags are the trial's own
         assert start["environment"]["WANDB_JOB_TYPE"] == "final"
         assert start["environment"]["WANDB_RUN_GROUP"] == "sweep"
-    result = run_folder.read_json(stage.sweep() / "final.json")
+    result = read_json(stage.sweep() / "final.json")
     assert (result["sweep"], result["metric"]) == ("sweep", "val/loss")
     [trial] = result["trials"]
     assert (trial["trial"], trial["seeds"], trial["device"]) == (runs[1], [1, 2, 3], "none")
     assert trial["value"] == pytest.approx(1 / 3)
     assert trial["command"].startswith("python train.py --model=mlp")
     # Seed s has a test loss of 0.5 + s * s: 1.5, 4.5 and 9.5.
-    summaries = [run_folder.read_json(stage.sweep() / start["run"] / "summary.json") for start in starts(stage)]
+    summaries = [read_json(stage.sweep() / start["run"] / "summary.json") for start in starts(stage)]
     assert [summary["test/loss"] for summary in summaries] == [1.5, 4.5, 9.5]
     std = math.sqrt(((1.5 - 31 / 6) ** 2 + (4.5 - 31 / 6) ** 2 + (9.5 - 31 / 6) ** 2) / 2)
     assert trial["test/loss"] == {"mean": pytest.approx(31 / 6), "std": pytest.approx(std), "values": [1.5, 4.5, 9.5]}
@@ -64,10 +66,11 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
     sweep(stage, dataset="faces", data_dir=str(stage.folder), val_fraction=0.2)
     done = final(stage, "--seeds=1")
     [start] = starts(stage)
+    assert start["told"]["data_dir"] == str(stage.folder)  # where the sweep file says that the images lie
     assert start["told"]["val_fraction"] == "0.2"
     assert start["told"]["train_fraction"] == "1.0"
     assert "test" not in start["told"]
-    [trial] = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    [trial] = read_json(stage.sweep() / "final.json")["trials"]
     assert trial["val/loss"]["values"] == [1.5]
     assert "1.5000" in done.output
 
@@ -75,21 +78,21 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
 def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
     sweep(stage)
     final(stage, "--seeds=1")
-    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["test/loss"]["std"] is None
+    assert read_json(stage.sweep() / "final.json")["trials"][0]["test/loss"]["std"] is None
     final(stage, "--seeds=2")
     epochs = [row["run"] for row in stage.journal("epoch") if row["run"].startswith("final-")]
     assert [epochs.count(run) for run in sorted(set(epochs))] == [3, 3]
-    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2]
+    assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2]
 
 
 def test_the_top_trials_are_trained_the_best_first(stage):
     runs = sweep(stage)
     final(stage, "--seeds=2", "--top=2", "--workers=2")
-    result = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    result = read_json(stage.sweep() / "final.json")["trials"]
     assert [trial["trial"] for trial in result] == [runs[1], runs[0]]
     assert [trial["settings"]["lr"] for trial in result] == [0.001, 0.01]
     losses = [loss for trial in result for loss in trial["test/loss"]["values"]]
-    together = run_folder.read_json(stage.sweep() / "final.json")["over_trials"]["test/loss"]
+    together = read_json(stage.sweep() / "final.json")["over_trials"]["test/loss"]
     assert (together["mean"], together["std"]) == pytest.approx((statistics.mean(losses), statistics.stdev(losses)))
     assert len(starts(stage)) == 4
     events = [row for row in stage.journal() if row["run"].startswith("final-") and row["event"] != "epoch"]
@@ -109,7 +112,7 @@ def test_a_signal_stops_with_the_state_saved_and_the_same_command_goes_on(stage,
     assert "stopped; to go on: python sweeps/final.py sweep --seeds=3 --workers=2" in running.output
     assert not (stage.sweep() / "final.json").exists()
     final(stage, "--seeds=3", "--workers=2")
-    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2, 3]
+    assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2, 3]
     assert len(starts(stage)) == 5
     assert stage.disorder() == []
 
@@ -131,7 +134,7 @@ def test_a_run_that_fails_is_told_and_leaves_the_others_result(stage):
     done = final(stage, "--seeds=3", code=1)
     assert "seed2: failed, exit code 1" in done.errors
     assert "CUDA out of luck" in done.errors
-    assert run_folder.read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 3]
+    assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 3]
 
 
 def test_the_settings_reach_a_program_whose_command_leaves_them_out(stage):
@@ -169,10 +172,10 @@ def test_what_is_refused(stage, arguments, named):
     assert not stage.runs_dir.exists()
 
 
-def test_a_sweep_with_no_ended_trial_is_refused(stage):
+def test_a_sweep_without_a_value_yet_is_refused(stage):
     agent = stage.start(stage.write(parameters={"seconds": 30}))
     stage.wait_for("epoch", 1)
-    assert "no ended trial with a val/loss" in refused(stage, "sweep")
+    assert "has no trial with a val/loss yet" in refused(stage, "sweep")
     assert "there is no sweep other" in refused(stage, "other", f"--storage={stage.url()}")
     agent.signal(signal.SIGINT)
     assert agent.wait() == 130
@@ -183,16 +186,16 @@ def test_train_py_reads_the_test_images_in_its_final_runs(stage):
     parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}
     stage.run(stage.write(program=str(ROOT / "train.py"), method="grid", parameters=parameters))
     final(stage, "--seeds=2", "--workers=2", environment={"WANDB_MODE": "disabled"})
-    [trial] = run_folder.read_json(stage.sweep() / "final.json")["trials"]
+    [trial] = read_json(stage.sweep() / "final.json")["trials"]
     folders = sorted(stage.sweep().glob("final-*"))
     assert len(folders) == 2
     values = []
     for folder in folders:
-        settings = run_folder.read_json(folder / "settings.json")
+        settings = read_json(folder / "settings.json")
         assert (settings["train_fraction"], settings["val_fraction"], settings["test"]) == (1.0, 0.0, True)
         assert (settings["lr"], settings["width"], settings["epochs"]) == (0.002, 32, 2)
-        assert len([row for row in run_folder.read_metrics(folder) if "lr" in row]) == 2
-        values.append(run_folder.read_json(folder / "summary.json")["test/accuracy"])
+        assert len([row for row in run_folder.read_metrics(folder) if is_epoch(row)]) == 2
+        values.append(read_json(folder / "summary.json")["test/accuracy"])
     assert trial["test/accuracy"]["values"] == values
     assert trial["test/accuracy"]["mean"] == pytest.approx(sum(values) / 2)
     assert trial["test/accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))

@@ -159,7 +159,7 @@ def test_hyperband_compares_with_the_other_agents_trials(stage, postgresql):
 
 
 def test_an_agent_takes_over_from_one_that_was_killed_on_the_same_machine_at_once(stage, postgresql):
-    command = (stage.write(parameters=SLOW), "--count=2", f"--storage={postgresql}")
+    command = (stage.write(parameters={"epochs": 60, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
     killed = stage.start(*command)
     stage.wait_for("epoch", 1)
     other = stage.start(*command, "--workers=2")
@@ -172,7 +172,7 @@ def test_an_agent_takes_over_from_one_that_was_killed_on_the_same_machine_at_onc
     assert other.wait() == 0
     assert stage.states(url=postgresql) == ["COMPLETE"] * 2
     assert stage.disorder() == []
-    assert [len(trial.intermediate_values) for trial in stage.trials(url=postgresql)] == [20, 20]
+    assert [len(trial.intermediate_values) for trial in stage.trials(url=postgresql)] == [60, 60]
 
 
 def test_an_agent_of_another_machine_is_given_up_after_its_time_and_not_before(stage, postgresql):
@@ -293,7 +293,7 @@ def race(url, barrier, results):
     barrier.wait(TIMEOUT_SECONDS)
     left = first[::2]
     for claim in left:
-        trials.release(claim.trial._trial_id)
+        trials.release(claim.trial_id)
     barrier.wait(TIMEOUT_SECONDS)
     second = take_all(trials, first[1::2])
     results.put([[claim.number for claim in claims] for claims in (first, left, second)])
@@ -303,7 +303,7 @@ def race(url, barrier, results):
 def take_all(trials, kept):
     claims, num_in_vain = [], 0
     while num_in_vain < 5:
-        claim = trials.take(COUNT, {claim.trial._trial_id for claim in [*kept, *claims]})
+        claim = trials.take(COUNT, {claim.trial_id for claim in [*kept, *claims]})
         if claim is None:
             num_in_vain += 1
         else:
@@ -320,7 +320,7 @@ def test_a_trial_that_the_database_went_away_with_is_taken_again(tmp_path, monke
     claim = trials.take(1)
     assert claim is not None
     assert claim.number == 0
-    assert trials.take(1, [claim.trial._trial_id]) is None
+    assert trials.take(1, [claim.trial_id]) is None
 
 
 def test_a_live_agent_is_told_from_a_dead_one_though_the_clock_is_adjusted(tmp_path):

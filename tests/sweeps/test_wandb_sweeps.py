@@ -19,8 +19,9 @@ import torch
 import yaml
 
 from analysis.read.runs import RunList, RunRecord
-from analysis.read.wandb_runs import TrialRecord
+from analysis.read.sweeps import Trial
 from analysis.record import run_folder
+from data.files import read_json
 from tests.wandb_server import API_KEY, WandbServer
 
 ROOT = Path(__file__).parents[2]
@@ -84,14 +85,15 @@ class Site:
         return self.start("wandb", "agent", sweep)
 
     def read(self, *sweeps: str, **variables: str) -> list[str]:
-        """What `read_wandb_sweep` returns, as text, or its errors; in a process that ends with its W&B service."""
-        code = "import sys; from analysis.read.wandb_runs import *\nfor sweep in sys.argv[1:]:\n"
-        code += " try: print(read_wandb_sweep(sweep))\n except UserError as error: print(error)"
+        """The leaders of sweeps, as text, or the errors; read in a process that ends with its W&B service."""
+        code = "import sys; from analysis.read import wandb_runs; from analysis.read.sweeps import *\n"
+        code += "wandb_runs.RUNS_A_PAGE = 10\nfor sweep in sys.argv[1:]:\n"
+        code += " try: print(read_sweep(sweep).leaders)\n except UserError as error: print(error)"
         return self.finish(self.start("python", "-c", code, *sweeps, **variables)).splitlines()[-len(sweeps) :]
 
-    def trials(self, sweep: str) -> list[TrialRecord]:
+    def trials(self, sweep: str) -> list[Trial]:
         [text] = self.read(sweep)
-        return eval(text, {"TrialRecord": TrialRecord})[1]
+        return eval(text, {"Trial": Trial, "datetime": datetime})
 
     def wait_for_epoch(self, run: str, epoch: int) -> None:
         wait_until(lambda: len(run_folder.read_metrics(self.runs / run)) >= epoch, f"{run} reaches epoch {epoch}")
@@ -171,14 +173,14 @@ def test_two_agents_share_a_sweep_and_all_of_its_trials_arrives(site, server):
         folder = site.runs / run.name
         assert run.state == "finished"
         assert run.sweep == "sweep0"
-        assert run_folder.read_json(folder / "settings.json")["lr"] == run.config["lr"]
-        address = run_folder.read_json(folder / "environment.json")["wandb"]
+        assert read_json(folder / "settings.json")["lr"] == run.config["lr"]
+        address = read_json(folder / "environment.json")["wandb"]
         assert address.startswith("http")
         assert address.endswith(f"/project/runs/{run.name}")
         rows = run_folder.read_metrics(folder)
         assert [row["epoch"] for row in rows] == [1, 2, 3, 3]
         assert [row.items() & local.items() == local.items() for row, local in zip(run.history, rows, strict=True)]
-        summary = run_folder.read_json(folder / "summary.json")
+        summary = read_json(folder / "summary.json")
         assert summary["state"] == "finished"
         assert run.summary.items() >= {key: value for key, value in summary.items() if value is not None}.items()
         pictures = {key: value for row in run.history for key, value in row.items() if "image-file" in str(value)}
@@ -190,12 +192,12 @@ def test_two_agents_share_a_sweep_and_all_of_its_trials_arrives(site, server):
         assert model["files"]["best.pt"] == (folder / "best.pt").read_bytes()
 
     trials = site.trials(path)
-    assert {trial.name: trial.settings["lr"] for trial in trials} == {
+    assert {trial.run_id: trial.settings["lr"] for trial in trials} == {
         name: run.config["lr"] for name, run in server.runs.items()
     }
     losses = {name: [row.get("val/loss", 99) for row in run.history] for name, run in server.runs.items()}
     assert [trial.value for trial in trials] == sorted(map(min, losses.values()))
-    assert all(losses[trial.name][trial.best_epoch - 1] == trial.value for trial in trials)
+    assert all(losses[trial.run_id][trial.best_epoch - 1] == trial.value for trial in trials)
 
 
 def test_the_values_of_a_sweep_win_on_every_rank(site, server):
@@ -207,8 +209,8 @@ def test_the_values_of_a_sweep_win_on_every_rank(site, server):
     site.finish(one)
     site.finish(agent)
     two = site.runs / "trial0"
-    assert server.runs["trial0"].config["lr"] == run_folder.read_json(two / "settings.json")["lr"] == 0.01
-    assert run_folder.read_json(two / "environment.json")["num_processes"] == 2
+    assert server.runs["trial0"].config["lr"] == read_json(two / "settings.json")["lr"] == 0.01
+    assert read_json(two / "environment.json")["num_processes"] == 2
     one, two = weights(site.runs / "one"), weights(two)
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
@@ -337,10 +339,10 @@ def test_runs_are_ranked_by_their_best_finite_value(site, server, goal, best):
     add_run(server, "diverged", ["NaN"])
     add_run(server, "none", [])
     trials = site.trials(path)
-    assert {trial.name for trial in trials} == {"low", "high"}
-    assert (trials[0].name, trials[0].value, trials[0].best_epoch) == best
-    assert {trial.name: trial.settings for trial in trials} == {"low": {"lr": 0.1}, "high": {"lr": 0.2}}
-    assert {trial.state for trial in trials} == {"finished"}
+    assert {trial.run_id for trial in trials} == {"low", "high"}
+    assert (trials[0].run_id, trials[0].value, trials[0].best_epoch) == best
+    assert {trial.run_id: trial.settings for trial in trials} == {"low": {"lr": 0.1}, "high": {"lr": 0.2}}
+    assert {trial.state for trial in trials} == {"COMPLETE"}
     assert len(set(trials)) == 2  # they can be keys
 
 
@@ -348,7 +350,7 @@ def test_many_runs_come_in_pages(site, server):
     path = server.add_sweep({"method": "grid", "metric": {"name": "val/accuracy", "goal": "maximize"}}, [])
     for i in range(25):
         add_run(server, f"run{i}", [i / 25])
-    assert [trial.name for trial in site.trials(path)] == [f"run{i}" for i in reversed(range(25))]
+    assert [trial.run_id for trial in site.trials(path)] == [f"run{i}" for i in reversed(range(25))]
 
 
 def test_a_sweep_that_cannot_be_read_is_said_in_one_line(site, server):

@@ -1,4 +1,4 @@
-"""The database that a sweep's trials are in: Optuna's tables, and one of our own that says whose each trial is."""
+"""Databases that hold the trials of sweeps, opened so that whatever is wrong with one is said in one line."""
 
 import random
 import time
@@ -8,7 +8,6 @@ from typing import Any
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import Column, Integer, MetaData, String, Table
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from data.errors import UserError
@@ -19,24 +18,21 @@ CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "postgresql": {"connect_timeout": 10},
     "mysql": {"connect_timeout": 10},
 }
-CLAIMS = Table(
-    "vision_sweeps_claims",
-    MetaData(),
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("owner", String(200), nullable=False),
-    Column("beat", Integer, nullable=False),
-)
 
 
-def open_storage(url: str) -> RDBStorage:
-    """Optuna's storage at a database's address, with the table of claims in it.
+def open_storage(url: str, *tables: sqlalchemy.Table) -> RDBStorage:
+    """Open Optuna's storage in a database.
+
+    Args:
+        url: address of the database, in SQLAlchemy's form.
+        tables: further tables, which are made if they are not there.
 
     Raises:
-        UserError: no such kind of database, its driver is not installed, or it cannot be reached.
+        UserError: there is no such kind of database, its driver is not installed, or it cannot be reached.
     """
     shown = address_of(url).render_as_string(hide_password=True)
     try:
-        return make_tables(url)
+        return make_tables(url, tables)
     except ImportError:
         raise UserError(
             f"--storage={shown}: its driver is not installed; for postgresql+psycopg: pip install 'psycopg[binary]'"
@@ -48,10 +44,10 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def address_of(url: str) -> sqlalchemy.URL:
-    """The parts of a database's address.
+    """Return the parts of a database's address.
 
     Raises:
-        UserError: it has none; the message leaves out what may be a password.
+        UserError: it is not an address; the message does not repeat it, since it may hold a password.
     """
     try:
         return sqlalchemy.make_url(url)
@@ -59,13 +55,14 @@ def address_of(url: str) -> sqlalchemy.URL:
         raise UserError("--storage is no address: write postgresql+psycopg://USER@HOST:PORT/DATABASE") from None
 
 
-def make_tables(url: str) -> RDBStorage:
-    """Connect, and make the tables that are not there; several agents may do so at once."""
+def make_tables(url: str, tables: tuple[sqlalchemy.Table, ...]) -> RDBStorage:
+    """Connect to a database, and make the tables that are missing; several processes may do so at once."""
     arguments = CONNECT_ARGUMENTS.get(address_of(url).get_backend_name(), {})
     for attempt in range(1, NUM_TRIES_TO_OPEN + 1):
         try:
             storage = RDBStorage(url, {"connect_args": arguments, "pool_pre_ping": True})
-            CLAIMS.create(storage.engine, checkfirst=True)
+            for table in tables:
+                table.create(storage.engine, checkfirst=True)
         except (SQLAlchemyError, StorageInternalError) as error:
             another_makes_them = "already exists" in reason_of(error) or isinstance(error, IntegrityError)
             if not another_makes_them or attempt == NUM_TRIES_TO_OPEN:
@@ -77,6 +74,6 @@ def make_tables(url: str) -> RDBStorage:
 
 
 def reason_of(error: Exception) -> str:
-    """What a database has against it, in one line."""
-    cause = error.__cause__ or error  # Optuna's own exceptions tell nothing
+    """Return in one line why a database refused."""
+    cause = error.__cause__ or error  # Optuna's own exceptions do not say why
     return str(getattr(cause, "orig", None) or cause).partition("\n")[0]

@@ -1,0 +1,75 @@
+"""Runs side by side on this machine: where each runs, when it has ended, and how all are stopped or killed."""
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Generic, TypeVar
+
+from sweeps.local.launch import Run
+
+SECONDS_BETWEEN_LOOKS = 0.1
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+class Pool(Generic[AnyRun]):
+    """A number of slots, each for one run at a time and with its own part of the machine.
+
+    A signal to this process does nothing but join `signals`, for the owner of the pool to act on.
+
+    Args:
+        devices: for each slot, the environment variables that give its runs their GPUs or their share of the cores.
+    """
+
+    def __init__(self, devices: Sequence[Mapping[str, str]]) -> None:
+        self.devices = devices
+        self.slots: list[AnyRun | None] = [None] * len(devices)
+        self.signals: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.receive)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal."""
+        self.signals.append(number)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a program that the first signal has ended; 0 without a signal."""
+        return 128 + self.signals[0] if self.signals else 0
+
+    @property
+    def runs(self) -> list[AnyRun]:
+        """The runs that have a slot."""
+        return [run for run in self.slots if run is not None]
+
+    def has_room(self) -> bool:
+        """Return whether a slot is free."""
+        return None in self.slots
+
+    def start(self, begin: Callable[[Mapping[str, str]], AnyRun]) -> None:
+        """Start a run in a free slot.
+
+        Args:
+            begin: starts the run, with the environment variables of the slot.
+        """
+        slot = self.slots.index(None)
+        self.slots[slot] = begin(self.devices[slot])
+
+    def free(self, run: AnyRun) -> None:
+        """Free the slot of a run that has ended."""
+        self.slots[self.slots.index(run)] = None
+
+    def ended(self) -> list[AnyRun]:
+        """Return the runs that have ended, and kill those that were to end and take too long."""
+        return [run for run in self.runs if run.has_ended()]
+
+    def stop(self, reason: str) -> None:
+        """Ask every run to save its state and end."""
+        for run in self.runs:
+            run.stop(reason)
+
+    def kill(self) -> None:
+        """Kill every run, and wait until all are dead."""
+        for run in self.runs:
+            run.kill()
+        for run in self.runs:
+            run.process.wait()

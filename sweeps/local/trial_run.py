@@ -1,0 +1,115 @@
+"""The run of a trial: the values that it logs, and what became of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optuna.trial import TrialState
+
+from analysis.record import run_folder
+from data.metrics import Metric, is_finite
+from sweeps.local.launch import Run
+from sweeps.local.trials import Claim, Trials
+
+MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between
+NUM_LAST_LINES = 20
+STOPPED_EARLY = "stopped early"
+
+
+class Outcome(NamedTuple):
+    """What became of a trial whose process has ended.
+
+    Attributes:
+        text: in a user's words.
+        state: for the storage; None if the trial is to go on.
+        notes: for the storage, beside the logged values.
+    """
+
+    text: str
+    state: TrialState | None
+    notes: dict[str, Any]
+
+
+class TrialRun(Run):
+    """The run of a trial, from its start or from its checkpoint.
+
+    Args:
+        claim: the trial.
+        metric: the sweep's.
+        num_values: values of the metric that the storage already has of this trial.
+        words: the command.
+        runs_dir: folder of the run's own folder.
+        environment: further environment variables.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        metric: Metric,
+        num_values: int,
+        words: Sequence[str],
+        runs_dir: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        super().__init__(words, claim.run_id, runs_dir, claim.settings, environment)
+        self.claim = claim
+        self.metric = metric
+        self.num_values = num_values
+        self.epoch = num_values
+        self.metrics_size = -1  # bytes of metrics.jsonl when it was last read
+
+    def report(self, trials: Trials) -> bool:
+        """Write what the run has logged since the last look into the storage; return whether there was anything.
+
+        Raises:
+            TrialLost: the trial is no longer this agent's.
+        """
+        path = self.folder / run_folder.METRICS
+        size = path.stat().st_size if path.exists() else -1
+        if size == self.metrics_size:
+            return False
+        rows = run_folder.read_metrics(self.folder)
+        self.epoch = rows[-1].get("epoch", 0) if rows else 0
+        fresh = self.ranked(rows)[self.num_values :]
+        if fresh:
+            trials.hold(self.claim)
+        for row in fresh:
+            self.claim.trial.report(row[self.metric.name], self.num_values + 1)
+            self.num_values += 1
+        self.metrics_size = size
+        return True
+
+    def ranked(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return the rows with a finite value of the metric; W&B ignores the others, too."""
+        return [row for row in rows if is_finite(row.get(self.metric.name))]
+
+    def outcome(self, before: Mapping[str, Any]) -> Outcome:
+        """Return what became of the trial, now that its process has ended.
+
+        Args:
+            before: notes on the trial from earlier.
+        """
+        notes, state, code = self.notes(before), self.state(), self.process.returncode
+        if self.reason and state != "finished":
+            return Outcome(self.reason, TrialState.PRUNED if self.reason == STOPPED_EARLY else None, notes)
+        if state == "stopped" or code < 0:
+            got_further = self.num_values > before.get("tried_at", 0)
+            tries = 1 if got_further else before.get("tries", 0) + 1
+            if tries <= MOST_INTERRUPTIONS:
+                notes |= {"tries": tries, "tried_at": self.num_values}
+                return Outcome(f"cut short ({self.exit()}), goes on", None, notes)
+            error = f"cut short {tries} times without getting further, {self.exit()}"
+        elif code == 0 and self.num_values:
+            return Outcome("finished", TrialState.COMPLETE, notes)
+        else:
+            error = self.exit() if code else f"it logged no {self.metric.name}"
+        notes["error"] = f"{error}\n{self.last_lines(NUM_LAST_LINES)}"
+        return Outcome("failed", TrialState.FAIL, notes)
+
+    def notes(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the trial's time so far, and its best value with its epoch."""
+        notes = {"seconds": before.get("seconds", 0.0) + self.seconds()}
+        rows = self.ranked(run_folder.read_metrics(self.folder))
+        # A program that logs no epochs: its logged values are counted.
+        best = self.metric.best({"epoch": i, **row} for i, row in enumerate(rows, 1))
+        return notes if best is None else {**notes, "best": best.value, "best_epoch": best.epoch}
