@@ -1,1 +1,1 @@
-"""The models of the suite: models/registry.py names them."""
+"""The models; `models.registry` lists them all."""

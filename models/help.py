@@ -1,4 +1,4 @@
-"""What `train.py --help` prints: every setting with its default, its range or choices, and its meaning."""
+"""The text that `train.py --help` prints: each setting with its default, its range or choices, and its meaning."""
 
 import ast
 import inspect
@@ -10,7 +10,7 @@ from models.registry import MODELS
 
 
 def help_text() -> str:
-    """Return the settings of every run, then those that each model adds or gives another default."""
+    """Return the help text: first the settings of every run, then for each model those it adds or changes."""
     lines = ["usage: train.py [--key=value ...]", "", "settings of every run:"]
     lines += describe(Settings, documentation(Settings))
     for name, model in MODELS.items():
@@ -26,7 +26,7 @@ def help_text() -> str:
 
 
 def documentation(settings_class: type[Settings]) -> dict[str, str]:
-    """Return the string that stands below each field of a settings class or of its bases."""
+    """Return the help string of each setting, which stands below its field in the class or in a base of it."""
     docs: dict[str, str] = {}
     for base in reversed(settings_class.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
@@ -38,7 +38,7 @@ def documentation(settings_class: type[Settings]) -> dict[str, str]:
 
 
 def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[str]:
-    """Return the help lines of the settings in `docs`."""
+    """Return the lines of the help text for the settings in `docs`."""
     lines = []
     for key, doc in docs.items():
         kind = kinds(settings_class)[key]

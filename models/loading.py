@@ -1,4 +1,4 @@
-"""From settings to a model and its data on a device."""
+"""Functions that build the model, the data and the loaders that a run's settings describe."""
 
 import torch
 from accelerate import Accelerator
@@ -14,10 +14,11 @@ from models.registry import find_model
 
 
 def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
-    """Return what is known of the dataset, and its splits.
+    """Read the dataset that `settings` name; return the facts about it, and its splits.
 
     Raises:
-        UserError: an unknown dataset, missing or damaged files, or a split that would hold no image.
+        UserError: the dataset is not known, files are missing or damaged, a split would hold no image, or a test was
+            asked for without test images.
     """
     info, splits = load_splits(
         settings.dataset,
@@ -35,10 +36,10 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
 
 
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
-    """Return the model that `settings` name, its weights a function of the seed.
+    """Build the model that `settings` name; the setting `seed` determines its random initial weights.
 
     Raises:
-        UserError: an unknown model, or settings that do not suit it or the images.
+        UserError: the model is not known, or its settings do not go together or do not suit the images.
     """
     seed_everything(settings.seed)
     return find_model(settings.model).build(settings, info)
@@ -47,7 +48,7 @@ def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
 def load_model(
     settings: Settings, info: DatasetInfo, splits: dict[str, Split], accelerator: Accelerator
 ) -> tuple[Objective, dict[str, Loader]]:
-    """Return the model and a loader for each split, on this process's device."""
+    """Return the model, on this process's device, and a loader for each split, by name."""
     objective = build_objective(settings, info)
     channels_last = wants_channels_last(settings, objective, accelerator.device)
     if channels_last:

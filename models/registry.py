@@ -1,4 +1,4 @@
-"""The models of the suite, one line each; a model's file is imported when the model is asked for, not before."""
+"""The table of all models. A model's module is imported only when the model is used, so this one loads no torch."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from data.errors import UserError, suggestion
 from models.core.settings import Settings
 
-if TYPE_CHECKING:  # which load torch
+if TYPE_CHECKING:  # these load torch
     from data.dataset import DatasetInfo
     from models.core.objective import Objective
 
 
 class Model(NamedTuple):
-    """Where a model is found.
+    """A model, given by the names of its module, its settings class and the function that builds it.
 
     Attributes:
-        module: its file in models/, without .py.
-        settings: name of its settings class there.
-        builder: name of the function there that builds it.
+        module: name of its file in models/, without .py.
+        settings: name of its settings class in that file.
+        builder: name of the function in that file that builds it.
     """
 
     module: str
@@ -27,14 +27,14 @@ class Model(NamedTuple):
 
     @property
     def settings_class(self) -> type[Settings]:
-        """The class of its settings."""
+        """Return the model's settings class."""
         return getattr(import_module(f"models.{self.module}"), self.settings)
 
     def build(self, settings: Settings, info: "DatasetInfo") -> "Objective":
-        """Return the model that `settings` describe, for the images that `info` describes.
+        """Build the model that `settings` describe, for the images that `info` describes.
 
         Raises:
-            UserError: settings that do not go together, or do not suit the images.
+            UserError: some settings do not go together, or do not suit the images.
         """
         return getattr(import_module(f"models.{self.module}"), self.builder)(settings, info)
 
@@ -64,7 +64,7 @@ def find_model(name: object) -> Model:
     """Return the model of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no model of that name.
     """
     if name not in MODELS:
         raise UserError(f"model={name!r} is not known{suggestion(name, MODELS)}; there are: {', '.join(MODELS)}")

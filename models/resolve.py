@@ -1,7 +1,12 @@
-"""Settings of a run out of what it was told: parsed, merged with what a saved run was told, validated.
+"""How the settings of a run are found: values are parsed, merged with those of a saved run, and validated.
 
-Precedence, weakest first: the defaults in the settings classes, what `accelerate launch` and `wandb agent` say in the
-environment, the saved settings of a run that is resumed, `--key=value` on the command line, the sweep's values.
+If several sources give a setting, the last of these counts:
+
+1. the default in the model's settings class,
+2. environment variables that `accelerate launch`, `wandb agent` or the user set,
+3. the saved settings of the run that is resumed,
+4. `--key=value` on the command line,
+5. the values chosen by the sweep that the run belongs to.
 """
 
 import math
@@ -24,33 +29,39 @@ VARIABLES = {
 
 
 class Text(str):
-    """A value as a person types it: the type of its setting tells how it is to be read."""
+    """A value as a person types it, which still has to be converted to the type of its setting."""
 
 
 class Told(NamedTuple):
-    """What a run was told, by name of the setting."""
+    """The values that a run was given when it was started, from each source: setting name -> value."""
 
-    environment: Mapping[str, Text]  # by launchers and agents
+    environment: Mapping[str, Text]
     command_line: Mapping[str, Text]
-    sweep: Mapping[str, Any]  # values of any type
+    sweep: Mapping[str, Any]  # already of some type
 
     def text(self, name: str, default: str = "") -> str:
-        """Return what a setting was told to be, as text."""
+        """Return the value given for a setting, as text, or `default` if no source gives any."""
         return str({**self.environment, **self.command_line, **self.sweep}.get(name, default))
 
 
 def parse(arguments: Iterable[str], environment: Mapping[str, str]) -> Told:
-    """Return what the command line, the environment and, under an agent, the sweep say.
+    """Return the values that the environment, the command line and the sweep (if there is one) give to settings.
 
     Raises:
-        UserError: a word that is no setting, or a sweep file that is not W&B's.
+        UserError: a word on the command line is no setting, or the sweep's file does not have W&B's format.
     """
     variables = {key: Text(environment[name]) for key, name in VARIABLES.items() if environment.get(name)}
     return Told(variables, parse_arguments(arguments), sweep_values(environment))
 
 
 def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
-    """Return the words `--key=value`, `--key value` and `--flag` (for true) as a dict; the last of a key counts."""
+    """Return the settings on the command line: `--key=value`, `--key value`, or `--key` alone for true.
+
+    If a key occurs several times, the last one counts.
+
+    Raises:
+        UserError: a word does not belong to a setting.
+    """
     given: dict[str, Text] = {}
     words = list(arguments)
     while words:
@@ -65,7 +76,13 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
 
 
 def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of the sweep that started this run, out of the file `{key: {value: v}}` that agents name."""
+    """Return the values that the sweep has chosen for this run; empty if the run does not belong to a sweep.
+
+    The sweep's agent writes them to a YAML file, {key: {value: v}}, and names it in an environment variable.
+
+    Raises:
+        UserError: the file does not have this format.
+    """
     path = environment.get("WANDB_SWEEP_PARAM_PATH", "")
     if not path or not Path(path).is_file():
         return {}
@@ -77,20 +94,26 @@ def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def merge(told: Told, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every value that a run was told or, where it is resumed, that its folder has saved."""
+    """Return the value of each setting that the run was given or, if it is resumed, that was saved with it.
+
+    Args:
+        told: values given at the start of the program.
+        saved: settings of the run that is resumed; empty for a new run.
+    """
     handed_on = {key: value for key, value in saved.items() if key not in INVOCATION or key == "run_id"}
     return {**told.environment, **handed_on, **told.command_line, **told.sweep}
 
 
 def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
-    """Return the settings of a run, of the class and the types that its model declares.
+    """Check all values and return them as the settings of a run, in the settings class of its model.
 
     Args:
-        merged: values by name, text or typed.
-        saved: settings of the run that is resumed; empty for a fresh one.
+        merged: setting name -> value, either `Text` or of the setting's type.
+        saved: settings of the run that is resumed; empty for a new run.
 
     Raises:
-        UserError: an unknown name, a value of the wrong type or out of range, or one that differs from the saved run's.
+        UserError: a name is not known, a value has the wrong type or is not allowed, or a setting that must not change
+            differs from that of the saved run.
     """
     model = str(merged.get("model", Settings.model))
     settings_class = find_model(model).settings_class
@@ -107,10 +130,10 @@ def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
 
 
 def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
-    """Return `value` in the type that `settings_class` declares for the setting `key`.
+    """Convert `value` to the type of the setting `key`, and return it if the setting allows it.
 
     Raises:
-        UserError: unknown key, wrong type, or out of range.
+        UserError: `settings_class` has no such setting, or the value has another type or is not allowed.
     """
     known = kinds(settings_class)
     if key not in known:
@@ -122,7 +145,7 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
         value = float(value)
     if kind.type is int and type(value) is float and value.is_integer():  # W&B's q_uniform gives 3.0
         value = int(value)
-    if type(value) is not kind.type:  # no isinstance: a bool is no number
+    if type(value) is not kind.type:  # isinstance would take a bool for an int
         hint = "; YAML reads 1e-3 as text, write 1.0e-3" if kind.type is float and type(value) is str else ""
         raise UserError(f"{key}={value!r} is of type {type(value).__name__}, not {kind.type.__name__}{hint}")
     if kind.type is float and not math.isfinite(value):
@@ -135,14 +158,21 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
 
 
 def unknown_setting(settings_class: type[Settings], key: str, value: Any) -> UserError:
-    """Return the error for a setting that a class lacks: it names the models that have it, or what was meant."""
+    """Return the error for a name that is no setting of a class.
+
+    It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
+    """
     owners = [name for name, model in MODELS.items() if key in kinds(model.settings_class)]
     whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(key, kinds(settings_class))
     return UserError(f"--{key}={value} is not a setting of {settings_class.__name__}{whose} (see --help)")
 
 
 def read_text(kind: Kind, key: str, text: str) -> Any:
-    """Return the number, boolean or text that `text` spells."""
+    """Convert a typed text to the type of its setting.
+
+    Raises:
+        UserError: the text is no such number or boolean.
+    """
     try:
         return BOOLEANS[text.lower()] if kind.type is bool else kind.type(text)
     except (KeyError, ValueError):

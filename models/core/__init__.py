@@ -1,1 +1,1 @@
-"""What every model builds on: settings, the objective's interface, optimizers, checkpoints, processes."""
+"""What all models build on: settings, the interface `Objective`, optimizers, training, checkpoints and processes."""

@@ -1,6 +1,7 @@
-"""What a model can do beyond being trained: `analysis.look` takes the closer looks at it that these allow.
+"""Abilities that a model may have beyond being trained, such as classifying images or sampling new ones.
 
-A model has an ability by having its methods; there is nothing to register.
+`analysis.look` chooses by them how a trained model is examined. A model has an ability if it has the methods and
+attributes listed here; there is nothing to register or to inherit from.
 """
 
 from typing import Protocol, runtime_checkable
@@ -10,25 +11,29 @@ from torch import Tensor
 
 @runtime_checkable
 class Classifies(Protocol):
-    """A model that tells the classes of what its batches hold."""
+    """A model that predicts the classes of images."""
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return scores [B, num_classes] of a batch's images, whose softmax are class probabilities."""
+        """Return logits [B, num_classes]: their softmax gives the class probabilities.
+
+        Args:
+            images: the images of a batch as the model's loader gives them, [B, 3, H, W] or features [B, D].
+        """
 
 
 @runtime_checkable
 class Samples(Protocol):
-    """A model that makes images of its own."""
+    """A model that generates new images."""
 
-    num_labels: int  # classes that can be asked for; 0 for a model that knows none
+    num_labels: int  # classes that can be asked for; 0 if the model is not conditional on a class
 
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Return images drawn from the model's own prior: a function of the seed, the number and the labels alone.
+        """Sample images from the model. The same arguments give the same images.
 
         Args:
-            num: of images, all made at once.
-            seed: of the noise; the global random state is left alone.
-            labels: [num] int64 classes, for a model that knows any; None for equally many of each class.
+            num: how many images; they are made in one batch.
+            seed: of the noise; the global random state is neither used nor changed.
+            labels: [num] int64, the class of each image, for a conditional model; None for all classes alike.
 
         Returns:
             [num, 3, H, W] in [0, 1], on the model's device.
@@ -37,30 +42,33 @@ class Samples(Protocol):
 
 @runtime_checkable
 class HasLatents(Protocol):
-    """A model that encodes images as latent vectors and decodes those."""
+    """A model that encodes images as latent vectors and decodes latent vectors into images."""
 
     def latent_means(self, images: Tensor) -> Tensor:
-        """Return posterior means [B, Z] of images [B, 3, H, W], normalised as in training."""
+        """Return the posterior means [B, Z] of images [B, 3, H, W], which are normalised as in training."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return images [B, 3, H, W] in [0, 1] of latents [B, Z]."""
+        """Decode latents [B, Z] into images [B, 3, H, W] in [0, 1]."""
 
 
 @runtime_checkable
 class HasCodes(Protocol):
-    """A model that encodes images as grids of codes out of a code book."""
+    """A model that encodes each image as a grid of codes from a code book."""
 
     codebook_size: int
 
     def codes_of(self, images: Tensor) -> Tensor:
-        """Return the indices [B, T] of the codes of images [B, 3, H, W], normalised as in training."""
+        """Return the code indices [B, T] of images [B, 3, H, W], which are normalised as in training."""
 
 
 @runtime_checkable
 class HasAttention(Protocol):
-    """A network, such as the `net` of a classifier, whose class token's attention can be had."""
+    """A network whose attention weights can be read out, for example the `net` of a classifier."""
 
-    num_prefix_tokens: int  # tokens before those of the patches: the class token, which is the first, and registers
+    num_prefix_tokens: int  # tokens before those of the patches: first the class token, then registers, if any
 
     def attention_weights(self, images: Tensor) -> list[Tensor]:
-        """Return the weights [B, heads, T, T] of each layer, lowest first; patches stand row by row in a square."""
+        """Return the attention weights [B, heads, T, T] of each layer, lowest first.
+
+        The tokens of the patches follow the prefix tokens. The patches form a square grid, taken row by row.
+        """

@@ -1,4 +1,7 @@
-"""Where training stands, and how it is kept: whole or not at all."""
+"""Checkpoints: the state of training, how it is saved, and how it is restored.
+
+A checkpoint is written completely or not at all: a failed write leaves the one before in place.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,31 +18,31 @@ from models.core.objective import Phase
 
 @dataclass
 class Progress:
-    """Where training stands; with the weights and the optimizers, all that a checkpoint holds."""
+    """How far training has come. A checkpoint holds this, the weights and the states of the optimizers."""
 
-    epoch: int = 0  # finished epochs
-    step: int = 0  # steps done of the epoch under way
+    epoch: int = 0  # number of finished epochs
+    step: int = 0  # finished steps of the current epoch
     images_seen: int = 0
-    terms: dict[str, list[Tensor]] = field(default_factory=dict)  # loss terms of those steps, by metric name
-    sizes: dict[str, list[int]] = field(default_factory=dict)  # images behind each of them
-    epoch_seconds: float = 0.0  # of training in the epoch under way
-    train_seconds: float = 0.0  # of training in the finished epochs
+    terms: dict[str, list[Tensor]] = field(default_factory=dict)  # metric name -> loss term of each of those steps
+    sizes: dict[str, list[int]] = field(default_factory=dict)  # metric name -> images that each loss term is of
+    epoch_seconds: float = 0.0  # spent on training in the current epoch
+    train_seconds: float = 0.0  # spent on training in the finished epochs
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)  # validation metrics of the best epoch
-    num_logged: int = 0
+    num_logged: int = 0  # rows of metrics that the run has written
 
     def add(self, phase: str, terms: dict[str, Tensor], num_images: int) -> None:
-        """Note the loss terms of one step of a phase, scalars that stay on the device."""
+        """Add the loss terms of one step of a phase; they are scalars and stay on the device."""
         for name, value in terms.items():
             self.terms.setdefault(f"train/{phase}/{name}", []).append(value)
             self.sizes.setdefault(f"train/{phase}/{name}", []).append(num_images)
 
     def step_terms(self, accelerator: Accelerator) -> dict[str, Tensor]:
-        """Loss terms of every step of the epoch so far, means over the processes: name -> [steps]."""
+        """Return the loss terms of the current epoch's steps, averaged over the processes: metric name -> [steps]."""
         return {key: accelerator.reduce(torch.stack(values), "mean") for key, values in self.terms.items()}
 
     def epoch_means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Loss terms, each the mean over the epoch's images."""
+        """Return each loss term's mean over all images of the current epoch."""
         means = {}
         for key, values in self.step_terms(accelerator).items():
             sizes = torch.tensor(self.sizes[key], dtype=torch.float64)
@@ -47,11 +50,11 @@ class Progress:
         return means
 
     def images_per_second(self) -> float:
-        """Speed of training in the epoch under way."""
+        """Return the speed of training in the current epoch."""
         return max(map(sum, self.sizes.values())) / self.epoch_seconds
 
     def finish_epoch(self) -> None:
-        """Count the epoch under way as finished."""
+        """Count the current epoch as finished and begin the next one."""
         self.epoch += 1
         self.train_seconds += self.epoch_seconds
         self.step, self.epoch_seconds, self.terms, self.sizes = 0, 0.0, {}, {}
@@ -65,10 +68,10 @@ def save_training(
     phases: Sequence[Phase],
     progress: Progress,
 ) -> None:
-    """Write a checkpoint of everything that training needs to go on; called by all processes.
+    """Write a checkpoint with everything that training needs to go on. All processes must call this together.
 
     Raises:
-        OSError: it could not be written, for want of space say; the one before is kept.
+        OSError: the file could not be written, for example because the disk is full; the file before is kept.
     """
     terms = progress.step_terms(accelerator)
     if accelerator.is_main_process:
@@ -86,7 +89,7 @@ def save_training(
 def restore_training(
     path: Path, accelerator: Accelerator, objective: nn.Module, ema: nn.Module | None, phases: Sequence[Phase]
 ) -> Progress:
-    """Put a checkpoint's weights and optimizer states in place, and return where its training stood."""
+    """Load a checkpoint into the model and the optimizers, and return how far its training had come."""
     content = load(path)
     objective.load_state_dict(content["objective"])
     if ema:
@@ -101,17 +104,20 @@ def restore_training(
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a file under a temporary name and rename it, so that a kill leaves the one before.
+    """Write a file under a temporary name, then rename it; if the process is killed, the file before is kept.
 
     Raises:
-        OSError: it could not be written, for want of space say; the one before is kept.
+        OSError: the file could not be written, for example because the disk is full; the file before is kept.
     """
     try:
         replace_file(path, lambda unfinished: torch.save(content, unfinished))
-    except RuntimeError as error:  # torch's writer reports a full disk so
+    except RuntimeError as error:  # raised by torch if the disk is full
         raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Content of a checkpoint, its tensors in main memory; weights and plain values only, no code is run."""
+    """Return the content of a checkpoint, with its tensors in main memory.
+
+    Only tensors and plain values are read; a file that would run code while it is loaded is refused.
+    """
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""What every model looks like to the training loop: loss terms by phase, per-image metrics, panels."""
+"""The interface between models and the training loop: losses for each phase, metrics for each image, and panels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -18,68 +18,77 @@ from models.core.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One optimizer step of a training step."""
+    """A part of a training step in which one optimizer takes a step, such as that of a GAN's discriminator."""
 
     name: str
     optimizer: Optimizer
-    every: int = 1  # take the step in one training step of `every`
-    searches: bool = False  # whether the optimizer computes several losses in one step, for a line search
+    every: int = 1  # the phase takes place in every n-th training step only
+    searches: bool = False  # whether the optimizer computes the loss several times in one step, for a line search
 
 
 class Objective(nn.Module, ABC):
-    """A network, or several, with the losses that train it.
+    """A model together with the losses that train it: the base class of all models.
 
-    Compute losses in `forward` alone: under Accelerate nothing else synchronises gradients and runs in mixed precision.
+    Subclasses must compute their losses in `forward`. Accelerate wraps that method alone, so that gradients are
+    synchronised between processes and mixed precision is used only for what is computed there.
     """
 
     settings: Settings
     info: DatasetInfo
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
-    best_metric = "loss"  # validation metric whose least value names the best epoch; "" where the newest epoch is best
+    best_metric = "loss"  # the best epoch has the least value of this validation metric; if "", the newest is the best
     epoch = 0.0  # how far training has come, in epochs; the training loop sets it before each step
-    num_outside_parameters = 0  # of a frozen network that it builds on, but that is not saved with it
+    num_outside_parameters = 0  # of a frozen network that computes the features and is not saved with the model
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
-        """Return the optimizer steps that make one training step, with fresh optimizers."""
+        """Return the phases of a training step in their order, with newly made optimizers."""
 
     @abstractmethod
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """Return the loss terms of a phase, all scalars; "loss" is the one that is differentiated."""
+        """Return the loss terms of a phase, all scalars; the phase minimises "loss", the others are only recorded."""
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        """Return metrics of each image, all [B], so that means over uneven batches and processes are exact."""
+        """Return the metrics of each image, all [B]; so means are exact even if batches differ in size."""
 
     @abstractmethod
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
-        """Return named grids of a fixed batch; `pictures` are its images as people see them, [B, 3, H, W] in [0, 1]."""
+        """Return the panels, by name, that show what the model has learned so far.
+
+        Args:
+            batch: the same images every time, as they are evaluated.
+            pictures: the same images as people see them, [B, 3, H, W] in [0, 1].
+        """
 
     def closing_metrics(self, loader: Loader) -> dict[str, float]:
-        """Return metrics of a split that take too long for every epoch: they are computed once, at a run's end."""
+        """Return metrics that take too long to compute in every epoch; this is called once, at the end of a run."""
         return {}
 
     def closing_panels(self) -> dict[str, Panel]:
-        """Return named grids that are drawn once, at a run's end."""
+        """Return panels, by name, that are needed only once, at the end of a run."""
         return {}
 
     def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
-        """Return the shape of one input of a batch."""
+        """Return the shape of one input of the model."""
         return (3, info.image_size, info.image_size)
 
     def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
-        """Get ready for training, and return the splits; a frozen network adds the features of their images."""
+        """Prepare for training and return the splits that loaders are made of.
+
+        A model on a frozen network adds the features of the images to the splits; other models return them as they are.
+        """
         return splits
 
     def compile_nets(self) -> None:
-        """Compile each network in place, which keeps the names of the weights."""
+        """Compile each network in place, so that the names of the weights stay the same."""
         for net in self.children():
             net.compile()
 
 
 @contextmanager
 def only_trainable(objective: nn.Module, optimizer: Optimizer) -> Iterator[None]:
-    """Let only the optimizer's own parameters receive gradients, so that a phase leaves the others' alone."""
+    """Compute gradients for the parameters of this optimizer alone, for as long as the context lasts."""
     own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     others = [p for p in objective.parameters() if p.requires_grad and id(p) not in own]
     for parameter in others:
@@ -92,12 +101,16 @@ def only_trainable(objective: nn.Module, optimizer: Optimizer) -> Iterator[None]
 
 
 def count_parameters(objective: Objective) -> tuple[int, int]:
-    """Return the number of trainable parameters and of all."""
+    """Return the number of trainable parameters and the number of all parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in objective.parameters()]
     return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes) + objective.num_outside_parameters
 
 
 def wants_channels_last(settings: Settings, objective: Objective, device: torch.device) -> bool:
-    """Return whether images and weights are laid out channels last, which in fp32 slows a CPU's convolutions down."""
+    """Return whether images and weights get the memory layout channels last.
+
+    With the setting `channels_last` at "auto" they do if the model prefers it, except for fp32 on a CPU, where it makes
+    convolutions slower.
+    """
     faster = objective.prefers_channels_last and (device.type == "cuda" or settings.mixed_precision == "bf16")
     return {"on": True, "off": False}.get(settings.channels_last, faster)

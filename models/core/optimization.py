@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules that all models share."""
+"""The optimizers and learning-rate schedules that all models use."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -11,12 +11,15 @@ from torch.optim import Optimizer
 from data.errors import UserError, suggestion
 from models.core.settings import Settings
 
-ONE_CYCLE_RISE = 0.3  # share of the steps spent climbing; Smith & Topin 2018, https://arxiv.org/abs/1708.07120
-ONE_CYCLE_START = 1 / 25  # of the peak
+ONE_CYCLE_RISE = 0.3  # share of the steps in which the rate rises; Smith & Topin 2018, https://arxiv.org/abs/1708.07120
+ONE_CYCLE_START = 1 / 25  # the first learning rate, as a share of the peak
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: matrices and kernels decay; norms, biases and scalars do not."""
+    """Return the trainable parameters in two groups, with and without weight decay.
+
+    Matrices and convolution kernels have weight decay; the parameters of norms, biases and scalars have none.
+    """
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
@@ -26,13 +29,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def build_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
-    """The optimizer that `settings` names, over groups of parameters such as `parameter_groups` makes.
+    """Return the optimizer that `settings` names, for groups of parameters as `parameter_groups` returns them.
 
     Raises:
-        UserError: neither torch's nor timm's factory knows the name.
+        UserError: there is no optimizer of that name, or it cannot be used on this machine.
     """
     lr, momentum, betas = settings.lr, settings.momentum, (settings.beta1, settings.beta2)
-    # Fused: one kernel a step, half the cost of the default on a CPU.
+    # Fused: one kernel a step, which takes half the time of the default on a CPU.
     builders: Mapping[str, Callable[[], Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True),
         "adam": lambda: torch.optim.Adam(groups, lr, betas, fused=True),
@@ -46,7 +49,10 @@ def build_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
 
 
 class FreshLBFGS(torch.optim.LBFGS):
-    """L-BFGS that minimises to the end in every step, and keeps nothing for the next, whose loss is another."""
+    """L-BFGS that minimises the loss until it converges in every step, and begins each step without any history.
+
+    The curvature estimates of one step are of no use in the next one, which minimises a different loss.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, max_iterations: int) -> None:
         super().__init__(
@@ -61,10 +67,10 @@ class FreshLBFGS(torch.optim.LBFGS):
 
 
 def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
-    """An optimizer of timm's factory, by name.
+    """Return an optimizer that timm's factory makes.
 
     Raises:
-        UserError: the name is not known, or the optimizer cannot be used on this machine.
+        UserError: there is no optimizer of that name, or it cannot be used on this machine.
     """
     from timm.optim import (
         create_optimizer_v2,
@@ -72,7 +78,7 @@ def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
         list_optimizers,
     )  # imported late: timm takes a second
 
-    # Second-order ones want gradients of gradients, which the training loop does not keep.
+    # Second-order optimizers need gradients of gradients, which the training loop does not compute.
     names = [str(name) for name in list_optimizers() if not get_optimizer_info(str(name)).second_order]
     if settings.optimizer not in names:
         near = suggestion(settings.optimizer, ["sgd", "adam", "adamw", *names])
@@ -81,22 +87,25 @@ def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
         return create_optimizer_v2(
             groups, opt=settings.optimizer, lr=settings.lr, momentum=settings.momentum, filter_bias_and_bn=False
         )
-    except (AssertionError, ImportError, RuntimeError) as error:  # some need a GPU, or a package of their own
+    except (AssertionError, ImportError, RuntimeError) as error:  # some need a GPU or another package
         raise UserError(f"--optimizer={settings.optimizer} cannot be used here ({error}): choose another") from None
 
 
 def constant(progress: float) -> float:
-    """Factor 1 throughout."""
+    """Return the factor 1, whatever the progress."""
     return 1.0
 
 
 def cosine(progress: float) -> float:
-    """Half a cosine from 1 to 0; Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983."""
+    """Return a factor that falls from 1 to 0 along half a cosine, as the progress goes from 0 to 1.
+
+    Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983.
+    """
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def one_cycle(progress: float) -> float:
-    """Half a cosine up to 1 over the first 30 %, then half a cosine down to 0."""
+    """Return a factor that rises to 1 over the first 30 % of training and then falls to 0, each along half a cosine."""
     if progress < ONE_CYCLE_RISE:
         return 1 - (1 - ONE_CYCLE_START) * cosine(progress / ONE_CYCLE_RISE)
     return cosine((progress - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
@@ -110,7 +119,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
 
 
 def lr_factor(settings: Settings, step: int, steps_per_epoch: int) -> float:
-    """What the peak learning rate is multiplied with on a training step, counted from 0."""
+    """Return the factor by which the peak learning rate is multiplied in a training step, counted from 0."""
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

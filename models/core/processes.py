@@ -1,4 +1,4 @@
-"""A run among other processes: stopping when asked to, and dying with whoever launched it."""
+"""A run as a process of the system: it stops when asked to, and ends if the program that launched it dies."""
 
 import os
 import signal
@@ -15,8 +15,9 @@ from data.errors import UserError
 from data.internals import run_exit_handlers
 
 LAUNCHED_BY_US = "VISION_SWEEPS_LAUNCHED"  # set by our own programs for the train.py that they start
-# Set by accelerate, torchrun and the sweep agents for what they launch. A user sets none of them in a shell, as
-# ACCELERATE_MIXED_PRECISION, so that `nohup python train.py &` outlives it.
+# Accelerate, torchrun and sweep agents set these for the processes that they launch. Users set none of them in a shell,
+# as they may set ACCELERATE_MIXED_PRECISION: so `nohup python train.py &` does not count as launched, and outlives
+# the shell.
 LAUNCHER_VARIABLES = (
     "ACCELERATE_DYNAMO_MODE",
     "TORCHELASTIC_RUN_ID",
@@ -30,10 +31,11 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class StopRequest:
-    """SIGTERM or Ctrl-C asks for a stop after the step under way; the same signal again ends the process at once.
+    """A flag that is set when the process is asked to stop, by SIGTERM, by Ctrl-C or by the death of its launcher.
 
-    So does the launcher's death, by a signal of its own. Signals count apart, since Ctrl-C, or SIGTERM to a whole
-    group, reaches a launcher too: it hands the signal on, or dies of it.
+    The run then stops after the current step. If the same signal comes again, the process ends at once. A second signal
+    of another kind does not count as the same request made again: Ctrl-C, and SIGTERM sent to a whole process group,
+    also reach the launcher, which passes the signal on or dies of it.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class StopRequest:
             signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
+        """Handle a signal: set the flag, or end the process if the signal came before."""
         if number in self.received:
             os._exit(128 + number)
         self.received.add(number)
@@ -52,10 +54,11 @@ class StopRequest:
 
 
 def die_with_launcher() -> None:
-    """Ask for a stop when a launcher dies, even of SIGKILL, however far up it is; Linux only, elsewhere nobody looks.
+    """Make this process stop when any launcher above it dies, even if it is killed with SIGKILL; works on Linux alone.
 
-    A thread looks from time to time: prctl's PR_SET_PDEATHSIG would tell of the parent alone, and pidfd_open needs
-    Linux 5.3. The thread ends with `exec`; the processes that come of it call this anew.
+    A launcher may itself have been launched; all of them are watched, by a thread that looks twice a second. (prctl's
+    PR_SET_PDEATHSIG would report the death of the direct parent alone, and pidfd_open needs Linux 5.3.) If this process
+    replaces itself by `exec`, the thread ends, and the new program must call this function again.
     """
     if sys.platform != "linux":
         return
@@ -67,7 +70,10 @@ def die_with_launcher() -> None:
 
 
 def launched_processes() -> dict[int, int]:
-    """Parent of this process, if something launched it, and so on up to the first process that nothing launched."""
+    """Return process id -> parent's id for this process and its launchers.
+
+    It starts with this process and goes up from parent to parent, as long as a process has been launched.
+    """
     parents: dict[int, int] = {}
     pid = os.getpid()
     while is_launched(pid):
@@ -76,14 +82,17 @@ def launched_processes() -> dict[int, int]:
 
 
 def watch(parents: Mapping[int, int], thread: int) -> None:
-    """Wait until one of `parents` is dead, whose child then has another parent, and tell `thread`, once."""
+    """Wait until one of the processes in `parents` has another parent, because its own died; then signal `thread`."""
     while all(parent_of(pid) == parent for pid, parent in parents.items()):
         time.sleep(SECONDS_BETWEEN_LOOKS)
     signal.pthread_kill(thread, LAUNCHER_IS_GONE)  # os.kill may choose a thread that is not the main one
 
 
 def is_launched(pid: int) -> bool:
-    """Whether a process began with a launcher's variables; what cannot be read, as of another user, has none."""
+    """Return whether a launcher started a process, which its environment variables tell.
+
+    False if they cannot be read, because the process belongs to another user, for example.
+    """
     try:
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -92,7 +101,7 @@ def is_launched(pid: int) -> bool:
 
 
 def parent_of(pid: int) -> int:
-    """The parent of a process; 0 where the process is dead."""
+    """Return the id of a process's parent, or 0 if the process is dead."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
@@ -100,7 +109,11 @@ def parent_of(pid: int) -> int:
 
 
 def is_orphan(pid: int, parent: int) -> bool:
-    """Whether `parent` only adopted `pid`: a session is inherited, save by the process that begins it."""
+    """Return whether `parent` did not start `pid`, but adopted it when its real parent died.
+
+    A process inherits the session of the parent that starts it unless it begins a session; so it is an orphan if its
+    session is neither its own nor that of `parent`.
+    """
     try:
         return os.getsid(pid) not in (pid, os.getsid(parent))
     except ProcessLookupError:
@@ -108,13 +121,14 @@ def is_orphan(pid: int, parent: int) -> bool:
 
 
 def start_all_processes(arguments: Sequence[str]) -> None:
-    """Become torchrun where `accelerate launch --cpu --num_processes N` was asked for several processes.
+    """Replace this process by torchrun if `accelerate launch --cpu --num_processes N` should start several processes.
 
-    On a CPU accelerate starts one process whatever N is, without a word
-    (https://github.com/huggingface/accelerate/issues/2741); it leaves MASTER_ADDR, but no WORLD_SIZE, behind.
+    On a CPU, accelerate starts a single process whatever N is, and does not say so
+    (https://github.com/huggingface/accelerate/issues/2741). This can be told by its setting MASTER_ADDR, but not
+    WORLD_SIZE.
 
     Raises:
-        UserError: the number of processes does not stand on the launcher's command line.
+        UserError: the launcher's command line does not give the number of processes.
     """
     if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
         return
@@ -123,7 +137,7 @@ def start_all_processes(arguments: Sequence[str]) -> None:
 
     words = psutil.Process(os.getppid()).cmdline()
     launchers = [i for i, word in enumerate(words) if Path(word).name in ACCELERATE_LAUNCH]
-    if not launchers:  # started by mpirun, say, which has started them all
+    if not launchers:  # for example mpirun, which starts all processes itself
         return
     asked = launch_command_parser().parse_args(words[launchers[0] + 1 :])
     if not asked.num_processes or asked.num_machines not in (None, 1):
@@ -135,9 +149,9 @@ def start_all_processes(arguments: Sequence[str]) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, without the second that Python takes to pull torch apart."""
+    """End this process at once; Python's normal exit would take a second to unload torch."""
     run_exit_handlers()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whoever read it has gone
+        with suppress(OSError):  # the program that read the stream is gone
             stream.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
-"""Settings of a run: flat, typed, frozen, with their defaults, ranges and what each is for.
+"""The settings of a run: the type, default, allowed values and help text of each.
 
-This file and `models.resolve`, which reads settings from the command line, load no torch.
+Neither this module nor `models.resolve`, which reads settings from the command line, loads torch.
 """
 
 import math
@@ -14,7 +14,7 @@ from data.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Closed interval of the values a number may take; with `low_excluded` the lower end is left out."""
+    """The values that a number may take: from `low` to `high`, including both, or without `low` if it is excluded."""
 
     low: float
     high: float = math.inf
@@ -30,10 +30,14 @@ class Range:
 
 
 class Role(Enum):
-    """What a setting is for. One without a role is part of the recipe: what is trained, on what, and how."""
+    """What a setting is for. Settings without a role are the recipe: they say what is trained, on what data, and how.
 
-    CIRCUMSTANCE = "says where and how a run is carried out and shown: it may change on resuming, and compares no runs"
-    INVOCATION = "says which run this is and what to do with it: a circumstance that a saved run does not hand on"
+    A circumstance may be changed when a run is resumed, and is ignored when the settings of runs are compared. An
+    invocation is a circumstance that applies to one start of the program only: a resumed run does not take it over.
+    """
+
+    CIRCUMSTANCE = "says where and how a run is carried out and shown"
+    INVOCATION = "says which run this is and what to do with it"
 
 
 PositiveInt = Annotated[int, Range(1)]
@@ -46,112 +50,121 @@ Decay = Annotated[float, Range(0, 0.99999)]  # of a moving average
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every run can be told, whatever its model."""
+    """The settings that every run has, whatever its model."""
 
     model: str = "cnn"
-    """Network to train: a key of MODELS in models/registry.py."""
+    """Model to train: a key of MODELS in models/registry.py."""
     dataset: str = "cifar10"
     """Images to train on: a key of DATASETS in data/datasets.py."""
     epochs: PositiveInt = 16
-    """Passes over the training images; with `patience`, the most there can be."""
+    """Passes over the training images; with `patience` there may be fewer."""
     batch_size: PositiveInt = 128
-    """Images of one optimizer step, over all processes and accumulated micro-batches."""
+    """Images in one optimizer step, all processes and micro-batches together."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     seed: Count = 3407
-    """Seed of the weights, the order of the batches, augmentation and dropout."""
+    """Seed of the initial weights, the order of the images, augmentation and dropout."""
 
     data_dir: Annotated[str, Role.CIRCUMSTANCE] = ""
-    """Folder of the images; empty: $VISION_SWEEPS_DATA, else vision-sweeps in the user's cache folder."""
+    """Folder of the datasets; if empty, $VISION_SWEEPS_DATA, else vision-sweeps in the user's cache folder."""
     data_seed: Count = 3407
-    """Seed of the splits, which are the same on every machine."""
+    """Seed of the split into training and validation images; the same seed gives the same split on every machine."""
     train_fraction: Annotated[float, Range(0, 1, low_excluded=True)] = 1.0
-    """Share of the training images that is used at all, before the validation split."""
+    """Share of the training images that is used at all; the validation images are taken out of these."""
     val_fraction: Annotated[float, Range(0, 0.9)] = 0.1
-    """Share of the used training images held out for validation; 0 for none."""
+    """Share of the used training images that is held out for validation; 0 for no validation."""
     test: bool = False
-    """Evaluate the test images once, at the end."""
+    """Evaluate on the test images too, once, at the end of the run."""
     image_size: Count = 0
-    """Side of the images in pixels, for datasets that resize; 0 for the dataset's own."""
+    """Side in pixels to which images are resized, for datasets that allow it; 0 for the dataset's own."""
     normalisation: Literal["channel", "symmetric", "unit"] = "channel"
-    """Pixel values: each channel to mean 0 and deviation 1 over the training split, [-1, 1], or [0, 1]."""
+    """Scale of the pixel values. channel: mean 0 and standard deviation 1 in each channel over the training split;
+    symmetric: from -1 to 1; unit: from 0 to 1."""
     resident: Annotated[Literal["auto", "device", "host"], Role.CIRCUMSTANCE] = "auto"
-    """Where the uint8 images live; auto: on the device where they take at most half of its free memory."""
+    """Where the uint8 images are kept: on the device, or in main memory (host). auto: on the device if they take at
+    most half of its free memory."""
     max_corrupt_images: Annotated[Count, Role.CIRCUMSTANCE] = 10
-    """Unreadable files of a folder that are named and skipped; one more ends the run."""
+    """Unreadable image files that are reported and skipped; if a folder has more, the run ends."""
 
     feature_dir: Annotated[str, Role.CIRCUMSTANCE] = ""
-    """Folder of the features that frozen networks have computed of images, and are not to compute again; empty:
+    """Folder in which features from frozen networks are kept, so that they are computed only once; if empty,
     vision-sweeps/features in the user's cache folder."""
 
     augmentation: Literal["none", "crop_flip", "randaugment", "trivialaugment"] = "none"
-    """Random changes to training images: crop_flip is a shift of up to 1/8 of the side and a mirror image;
-    the other two add their policy to it, one draw for every 8 images."""
+    """Random changes to training images. crop_flip: shift by up to 1/8 of the side, and mirror half of the images;
+    randaugment, trivialaugment: the same, then operations of that policy, drawn anew for every 8 images."""
     cutout: Count = 0
-    """Side in pixels of a square blanked out of every training image; 0 for none."""
+    """Side in pixels of the square that is blanked out, at a random place, in every training image; 0 for none."""
 
     optimizer: str = "adam"
-    """sgd (Nesterov), adam, adamw, or any name of timm's optimizer factory."""
+    """sgd (with Nesterov momentum), adam, adamw, or the name of any optimizer in timm's factory."""
     momentum: Fraction = 0.9
-    """Momentum of sgd and of timm's optimizers that have one."""
+    """Momentum of sgd, and of those optimizers of timm that have one."""
     beta1: Decay = 0.9
-    """Decay of the mean of the gradients that adam and adamw keep."""
+    """adam and adamw: decay of the moving average of the gradients."""
     beta2: Decay = 0.999
-    """Decay of the mean of their squares."""
+    """adam and adamw: decay of the moving average of the squared gradients."""
     weight_decay: NonNegative = 0.0
-    """Weight decay, added to the gradient by adam and sgd, decoupled by adamw; norms and biases have none."""
+    """Weight decay: added to the gradient by sgd and adam, decoupled from it in adamw; norms and biases have none."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """Course of the learning rate: flat, half a cosine down to 0, or up for 30 % of the steps and down."""
+    """Course of the learning rate. constant: always lr; cosine: from lr down to 0; one_cycle: up to lr in the first
+    30 % of the steps, then down to 0."""
     warmup_epochs: NonNegative = 0.0
-    """Epochs over which the learning rate first climbs in a straight line from 0."""
+    """Epochs at the start in which the learning rate rises linearly from 0."""
     grad_clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 for no clipping."""
+    """Norm to which larger gradients are scaled down; 0 for no clipping."""
     accumulation_steps: PositiveInt = 1
-    """Micro-batches a step is computed in, to save memory: the step still sees batch_size images."""
+    """Micro-batches into which each step is divided to save memory; the step as a whole still has batch_size images."""
     ema_decay: Decay = 0.0
-    """Decay per step of an exponential moving average of weights and running statistics, which is then evaluated;
-    0 for none. It climbs to this value, as 1 - (1 + step)^(-2/3)."""
+    """Decay per step of a moving average of the weights and running statistics, which is evaluated in place of the
+    latest weights; 0 for none. In early steps the decay is lower: 1 - (1 + step)^(-2/3)."""
     patience: Count = 0
-    """Stop after this many epochs without a better one, by validation loss or what else the model is judged by;
+    """Stop if this many epochs in a row have not improved the validation loss or, for a GAN with fid_every, the FID;
     0 for never."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Number format of the arithmetic; the default is what `accelerate launch` says, if it says so."""
+    """Number format of mixed-precision training; by default the one given to `accelerate launch`, if any."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Memory layout of convolutions; auto: on for convolutional networks on a GPU, or with bf16 on a CPU."""
+    """Whether convolutions use the memory layout channels last. auto: for convolutional networks on a GPU, or with
+    bf16 on a CPU."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     eval_batch_size: Annotated[PositiveInt, Role.CIRCUMSTANCE] = 500
-    """Images a process evaluates at once."""
+    """Images that each process evaluates at once."""
 
     runs_dir: Annotated[str, Role.INVOCATION] = "runs"
-    """Folder that the run's own folder is made in; $VISION_SWEEPS_RUNS is its default."""
+    """Folder in which each run gets a folder of its own; by default $VISION_SWEEPS_RUNS, if that is set."""
     run_id: Annotated[str, Role.INVOCATION] = ""
-    """Name of the run's folder and its W&B id; empty: a fresh one. A name that exists is resumed."""
+    """Name of the run's folder and its id on W&B; if empty, a new one is made up. If the run exists, it is resumed."""
     resume: Annotated[bool, Role.INVOCATION] = False
-    """Continue run_id, or without one the latest unfinished run of runs_dir."""
+    """Resume the run run_id or, if no run_id is given, the latest unfinished run in runs_dir."""
     tracking: Annotated[Literal["auto", "online", "offline", "off"], Role.CIRCUMSTANCE] = "auto"
-    """W&B; auto: online with credentials and a network, else offline. The run folder is written anyway."""
+    """Tracking with W&B. auto: online if there are credentials and a network, else offline. The run folder is always
+    written."""
     project: Annotated[str, Role.CIRCUMSTANCE] = "vision-sweeps"
-    """W&B project; $WANDB_PROJECT wins."""
+    """W&B project; overridden by $WANDB_PROJECT."""
     tags: Annotated[str, Role.CIRCUMSTANCE] = ""
-    """Comma-separated W&B tags."""
+    """W&B tags, separated by commas."""
     panels_every: Annotated[PositiveInt, Role.CIRCUMSTANCE] = 5
-    """Epochs between two image panels; the last epoch always draws them."""
+    """Epochs from one rendering of the image panels to the next; they are also rendered after the last epoch."""
     dry_run: Annotated[bool, Role.INVOCATION] = False
-    """Print the settings, the network and its parameter count, and stop."""
+    """Print the settings, the network and its number of parameters, and do not train."""
 
     def __post_init__(self) -> None:
-        """Refuse what no single setting's range can."""
+        """Refuse a run_id that cannot name a folder and a W&B run.
+
+        Raises:
+            UserError: it holds other characters than letters, digits and - _ .
+        """
         if self.run_id and not re.fullmatch(r"\w[\w.-]*", self.run_id):
             raise UserError(f"--run_id={self.run_id} names a folder and a W&B run: use letters, digits, - _ and .")
 
 
 class Kind(NamedTuple):
-    """What values a setting takes, and what it is for."""
+    """The values that a setting may take, and its role."""
 
     type: Any  # bool, int, float or str
-    allowed: Range | tuple[str, ...] | None  # range of a number, choices of a text, or no limit
+    allowed: Range | tuple[str, ...] | None  # the range of a number, the choices of a text, or None for no limit
     role: Role | None
 
 
@@ -161,7 +174,7 @@ def kinds(settings_class: type[Settings]) -> dict[str, Kind]:
 
 
 def kind_of(hint: object) -> Kind:
-    """Return the kind that a field's annotation spells."""
+    """Return the kind that a field's type annotation describes."""
     allowed: Range | tuple[str, ...] | None = None
     role = None
     if get_origin(hint) is Annotated:
@@ -175,7 +188,7 @@ def kind_of(hint: object) -> Kind:
 
 
 def names_of(*roles: Role) -> frozenset[str]:
-    """Return the names of the settings that have one of these roles; only the settings of every run have any."""
+    """Return the names of the settings with one of these roles; all of them are settings that every run has."""
     return frozenset(key for key, kind in kinds(Settings).items() if kind.role in roles)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, each of them a step of every phase of an objective."""
+"""The training loop: an epoch consists of steps, and in each step every phase of the model takes its own step."""
 
 import math
 import time
@@ -21,7 +21,7 @@ from models.core.optimization import lr_factor, set_lr
 from models.core.processes import StopRequest
 from models.core.settings import Settings
 
-STEPS_BETWEEN_POLLS = 16  # on a GPU, which looking at a loss makes wait; a CPU looks at every step
+STEPS_BETWEEN_POLLS = 16  # on a GPU, which has to wait whenever a loss is looked at; on a CPU it is every step
 
 
 class DivergedError(RuntimeError):
@@ -29,17 +29,18 @@ class DivergedError(RuntimeError):
 
 
 class Trainer:
-    """Trains an objective, from its first step or from a checkpoint.
+    """The training of a model, from its first step or from a checkpoint.
 
     Args:
-        settings: of the run.
-        accelerator: precision and processes.
-        objective: on this process's device.
-        loader: of the training images.
+        settings: the run's.
+        accelerator: takes care of precision and of several processes.
+        objective: the model, on this process's device.
+        loader: the loader of the training images.
 
     Attributes:
-        progress: where training stands.
-        evaluated: what is evaluated and kept: the moving average of the objective's weights, or without one itself.
+        progress: how far training has come.
+        evaluated: the model that is evaluated: `objective` itself or, with the setting `ema_decay`, a copy of it that
+            holds the moving averages of its weights.
     """
 
     def __init__(self, settings: Settings, accelerator: Accelerator, objective: Objective, loader: Loader) -> None:
@@ -63,30 +64,30 @@ class Trainer:
         phases = objective.phases()
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=len(phases) > 1)
         self.prepared = accelerator.prepare(objective)
-        if accelerator.scaler:  # elsewhere accelerate's wrapper does nothing, in a tenth of a small step's time
+        if accelerator.scaler:  # else accelerate's wrapper does nothing, yet takes a tenth of a small step's time
             phases = tuple(replace(phase, optimizer=accelerator.prepare(phase.optimizer)) for phase in phases)
         self.phases = phases
 
     @property
     def lr(self) -> float:
-        """Learning rate of the step before, of the last phase."""
+        """Return the learning rate of the last phase in the latest step."""
         return self.phases[-1].optimizer.param_groups[0]["lr"]
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Load a checkpoint and go on from there."""
         averaged = self.evaluated if self.ema else None
         self.progress = restore_training(path, self.accelerator, self.objective, averaged, self.phases)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint whole, or keep the one before; called by all processes."""
+        """Write a checkpoint, see `save_training`. All processes must call this together."""
         averaged = self.evaluated if self.ema else None
         save_training(path, self.accelerator, self.objective, averaged, self.phases, self.progress)
 
     def train_epoch(self, stop: StopRequest) -> bool:
-        """Train to the end of the epoch; return False where a stop was asked for before.
+        """Train to the end of the epoch; return False if training stopped before that, because it was asked to.
 
         Raises:
-            DivergedError: the loss is no longer finite.
+            DivergedError: the loss is no longer a finite number.
         """
         settings, progress = self.settings, self.progress
         self.objective.train()
@@ -125,7 +126,7 @@ class Trainer:
         return True
 
     def train_step(self, batch: Batch) -> None:
-        """Take one step of every phase that is due."""
+        """Take one training step: a step of every phase that takes place in it."""
         progress, settings = self.progress, self.settings
         step = progress.epoch * self.steps_per_epoch + progress.step
         factor = lr_factor(settings, step, self.steps_per_epoch)
@@ -135,7 +136,7 @@ class Trainer:
             if step % phase.every:
                 continue
             set_lr(phase.optimizer, factor)
-            single_phase = len(self.phases) == 1  # then there is nobody to keep gradients from
+            single_phase = len(self.phases) == 1  # then there are no other phases' parameters to leave alone
             with nullcontext() if single_phase else only_trainable(self.objective, phase.optimizer):
                 terms = self.search_step(batch, phase) if phase.searches else self.gradient_step(batch, phase)
             phase.optimizer.zero_grad(set_to_none=True)
@@ -145,7 +146,7 @@ class Trainer:
             self.ema.update(self.objective, step + 1)
 
     def gradient_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
-        """Take one step along one gradient; return the loss terms before the step."""
+        """Take one gradient step; return the loss terms from before the step."""
         terms = self.accumulate_gradients(batch, phase)
         if self.settings.grad_clip:
             parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
@@ -154,19 +155,19 @@ class Trainer:
         return terms
 
     def search_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
-        """Take one step for which the optimizer asks for several gradients; return the loss terms of the last."""
+        """Take one step in which the optimizer computes the loss several times; return the last time's loss terms."""
         terms: dict[str, Tensor] = {}
 
         def loss_with_gradient() -> Tensor:
             phase.optimizer.zero_grad(set_to_none=True)
             terms.update(self.accumulate_gradients(batch, phase))
-            return self.accelerator.reduce(terms["loss"], "mean")  # all processes must search alike
+            return self.accelerator.reduce(terms["loss"], "mean")  # all processes search alike
 
         phase.optimizer.step(loss_with_gradient)  # type: ignore[arg-type]  # closures may return tensors
         return terms
 
     def accumulate_gradients(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
-        """Compute the gradients of a phase over a step's micro-batches; return the means of its loss terms."""
+        """Add up the gradients of a phase over the step's micro-batches; return the means of its loss terms."""
         num_micro = self.settings.accumulation_steps
         if num_micro == 1:
             terms = self.prepared(batch, phase.name)
@@ -176,16 +177,16 @@ class Trainer:
         for i, micro in enumerate(zip(*(part.chunk(num_micro) for part in batch), strict=True)):
             with nullcontext() if i == num_micro - 1 else self.accelerator.no_sync(self.prepared):
                 terms = self.prepared(Batch(*micro), phase.name)
-                self.accelerator.backward(terms["loss"])  # which divides by their number
+                self.accelerator.backward(terms["loss"])  # divides by the number of micro-batches
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + value.detach() / num_micro
         return totals
 
     def poll(self, stop: StopRequest) -> bool:
-        """Return whether any process was asked to stop; look at the losses since the last poll, too.
+        """Return whether any process was asked to stop, and check the losses since the last poll.
 
         Raises:
-            DivergedError: one of them is not finite, on any process.
+            DivergedError: one of these losses is not a finite number, in this process or in another.
         """
         recent = {
             key: values[-self.poll_every :] for key, values in self.progress.terms.items() if key.endswith("/loss")

@@ -1,1 +1,1 @@
-"""Pieces that two or more models share."""
+"""Building blocks that two or more models share."""
