@@ -1,4 +1,4 @@
-"""Tables for people at a terminal, and for logs."""
+"""Tables and figures for people, in a terminal or in a log."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-LOG_WIDTH = 200  # columns of a table that nobody looks at through a window
+LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def make_console() -> Console:
-    """Where tables are printed: a terminal, or a log that is as wide as they need."""
+    """Return the console that tables are printed to: the terminal, or a log that is wide enough for them."""
     console = Console(soft_wrap=True)
     if not console.is_terminal:
         console.width = LOG_WIDTH
@@ -21,7 +21,7 @@ def make_console() -> Console:
 
 
 def make_table(headings: Sequence[str], title: str = "") -> Table:
-    """An empty table that cuts nothing off; its cells are to be Text, in which brackets are no markup."""
+    """Return an empty table that cuts nothing off; make its cells Text, which does not take brackets for markup."""
     table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for heading in headings:
         table.add_column(Text(heading), justify="right", overflow="fold")
@@ -29,23 +29,23 @@ def make_table(headings: Sequence[str], title: str = "") -> Table:
 
 
 def number(value: Any) -> str:
-    """A figure or a setting, in few digits; empty for None."""
+    """Return a figure or a setting as text, in few digits; None as an empty text."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def clock(seconds: float) -> str:
-    """A duration for people: 1h02m, 2m05s or 7s."""
+    """Return a duration as people write it: 1h02m, 2m05s or 7s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The course of some values in one line, from the least of them to the greatest.
+    """Return the course of some values as a line of bars, the lowest for the least value, the highest for the greatest.
 
     Args:
-        values: finite ones, at even distances.
-        width: most characters; where there are more values, each character is a mean.
+        values: finite numbers, at even distances.
+        width: characters at most; if there are more values, each character shows a mean.
     """
     num = min(width, len(values))
     edges = [len(values) * i // num for i in range(num + 1)] if num else []

@@ -1,1 +1,1 @@
-"""The parts of the agent that needs no server."""
+"""What sweeps/agent.py and sweeps/final.py are made of."""

@@ -1,7 +1,8 @@
-"""The distributions of a W&B sweep file, mapped to what Optuna searches.
+"""The distributions of W&B's sweep files, mapped to distributions that Optuna searches.
 
-A parameter is searched as a point of an Optuna distribution: its own value where Optuna has the same distribution,
-the value before rounding for the q_ ones, and for those without bounds the quantile.
+Optuna proposes a point of its distribution, and the parameter's value is computed from the point. The point is the
+value itself where Optuna has the same distribution, the value before rounding for the q_ distributions, and the
+quantile for distributions without bounds.
 """
 
 import itertools
@@ -18,8 +19,8 @@ from data.errors import UserError, suggestion
 
 Scalar = bool | int | float | str
 Point = Any  # a value of a parameter's Optuna distribution
-QUANTILES = FloatDistribution(1e-6, 1 - 1e-6)  # of a distribution without bounds, whose ends are infinite
-LARGEST, SMALLEST = 1e100, 1e-100  # numbers in a sweep file; what is computed from them stays finite
+QUANTILES = FloatDistribution(1e-6, 1 - 1e-6)  # without the ends, at which some distributions are infinite
+LARGEST, SMALLEST = 1e100, 1e-100  # of the numbers in a sweep file, so that what is computed from them is finite
 MOST_VALUES = 100_000  # of a grid
 
 
@@ -28,11 +29,11 @@ class Parameter:
     """One parameter of a sweep.
 
     Attributes:
-        name: the setting that it gives.
-        space: where Optuna searches it; None for a constant.
-        draw: point at a quantile in [0, 1], by the W&B distribution.
-        value: setting at a point.
-        grid: all values, where they are finite in number and equally likely.
+        name: name of the setting.
+        space: the distribution that Optuna searches; None for a constant.
+        draw: returns the point at a quantile in [0, 1] of W&B's distribution.
+        value: returns the setting's value at a point.
+        grid: all values, if they are finite in number and equally likely.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Parameter:
 
 
 def parameter(name: str, config: Any) -> Parameter:
-    """The parameter that an entry of a sweep file's `parameters` describes.
+    """Return the parameter that an entry of a sweep file's `parameters` describes.
 
     Raises:
-        UserError: an unknown distribution or key, a key that is missing, or bounds that contradict each other.
+        UserError: an unknown distribution or key, a missing key, or bounds that contradict each other.
     """
     if not isinstance(config, Mapping):
         raise UserError(f"parameter {name}: {config!r} is not understood: write value:, values: or min: and max:")
@@ -69,10 +70,10 @@ def parameter(name: str, config: Any) -> Parameter:
 
 
 def grid_parameter(name: str, config: Any) -> Parameter:
-    """The parameter of a grid that an entry describes: its values are taken as they are, as W&B takes them.
+    """Return the parameter of a grid that an entry describes; like W&B, it takes the values as they are, unrounded.
 
     Raises:
-        UserError: as `parameter`, or its values are without end.
+        UserError: as `parameter`, or the parameter has infinitely many values.
     """
     entry = parameter(name, config)
     if entry.grid is None:
@@ -85,7 +86,7 @@ def grid_parameter(name: str, config: Any) -> Parameter:
 
 
 def implied_distribution(name: str, config: Mapping[str, Any]) -> str:
-    """The distribution of an entry that names none."""
+    """Return the distribution of an entry that names none, by the keys that it has."""
     for key, kind in (
         ("value", "constant"),
         ("probabilities", "categorical_w_probabilities"),
@@ -104,7 +105,7 @@ def implied_distribution(name: str, config: Mapping[str, Any]) -> str:
 
 
 def check_numbers(name: str, kind: str, given: Mapping[str, Any]) -> None:
-    """Refuse bounds and shapes that are no numbers, or contradict each other."""
+    """Refuse bounds and shapes that are not numbers, or contradict each other."""
     for key, value in given.items():
         if key in ("value", "values", "probabilities"):
             continue
@@ -127,13 +128,13 @@ def check_numbers(name: str, kind: str, given: Mapping[str, Any]) -> None:
 
 
 def constant(name: str, value: Any) -> Parameter:
-    """Always the same value."""
+    """Return a parameter that always has the same value."""
     check_scalar(name, value)
     return Parameter(name, None, lambda quantile: value, lambda point: value, (value,))
 
 
 def categorical(name: str, values: Any, probabilities: Any = None) -> Parameter:
-    """One of several values."""
+    """Return a parameter that has one of several values."""
     if not isinstance(values, list) or not values:
         raise UserError(f"parameter {name}: values {values!r} is not a list of values")
     for value in values:
@@ -154,7 +155,7 @@ def categorical(name: str, values: Any, probabilities: Any = None) -> Parameter:
 
 
 def are_shares(weights: Any, num: int) -> bool:
-    """Whether these are `num` shares of a whole."""
+    """Return whether these are `num` shares that sum to 1."""
     if not isinstance(weights, list) or len(weights) != num:
         return False
     if any(type(weight) not in (int, float) or not 0 <= weight <= LARGEST for weight in weights):
@@ -163,7 +164,7 @@ def are_shares(weights: Any, num: int) -> bool:
 
 
 def int_uniform(name: str, min: int, max: int) -> Parameter:
-    """A whole number, both ends included."""
+    """Return a parameter that is a whole number, both ends included."""
     space = IntDistribution(min, max)
 
     def draw(quantile: float) -> int:
@@ -173,7 +174,7 @@ def int_uniform(name: str, min: int, max: int) -> Parameter:
 
 
 def uniform(name: str, min: float, max: float, q: float | None = None) -> Parameter:
-    """A number, or with `q` the multiple of q that is nearest to one."""
+    """Return a parameter that is a number or, with `q`, a number rounded to a multiple of q."""
     grid = None
     if q is not None:
         num_steps = math.ceil((max - min) / q - 1e-9)  # W&B's grid leaves the upper end out
@@ -183,7 +184,7 @@ def uniform(name: str, min: float, max: float, q: float | None = None) -> Parame
 
 
 def log_uniform(name: str, min: float, max: float, q: float | None = None) -> Parameter:
-    """A number whose logarithm is uniform between the ends, which are the number's own."""
+    """Return a parameter whose logarithm is uniform; the ends are those of the number, not of its logarithm."""
     low, high = math.log(min), math.log(max)
     space = FloatDistribution(float(min), float(max), log=True)
 
@@ -194,12 +195,12 @@ def log_uniform(name: str, min: float, max: float, q: float | None = None) -> Pa
 
 
 def within(space: FloatDistribution, point: float) -> float:
-    """`point`, which rounding may have carried past an end."""
+    """Return `point`, or the end that rounding has carried it past."""
     return min(max(point, space.low), space.high)
 
 
 def unbounded(name: str, ppf: Callable[[float], float], q: float | None = None) -> Parameter:
-    """A number searched by its quantile."""
+    """Return a parameter that is searched by its quantile, with the inverse `ppf` of its distribution function."""
     value = quantised(q)
     for quantile in (QUANTILES.low, QUANTILES.high):
         with np.errstate(over="ignore"):
@@ -212,23 +213,23 @@ def unbounded(name: str, ppf: Callable[[float], float], q: float | None = None) 
 
 
 def quantised(q: float | None) -> Callable[[Point], Scalar]:
-    """Rounding to multiples of `q`, or none."""
+    """Return the function that rounds to multiples of `q`; without a q it changes nothing."""
     return (lambda point: point) if q is None else (lambda point: rounded(point, q))
 
 
 def rounded(number: float, q: float) -> int | float:
-    """The multiple of `q` next to `number`, as W&B computes it; whole for a whole q."""
+    """Return the multiple of `q` nearest to `number`, computed as W&B does; for a whole q a whole number."""
     return round(number / q) * q
 
 
 def check_scalar(name: str, value: Any) -> None:
-    """Refuse lists, dicts and nothing, which are no settings."""
+    """Refuse what cannot be a setting: lists, dicts and nothing."""
     if not isinstance(value, Scalar):
         raise UserError(f"parameter {name}: {value!r} is no setting: a number, a text, true or false is")
 
 
 class Distribution(NamedTuple):
-    """Keys of a W&B distribution, and what makes a parameter of them."""
+    """One of W&B's distributions: its keys, and the function that makes a parameter of their values."""
 
     required: tuple[str, ...]
     optional: Mapping[str, float]
@@ -242,27 +243,27 @@ Q = {"q": 1}
 
 
 def log_uniform_exponents(name: str, min: float, max: float, q: float | None = None) -> Parameter:
-    """`log_uniform` with exponents of e for ends."""
+    """Return a `log_uniform` parameter whose ends are given as exponents of e."""
     return log_uniform(name, math.exp(min), math.exp(max), q)
 
 
 def inv_log_uniform_exponents(name: str, min: float, max: float) -> Parameter:
-    """One over a `log_uniform_exponents` number."""
+    """Return a parameter that is one over a `log_uniform_exponents` parameter."""
     return log_uniform(name, math.exp(-max), math.exp(-min))
 
 
 def normal(name: str, mu: float, sigma: float, q: float | None = None) -> Parameter:
-    """A normally distributed number."""
+    """Return a parameter with a normal distribution."""
     return unbounded(name, stats.norm(mu, sigma).ppf, q)
 
 
 def log_normal(name: str, mu: float, sigma: float, q: float | None = None) -> Parameter:
-    """A number whose logarithm is normally distributed."""
+    """Return a parameter whose logarithm has a normal distribution."""
     return unbounded(name, stats.lognorm(s=sigma, scale=math.exp(mu)).ppf, q)
 
 
 def beta(name: str, a: float, b: float, q: float | None = None) -> Parameter:
-    """A beta-distributed number between 0 and 1."""
+    """Return a parameter between 0 and 1 with a beta distribution."""
     return unbounded(name, stats.beta(a, b).ppf, q)
 
 
