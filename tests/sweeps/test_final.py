@@ -181,6 +181,18 @@ def test_a_sweep_without_a_value_yet_is_refused(stage):
     assert agent.wait() == 130
 
 
+def test_a_paused_trial_counts_with_its_best_value_so_far(stage):
+    agent = stage.start(stage.write(parameters={"epochs": 50, "seconds": 0.1}), "--count=1")
+    stage.wait_for("epoch", 1, epoch=4)
+    agent.signal(signal.SIGINT)
+    assert agent.wait() == 130
+    [paused] = stage.trials()
+    final(stage, "--seeds=1")
+    [trial] = read_json(stage.sweep() / "final.json")["trials"]
+    assert trial["trial"] == paused.user_attrs["run_id"]
+    assert trial["settings"]["epochs"] == paused.user_attrs["best_epoch"]
+
+
 def test_train_py_reads_the_test_images_in_its_final_runs(stage):
     parameters = {"lr": {"values": [0.002]}, "model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2}
     parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}

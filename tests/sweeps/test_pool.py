@@ -1,0 +1,67 @@
+"""The pool of runs that the agent and final.py share."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from sweeps.local.launch import OUTPUT, Run
+from sweeps.local.pool import Pool
+from tests.sweep_agents import wait_until
+
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def pool():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    made = Pool([{"DEVICE": "a"}, {"DEVICE": "b"}])
+    yield made
+    made.kill()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def start(pool, folder, run_id, code):
+    pool.start(lambda devices: Run([sys.executable, "-c", code], run_id, folder, {}, devices))
+
+
+def test_each_run_has_a_slot_with_its_own_devices_and_leaves_it_free_when_it_has_ended(pool, tmp_path):
+    for run_id in ("one", "two"):
+        assert pool.has_room()
+        start(pool, tmp_path, run_id, "import os; print(os.environ['DEVICE'])")
+    assert not pool.has_room()
+    wait_until(lambda: len(pool.ended()) == 2, "both end")
+    assert [(tmp_path / name / OUTPUT).read_text() for name in ("one", "two")] == ["a\n", "b\n"]
+    pool.free(pool.runs[0])
+    start(pool, tmp_path, "three", "import os; print(os.environ['DEVICE'])")
+    wait_until(lambda: len(pool.ended()) == 2, "the third ends")
+    assert (tmp_path / "three" / OUTPUT).read_text() == "a\n"
+    assert [run.run_id for run in pool.runs] == ["three", "two"]
+
+
+def test_runs_are_asked_to_stop_once_and_keep_the_first_reason(pool, tmp_path):
+    start(pool, tmp_path, "one", SLEEP)
+    wait_until((tmp_path / "one" / OUTPUT).read_text, "it is up")
+    pool.stop("paused")
+    deadline = pool.runs[0].deadline
+    pool.stop("ended")
+    assert (pool.runs[0].reason, pool.runs[0].deadline) == ("paused", deadline)
+    wait_until(pool.ended, "it ends")
+    assert pool.runs[0].exit() == "killed by SIGTERM"
+
+
+def test_a_killed_pool_has_no_process_left(pool, tmp_path):
+    for run_id in ("one", "two"):
+        start(pool, tmp_path, run_id, SLEEP)
+    pool.kill()
+    assert [run.process.returncode for run in pool.runs] == [-signal.SIGKILL] * 2
+
+
+def test_signals_are_noted_and_the_first_gives_the_exit_code(pool):
+    assert pool.exit_code == 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    assert pool.signals == [signal.SIGTERM, signal.SIGINT]
+    assert pool.exit_code == 143
