@@ -1,4 +1,4 @@
-"""What the generative adversarial networks share: two phases, losses, regularisers, and a watch over collapse."""
+"""What all generative adversarial networks (GANs) share: settings, two phases of training, regularisers and samples."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,64 +21,69 @@ from models.parts.diff_augment import parse_policy
 from models.parts.layers import one_hot
 from models.parts.sampling import SamplingSettings, balanced_labels
 
-FIRST_SIDE = 4  # pixels of the map that a generator begins with
+FIRST_SIDE = 4  # side of a generator's first map, in pixels
 LEAK = 0.2  # slope of the discriminator's leaky ReLU below 0
-INITIAL_DEVIATION = 0.02  # of the weights; Radford et al. 2016
-NUM_BETWEEN = 10  # images of an interpolation
+INITIAL_DEVIATION = 0.02  # of the weights; Radford et al. 2016, https://arxiv.org/abs/1511.06434
+NUM_BETWEEN = 10  # images in each row of the panel of interpolations
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialSettings(SamplingSettings):
-    """What every generative adversarial network can be told."""
+    """The settings of all generative adversarial networks."""
 
     epochs: PositiveInt = 50
     lr: PositiveFloat = 2e-4
-    """Peak learning rate: of the generator, and of a discriminator that has none of its own."""
+    """Peak learning rate of the generator and, unless discriminator_lr is set, of the discriminator."""
     discriminator_lr: NonNegative = 0.0
-    """Peak learning rate of the discriminator; 0 for that of the generator."""
+    """Peak learning rate of the discriminator; 0 for the generator's."""
     beta1: Decay = 0.5
     normalisation: Literal["symmetric"] = "symmetric"
-    """Pixel values, in [-1, 1] as a tanh gives them."""
+    """Scale of the pixel values: from -1 to 1, because the generator ends in a tanh."""
     latent_size: PositiveInt = 100
-    """Numbers, drawn from a normal distribution, that an image is made of."""
+    """Size of the latent vector, normally distributed, from which the generator makes an image."""
     width: PositiveInt = 128
     """Channels of the generator's last hidden layer; each layer before it has twice as many."""
     discriminator_width: PositiveInt = 128
     """Channels of the discriminator's first layer; each further one has twice as many."""
     initialisation: Literal["dcgan", "orthogonal"] = "dcgan"
-    """Weights at first: normal with deviation 0.02, or orthogonal, https://arxiv.org/abs/1809.11096."""
+    """Initial weights. dcgan: normally distributed with standard deviation 0.02; orthogonal: random orthogonal
+    matrices, https://arxiv.org/abs/1809.11096."""
     loss: Literal["non_saturating", "hinge"] = "non_saturating"
-    """Cross-entropy, of which the generator maximises log D, https://arxiv.org/abs/1406.2661, or the hinge loss,
-    https://arxiv.org/abs/1705.02894."""
+    """Adversarial loss. non_saturating: cross-entropy, with a generator that maximises log D,
+    https://arxiv.org/abs/1406.2661; hinge: the hinge loss, https://arxiv.org/abs/1705.02894."""
     real_smoothing: Fraction = 0.0
-    """Share of the target for real images that goes to "generated": one-sided label smoothing, arXiv 1606.03498."""
+    """Label smoothing of real images: share of their target that is moved to "generated",
+    https://arxiv.org/abs/1606.03498."""
     fake_smoothing: Fraction = 0.0
-    """Share of the target for generated images that goes to "real": with the other, two-sided label smoothing."""
+    """Label smoothing of generated images: share of their target that is moved to "real"."""
     spectral_norm: bool = False
-    """Spectral normalisation of the discriminator's weights, for its batch norm; https://arxiv.org/abs/1802.05957."""
+    """Use spectral normalisation of the discriminator's weights in place of its batch norm,
+    https://arxiv.org/abs/1802.05957."""
     r1: NonNegative = 0.0
     """Gamma of the penalty gamma / 2 |gradient|^2 on real images, https://arxiv.org/abs/1801.04406; 0 for none."""
     diffaugment: str = ""
-    """Changes to all images that the discriminator sees, any of colour,translation,cutout; arXiv 2006.10738."""
+    """Random changes to all images that the discriminator sees: any of colour, translation and cutout, separated by
+    commas; https://arxiv.org/abs/2006.10738."""
     n_critic: PositiveInt = 1
-    """Steps of the discriminator to one of the generator."""
+    """Steps of the discriminator for each step of the generator."""
 
 
 class Adversarial(Objective):
-    """A generator and a discriminator, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661.
+    """A generative adversarial network, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661.
 
-    A phase leaves the other's network as it is, running statistics and spectral-norm vectors included. Those of the
-    discriminator follow real images alone, on which it is evaluated.
+    Training alternates between two phases: one for the discriminator, one for the generator. A phase changes nothing in
+    the other network, not even its running statistics and spectral-norm vectors. The discriminator's own are computed
+    from real images alone, because it is evaluated on real images.
 
     Args:
-        generator: latents and one-hot labels [B, Z + L] -> [B, 3, H, W] in [-1, 1].
-        discriminator: [B, 3, H, W] -> [B, 1 + L], scores and class logits.
+        generator: network from latents joined with one-hot labels, [B, Z + L], to images [B, 3, H, W] in [-1, 1].
+        discriminator: network from images [B, 3, H, W] to [B, 1 + L]: a score and the logits of L classes.
         settings: losses, regularisers and the optimizers.
-        info: the dataset's classes and normalisation.
-        num_labels: classes L that images are made of.
+        info: the dataset's facts.
+        num_labels: number L of classes that images can be asked for; 0 for a GAN without labels.
 
     Raises:
-        UserError: a policy of DiffAugment is not known, or the loss has no labels to smooth.
+        UserError: a policy of DiffAugment is not known, or label smoothing is set with a loss that has no labels.
     """
 
     settings: AdversarialSettings
@@ -111,7 +116,7 @@ class Adversarial(Objective):
         self.generator = generator
         self.discriminator = discriminator
         noise = torch.randn(NUM_SAMPLES, settings.latent_size, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("noise", noise, persistent=False)  # of the panels, whatever the run's seed
+        self.register_buffer("noise", noise, persistent=False)  # for the panels, the same in all runs
 
     def phases(self) -> tuple[Phase, ...]:
         settings = self.settings
@@ -124,7 +129,7 @@ class Adversarial(Objective):
         return {"discriminate": self.discriminate, "generate": self.generate}[phase](batch)
 
     def discriminate(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss terms of the discriminator."""
+        """Return the loss terms of the discriminator's phase."""
         gamma, images = self.settings.r1, batch.images
         with torch.no_grad(), fixed_statistics(self.generator):
             fakes = self.draw(batch.labels)
@@ -140,7 +145,13 @@ class Adversarial(Objective):
         return terms
 
     def discriminator_terms(self, real: Tensor, fake: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Loss terms of the discriminator's outputs [B, 1 + L] for real and generated images of these labels [B]."""
+        """Return the discriminator's loss terms.
+
+        Args:
+            real: the discriminator's outputs for real images, [B, 1 + L].
+            fake: its outputs for generated images, [B, 1 + L].
+            labels: the labels of both, [B].
+        """
         settings, real, fake = self.settings, real[:, 0], fake[:, 0]
         loss = self.loss.real(real, settings.real_smoothing) + self.loss.fake(fake, settings.fake_smoothing)
         return {
@@ -151,26 +162,31 @@ class Adversarial(Objective):
         }
 
     def generate(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss terms of the generator."""
+        """Return the loss terms of the generator's phase."""
         fakes = self.draw(batch.labels)
         with fixed_statistics(self.discriminator):
             return self.generator_terms(self.look(fakes), batch.labels)
 
     def generator_terms(self, fake: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Loss terms of the discriminator's outputs [B, 1 + L] for generated images of these labels [B]."""
+        """Return the generator's loss terms.
+
+        Args:
+            fake: the discriminator's outputs for generated images, [B, 1 + L].
+            labels: the labels of these images, [B].
+        """
         return {"loss": self.loss.generator(fake[:, 0]).mean()}
 
     def draw(self, labels: Tensor) -> Tensor:
-        """Fresh images of labels [B]: [B, 3, H, W] in [-1, 1]."""
+        """Generate images of labels [B] from random latents: [B, 3, H, W] in [-1, 1]."""
         latents = torch.randn(len(labels), self.settings.latent_size, device=labels.device)
         return self.make(latents, labels)
 
     def make(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Images of latents [B, Z] and labels [B]: [B, 3, H, W] in [-1, 1]."""
+        """Generate images from latents [B, Z] and labels [B]: [B, 3, H, W] in [-1, 1]."""
         return self.generator(torch.cat([latents, one_hot(labels, self.num_labels)], dim=1))
 
     def look(self, images: Tensor) -> Tensor:
-        """The discriminator's outputs for images [B, 3, H, W], changed by DiffAugment: [B, 1 + L] float32."""
+        """Apply DiffAugment to images [B, 3, H, W]; return the discriminator's outputs for them, [B, 1 + L] float32."""
         for change in self.changes:
             images = change(images)
         return self.discriminator(images).float()
@@ -181,14 +197,14 @@ class Adversarial(Objective):
 
     @torch.no_grad()
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Images [num, 3, H, W] in [0, 1] of labels [num], by default in turn from the seed on."""
+        """Sample images [num, 3, H, W] in [0, 1]; see `models.core.abilities.Samples`."""
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(num, self.settings.latent_size, generator=generator).to(self.noise.device)
         labels = balanced_labels(num, self.num_labels, seed) if labels is None else labels
         return self.pictures_of(latents, labels.to(latents.device))
 
     def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Images of latents [N, Z] and labels [N]: [N, 3, H, W] in [0, 1]."""
+        """Generate images from latents [N, Z] and labels [N]: [N, 3, H, W] in [0, 1]."""
         return self.info.to_unit_range(self.make(latents, labels).float())
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
@@ -198,7 +214,10 @@ class Adversarial(Objective):
         return {"interpolations": self.interpolations()}
 
     def interpolations(self) -> Panel:
-        """Rows of images from one latent to another, by way of latents as long as those drawn."""
+        """Return a panel whose rows go from one image to another, by interpolation between their latents.
+
+        The latents between are combined with cosine and sine, so that they are about as long as random latents.
+        """
         num = max(8, min(self.num_labels, NUM_SAMPLES // 2))
         start, end = (latents.unsqueeze(1) for latents in self.noise[: 2 * num].unflatten(0, (num, 2)).unbind(1))
         angle = torch.linspace(0, torch.pi / 2, NUM_BETWEEN, device=start.device).view(1, -1, 1)
@@ -210,7 +229,10 @@ class Adversarial(Objective):
 
 @contextmanager
 def fixed_statistics(net: nn.Module) -> Iterator[None]:
-    """Let a network normalise as in training, but leave its running statistics and spectral-norm vectors alone."""
+    """Keep a network's running statistics and spectral-norm vectors unchanged for as long as the context lasts.
+
+    Batch norm still normalises with the statistics of the batch, as in training.
+    """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     spectral = [part for module in net.modules() if isinstance(module, ParametrizationList) for part in module]
     for norm in norms:
@@ -227,7 +249,14 @@ def fixed_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def initialise(net: nn.Module, how: str) -> None:
-    """Draw the weights of a network, see the setting `initialisation`; biases begin at 0, batch norms near 1."""
+    """Draw the initial weights of a network.
+
+    Biases are set to 0, and the scales of batch norms are drawn from around 1.
+
+    Args:
+        net: the network.
+        how: a value of the setting `initialisation`.
+    """
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, INITIAL_DEVIATION)
@@ -241,10 +270,10 @@ def initialise(net: nn.Module, how: str) -> None:
 
 
 def count_doublings(image_size: int) -> int:
-    """How often a map of 4x4 is doubled to the size of the images.
+    """Return how often the side of a 4x4 map must be doubled to give images of this size.
 
     Raises:
-        UserError: no number of times gives that size.
+        UserError: doubling cannot give this size.
     """
     doublings = (image_size // FIRST_SIDE).bit_length() - 1
     if doublings < 1 or FIRST_SIDE << doublings != image_size:

@@ -1,4 +1,4 @@
-"""Losses of generative adversarial networks, as functions of the discriminator's scores."""
+"""The losses of generative adversarial networks, as functions of the discriminator's scores."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -9,11 +9,15 @@ from torch.nn import functional as F
 
 
 class AdversarialLoss(NamedTuple):
-    """Losses [B] of scores [B], which are high for what looks real; smoothing is of the label."""
+    """A kind of adversarial loss: three functions from scores [B] to losses [B].
 
-    real: Callable[[Tensor, float], Tensor]  # the discriminator's, on real images
-    fake: Callable[[Tensor, float], Tensor]  # the discriminator's, on generated images
-    generator: Callable[[Tensor], Tensor]
+    A score is what the discriminator gives to an image; the higher it is, the more real the image looks. The second
+    argument of the discriminator's losses is the share of the target that label smoothing moves to the other label.
+    """
+
+    real: Callable[[Tensor, float], Tensor]  # the discriminator's loss on real images
+    fake: Callable[[Tensor, float], Tensor]  # the discriminator's loss on generated images
+    generator: Callable[[Tensor], Tensor]  # the generator's loss on its images
 
 
 LOSSES: Mapping[str, AdversarialLoss] = {
@@ -31,14 +35,16 @@ LOSSES: Mapping[str, AdversarialLoss] = {
 
 
 def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
-    """Squared norm of each score's gradient in its image, the mean over the batch: R1 of Mescheder et al. 2018.
+    """Return the mean over the batch of |gradient|^2, where the gradient is that of an image's score in its pixels.
+
+    This is the penalty R1 of Mescheder et al. 2018, https://arxiv.org/abs/1801.04406.
 
     Args:
         scores: [B], computed from `images`.
         images: [B, 3, H, W] that require gradients.
 
     Returns:
-        A scalar that can itself be differentiated.
+        A scalar, through which gradients flow to the discriminator's weights.
     """
     [gradient] = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3)).mean()

@@ -1,4 +1,4 @@
-"""Networks of timm: their weights, from a file or from a hub, and the images they expect."""
+"""Networks of timm: finding and loading their pretrained weights, and preparing images as they expect them."""
 
 import hashlib
 import re
@@ -22,35 +22,36 @@ from models.parts.classification import ClassifierSettings
 from models.parts.timm_attention import missing_attention, timm_attention_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-NUM_NAMED = 5  # keys that do not fit, of each kind
+NUM_NAMED = 5  # weights that do not fit which an error message names, of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSettings(ClassifierSettings):
-    """What every network of timm can be told."""
+    """The settings of all models that use a network of timm."""
 
     arch: str = "resnet18"
-    """Network of timm by its name, with or without the tag of its weights: `timm.list_models()`."""
+    """Name of the network in timm (see `timm.list_models()`), with or without a dot and the tag of its weights."""
     pretrained: bool = True
-    """Start from pretrained weights, else from random ones."""
+    """Start from pretrained weights; if false, from random ones."""
     weights: str = ""
-    """File of the pretrained weights, safetensors or torch; empty: weights/ARCH.safetensors (or .pth) in
-    $VISION_SWEEPS_DATA, else in vision-sweeps in the user's cache folder, else downloaded."""
+    """File of pretrained weights, in the format of safetensors or torch. If empty, weights/ARCH.safetensors (or .pth)
+    is looked for in $VISION_SWEEPS_DATA, by default vision-sweeps in the user's cache folder, and else downloaded."""
     input_size: Count = 0
-    """Side in pixels that images are resized to, antialiased; 0 leaves them as they are."""
+    """Side in pixels to which images are resized, with antialiasing; 0 for no resizing."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How images are resized."""
+    """Interpolation by which images are resized."""
 
 
 class Preprocess(nn.Module):
-    """Images of a dataset as a pretrained network expects them: its normalisation, then its size.
+    """A layer that turns images of a dataset into images as a pretrained network expects them.
 
-    The order matters for the speed alone: normalising is cheaper before an enlargement, and commutes with it.
+    It changes the normalisation first and the size second. The other order would give the same images, but take longer
+    if they are enlarged.
 
     Args:
-        info: normalisation that the images come with.
-        mean, std: normalisation of the network, in [0, 1] units of each channel.
-        size: side in pixels; 0 leaves the images as they are.
+        info: the dataset's facts, for the normalisation of the images that come in.
+        mean, std: the network's normalisation, one number a channel, of pixel values in [0, 1].
+        size: side in pixels of the images that go out; 0 for no resizing.
         interpolation: "bilinear" or "bicubic".
     """
 
@@ -74,12 +75,12 @@ class Preprocess(nn.Module):
 
 
 class TimmNet(nn.Module):
-    """A network of timm behind the resizing and normalisation that it expects.
+    """A network of timm, preceded by the resizing and normalisation that it expects.
 
     Args:
-        prepare: its first part.
-        backbone: the network, with a head of its own unless `head` is one.
-        head: from the pooled features of a backbone without a head to logits.
+        prepare: the layer that resizes and normalises the images.
+        backbone: the network; it has its own head unless `head` is given.
+        head: module from the pooled features of a backbone without a head to logits.
     """
 
     def __init__(self, prepare: Preprocess, backbone: nn.Module, head: nn.Module | None = None) -> None:
@@ -94,19 +95,19 @@ class TimmNet(nn.Module):
         return self.head(self.backbone(self.prepare(images)))
 
     def attention_weights(self, images: Tensor) -> list[Tensor]:
-        """Attention weights of every layer, lowest first: [B, 3, H, W] -> one [B, heads, T, T] a layer.
+        """Return the attention weights of each layer, lowest first: [B, 3, H, W] -> one [B, heads, T, T] a layer.
 
         Raises:
-            UserError: the network has none that could be had.
+            UserError: the network is of a kind whose attention weights cannot be read out.
         """
         return timm_attention_weights(self.backbone, self.prepare(images))
 
 
 def pretrained_config(arch: str) -> Any:
-    """Description of a network of timm and of its pretrained weights.
+    """Return timm's description of a network and of its pretrained weights.
 
     Raises:
-        UserError: timm has no network of this name.
+        UserError: timm has no network of this name, or no weights of this tag.
     """
     import timm  # imported late: it takes a second
 
@@ -123,15 +124,15 @@ def pretrained_config(arch: str) -> Any:
 
 
 def find_weights(arch: str, pretrained: bool = True, weights: str = "") -> Path | None:
-    """Return the file of a network's pretrained weights, downloaded where it is not on this machine.
+    """Return the file of a network's pretrained weights; download it if it is not on this machine.
 
     Args:
         arch: timm's name of the network.
-        pretrained: whether weights are wanted; without them there is no file, and None is returned.
-        weights: file to take; empty: the one of that name in the data folder, else the hub's.
+        pretrained: whether weights are wanted; if not, None is returned.
+        weights: file to use; if empty, the file named after `arch` in the data folder, else the one on the hub.
 
     Raises:
-        UserError: no such file, no weights exist, or they cannot be downloaded.
+        UserError: the file does not exist, there are no pretrained weights, or they cannot be downloaded.
     """
     if not pretrained:
         if weights:
@@ -150,10 +151,14 @@ def find_weights(arch: str, pretrained: bool = True, weights: str = "") -> Path 
 
 
 def download_weights(arch: str, folder: Path) -> Path:
-    """File of the pretrained weights in the cache of the hub that has them; `folder` is where a user may put them.
+    """Download a network's pretrained weights into the Hugging Face cache unless they are there; return their file.
+
+    Args:
+        arch: timm's name of the network.
+        folder: where users may put the file themselves, for the error message.
 
     Raises:
-        UserError: no weights exist, or they cannot be downloaded.
+        UserError: there are no pretrained weights, or they cannot be downloaded.
     """
     import huggingface_hub
 
@@ -168,7 +173,7 @@ def download_weights(arch: str, folder: Path) -> Path:
     if not reason:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-        except Exception as error:  # of the HTTP client that it uses, too, which changes
+        except Exception as error:  # also errors of its HTTP client, which is not the same in all versions
             reason = textwrap.shorten(str(error), 100, placeholder="...")
     page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
     raise UserError(
@@ -178,12 +183,13 @@ def download_weights(arch: str, folder: Path) -> Path:
 
 
 def build_network(arch: str, num_classes: int, input_size: int, weights: Path | None) -> nn.Module:
-    """A network of timm with a head for `num_classes`, or with none for 0: it then gives pooled features.
+    """Build a network of timm and load its weights.
 
     Args:
-        arch: timm's name of it.
-        num_classes: of its head, which is a fresh one unless that of the weights fits.
-        input_size: side in pixels of what it will be given.
+        arch: timm's name of the network.
+        num_classes: classes of its head; if the pretrained head has another number, it is replaced by a random one. 0
+            for a network without a head, whose outputs are the pooled features.
+        input_size: side in pixels of the images that the network will get.
         weights: file of pretrained weights; None for random ones.
 
     Raises:
@@ -201,7 +207,7 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
     options = {"num_classes": num_pretrained, **size_options(config, input_size)}
     try:
         net = timm.create_model(arch, True, pretrained_cfg_overlay=source, **options)
-    except Exception as error:  # what converts the weights of a network may look for a key of its own first
+    except Exception as error:  # timm's code that converts the weights may fail in any way, before torch checks them
         raise UserError(f"{weights} does not fit --arch={arch}: {misfits(error)}") from None
     if num_classes != num_pretrained:
         net.reset_classifier(num_classes)
@@ -209,7 +215,7 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
 
 
 def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Module, torch.Size]:
-    """A network of timm that has shapes and no weights, and the shape of what it makes of one image.
+    """Return a network of timm without any values in its weights, and the shape of its output for one image.
 
     Raises:
         UserError: the network cannot be built for images of this size.
@@ -229,21 +235,21 @@ def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Mo
 
 
 def size_options(config: Any, input_size: int) -> dict[str, int]:
-    """What only those networks take that must know the size; position embeddings of weights are then interpolated."""
+    """Return the extra option of networks that are built for one image size; timm then fits the weights to it."""
     return {"img_size": input_size} if config.fixed_input_size else {}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Weights by name; those of a training checkpoint that timm or its like wrote are found within it.
+    """Return the weights in a file, by name; a training checkpoint in timm's format will do, too.
 
     Raises:
-        UserError: the file is not one of weights.
+        UserError: the file does not hold weights.
     """
     from timm.models import load_state_dict
 
     try:
         state = load_state_dict(str(path))
-    except Exception as error:  # unpickling what is no pickle can raise anything
+    except Exception as error:  # unpickling a file that is no pickle can raise any error
         raise UserError(f"{path} cannot be read as safetensors or torch weights ({type(error).__name__})") from None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no table of weights: save a network's state_dict()")
@@ -251,14 +257,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def num_classes_of(state: dict[str, Tensor], config: Any) -> int:
-    """Classes of the head that some weights hold; 0 where they hold none."""
+    """Return the number of classes of the head that is among the weights; 0 if there is no head."""
     head = config.classifier if isinstance(config.classifier, str) else (config.classifier or ("",))[0]
     weight = state.get(f"{head}.weight")
     return 0 if weight is None else len(weight)
 
 
 def misfits(error: Exception) -> str:
-    """What torch says of weights that do not fit, on one line: keys missing, unexpected, of another shape."""
+    """Return one line on weights that do not fit, out of torch's error: those missing, unexpected, of another shape."""
     message, found = str(error), []
     for kind in ("Missing", "Unexpected"):
         listed = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
@@ -274,7 +280,10 @@ def misfits(error: Exception) -> str:
 
 
 def identity(weights: Path | None, seed: int) -> str:
-    """Return what the weights of a network are: the hash of their file, or all that random ones depend on."""
+    """Return a text that identifies a network's weights: the hash of their file or, for random ones, seed and versions.
+
+    The versions are those of torch and timm, on which random weights also depend.
+    """
     if weights is not None:
         with weights.open("rb") as file:
             return "sha256-" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The objective that all classifiers share: cross-entropy, accuracy, and a look at the predictions."""
+"""The objective that all classifiers share: cross-entropy, accuracy, and a panel of predictions."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,27 +17,28 @@ from models.parts.layers import check_classes
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSettings(Settings):
-    """What every classifier can be told."""
+    """The settings of all classifiers."""
 
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
-    """Share of the target probability spread over all classes; https://arxiv.org/abs/1512.00567."""
+    """Share of the target probability that is spread evenly over all classes, https://arxiv.org/abs/1512.00567."""
     mixup: NonNegative = 0.0
     """Alpha of mixup, https://arxiv.org/abs/1710.09412; 0 for none."""
     cutmix: NonNegative = 0.0
-    """Alpha of CutMix, https://arxiv.org/abs/1905.04899; 0 for none. With mixup, each batch draws one."""
+    """Alpha of CutMix, https://arxiv.org/abs/1905.04899; 0 for none. If mixup is set too, each batch gets one of the
+    two at random."""
 
 
 class Classification(Objective):
-    """Cross-entropy of a network's logits.
+    """A classifier: a network whose logits are trained with the cross-entropy.
 
     Args:
-        net: [B, 3, H, W] -> [B, num_classes] logits.
-        settings: label smoothing, mixing and the optimizer.
-        info: the dataset's classes and normalisation.
-        prefers_channels_last: whether the net is mostly convolutions.
+        net: network from images [B, 3, H, W] to logits [B, num_classes].
+        settings: label smoothing, mixup, CutMix and the optimizer.
+        info: the dataset's facts.
+        prefers_channels_last: true for networks made mostly of convolutions.
 
     Raises:
-        UserError: fewer than two classes.
+        UserError: the dataset has fewer than two classes.
     """
 
     settings: ClassifierSettings
@@ -65,9 +66,9 @@ class Classification(Objective):
         images, labels = batch
         targets = labels
         if self.mix is not None and len(images) > 1:
-            even = len(images) // 2 * 2  # timm mixes an image with its mirror in the batch
+            even = len(images) // 2 * 2  # timm mixes the first image with the last, and so on: it needs an even number
             images, labels = images[:even], labels[:even]
-            images, targets = self.mix(images.clone(), labels)  # which writes into what it is given
+            images, targets = self.mix(images.clone(), labels)  # changes its argument
         logits = self.net(images)
         return {
             "loss": F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing),
@@ -78,7 +79,7 @@ class Classification(Objective):
         return self.net(images).float()
 
     def image_network(self) -> nn.Module:
-        """The network from images [B, 3, H, W] to logits, whatever the batches hold."""
+        """Return the network from images [B, 3, H, W] to logits, even if the model is trained on cached features."""
         return self.net
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:

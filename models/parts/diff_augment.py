@@ -1,7 +1,9 @@
-"""DiffAugment: the same random changes to real and generated images, which gradients pass through.
+"""DiffAugment: random changes to both the real and the generated images that a discriminator sees.
 
-Zhao et al. 2020, https://arxiv.org/abs/2006.10738. Random numbers come from torch's global CPU generator, as those of
-`data.augmentation` do.
+Gradients flow through the changes. Zhao et al. 2020, https://arxiv.org/abs/2006.10738.
+
+All functions take and return images [B, 3, H, W] in [-1, 1]. The random numbers come from torch's global CPU generator,
+as in `data.augmentation`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from data.errors import UserError, suggestion
 
 
 def translation(images: Tensor) -> Tensor:
-    """Shift by up to 1/8 of the side, with grey behind: [B, 3, H, W] in [-1, 1], as all of these take and give."""
+    """Shift each image by up to 1/8 of its side, and fill the gap with grey."""
     for dim, side in ((2, images.shape[2]), (3, images.shape[3])):
         index = torch.arange(side) + shifts(len(images), side // 8)  # [B, side]
         shape = (-1, 1, side, 1) if dim == 2 else (-1, 1, 1, side)
@@ -25,7 +27,7 @@ def translation(images: Tensor) -> Tensor:
 
 
 def colour(images: Tensor) -> Tensor:
-    """Change brightness by up to 1/2, and multiply saturation by 0 to 2 and contrast by 1/2 to 3/2."""
+    """Add up to 1/2 to the brightness or subtract it, and multiply saturation by 0 to 2 and contrast by 1/2 to 3/2."""
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1).to(images.device)
     images = images + brightness - 0.5
     grey = images.mean(dim=1, keepdim=True)
@@ -35,7 +37,7 @@ def colour(images: Tensor) -> Tensor:
 
 
 def half_cutout(images: Tensor) -> Tensor:
-    """Blank a square of half the side."""
+    """Blank a square of half the image's side at a random place."""
     return cutout(images, images.shape[2] // 2)
 
 
@@ -47,7 +49,7 @@ POLICIES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def parse_policy(text: str) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """The changes that a comma-separated `text` names, in the order in which they are made.
+    """Return the functions that the comma-separated names in `text` stand for, in the order in which they are applied.
 
     Raises:
         UserError: a name is not known.

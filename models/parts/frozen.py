@@ -1,4 +1,4 @@
-"""A frozen network of timm as a function from images to features."""
+"""Frozen networks of timm, which turn images into features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,21 +16,21 @@ from data.internals import cpu_has_bf16
 from data.seeding import seed_everything
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
 
-PIXELS = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")  # of images as they are, in 0 .. 255
-BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once: their activations fit in the cache
+PIXELS = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")  # of images with values from 0 to 255
+BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once; the activations of 16 fit into a CPU's cache
 BATCH_SIZE = 256  # on other devices
 NUM_COMPARED = 32  # images on which bf16 is compared with fp32
-LARGEST_DEVIATION = 0.05  # between the two, of the features' spread
+LARGEST_DEVIATION = 0.05  # of bf16 features from fp32 features, as a share of the features' spread
 
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """Which network is frozen, and how it is fed.
+    """The description of a frozen network: which one it is, and how images are resized for it.
 
     Attributes:
-        arch: timm's name of it.
+        arch: timm's name of the network.
         weights: file of its weights; None for random ones.
-        input_size: side in pixels that images are resized to.
+        input_size: side in pixels to which images are resized.
         interpolation: "bilinear" or "bicubic".
         seed: of random weights.
     """
@@ -42,7 +42,12 @@ class FrozenNetwork:
     seed: int = 0
 
     def build(self, info: DatasetInfo, head: nn.Module | None = None) -> TimmNet:
-        """Return the network, from images as `info` normalises them to features, or to what `head` makes of those."""
+        """Build the network, in evaluation mode.
+
+        Args:
+            info: the dataset's facts, for the normalisation of the images that the network will get.
+            head: module from features to outputs; None if the features themselves are the outputs.
+        """
         seed_everything(self.seed)
         config = pretrained_config(self.arch)
         prepare = Preprocess(info, config.mean, config.std, self.input_size, self.interpolation)
@@ -51,13 +56,13 @@ class FrozenNetwork:
 
 @dataclass
 class Extractor:
-    """A frozen network on a device: [B, 3, H, W] uint8 images to features [B, D].
+    """A frozen network on a device; calling it turns uint8 images [B, 3, H, W] into features [B, D].
 
     Attributes:
-        frozen: the network.
+        frozen: the description of the network.
         device: where it runs.
-        batch_size: images at once; 0 for 16 on a CPU and 256 elsewhere.
-        precision: "bf16" or "fp32", of the arithmetic.
+        batch_size: images to compute at once; 0 for 16 on a CPU and 256 elsewhere.
+        precision: of the arithmetic, "bf16" or "fp32".
     """
 
     frozen: FrozenNetwork
@@ -69,7 +74,7 @@ class Extractor:
         self.batch_size = self.batch_size or BATCH_SIZES.get(self.device.type, BATCH_SIZE)
 
     def description(self, precision: str) -> dict[str, object]:
-        """Return all that the features of an image depend on."""
+        """Return everything but the image that its features depend on; the features are cached under this."""
         config = pretrained_config(self.frozen.arch)
         return {
             "arch": self.frozen.arch,
@@ -84,12 +89,12 @@ class Extractor:
 
     @cached_property
     def identity(self) -> str:
-        """What the network's weights are; a large file takes a second to hash."""
+        """Return a text that identifies the network's weights; to hash a large file takes a second."""
         return identity(self.frozen.weights, self.frozen.seed)
 
     @cached_property
     def network(self) -> TimmNet:
-        """The network on the device, built when it is first needed."""
+        """Return the network, on the device; it is built when it is first needed."""
         return self.frozen.build(PIXELS).to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -99,15 +104,15 @@ class Extractor:
             return self.network(images)
 
     def sound_precision(self, images: Tensor, note: Path) -> str:
-        """Return bf16 where the device computes in it and it agrees with fp32 on the first images, else fp32.
+        """Return "bf16" if the device computes in bf16 and its features are close to those in fp32, else "fp32".
 
         Args:
-            images: [N, 3, H, W] uint8.
-            note: file that keeps the deviation between the two, so that it is measured once.
+            images: [N, 3, H, W] uint8; features of the first ones are compared.
+            note: file in which the deviation is kept, so that it is measured only once.
         """
         if not has_fast_bf16(self.device):
             return "fp32"
-        with FileLock(f"{note}.lock"):  # one process measures
+        with FileLock(f"{note}.lock"):  # only one process measures
             if not note.exists():
                 features = {}
                 for self.precision in ("bf16", "fp32"):
@@ -122,7 +127,7 @@ class Extractor:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether a device computes in bf16 itself."""
+    """Return whether a device has hardware for bf16, rather than emulating it."""
     checks: dict[str, Callable[[], bool]] = {
         "cpu": cpu_has_bf16,
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),

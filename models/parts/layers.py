@@ -1,4 +1,4 @@
-"""Blocks used by two or more models."""
+"""Network layers that two or more models share, and checks that images suit them."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,14 @@ from data.errors import UserError
 
 
 def conv_blocks(width: int, depth: int) -> list[nn.Module]:
-    """Blocks of conv3x3-BN-ReLU-pool, each twice as wide as the one before and half its size.
+    """Return the layers of `depth` blocks, each a 3x3 convolution, batch norm, ReLU and max pooling.
+
+    Each block halves the side of the maps and has twice the channels of the block before. Together they turn
+    [B, 3, H, W] into [B, width * 2^(depth - 1), H / 2^depth, W / 2^depth].
 
     Args:
         width: channels of the first block.
-        depth: blocks; [B, 3, H, W] becomes [B, width * 2^(depth - 1), H / 2^depth, W / 2^depth].
+        depth: number of blocks.
     """
     channels = [3, *(width << block for block in range(depth))]
     layers: list[nn.Module] = []
@@ -23,15 +26,15 @@ def conv_blocks(width: int, depth: int) -> list[nn.Module]:
 
 
 def check_classes(info: DatasetInfo, what: str, otherwise: str = "") -> None:
-    """Refuse images of fewer than two classes.
+    """Refuse a dataset with fewer than two classes.
 
     Args:
-        info: the dataset.
-        what: needs classes, such as "a classifier".
-        otherwise: what else the user may do.
+        info: the dataset's facts.
+        what: the model that needs classes, such as "a classifier", for the message.
+        otherwise: another remedy, for the end of the message.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: there are fewer than two classes.
     """
     if len(info.classes) < 2:
         raise UserError(
@@ -41,7 +44,11 @@ def check_classes(info: DatasetInfo, what: str, otherwise: str = "") -> None:
 
 
 def check_halvings(depth: int, image_size: int) -> None:
-    """Refuse images whose side cannot be halved `depth` times and doubled back."""
+    """Refuse images whose side cannot be halved `depth` times.
+
+    Raises:
+        UserError: the side in pixels is not divisible by 2^depth.
+    """
     if image_size % (1 << depth):
         raise UserError(
             f"--depth={depth} halves {image_size}-pixel images to a fraction: "
@@ -50,12 +57,12 @@ def check_halvings(depth: int, image_size: int) -> None:
 
 
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
-    """Labels [B] as vectors [B, num_labels] that can be joined to others; empty ones where there are no labels."""
+    """Return labels [B] as one-hot vectors [B, num_labels]; for a model without labels, vectors of length 0."""
     return (labels.unsqueeze(1) == torch.arange(num_labels, device=labels.device)).float()
 
 
 class PatchEmbedding(nn.Module):
-    """Image to a sequence of linear patch embeddings plus learned positions, row by row."""
+    """A layer that divides images into patches, row by row, and embeds each patch linearly."""
 
     def __init__(self, image_size: int, patch_size: int, dim: int) -> None:
         super().__init__()
@@ -67,15 +74,19 @@ class PatchEmbedding(nn.Module):
 
 
 def check_patch_size(patch_size: int, image_size: int) -> None:
-    """Refuse patches that do not tile the image."""
+    """Refuse patches that do not tile the image.
+
+    Raises:
+        UserError: the patch's side does not divide the image's side.
+    """
     if image_size % patch_size:
         raise UserError(f"--patch_size={patch_size} does not divide the {image_size}-pixel images: change it")
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, https://arxiv.org/abs/1706.03762, whose weights can be had.
+    """Multi-head self-attention, https://arxiv.org/abs/1706.03762, whose attention weights can be read out.
 
-    `forward` uses the fused kernel, which never forms the weights; `weights` forms them.
+    `forward` uses a fused kernel, which never stores the attention weights; `weights` computes them.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
@@ -99,5 +110,5 @@ class SelfAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32, rows sum to 1
         q, k, _ = self.split_heads(x)
-        with torch.autocast(x.device.type, enabled=False):  # the fused kernel does not round the scores either
+        with torch.autocast(x.device.type, enabled=False):  # the fused kernel does not round the scores, either
             return torch.softmax(q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)

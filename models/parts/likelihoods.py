@@ -1,4 +1,4 @@
-"""Per-image reconstruction and KL terms of models with latent variables, in nats."""
+"""The reconstruction terms and the KL of models with latent variables, computed for each image, in nats."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,38 +13,40 @@ from data.errors import UserError
 from models.core.settings import PositiveFloat, PositiveInt
 from models.parts.sampling import SamplingSettings
 
-NUM_LEVELS = 256  # of an 8-bit pixel
-BLACK = {"unit": 0.0, "symmetric": -1.0}  # by normalisation; white is 1 in both
+NUM_LEVELS = 256  # values of an 8-bit pixel
+BLACK = {"unit": 0.0, "symmetric": -1.0}  # normalisation -> value of black; white is 1 in both
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSettings(SamplingSettings):
-    """What every model that reconstructs pixels can be told."""
+    """The settings of all models that reconstruct pixels."""
 
     epochs: PositiveInt = 30
     lr: PositiveFloat = 1e-3
     normalisation: Literal["unit", "symmetric"] = "unit"
-    """Pixel values and the decoder's output: [0, 1] out of a sigmoid, or [-1, 1] out of a tanh."""
+    """Scale of the pixel values. unit: from 0 to 1, and the decoder ends in a sigmoid; symmetric: from -1 to 1, and it
+    ends in a tanh."""
     likelihood: Literal["squared_error", "gaussian", "gaussian_learned", "bernoulli", "discretised_logistic"] = (
         "squared_error"
     )
-    """Distribution of a pixel round the decoder's output. squared_error is a plain sum, that of a Gaussian
-    of variance 1/2 without its constant; gaussian_learned learns one variance, https://arxiv.org/abs/2006.13202;
-    bernoulli takes [0, 1] for probabilities; discretised_logistic gives each of the 256 levels its probability, by
-    one learned scale, https://arxiv.org/abs/1606.04934."""
+    """Distribution of a pixel around the decoder's output. squared_error: the plain sum, as for a Gaussian of variance
+    1/2 without its constant; gaussian: the fixed noise_deviation; gaussian_learned: one learned deviation,
+    https://arxiv.org/abs/2006.13202; bernoulli: pixels in [0, 1] are probabilities; discretised_logistic: a probability
+    for each of the 256 levels, with one learned scale, https://arxiv.org/abs/1606.04934."""
     noise_deviation: PositiveFloat = 0.1
-    """Standard deviation of a pixel where white is 1 above black: of gaussian for good, of others' at first."""
+    """Standard deviation of a pixel, as a share of the difference between black and white: fixed for gaussian, the
+    initial value for gaussian_learned and discretised_logistic."""
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)) of each latent unit.
+    """Return the KL divergence of N(mean, exp(log_variance)) from N(0, 1) for each latent unit.
 
     Args:
-        mean: [..., Z] posterior mean.
-        log_variance: [..., Z] log of the posterior variance, not of its root.
+        mean: [..., Z], the posterior mean.
+        log_variance: [..., Z], the logarithm of the posterior variance (not of the standard deviation).
 
     Returns:
-        [..., Z] nats; their sum is an image's.
+        [..., Z] nats; the sum over Z is an image's KL.
 
     Source: Kingma & Welling 2014, appendix B, https://arxiv.org/abs/1312.6114
     """
@@ -53,30 +55,34 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def squared_error(mean: Tensor, images: Tensor) -> Tensor:
-    """Squared error summed over an image: [..., 3, H, W] -> [...]; leading dimensions broadcast, here and below."""
+    """Return the squared error, summed over each image: [..., 3, H, W] -> [...].
+
+    Here and in the functions below, the leading dimensions of the arguments may differ: they are broadcast.
+    """
     return sum_pixels((mean - images).square())
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, images: Tensor) -> Tensor:
-    """-log N(images; mean, exp(log_variance)), a density: [..., 3, H, W] -> [...] nats."""
+    """Return -log of the density N(images; mean, exp(log_variance)): [..., 3, H, W] -> [...] nats."""
     return sum_pixels(((mean - images).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)) / 2)
 
 
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
-    """Cross-entropy of pixels in [0, 1], taken for probabilities: [..., 3, H, W] -> [...] nats."""
+    """Return the cross-entropy of images whose pixels, in [0, 1], are probabilities: [..., 3, H, W] -> [...] nats."""
     return sum_pixels(F.softplus(logits) - images * logits)
 
 
 def discretised_logistic_nll(mean: Tensor, log_scale: Tensor, images: Tensor, black: float) -> Tensor:
-    """-log of the probability of each pixel's level: a logistic's mass between half a level below and above it.
+    """Return -log of the probability of each image under a logistic distribution cut into 256 levels.
 
-    Black has all the mass below it too and white all above, so that the 256 probabilities sum to 1.
+    The probability of a level is the logistic's mass from half a level below it to half a level above it. Black also
+    gets all the mass below it, and white all the mass above it, so that the 256 probabilities sum to 1.
 
     Args:
-        mean: [..., 3, H, W] of the logistic.
-        log_scale: log of its scale.
-        images: [..., 3, H, W] in [black, 1], at one of 256 levels.
-        black: lowest level; the highest is 1.
+        mean: [..., 3, H, W], the mean of the logistic.
+        log_scale: the logarithm of its scale.
+        images: [..., 3, H, W] in [black, 1]; each value is one of the 256 levels.
+        black: the lowest level; the highest is 1.
 
     Returns:
         [...] nats.
@@ -88,19 +94,19 @@ def discretised_logistic_nll(mean: Tensor, log_scale: Tensor, images: Tensor, bl
     centred = images - mean
     below = F.logsigmoid((centred + level / 2) * inverse_scale)  # log of the mass below the level's upper end
     above = F.logsigmoid((level / 2 - centred) * inverse_scale)
-    # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which never cancels.
+    # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which loses no digits by cancellation.
     between = below + above + torch.log(-torch.expm1(-level * inverse_scale))
     is_black, is_white = images < black + level / 2, images > 1 - level / 2
     return -sum_pixels(torch.where(is_black, below, torch.where(is_white, above, between)))
 
 
 def sum_pixels(values: Tensor) -> Tensor:
-    """Sum over an image: [..., 3, H, W] -> [...]."""
+    """Sum the values of each image: [..., 3, H, W] -> [...]."""
     return values.flatten(-3).sum(-1)
 
 
 class Likelihood(nn.Module, ABC):
-    """-log p(image | decoder's output), the output being [..., 3, H, W] before its sigmoid or tanh."""
+    """A distribution of images given the decoder's output, which is [..., 3, H, W] before a sigmoid or tanh."""
 
     def __init__(self, settings: PixelSettings) -> None:
         super().__init__()
@@ -110,40 +116,56 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, output: Tensor, images: Tensor) -> Tensor:
-        """Nats of each image, [...]; in float32 whatever the arithmetic of the network, since sums are long."""
+        """Return -log p(image | output) of each image, [...] nats.
+
+        It is computed in float32 even in mixed precision, because it sums many values.
+        """
 
     def mean(self, output: Tensor) -> Tensor:  # [..., 3, H, W] -> [..., 3, H, W], normalised as the images
         return self.squash(output.float())
 
     def level_nll(self, reconstruction: Tensor, num_pixels: int) -> Tensor | None:
-        """-log of the probability of the 8-bit image, or a bound on it, of the [B] nats of `forward`.
+        """Return -log of the probability of each 8-bit image, or an upper bound on it.
 
         Args:
-            reconstruction: [B] nats.
+            reconstruction: [B] nats, as `forward` returns them.
             num_pixels: numbers in an image, 3 H W.
 
         Returns:
-            [B] nats; None where the likelihood says nothing of the 256 levels.
+            [B] nats; None if the likelihood gives no probability to the 256 levels of a pixel.
         """
         return None
 
     def dequantised(self, density_nll: Tensor, log_variance: Tensor, num_pixels: int) -> Tensor:
-        """-log of a level's probability, bounded by a Gaussian density's mean over the level's width.
+        """Return an upper bound on -log of the probability of 8-bit images, from their Gaussian density.
 
-        A level is as wide as the gap to the next; uniform noise as wide adds width^2 / 12 to every squared error.
+        The bound is the mean of -log density over uniform noise as wide as the gap between two levels, minus the log of
+        that width for each pixel. Such noise adds width^2 / 12 to the mean of every squared error.
 
         Source: Theis et al. 2016, section 3.1, https://arxiv.org/abs/1511.01844
+
+        Args:
+            density_nll: [B] nats, -log of the density.
+            log_variance: scalar, the logarithm of the Gaussian's variance.
+            num_pixels: numbers in an image, 3 H W.
+
+        Returns:
+            [B] nats.
         """
         width = (1 - self.black) / (NUM_LEVELS - 1)
         return density_nll + num_pixels * (width**2 / 24 * (-log_variance).exp() - math.log(width))
 
 
 class SquaredError(Likelihood):
-    """Squared error; weighed against beta times a KL it is beta times the nats of Gaussians of variance beta / 2."""
+    """The squared error.
+
+    In a loss of squared error + beta * KL, it is beta times the nats of a Gaussian of variance beta / 2, up to a
+    constant.
+    """
 
     def __init__(self, settings: PixelSettings) -> None:
         super().__init__(settings)
-        self.beta = getattr(settings, "beta", 0.0)  # a code book has no KL to weigh it against
+        self.beta = getattr(settings, "beta", 0.0)  # a model with a code book has no KL, and no beta
 
     def forward(self, output: Tensor, images: Tensor) -> Tensor:
         return squared_error(self.mean(output), images)
@@ -157,7 +179,7 @@ class SquaredError(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """Gaussian pixels of one variance, fixed or learned."""
+    """A Gaussian with the same variance for all pixels, fixed or learned."""
 
     def __init__(self, settings: PixelSettings) -> None:
         super().__init__(settings)
@@ -173,10 +195,10 @@ class Gaussian(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """Pixels as probabilities of white; it says nothing of levels between.
+    """A Bernoulli distribution: each pixel counts as the probability of white, so grey levels have no probability.
 
     Raises:
-        UserError: pixels are not in [0, 1].
+        UserError: the normalisation does not keep pixels in [0, 1].
     """
 
     def __init__(self, settings: PixelSettings) -> None:
@@ -192,7 +214,7 @@ class Bernoulli(Likelihood):
 
 
 class DiscretisedLogistic(Likelihood):
-    """Probabilities of the 256 levels, by logistics of one learned scale."""
+    """A logistic distribution cut into the 256 levels of a pixel, with one learned scale for all pixels."""
 
     def __init__(self, settings: PixelSettings) -> None:
         super().__init__(settings)

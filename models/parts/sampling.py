@@ -1,4 +1,4 @@
-"""What the models that make images of their own share."""
+"""The settings and functions that all models share that can sample images."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,22 @@ from models.core.settings import Count, PositiveInt, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings(Settings):
-    """What every model that makes images of its own can be told."""
+    """The settings of all models that can sample images."""
 
     fid_every: Count = 0
-    """Epochs between two measurements of the samples by FID and the like; 0 for none. A GAN keeps the weights of the
-    best one."""
+    """Epochs from one measurement of the samples, by FID and similar metrics, to the next; 0 for none. A GAN keeps the
+    weights of the epoch with the best FID."""
     fid_images: PositiveInt = 2000
-    """Samples of each measurement, and real images of the validation split, or else of the training images."""
+    """Samples in each measurement. They are compared with as many real images, from the validation split if there is
+    one, else from the training split."""
     extractor: str = "inception"
-    """Network whose features are compared: the standard Inception network, or any network of timm."""
+    """Network whose features of samples and real images are compared: inception (the standard for FID), or the name of
+    any network in timm."""
 
 
 def balanced_labels(num: int, num_labels: int, seed: int) -> Tensor:
-    """Return labels [num] that take turns, starting at one that the seed chooses; zeros for a model without labels."""
+    """Return labels [num] in turn, so that all classes are equally frequent; the seed chooses the first one.
+
+    For a model without labels, all are 0.
+    """
     return (torch.arange(num) + seed) % max(1, num_labels)

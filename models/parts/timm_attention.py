@@ -1,4 +1,4 @@
-"""Attention weights of timm's vision transformers, whose fused kernels never form them."""
+"""The attention weights of timm's vision transformers, which normally use fused kernels that never store them."""
 
 from contextlib import ExitStack
 
@@ -9,15 +9,15 @@ from data.errors import UserError
 
 
 def missing_attention(vit: nn.Module) -> str:
-    """What a timm network lacks for its class token's attention to be had; empty where it lacks nothing.
+    """Return why the attention weights of a network's class token cannot be read out; "" if they can.
 
-    ViT, DeiT, DINO, CLIP's and hybrid ViTs lack nothing, nor do EVA-02, DINOv3 and BEiT, with rotary or relative
-    positions; whether the head reads the class token is another matter (`vit.global_pool`).
+    They can for ViT, DeiT, DINO, CLIP's and hybrid ViTs, and, with rotary or relative positions, for EVA-02, DINOv3 and
+    BEiT. This does not tell whether the head uses the class token at all (see `vit.global_pool`).
     """
     from timm.layers import Attention, AttentionRope  # imported late: timm takes a second
     from timm.models import beit, eva, vision_transformer_relpos
 
-    # Those that hand each softmax to `attn_drop` where `fused_attn` is off.
+    # These pass the attention weights to their module `attn_drop` if `fused_attn` is off.
     known = (Attention, AttentionRope, eva.EvaAttention, beit.Attention, vision_transformer_relpos.RelPosAttention)
     blocks = getattr(vit, "blocks", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or isinstance(blocks[0], nn.Sequential):  # stages
@@ -33,21 +33,21 @@ def missing_attention(vit: nn.Module) -> str:
 
 
 def timm_attention_weights(vit: nn.Module, images: Tensor) -> list[Tensor]:
-    """Attention weights of every block of a timm vision transformer, lowest first.
+    """Return the attention weights of each block of a timm vision transformer, lowest first.
 
-    Its own code computes them, with the fused kernels off and outside autocast, so that norms, scales, rotary
-    positions and biases are all in them.
+    The network's own code computes them, with fused kernels and autocast turned off, so that they include all of its
+    norms, scales, rotary positions and biases.
 
     Args:
-        vit: a network of which `missing_attention` says nothing, in evaluation mode; compiled or not.
-        images: [B, 3, H, W], normalised as it expects.
+        vit: the network, in evaluation mode, compiled or not; `missing_attention` must return "" for it.
+        images: [B, 3, H, W], normalised as the network expects.
 
     Returns:
-        One [B, heads, T, T] float32 a block, whose rows sum to 1; the first `vit.num_prefix_tokens` tokens are the
-        class token and the like, the others the patches, row by row.
+        For each block [B, heads, T, T] float32, whose rows sum to 1. The first `vit.num_prefix_tokens` tokens are the
+        class token and others such as registers; the rest are the patches, row by row.
 
     Raises:
-        UserError: it has no such attention; the line says what is missing.
+        UserError: the network's attention weights cannot be read out; the message says why.
     """
     if missing := missing_attention(vit):
         raise UserError(f"{missing}: take a ViT with a class token, such as vit_base_patch16_224")

@@ -1,4 +1,4 @@
-"""What the variational autoencoders share: convolutional encoder and decoder, ELBO, fixed noise, and their panels."""
+"""What all variational autoencoders (VAEs) share: settings, convolutional encoder and decoder, the ELBO and panels."""
 
 import math
 from collections import OrderedDict
@@ -17,35 +17,41 @@ from models.parts.layers import check_classes, check_halvings, conv_blocks, one_
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
 from models.parts.sampling import balanced_labels
 
-NUM_NOISES = 1024
-ACTIVE_VARIANCE = 0.01  # of a unit's posterior mean over images; Burda et al. 2016, https://arxiv.org/abs/1509.00519
+NUM_NOISES = 1024  # fixed noise vectors, from which each image has one in evaluation
+# Variance over images above which a unit's posterior mean counts as active; Burda et al. 2016,
+# https://arxiv.org/abs/1509.00519.
+ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariationalSettings(PixelSettings):
-    """What every variational autoencoder can be told."""
+    """The settings of all variational autoencoders."""
 
     width: PositiveInt = 64
-    """Channels of the encoder's first block; each further one has twice as many, and the decoder mirrors them."""
+    """Channels of the encoder's first block; each further block has twice as many, and the decoder mirrors them."""
     depth: PositiveInt = 3
-    """Blocks of the encoder, each of which halves the side, and of the decoder."""
+    """Blocks of the encoder, each of which halves the image's side; the decoder has as many, which double it."""
     latent_size: PositiveInt = 128
-    """Latent units."""
+    """Number of latent units."""
     beta: NonNegative = 1.0
-    """Weight of the KL, which like the reconstruction is summed, in nats; https://openreview.net/forum?id=Sy2fzU9gl."""
+    """Weight of the KL in the loss, https://openreview.net/forum?id=Sy2fzU9gl. The KL and the reconstruction are summed
+    over an image, not averaged."""
     kl_warmup_epochs: NonNegative = 0.0
-    """Epochs of training over which beta climbs in a straight line from 0."""
+    """Epochs at the start in which the weight of the KL rises linearly from 0 to beta."""
     free_bits: NonNegative = 0.0
-    """Nats of KL that each latent unit has for free in training, on average over the batch; arXiv 1606.04934."""
+    """Nats up to which the KL of a latent unit, averaged over the batch, is not reduced further in training,
+    https://arxiv.org/abs/1606.04934."""
 
 
 class Decoder(nn.Module):
-    """A linear layer and `depth` transposed convolutions, each of which doubles the side, BN and ReLU between those.
+    """The decoder: a linear layer, then `depth` transposed convolutions, each of which doubles the side.
+
+    Between two convolutions there are batch norm and ReLU.
 
     Args:
-        inputs: latent units, and whatever is joined to them.
-        width, depth: as the encoder's.
-        image_size: pixels.
+        inputs: size of the input: the latent units, and the one-hot label if the model is conditional.
+        width, depth: the same as for the encoder.
+        image_size: side of the images in pixels.
     """
 
     def __init__(self, inputs: int, width: int, depth: int, image_size: int) -> None:
@@ -67,19 +73,22 @@ class Decoder(nn.Module):
 
 
 class Variational(Objective):
-    """A variational autoencoder, Kingma & Welling 2014, https://arxiv.org/abs/1312.6114, of images and perhaps labels.
+    """A variational autoencoder, Kingma & Welling 2014, https://arxiv.org/abs/1312.6114, with or without labels.
 
-    The label joins the encoder's features and the latent as a one-hot vector; `num_labels` is 0 for images alone.
-    Noise in evaluation and panels is the same in every run and epoch: each image has its own, chosen by its pixels,
-    so that no figure depends on the batch or on a random state, and noise averages out over a split.
+    With labels, encoder and decoder are conditional on the label: its one-hot vector is appended to the encoder's
+    features and to the latent.
+
+    In training the noise is random. In evaluation and in panels it is the same in every run and epoch: each image has a
+    fixed noise vector, chosen by its pixels. So no metric depends on the batch or on a random state, and over a whole
+    split the noise averages out.
 
     Args:
         settings: sizes, likelihood, beta and the optimizer.
-        info: the dataset's size and normalisation.
-        num_labels: classes that everything is conditional on.
+        info: the dataset's facts.
+        num_labels: number of classes on which the model is conditional; 0 for a model without labels.
 
     Raises:
-        UserError: the images cannot be halved `depth` times.
+        UserError: the side of the images cannot be halved `depth` times.
     """
 
     settings: VariationalSettings
@@ -100,7 +109,7 @@ class Variational(Objective):
         self.decoder = Decoder(settings.latent_size + num_labels, settings.width, settings.depth, info.image_size)
         self.likelihood = LIKELIHOODS[settings.likelihood](settings)
         noise = torch.randn(NUM_NOISES, settings.latent_size, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("noise", noise, persistent=False)  # [NUM_NOISES, Z], whatever the run's seed
+        self.register_buffer("noise", noise, persistent=False)  # [NUM_NOISES, Z], the same in all runs
 
     def phases(self) -> tuple[Phase, ...]:
         return (
@@ -108,7 +117,12 @@ class Variational(Objective):
         )
 
     def encode_features(self, features: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior, both [B, Z] float32, of the encoder's features [B, F]."""
+        """Return the posterior's mean and log-variance, both [B, Z] float32.
+
+        Args:
+            features: the encoder's output, [B, F].
+            condition: one-hot labels, [B, num_labels].
+        """
         mean, log_variance = self.posterior(torch.cat([features, condition], dim=1)).float().chunk(2, dim=1)
         return mean, log_variance
 
@@ -119,7 +133,12 @@ class Variational(Objective):
         return self.training_terms(self.encoder(batch.images), batch)
 
     def training_terms(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Loss terms of the encoder's features [B, F] of a batch, its means, with fresh noise."""
+        """Return the loss terms of a batch, averaged over its images, with random noise.
+
+        Args:
+            features: the encoder's output for the batch, [B, F].
+            batch: images and labels.
+        """
         settings, condition = self.settings, one_hot(batch.labels, self.num_labels)
         mean, log_variance = self.encode_features(features, condition)
         latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
@@ -137,7 +156,12 @@ class Variational(Objective):
         return self.evaluation_terms(self.encoder(batch.images), batch)
 
     def evaluation_terms(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Per-image terms, each [B], of the encoder's features [B, F]: the loss at full beta, without free bits."""
+        """Return the metrics of each image, each [B]; the loss is that with the full beta and without free bits.
+
+        Args:
+            features: the encoder's output for the batch, [B, F].
+            batch: images and labels.
+        """
         condition = one_hot(batch.labels, self.num_labels)
         mean, log_variance = self.encode_features(features, condition)
         latents = mean + (log_variance / 2).exp() * self.noise_of(batch.images)
@@ -150,24 +174,30 @@ class Variational(Objective):
         return terms
 
     def noise_of(self, images: Tensor, draw: int = 0) -> Tensor:
-        """The `draw`th standard normal noise of each image: [B, 3, H, W] -> [B, Z]."""
-        levels = (self.info.to_unit_range(images) * 255).round().long()  # whole numbers: their sum is exact
+        """Return the fixed noise vector of each image, drawn from N(0, 1): [B, 3, H, W] -> [B, Z].
+
+        Args:
+            images: normalised as in training.
+            draw: number of the noise vector, if several are needed for each image.
+        """
+        levels = (self.info.to_unit_range(images) * 255).round().long()  # whole numbers, whose sum is exact
         return self.noise[(levels.sum(dim=(1, 2, 3)) + draw) % NUM_NOISES]
 
     def importance_weighted_loss(
         self, images: Tensor, mean: Tensor, log_variance: Tensor, condition: Tensor, num_draws: int
     ) -> Tensor:
-        """The loss with the importance-weighted bound of Burda et al. 2016, https://arxiv.org/abs/1509.00519, for ELBO.
+        """Return the loss of each image with the importance-weighted bound in place of the ELBO.
 
-        The nats of `likelihood` are divided by beta within the bound and it is multiplied by beta, so that a single
-        draw's mean is reconstruction + beta * KL.
+        Burda et al. 2016, https://arxiv.org/abs/1509.00519. To account for beta, the nats of `likelihood` are divided
+        by beta inside the bound, and the bound is multiplied by beta. So with a single draw the loss is on average
+        reconstruction + beta * KL, as in training.
 
         Args:
             images: [B, 3, H, W].
-            mean: [B, L, Z] of L posteriors of each image, which share its noise.
-            log_variance: [B, L, Z].
-            condition: [B, L, num_labels].
-            num_draws: latents drawn of each posterior.
+            mean: [B, L, Z], the means of L posteriors for each image; all of them get the same noise.
+            log_variance: [B, L, Z], their log-variances.
+            condition: [B, L, num_labels], the one-hot label that belongs to each posterior.
+            num_draws: latents drawn from each posterior.
 
         Returns:
             [B, L].
@@ -178,7 +208,7 @@ class Variational(Objective):
             noise = self.noise_of(images, draw).unsqueeze(1)  # [B, 1, Z]
             latents = mean + deviation * noise
             output = self.decode_latents(latents.flatten(0, 1), condition.flatten(0, 1)).unflatten(0, mean.shape[:2])
-            log_ratio = ((latents.square() - noise.square() - log_variance) / 2).sum(dim=2)  # posterior to prior
+            log_ratio = ((latents.square() - noise.square() - log_variance) / 2).sum(dim=2)  # log(posterior / prior)
             log_weights.append(-self.likelihood(output, images.unsqueeze(1)) / beta - log_ratio)
         return -beta * (torch.stack(log_weights).logsumexp(dim=0) - math.log(num_draws))
 
@@ -186,13 +216,13 @@ class Variational(Objective):
         return self.encode_features(self.encoder(batch.images), one_hot(batch.labels, self.num_labels))[0]
 
     def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """What the decoder makes of latents [B, Z] and labels [B]: [B, 3, H, W] in [0, 1]."""
+        """Decode latents [B, Z] and labels [B] into images [B, 3, H, W] in [0, 1]."""
         decoded = self.decode_latents(latents, one_hot(labels, self.num_labels))
         return self.info.to_unit_range(self.likelihood.mean(decoded))
 
     @torch.no_grad()
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Images [num, 3, H, W] in [0, 1] of latents drawn from the prior, see `models.core.objective.Samples`."""
+        """Sample images [num, 3, H, W] in [0, 1] by way of the prior; see `models.core.abilities.Samples`."""
         labels = balanced_labels(num, self.num_labels, seed) if labels is None else labels
         latents = torch.randn(num, self.settings.latent_size, generator=torch.Generator().manual_seed(seed))
         return self.pictures_of(latents.to(self.noise.device), labels.to(self.noise.device))
@@ -202,7 +232,7 @@ class Variational(Objective):
         return {**self.samples_panels(), "reconstructions": side_by_side(pictures, reconstructions)}
 
     def samples_panels(self) -> dict[str, Panel]:
-        """Images of the first noises."""
+        """Return the panels of samples, which are decoded from the first of the fixed noise vectors."""
         latents = self.noise[:NUM_SAMPLES]
         return {"samples": Panel(self.pictures_of(latents, torch.zeros(len(latents), device=latents.device)))}
 
@@ -213,10 +243,10 @@ class Variational(Objective):
 
 
 class Conditional(Variational):
-    """A variational autoencoder of images given their labels.
+    """A variational autoencoder that is conditional on the class of an image.
 
     Raises:
-        UserError: fewer than two classes, or images that cannot be halved `depth` times.
+        UserError: there are fewer than two classes, or the side of the images cannot be halved `depth` times.
     """
 
     def __init__(self, settings: VariationalSettings, info: DatasetInfo) -> None:
@@ -224,10 +254,13 @@ class Conditional(Variational):
         super().__init__(settings, info, num_labels=len(info.classes))
 
     def samples_panels(self) -> dict[str, Panel]:
-        """One column a class, one noise a row."""
+        """Return the panel of samples, with a column for each class and a row for each noise vector."""
         return {"samples_by_class": class_columns(self.pictures_of, self.noise, self.info.classes)}
 
 
 def count_active_units(means: Tensor) -> Tensor:
-    """Latent units whose posterior mean [N, Z] varies over the images, which the others ignore: a scalar."""
+    """Return the number of active latent units, those whose posterior means [N, Z] vary from image to image: a scalar.
+
+    The other units ignore the image.
+    """
     return (means.var(dim=0, correction=0) > ACTIVE_VARIANCE).sum().float()
