@@ -1,4 +1,4 @@
-"""GAN of images and labels with an auxiliary classifier, Odena et al. 2017, https://arxiv.org/abs/1610.09585."""
+"""Conditional GAN with an auxiliary classifier (AC-GAN), Odena et al. 2017, https://arxiv.org/abs/1610.09585."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,12 +12,12 @@ from models.core.settings import NonNegative, PositiveInt, Range
 from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
 from models.parts.layers import check_classes
 
-NUM_LAYERS = 6  # of the discriminator, the odd ones of which halve the side
+NUM_LAYERS = 6  # convolutions of the discriminator; the first, third and fifth halve the side
 
 
 @dataclass(frozen=True, kw_only=True)
 class AcGanSettings(AdversarialSettings):
-    """The generator is told the class; the discriminator tells it, too. Sizes are those of the paper for CIFAR-10."""
+    """AC-GAN: the generator gets the class as an input, the discriminator predicts it. Sizes as in the paper."""
 
     batch_size: PositiveInt = 100
     width: PositiveInt = 96
@@ -25,11 +25,12 @@ class AcGanSettings(AdversarialSettings):
     dropout: Annotated[float, Range(0, 0.95)] = 0.5
     """Dropout after each layer of the discriminator."""
     aux_weight: NonNegative = 1.0
-    """Weight of the class's cross-entropy beside the adversarial loss, on real and on generated images."""
+    """Weight of the class predictions' cross-entropy, on real and generated images, which is added to the adversarial
+    loss."""
 
 
 class AcGan(Adversarial):
-    """A GAN whose discriminator has a head for the class of real and generated images."""
+    """A GAN whose discriminator also predicts the class of real and generated images."""
 
     settings: AcGanSettings
 
@@ -64,17 +65,24 @@ class AcGan(Adversarial):
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Whether the class head of outputs [B, 1 + L] is right about labels [B]: [B] of 0 and 1."""
+    """Return for each image 1 if the discriminator predicts its label and 0 if not, [B].
+
+    Args:
+        outputs: the discriminator's, [B, 1 + L]: a score and the logits of the classes.
+        labels: [B].
+    """
     return (outputs[:, 1:].argmax(dim=1) == labels).float()
 
 
 def build_generator(inputs: int, width: int, image_size: int) -> nn.Sequential:
-    """Linear and ReLU to a 4x4 map, then transposed convolutions 5x5, each of which doubles the side, BN and ReLU.
+    """Build the generator: a linear layer to a 4x4 map, then 5x5 transposed convolutions, which double the side each.
+
+    Batch norm and ReLU come after each convolution but the last, which has a tanh.
 
     Args:
-        inputs: numbers that an image is made of, those of its label included.
+        inputs: size of the latent and the one-hot label together.
         width: channels of the last hidden layer.
-        image_size: pixels.
+        image_size: side of the images in pixels.
     """
     channels = [width << i for i in reversed(range(count_doublings(image_size)))]
     layers: list[nn.Module] = [
@@ -89,7 +97,11 @@ def build_generator(inputs: int, width: int, image_size: int) -> nn.Sequential:
 
 
 def build_discriminator(settings: AcGanSettings, image_size: int, num_labels: int) -> nn.Sequential:
-    """Six convolutions 3x3 with BN, leaky ReLU and dropout, of which three halve the side, then linear."""
+    """Build the discriminator: six 3x3 convolutions, three of which halve the side, then a linear layer.
+
+    Leaky ReLU and dropout come after each convolution; all but the first also have batch norm, unless spectral
+    normalisation takes its place.
+    """
     layers: list[nn.Module] = []
     channels = [3, *(settings.discriminator_width << i for i in range(NUM_LAYERS))]
     for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
@@ -102,11 +114,11 @@ def build_discriminator(settings: AcGanSettings, image_size: int, num_labels: in
 
 
 def build(settings: AcGanSettings, info: DatasetInfo) -> AcGan:
-    """The networks that `settings` describe.
+    """Build the GAN that `settings` describe.
 
     Raises:
-        UserError: fewer than two classes, images of another size than a doubled 4x4, or settings that do not go
-            together.
+        UserError: there are fewer than two classes, doubling a 4x4 map does not give the size of the images, or
+            settings do not go together.
     """
     check_classes(info, "an ac_gan", otherwise=", or give --model=dc_gan")
     num_labels = len(info.classes)

@@ -1,4 +1,4 @@
-"""Plain convolutional network: three conv-BN-ReLU-pool blocks and a two-layer head."""
+"""Plain convolutional network: by default three blocks of convolution and pooling, and a head of two layers."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from models.parts.layers import conv_blocks
 
 @dataclass(frozen=True, kw_only=True)
 class CnnSettings(ClassifierSettings):
-    """Convolutions 3x3, each block twice as wide as the one before and half its size."""
+    """Blocks of 3x3 convolution, batch norm, ReLU and pooling, each with twice the channels of the one before."""
 
     epochs: PositiveInt = 16
     lr: PositiveFloat = 1.99e-4
     width: PositiveInt = 32
     """Channels of the first block."""
     depth: PositiveInt = 3
-    """Blocks."""
+    """Number of blocks."""
     head_width: PositiveInt = 512
     """Hidden units of the head."""
     dropout: Fraction = 0.5
@@ -29,7 +29,7 @@ class CnnSettings(ClassifierSettings):
 
 
 def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
-    """The classifier that `settings` describe.
+    """Build the classifier that `settings` describe.
 
     Raises:
         UserError: the images are too small to be halved `depth` times.

@@ -1,4 +1,7 @@
-"""Conditional variational autoencoder, Sohn et al. 2015, and classification by the label of the least loss."""
+"""Conditional variational autoencoder, Sohn et al. 2015, used as a classifier.
+
+An image's loss is computed under each label; the label with the lowest loss is the prediction.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,24 +19,25 @@ from models.parts.layers import one_hot
 from models.parts.likelihoods import gaussian_kl
 from models.parts.variational import Conditional, VariationalSettings
 
-DECODED_AT_ONCE = 256  # images of which a CPU's cache holds the activations: two thirds of the time of thousands
-NUM_COMPARED = 2000  # images that every rule classifies at the end of a run
+DECODED_AT_ONCE = 256  # images; their activations fit into a CPU's cache: a third less time than thousands at once
+NUM_COMPARED = 2000  # images that each rule classifies at the end of a run, to compare the rules
 
 
 @dataclass(frozen=True, kw_only=True)
 class CvaeSettings(VariationalSettings):
-    """The label joins the encoder's features and the latent; images are classified by the label of the least loss."""
+    """A VAE that is conditional on the label; it classifies an image as the label under which its loss is lowest."""
 
     classify_by: Literal["elbo_at_mean", "importance_weighted", "batch_mean"] = "elbo_at_mean"
-    """Loss whose least names an image's label: with the posterior's mean for the latent, or by the importance-weighted
-    bound, https://arxiv.org/abs/1509.00519, noise shared between the labels. batch_mean is the notebook's mistake, kept
-    to show its price: the mean over the whole batch, noise of its own for each label, one prediction for all."""
+    """Loss by which images are classified. elbo_at_mean: with the posterior mean as the latent; importance_weighted:
+    the importance-weighted bound, https://arxiv.org/abs/1509.00519, with the same noise for all labels; batch_mean: a
+    mistake of the original notebook, kept to show what it costs: the loss is averaged over the whole batch, with
+    different noise for each label, so that all images of a batch get the same prediction."""
     importance_samples: PositiveInt = 16
-    """Latents drawn for each label by importance_weighted."""
+    """Latents that importance_weighted draws for each label."""
 
 
 class Cvae(Conditional):
-    """A conditional variational autoencoder as a generative classifier."""
+    """A conditional variational autoencoder that is also a generative classifier."""
 
     settings: CvaeSettings
 
@@ -47,18 +51,20 @@ class Cvae(Conditional):
         return RULES[self.settings.classify_by](self, self.encoder(images), images)
 
     def posteriors(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior under every label, both [B, L, Z], of features [B, F]."""
+        """Return the posterior's mean and log-variance under each label, both [B, L, Z], for features [B, F]."""
         mean, log_variance = for_every_label(self.posterior, features, self.num_labels).float().chunk(2, dim=2)
         return mean, log_variance
 
-    def every_condition(self, num_images: int) -> Tensor:  # [B, L, num_labels], each image's labels in order
+    def every_condition(self, num_images: int) -> Tensor:  # [B, L, num_labels]: for each image, all one-hot labels
         labels = torch.arange(self.num_labels, device=self.noise.device)
         return one_hot(labels, self.num_labels).expand(num_images, -1, -1)
 
     def elbo_at_mean(self, features: Tensor, images: Tensor) -> Tensor:
-        """Loss under every label with the posterior's mean for the latent: [B, F], [B, 3, H, W] -> [B, L].
+        """Return the loss under each label, with the posterior mean as the latent: [B, F], [B, 3, H, W] -> [B, L].
 
-        The decoder is affine up to its first norm, as is the mean in the features, so that the labels share the work.
+        The posterior mean is an affine function of the features and the label, and so is all of the decoder before its
+        first norm. So this part is computed once for each image, and a label only adds a constant, see
+        `for_every_label`.
         """
 
         def begin_decoding(joined: Tensor) -> Tensor:
@@ -75,13 +81,13 @@ class Cvae(Conditional):
         return torch.cat(reconstructions) + self.settings.beta * kl
 
     def importance_weighted(self, features: Tensor, images: Tensor) -> Tensor:
-        """Loss under every label by the importance-weighted bound: [B, F], [B, 3, H, W] -> [B, L]."""
+        """Return the loss under each label, by the importance-weighted bound: [B, F], [B, 3, H, W] -> [B, L]."""
         mean, log_variance = self.posteriors(features)
         conditions = self.every_condition(len(images))
         return self.importance_weighted_loss(images, mean, log_variance, conditions, self.settings.importance_samples)
 
     def batch_mean(self, features: Tensor, images: Tensor) -> Tensor:
-        """Mean loss of the batch under every label, the same for all images: [B, F], [B, 3, H, W] -> [B, L]."""
+        """Return the batch's mean loss under each label, repeated for each image: [B, F], [B, 3, H, W] -> [B, L]."""
         mean, log_variance = self.posteriors(features)
         latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         conditions = self.every_condition(len(images))
@@ -98,7 +104,7 @@ class Cvae(Conditional):
         return {**super().closing_metrics(loader), **compared}
 
     def compare_rules(self, loader: Loader) -> dict[str, float]:
-        """Accuracy of each rule on the first images of a split."""
+        """Return the accuracy of each rule, a value of the setting `classify_by`, on the first images of a split."""
         right = {rule: 0 for rule in RULES if self.settings.beta or rule != "importance_weighted"}
         index = torch.arange(min(NUM_COMPARED, len(loader)))
         for part in index.split(self.settings.eval_batch_size):
@@ -110,14 +116,15 @@ class Cvae(Conditional):
 
 
 def for_every_label(affine: Callable[[Tensor], Tensor], inputs: Tensor, num_labels: int) -> Tensor:
-    """Values of an affine function of [inputs, one-hot label] under every label, in one pass over the inputs.
+    """Return the values of an affine function of inputs joined with a one-hot label, for each input and each label.
 
-    A label shifts the value by as much whatever the input.
+    Because the function is affine, a label adds the same amount to the value for any input. So the function is computed
+    once for each input and once for each label, and not for all pairs.
 
     Args:
-        affine: [N, F + L] -> [N, ...].
+        affine: function [N, F + L] -> [N, ...].
         inputs: [B, F].
-        num_labels: L.
+        num_labels: number L of labels.
 
     Returns:
         [B, L, ...].
@@ -135,10 +142,11 @@ RULES: dict[str, Callable[[Cvae, Tensor, Tensor], Tensor]] = {
 
 
 def build(settings: CvaeSettings, info: DatasetInfo) -> Cvae:
-    """The autoencoder that `settings` describe.
+    """Build the autoencoder that `settings` describe.
 
     Raises:
-        UserError: too few classes, sizes or a likelihood that do not suit the images, or a bound without a KL.
+        UserError: there are too few classes, the depth or the likelihood does not suit the images, or the
+            importance-weighted bound is asked for with a beta of 0.
     """
     if settings.classify_by == "importance_weighted" and not settings.beta:
         raise UserError("--classify_by=importance_weighted is no bound at --beta=0: raise beta, or give elbo_at_mean")

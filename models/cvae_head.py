@@ -12,14 +12,17 @@ from models.parts.variational import Conditional, VariationalSettings
 
 @dataclass(frozen=True, kw_only=True)
 class CvaeHeadSettings(VariationalSettings):
-    """The label joins the encoder's features and the latent; a linear head tells it from the features alone."""
+    """A VAE that is conditional on the label, and whose encoder also feeds a linear classifier."""
 
     gamma: NonNegative = 50.0
-    """Weight of the head's cross-entropy beside the summed nats of reconstruction and KL."""
+    """Weight of the classifier's cross-entropy, which is added to the loss of the VAE (a sum over pixels and units)."""
 
 
 class CvaeHead(Conditional):
-    """A conditional variational autoencoder whose encoder learns to classify, too."""
+    """A conditional variational autoencoder whose encoder also learns to classify.
+
+    The classifier sees the encoder's features before the label is appended to them.
+    """
 
     settings: CvaeHeadSettings
 
@@ -48,9 +51,9 @@ class CvaeHead(Conditional):
 
 
 def build(settings: CvaeHeadSettings, info: DatasetInfo) -> CvaeHead:
-    """The autoencoder that `settings` describe.
+    """Build the autoencoder that `settings` describe.
 
     Raises:
-        UserError: too few classes, or sizes or a likelihood that do not suit the images.
+        UserError: there are too few classes, or the depth or the likelihood does not suit the images.
     """
     return CvaeHead(settings, info)

@@ -13,16 +13,18 @@ from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialS
 
 @dataclass(frozen=True, kw_only=True)
 class DcGanSettings(AdversarialSettings):
-    """Strided convolutions and batch norm of the paper's widths; 4x4 kernels, normal latents as in its Torch code."""
+    """DCGAN with the paper's widths; 4x4 kernels and normally distributed latents are those of its Torch code."""
 
 
 def build_generator(inputs: int, width: int, image_size: int) -> nn.Sequential:
-    """Linear to a 4x4 map, then transposed convolutions 4x4, each of which doubles the side; BN and ReLU between.
+    """Build the generator: a linear layer to a 4x4 map, then 4x4 transposed convolutions, which double the side each.
+
+    Batch norm and ReLU come before each convolution, a tanh after the last one.
 
     Args:
-        inputs: numbers that an image is made of.
+        inputs: size of the latent.
         width: channels of the last hidden layer.
-        image_size: pixels.
+        image_size: side of the images in pixels.
     """
     channels = [width << i for i in reversed(range(count_doublings(image_size)))]
     layers: list[nn.Module] = [
@@ -37,12 +39,14 @@ def build_generator(inputs: int, width: int, image_size: int) -> nn.Sequential:
 
 
 def build_discriminator(width: int, image_size: int, has_batch_norm: bool) -> nn.Sequential:
-    """Convolutions 4x4, each of which halves the side down to 4, BN and leaky ReLU between, then linear.
+    """Build the discriminator: 4x4 convolutions, each of which halves the side until it is 4, then a linear layer.
+
+    Batch norm and leaky ReLU come after each convolution.
 
     Args:
-        width: channels of the first layer, which has no batch norm.
-        image_size: pixels.
-        has_batch_norm: whether the others have.
+        width: channels of the first layer, which never has batch norm.
+        image_size: side of the images in pixels.
+        has_batch_norm: whether the other layers have batch norm.
     """
     channels = [width << i for i in range(count_doublings(image_size))]
     layers: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(LEAK)]
@@ -54,10 +58,10 @@ def build_discriminator(width: int, image_size: int, has_batch_norm: bool) -> nn
 
 
 def build(settings: DcGanSettings, info: DatasetInfo) -> Adversarial:
-    """The networks that `settings` describe.
+    """Build the GAN that `settings` describe.
 
     Raises:
-        UserError: images of another size than a doubled 4x4, or settings that do not go together.
+        UserError: doubling a 4x4 map does not give the size of the images, or settings do not go together.
     """
     generator = build_generator(settings.latent_size, settings.width, info.image_size)
     has_batch_norm = not settings.spectral_norm

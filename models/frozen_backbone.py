@@ -1,7 +1,7 @@
-"""A frozen network of timm and a new linear head on its features, which are computed once and kept.
+"""A frozen network of timm with a new linear head on its features, which are computed once and cached.
 
-The head is trained by gradient steps (`frozen`), or as a logistic regression solved to the end for one strength of its
-penalty after the other (`logistic_probe`).
+The head is trained in one of two ways: by gradient steps (the model `frozen`), or as a logistic regression that is
+solved exactly for one strength of its penalty after another (the model `logistic_probe`).
 """
 
 from dataclasses import dataclass, fields
@@ -28,61 +28,68 @@ from models.parts.backbone import (
 from models.parts.classification import Classification
 from models.parts.frozen import Extractor, FrozenNetwork
 
-OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images in every epoch
+OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images themselves in each epoch
+# Settings of training by gradient steps, which a logistic regression does not use.
 OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenSettings(BackboneSettings):
-    """A frozen network of timm and a new linear head; the features of each image are computed once and kept."""
+    """A frozen network of timm with a new linear head; the features of each image are computed once and cached."""
 
     arch: str = "tf_efficientnet_lite0"
     epochs: PositiveInt = 45
     lr: PositiveFloat = 3.08e-4
     input_size: Count = 224
     flips: bool = False
-    """Train on mirrored copies of the images, too: twice the features."""
+    """Also train on mirror images, for which twice as many features are computed and kept."""
     standardise: bool = False
-    """Scale every feature to mean 0 and deviation 1 over the training images."""
+    """Scale each feature to mean 0 and standard deviation 1 over the training images."""
     feature_precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Number format of the frozen network and of the features kept; auto: bf16 where the processor has it and the
-    features of some images deviate from fp32's by at most 5 % of their spread."""
+    """Number format of the frozen network and of the cached features. auto: bf16 if the processor has it and features
+    of a few images deviate from those in fp32 by at most 5 % of their spread, else fp32."""
     feature_batch_size: Count = 0
-    """Images whose features a process computes at once; 0 for 16 on a CPU and 256 elsewhere."""
+    """Images whose features each process computes at once; 0 for 16 on a CPU and 256 elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VitB16FrozenSettings(FrozenSettings):
-    """ViT-B/16, frozen, and a new linear head; the features of each image are computed once and kept."""
+    """A frozen ViT-B/16 with a new linear head; the features of each image are computed once and cached."""
 
     arch: str = "vit_base_patch16_224"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticProbeSettings(FrozenSettings):
-    """A frozen network of timm and a logistic regression, solved by L-BFGS for a weaker penalty in every epoch."""
+    """A logistic regression on a frozen network of timm; in each epoch L-BFGS solves it for a weaker penalty."""
 
     batch_size: Annotated[int, Range(0, 0)] = 0
-    """All training images at once."""
+    """Always 0: all training images at once."""
     epochs: PositiveInt = 11
-    """Strengths of the penalty; the best epoch is the one of the best strength."""
+    """How many strengths of the penalty are tried, one in each epoch; the best epoch has the best strength."""
     patience: Count = 2
     lr: PositiveFloat = 1.0
-    """Step that the line search tries first."""
+    """First step size that the line search of L-BFGS tries."""
     standardise: bool = True
     l2: PositiveFloat = 0.1
-    """Strength of the first epoch's penalty: it adds l2 / 2 times the squared weights to the mean cross-entropy."""
+    """Strength of the penalty in the first epoch; the penalty is l2 / 2 times the sum of the squared weights, added to
+    the mean cross-entropy."""
     l2_ratio: Fraction = 0.3162
-    """Strength of each epoch's penalty over that of the epoch before."""
+    """Factor by which the strength of the penalty changes from one epoch to the next."""
     max_iterations: PositiveInt = 200
-    """Iterations of L-BFGS at one strength; it starts from the solution of the strength before."""
+    """Largest number of L-BFGS iterations in an epoch; each epoch starts from the solution of the one before."""
 
 
 def refuse(settings: FrozenSettings, names: tuple[str, ...], reason: str) -> None:
-    """Refuse settings that would change nothing.
+    """Refuse settings that the model does not use.
+
+    Args:
+        settings: the run's.
+        names: the settings that are not used, and so must have their default values.
+        reason: why they are not used, for the message.
 
     Raises:
-        UserError: one of these names has another value than its default.
+        UserError: one of these settings does not have its default value.
     """
     defaults = {field.name: field.default for field in fields(settings)}
     for name in names:
@@ -91,10 +98,11 @@ def refuse(settings: FrozenSettings, names: tuple[str, ...], reason: str) -> Non
 
 
 class Head(nn.Linear):
-    """A linear head on features that are taken to mean 0 and deviation 1 over the images it was fitted to, if to any.
+    """A linear head that can standardise its features: to mean 0 and standard deviation 1 over the training images.
 
-    The standardisation is folded into the weights of each pass, which spares it a copy of the features. It is no batch
-    norm, whose figures would be those of a batch, and of one process's share of it.
+    It does so once `standardise` has been called. Means and deviations are applied to the weights instead of the
+    features, so that no copy of the features is needed. A batch norm would not do, because its statistics are those of
+    a single batch, or even of one process's share of it.
     """
 
     mean: Tensor  # [D]
@@ -108,7 +116,7 @@ class Head(nn.Linear):
     def standardise(self, features: Tensor) -> None:  # [N, V, D] in main memory
         deviation, mean = torch.std_mean(features.flatten(0, 1).float(), dim=0, correction=0)
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation.masked_fill(deviation == 0, 1))  # a constant feature counts for nothing
+        self.deviation.copy_(deviation.masked_fill(deviation == 0, 1))  # a constant feature becomes 0
 
     def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, num_classes]
         with torch.autocast(features.device.type, enabled=False):  # a line search needs exact losses
@@ -117,12 +125,14 @@ class Head(nn.Linear):
 
 
 class FrozenBackbone(Classification):
-    """Cross-entropy of a linear head on the features of a frozen network.
+    """A classifier that is a linear head on the features of a frozen network.
 
-    Its batches hold features [B, D]; the network itself is built only where features are missing.
+    Its batches hold features [B, D] in place of images. The frozen network is built only if some features are not yet
+    in the cache.
 
     Raises:
-        UserError: unknown network, missing weights, or a setting that would need the images in every epoch.
+        UserError: timm does not know the network, its weights are missing, or a setting needs the images themselves in
+            each epoch.
     """
 
     net: Head
@@ -178,10 +188,10 @@ class FrozenBackbone(Classification):
 
 
 class LogisticProbe(FrozenBackbone):
-    """Logistic regression on the features of a frozen network, a weaker penalty in every epoch.
+    """A logistic regression on the features of a frozen network, solved for a weaker penalty in each epoch.
 
     Raises:
-        UserError: as for `FrozenBackbone`, or a setting of gradient steps, of which L-BFGS takes none.
+        UserError: as for `FrozenBackbone`, or a setting is given that only training by gradient steps uses.
     """
 
     def __init__(self, settings: LogisticProbeSettings, info: DatasetInfo) -> None:
@@ -209,10 +219,10 @@ class LogisticProbe(FrozenBackbone):
 
 
 def build(settings: FrozenSettings, info: DatasetInfo) -> FrozenBackbone:
-    """The classifier that `settings` describe."""
+    """Build the classifier that `settings` describe."""
     return FrozenBackbone(settings, info)
 
 
 def build_probe(settings: LogisticProbeSettings, info: DatasetInfo) -> LogisticProbe:
-    """The logistic regression that `settings` describe."""
+    """Build the logistic regression that `settings` describe."""
     return LogisticProbe(settings, info)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptron on flattened pixels: 3072-512-256-10."""
+"""Multi-layer perceptron on flattened pixels; for CIFAR-10 its layers have 3072, 512, 256 and 10 units by default."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class MlpSettings(ClassifierSettings):
     width: PositiveInt = 512
     """Units of the first hidden layer."""
     depth: PositiveInt = 2
-    """Hidden layers."""
+    """Number of hidden layers."""
     dropout: Fraction = 0.0
     """Dropout after every hidden layer."""
 
 
 def build(settings: MlpSettings, info: DatasetInfo) -> Classification:
-    """The classifier that `settings` describe."""
+    """Build the classifier that `settings` describe."""
     widths = [3 * info.image_size**2, *(max(1, settings.width >> layer) for layer in range(settings.depth))]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip(widths, widths[1:], strict=False):

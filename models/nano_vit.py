@@ -14,7 +14,7 @@ from models.parts.layers import PatchEmbedding, SelfAttention, check_patch_size
 
 @dataclass(frozen=True, kw_only=True)
 class NanoVitSettings(ClassifierSettings):
-    """Patches of 2x2 pixels and a class token through a four-layer transformer encoder."""
+    """A small vision transformer; by default four layers on patches of 2x2 pixels and a class token."""
 
     epochs: PositiveInt = 16
     lr: PositiveFloat = 2.32e-4
@@ -23,17 +23,17 @@ class NanoVitSettings(ClassifierSettings):
     width: PositiveInt = 192
     """Dimension of a token."""
     depth: PositiveInt = 4
-    """Encoder layers."""
+    """Number of transformer layers."""
     num_heads: PositiveInt = 8
-    """Attention heads; they share `width`."""
+    """Attention heads in each layer; `width` is divided among them."""
     ffn_width: PositiveInt = 384
     """Hidden units of each layer's feed-forward network."""
     dropout: Fraction = 0.1
-    """Dropout of the embeddings, the attention weights and both residual branches."""
+    """Dropout of the embeddings, the attention weights and both residual branches of each layer."""
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer encoder layer with ReLU, as the original's."""
+    """A layer of the original transformer's encoder, with ReLU and norms after the residual additions."""
 
     def __init__(self, width: int, num_heads: int, ffn_width: int, dropout: float) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class EncoderLayer(nn.Module):
 
 
 class NanoVit(nn.Module):
-    """Patch embedding, class token, encoder, and a linear head on the class token."""
+    """The network: patch embedding, class token, transformer layers, and a linear head on the class token."""
 
     num_prefix_tokens = 1
 
@@ -79,14 +79,14 @@ class NanoVit(nn.Module):
         return self.head(x[:, 0])
 
     def attention_weights(self, images: Tensor) -> list[Tensor]:
-        """Attention weights of every layer, lowest first.
+        """Return the attention weights of each layer, lowest first.
 
         Args:
             images: [B, 3, H, W], normalised as in training.
 
         Returns:
-            One float32 [B, heads, 1 + N, 1 + N] a layer, in [0, 1]; row 0 is what the class token looks at, and
-            its entries from 1 on are the patches, row by row.
+            For each layer [B, heads, 1 + N, 1 + N] float32, in [0, 1]. Row 0 holds the weights that the class token
+            gives to all tokens; its entries from 1 on are those of the N patches, row by row.
         """
         x, weights = self.tokens(images), []
         for layer in self.layers:
@@ -97,10 +97,10 @@ class NanoVit(nn.Module):
 
 
 def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
-    """The classifier that `settings` describe.
+    """Build the classifier that `settings` describe.
 
     Raises:
-        UserError: heads do not divide the width, or patches the image.
+        UserError: the number of heads does not divide the width, or the patches do not tile the image.
     """
     if settings.width % settings.num_heads:
         raise UserError(f"--num_heads={settings.num_heads} does not divide --width={settings.width}: change either")

@@ -1,4 +1,4 @@
-"""Bidirectional LSTM over the sequence of image patches."""
+"""Bidirectional LSTM that reads an image as a sequence of patches."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from models.parts.layers import PatchEmbedding, check_patch_size
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLstmSettings(ClassifierSettings):
-    """Patches of 2x2 pixels, row by row, through a two-layer bidirectional LSTM."""
+    """A bidirectional LSTM on patches, row by row; by default two layers on patches of 2x2 pixels."""
 
     epochs: PositiveInt = 20
     lr: PositiveFloat = 4.25e-4
@@ -25,18 +25,19 @@ class PatchLstmSettings(ClassifierSettings):
     width: PositiveInt = 256
     """Hidden units of the LSTM in each direction."""
     depth: PositiveInt = 2
-    """LSTM layers."""
+    """Number of LSTM layers."""
     head_width: PositiveInt = 256
     """Hidden units of the head."""
     dropout: Fraction = 0.1
     """Dropout of the embeddings and in the head."""
     pooling: Literal["last", "ends", "mean"] = "last"
-    """What the head reads: the last step (which holds one step of the backward direction), the forward
-    direction's last step with the backward one's first, or the mean of all steps."""
+    """Outputs of the LSTM that the head gets. last: those of both directions at the last patch, where the backward
+    direction has seen that patch alone; ends: for each direction, those after it has seen all patches; mean: the mean
+    over all patches."""
 
 
 class PatchLstm(nn.Module):
-    """Patch embedding, LSTM, pooling over the steps, two-layer head."""
+    """The network: patch embedding, LSTM, pooling over the sequence, and a head of two layers."""
 
     def __init__(self, settings: PatchLstmSettings, image_size: int, num_classes: int) -> None:
         super().__init__()
@@ -67,10 +68,10 @@ class PatchLstm(nn.Module):
 
 
 def build(settings: PatchLstmSettings, info: DatasetInfo) -> Classification:
-    """The classifier that `settings` describe.
+    """Build the classifier that `settings` describe.
 
     Raises:
-        UserError: patches do not tile the image.
+        UserError: the patches do not tile the image.
     """
     check_patch_size(settings.patch_size, info.image_size)
     return Classification(PatchLstm(settings, info.image_size, len(info.classes)), settings, info)

@@ -1,6 +1,6 @@
-"""ResNet-18 from scratch with a stem for small images, https://arxiv.org/abs/1512.03385.
+"""ResNet-18 with a stem for small images, trained from scratch, https://arxiv.org/abs/1512.03385.
 
-Parameter names are torchvision's and timm's, so that their weights can be loaded.
+The parameters have the same names as in torchvision and timm, so that weights from there can be loaded.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,21 @@ from models.parts.classification import Classification, ClassifierSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18Settings(ClassifierSettings):
-    """Basic residual blocks in four stages after a 3x3 stem of stride 1 without max-pooling."""
+    """ResNet-18 from scratch; for small images its stem is a 3x3 convolution of stride 1 without max pooling."""
 
     epochs: PositiveInt = 8
     lr: PositiveFloat = 2.787e-3
     width: PositiveInt = 64
-    """Channels of the stem and the first stage; every later stage doubles them."""
+    """Channels of the stem and the first stage; each later stage has twice as many."""
     depth: PositiveInt = 2
-    """Residual blocks of each of the four stages."""
+    """Residual blocks in each of the four stages."""
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """A residual block: two 3x3 convolutions, whose output is added to a shortcut.
+
+    The shortcut is the input or, if the block changes the shape, a 1x1 convolution of it.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Stem, four stages, global average pooling, linear head."""
+    """The network: stem, four stages of residual blocks, global average pooling and a linear head."""
 
     def __init__(self, width: int, depth: int, num_classes: int) -> None:
         super().__init__()
@@ -66,12 +69,12 @@ class ResNet18(nn.Module):
 
 
 def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` blocks, the first of which changes the shape."""
+    """Return a stage of `depth` residual blocks, the first of which changes the shape."""
     first = BasicBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs, stride=1) for _ in range(depth - 1)))
 
 
 def build(settings: ResNet18Settings, info: DatasetInfo) -> Classification:
-    """The classifier that `settings` describe."""
+    """Build the classifier that `settings` describe."""
     net = ResNet18(settings.width, settings.depth, len(info.classes))
     return Classification(net, settings, info, prefers_channels_last=True)

@@ -1,4 +1,4 @@
-"""Any classifier of timm, from scratch or from pretrained weights, trained whole or from some stage on."""
+"""Any classifier of timm, from pretrained weights or from scratch; its first stages may be frozen."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -19,19 +19,21 @@ class TimmSettings(BackboneSettings):
     """Any classifier of timm, from pretrained weights or from scratch."""
 
     layer_decay: Annotated[float, Range(0, 1, low_excluded=True)] = 1.0
-    """Factor of the learning rate from each layer to the one below; 1 for the same in all.
-    https://arxiv.org/abs/2106.08254"""
+    """Learning rate of each layer as a share of that of the layer above, https://arxiv.org/abs/2106.08254; 1 for the
+    same learning rate in all layers."""
     frozen_stages: Count = 0
-    """Stages that keep their weights and running statistics, from the stem, which is the first, upwards."""
+    """Number of stages, counted from the stem upwards, that keep their weights and running statistics."""
     stem: Literal["own", "small"] = "own"
-    """small, for a ResNet on small images: a 3x3 first convolution of stride 1, and no max-pooling."""
+    """Stem of the network. own: as in timm; small: for a ResNet on small images, a 3x3 convolution of stride 1 in place
+    of the 7x7 one, and no max pooling."""
     stem_init: Literal["random", "centre"] = "random"
-    """Weights of a small stem: random, or the centre of the network's own 7x7 convolution."""
+    """Initial weights of a small stem. random: random ones; centre: the central 3x3 weights of the network's own 7x7
+    convolution."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18PretrainedSettings(TimmSettings):
-    """ResNet-18 from ImageNet weights, with a stem for small images; all layers are trained."""
+    """ResNet-18 with weights pretrained on ImageNet and a stem for small images; all layers are trained."""
 
     arch: str = "resnet18.tv_in1k"
     epochs: PositiveInt = 3
@@ -41,7 +43,7 @@ class ResNet18PretrainedSettings(TimmSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VitB16FinetuneSettings(TimmSettings):
-    """ViT-B/16 from pretrained weights, all of it trained, the lower layers more slowly."""
+    """ViT-B/16 with pretrained weights; all layers are trained, the lower ones at lower learning rates."""
 
     arch: str = "vit_base_patch16_224"
     input_size: Count = 224
@@ -56,7 +58,7 @@ class VitB16FinetuneSettings(TimmSettings):
 
 
 class TimmClassification(Classification):
-    """Cross-entropy of a network of timm, some of whose stages may be frozen."""
+    """A classifier of timm whose first stages may be frozen."""
 
     def __init__(self, net: TimmNet, settings: TimmSettings, info: DatasetInfo) -> None:
         super().__init__(net, settings, info, prefers_channels_last=True)
@@ -72,12 +74,12 @@ class TimmClassification(Classification):
         for module in self.modules():
             parameters = list(module.parameters())
             if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()  # which keeps the running statistics of a frozen batch norm
+                module.eval()  # keeps the running statistics of a frozen batch norm unchanged
         return self
 
 
 def layer_groups(backbone: nn.Module, settings: TimmSettings) -> list[dict]:
-    """Trainable parameters by layer, each with its learning rate and weight decay."""
+    """Return the trainable parameters in groups by layer, each with its learning rate and weight decay."""
     from timm.optim import param_groups_layer_decay
 
     no_decay = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()  # type: ignore[operator]
@@ -95,10 +97,10 @@ def layer_groups(backbone: nn.Module, settings: TimmSettings) -> list[dict]:
 
 
 def freeze(backbone: nn.Module, num_stages: int) -> None:
-    """Freeze the first stages of a network, the stem being the first.
+    """Freeze the first stages of a network; the stem counts as the first stage.
 
     Raises:
-        UserError: there are not so many below the head, or timm does not know the network's stages.
+        UserError: the network has fewer stages below its head, or timm does not divide it into stages.
     """
     if not num_stages:
         return
@@ -119,14 +121,14 @@ def freeze(backbone: nn.Module, num_stages: int) -> None:
 
 
 def shrink_stem(backbone: nn.Module, init: str) -> None:
-    """Give a ResNet a 3x3 first convolution of stride 1, and take its max-pooling away.
+    """Replace the first convolution of a ResNet by a 3x3 one of stride 1, and remove the max pooling after it.
 
     Args:
-        backbone: a network whose `conv1` is 7x7, with its weights in place.
-        init: "random", or "centre" for the middle 3x3 of those weights.
+        backbone: a network whose `conv1` is a 7x7 convolution, with its weights loaded.
+        init: "random", or "centre" for the central 3x3 weights of that convolution.
 
     Raises:
-        UserError: the network's first convolution is another.
+        UserError: the network does not begin with a 7x7 convolution.
     """
     large = getattr(backbone, "conv1", None)
     if not isinstance(large, nn.Conv2d) or large.kernel_size != (7, 7) or not hasattr(backbone, "maxpool"):
@@ -138,10 +140,11 @@ def shrink_stem(backbone: nn.Module, init: str) -> None:
 
 
 def build(settings: TimmSettings, info: DatasetInfo) -> TimmClassification:
-    """The classifier that `settings` describe.
+    """Build the classifier that `settings` describe.
 
     Raises:
-        UserError: unknown network, weights that are missing or do not fit, or a stem that would be frozen at random.
+        UserError: timm does not know the network, its weights are missing or do not fit, or settings do not go
+            together.
     """
     if settings.stem == "own" and settings.stem_init == "centre":
         raise UserError("--stem_init=centre is of no use to --stem=own, whose weights are whole: give --stem=small")

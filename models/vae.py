@@ -1,4 +1,4 @@
-"""Variational autoencoder of images alone."""
+"""Variational autoencoder without labels."""
 
 from dataclasses import dataclass
 
@@ -12,35 +12,35 @@ from models.parts.variational import Variational, VariationalSettings
 
 @dataclass(frozen=True, kw_only=True)
 class VaeSettings(VariationalSettings):
-    """Convolutional encoder and decoder round a Gaussian latent."""
+    """A variational autoencoder with a convolutional encoder and decoder and a Gaussian latent."""
 
     latent_images: Count = 10_000
-    """Images of each split, at most, whose latents are looked at closely at the end of a run; 0 for none."""
+    """Largest number of images of each split whose latents are analysed at the end of a run; 0 for no analysis."""
 
 
 class Vae(Variational):
-    """A variational autoencoder whose latents can be had."""
+    """A variational autoencoder whose latents can be read out and decoded."""
 
     settings: VaeSettings
 
     def latent_means(self, images: Tensor) -> Tensor:
-        """Posterior means [B, Z] of images [B, 3, H, W], normalised as in training."""
+        """Return the posterior means [B, Z] of images [B, 3, H, W], which are normalised as in training."""
         return self.posterior_means(Batch(images, unlabelled(images)))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] of latents [B, Z]."""
+        """Decode latents [B, Z] into images [B, 3, H, W] in [0, 1]."""
         return self.pictures_of(latents, unlabelled(latents))
 
 
 def unlabelled(values: Tensor) -> Tensor:
-    """The labels of images without: [B, ...] -> [B] zeros."""
+    """Return zeros in place of labels, one for each of the values: [B, ...] -> [B]."""
     return torch.zeros(len(values), dtype=torch.long, device=values.device)
 
 
 def build(settings: VaeSettings, info: DatasetInfo) -> Vae:
-    """The autoencoder that `settings` describe.
+    """Build the autoencoder that `settings` describe.
 
     Raises:
-        UserError: the images cannot be halved `depth` times, or the likelihood does not suit them.
+        UserError: the side of the images cannot be halved `depth` times, or the likelihood does not suit the pixels.
     """
     return Vae(settings, info)

@@ -17,42 +17,44 @@ from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, Po
 from models.parts.layers import check_halvings
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings
 
-SMOOTHING = 1e-5  # of the code counts, so that an unused code is not divided by 0
+SMOOTHING = 1e-5  # added to the use of each code, so that nothing is divided by 0 for an unused code
 
 
 @dataclass(frozen=True, kw_only=True)
 class VqVaeSettings(PixelSettings):
-    """A grid of codes out of a learned code book for the latent, and an autoregressive prior over them."""
+    """VQ-VAE: the latent is a grid of codes from a learned code book; an autoregressive prior generates such grids."""
 
     lr: PositiveFloat = 3e-4
     width: PositiveInt = 128
     """Channels of encoder and decoder."""
     depth: PositiveInt = 2
-    """Halvings of the side: 2 make a grid of 8x8 codes of 32-pixel images."""
+    """How often the encoder halves the image's side; 2 turn an image of 32 pixels into a grid of 8x8 codes."""
     num_residual: PositiveInt = 2
-    """Residual blocks of encoder and decoder, each."""
+    """Residual blocks in the encoder, and also in the decoder."""
     codebook_size: PositiveInt = 512
-    """Codes in the book."""
+    """Number of codes in the code book."""
     code_size: PositiveInt = 64
-    """Numbers of a code."""
+    """Dimension of a code."""
     commitment: NonNegative = 0.25
-    """Weight of the squared distance that draws the encoder's outputs to their codes."""
+    """Weight of the commitment loss: the squared distance of the encoder's outputs from their codes."""
     codebook_update: Literal["ema", "gradient"] = "ema"
-    """How codes move to the outputs they stand for: moving averages of those, or a loss of their own."""
+    """How codes are trained. ema: a code is the moving average of those encoder outputs to which it is the nearest;
+    gradient: by a loss, the squared distance of the codes from these outputs."""
     codebook_decay: Decay = 0.99
-    """Decay per step of the moving averages of each code's use and, with ema, of its outputs."""
+    """Decay per step of the moving averages: of how often each code is used and, with ema, of its outputs."""
     revive_below: Fraction = 0.1
-    """A code used less, as a share of an even use, becomes a random output of the batch; 0 for never."""
+    """A code whose use falls below this share of the mean use of all codes is replaced by a random output of the
+    encoder; 0 for never."""
     prior_width: PositiveInt = 128
-    """Dimension of a token of the prior, a causal transformer."""
+    """Dimension of a token in the prior, a causal transformer."""
     prior_depth: PositiveInt = 2
-    """Layers of the prior."""
+    """Number of layers of the prior."""
     prior_heads: PositiveInt = 4
-    """Attention heads of each; they share `prior_width`."""
+    """Attention heads in each layer of the prior; `prior_width` is divided among them."""
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, conv3x3, ReLU, conv1x1, added to the input."""
+    """A residual block: ReLU, 3x3 convolution, ReLU and 1x1 convolution, whose output is added to the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,7 +67,10 @@ class ResidualBlock(nn.Module):
 
 
 def build_encoder(settings: VqVaeSettings) -> nn.Sequential:
-    """Strided convolutions 4x4 and residual blocks: [B, 3, H, W] -> [B, code_size, H / 2^depth, W / 2^depth]."""
+    """Build the encoder, of strided 4x4 convolutions and residual blocks.
+
+    It turns images [B, 3, H, W] into [B, code_size, H / 2^depth, W / 2^depth].
+    """
     width, layers = settings.width, list[nn.Module]()
     for inputs in [3] + [width] * (settings.depth - 1):
         layers += [nn.Conv2d(inputs, width, 4, stride=2, padding=1), nn.ReLU()]
@@ -74,7 +79,10 @@ def build_encoder(settings: VqVaeSettings) -> nn.Sequential:
 
 
 def build_decoder(settings: VqVaeSettings) -> nn.Sequential:
-    """The encoder's mirror image: [B, code_size, h, w] -> [B, 3, h * 2^depth, w * 2^depth] before sigmoid or tanh."""
+    """Build the decoder, the mirror image of the encoder.
+
+    It turns [B, code_size, h, w] into [B, 3, h * 2^depth, w * 2^depth], to which a sigmoid or tanh is then applied.
+    """
     width, layers = settings.width, list[nn.Module]()
     layers += [nn.Conv2d(settings.code_size, width, 3, padding=1)]
     layers += [ResidualBlock(width) for _ in range(settings.num_residual)]
@@ -84,14 +92,16 @@ def build_decoder(settings: VqVaeSettings) -> nn.Sequential:
 
 
 class CodeBook(nn.Module):
-    """Vectors that stand for the encoder's outputs near them.
+    """The code book: vectors (codes), the nearest of which takes the place of each of the encoder's outputs.
 
-    All processes keep the same book: counts and sums are added up over them, and the first one's choice of new codes
-    goes to all. It begins as outputs of the first batch, since no code has been used before; with `revive_below` at 0
-    as small random vectors.
+    At first the codes are small random vectors. Unless `revive_below` is 0, all of them are replaced by outputs of the
+    first batch, because no code has been used before.
+
+    All processes keep the same code book: they add up their counts and sums of outputs, and all take the replacements
+    that the first process has chosen.
 
     Args:
-        settings: sizes and updates.
+        settings: sizes, and how the codes are trained.
     """
 
     codes: Tensor
@@ -107,11 +117,12 @@ class CodeBook(nn.Module):
             self.codes = nn.Parameter(codes)
         else:
             self.register_buffer("codes", codes)
-        self.register_buffer("uses", torch.zeros(settings.codebook_size))  # moving average of outputs a step
-        self.register_buffer("sums", torch.zeros(shape))  # moving average of the sum of those outputs
+        # For each code, moving averages over the steps: of the number of its outputs, and of the sum of these outputs.
+        self.register_buffer("uses", torch.zeros(settings.codebook_size))
+        self.register_buffer("sums", torch.zeros(shape))
 
     def forward(self, outputs: Tensor) -> Tensor:  # [..., D] float32 -> [...] indices of the nearest codes
-        with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):  # bf16 would name wrong neighbours
+        with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):  # bf16 would find wrong codes
             distances = self.codes.square().sum(dim=1) - 2 * outputs.float() @ self.codes.T
             return distances.argmin(dim=-1)
 
@@ -120,7 +131,7 @@ class CodeBook(nn.Module):
 
     @torch.no_grad()
     def revive(self, outputs: Tensor) -> None:
-        """Move codes that are hardly used to random outputs [N, D] of the batch."""
+        """Replace codes that are hardly used by random ones of the encoder's outputs [N, D]."""
         num = torch.tensor(float(len(outputs)), device=outputs.device)
         candidates = outputs[torch.randint(len(outputs), (len(self.codes),), device=outputs.device)].float()
         if distributed.is_initialized():
@@ -128,14 +139,19 @@ class CodeBook(nn.Module):
             distributed.broadcast(candidates, 0)
         least = self.settings.revive_below * num / len(self.codes)
         dead = (self.uses < least).unsqueeze(1)
-        # With a decay of 0.99, twice the least leaves a code 69 steps to find its outputs.
+        # A new code starts with twice the least use. With a decay of 0.99, an unused one is replaced after 69 steps.
         self.codes.copy_(torch.where(dead, candidates, self.codes))
         self.sums.copy_(torch.where(dead, candidates * 2 * least, self.sums))
         self.uses.copy_(torch.where(dead.squeeze(1), 2 * least, self.uses))
 
     @torch.no_grad()
     def follow(self, outputs: Tensor, indices: Tensor) -> None:
-        """Take the outputs [N, D] that the codes of these indices [N] stood for into the moving averages."""
+        """Update the moving averages and, with "ema", the codes.
+
+        Args:
+            outputs: the encoder's, [N, D].
+            indices: the code that is nearest to each output, [N].
+        """
         uses, sums = torch.zeros_like(self.uses), torch.zeros_like(self.sums)
         uses.index_add_(0, indices, torch.ones_like(indices, dtype=uses.dtype))
         sums.index_add_(0, indices, outputs.float())
@@ -151,12 +167,12 @@ class CodeBook(nn.Module):
 
 
 class Prior(nn.Module):
-    """A causal transformer over the codes of an image, row by row: logits of each code given those before it."""
+    """A causal transformer over the codes of an image, row by row: it predicts each code from those before it."""
 
     def __init__(self, settings: VqVaeSettings, num_positions: int) -> None:
         super().__init__()
         width, self.start = settings.prior_width, settings.codebook_size
-        self.embed = nn.Embedding(settings.codebook_size + 1, width)  # the last one starts a sequence
+        self.embed = nn.Embedding(settings.codebook_size + 1, width)  # the last token starts a sequence
         self.positions = nn.Parameter(torch.empty(num_positions, width).normal_(std=0.02))
         nn.init.normal_(self.embed.weight, std=0.02)
         layer = nn.TransformerEncoderLayer(
@@ -167,7 +183,7 @@ class Prior(nn.Module):
         )
         self.head = nn.Linear(width, settings.codebook_size)
 
-    def forward(self, codes: Tensor) -> Tensor:  # [B, T] -> [B, T + 1, K], the last for the code after them
+    def forward(self, codes: Tensor) -> Tensor:  # [B, T] -> logits [B, T + 1, K], the last for the code after these
         x = self.embed(F.pad(codes, (1, 0), value=self.start)) + self.positions[: codes.shape[1] + 1]
         mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
         return self.head(self.layers(x, mask, is_causal=True))
@@ -176,27 +192,30 @@ class Prior(nn.Module):
         return F.cross_entropy(self(codes[:, :-1]).float().transpose(1, 2), codes, reduction="none").sum(dim=1)
 
     def sample(self, num: int, seed: int) -> Tensor:
-        """Codes of images, [num, T], the noise a function of the seed."""
+        """Sample the codes of images, [num, T]; the same seed gives the same codes."""
         device = self.positions.device
         generator = torch.Generator().manual_seed(seed)
         codes = torch.empty(num, 0, dtype=torch.long, device=device)
         for _ in range(len(self.positions)):
             noise = torch.empty(num, self.start).exponential_(generator=generator).to(device)
-            # The largest p / noise is a draw from p, https://arxiv.org/abs/1611.01144, section 2.1
+            # The index of the largest p / noise is a draw from p, https://arxiv.org/abs/1611.01144, section 2.1
             chosen = (self(codes)[:, -1].float() - noise.log()).argmax(dim=1, keepdim=True)
             codes = torch.cat([codes, chosen], dim=1)
         return codes
 
 
 class VqVae(Objective):
-    """Autoencoder through a grid of codes in its first phase, prior over those codes in its second.
+    """A vector-quantised autoencoder and a prior over its codes.
+
+    Each training step has two phases: the first trains encoder, code book and decoder, the second the prior.
 
     Args:
         settings: sizes, code book, likelihood, prior and the optimizers.
-        info: the dataset's size and normalisation.
+        info: the dataset's facts.
 
     Raises:
-        UserError: the images cannot be halved `depth` times, or the prior's heads do not divide its width.
+        UserError: the side of the images cannot be halved `depth` times, or the number of the prior's heads does not
+            divide its width.
     """
 
     settings: VqVaeSettings
@@ -238,7 +257,7 @@ class VqVae(Objective):
         return {"autoencode": self.autoencode, "prior": self.predict_codes}[phase](batch.images)
 
     def autoencode(self, images: Tensor) -> dict[str, Tensor]:
-        """Loss terms of the first phase; the code book follows or is revived on the way, in training."""
+        """Return the loss terms of the first phase; in training, also update the code book."""
         outputs = self.encode_images(images)
         flat = outputs.detach().flatten(0, 1)
         if self.training:
@@ -247,7 +266,7 @@ class VqVae(Objective):
         codes = self.code_book.look_up(indices)
         if self.training:
             self.code_book.follow(flat, indices.flatten())
-        decoded = outputs + (codes - outputs).detach()  # its gradient goes straight through to the outputs
+        decoded = outputs + (codes - outputs).detach()  # straight-through gradient to the outputs
         reconstruction = self.likelihood(self.decode_codes(decoded), images).mean()
         commitment = (outputs - codes.detach()).square().sum(dim=(1, 2)).mean()
         loss = reconstruction + self.settings.commitment * commitment
@@ -262,7 +281,7 @@ class VqVae(Objective):
         }
 
     def predict_codes(self, images: Tensor) -> dict[str, Tensor]:
-        """Loss terms of the second phase."""
+        """Return the loss terms of the second phase."""
         return {"loss": self.prior.nll(self.codes_of(images)).mean()}
 
     @torch.no_grad()
@@ -288,12 +307,12 @@ class VqVae(Objective):
         return terms
 
     def pictures_of(self, indices: Tensor) -> Tensor:
-        """What the decoder makes of codes [B, T]: [B, 3, H, W] in [0, 1]."""
+        """Decode code indices [B, T] into images [B, 3, H, W] in [0, 1]."""
         return self.info.to_unit_range(self.likelihood.mean(self.decode_codes(self.code_book.look_up(indices))))
 
     @torch.no_grad()
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Images [num, 3, H, W] in [0, 1] of codes drawn from the prior, see `models.core.objective.Samples`."""
+        """Sample images [num, 3, H, W] in [0, 1] by way of the prior; see `models.core.abilities.Samples`."""
         return self.pictures_of(self.prior.sample(num, seed))
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
@@ -304,20 +323,24 @@ class VqVae(Objective):
         }
 
     def compile_nets(self) -> None:
-        for net in (self.encoder, self.decoder, self.prior):  # the code book's collectives would break its graph
+        for net in (self.encoder, self.decoder, self.prior):  # not the code book, in which processes communicate
             net.compile()
 
 
 def perplexity(uses: Tensor) -> Tensor:
-    """Exponential of the entropy of code counts [K]: how many codes, used evenly, would say as much; a scalar."""
+    """Return the perplexity of code counts [K], a scalar: the exponential of their entropy.
+
+    It says how many codes would carry as much information if all were used equally often.
+    """
     shares = uses / uses.sum()
     return torch.special.entr(shares).sum().exp()
 
 
 def build(settings: VqVaeSettings, info: DatasetInfo) -> VqVae:
-    """The autoencoder that `settings` describe.
+    """Build the autoencoder that `settings` describe.
 
     Raises:
-        UserError: sizes or a likelihood that do not suit the images, or heads that do not suit the prior.
+        UserError: the depth or the likelihood does not suit the images, or the number of the prior's heads does not
+            divide its width.
     """
     return VqVae(settings, info)
