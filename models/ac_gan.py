@@ -17,7 +17,7 @@ NUM_LAYERS = 6  # convolutions of the discriminator; the first, third and fifth 
 
 @dataclass(frozen=True, kw_only=True)
 class AcGanSettings(AdversarialSettings):
-    """AC-GAN: the generator gets the class as an input, the discriminator predicts it. Sizes as in the paper."""
+    """A GAN whose generator gets the class as an input, and whose discriminator predicts it. Sizes as in the paper."""
 
     batch_size: PositiveInt = 100
     width: PositiveInt = 96

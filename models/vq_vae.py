@@ -22,7 +22,7 @@ SMOOTHING = 1e-5  # added to the use of each code, so that nothing is divided by
 
 @dataclass(frozen=True, kw_only=True)
 class VqVaeSettings(PixelSettings):
-    """VQ-VAE: the latent is a grid of codes from a learned code book; an autoregressive prior generates such grids."""
+    """An autoencoder with a grid of codes from a learned code book for its latent, and an autoregressive prior."""
 
     lr: PositiveFloat = 3e-4
     width: PositiveInt = 128

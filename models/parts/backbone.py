@@ -34,8 +34,8 @@ class BackboneSettings(ClassifierSettings):
     pretrained: bool = True
     """Start from pretrained weights; if false, from random ones."""
     weights: str = ""
-    """File of pretrained weights, in the format of safetensors or torch. If empty, weights/ARCH.safetensors (or .pth)
-    is looked for in $VISION_SWEEPS_DATA, by default vision-sweeps in the user's cache folder, and else downloaded."""
+    """File of pretrained weights, in the format of safetensors or torch. If empty: weights/ARCH.safetensors (or .pth)
+    in the folder that an empty data_dir stands for; if there is no such file, the weights are downloaded."""
     input_size: Count = 0
     """Side in pixels to which images are resized, with antialiasing; 0 for no resizing."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"

@@ -39,7 +39,7 @@ class VariationalSettings(PixelSettings):
     kl_warmup_epochs: NonNegative = 0.0
     """Epochs at the start in which the weight of the KL rises linearly from 0 to beta."""
     free_bits: NonNegative = 0.0
-    """Nats up to which the KL of a latent unit, averaged over the batch, is not reduced further in training,
+    """Nats below which training does not reduce the KL of a latent unit, averaged over the batch,
     https://arxiv.org/abs/1606.04934."""
 
 
