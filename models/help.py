@@ -47,5 +47,5 @@ def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[st
             "|".join(kind.allowed) if isinstance(kind.allowed, tuple) else f"{kind.type.__name__} {kind.allowed or ''}"
         )
         lines.append(f"  --{key}={default!r}  ({values.strip()})")
-        lines += textwrap.wrap(doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
     return lines

@@ -117,16 +117,26 @@ def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
     """
     model = str(merged.get("model", Settings.model))
     settings_class = find_model(model).settings_class
+    refuse_change("model", model, saved)
     if gone := {key for key in merged.keys() - kinds(settings_class).keys() if key in saved}:
         raise UserError(f"run {saved['run_id']!r} has the setting {min(gone)}, which is no more: start a new run")
     values = {key: coerce(settings_class, key, value) for key, value in merged.items() if key != "model"}
-    for key, value in {**values, "model": model}.items():
-        if key not in CIRCUMSTANCES and key in saved and saved[key] != value:
-            raise UserError(
-                f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}: "
-                f"leave it out to resume, or give another --run_id"
-            )
+    for key, value in values.items():
+        refuse_change(key, value, saved)
     return settings_class(**values, model=model)
+
+
+def refuse_change(key: str, value: Any, saved: Mapping[str, Any]) -> None:
+    """Refuse another value of a run's recipe than the one that was saved with it.
+
+    Raises:
+        UserError: the value differs from the saved one, and the setting is not a circumstance.
+    """
+    if key not in CIRCUMSTANCES and key in saved and saved[key] != value:
+        raise UserError(
+            f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}: "
+            f"leave it out to resume, or give another --run_id"
+        )
 
 
 def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:

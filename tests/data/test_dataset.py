@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data import digits
-from data.dataset import Dataset, DatasetInfo, Split, channel_statistics, make_splits, stratified_order
+from data.dataset import Dataset, DatasetInfo, Source, Split, channel_statistics, make_splits, stratified_order
 from data.datasets import DATASETS, describe, load_splits
 from data.errors import UserError
 from data.paths import default_data_dir
