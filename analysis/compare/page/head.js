@@ -72,5 +72,5 @@ function finalTiles() {
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
   const more = values.length > 1 ? `± ${formatMetric(name, deviation)}, ${count(values.length, "run")}` : "1 run";
-  return [tile(`${name} of the final runs`, formatMetric(name, mean(values)), more)];
+  return [tile(`final ${name}`, formatMetric(name, mean(values)), more)];
 }

@@ -14,11 +14,12 @@ const COLUMNS = [
   metricColumn(metric.name, (run) => run.value),
   ...(sweeps.length > 1 ? [{ title: "sweep", value: (run) => run.sweep, isText: true }] : []),
   { title: "state", value: (run) => run.state, isText: true },
-  ...figures.map((name, k) => metricColumn(name, (run) => run.figures[k])),
+  ...figureColumns((name) => !name.startsWith("test/")),
   { title: "epochs", value: (run) => run.epochs, text: formatSetting },
   { title: "best at", value: (run) => run.bestEpoch, text: formatSetting },
   { title: "time", value: (run) => run.seconds, text: formatSeconds },
   ...settings.map(settingColumn),
+  ...figureColumns((name) => name.startsWith("test/")), // behind the settings, as final runs alone have them
   { title: "started", value: (run) => run.created, text: startText, isText: true },
 ];
 
@@ -30,6 +31,11 @@ function startText(created) {
 
 function metricColumn(name, value) {
   return { title: name, value, text: (figure) => formatMetric(name, figure) };
+}
+
+function figureColumns(isWanted) {
+  const columns = figures.map((name, k) => metricColumn(name, (run) => run.figures[k]));
+  return columns.filter((column) => isWanted(column.title));
 }
 
 function settingColumn({ name, is_log: isLog, is_number: isNumber }, k) {
@@ -44,8 +50,8 @@ function settingColumn({ name, is_log: isLog, is_number: isNumber }, k) {
 const table = { column: null, ascending: true, page: 0, query: "" };
 
 export function setUpLeaderboard() {
-  const most = `The ${settings.length} settings that vary most have a column here`;
-  find("#more-settings").textContent = numMoreSettings ? `${most}; ${numMoreSettings} more are compared below.` : "";
+  const most = `The ${settings.length} settings that vary most have a column here; all of them are compared below.`;
+  find("#more-settings").textContent = numMoreSettings ? most : "";
   find("#search").oninput = (event) => change({ query: event.target.value, page: 0 });
   find("#previous").onclick = () => change({ page: table.page - 1 });
   find("#next").onclick = () => change({ page: table.page + 1 });

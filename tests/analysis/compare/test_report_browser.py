@@ -304,3 +304,14 @@ def test_names_and_settings_are_text_alone(browser, tmp_path):
     assert browser.run("window.hacked === undefined")
     assert browser.column("run") == [f"{HOSTILE}0", f"{HOSTILE}1"]
     assert browser.run("document.querySelectorAll('img[src=x]').length") == 0
+
+
+def test_the_page_says_that_settings_are_left_out(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(html_page, "MOST_SETTINGS", 2)
+    for i in range(2):
+        write_run(tmp_path / f"run{i}", [2.0, 1.0 + i], lr=10.0**-i, depth=i, width=i)
+    assert report.main(["--runs_dir", str(tmp_path)]) == 0
+    browser.open(tmp_path / "report.html")
+    assert "The 2 settings that vary most" in browser.texts("#more-settings")[0]
+    assert len({"lr", "depth", "width"} & set(browser.texts("#runs thead th"))) == 2
+    assert {"lr", "depth", "width"} <= set(browser.texts("#differences tbody th"))
