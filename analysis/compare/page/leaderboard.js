@@ -50,7 +50,7 @@ function settingColumn({ name, is_log: isLog, is_number: isNumber }, k) {
 const table = { column: null, ascending: true, page: 0, query: "" };
 
 export function setUpLeaderboard() {
-  const most = `The ${settings.length} settings that vary most have a column here; all of them are compared below.`;
+  const most = `The ${settings.length} settings that vary most have a column here; all that differ are compared below.`;
   find("#more-settings").textContent = numMoreSettings ? most : "";
   find("#search").oninput = (event) => change({ query: event.target.value, page: 0 });
   find("#previous").onclick = () => change({ page: table.page - 1 });
