@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -344,7 +343,10 @@ def test_a_lack_of_the_extractor_shows_before_training(tmp_path, capsys):
 def test_a_gans_best_weights_are_those_of_the_least_fid(tmp_path, fids, split, fraction):
     kept = []
     save_best = train.Run.save_best
-    train.Run.save_best = lambda self: (kept.append(copy.deepcopy(self.trainer.evaluated.state_dict())), save_best(self))
+    train.Run.save_best = lambda self: (
+        kept.append(copy.deepcopy(self.trainer.evaluated.state_dict())),
+        save_best(self),
+    )
     arguments = [f"--val_fraction={fraction}", "--test", "--epochs=5", "--run_id=a"]
     try:
         assert run(tmp_path, *DC_GAN, *arguments) == 0

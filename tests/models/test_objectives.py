@@ -16,8 +16,8 @@ import torch
 from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
 from models.core.objective import only_trainable
-from models.registry import MODELS
 from models.loading import build_objective
+from models.registry import MODELS
 
 # Settings that make a model quick, for those that are not by default; dropout stays on.
 SMALL = {
@@ -56,7 +56,9 @@ def info_of(name):
 
 
 def build(name, **settings):
-    return build_objective(MODELS[name].settings_class(model=name, **{**SMALL.get(name, {}), **settings}), info_of(name))
+    return build_objective(
+        MODELS[name].settings_class(model=name, **{**SMALL.get(name, {}), **settings}), info_of(name)
+    )
 
 
 def make_batch(objective, size, seed=0):

@@ -11,10 +11,10 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
 from data.seeding import seed_everything
+from models.loading import build_objective
 from models.registry import MODELS
 from models.vq_vae import CodeBook, VqVaeSettings, perplexity
 from tests.two_processes import in_two_processes
-from models.loading import build_objective
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.0,) * 3, (1.0,) * 3, {}, "")
 SMALL = {"width": 16, "codebook_size": 32, "code_size": 8, "prior_width": 16, "prior_depth": 1, "prior_heads": 2}

@@ -8,18 +8,20 @@ import pytest
 import yaml
 
 from analysis.record import run_folder
+from analysis.record.saved import resolve
 from data.errors import UserError
 from data.files import write_json
-from analysis.record.saved import resolve
-from models.core.settings import kinds
+from models.core.settings import CIRCUMSTANCES, INVOCATION, kinds
 from models.help import documentation, help_text
-from models.resolve import Text, coerce
 from models.mlp import MlpSettings
 from models.registry import MODELS
+from models.resolve import Text, coerce
 
 ACCELERATE = "ACCELERATE_MIXED_PRECISION"
 SWEEP = "WANDB_SWEEP_PARAM_PATH"
-EVERY_SETTING = [(name, field.name) for name, model in MODELS.items() for field in dataclasses.fields(model.settings_class)]
+EVERY_SETTING = [
+    (name, field.name) for name, model in MODELS.items() for field in dataclasses.fields(model.settings_class)
+]
 
 
 def parse(*arguments, **environment):
@@ -347,3 +349,27 @@ def test_settings_are_flat_scalars_that_json_keeps(name):
     values = asdict(MODELS[name].settings_class())
     assert {type(value) for value in values.values()} <= {bool, int, float, str}
     assert json.loads(json.dumps(values)) == values
+
+
+def test_the_roles_of_settings_are_marked_on_their_fields():
+    assert INVOCATION == {"run_id", "runs_dir", "resume", "dry_run"}
+    assert CIRCUMSTANCES - INVOCATION == {
+        *("data_dir", "resident", "max_corrupt_images", "feature_dir", "eval_batch_size"),
+        *("tracking", "project", "tags", "panels_every"),
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_marks_no_setting_of_its_own(name):
+    """Readers of runs derive the lists from the settings of every run alone, which load no torch."""
+    own = kinds(MODELS[name].settings_class)
+    assert {key for key, kind in own.items() if kind.role} == CIRCUMSTANCES
+
+
+@pytest.mark.parametrize("text", ["0.5", "half"])
+def test_a_saved_value_of_another_type_is_refused(text, save_run, tmp_path):
+    runs_dir = save_run("a")
+    path = tmp_path / "runs" / "a" / "settings.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lr": text}))
+    with pytest.raises(UserError, match=f"lr='{text}' is of type str, not float"):
+        parse(runs_dir, "--run_id=a")

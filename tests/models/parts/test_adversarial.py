@@ -10,14 +10,13 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from data.dataset import Batch, DatasetInfo, Split
+from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from data.loader import Loader
 from models.core.objective import only_trainable
+from models.loading import build_objective
 from models.parts.adversarial_losses import LOSSES, gradient_penalty
 from models.registry import MODELS
 from tests.two_processes import in_two_processes
-from models.loading import build_objective
 
 INFO = DatasetInfo("synthetic", 32, ("dark", "light"), (0.5,) * 3, (0.5,) * 3, {}, "")
 SMALL = {"width": 4, "discriminator_width": 4, "latent_size": 8}

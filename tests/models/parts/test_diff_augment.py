@@ -5,9 +5,9 @@ import torch
 
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
+from models.loading import build_objective
 from models.parts.diff_augment import POLICIES, colour, half_cutout, parse_policy, translation
 from models.registry import MODELS
-from models.loading import build_objective
 
 INFO = DatasetInfo("synthetic", 32, (), (0.5,) * 3, (0.5,) * 3, {}, "")
 

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from analysis.look.closer import Subject, closer_look
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +12,18 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.utils.flop_counter import FlopCounterMode
 
+from analysis.look.closer import Subject, closer_look
 from analysis.look.panels import draw_grid
 from analysis.record import run_folder
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.files import read_json
 from data.loader import Loader
-from models.parts.layers import one_hot
 from models.core.panel import side_by_side
+from models.loading import build_objective
+from models.parts.layers import one_hot
 from models.parts.variational import ACTIVE_VARIANCE, Variational, count_active_units
 from models.registry import MODELS
-from models.loading import build_objective
 
 ROOT = Path(__file__).parents[3]
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.0,) * 3, (1.0,) * 3, {}, "")
