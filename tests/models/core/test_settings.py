@@ -352,11 +352,11 @@ def test_settings_are_flat_scalars_that_json_keeps(name):
 
 
 def test_the_roles_of_settings_are_marked_on_their_fields():
-    assert INVOCATION == {"run_id", "runs_dir", "resume", "dry_run"}
-    assert CIRCUMSTANCES - INVOCATION == {
+    assert {"run_id", "runs_dir", "resume", "dry_run"} == INVOCATION
+    assert {
         *("data_dir", "resident", "max_corrupt_images", "feature_dir", "eval_batch_size"),
         *("tracking", "project", "tags", "panels_every"),
-    }
+    } == CIRCUMSTANCES - INVOCATION
 
 
 @pytest.mark.parametrize("name", MODELS)
