@@ -6,7 +6,6 @@ it. Optuna does the search. Agents with one --storage share one sweep. More in s
 
 import shlex
 import shutil
-import signal
 import sys
 import time
 from argparse import Namespace
@@ -20,11 +19,10 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.command_line import Parser, whole_number
+from analysis.command_line import Parser, run_program, whole_number
 from analysis.read.storage import reason_of
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
-from data.errors import UserError
 from data.internals import trial_id
 from sweeps.local.contract import check_contract
 from sweeps.local.display import Display
@@ -177,15 +175,11 @@ class Agent:
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.runs_dir.name}
+        environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.pool.free_devices()}
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
         num_values = len(self.trials.all()[claim.number].intermediate_values)
-
-        def begin(devices: Mapping[str, str]) -> TrialRun:
-            return TrialRun(claim, self.sweep.metric, num_values, words, self.runs_dir, {**environment, **devices})
-
-        self.pool.start(begin)
+        self.pool.add(TrialRun(claim, self.sweep.metric, num_values, words, self.runs_dir, environment))
         self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:
@@ -288,15 +282,13 @@ def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Tr
 def main(arguments: Sequence[str]) -> int:
     """Run a sweep, or say in one line what keeps it from running; return the exit code."""
     try:
-        return run_sweep(parse(arguments))
-    except (UserError, SweepError, OSError) as error:
-        print(f"agent.py: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        return run_program("agent.py", lambda: run_sweep(parse(arguments)))
+    except SweepError as error:
+        reason = str(error)
     except (StorageInternalError, SQLAlchemyError) as error:
-        print(f"agent.py: the storage does not answer: {reason_of(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # before there is a trial
-        return 128 + signal.SIGINT
+        reason = f"the storage does not answer: {reason_of(error)}"
+    print(f"agent.py: {reason}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ sweep's folder.
 """
 
 import shlex
-import signal
 import sys
 import time
 from argparse import Namespace
@@ -115,12 +114,8 @@ class Finals:
     def start(self, final: Final) -> None:
         """Start a run, or go on with it from its checkpoint; one that has finished ends at once."""
         words = command_words(self.command, self.program, final.settings, self.folder / final.run_id / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.folder.name, "WANDB_JOB_TYPE": "final"}
-
-        def begin(devices: Mapping[str, str]) -> Run:
-            return Run(words, final.run_id, self.folder, final.settings, {**environment, **devices})
-
-        self.pool.start(begin)
+        environment = {"WANDB_RUN_GROUP": self.folder.name, "WANDB_JOB_TYPE": "final", **self.pool.free_devices()}
+        self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment))
 
     def has_succeeded(self, run: Run) -> bool:
         """Return whether a run has finished, and print how it has ended."""
@@ -222,10 +217,7 @@ def run_finals(options: Namespace) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Train the best trials, or say in one line what keeps them from it; return the exit code."""
-    try:
-        return run_program("final.py", lambda: run_finals(parse(arguments)))
-    except KeyboardInterrupt:  # before there is a run
-        return 128 + signal.SIGINT
+    return run_program("final.py", lambda: run_finals(parse(arguments)))
 
 
 if __name__ == "__main__":

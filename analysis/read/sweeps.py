@@ -258,13 +258,10 @@ def trials_of(records: Iterable[RunRecord], all_curves: Iterable[Curve], metric:
         all_curves: the metric of each run over its epochs, as far as it is known.
         metric: the sweep's.
     """
-
-    def order(run: tuple[RunRecord, Curve]) -> tuple[str, datetime]:
-        record, _ = run
-        return record.run_id if record.is_local else "", record.created
-
+    runs = zip(records, all_curves, strict=True)
+    ordered = sorted(runs, key=lambda run: (run[0].run_id if run[0].is_local else "", run[0].created))
     trials = []
-    for number, (record, curve) in enumerate(sorted(zip(records, all_curves, strict=True), key=order)):
+    for number, (record, curve) in enumerate(ordered):
         best = best_of(record, curve, metric)
         trials.append(
             Trial(

@@ -1,7 +1,7 @@
 """Runs side by side on this machine: where each runs, when it has ended, and how all are stopped or killed."""
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Generic, TypeVar
 
@@ -45,14 +45,13 @@ class Pool(Generic[AnyRun]):
         """Return whether a slot is free."""
         return None in self.slots
 
-    def start(self, begin: Callable[[Mapping[str, str]], AnyRun]) -> None:
-        """Start a run in a free slot.
+    def free_devices(self) -> Mapping[str, str]:
+        """Return the environment variables of the free slot that the next run will have."""
+        return self.devices[self.slots.index(None)]
 
-        Args:
-            begin: starts the run, with the environment variables of the slot.
-        """
-        slot = self.slots.index(None)
-        self.slots[slot] = begin(self.devices[slot])
+    def add(self, run: AnyRun) -> None:
+        """Give a run that has been started with `free_devices` its slot."""
+        self.slots[self.slots.index(None)] = run
 
     def free(self, run: AnyRun) -> None:
         """Free the slot of a run that has ended."""

@@ -24,7 +24,7 @@ def pool():
 
 
 def start(pool, folder, run_id, code):
-    pool.start(lambda devices: Run([sys.executable, "-c", code], run_id, folder, {}, devices))
+    pool.add(Run([sys.executable, "-c", code], run_id, folder, {}, pool.free_devices()))
 
 
 def test_each_run_has_a_slot_with_its_own_devices_and_leaves_it_free_when_it_has_ended(pool, tmp_path):
