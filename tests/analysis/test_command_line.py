@@ -1,0 +1,34 @@
+"""What the programs share of their command lines."""
+
+import pytest
+
+from analysis.command_line import parser_of_a_look, run_program, whole_number
+from data.errors import UserError
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "line"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 1, 1, ""),
+        (lambda: fail(UserError("--lr=x is wrong: lower it")), 2, "look: --lr=x is wrong: lower it\n"),
+        (lambda: fail(OSError("disk full")), 1, "look: disk full\n"),
+        (lambda: fail(KeyboardInterrupt()), 130, ""),
+    ],
+)
+def test_a_program_ends_in_an_exit_code_and_one_line_at_most(work, code, line, capsys):
+    assert run_program("look", work) == code
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("words", [[], ["run", "--num=0"], ["run", "--num=many"], ["run", "--nim=3"]])
+def test_a_wrong_command_line_is_told_in_one_line_with_the_way_to_help(words):
+    parser = parser_of_a_look("look", "Looks.")
+    parser.add_argument("--num", type=whole_number)
+    with pytest.raises(UserError, match=r"\(see --help\)") as caught:
+        parser.parse_args(words)
+    assert "\n" not in str(caught.value)
