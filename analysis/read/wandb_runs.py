@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -140,6 +141,14 @@ def own_numbers(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
             yield key, value
 
 
+@cache
+def wandb_api() -> Any:
+    """Return W&B's public API, the same one each time: with many, W&B's own process now and then does not end."""
+    import wandb  # imported late: takes a second
+
+    return wandb.Api()
+
+
 def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str, deed: str = "read from") -> Answer:
     """Ask W&B's public API something, and return the answer.
 
@@ -157,7 +166,7 @@ def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str, deed: 
     if obstacle := find_obstacle(wandb.setup().settings):
         raise UserError(f"{subject} cannot be {deed} W&B: {obstacle}")
     try:
-        return question(wandb.Api())
+        return question(wandb_api())
     except Exception as error:  # W&B has no one class for what its transport raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{subject} cannot be {deed} W&B ({reason}): give the {form} that W&B shows") from None
