@@ -8,6 +8,7 @@ import os
 import signal
 import statistics
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -40,6 +41,7 @@ from models.help import help_text
 from models.loading import build_objective, load_model, read_data
 from models.resolve import sweep_values
 
+LONGEST_REASON = 500  # characters of an error in a summary
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
 
 
@@ -85,11 +87,12 @@ def run(arguments: Sequence[str]) -> int:
     summary = {"num_parameters": trainable, "total_parameters": total, "network": network_lines(objective)}
     state = "failed"
     try:
-        state = this.train(stop)
-        if state == "finished":
+        ended = this.train(stop)
+        if ended == "finished":
             summary |= this.close()
-    except DivergedError as error:
-        summary["error"] = str(error)
+        state = ended
+    except Exception as error:
+        summary["error"] = textwrap.shorten(str(error) or type(error).__name__, LONGEST_REASON)
         raise
     finally:
         if tracker is not None:

@@ -58,6 +58,7 @@ def floor_of(module):
     return max(fitting, key=len, default="program")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_file_imports_from_its_own_floor_and_from_those_below_alone(path):
     own = floor_of(module_of(path))
@@ -87,6 +88,7 @@ def test_settings_and_names_of_models_load_no_torch(module):
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_a_model_is_imported_when_it_is_asked_for_and_no_other():
     code = (
         "import sys; from models.registry import MODELS; MODELS['mlp'].settings_class; "

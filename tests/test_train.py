@@ -83,6 +83,7 @@ def assert_same_state(a, b, where: str = "") -> None:
         assert a == b, where
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path, capsys):
     assert run(tmp_path, "--run_id=a", "--test=True") == 0
     folder = tmp_path / "a"
@@ -106,6 +107,7 @@ def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path
     assert str(folder / "curves.png") in printed
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_weights_are_tested(tmp_path):
     assert run(tmp_path, "--run_id=a", "--val_fraction=0", "--test=True") == 0
     summary = read_json(tmp_path / "a" / "summary.json")
@@ -115,6 +117,7 @@ def test_without_validation_the_last_weights_are_tested(tmp_path):
     assert_same_state(checkpoint["objective"], best)
 
 
+@pytest.mark.slow
 def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path):
     for run_id, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert run(tmp_path, f"--run_id={run_id}", f"--seed={seed}", "--augmentation=crop_flip") == 0
@@ -136,6 +139,7 @@ NOISY = ["--dropout=0.2", "--augmentation=trivialaugment", "--cutout=8", "--mixu
 NOISY += ["--schedule=one_cycle", "--warmup_epochs=0.5", "--grad_clip=1", "--optimizer=sgd", "--accumulation_steps=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 11, 16], ids=["mid-epoch", "epoch's end", "second epoch"])  # 11 steps an epoch
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
     arguments = [*NOISY, "--run_id=cut"]
@@ -170,6 +174,7 @@ QUICK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, model):
     arguments = ["--epochs=1", "--run_id=a", *QUICK.get(model, ["--width=4"]), f"--model={model}"]
@@ -181,6 +186,7 @@ def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, model):
     assert epochs(tmp_path / "cut" / "a") == epochs(tmp_path / "whole" / "a")
 
 
+@pytest.mark.slow
 def test_a_run_whose_epochs_have_one_step_can_be_stopped(tmp_path, monkeypatch):
     arguments = ["--batch_size=1293", "--run_id=a", "--epochs=6"]
     assert run_with_stop(monkeypatch, 3, tmp_path, *arguments) == 0
@@ -193,6 +199,7 @@ def test_a_run_whose_epochs_have_one_step_can_be_stopped(tmp_path, monkeypatch):
 FROZEN = ["--model=frozen", *TIMM, "--feature_precision=fp32", "--lr=0.01"]
 
 
+@pytest.mark.slow
 def test_a_frozen_network_is_run_once_and_its_features_serve_every_run(tmp_path, capsys):
     features = f"--feature_dir={tmp_path / 'features'}"
     assert run(tmp_path, *FROZEN, features, "--run_id=a") == 0
@@ -217,6 +224,7 @@ def test_a_frozen_network_is_run_once_and_its_features_serve_every_run(tmp_path,
     assert len(keys) == len(images) // 16 <= 1797
 
 
+@pytest.mark.slow
 def test_pictures_of_a_frozen_network_s_run_are_the_images(tmp_path):
     from PIL import Image
 
@@ -232,6 +240,7 @@ def test_pictures_of_a_frozen_network_s_run_are_the_images(tmp_path):
     assert (tmp_path / "a" / "panels" / "mistakes.png").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_frozen_network_hold_the_head_alone(tmp_path):
     assert run(tmp_path, *FROZEN, "--run_id=a", "--epochs=1") == 0
     summary = read_json(tmp_path / "a" / "summary.json")
@@ -241,6 +250,7 @@ def test_checkpoints_of_a_frozen_network_hold_the_head_alone(tmp_path):
     assert (tmp_path / "a" / "checkpoint.pt").stat().st_size < 3 * 4 * 2_570 + 10_000
 
 
+@pytest.mark.slow
 def test_a_probe_walks_its_strengths_and_keeps_the_best(tmp_path):
     probe = ["--model=logistic_probe", *TIMM, "--l2=100", "--l2_ratio=0.01", "--run_id=a", "--epochs=5", "--test"]
     assert run(tmp_path, *probe) == 0
@@ -254,6 +264,7 @@ def test_a_probe_walks_its_strengths_and_keeps_the_best(tmp_path):
     assert [row["images_seen"] for row in rows] == [1293 * epoch for epoch in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_metrics_logged_after_the_checkpoint_are_forgotten_on_resuming(tmp_path, monkeypatch):
     run_with_stop(monkeypatch, 15, tmp_path, "--run_id=a")
     metrics = tmp_path / "a" / "metrics.jsonl"
@@ -263,6 +274,7 @@ def test_metrics_logged_after_the_checkpoint_are_forgotten_on_resuming(tmp_path,
     assert 9 not in [row["lr"] for row in epochs(tmp_path / "a")]
 
 
+@pytest.mark.slow
 def test_resume_finds_the_latest_unfinished_run(tmp_path, monkeypatch):
     run_with_stop(monkeypatch, 3, tmp_path, "--run_id=a")
     run(tmp_path, "--run_id=b")
@@ -306,6 +318,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path, capsys):
     assert epochs(tmp_path / "a") == []
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_and_its_best_epoch_is_kept(tmp_path):
     assert run(tmp_path, "--lr=0.3", "--epochs=50", "--patience=2", "--run_id=a") == 0
     summary, rows = read_json(tmp_path / "a" / "summary.json"), epochs(tmp_path / "a")
@@ -339,6 +352,7 @@ def test_a_lack_of_the_extractor_shows_before_training(tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "fraction"), [("val", 0.1), ("train", 0.0)])
 def test_a_gans_best_weights_are_those_of_the_least_fid(tmp_path, fids, split, fraction):
     kept = []
@@ -360,11 +374,13 @@ def test_a_gans_best_weights_are_those_of_the_least_fid(tmp_path, fids, split, f
     assert_same_state(dict(torch.load(tmp_path / "a" / "best.pt")), dict(kept[1]))
 
 
+@pytest.mark.slow
 def test_patience_follows_the_fid(tmp_path, fids):
     assert run(tmp_path, *DC_GAN, "--epochs=5", "--patience=2", "--run_id=a") == 0
     assert len(epochs(tmp_path / "a")) == 4
 
 
+@pytest.mark.slow
 def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
     arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--epochs=3", "--run_id=a", "--patience=1"]
     assert run(tmp_path, *arguments) == 0
@@ -375,6 +391,7 @@ def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
     assert {"discriminator_saturated", "sample_variety", "mode_collapse"} <= summary.keys()
 
 
+@pytest.mark.slow
 def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, capsys):
     arguments = ["--model=ac_gan", *GAN, "--train_fraction=0.1", "--epochs=2", "--panels_every=1", "--run_id=a"]
     assert run(tmp_path, *arguments, "--test", "--mixed_precision=bf16") == 0
@@ -392,6 +409,7 @@ def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, c
     assert "mode collapse, or an untrained generator since epoch 1" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_accumulation_computes_the_same_step(tmp_path):
     even = ["--val_fraction=0", "--train_fraction=0.8907"]  # 1,280 images: no step is smaller than the others
     run(tmp_path, "--run_id=a", *even)
@@ -401,6 +419,7 @@ def test_accumulation_computes_the_same_step(tmp_path):
         assert a["train/classify/loss"] == pytest.approx(b["train/classify/loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--mixed_precision=bf16", "--channels_last=on", "--resident=host"])
 def test_ways_of_computing_barely_change_the_result(tmp_path, option):
     cnn = ["--model=cnn", "--width=8", "--epochs=2", "--lr=0.001"]
@@ -410,6 +429,7 @@ def test_ways_of_computing_barely_change_the_result(tmp_path, option):
     assert a == pytest.approx(b, rel=0.05)
 
 
+@pytest.mark.slow
 def test_compiled_networks_train_and_keep_the_names_of_their_weights(tmp_path, monkeypatch):
     # Inductor would take half a minute to compile what this backend only traces.
     compile_in_place = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
@@ -497,12 +517,14 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(tmp_path, c
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_vision_transformers_attention_is_drawn_while_it_trains(tmp_path):
     arguments = ["--run_id=a", "--model=nano_vit", "--patch_size=8", "--depth=1", "--train_fraction=0.2", "--epochs=1"]
     assert run(tmp_path, *arguments, "--mixed_precision=bf16") == 0
     assert (tmp_path / "a" / "panels" / "attention-0001.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_sweep_wins_over_the_command_line(tmp_path, monkeypatch):
     (tmp_path / "sweep.yaml").write_text("wandb_version: 1\nlr: {value: 0.02}\nwidth: {value: 16}\n")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "sweep.yaml"))
@@ -513,6 +535,7 @@ def test_a_sweep_wins_over_the_command_line(tmp_path, monkeypatch):
     assert epochs(tmp_path / "a")[0]["lr"] == 0.02
 
 
+@pytest.mark.slow
 def test_cifar10_is_learnt_in_a_few_hundred_steps(tmp_path, cifar10_dir):
     arguments = ["--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=cnn", "--width=32", "--lr=1e-3"]
     arguments += ["--epochs=1", "--train_fraction=0.9", "--mixed_precision=bf16", "--run_id=a"]

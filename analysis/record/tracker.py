@@ -66,6 +66,7 @@ class Tracker:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
         self.num_logged = len(rows)
         self.metrics_file = (folder / run_folder.METRICS).open("a")
+        self.defined: set[str] = set()  # figures that W&B knows of
         self.wandb_run = None
         if mode != "off":
             self.wandb_run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
@@ -94,6 +95,11 @@ class Tracker:
                 name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
                 for name, table in tables.items()
             }
+            for name in (
+                metrics.keys() - self.defined
+            ):  # the summary of figures is ours, that of tables and pictures W&B's
+                self.wandb_run.define_metric(name, step_metric=None if name == "epoch" else "epoch", summary="none")
+            self.defined |= metrics.keys()
             self.wandb_run.log({**metrics, **pictures, **sheets})
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
@@ -112,7 +118,7 @@ class Tracker:
         self.metrics_file.close()
         write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         if self.wandb_run is not None:
-            if artifact is not None and artifact.exists():
+            if artifact is not None and artifact.exists() and state == "finished":  # a stopped run is soon killed
                 self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
             self.update_summary({"state": state, **summary})
             try:
@@ -137,13 +143,13 @@ def start_wandb(
         if settings["tracking"] != "auto" or mode == "offline":
             reason = str(error).splitlines()[0]
             raise UserError(f"--tracking={settings['tracking']}: {reason}; give offline, or off") from None
+        wandb.teardown()  # else the run's id stays taken, and the second start fails of it
         return start_wandb(folder, settings, sweep, "offline", f" ({type(error).__name__})", is_resumed)
     for key, value in sweep.items():
         if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
             run.finish(exit_code=1)
             raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
-    for name in ("train/*", "val/*", "test/*", "lr", "images_per_second", "epoch_seconds", "peak_memory_gib"):
-        run.define_metric(name, step_metric="epoch", summary="none")  # the summary is ours, see update_summary
+    run.define_metric("*", step_metric="epoch")
     if mode == "online":
         print(f"W&B: {run.url}")
         connect_wandb_api(run)
@@ -165,6 +171,6 @@ def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, An
         tags=[tag.strip() for tag in settings["tags"].split(",") if tag.strip()],
         config={key: value for key, value in settings.items() if key not in sweep},
         mode="online" if mode == "online" else "offline",
-        resume="allow" if mode == "online" else None,
+        resume="allow",  # offline, too: else a resumed run counts its steps from 0, and its upload replaces rows
         settings=wandb.Settings(silent=True),
     )

@@ -9,8 +9,11 @@ from urllib.parse import urlsplit
 from data import network
 from data.errors import UserError
 
+# What `wandb offline`, `wandb disabled` and $WANDB_MODE ask for; "online" is the client's default, too.
+MODES = {"offline": "offline", "dryrun": "offline", "disabled": "off"}
 # Time that an ended run has for its upload where the server is gone; $WANDB_FINISH_TIMEOUT takes its place.
 FINISH_TIMEOUT_SECONDS = 300
+INIT_TIMEOUT_SECONDS = 30
 
 
 def choose_mode(tracking: str) -> tuple[str, str]:
@@ -25,9 +28,15 @@ def choose_mode(tracking: str) -> tuple[str, str]:
         return tracking, ""
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
     os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", str(INIT_TIMEOUT_SECONDS))  # of a server that does not answer
     import wandb
 
-    settings = wandb.setup().settings
+    try:
+        settings = wandb.setup().settings
+    except ValueError:
+        raise UserError(
+            f"WANDB_MODE={os.environ.get('WANDB_MODE')} is no mode of W&B: give {', '.join(MODES)}"
+        ) from None
     if tracking == "auto":
         return automatic_mode(settings)
     if not has_credentials(settings):
@@ -37,9 +46,12 @@ def choose_mode(tracking: str) -> tuple[str, str]:
 
 def automatic_mode(settings: Any) -> tuple[str, str]:
     """Return the mode for --tracking=auto, with the reason for staying offline in brackets."""
-    asked = {"online": "online", "offline": "offline", "disabled": "off"}.get(os.environ.get("WANDB_MODE", ""))
-    if asked:
-        return asked, f" (WANDB_MODE={os.environ['WANDB_MODE']})"
+    asked = os.environ.get("WANDB_MODE")
+    if asked == "online" or settings.mode in MODES:
+        by = (
+            f"WANDB_MODE={asked}" if asked else f"`wandb {settings.mode}`"
+        )  # a command that writes it to W&B's settings
+        return MODES.get(settings.mode, "online"), f" ({by})"
     obstacle = find_obstacle(settings)
     return ("offline", f" ({obstacle})") if obstacle else ("online", "")
 

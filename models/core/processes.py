@@ -28,26 +28,27 @@ LAUNCHER_VARIABLES = (
 ACCELERATE_LAUNCH = ("launch", "accelerate-launch", "launch.py", "accelerate.commands.launch")
 LAUNCHER_IS_GONE = getattr(signal, "SIGUSR1", signal.SIGTERM)  # Windows has no SIGUSR1
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_OF_ONE_REQUEST = 1.0  # within which the same signal may arrive twice, from the launcher and from elsewhere
 
 
 class StopRequest:
     """A flag that is set when the process is asked to stop, by SIGTERM, by Ctrl-C or by the death of its launcher.
 
-    The run then stops after the current step. If the same signal comes again, the process ends at once. A second signal
-    of another kind does not count as the same request made again: Ctrl-C, and SIGTERM sent to a whole process group,
-    also reach the launcher, which passes the signal on or dies of it.
+    The run then stops after the current step. If the same signal comes again after a second or more, the process ends
+    at once. Before that it is the same request once more: Ctrl-C, or SIGTERM to a whole process group, also reaches
+    the launcher, which passes the signal on or dies of it.
     """
 
     def __init__(self) -> None:
-        self.received: set[int] = set()
+        self.received: dict[int, float] = {}  # time of each signal's first arrival
         for number in (signal.SIGTERM, signal.SIGINT, LAUNCHER_IS_GONE):
             signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: set the flag, or end the process if the signal came before."""
-        if number in self.received:
+        """Handle a signal: set the flag, or end the process if the same signal came a second ago or more."""
+        now = time.monotonic()
+        if now - self.received.setdefault(number, now) >= SECONDS_OF_ONE_REQUEST:
             os._exit(128 + number)
-        self.received.add(number)
 
     def __bool__(self) -> bool:
         return bool(self.received)

@@ -83,6 +83,7 @@ def test_images_change_but_not_their_shape_type_or_source(name):
     assert torch.equal(images, random_images(64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
 def test_policies_do_more_than_crop_and_flip(name):
     images = torch.full((256, 3, 16, 16), 100, dtype=torch.uint8)  # which crops and flips leave alone

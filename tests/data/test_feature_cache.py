@@ -279,6 +279,7 @@ def logged(root, name):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_three_processes_at_once_compute_every_image_once(tmp_path):
     processes = [start(tmp_path, num, name) for name, num in (("a", 30), ("b", 40), ("c", 24))]
     wait_until(lambda: len(list(tmp_path.glob("*.started"))) == 3)
@@ -291,6 +292,7 @@ def test_three_processes_at_once_compute_every_image_once(tmp_path):
         assert torch.equal(torch.load(tmp_path / f"{name}-0.pt"), features_of(make_images(num)))
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_goes_on_when_the_computing_one_is_killed_and_does_only_the_rest(tmp_path):
     (tmp_path / "go").touch()
     first = start(tmp_path, 40, "first", seconds=2)
@@ -323,6 +325,7 @@ accelerator.end_training()  # else threads of gloo may outlive their process gro
 )
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_work_and_end_together_over_a_feature_that_is_not_finite(tmp_path):
     (tmp_path / "go").touch()
     finish(

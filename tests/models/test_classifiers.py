@@ -67,6 +67,7 @@ def test_defaults_are_the_notebooks_protocol(name, lr, epochs):
     assert (settings.augmentation, settings.normalisation, settings.weight_decay) == ("none", "channel", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("settings", [{"width": 24}, {"depth": 1}])
 def test_width_and_depth_can_be_searched(name, settings):

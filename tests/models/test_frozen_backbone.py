@@ -15,6 +15,7 @@ from data.errors import UserError
 from models import frozen_backbone
 from models.core.objective import count_parameters
 from models.frozen_backbone import FrozenSettings, Head, LogisticProbeSettings, VitB16FrozenSettings
+from models.parts import frozen
 from models.parts.frozen import Extractor
 
 INFO = DatasetInfo("synthetic", 16, tuple("abcde"), (0.1, 0.5, 0.7), (0.5, 0.25, 2.0), {}, "")
@@ -144,7 +145,7 @@ def test_bf16_features_agree_with_fp32(tmp_path):
 
 @pytest.mark.parametrize(("deviation", "kind"), [(0.02, torch.bfloat16), (0.2, torch.float32)])
 def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path, num_computed, deviation, kind):
-    monkeypatch.setattr(frozen_backbone, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(frozen, "has_fast_bf16", lambda device: True)
     settings = {"feature_precision": "auto", "feature_dir": str(tmp_path)}
     encode(build(**settings), train=make_split(40))
     assert num_computed[:2] == [32, 32]
@@ -157,7 +158,7 @@ def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path
 
 
 def test_auto_is_fp32_where_bf16_is_not_computed_in(monkeypatch, num_computed):
-    monkeypatch.setattr(frozen_backbone, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(frozen, "has_fast_bf16", lambda device: False)
     features = encode(build(feature_precision="auto"), train=make_split(10))["train"].features
     assert (features.dtype, sum(num_computed)) == (torch.float32, 10)
 

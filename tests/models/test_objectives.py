@@ -193,6 +193,7 @@ def test_a_state_dict_carries_everything_evaluation_depends_on(name):
         assert torch.equal(values, expected[key]), key
 
 
+@pytest.mark.slow
 @every_model
 def test_overfits_one_batch(name):
     objective = build(name, lr=3e-3)
@@ -243,6 +244,7 @@ def first_losses(name):
     return losses
 
 
+@pytest.mark.slow
 @every_model
 def test_first_losses_match_the_golden_file(name):
     path = GOLDEN / f"{name}.json"

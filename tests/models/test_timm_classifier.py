@@ -41,6 +41,7 @@ def resnet(weights, **settings):
     return build(ResNet18PretrainedSettings, pretrained=True, weights=str(weights), **settings).net.backbone
 
 
+@pytest.mark.slow
 def test_a_small_stem_is_the_centre_of_the_pretrained_one_or_random(weights):
     large = torch.load(weights)["conv1.weight"]
     nets = {init: resnet(weights, stem_init=init) for init in ("centre", "random")}
@@ -54,6 +55,7 @@ def test_a_small_stem_is_the_centre_of_the_pretrained_one_or_random(weights):
         assert sum(parameter.numel() for parameter in net.parameters()) == 11_173_962
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_resnet18_with_a_small_stem_computes_what_our_own_does(weights):
     backbone = resnet(weights, stem_init="centre").eval()
@@ -63,6 +65,7 @@ def test_resnet18_with_a_small_stem_computes_what_our_own_does(weights):
     torch.testing.assert_close(backbone(images), own(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_network_sees_images_as_its_pretrained_config_says():
     objective = build(arch="test_resnet", input_size=48).eval()
@@ -95,6 +98,7 @@ FROZEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", FROZEN)
 @pytest.mark.parametrize("num_stages", [0, 1, 2, 3])
 def test_frozen_stages_keep_weights_and_running_statistics_and_the_others_move(arch, num_stages):

@@ -142,6 +142,7 @@ def test_the_book_begins_as_outputs_of_the_first_batch():
     assert set(map(tuple, vae.code_book.codes.tolist())) <= set(map(tuple, outputs.tolist()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_dead_codes_come_alive_in_training(update):
     def train(revive_below):
@@ -284,6 +285,7 @@ def shares_of_two():
     return torch.randn(2, 10, 2, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_two_processes_keep_the_same_book_as_one_with_all_the_outputs(tmp_path):
     first, second = in_two_processes(follow_as_rank, tmp_path)
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -56,6 +56,7 @@ def test_accuracies_are_shares_and_only_figures_of_a_split_are_shown():
     assert text.splitlines() == ["val/loss 12.35", "test/kmeans_accuracy 24.64%"]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_drawn_by_its_name_with_every_columns_own_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     sweep = tmp_path / "sweeps" / "vae_beta_cifar10"

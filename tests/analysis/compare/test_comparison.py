@@ -143,6 +143,7 @@ def searched(tmp_path, value_of, num_runs):
     return comparison_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_setting_that_makes_the_value_is_the_important_one(tmp_path):
     comparison = searched(tmp_path, lambda draw, lr, **_: (math.log(lr) + 7) ** 2, 60)
     found = importance(comparison)
@@ -155,6 +156,7 @@ def test_the_setting_that_makes_the_value_is_the_important_one(tmp_path):
     assert importance(comparison) == found
 
 
+@pytest.mark.slow
 def test_shares_of_independent_settings_are_those_of_the_variance():
     generator = np.random.default_rng(0)
     features = generator.uniform(size=(500, 3))
@@ -164,6 +166,7 @@ def test_shares_of_independent_settings_are_those_of_the_variance():
     assert costs.mean(0) == pytest.approx([0.8, 0.2, 0.0], abs=0.1)
 
 
+@pytest.mark.slow
 def test_noise_is_said_to_say_nothing(tmp_path):
     found = importance(searched(tmp_path, lambda draw, **_: draw.uniform(1, 2), 40))
     assert "do not predict" in found.remark

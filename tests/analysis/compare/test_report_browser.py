@@ -160,6 +160,7 @@ def opened(browser, page):
     return browser
 
 
+@pytest.mark.slow
 def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page):
     browser.requests()
     browser.open(page)
@@ -284,6 +285,7 @@ def test_a_box_on_an_axis_picks_the_runs_that_pass_it(opened):
     assert (left_out, sum(shades)) == (NUM_TRIALS // 2, NUM_TRIALS // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 768])
 def test_nothing_is_wider_than_the_window(browser, page, width):
     browser.open(page, width)
@@ -292,6 +294,7 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     assert browser.run(f"{charts}.filter((one) => !one.closest('.scroll')).every((one) => one.offsetWidth <= {width})")
 
 
+@pytest.mark.slow
 def test_names_and_settings_are_text_alone(browser, tmp_path):
     for i in range(2):
         write_run(tmp_path / f"{HOSTILE}{i}", [2.0, 1.0 + i], model=HOSTILE, note=f"{HOSTILE}{i}", lr=10.0**-i)
@@ -306,6 +309,7 @@ def test_names_and_settings_are_text_alone(browser, tmp_path):
     assert browser.run("document.querySelectorAll('img[src=x]').length") == 0
 
 
+@pytest.mark.slow
 def test_the_page_says_that_settings_are_left_out(browser, tmp_path, monkeypatch):
     monkeypatch.setattr(html_page, "MOST_SETTINGS", 2)
     for i in range(2):

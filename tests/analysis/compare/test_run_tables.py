@@ -43,6 +43,7 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
     assert "2 of 7 runs" in output
 
 
+@pytest.mark.slow
 def test_sweeps_are_shown_with_the_ends_of_their_trials(runs_dir, capsys):
     write_study(runs_dir / "sweeps" / "lr")
     figure = {"mean": 0.5, "std": 0.01}

@@ -80,6 +80,7 @@ def runsets_of(report):
     return [runset for grid in grids for runset in grid["runSets"]]
 
 
+@pytest.mark.slow
 def test_runs_become_a_report_with_the_same_comparison(server, tmp_path):
     folder = write_run(tmp_path / "runs" / "mine", [1.0])  # a local one that was tracked online
     write_json(folder / run_folder.ENVIRONMENT, {"wandb": f"{server.url}/{PROJECT}/runs/mine"})
@@ -135,6 +136,7 @@ def test_runs_become_a_report_with_the_same_comparison(server, tmp_path):
         assert '"value": "cnn"' in filters
 
 
+@pytest.mark.slow
 def test_what_keeps_a_report_from_being_published_is_one_line(server, tmp_path):
     server.go_offline()
     write_run(tmp_path / "runs" / "mine", [1.0])
@@ -146,6 +148,7 @@ def test_what_keeps_a_report_from_being_published_is_one_line(server, tmp_path):
     assert "nonsense" in errors[2]
 
 
+@pytest.mark.slow
 def test_a_run_on_wandb_has_the_same_best_value_in_the_terminal_and_the_report(server, tmp_path):
     run = server.runs["run0"]
     rows = rows_of([0.9, 0.5, 0.6], [0.7, 0.8, 0.85])

@@ -90,6 +90,7 @@ def test_nano_vit_has_attention_and_others_do_not():
     assert [name for name, value in has.items() if value] == ["nano_vit"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("num_images", [12, 3])
 def test_the_panel_shows_each_image_then_its_layers_and_rollout(num_images):
@@ -119,6 +120,7 @@ def loader(num_images):
     return Loader(Split(images, torch.arange(num_images) % 10), INFO, torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_images", "num_shown"), [(12, 8), (3, 3)])
 def test_the_panel_is_drawn_in_training_for_a_few_images(num_images, num_shown, tmp_path):
     paths = draw_panels(nano_vit(), loader(num_images), tmp_path, epoch=5)

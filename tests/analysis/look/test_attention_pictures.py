@@ -49,6 +49,7 @@ def draw(*arguments):
     return main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_the_command_draws_the_first_images_of_the_validation_split(runs_dir, capsys, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(runs_dir))
     assert draw("vit") == 0
@@ -59,6 +60,7 @@ def test_the_command_draws_the_first_images_of_the_validation_split(runs_dir, ca
     assert width > GAP + 4 * (192 + GAP)
 
 
+@pytest.mark.slow
 def test_the_command_draws_every_head_of_images_and_files(runs_dir, tmp_path, capsys):
     Image.new("RGB", (90, 60), "orange").save(tmp_path / "fruit.png")
     out = tmp_path / "new" / "a.png"
@@ -69,6 +71,7 @@ def test_the_command_draws_every_head_of_images_and_files(runs_dir, tmp_path, ca
     assert heights == [HEADING_HEIGHT + GAP + num * (192 + 16 + GAP) for num in (2, 5, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run_id", "split"), [("vit", "val"), ("sweeps/s/no_val", "test")])
 def test_numbers_are_indices_of_the_validation_split_or_else_of_the_test_split(run_id, split, runs_dir):
     run = load_run(find_run(str(runs_dir / run_id)))

@@ -56,6 +56,7 @@ def numbered_images(labels):
     return Loader(Split(images, labels), info, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_classifiers_figures_by_hand(six_images, tmp_path):
     analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
     with (tmp_path / "per_class.csv").open() as file:
@@ -69,6 +70,7 @@ def test_a_classifiers_figures_by_hand(six_images, tmp_path):
     assert analysis.metrics["ece"] == pytest.approx((0.1 + 0.38 + 0.82 + 0.3 + 0.95 + 0.5) / 6)
 
 
+@pytest.mark.slow
 def test_a_classifiers_pictures_are_written(six_images, tmp_path):
     analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
     assert analysis.images == {

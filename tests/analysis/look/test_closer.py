@@ -33,10 +33,12 @@ def measured(monkeypatch):
     return epochs
 
 
+@pytest.mark.slow
 def test_the_models_that_sample_are_known():
     assert {name for name in MODELS if isinstance(build(name), Samples)} == set(SAMPLERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_of_every_model_that_draws_some_are_measured_when_it_is_due(name, loader, measured):
     model = build(name, fid_every=2, fid_images=100, extractor="tiny", epochs=5).eval()
@@ -45,6 +47,7 @@ def test_samples_of_every_model_that_draws_some_are_measured_when_it_is_due(name
     assert all(found["sample_variety"] >= 0 for found in metrics.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_without_a_measurement_the_variety_of_samples_is_told(name, loader):
     assert "sample_variety" in sample_metrics(build(name).eval(), loader, epoch=1)
@@ -60,11 +63,13 @@ def test_a_classifier_has_no_metrics_of_samples(loader):
     assert sample_metrics(build("cnn").eval(), loader, epoch=1) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cvae", "cvae_head", "ac_gan"])
 def test_a_model_that_samples_and_classifies_is_asked_to_name_its_samples(name, loader):
     assert 0 <= sample_metrics(build(name).eval(), loader, epoch=1)["generated_accuracy"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pictures"),
     [

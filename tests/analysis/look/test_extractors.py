@@ -163,6 +163,7 @@ def nvidias_resize(images):
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+@pytest.mark.slow
 def test_the_real_inception_agrees_with_its_own_resizing(cifar10_dir):
     from data.cifar10 import load
 
@@ -178,6 +179,7 @@ def test_the_real_inception_agrees_with_its_own_resizing(cifar10_dir):
     torch.testing.assert_close(features, expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["test_efficientnet", "test_vit"])
 def test_a_network_of_timm_gives_its_own_features_and_classes(arch, tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))

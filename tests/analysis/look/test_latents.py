@@ -113,6 +113,7 @@ def test_k_means_finds_clusters_that_are_there_and_their_centres():
         np.testing.assert_allclose(centre, latents[clustering.assignments == number].mean(0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_clusters_are_a_function_of_the_seed_and_the_best_of_several_starts():
     latents = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
     first, second, other = (cluster(latents, 10, seed) for seed in (3, 3, 4))
@@ -122,6 +123,7 @@ def test_clusters_are_a_function_of_the_seed_and_the_best_of_several_starts():
     assert inertia <= KMeans(10, n_init=1, random_state=3).fit(latents).inertia_ * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_neighbours_vote_as_in_sklearn():
     random = np.random.default_rng(0)
     labels, test_labels = random.integers(4, size=1500), random.integers(4, size=1200)
@@ -145,6 +147,7 @@ def test_a_probe_learns_what_is_linear_whatever_its_scale_and_nothing_else():
     assert linear_probe(scaled[:1000], crossed[:1000], scaled[1000:], crossed[1000:]) < 0.7
 
 
+@pytest.mark.slow
 def test_the_comparison_tells_features_with_classes_from_noise():
     train, train_labels = blobs(400, seed=1)
     test, labels = blobs(200, seed=2)
@@ -162,6 +165,7 @@ def test_the_comparison_tells_features_with_classes_from_noise():
     assert list(table.rows[1][2:]) == [round(metrics[f"pixels/{score}"], 4) for score in SCORES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many_points", [0, 1000])
 def test_a_map_keeps_neighbours_by_either_way_to_its_forces(many_points, monkeypatch):
     monkeypatch.setattr("analysis.look.latent_figures.MANY_POINTS", many_points)
@@ -172,6 +176,7 @@ def test_a_map_keeps_neighbours_by_either_way_to_its_forces(many_points, monkeyp
     assert (labels[near] == labels[:, None]).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_a_map_is_a_function_of_the_seed():
     latents = np.random.default_rng(0).standard_normal((120, 6)).astype(np.float32)
     points = embed(latents, seed=0)
@@ -286,6 +291,7 @@ def analyse(folder, given=None, classes=CLASSES, num_images=50):
     return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
 
 
+@pytest.mark.slow
 def test_an_analysis_has_the_figures_of_latents_beside_pixels_and_an_untrained_net(tmp_path):
     analysis = analyse(tmp_path)
     names = [f"{name}/{score}" for name in ("latent", "random", "pixels") for score in SCORES]
@@ -300,6 +306,7 @@ def test_an_analysis_has_the_figures_of_latents_beside_pixels_and_an_untrained_n
     assert analyse(tmp_path).metrics == analysis.metrics
 
 
+@pytest.mark.slow
 def test_an_analysis_draws_its_pictures(tmp_path):
     sizes = {}
     for name, path in analyse(tmp_path).images.items():
@@ -315,6 +322,7 @@ def test_an_analysis_draws_its_pictures(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_without_classes_there_are_clusters_and_pictures_but_no_accuracies(tmp_path):
     analysis = analyse(tmp_path, classes=())
     assert not analysis.metrics
@@ -326,17 +334,20 @@ def test_without_classes_there_are_clusters_and_pictures_but_no_accuracies(tmp_p
         assert image.height == 10 * 180 + 4
 
 
+@pytest.mark.slow
 def test_a_collapsed_model_is_analysed(tmp_path):
     analysis = analyse(tmp_path, loaders(collapsed=True))
     assert analysis.metrics["latent/ari"] == 0
     assert all(path.exists() for path in analysis.images.values())
 
 
+@pytest.mark.slow
 def test_fewer_images_than_classes_are_analysed(tmp_path):
     analysis = analyse(tmp_path, num_images=3)
     assert all(path.exists() for path in analysis.images.values())
 
 
+@pytest.mark.slow
 def test_raw_pixels_of_cifar10_cluster_as_the_literature_says(cifar10_dir):
     from data.cifar10 import load
 

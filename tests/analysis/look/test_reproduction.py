@@ -1,6 +1,5 @@
 """How a run was made, what has changed since, and whether it comes out the same."""
 
-
 import pytest
 
 from analysis import reproduce
@@ -75,6 +74,7 @@ def trained(tmp_path_factory):
     return run_again(settings, {}, runs_dir, num_rows=3, to_the_end=True)
 
 
+@pytest.mark.slow
 def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_does_not(trained, tmp_path, capsys):
     assert reproduce.main([str(trained), "--check", "--into", str(tmp_path)]) == 0
     told = capsys.readouterr().out

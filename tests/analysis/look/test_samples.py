@@ -118,6 +118,7 @@ def classes_by_colour(num, seed, shuffled=False):
     return Split(images, labels[torch.randperm(num, generator=generator)] if shuffled else labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shuffled", "low", "high"), [(False, 0.95, 1.0), (True, 0.0, 0.7)])
 def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(shuffled, low, high):
     settings = resolve(["--width=4", "--head_width=16", "--epochs=6", "--lr=1e-2", "--batch_size=30"], {})
@@ -125,6 +126,7 @@ def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(sh
     assert low <= train_and_test(settings, ("r", "g", "b"), *splits)["test/accuracy"] <= high
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, capsys):
     words = ["--num=100", "--epochs=1", "--model=mlp", "--width=8", "--batch_size=50"]
     assert classification_score.main([str(runs / "cvae"), *words]) == 0

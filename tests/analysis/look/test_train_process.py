@@ -20,6 +20,7 @@ ENDLESS = {**SETTINGS, "epochs": 100_000}
 TIMEOUT_SECONDS = 120
 
 
+@pytest.mark.slow
 def test_settings_come_from_the_program_alone(tmp_path, monkeypatch):
     (tmp_path / "sweep.yaml").write_text("lr: {value: 0.5}")
     for name, value in {
@@ -38,18 +39,21 @@ def test_settings_come_from_the_program_alone(tmp_path, monkeypatch):
     assert not (tmp_path / "theirs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_in_one_line_with_the_last_of_its_output(tmp_path):
     with pytest.raises(UserError, match=r"train.py failed, exit code 2: .*--width=0 is out of range") as caught:
         run_train_py({**SETTINGS, "width": 0}, tmp_path)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_logged_enough_is_stopped(tmp_path):
     folder = run_train_py(ENDLESS, tmp_path, num_rows=2, to_the_end=False)
     assert run_folder.state(folder) == "stopped"
     assert len(run_folder.read_metrics(folder)) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_does_not_outlive_the_program_that_started_it(number, tmp_path):
     program = (

@@ -5,6 +5,8 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from analysis.read import index as run_index
 from analysis.read.records import Filter
 from analysis.read.runs import curves, read_runs
@@ -77,6 +79,7 @@ def test_several_readers_of_a_fresh_index_and_a_writer_do_not_disturb_each_other
     assert read(None) == (100, [3] * 60)
 
 
+@pytest.mark.slow
 def test_hundreds_of_runs_are_listed_and_filtered_in_a_fraction_of_a_second(tmp_path, record_property):
     write_many(tmp_path, 400, num_epochs=100)
     seconds = {}

@@ -11,6 +11,7 @@ from data.metrics import Metric
 from tests.run_folders import write_study
 
 
+@pytest.mark.slow
 def test_a_sweep_has_its_trials_in_order_with_their_ends(runs_dir):
     folder = runs_dir / "sweeps" / "lr"
     write_study(folder)

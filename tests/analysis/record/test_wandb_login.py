@@ -61,4 +61,10 @@ def test_with_credentials_and_a_connection_the_run_is_online(source, account, se
 @pytest.mark.parametrize(("asked", "mode"), [("offline", "offline"), ("online", "online"), ("disabled", "off")])
 def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", asked)
-    assert automatic_mode(account("https://api.wandb.ai")) == (mode, f" (WANDB_MODE={asked})")
+    assert automatic_mode(account("https://api.wandb.ai", mode=asked)) == (mode, f" (WANDB_MODE={asked})")
+
+
+@pytest.mark.parametrize(("switched", "mode"), [("offline", "offline"), ("disabled", "off"), ("dryrun", "offline")])
+def test_what_was_switched_off_by_a_command_of_the_client_stays_off(switched, mode, account, server):
+    settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", api_key="secret", mode=switched)
+    assert automatic_mode(settings) == (mode, f" (`wandb {switched}`)")

@@ -49,6 +49,7 @@ def test_a_checkpoint_takes_the_place_of_the_one_before(tmp_path):
     assert checkpoint.load(tmp_path / "checkpoint.pt") == {"epoch": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing_bytes", [400_000, 100], ids=["in the weights", "at the very end"])
 def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(missing_bytes, tmp_path):
     path = tmp_path / "checkpoint.pt"

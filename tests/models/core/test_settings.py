@@ -331,6 +331,7 @@ def test_defaults_have_the_declared_type_and_lie_in_range(name, key):
     assert coerce(settings_class, key, Text(default)) == default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(name):
     settings_class = MODELS[name].settings_class

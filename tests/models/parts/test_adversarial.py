@@ -273,6 +273,7 @@ def two_tones(size):
     return Batch(tones + 0.1 * torch.randn(size, 3, 16, 16), labels)
 
 
+@pytest.mark.slow
 def test_the_generator_learns_what_images_of_a_label_look_like_and_the_head_to_tell_them():
     torch.manual_seed(0)
     gan = build("ac_gan", replace(INFO, image_size=16), width=8, discriminator_width=4, lr=2e-3, dropout=0.1)
@@ -338,6 +339,7 @@ def train_as_rank(rank):
     return dict(gan.named_parameters())
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_mean_of_their_gradients_and_stay_alike(tmp_path):
     first, second = in_two_processes(train_as_rank, tmp_path)
     assert all(torch.equal(first[key], second[key]) for key in first)

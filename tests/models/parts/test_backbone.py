@@ -81,6 +81,7 @@ def write_network(path, arch="test_efficientnet", wrap=None, **options):
 FILES = [("a.safetensors", None), ("a.pth", None), ("a.bin", None), ("a.pt", "state_dict"), ("a.tar", "model")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "wrap"), FILES)
 @pytest.mark.parametrize("arch", ["test_efficientnet", "test_resnet", "test_vit"])
 @torch.no_grad()
@@ -100,6 +101,7 @@ def test_a_wrapped_checkpoint_of_a_data_parallel_network_is_read(tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_pretrained", [0, 7, 1000])
 @pytest.mark.parametrize("arch", ["test_efficientnet", "test_resnet", "test_vit"])
 def test_a_head_is_kept_where_it_fits_and_fresh_where_not(tmp_path, arch, num_pretrained):
@@ -116,6 +118,7 @@ def test_a_head_is_kept_where_it_fits_and_fresh_where_not(tmp_path, arch, num_pr
         assert kept == state.keys() - fresh
 
 
+@pytest.mark.slow
 def test_pretrained_weights_at_another_size_are_those_that_timm_makes(tmp_path):
     path = tmp_path / "vit.pth"
     write_network(path, "test_vit")
@@ -170,6 +173,7 @@ def test_keys_that_do_not_fit_are_named_on_one_line(tmp_path, case):
 ARCHS = ["test_vit", "test_vit2", "test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_mambaout"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch", ARCHS + ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "beit_base_patch16_224"]
 )
@@ -303,6 +307,7 @@ def ask_hub(tmp_path, endpoint, *archs):
     return results
 
 
+@pytest.mark.slow
 def test_without_a_network_the_hub_s_cache_is_used_or_one_line_tells_what_to_fetch_and_where_to_put_it(tmp_path):
     snapshot = tmp_path / "hub" / "hub" / "models--timm--test_vit.r160_in1k" / "snapshots" / "0a"
     snapshot.mkdir(parents=True)
@@ -342,6 +347,7 @@ server.serve_forever()
 """
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_as_one_is_told_in_one_line(tmp_path):
     server = subprocess.Popen([sys.executable, "-c", BROKEN], stdout=subprocess.PIPE, text=True)
     archs = ("test_vit", "test_resnet", "test_efficientnet")

@@ -38,6 +38,7 @@ def make_vit(name, settings):
     return vit, torch.randn(2, *vit.default_cfg["input_size"][:1], *[settings.get("img_size", 160)] * 2)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "settings", "num_prefix_tokens"), VITS)
 def test_a_timm_vits_weights_are_those_of_its_fused_kernels(name, settings, num_prefix_tokens, monkeypatch):
@@ -82,6 +83,7 @@ def test_weights_times_values_projected_is_what_timms_attention_gives(settings):
         torch.testing.assert_close(block.attn.proj(merged), out, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "named"),
     [

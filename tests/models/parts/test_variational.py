@@ -151,6 +151,7 @@ def test_the_evaluated_elbo_is_the_mean_over_fresh_noise(trained_vae):
     assert evaluated == pytest.approx(np.mean(draws), abs=4 * np.std(draws))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_elbo_is_below_the_importance_weighted_bound_which_grows_with_the_draws(trained_vae):
     batch = make_batch(200)
@@ -206,6 +207,7 @@ def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
     assert count_active_units(means).item() == 2
 
 
+@pytest.mark.slow
 def test_no_active_unit_is_reported_as_posterior_collapse(tmp_path):
     batch = make_batch(200)
     collapsed = train(build("vae", beta=1000.0, latent_images=0, lr=3e-3), 80)
@@ -217,6 +219,7 @@ def test_no_active_unit_is_reported_as_posterior_collapse(tmp_path):
     assert unseen["posterior_collapse"] == 0
 
 
+@pytest.mark.slow
 def test_collapse_is_told_in_a_runs_summary(tmp_path):
     words = ["--model=vae", "--dataset=digits", "--width=8", "--latent_size=6", "--beta=1000", "--lr=0.003"]
     words += ["--epochs=3", "--batch_size=32", "--tracking=off", f"--runs_dir={tmp_path}", "--run_id=a"]
@@ -282,6 +285,7 @@ def test_the_ten_label_pass_takes_less_than_three_times_the_arithmetic_of_a_plai
     assert 1 < counts[1] / counts[0] < 3
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_importance_weighted_losses_share_an_images_noise_between_labels(trained_cvae):
     cvae = with_rule(trained_cvae, "importance_weighted", importance_samples=3)
@@ -306,6 +310,7 @@ def with_rule(trained, rule, **settings):
     return cvae
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_one_label_for_a_whole_batch_is_the_price_of_the_batch_mean(trained_cvae):
     batch = make_batch(200, seed=999)
@@ -348,6 +353,7 @@ def test_a_conditional_models_samples_have_one_column_a_class_and_one_noise_a_ro
     torch.testing.assert_close(panel.images[30:40], row)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_end_of_a_cvaes_run_compares_the_rules(trained_cvae, tmp_path):
     analysis = closer_look(Subject(trained_cvae, {"val": loader_of(make_batch(100))}, "val", tmp_path))
@@ -394,6 +400,7 @@ def test_the_head_sees_the_image_alone():
     assert torch.equal(wrong, (predicted == other.labels).float())
 
 
+@pytest.mark.slow
 def test_the_head_learns_to_classify(tmp_path):
     model = train(build("cvae_head", lr=3e-3), 40)
     batch = make_batch(200, seed=999)

@@ -1,0 +1,80 @@
+"""train.py with W&B's real client, beside a double of its server, or beside one that refuses or keeps silent."""
+
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from analysis.record import run_folder
+from data.files import read_json
+from tests.wandb_server import API_KEY, WandbServer
+
+ROOT = Path(__file__).parents[1]
+RUN = ["--dataset=digits", "--model=mlp", "--width=16", "--epochs=2", "--run_id=a"]
+pytestmark = pytest.mark.slow
+
+
+def environment(folder, url, **variables):
+    own = {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, "HOME": str(folder), "WANDB_CACHE_DIR": str(folder / "c")}
+    own |= {"WANDB_CONFIG_DIR": str(folder / "config"), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **own, **variables}
+
+
+def train(folder, url, *arguments, **variables):
+    command = [sys.executable, "train.py", *RUN, f"--runs_dir={folder / 'runs'}", *arguments]
+    own = environment(folder, url, **variables)
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=200)
+
+
+@pytest.fixture
+def double():
+    server = WandbServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def refusing(request):
+    """A server that answers every request with one status, or with 0 accepts it and says nothing."""
+    silence = threading.Event()
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self):
+            if request.param == 0:
+                silence.wait(60)
+            self.send_response(request.param or 500)
+            self.end_headers()
+
+        do_GET = do_PUT = do_POST
+
+        def log_message(self, *arguments):
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    silence.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("refusing", [401, 403, 500, 0], indirect=True)
+def test_a_server_that_refuses_or_keeps_silent_leaves_the_run_offline(refusing, tmp_path):
+    done = train(tmp_path, refusing, WANDB_INIT_TIMEOUT="5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run_folder.state(tmp_path / "runs" / "a") == "finished"
+    assert "W&B: offline" in done.stdout
+    assert len(list((tmp_path / "runs" / "a" / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_the_servers_summary_has_the_best_figures_and_tables_and_pictures_beside_them(double, tmp_path):
+    done = train(tmp_path, double.url, "--tracking=online")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary, own = double.run("a").summary, read_json(tmp_path / "runs" / "a" / run_folder.SUMMARY)
+    assert summary["val/loss"] == own["val/loss"]
+    assert {"val/per_class", "val/confusion_matrix", "panels/predictions"} <= summary.keys()
+    assert double.faults == []
