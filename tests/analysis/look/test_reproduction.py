@@ -88,6 +88,7 @@ def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_doe
     assert compare(rows, others, 0.01)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_changed_environment_is_told(trained, capsys):
     path = trained / run_folder.ENVIRONMENT
     before = read_json(path)

@@ -179,6 +179,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     assert process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_signal_that_arrives_twice_at_once_is_one_request(tmp_path):
     # As a rank under torchrun is told to stop by a batch system and, a moment later, by torchrun itself.
     process = start(tmp_path, *LONG)

@@ -115,6 +115,7 @@ def test_outputs_are_in_the_range_of_the_images(normalisation, black):
     assert 0 <= decoded.min() < decoded.max() <= 1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_evaluated_loss_is_reconstruction_and_beta_kl_by_torch_distributions(trained_vae):
     vae = build("vae", likelihood="gaussian", noise_deviation=0.2, beta=0.7).eval()
@@ -132,6 +133,7 @@ def test_the_evaluated_loss_is_reconstruction_and_beta_kl_by_torch_distributions
     torch.testing.assert_close(terms["bits_per_dimension"], bits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_noise_of_evaluation_differs_between_images_and_is_the_same_in_every_run(trained_vae):
     images = make_batch(50).images
@@ -142,6 +144,7 @@ def test_noise_of_evaluation_differs_between_images_and_is_the_same_in_every_run
     assert trained_vae.noise.std() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_evaluated_elbo_is_the_mean_over_fresh_noise(trained_vae):
     batch = make_batch(400)
@@ -168,6 +171,7 @@ def test_the_elbo_is_below_the_importance_weighted_bound_which_grows_with_the_dr
     assert bounds[1] > elbo + 0.1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_single_importance_weighted_draw_is_the_weighted_density_ratio(trained_vae):
     vae = build("vae", likelihood="squared_error", beta=0.3).eval()
@@ -322,6 +326,7 @@ def test_one_label_for_a_whole_batch_is_the_price_of_the_batch_mean(trained_cvae
     assert cvae.evaluate(batch)["accuracy"].mean().item() == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_batch_mean_is_the_mean_loss_of_the_batch_with_noise_of_each_label_for_itself(trained_cvae):
     cvae, batch = with_rule(trained_cvae, "batch_mean"), make_batch(300)
@@ -333,6 +338,7 @@ def test_the_batch_mean_is_the_mean_loss_of_the_batch_with_noise_of_each_label_f
     assert cvae.label_losses(batch.images[own])[0, 3].item() == pytest.approx(trained_loss, rel=0.05)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_evaluation_reports_the_loss_under_the_true_label(trained_cvae):
     batch = make_batch(20)
@@ -343,6 +349,7 @@ def test_evaluation_reports_the_loss_under_the_true_label(trained_cvae):
     assert torch.equal(terms["accuracy"], (predicted == batch.labels).float())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_conditional_models_samples_have_one_column_a_class_and_one_noise_a_row(trained_cvae):
     panel = trained_cvae.panels(make_batch(8), torch.zeros(8, 3, 32, 32))["samples_by_class"]
