@@ -41,7 +41,7 @@ NUM_SHOWN_LINES = 5
 
 
 class SweepError(RuntimeError):
-    """All trials of a sweep have failed, or none has logged the metric."""
+    """Something is wrong with all trials of a sweep, or with the machine."""
 
 
 class Agent:
@@ -63,6 +63,7 @@ class Agent:
         self.display = display
         self.pool: Pool[TrialRun] = Pool(devices)
         self.failure = ""  # what ended the sweep
+        self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
         self.num_failed = 0
         self.last_beat = time.monotonic()
         self.next_survey = 0.0
@@ -72,13 +73,18 @@ class Agent:
         while True:
             try:
                 if not self.look():
-                    return self.pool.exit_code
+                    return self.pool.exit_code or int(bool(self.fault))
             except (StorageInternalError, SQLAlchemyError) as error:  # meanwhile the trials run on
                 self.display.say(f"the storage does not answer, trying again: {reason_of(error)}")
                 self.trials.beats.clear()  # the other agents could not beat either
                 self.wait_for_storage()
                 if len(self.pool.signals) > 1:
                     self.pool.kill()
+                    raise
+            except OSError as error:  # the agent itself has no room on the disk, for example
+                self.fault = self.fault or str(error)
+                self.pool.stop("paused")
+                if len(self.pool.ended()) == len(self.pool.runs):
                     raise
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -106,13 +112,19 @@ class Agent:
             return True
         self.next_survey = time.monotonic() + SECONDS_BETWEEN_SURVEYS
         self.stop_the_worst()
-        if self.pool.signals or self.failure:
-            self.pool.stop("paused" if self.pool.signals else "ended")
+        if self.is_pausing():
+            self.pool.stop("paused")
+        elif self.failure:
+            self.pool.stop("ended")
         elif not self.trials.have_reached_target():
             self.fill_slots()
         if self.display.is_due():
             self.display.show(self.trials.started(), self.progress())
         return bool(self.pool.runs) or self.work_is_left()
+
+    def is_pausing(self) -> bool:
+        """Return whether the trials are to be stopped so that a later command can go on with them."""
+        return bool(self.pool.signals or self.fault)
 
     def see_to_runs(self) -> bool:
         """Store what the runs have logged and how they have ended; return whether there was anything."""
@@ -140,7 +152,7 @@ class Agent:
 
     def work_is_left(self) -> bool:
         """Return whether trials may still have to be started: those that other agents run may be left to this one."""
-        if self.pool.signals or self.failure:
+        if self.is_pausing() or self.failure:
             return False
         trials = self.trials.all()[: self.count]
         is_any_open = any(trial.state == TrialState.RUNNING for trial in trials)
@@ -179,7 +191,12 @@ class Agent:
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
         num_values = len(self.trials.all()[claim.number].intermediate_values)
-        self.pool.add(TrialRun(claim, self.sweep.metric, num_values, words, self.runs_dir, environment))
+        try:
+            run = TrialRun(claim, self.sweep.metric, num_values, words, self.runs_dir, environment)
+        except OSError:
+            self.trials.release(claim.trial_id)
+            raise
+        self.pool.add(run)
         self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:
@@ -205,6 +222,7 @@ class Agent:
             self.trials.leave(claim, outcome.notes)
         else:
             self.trials.end(claim, outcome.state, outcome.notes)
+        self.fault = self.fault or outcome.fault
         if outcome.state == TrialState.FAIL:
             self.count_failure(run, outcome.notes["error"])
             if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in trials):
@@ -257,12 +275,15 @@ def run_sweep(options: Namespace) -> int:
         agent = Agent(sweep, trials, folder, count, devices, display)
         code = agent.run()
     display.leaderboard(trials.started(), agent.progress())
+    again = f"to go on: python sweeps/agent.py {shlex.join(sys.argv[1:])}"
+    if agent.fault and not agent.pool.signals:
+        raise SweepError(f"paused, {agent.fault}: when that is mended, {again}")
     if agent.failure:
         raise SweepError(f"{agent.failure}: the last lines of their output are above")
     if code == 0 and not display.leaders(trials.started()):
         raise SweepError(f"no trial logged a {sweep.metric.name}")
     if code:
-        display.say(f"paused; to go on: python sweeps/agent.py {shlex.join(sys.argv[1:])}")
+        display.say(f"paused; {again}")
     else:
         display.say(f"to train the best on all images: python sweeps/final.py {name}")
     return code

@@ -85,16 +85,17 @@ class Finals:
         self.command = sweep.content.get("command", COMMAND)
         self.program = sweep.content.get("program", "train.py")
         self.pool: Pool[Run] = Pool(devices)
+        self.fault = ""  # what is wrong with this machine, so that no further run is started
 
     def run(self, finals: Sequence[Final]) -> int:
         """Run them all; return the exit code."""
         waiting = list(finals)
         num_failed = 0
-        while self.pool.runs or (waiting and not self.pool.signals):
+        while self.pool.runs or (waiting and not self.pool.signals and not self.fault):
             for run in self.pool.ended():
                 self.pool.free(run)
                 num_failed += not self.has_succeeded(run)
-            if self.pool.signals:
+            if self.pool.signals or self.fault:
                 self.pool.stop("stopped")
             else:
                 self.fill_slots(waiting)
@@ -118,32 +119,43 @@ class Finals:
         self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment))
 
     def has_succeeded(self, run: Run) -> bool:
-        """Return whether a run has finished, and print how it has ended."""
-        state = run.state()
-        if state == "finished":
-            figures = figures_of(read_json(run.folder / run_folder.SUMMARY)).items()
-            print(f"{run.run_id}: {', '.join(f'{key} {value:.4f}' for key, value in figures)}", flush=True)
-        else:
-            print(f"{run.run_id}: {state}, {run.exit()}; {run.folder / OUTPUT} ends with", file=sys.stderr)
-            print(run.last_lines(NUM_SHOWN_LINES), file=sys.stderr, flush=True)
-        return state == "finished"
+        """Return whether a run has finished with figures, and print how it has ended."""
+        state, figures = run.state(), figures_of(read_json(run.folder / run_folder.SUMMARY))
+        if state == "finished" and figures:
+            print(f"{run.run_id}: {', '.join(f'{key} {value:.4f}' for key, value in figures.items())}", flush=True)
+            return True
+        fault = run.fault()
+        self.fault = self.fault or (fault.reason if fault else "")
+        how = "finished without figures" if state == "finished" else state
+        print(f"{run.run_id}: {how}, {run.exit()}; {run.folder / OUTPUT} ends with", file=sys.stderr)
+        print(run.last_lines(NUM_SHOWN_LINES), file=sys.stderr, flush=True)
+        return False
 
 
 def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
-    """Return the figures of the finished runs of one trial's settings: means, deviations and every value."""
-    folders = [folder / final.run_id for final in finals]
-    summaries = [read_json(folder / run_folder.SUMMARY) for folder in folders]
-    done = [i for i, summary in enumerate(summaries) if summary.get("state") == "finished"]
-    metrics = figures_of(summaries[done[0]]) if done else {}
-    return {
+    """Return the figures of one trial's settings over the runs that finished with any: means, deviations, values."""
+    summaries = {final.seed: read_json(folder / final.run_id / run_folder.SUMMARY) for final in finals}
+    done = {
+        seed: summary
+        for seed, summary in summaries.items()
+        if summary.get("state") == "finished" and figures_of(summary)
+    }
+    result: dict[str, Any] = {
         "trial": finals[0].trial.run_id,
         "value": finals[0].trial.value,
         "settings": finals[0].settings,
-        "command": command_of(read_json(folders[done[0]] / run_folder.SETTINGS)) if done else None,
-        "seeds": [finals[i].seed for i in done],
-        "num_parameters": summaries[done[0]]["num_parameters"] if done else None,
-        "device": read_json(folders[done[0]] / run_folder.ENVIRONMENT)["device"] if done else None,
-        **{key: spread([summaries[i][key] for i in done]) for key in (*metrics, *COSTS) if done},
+        "seeds": list(done),
+        **{key: None for key in ("command", "num_parameters", "device")},
+    }
+    if not done:
+        return result
+    first = next(final for final in finals if final.seed in done)
+    known = [key for key in (*figures_of(done[first.seed]), *COSTS) if all(key in each for each in done.values())]
+    return result | {
+        "command": command_of(read_json(folder / first.run_id / run_folder.SETTINGS)),
+        "num_parameters": done[first.seed].get("num_parameters"),
+        "device": read_json(folder / first.run_id / run_folder.ENVIRONMENT).get("device"),
+        **{key: spread([each[key] for each in done.values()]) for key in known},
     }
 
 
@@ -202,16 +214,20 @@ def run_finals(options: Namespace) -> int:
         raise UserError(f"sweep {options.sweep} has no trial with a {metric} yet: let one end, or pause the sweep")
     folder = sweep_folder(sweep.name)
     finals = [finals_of(sweep, trial, options.seeds) for trial in sweep.leaders[: options.top]]
-    code = Finals(folder, sweep, devices).run([final for of_trial in finals for final in of_trial])
+    runs = Finals(folder, sweep, devices)
+    code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial) for of_trial in finals]
-    if code <= 1:
+    if code > 1 or runs.fault:
+        reason = f", {runs.fault}" if runs.fault else ""
+        print(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(sys.argv[1:])}")
+    elif not any(result["seeds"] for result in results):
+        print("final.py: no run has finished: the last lines of their output are above", file=sys.stderr)
+    else:
         together = over_trials(results, shown_keys(results, metric))
         result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": together}
         write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
         print(f"written to {folder / run_folder.FINAL_RESULT}")
-    else:
-        print(f"stopped; to go on: python sweeps/final.py {shlex.join(sys.argv[1:])}")
     return code
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from analysis.record import run_folder
 from data.errors import UserError, suggestion
+from sweeps.local.faults import Fault, fault_of, num_killed_for_memory
 
 ENV = "/usr/bin/env"
 # `python` and `accelerate` in a command are those beside this Python, even if its environment is not activated.
@@ -27,6 +28,8 @@ ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 OUTPUT = "output.log"
 VALUES = "sweep-values.yaml"
 ARGUMENTS = "sweep-values.json"
+NUM_LAST_LINES = 20
+MOST_OUTPUT_BYTES = 2**16  # that are looked at
 SECONDS_TO_SAVE = 60.0  # after which a run that was asked to end is killed
 
 
@@ -113,7 +116,9 @@ class Run:
             "PATH": SEARCH_PATH,
             "PYTHONUNBUFFERED": "1",  # for `tail -f`
         }
+        self.num_killed_before = num_killed_for_memory()
         with (self.folder / OUTPUT).open("ab") as output:
+            self.output_start = output.tell()  # what comes before is of earlier starts
             self.process = subprocess.Popen(
                 words,
                 env={**os.environ, **variables, **environment},
@@ -170,9 +175,18 @@ class Run:
         code = self.process.returncode
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
+    def fault(self) -> Fault | None:
+        """Return what was wrong with the machine, if it failed for that."""
+        num_killed = num_killed_for_memory() - self.num_killed_before
+        code = self.process.returncode
+        return fault_of(code, self.last_lines(NUM_LAST_LINES), self.folder, num_killed) if code else None
+
     def last_lines(self, num: int) -> str:
         """Return the last lines of its output; of a progress bar, which is written over and over, the last state."""
-        lines = (self.folder / OUTPUT).read_text(errors="replace").splitlines()
+        with (self.folder / OUTPUT).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.output_start, size - MOST_OUTPUT_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
         return "\n".join(line.rpartition("\r")[2] for line in lines[-num:])
 
 

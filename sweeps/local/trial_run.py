@@ -1,5 +1,7 @@
 """The run of a trial: the values that it logs, and what became of it."""
 
+import re
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +10,11 @@ from optuna.trial import TrialState
 
 from analysis.record import run_folder
 from data.metrics import Metric, is_finite
-from sweeps.local.launch import Run
+from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.trials import Claim, Trials
 
 MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between
-NUM_LAST_LINES = 20
+RANK_WAS_KILLED = re.compile(r"Signal (2|9|15) \(SIG\w+\) received by PID")
 STOPPED_EARLY = "stopped early"
 
 
@@ -23,11 +25,13 @@ class Outcome(NamedTuple):
         text: in a user's words.
         state: for the storage; None if the trial is to go on.
         notes: for the storage, beside the logged values.
+        fault: what is wrong with the machine; empty if nothing is.
     """
 
     text: str
     state: TrialState | None
     notes: dict[str, Any]
+    fault: str = ""
 
 
 class TrialRun(Run):
@@ -92,19 +96,36 @@ class TrialRun(Run):
         notes, state, code = self.notes(before), self.state(), self.process.returncode
         if self.reason and state != "finished":
             return Outcome(self.reason, TrialState.PRUNED if self.reason == STOPPED_EARLY else None, notes)
-        if state == "stopped" or code < 0:
+        fault = self.fault()
+        if fault and not fault.may_recur:
+            return Outcome(f"cut short ({fault.reason}), stays open", None, notes, fault.reason)
+        if fault or self.was_interrupted():
             got_further = self.num_values > before.get("tried_at", 0)
             tries = 1 if got_further else before.get("tries", 0) + 1
+            reason = fault.reason if fault else self.exit()
             if tries <= MOST_INTERRUPTIONS:
                 notes |= {"tries": tries, "tried_at": self.num_values}
-                return Outcome(f"cut short ({self.exit()}), goes on", None, notes)
-            error = f"cut short {tries} times without getting further, {self.exit()}"
+                goes_on = "stays open" if fault else "goes on"
+                return Outcome(f"cut short ({reason}), {goes_on}", None, notes, fault.reason if fault else "")
+            error = f"cut short {tries} times without getting further, {reason}"
         elif code == 0 and self.num_values:
             return Outcome("finished", TrialState.COMPLETE, notes)
         else:
             error = self.exit() if code else f"it logged no {self.metric.name}"
         notes["error"] = f"{error}\n{self.last_lines(NUM_LAST_LINES)}"
         return Outcome("failed", TrialState.FAIL, notes)
+
+    def was_interrupted(self) -> bool:
+        """Return whether the run was cut short from outside, so that it can go on.
+
+        That is so for a signal, which a shell passes on as an exit code and torchrun as a line of its report, and for a
+        run that has saved its state but could not even note that it failed.
+        """
+        state, code = self.state(), self.process.returncode
+        if state == "stopped" or code < 0 or RANK_WAS_KILLED.search(self.last_lines(NUM_LAST_LINES)):
+            return True
+        has_saved = (self.folder / run_folder.CHECKPOINT).exists()
+        return state == "unfinished" and (128 < code <= 128 + max(signal.valid_signals()) or (code == 1 and has_saved))
 
     def notes(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """Return the trial's time so far, and its best value with its epoch."""

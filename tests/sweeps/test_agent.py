@@ -18,7 +18,17 @@ import yaml
 from analysis.record import run_folder
 from data.files import read_json
 from data.metrics import is_epoch
-from tests.sweep_agents import LR_GRID, PROGRAM, ROOT, Stage, loss, read_and_dawdle, wait_until
+from tests.sweep_agents import (
+    LR_GRID,
+    PROGRAM,
+    ROOT,
+    Stage,
+    dump_no_second,
+    loss,
+    num_bytes_free,
+    read_and_dawdle,
+    wait_until,
+)
 from tests.sweep_faults import Faults
 
 SLOW = {"epochs": 20, "seconds": 0.1}  # there is time to interfere
@@ -39,6 +49,7 @@ def row(stage, number):
 # A sweep that nothing disturbs.
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_its_count_of_trials_and_keeps_every_value(stage):
     file = stage.write(parameters={"epochs": 4, "seconds": 0.01, "tags": "a b"}, project="digits")
     done = stage.run(file, "--count=3")
@@ -64,6 +75,7 @@ def test_a_sweep_runs_its_count_of_trials_and_keeps_every_value(stage):
         assert start["environment"]["WANDB_PROJECT"] == "digits"
 
 
+@pytest.mark.slow
 def test_the_values_reach_a_program_whose_command_leaves_them_out(stage):
     file = stage.write(command=["${interpreter}", "${program}"])
     stage.run(file, "--count=1")
@@ -71,6 +83,7 @@ def test_the_values_reach_a_program_whose_command_leaves_them_out(stage):
     assert float(row(stage, 0)["sweep"]["lr"]) == stage.trials()[0].params["lr"]
 
 
+@pytest.mark.slow
 def test_workers_run_so_many_trials_at_a_time_and_each_once(stage):
     file = stage.write(parameters={"epochs": 3, "seconds": 0.1})
     stage.run(file, "--count=5", "--workers=2")
@@ -81,6 +94,7 @@ def test_workers_run_so_many_trials_at_a_time_and_each_once(stage):
     assert stage.states() == ["COMPLETE"] * 5
 
 
+@pytest.mark.slow
 def test_same_seed_and_one_worker_give_the_same_trials_even_if_the_agent_is_killed(stage):
     file = stage.write(method="bayes", parameters={"epochs": 3, "seconds": 0.02})
     stage.run(file, "--count=5", "--name=whole")
@@ -96,6 +110,7 @@ def test_same_seed_and_one_worker_give_the_same_trials_even_if_the_agent_is_kill
     assert not any(params in whole for params in other)
 
 
+@pytest.mark.slow
 def test_a_larger_count_adds_trials_and_any_other_ends_at_once(stage):
     file = stage.write(run_cap=2)
     stage.run(file)
@@ -105,6 +120,7 @@ def test_a_larger_count_adds_trials_and_any_other_ends_at_once(stage):
     assert list(stage.starts().values()) == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_grid_ends_after_all_combinations(stage):
     file = stage.write(method="grid", parameters={"lr": LR_GRID, "depth": {"values": [1, 2]}})
     stage.run(file)
@@ -114,6 +130,7 @@ def test_a_grid_ends_after_all_combinations(stage):
     assert len(stage.starts()) == 6
 
 
+@pytest.mark.slow
 def test_without_a_count_there_is_no_end_until_somebody_says_so(stage):
     agent = stage.start(stage.write(parameters={"epochs": 1, "seconds": 0.0}))
     stage.wait_for("end", 4)
@@ -122,6 +139,7 @@ def test_without_a_count_there_is_no_end_until_somebody_says_so(stage):
     stage.wait_for_no_process(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("goal", "order"), [("minimize", "210"), ("maximize", "012")])
 def test_the_leaderboard_lists_the_best_trial_first(stage, goal, order):
     metric = {"name": "val/loss", "goal": goal}
@@ -129,6 +147,7 @@ def test_the_leaderboard_lists_the_best_trial_first(stage, goal, order):
     assert re.findall(r"^\W*(\d+)\W+finished", output, re.MULTILINE) == list(order)
 
 
+@pytest.mark.slow
 def test_a_log_has_a_line_for_each_start_and_each_end(stage):
     output = stage.run(stage.write(), "--count=2").output
     assert [line.split()[1:4] for line in output.splitlines()[:4]] == [
@@ -137,6 +156,7 @@ def test_a_log_has_a_line_for_each_start_and_each_end(stage):
     assert "\x1b" not in output
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_table_with_states_and_the_best_so_far_and_ctrl_c_pauses(stage):
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (40, 160))
@@ -162,6 +182,7 @@ def test_a_terminal_has_a_table_with_states_and_the_best_so_far_and_ctrl_c_pause
     os.close(master)
 
 
+@pytest.mark.slow
 def test_optuna_itself_reads_the_storage(stage):
     stage.run(stage.write(parameters={"epochs": 1}), "--count=2")
     study = optuna.load_study(study_name="sweep", storage=stage.url())
@@ -174,6 +195,7 @@ def test_optuna_itself_reads_the_storage(stage):
 # Early stops and faults of trials.
 
 
+@pytest.mark.slow
 def test_hyperband_stops_trials_within_ten_seconds_with_their_state_saved(stage):
     file = stage.write(
         method="grid",
@@ -196,6 +218,7 @@ def test_hyperband_stops_trials_within_ten_seconds_with_their_state_saved(stage)
         assert "error" not in trial.user_attrs
 
 
+@pytest.mark.slow
 def test_a_crash_is_recorded_with_the_last_lines_and_the_sweep_goes_on(stage):
     done = stage.run(stage.write(parameters={"crashing": "1"}), "--count=3")
     assert stage.states() == ["COMPLETE", "FAIL", "COMPLETE"]
@@ -205,6 +228,7 @@ def test_a_crash_is_recorded_with_the_last_lines_and_the_sweep_goes_on(stage):
     assert "3 trials: 2 finished, 1 failed" in done.output
 
 
+@pytest.mark.slow
 def test_three_crashes_and_nothing_else_end_the_sweep_with_the_reason(stage):
     done = stage.run(stage.write(parameters={"crashing": "all", "silent": "all"}), "--count=9", code=1)
     assert stage.states() == ["FAIL"] * 3
@@ -214,6 +238,7 @@ def test_three_crashes_and_nothing_else_end_the_sweep_with_the_reason(stage):
     assert "CUDA out of luck in trial 2" in done.output
 
 
+@pytest.mark.slow
 def test_crashes_late_in_a_sweep_do_not_end_it(stage):
     stage.run(stage.write(parameters={"crashing": "1,2,3,4", "silent": "1,2,3,4"}), "--count=6")
     assert stage.states() == ["COMPLETE", *["FAIL"] * 4, "COMPLETE"]
@@ -227,6 +252,7 @@ def test_a_trial_without_a_finite_value_fails_with_the_reason(stage, fault):
     assert "trial 0 failed: it logged no val/loss" in done.output
 
 
+@pytest.mark.slow
 def test_values_count_that_were_logged_between_the_last_look_and_the_end(stage):
     file = stage.write(parameters={"epochs": 5, "seconds": 0.1})
     stage.run(file, "--count=1", patches={"analysis.record.run_folder.read_metrics": read_and_dawdle})
@@ -235,6 +261,7 @@ def test_values_count_that_were_logged_between_the_last_look_and_the_end(stage):
     assert trial.value == pytest.approx(loss(trial.params["lr"], 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_trial_that_somebody_kills_goes_on_from_its_checkpoint_as_often_as_it_gets_further(stage, number):
     agent = stage.start(stage.write(parameters={"epochs": 11, "seconds": 0.1}), "--count=1")
@@ -250,6 +277,7 @@ def test_a_trial_that_somebody_kills_goes_on_from_its_checkpoint_as_often_as_it_
     assert agent.output.count("trial 0 goes on:") == 5
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_killed_again_and_again_fails_in_the_end(stage):
     done = stage.run(stage.write(parameters={"dying": "0"}), "--count=2")
     assert stage.states() == ["FAIL", "COMPLETE"]
@@ -259,15 +287,75 @@ def test_a_trial_that_is_killed_again_and_again_fails_in_the_end(stage):
     assert f"trial 0 failed: {reason}" in done.output
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_stopped_again_and_again_does_not_pass_for_finished(stage):
     done = stage.run(stage.write(parameters={"leaving": "0", "epochs": 5}), "--count=2")
     assert stage.states() == ["FAIL", "COMPLETE"]
     assert "trial 0 failed: cut short 4 times without getting further, exit code 0" in done.output
 
 
+# Faults of the machine.
+
+FULL_DISK = "train.py: [Errno 28] No space left on device"
+LOST_GPU = "torch.AcceleratorError: CUDA error: no CUDA-capable device is detected\nSearch for ..."
+
+
+@pytest.mark.parametrize(("words", "reason"), [(FULL_DISK, "disk is full"), (LOST_GPU, "GPU is lost or taken")])
+def test_a_fault_of_the_machine_pauses_the_sweep_and_burns_no_trial(stage, words, reason):
+    broken = stage.folder / "broken"
+    broken.write_text(words)
+    file = stage.write(parameters={"epochs": 4, "broken": str(broken), "broken_epoch": 3})
+    command = (file, "--count=6", "--workers=2")
+    done = stage.run(*command, code=1)
+    assert stage.states() == ["RUNNING", "RUNNING"]
+    assert done.errors.startswith(f"agent.py: paused, its {reason}: when that is mended, to go on: python sweeps/agent")
+    assert len(done.errors.splitlines()) == 1
+    broken.unlink()
+    assert "6 trials: 6 finished" in stage.run(*command).output
+    assert [len(trial.intermediate_values) for trial in stage.trials()] == [4] * 6
+    assert stage.disorder() == []
+
+
+def test_a_disk_without_room_for_the_reason_is_a_fault_of_the_machine(stage):
+    command = (stage.write(parameters={"crashing": "0", "epochs": 1}), "--count=1")
+    none_free = {"sweeps.local.faults.free_bytes": num_bytes_free}
+    assert "its disk is full" in stage.run(*command, code=1, patches=none_free).errors
+    assert stage.states() == ["RUNNING"]
+    stage.run(*command, code=1)
+    assert stage.states() == ["FAIL"]
+
+
+def test_an_agent_that_cannot_write_itself_pauses_and_leaves_no_trial_or_process(stage):
+    file = stage.write(method="grid", parameters={"lr": LR_GRID, "epochs": 40, "seconds": 0.05})
+    agent = stage.start(file, "--workers=2", patches={"yaml.safe_dump": dump_no_second})
+    assert agent.wait() == 1
+    assert "No space left" in agent.errors
+    assert len(agent.errors.splitlines()) == 1
+    assert stage.processes() == []
+    assert set(stage.states()) == {"RUNNING"}
+    stage.run(file, "--workers=2")
+    assert stage.states() == ["COMPLETE"] * 3
+    assert stage.disorder() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "epoch", "words"),
+    [(1, 3, ""), (137, 3, ""), (130, 1, ""), (1, 1, "traceback : Signal 9 (SIGKILL) received by PID 7")],
+    ids=["a rank below its launcher", "below a shell", "before its first step", "a rank before its first step"],
+)
+def test_what_is_killed_out_of_the_agents_sight_goes_on(stage, code, epoch, words):
+    cut = {"cut_code": code, "cut_epoch": epoch, "last_words": words}
+    done = stage.run(stage.write(parameters={"epochs": 4, **cut}), "--count=1")
+    [trial] = stage.trials()
+    assert (trial.state.name, list(trial.intermediate_values)) == ("COMPLETE", [1, 2, 3, 4])
+    assert f"cut short (exit code {code}), goes on" in done.output
+    assert stage.disorder() == []
+
+
 # Signals to the agent.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_pauses_and_the_same_command_goes_on(stage, number):
     command = (stage.write(parameters=SLOW), "--count=3", "--workers=2")
@@ -288,6 +376,7 @@ def test_a_signal_pauses_and_the_same_command_goes_on(stage, number):
     assert [list(trial.intermediate_values) for trial in stage.trials()] == [list(range(1, 21))] * 3
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_even_what_ignores_signals_and_it_can_be_gone_on_with(stage):
     command = (stage.write(parameters={**SLOW, "ignoring": "0"}), "--count=2", "--workers=2")
     agent = stage.start(*command)
@@ -304,6 +393,7 @@ def test_a_second_ctrl_c_ends_even_what_ignores_signals_and_it_can_be_gone_on_wi
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_a_trial_that_ignores_a_stop_is_killed_after_its_time(stage):
     command = (stage.write(parameters={"epochs": 2, "hanging": "0", "ignoring": "0"}), "--count=1")
     agent = stage.start(*command, patches={"sweeps.local.launch.SECONDS_TO_SAVE": 1.0})
@@ -316,6 +406,7 @@ def test_a_trial_that_ignores_a_stop_is_killed_after_its_time(stage):
     assert stage.states() == ["RUNNING"]
 
 
+@pytest.mark.slow
 def test_no_trial_outlives_an_agent_that_is_killed_and_the_same_command_goes_on(stage):
     command = (stage.write(parameters=SLOW), "--count=3", "--workers=2")
     agent = stage.start(*command)
@@ -331,6 +422,7 @@ def test_no_trial_outlives_an_agent_that_is_killed_and_the_same_command_goes_on(
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_an_agent_that_starts_at_once_after_the_kill_waits_for_what_still_saves_its_state(stage):
     command = (stage.write(parameters={**SLOW, "saving_seconds": 1.5}), "--count=1")
     agent = stage.start(*command)
@@ -341,6 +433,7 @@ def test_an_agent_that_starts_at_once_after_the_kill_waits_for_what_still_saves_
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_agent_leaves_behind_for_ever_is_ended_after_its_time(stage):
     command = (stage.write(parameters={"epochs": 1, "seconds": 30, "ignoring": "0"}), "--count=1")
     agent = stage.start(*command)
@@ -357,6 +450,7 @@ def test_what_a_killed_agent_leaves_behind_for_ever_is_ended_after_its_time(stag
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_random_kills_lose_no_trial_and_run_none_twice(tmp_path):
     faults = Faults(tmp_path, num_trials=5, num_kills=5, num_workers=2, seed=1)
     counts = faults.run()
@@ -370,6 +464,7 @@ def test_random_kills_lose_no_trial_and_run_none_twice(tmp_path):
 TRAINING = {"model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2, "tracking": "off"}
 
 
+@pytest.mark.slow
 def test_train_py_takes_the_values_and_goes_on_after_a_stop_and_a_kill_of_the_agent(stage):
     parameters = {"lr": {"values": [0.002]}, **TRAINING, "epochs": 60}
     file = stage.write(program=str(ROOT / "train.py"), method="grid", parameters=parameters)
@@ -449,6 +544,7 @@ def assert_refused(stage, arguments, named):
     assert not stage.runs_dir.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_a_sweep_file_is_refused_for(stage, case):
     changes, named = BAD_FILES[case]
@@ -463,6 +559,7 @@ def test_a_command_line_is_refused_for(stage, case):
     assert_refused(stage, *BAD_ARGUMENTS[case])
 
 
+@pytest.mark.slow
 def test_another_sweep_of_the_same_name_is_refused(stage):
     stage.run(stage.write(), "--count=1")
     changed = stage.write(parameters={"epochs": 5})
@@ -472,6 +569,7 @@ def test_another_sweep_of_the_same_name_is_refused(stage):
     stage.run(changed, "--count=1", "--name=another")
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_the_copy_of_its_file(stage):
     stage.run(stage.write(), "--count=1")
     copy = stage.sweep() / "sweep.yaml"

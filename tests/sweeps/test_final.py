@@ -36,6 +36,7 @@ def starts(stage):
     return [start for start in stage.journal("start") if start["run"].startswith("final-")]
 
 
+@pytest.mark.slow
 def test_the_best_settings_are_trained_on_all_images_for_the_best_epoch_with_fresh_seeds(stage):
     runs = sweep(stage, tags="a b")
     done = final(stage, "--seeds=3")
@@ -61,6 +62,7 @@ def test_the_best_settings_are_trained_on_all_images_for_the_best_epoch_with_fre
     assert f"{31 / 6:.4f} ± {std:.4f}" in done.output
 
 
+@pytest.mark.slow
 def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stage):
     (stage.folder / "faces").mkdir()
     sweep(stage, dataset="faces", data_dir=str(stage.folder), val_fraction=0.2)
@@ -75,6 +77,7 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
     assert "1.5000" in done.output
 
 
+@pytest.mark.slow
 def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
     sweep(stage)
     final(stage, "--seeds=1")
@@ -85,8 +88,9 @@ def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
     assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_top_trials_are_trained_the_best_first(stage):
-    runs = sweep(stage)
+    runs = sweep(stage, final_seconds=0.2)
     final(stage, "--seeds=2", "--top=2", "--workers=2")
     result = read_json(stage.sweep() / "final.json")["trials"]
     assert [trial["trial"] for trial in result] == [runs[1], runs[0]]
@@ -100,6 +104,7 @@ def test_the_top_trials_are_trained_the_best_first(stage):
     assert max(at_once) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_with_the_state_saved_and_the_same_command_goes_on(stage, number):
     sweep(stage, final_seconds=0.5)
@@ -117,6 +122,7 @@ def test_a_signal_stops_with_the_state_saved_and_the_same_command_goes_on(stage,
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_no_run_outlives_a_kill_and_the_next_command_waits_for_what_still_saves_its_state(stage):
     sweep(stage, final_seconds=0.3, saving_seconds=1.0)
     running = stage.start("sweep", "--seeds=1", program="final")
@@ -129,12 +135,43 @@ def test_no_run_outlives_a_kill_and_the_next_command_waits_for_what_still_saves_
     assert stage.processes() == []
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_leaves_the_others_result(stage):
     sweep(stage, crashing_seed=2)
     done = final(stage, "--seeds=3", code=1)
     assert "seed2: failed, exit code 1" in done.errors
     assert "CUDA out of luck" in done.errors
     assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 3]
+
+
+@pytest.mark.slow
+def test_a_run_without_figures_has_failed_and_counts_as_no_seed(stage):
+    sweep(stage, figureless_seed=1)
+    done = final(stage, "--seeds=2", code=1)
+    assert "seed1: finished without figures" in done.errors
+    [trial] = read_json(stage.sweep() / "final.json")["trials"]
+    assert (trial["seeds"], trial["test/loss"]["values"]) == ([2], [4.5])
+
+
+def test_where_no_run_finishes_there_is_no_result(stage):
+    sweep(stage, crashing_seed=1)
+    done = final(stage, "--seeds=1", code=1)
+    assert done.errors.endswith("final.py: no run has finished: the last lines of their output are above\n")
+    assert not (stage.sweep() / "final.json").exists()
+    assert "seeds" not in done.output
+
+
+def test_a_fault_of_the_machine_stops_the_runs_and_the_same_command_goes_on(stage):
+    broken = stage.folder / "broken"
+    sweep(stage, broken=str(broken))
+    broken.write_text("train.py: [Errno 28] No space left on device")
+    done = final(stage, "--seeds=3", code=1)
+    assert len(starts(stage)) == 1
+    assert "stopped, its disk is full; to go on: python sweeps/final.py sweep --seeds=3" in done.output
+    assert not (stage.sweep() / "final.json").exists()
+    broken.unlink()
+    final(stage, "--seeds=3")
+    assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2, 3]
 
 
 def test_the_settings_reach_a_program_whose_command_leaves_them_out(stage):
@@ -172,6 +209,7 @@ def test_what_is_refused(stage, arguments, named):
     assert not stage.runs_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_value_yet_is_refused(stage):
     agent = stage.start(stage.write(parameters={"seconds": 30}))
     stage.wait_for("epoch", 1)
@@ -181,6 +219,7 @@ def test_a_sweep_without_a_value_yet_is_refused(stage):
     assert agent.wait() == 130
 
 
+@pytest.mark.slow
 def test_a_paused_trial_counts_with_its_best_value_so_far(stage):
     agent = stage.start(stage.write(parameters={"epochs": 50, "seconds": 0.1}), "--count=1")
     stage.wait_for("epoch", 1, epoch=4)
@@ -193,6 +232,7 @@ def test_a_paused_trial_counts_with_its_best_value_so_far(stage):
     assert trial["settings"]["epochs"] == paused.user_attrs["best_epoch"]
 
 
+@pytest.mark.slow
 def test_train_py_reads_the_test_images_in_its_final_runs(stage):
     parameters = {"lr": {"values": [0.002]}, "model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2}
     parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}
