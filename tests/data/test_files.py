@@ -1,6 +1,20 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
-from data.files import replace_file
+from data import files
+from data.files import locked, read_json, replace_file, write_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_replacing_a_file_leaves_nothing_else(tmp_path):
@@ -19,3 +33,155 @@ def test_a_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path):
     with pytest.raises(OSError, match="no space"):
         replace_file(tmp_path / "a.txt", write_half)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+WRITE_OFTEN = """
+import sys, time
+from pathlib import Path
+from data.files import replace_file
+
+def write(path):
+    with path.open("w") as file:
+        for _ in range(20):
+            file.write(sys.argv[2] * 1000)
+            file.flush()
+            time.sleep(0.0005)
+
+for _ in range(10):
+    replace_file(Path(sys.argv[1]), write)
+"""
+
+
+def test_six_processes_that_write_one_file_at_once_all_succeed_and_leave_it_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    command = [sys.executable, "-c", WRITE_OFTEN, str(path)]
+    writers = [subprocess.Popen([*command, letter], cwd=ROOT, stderr=subprocess.PIPE) for letter in "abcdef"]
+    torn = 0
+    while any(writer.poll() is None for writer in writers):
+        content = path.read_text() if path.exists() else ""
+        torn += len(set(content)) > 1 or len(content) not in (0, 20_000)
+    assert [(writer.returncode, writer.communicate()[1]) for writer in writers] == [(0, b"")] * 6
+    assert torn == 0
+    assert len(path.read_text()) == 20_000
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_link_that_another_user_laid_under_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "victim").write_text("mine")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda num: "guessed")
+    (tmp_path / ".a.txt.guessed.unfinished").symlink_to(tmp_path / "victim")
+    (tmp_path / ".a.txt.unfinished").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError):
+        replace_file(tmp_path / "a.txt", lambda path: path.write_text("theirs"))
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    events = []
+    real_fsync, real_replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: events.append("sync") or real_fsync(descriptor))
+    monkeypatch.setattr(Path, "replace", lambda self, to: events.append("rename") or real_replace(self, to))
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert events == ["sync", "rename", "sync"]
+
+
+def test_a_disk_error_at_the_last_moment_keeps_the_old_file(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(122, "quota exceeded")))
+    with pytest.raises(OSError, match="quota"):
+        replace_file(tmp_path / "a.txt", lambda path: path.write_text("new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+def test_a_device_is_written_to_and_never_replaced(tmp_path):
+    link = tmp_path / "null"
+    link.symlink_to("/dev/null")
+    for path in (link, Path("/dev/null")):
+        replace_file(path, lambda target: target.write_text("gone"))
+        assert path.is_char_device()
+    with pytest.raises(OSError, match="No space"):
+        replace_file(Path("/dev/full"), lambda target: target.write_text("too much"))
+    assert Path("/dev/full").is_char_device()
+
+
+def test_standard_output_can_be_written_to_as_a_file():
+    program = "from pathlib import Path; from data.files import *; write_json(Path('/dev/stdout'), {'a': 1})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == '{\n "a": 1\n}\n'
+
+
+def test_a_pipe_without_a_reader_is_an_error_and_no_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        replace_file(tmp_path / "pipe", lambda path: path.write_text("to nobody"))
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a.txt").symlink_to(tmp_path / "there" / "b.txt")
+    for text in ("first", "second"):
+        replace_file(tmp_path / "a.txt", lambda path, text=text: path.write_text(text))
+        assert (tmp_path / "there" / "b.txt").read_text() == text
+        assert (tmp_path / "a.txt").is_symlink()
+
+
+def test_what_a_dead_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom data.files import replace_file\n"
+        "def write(path):\n path.write_text('half')\n print(path, flush=True)\n time.sleep(60)\n"
+        f"replace_file(Path({str(tmp_path / 'a.txt')!r}), write)"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    try:
+        dead, living = (Path(writer.stdout.readline().strip()) for writer in writers)
+        writers[0].kill()
+        writers[0].wait()
+        replace_file(tmp_path / "a.txt", lambda path: path.write_text("whole"))
+        assert {dead, living} < set(tmp_path.iterdir())  # the dead one's is too fresh to be sure
+        for path in (dead, living):
+            os.utime(path, (time.time() - 7200,) * 2)
+        replace_file(tmp_path / "a.txt", lambda path: path.write_text("whole"))
+        assert set(tmp_path.iterdir()) == {tmp_path / "a.txt", living}
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "ü" * 120, "漢" * 85, "[a]*.json"])
+def test_every_name_that_a_file_can_have_can_be_written(name, tmp_path):
+    write_json(tmp_path / name, {"a": "ü"})
+    assert (names(tmp_path), read_json(tmp_path / name)) == ([name], {"a": "ü"})
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"[1]", b"\xff\xfe", b"[" * 100_000])
+def test_json_that_cannot_be_read_is_an_empty_dict(content, tmp_path):
+    (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") == {}
+
+
+def test_a_lock_is_held_by_one_thread_at_a_time_and_the_others_say_that_they_wait(tmp_path, capsys):
+    inside, most = [], []
+
+    def work():
+        with locked(tmp_path / "new" / "a.lock", "waiting for another"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+    assert "waiting for another" in capsys.readouterr().out
+
+
+def test_a_lock_file_of_one_user_can_be_used_by_another(tmp_path):
+    with locked(tmp_path / "a.lock", ""):
+        assert (tmp_path / "a.lock").stat().st_mode & 0o666 == 0o666
