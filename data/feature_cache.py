@@ -16,17 +16,19 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
 from data.errors import UserError
+from data.files import locked
 
 HASH_BYTES = 16
 SECONDS_BETWEEN_WRITES = 5.0
@@ -84,7 +86,7 @@ class FeatureCache:
         content = features.to(self.dtype).contiguous().view(torch.uint8).numpy()
         self.folder.mkdir(parents=True, exist_ok=True)
         with (
-            FileLock(self.folder / "append.lock"),
+            FileLock(self.folder / "append.lock", mode=0o666),  # any user of a shared cache
             (self.folder / "images").open("ab") as images,
             (self.folder / "features").open("ab") as rows,
         ):
@@ -133,33 +135,20 @@ def cached_features(
     first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
     [is_complete] = broadcast_object_list([first.keys() <= cache.rows().keys()])
     if not is_complete:
-        lock = FileLock(cache.folder / "compute.lock")  # the system frees it if the process dies
-        missing: list[int] = []
-        if accelerator.is_main_process:
-            acquire(lock, f"another process computes features of {cache.folder.name}: waiting for it")
+        notice = f"another process computes features of {cache.folder.name}: waiting for it"
+        lock = locked(cache.folder / "compute.lock", notice) if accelerator.is_main_process else nullcontext()
+        with lock:
             missing = sorted(first[key] for key in first.keys() - cache.rows().keys())
-        try:
-            [missing] = broadcast_object_list([missing])
+            [missing] = broadcast_object_list([missing])  # as the main process sees it, which holds the lock
             share = missing[accelerator.process_index :: accelerator.num_processes]
             quiet = not accelerator.is_local_main_process
             is_finite = compute_missing(cache, images, hashes, share, compute, batch_size, quiet)
             # This waits for all processes.
             num_failed = accelerator.reduce(torch.tensor(float(not is_finite), device=accelerator.device))
-        finally:
-            lock.release()
         if num_failed:
             remedy = "give other --weights" if cache.dtype == torch.float32 else "give --feature_precision=fp32"
             raise UserError(f"{cache.folder.name}: a feature is not a finite number: {remedy}")
     return cache.read(hashes)
-
-
-def acquire(lock: FileLock, notice: str) -> None:
-    """Wait for a lock and take it; if another process holds it, print `notice` first."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(notice, flush=True)
-        lock.acquire()
 
 
 def compute_missing(

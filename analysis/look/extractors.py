@@ -1,7 +1,8 @@
 """Networks whose features compare samples with real images: the Inception network of FID, or any network of timm."""
 
 import hashlib
-import textwrap
+import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from data import network
 from data.errors import UserError
+from data.files import locked
 from data.paths import default_data_dir
 from models.parts import frozen
 from models.parts.backbone import find_weights, outline_network, pretrained_config, read_weights
@@ -22,6 +24,13 @@ INCEPTION = "inception"
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_FILES = (Path(urlsplit(INCEPTION_URL).path).name, "fid_inception_v3.pt")
 INCEPTION_SIDE = 299  # pixels
+# TorchScript runs as code, so only files with one of these contents are loaded: sha256 of NVIDIA's file, and of the
+# same layers and weights without the classes.
+INCEPTION_SHA256 = (
+    "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+)
+TRUSTED = "VISION_SWEEPS_INCEPTION_SHA256"  # environment variable: sha256 of another file that may be loaded
 
 
 class Extractor(Protocol):
@@ -50,7 +59,7 @@ class Inception:
         device: where it runs.
 
     Raises:
-        UserError: the file is no such network.
+        UserError: the file is not one that is known, see `read_trusted`, or no such network.
     """
 
     name = INCEPTION
@@ -60,21 +69,20 @@ class Inception:
         self.path = path
         self.device = device
         self.batch_size = frozen.BATCH_SIZES.get(device.type, frozen.BATCH_SIZE)
+        content, self.sha256 = read_trusted(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # nothing else reads TorchScript
-                loaded: Any = torch.jit.load(str(path), map_location=device).eval()
+                loaded: Any = torch.jit.load(io.BytesIO(content), map_location=device).eval()
             loaded = getattr(loaded, "net", loaded)
             self.layers = loaded.layers
         except (RuntimeError, AttributeError) as error:
-            reason = textwrap.shorten(str(error), 100, placeholder="...")
+            reason = network.in_one_line(error)
             raise UserError(f"{path} is not the Inception of FID ({reason}): fetch {INCEPTION_URL}") from None
         self.output = getattr(loaded, "output", None)
 
     def description(self) -> dict[str, object]:
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"arch": self.name, "weights": digest, "precision": "fp32", "resize": "TensorFlow 1's bilinear"}
+        return {"arch": self.name, "weights": self.sha256, "precision": "fp32", "resize": "TensorFlow 1's bilinear"}
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -87,6 +95,22 @@ class Inception:
     def classify(self, features: Tensor) -> Tensor | None:
         """Return probabilities of ImageNet's 1,008 outputs, without their biases, as Salimans et al. computed them."""
         return None if self.output is None else F.linear(features, self.output.weight).softmax(dim=1)
+
+
+def read_trusted(path: Path) -> tuple[bytes, str]:
+    """Return the content of a file of TorchScript, which may run any code when it is loaded, and its sha256.
+
+    Raises:
+        UserError: the file is none of those that are known, nor the one whose sha256 the environment names.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in (*INCEPTION_SHA256, os.environ.get(TRUSTED, "").lower()):
+        raise UserError(
+            f"{path} is not the Inception of FID (sha256 {digest}) and could run any code: fetch {INCEPTION_URL}; "
+            f"if you trust this file all the same, set {TRUSTED} to its sha256"
+        )
+    return content, digest
 
 
 def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
@@ -121,11 +145,15 @@ def find_inception() -> Path:
     path = folders[1] / INCEPTION_FILES[0]
     reason = network.unreachable(INCEPTION_URL)
     if not reason:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(INCEPTION_URL, str(path))
-        except OSError as error:  # of urllib, too
-            reason = textwrap.shorten(str(error), 100, placeholder="...")
+            with locked(path.with_name(f".{path.name}.lock"), f"another process downloads {path.name}: waiting for it"):
+                if not path.is_file():
+                    for leftover in path.parent.glob(f"{path.name}.*.partial"):  # of a download that was killed
+                        leftover.unlink()
+                    # Under another name until it is whole, and only if it has this sha256.
+                    torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256[0])
+        except Exception as error:  # of urllib, http and torch
+            reason = network.in_one_line(error)
     if reason:
         raise UserError(
             f"the Inception of FID could not be downloaded ({reason}): fetch {INCEPTION_URL} elsewhere and put it at "

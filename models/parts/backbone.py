@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import textwrap
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -174,7 +173,7 @@ def download_weights(arch: str, folder: Path) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
         except Exception as error:  # also errors of its HTTP client, which is not the same in all versions
-            reason = textwrap.shorten(str(error), 100, placeholder="...")
+            reason = network.in_one_line(error)
     page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
     raise UserError(
         f"--arch={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it "
@@ -228,7 +227,7 @@ def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Mo
             net = timm.create_model(arch, **options).eval()
             return net, net(torch.empty(1, 3, input_size, input_size)).shape
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = textwrap.shorten(str(error), 100, placeholder="...")
+        reason = network.in_one_line(error)
         raise UserError(
             f"--arch={arch} cannot be built for {input_size}-pixel images ({reason}): set --input_size"
         ) from None
@@ -248,7 +247,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     try:
-        state = load_state_dict(str(path))
+        state = load_state_dict(str(path), weights_only=True)  # or older versions of timm run what a pickle holds
     except Exception as error:  # unpickling a file that is no pickle can raise any error
         raise UserError(f"{path} cannot be read as safetensors or torch weights ({type(error).__name__})") from None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

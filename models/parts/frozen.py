@@ -7,11 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
-from data.files import replace_file
+from data.files import locked, replace_file
 from data.internals import cpu_has_bf16
 from data.seeding import seed_everything
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
@@ -112,7 +111,7 @@ class Extractor:
         """
         if not has_fast_bf16(self.device):
             return "fp32"
-        with FileLock(f"{note}.lock"):  # only one process measures
+        with locked(Path(f"{note}.lock"), f"another process measures {note.parent.name}: waiting for it"):
             if not note.exists():
                 features = {}
                 for self.precision in ("bf16", "fp32"):

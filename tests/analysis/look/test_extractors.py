@@ -1,15 +1,23 @@
 """Extractors: what the network of FID is given, where it is looked for, and networks of timm beside it."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from http.client import IncompleteRead
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.look import extractors
 from analysis.look.extractors import INCEPTION_URL, Inception, build_extractor, find_inception, resize_as_tensorflow
 from data.errors import UserError
 
 CPU = torch.device("cpu")
+NVIDIAS = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -44,12 +52,20 @@ class Wrapped(nn.Module):
 @pytest.fixture(autouse=True)
 def no_data_dir(monkeypatch):
     monkeypatch.delenv("VISION_SWEEPS_DATA", raising=False)
+    monkeypatch.delenv(extractors.TRUSTED, raising=False)
 
 
-def script(path, network):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(network).save(str(path))
-    return path
+@pytest.fixture
+def script(monkeypatch):
+    """A function that writes a network as TorchScript, which the environment then names as trusted."""
+
+    def write(path, network):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.jit.script(network).save(str(path))
+        monkeypatch.setenv(extractors.TRUSTED, sha256(path.read_bytes()).hexdigest())
+        return path
+
+    return write
 
 
 def pixels(*shape, seed=0):
@@ -76,7 +92,7 @@ def test_images_are_resized_as_by_tensorflow_1(size, new_size):
 
 
 @pytest.mark.parametrize("network", [WithClasses, Wrapped])
-def test_inception_is_given_pixels_from_minus_1_to_just_below_1(network, tmp_path):
+def test_inception_is_given_pixels_from_minus_1_to_just_below_1(network, tmp_path, script):
     extractor = Inception(script(tmp_path / "net.pt", network()), CPU)
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     images[1] = 255
@@ -84,14 +100,14 @@ def test_inception_is_given_pixels_from_minus_1_to_just_below_1(network, tmp_pat
     torch.testing.assert_close(extractor(images), expected)
 
 
-def test_inception_is_not_touched_by_mixed_precision(tmp_path):
+def test_inception_is_not_touched_by_mixed_precision(tmp_path, script):
     extractor, images = Inception(script(tmp_path / "net.pt", Wrapped()), CPU), pixels(3, 3, 8, 8)
     expected = extractor(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(extractor(images), expected)
 
 
-def test_classes_are_those_of_the_output_without_its_biases(tmp_path):
+def test_classes_are_those_of_the_output_without_its_biases(tmp_path, script):
     torch.manual_seed(0)
     network = WithClasses()
     extractor = Inception(script(tmp_path / "net.pt", network), CPU)
@@ -104,7 +120,7 @@ def test_classes_are_those_of_the_output_without_its_biases(tmp_path):
 @pytest.mark.parametrize(
     "place", ["fid_inception_v3.pt", "weights/fid_inception_v3.pt", "weights/inception-2015-12-05.pt"]
 )
-def test_inception_is_found_beside_the_data_and_in_weights(place, tmp_path, monkeypatch):
+def test_inception_is_found_beside_the_data_and_in_weights(place, tmp_path, monkeypatch, script):
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
     script(tmp_path / place, Wrapped())
     assert build_extractor("inception", CPU).path == tmp_path / place
@@ -124,24 +140,67 @@ def test_with_a_network_inception_is_downloaded_into_weights(tmp_path, monkeypat
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
     monkeypatch.setattr("data.network.unreachable", lambda url: "")
     fetched = []
-    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, path: fetched.append((url, path)))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, path, **told: fetched.append((url, path, told)))
     assert find_inception() == tmp_path / "weights" / "inception-2015-12-05.pt"
-    assert fetched == [(INCEPTION_URL, str(tmp_path / "weights" / "inception-2015-12-05.pt"))]
+    assert fetched == [(INCEPTION_URL, str(tmp_path / "weights" / "inception-2015-12-05.pt"), {"hash_prefix": NVIDIAS})]
 
 
-def test_a_download_that_breaks_off_ends_in_one_line(tmp_path, monkeypatch):
-    def fail(url, path):
-        raise ConnectionResetError("gone\naway")
+def test_of_three_first_downloads_at_once_one_downloads_and_the_others_wait(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
+    monkeypatch.setattr("data.network.unreachable", lambda url: "")
+    started = []
+
+    def download(url, path, hash_prefix):
+        started.append(path)
+        time.sleep(0.3)
+        Path(path).write_bytes(b"network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(lambda _: find_inception(), range(3)))
+    assert paths == [tmp_path / "weights" / "inception-2015-12-05.pt"] * 3
+    assert len(started) == 1
+    assert "another process downloads inception-2015-12-05.pt: waiting" in capsys.readouterr().out
+
+
+def test_a_download_of_other_content_is_refused_and_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
+    monkeypatch.setattr("data.network.unreachable", lambda url: "")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "inception-2015-12-05.pt.0a.partial").touch()  # of a download that was killed
+    (tmp_path / "evil").write_bytes(b"evil")
+    monkeypatch.setattr(extractors, "INCEPTION_URL", (tmp_path / "evil").as_uri() + "#.pt")
+    with pytest.raises(UserError, match="could not be downloaded .*invalid hash value"):
+        find_inception()
+    assert [path.suffix for path in (tmp_path / "weights").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, IncompleteRead, RuntimeError, PermissionError])
+def test_a_download_that_breaks_off_ends_in_one_line(error, tmp_path, monkeypatch):
+    def fail(url, path, hash_prefix):
+        raise error("gone\naway")
 
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
     monkeypatch.setattr("data.network.unreachable", lambda url: "")
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
-    with pytest.raises(UserError, match=r"could not be downloaded \(gone away\)"):
+    reason = "IncompleteRead" if error is IncompleteRead else "gone away"
+    with pytest.raises(UserError, match=rf"could not be downloaded \({reason}.*\)"):
         find_inception()
 
 
+@pytest.mark.parametrize("name", ["net.pt", "inception-2015-12-05.pt"])
+def test_code_in_a_file_that_is_not_known_is_never_loaded(name, tmp_path, script, monkeypatch):
+    path = script(tmp_path / name, Wrapped())
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded a file that nobody vouches for"))
+    digest = sha256(path.read_bytes()).hexdigest()
+    for trusted in ("", "0" * 64, digest[:10]):
+        monkeypatch.setenv(extractors.TRUSTED, trusted)
+        with pytest.raises(UserError, match=f"^{path} is not the Inception of FID .*{digest}.*{extractors.TRUSTED}"):
+            Inception(path, CPU)
+
+
 @pytest.mark.parametrize("content", [b"no network", None])
-def test_a_file_that_is_not_inception_ends_in_one_line(content, tmp_path):
+def test_a_file_that_is_not_inception_ends_in_one_line(content, tmp_path, script):
     path = tmp_path / "net.pt"
     script(path, nn.Linear(2, 2)) if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path} is not the Inception of FID") as caught:
@@ -149,7 +208,7 @@ def test_a_file_that_is_not_inception_ends_in_one_line(content, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_other_weights_have_another_description(tmp_path):
+def test_other_weights_have_another_description(tmp_path, script):
     one, other = (Inception(script(tmp_path / f"{net.__name__}.pt", net()), CPU) for net in (Wrapped, WithClasses))
     assert one.description() != other.description()
     assert one.description()["precision"] == "fp32"

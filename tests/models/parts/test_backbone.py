@@ -210,6 +210,28 @@ def test_what_holds_no_weights_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(failure.value)
 
 
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_a_file_of_weights_runs_no_code_whatever_timm_does_untold(default, tmp_path, monkeypatch):
+    real = timm.models.load_state_dict
+
+    def load_state_dict(path, use_ema=True, device="cpu", weights_only=default):  # older versions: False
+        return real(path, use_ema, device, weights_only)
+
+    monkeypatch.setattr(timm.models, "load_state_dict", load_state_dict)
+    torch.save({"state_dict": {"a": Evil(tmp_path / "ran")}}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="cannot be read as safetensors or torch weights"):
+        build_network("test_efficientnet", 3, 32, tmp_path / "a.pth")
+    assert not (tmp_path / "ran").exists()
+
+
 UNKNOWN = {
     "resnet_18": "--arch=resnet_18 is not known, did you mean resnet18?",
     "resnet18.tv_in2k": "--arch=resnet18.tv_in2k: resnet18 has no weights called tv_in2k; there are: a1_in1k",
