@@ -541,3 +541,36 @@ def test_cifar10_is_learnt_in_a_few_hundred_steps(tmp_path, cifar10_dir):
     arguments += ["--epochs=1", "--train_fraction=0.9", "--mixed_precision=bf16", "--run_id=a"]
     assert train.main([*arguments, f"--runs_dir={tmp_path}", "--tracking=off"]) == 0
     assert read_json(tmp_path / "a" / "summary.json")["val/accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_a_crash_after_the_last_epoch_fails_the_run_with_its_reason_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    command = ["--run_id=a", "--test=True"]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "train.closer_look", lambda subject: (_ for _ in ()).throw(MemoryError("no room for the latents"))
+        )
+        with pytest.raises(MemoryError):
+            run(tmp_path, *command)
+    failed = read_json(tmp_path / "a" / "summary.json")
+    assert (failed["state"], failed["error"], failed["epochs"]) == ("failed", "no room for the latents", 3)
+    assert not any(key.startswith("test/") for key in failed)
+    assert run(tmp_path, *command) == 0
+    summary, rows = read_json(tmp_path / "a" / "summary.json"), epochs(tmp_path / "a")
+    assert summary["state"] == "finished"
+    assert "error" not in summary
+    assert summary["test/accuracy"] > 0.5
+    assert len(rows) == 3
+
+
+@pytest.mark.slow
+def test_a_picture_that_cannot_be_drawn_costs_no_figure(tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise ValueError("ParseException: $ of a class name")
+
+    monkeypatch.setattr("analysis.look.classification.draw_confusion_matrix", fail)
+    assert run(tmp_path, "--run_id=a", "--test=True") == 0
+    assert read_json(tmp_path / "a" / "summary.json")["test/ece"] >= 0
+    assert "confusion_matrix.png could not be drawn: ParseException: $ of a class name" in capsys.readouterr().err
+    assert (tmp_path / "a" / "panels" / "reliability.png").exists()
+    assert not (tmp_path / "a" / "panels" / "confusion_matrix.png").exists()

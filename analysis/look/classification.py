@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.look.panels import draw_grid
+from analysis.look.panels import draw_grid, render
 from analysis.record.tracker import Analysis, Table
 from data.loader import Loader, Shard
 from models.core.panel import Panel
@@ -76,13 +76,14 @@ def analyse_classifier(
     table = tabulate_classes(labels, predicted, classes)
     with (folder / "per_class.csv").open("w", newline="") as file:
         csv.writer(file).writerows([table.columns, *table.rows])
-    pictures = {name: folder / f"{name}.png" for name in ("confusion_matrix", "reliability")}
-    draw_confusion_matrix(matrix, classes, pictures["confusion_matrix"])
-    draw_reliability(calibration, pictures["reliability"])
+    draws = {
+        folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, path),
+        folder / "reliability.png": lambda path: draw_reliability(calibration, path),
+    }
     if (predicted != labels).any():
-        pictures["mistakes"] = folder / "mistakes.png"
-        draw_grid(mistakes_panel(loader, classes, probabilities, labels)).save(pictures["mistakes"])
-    return Analysis({"ece": calibration.error}, pictures, {"per_class": table})
+        mistakes = mistakes_panel(loader, classes, probabilities, labels)
+        draws[folder / "mistakes.png"] = lambda path: draw_grid(mistakes).save(path)
+    return Analysis({"ece": calibration.error}, {path.stem: path for path in render(draws)}, {"per_class": table})
 
 
 def tabulate_classes(labels: torch.Tensor, predicted: torch.Tensor, classes: tuple[str, ...]) -> Table:

@@ -18,7 +18,7 @@ from analysis.look.collapse import NUM_WATCHED, variety
 from analysis.look.extractors import Extractor, build_extractor
 from analysis.look.fidelity import measure
 from analysis.look.latents import analyse_latents
-from analysis.look.panels import animate, draw_grid
+from analysis.look.panels import animate, render, render_panels
 from analysis.record.tracker import Analysis
 from data.loader import Loader
 from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
@@ -78,19 +78,15 @@ def look_at_samples(subject: Subject) -> Analysis:
     """Make an animation of the samples that were drawn in the course of training."""
     path = subject.folder / "training.gif"
     frames = sorted(subject.folder.glob("samples*-[0-9]*.png"))
-    if not frames:
-        return Analysis()
-    animate(frames, path)
-    return Analysis(images={"training": path})
+    rendered = render({path: lambda path: animate(frames, path)} if frames else {})
+    return Analysis(images={path.stem: path for path in rendered})
 
 
 def look_at_closing(subject: Subject) -> Analysis:
     """Take the metrics and panels that a model keeps for the end of a run."""
     panels: dict[str, Panel] = subject.model.closing_panels()
-    images = {name: subject.folder / f"{name}.png" for name in panels}
-    for name, panel in panels.items():
-        draw_grid(panel).save(images[name])
-    return Analysis(subject.model.closing_metrics(subject.loader), images)
+    rendered = render_panels({subject.folder / f"{name}.png": panel for name, panel in panels.items()})
+    return Analysis(subject.model.closing_metrics(subject.loader), {path.stem: path for path in rendered})
 
 
 # What a model must be able to do for each look; later ones are shown after earlier ones.
@@ -164,7 +160,5 @@ def draw_panels(model: Any, loader: Loader, folder: Path, epoch: int) -> dict[st
         few = slice(NUM_PANEL_IMAGES)
         captions = panels["predictions"].captions[few]
         panels["attention"] = attention_panel(net, batch.images[few], pictures[few], captions)
-    paths = {name: folder / f"{name}-{epoch:04d}.png" for name in panels}
-    for name, panel in panels.items():
-        draw_grid(panel).save(paths[name])
-    return paths
+    rendered = render_panels({folder / f"{name}-{epoch:04d}.png": panel for name, panel in panels.items()})
+    return {path.stem.rpartition("-")[0]: path for path in rendered}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from analysis.look.panels import render
 from analysis.record.tracker import Analysis
 from data.loader import Loader, Shard
 from models.core.abilities import HasCodes
@@ -17,9 +18,8 @@ def analyse_codes(model: HasCodes, loader: Loader, batch_size: int, folder: Path
     codes = torch.cat([model.codes_of(batch.images) for batch in loader.evaluation_batches(batch_size, Shard())])
     uses = torch.bincount(codes.flatten(), minlength=model.codebook_size)
     metrics = {"perplexity": perplexity(uses).item(), "codes_used": float((uses > 0).sum())}
-    path = folder / "code_usage.png"
-    draw_code_usage(uses.cpu().numpy(), metrics["perplexity"], path)
-    return Analysis(metrics, {"code_usage": path})
+    draws = {folder / "code_usage.png": lambda path: draw_code_usage(uses.cpu().numpy(), metrics["perplexity"], path)}
+    return Analysis(metrics, {path.stem: path for path in render(draws)})
 
 
 def draw_code_usage(uses: np.ndarray, code_perplexity: float, path: Path) -> None:

@@ -23,7 +23,7 @@ from analysis.look.latent_figures import (
     traversal_panel,
 )
 from analysis.look.latent_scores import Agreement, Clustering, agreement, cluster, compare
-from analysis.look.panels import draw_grid
+from analysis.look.panels import render, render_panels
 from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record.tracker import Analysis, Table
 from data.errors import UserError
@@ -201,16 +201,13 @@ def draw(
     rows = torch.from_numpy(latents).to(images.loader.device)
     ends = np.random.default_rng(seed).permutation(num_images)[: 2 * min(NUM_PAIRS, num_images // 2)]
     pictures = images.loader.pictures(images.index[ends])
-    paths = {name: folder / f"{name}.png" for name in ("tsne", "clusters", "interpolations", "traversals")}
-    draw_embedding(embed(latents, seed), colourings, paths["tsne"])
     panels = {
-        "clusters": cluster_panel(decode, rows, scores.clustering.assignments, names, seed),
-        "interpolations": interpolation_panel(decode, rows[ends], pictures, [captions[i] for i in ends]),
-        "traversals": traversal_panel(decode, rows, rows[ends[0]], pictures[0]),
+        folder / "clusters.png": cluster_panel(decode, rows, scores.clustering.assignments, names, seed),
+        folder / "interpolations.png": interpolation_panel(decode, rows[ends], pictures, [captions[i] for i in ends]),
+        folder / "traversals.png": traversal_panel(decode, rows, rows[ends[0]], pictures[0]),
     }
-    for name, panel in panels.items():
-        draw_grid(panel).save(paths[name])
-    return paths
+    rendered = render({folder / "tsne.png": lambda path: draw_embedding(embed(latents, seed), colourings, path)})
+    return {path.stem: path for path in [*rendered, *render_panels(panels)]}
 
 
 def name_clusters(scores: Scores, images: Encoded, classes: tuple[str, ...]) -> tuple[list[str], dict[str, Colouring]]:

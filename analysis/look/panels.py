@@ -1,6 +1,9 @@
 """Panels drawn: grids of images with captions, tables of images with names, animations."""
 
-from collections.abc import Sequence
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -16,6 +19,35 @@ HEADING_HEIGHT = 20  # pixels
 ANIMATION_WIDTH = 640  # pixels, at most
 SECONDS_A_FRAME = 0.5
 NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"
+
+
+def render(draws: Mapping[Path, Callable[[Path], object]]) -> list[Path]:
+    """Render pictures, and return the files of those that could be; for each other a warning is printed.
+
+    No figure depends on a picture, so that an odd class name, say, must not cost a run its result.
+
+    Args:
+        draws: for each file what writes it.
+    """
+    done = []
+    for path, draw in draws.items():
+        try:
+            draw(path)
+            done.append(path)
+        except Exception as error:  # of matplotlib, of Pillow, of a full disk
+            reason = textwrap.shorten(str(error) or type(error).__name__, 200)
+            print(f"{path} could not be drawn: {reason}", file=sys.stderr)
+    return done
+
+
+def render_panels(panels: Mapping[Path, Panel]) -> list[Path]:
+    """Render panels, and return the files of those that could be, as `render`."""
+    return render({path: partial(save_panel, panel) for path, panel in panels.items()})
+
+
+def save_panel(panel: Panel, path: Path) -> None:
+    """Draw a panel into a file."""
+    draw_grid(panel).save(path)
 
 
 def draw_grid(panel: Panel) -> Image.Image:
