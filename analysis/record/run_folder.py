@@ -7,6 +7,7 @@ runs/<id>/summary.json      the result, once the run has ended
 runs/<id>/checkpoint.pt     where training stands
 runs/<id>/best.pt           weights of the best epoch
 runs/<id>/panels/           pictures
+runs/<id>/.lock             held by the process that carries the run out; the system frees it when that dies
 runs/<id>/generation.json   how good its own images are, where they were measured
 
 runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
@@ -22,6 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from data.errors import UserError
 from data.files import read_json
 
 SETTINGS = "settings.json"
@@ -31,6 +35,7 @@ SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 PANELS = "panels"
+LOCK = ".lock"
 GENERATION = "generation.json"
 
 SWEEPS = "sweeps"
@@ -67,11 +72,35 @@ def state(folder: Path) -> str:
     return read_json(folder / SUMMARY).get("state", "unfinished")
 
 
+def take(folder: Path) -> FileLock:
+    """Make a run this process's own until the returned lock is released or the process ends.
+
+    Raises:
+        UserError: another process carries the run out.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is in progress in another process: wait for it, or give another --run_id") from None
+    return lock
+
+
+def is_in_progress(folder: Path) -> bool:
+    """Return whether a living process carries a run out."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except (Timeout, OSError):  # OSError: another user's
+        return True
+
+
 def latest_unfinished(runs_dir: Path) -> str | None:
-    """Return the name of the newest run that can be resumed; None where there is none."""
-    folders = [
-        path.parent for path in runs_dir.glob(f"*/{SETTINGS}") if state(path.parent) in ("unfinished", "stopped")
-    ]
+    """Return the name of the newest run that can be resumed, and is not in progress; None where there is none."""
+    found = (path.parent for path in runs_dir.glob(f"*/{SETTINGS}"))
+    folders = [run for run in found if state(run) in ("unfinished", "stopped") and not is_in_progress(run)]
     return max(folders, key=lambda folder: os.path.getmtime(folder / SETTINGS)).name if folders else None
 
 

@@ -56,6 +56,7 @@ class Tracker:
         mode, reason = choose_mode(settings["tracking"])
         try:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
+            self.lock = run_folder.take(folder)
             rows = run_folder.read_metrics(folder)[:num_logged]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines))
@@ -118,16 +119,19 @@ class Tracker:
         self.metrics_file.close()
         write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         if self.wandb_run is not None:
-            if artifact is not None and artifact.exists() and state == "finished":  # a stopped run is soon killed
-                self.wandb_run.log_artifact(str(artifact), name=f"model-{self.wandb_run.id}", type="model")
-            self.update_summary({"state": state, **summary})
-            try:
-                self.wandb_run.finish(exit_code=EXIT_CODES[state])
-            except TimeoutError:
-                command = f"wandb sync --include-online {Path(self.wandb_run.dir).parent}"
-                print(
-                    f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}"
-                )
+            self.finish_wandb(self.wandb_run, state, summary, artifact)
+        self.lock.release()
+
+    def finish_wandb(self, run: Any, state: str, summary: Mapping[str, Any], artifact: Path | None) -> None:
+        """Close W&B's run, and say how to upload later what its server did not take in time."""
+        if artifact is not None and artifact.exists() and state == "finished":  # a stopped run is soon killed
+            run.log_artifact(str(artifact), name=f"model-{run.id}", type="model")
+        self.update_summary({"state": state, **summary})
+        try:
+            run.finish(exit_code=EXIT_CODES[state])
+        except TimeoutError:
+            command = f"wandb sync --include-online {Path(run.dir).parent}"
+            print(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
 
 
 def start_wandb(

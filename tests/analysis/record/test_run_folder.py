@@ -1,6 +1,14 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from analysis.record import run_folder
+from data.errors import UserError
+from data.files import write_json
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("rest", ["", '{"epoch": 3, "los', '{"epoch": 3\n{"epoch": 4}\n'])
@@ -34,3 +42,35 @@ def test_a_file_in_place_of_the_runs_folder_holds_no_run(tmp_path):
     (tmp_path / "runs").write_text("")
     assert run_folder.state(tmp_path / "runs" / "a") == "unfinished"
     assert run_folder.latest_unfinished(tmp_path / "runs") is None
+
+
+def test_a_run_has_one_owner_at_a_time(tmp_path):
+    assert not run_folder.is_in_progress(tmp_path)
+    lock = run_folder.take(tmp_path)
+    assert run_folder.is_in_progress(tmp_path)
+    with pytest.raises(UserError, match=f"^{tmp_path} is in progress in another process: .*--run_id$"):
+        run_folder.take(tmp_path)
+    lock.release()
+    assert not run_folder.is_in_progress(tmp_path)
+    run_folder.take(tmp_path).release()
+
+
+def test_the_system_frees_a_run_whose_process_is_killed(tmp_path):
+    code = "import sys, time; from pathlib import Path; from analysis.record import run_folder; "
+    code += "lock = run_folder.take(Path(sys.argv[1])); print('taken', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"taken\n"
+        assert run_folder.is_in_progress(tmp_path)
+        process.kill()
+    assert not run_folder.is_in_progress(tmp_path)
+
+
+def test_resuming_passes_over_a_run_in_progress(tmp_path):
+    for i, run_id in enumerate(("older", "newer")):
+        (tmp_path / run_id).mkdir()
+        write_json(tmp_path / run_id / run_folder.SETTINGS, {})
+        os.utime(tmp_path / run_id / run_folder.SETTINGS, (i, i))
+    assert run_folder.latest_unfinished(tmp_path) == "newer"
+    lock = run_folder.take(tmp_path / "newer")
+    assert run_folder.latest_unfinished(tmp_path) == "older"
+    lock.release()

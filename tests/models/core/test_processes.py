@@ -329,3 +329,20 @@ def test_start_up_imports_no_library_that_it_may_not_need():
     command = "import sys, train; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"timm", "torchvision", "sklearn", "matplotlib", "wandb", "optuna"} & set(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_a_run_in_progress_is_left_alone_by_a_second_one_of_its_name(tmp_path):
+    process = start(tmp_path, *LONG)
+    wait_for_epoch(tmp_path / "a", 2)
+    rows = run_folder.read_metrics(tmp_path / "a")
+    second = start(tmp_path, *LONG)
+    code, output = finish(second)
+    assert code == 2
+    assert "is in progress in another process" in output
+    assert run_folder.read_metrics(tmp_path / "a")[: len(rows)] == rows
+    process.terminate()
+    code, output = finish(process)
+    assert code == 0, output
+    later = [row["epoch"] for row in run_folder.read_metrics(tmp_path / "a")]
+    assert later == list(range(1, len(later) + 1))
