@@ -5,6 +5,7 @@ The same file runs under `accelerate launch` on several processes, and under an 
 
 import math
 import os
+import shlex
 import signal
 import statistics
 import sys
@@ -24,12 +25,11 @@ from analysis.look.collapse import signs_of_collapse
 from analysis.record import run_folder
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
-from analysis.record.saved import resolve
+from analysis.record.saved import check_images, resolve
 from analysis.record.text_report import epoch_line, network_lines, report
 from analysis.record.tracker import Tracker
 from data.datasets import describe
 from data.errors import UserError
-from data.files import read_json
 from data.loader import Loader
 from models.core import checkpoint
 from models.core.abilities import Samples
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     accelerator = make_accelerator(settings, on_cpu)
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
-    check_data(info.fingerprint, info.name, folder)
+    check_images(folder, info)
     if not settings.test:
         splits.pop("test", None)
     if is_main:
@@ -100,7 +100,8 @@ def run(arguments: Sequence[str]) -> int:
     if is_main:
         print(report(folder))
         if state == "stopped":
-            print(f"stopped; to go on: python train.py --runs_dir={settings.runs_dir} --run_id={settings.run_id}")
+            again = shlex.join(["python", "train.py", f"--runs_dir={settings.runs_dir}", f"--run_id={settings.run_id}"])
+            print(f"stopped; to go on: {again}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
@@ -265,20 +266,6 @@ def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
         )
     except ValueError as error:
         raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
-
-
-def check_data(fingerprint: str, name: str, folder: Path) -> None:
-    """Refuse to go on with a run on other images than it began with.
-
-    Raises:
-        UserError: the run's folder notes another fingerprint.
-    """
-    known = read_json(folder / run_folder.ENVIRONMENT).get("data", fingerprint)
-    if known != fingerprint:
-        raise UserError(
-            f"{name} holds other images ({fingerprint}) than run {folder.name} began with ({known}): "
-            f"give those with --data_dir, or another --run_id"
-        )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -25,6 +25,7 @@ VARIABLES = {
     "mixed_precision": "ACCELERATE_MIXED_PRECISION",
     "run_id": "WANDB_RUN_ID",
     "runs_dir": "VISION_SWEEPS_RUNS",
+    "project": "WANDB_PROJECT",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis.record import run_folder
-from analysis.record.saved import resolve
+from analysis.record.saved import check_images, resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.files import read_json
@@ -70,12 +70,7 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
     told = [f"--runs_dir={folder.parent}", f"--run_id={folder.resolve().name}"]
     settings = resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {})
     info, splits = read_data(settings)
-    known = read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
-    if known != info.fingerprint:
-        raise UserError(
-            f"{info.name} holds other images ({info.fingerprint}) than run {settings.run_id} was trained on ({known}): "
-            f"give those with --data_dir"
-        )
+    check_images(folder, info)
     if isinstance(settings, TimmSettings):  # the run's own weights hold all that became of the pretrained ones
         settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)

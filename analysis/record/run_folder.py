@@ -107,3 +107,8 @@ def latest_unfinished(runs_dir: Path) -> str | None:
 def fresh_run_id() -> str:
     """Return a run id as W&B makes them: 8 letters and digits."""
     return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
+
+
+def split_tags(text: Any) -> tuple[str, ...]:
+    """Return the tags that the setting `tags` lists, separated by commas."""
+    return tuple(tag.strip() for tag in str(text or "").split(",") if tag.strip())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
+from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import read_json
 from models.core.settings import Settings
@@ -38,3 +39,17 @@ def saved_settings(told: Told) -> dict[str, Any]:
     if resume and not saved:
         raise UserError(f"--run_id={run_id} has no run in {runs_dir} to resume: leave out --resume to start it")
     return {**saved, "run_id": run_id} if saved else {}
+
+
+def check_images(folder: Path, info: DatasetInfo) -> None:
+    """Refuse other images than those that a run was trained on so far.
+
+    Raises:
+        UserError: the run's folder notes another fingerprint than that of `info`.
+    """
+    known = read_json(folder / run_folder.ENVIRONMENT).get("data", info.fingerprint)
+    if known != info.fingerprint:
+        raise UserError(
+            f"{info.name} holds other images ({info.fingerprint}) than run {folder.name} was trained on ({known}): "
+            f"give those with --data_dir"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.record import run_folder
-from analysis.record.wandb_login import choose_mode
+from analysis.record.wandb_login import check_limits, choose_mode
 from data.errors import UserError
 from data.files import replace_file, write_json
 from data.internals import connect_wandb_api
@@ -54,6 +54,8 @@ class Tracker:
     ) -> None:
         self.folder = folder
         mode, reason = choose_mode(settings["tracking"])
+        if mode != "off":
+            check_limits(settings)
         try:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
             self.lock = run_folder.take(folder)
@@ -171,8 +173,8 @@ def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, An
         dir=str(folder),
         id=settings["run_id"],
         name=settings["run_id"],
-        project=os.environ.get("WANDB_PROJECT") or settings["project"],
-        tags=[tag.strip() for tag in settings["tags"].split(",") if tag.strip()],
+        project=settings["project"],
+        tags=run_folder.split_tags(settings["tags"]),
         config={key: value for key, value in settings.items() if key not in sweep},
         mode="online" if mode == "online" else "offline",
         resume="allow",  # offline, too: else a resumed run counts its steps from 0, and its upload replaces rows

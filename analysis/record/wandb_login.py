@@ -2,10 +2,12 @@
 
 import netrc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from analysis.record.run_folder import split_tags
 from data import network
 from data.errors import UserError
 
@@ -14,6 +16,27 @@ MODES = {"offline": "offline", "dryrun": "offline", "disabled": "off"}
 # Time that an ended run has for its upload where the server is gone; $WANDB_FINISH_TIMEOUT takes its place.
 FINISH_TIMEOUT_SECONDS = 300
 INIT_TIMEOUT_SECONDS = 30
+LONGEST_TAG, LONGEST_RUN_ID, LONGEST_PROJECT = 64, 100, 128  # characters; of a longer id the upload of weights fails
+NOT_IN_PROJECTS = "/\\#?%:"
+
+
+def check_limits(settings: Mapping[str, Any]) -> None:
+    """Refuse names that W&B would refuse in the middle of a run or at its end.
+
+    Raises:
+        UserError: a tag, the run's id or the project's name is too long, or has letters that W&B does not take.
+    """
+    for tag in split_tags(settings["tags"]):
+        if len(tag) > LONGEST_TAG:
+            raise UserError(f"--tags: {tag} has {len(tag)} characters, and W&B takes {LONGEST_TAG}: shorten it")
+    if len(settings["run_id"]) > LONGEST_RUN_ID:
+        raise UserError(f"--run_id={settings['run_id']} is too long for W&B: give at most {LONGEST_RUN_ID} characters")
+    project = settings["project"]
+    if not project or len(project) > LONGEST_PROJECT or set(project) & set(NOT_IN_PROJECTS):
+        raise UserError(
+            f"--project={project} is no name of a project on W&B: give 1 to {LONGEST_PROJECT} characters, "
+            f"none of {' '.join(NOT_IN_PROJECTS)}"
+        )
 
 
 def choose_mode(tracking: str) -> tuple[str, str]:

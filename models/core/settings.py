@@ -142,7 +142,7 @@ class Settings:
     """Tracking with W&B. auto: online if there are credentials and a network, else offline. The run folder is always
     written."""
     project: Annotated[str, Role.CIRCUMSTANCE] = "vision-sweeps"
-    """W&B project; overridden by $WANDB_PROJECT."""
+    """W&B project; its default is $WANDB_PROJECT, if that is set."""
     tags: Annotated[str, Role.CIRCUMSTANCE] = ""
     """W&B tags, separated by commas."""
     panels_every: Annotated[PositiveInt, Role.CIRCUMSTANCE] = 5

@@ -1,10 +1,14 @@
 import socket
 import time
+from dataclasses import asdict
 
 import pytest
 
+from analysis.record.tracker import Tracker
 from analysis.record.wandb_login import automatic_mode
 from data import network
+from data.errors import UserError
+from models.core.settings import Settings
 
 
 @pytest.fixture
@@ -68,3 +72,18 @@ def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
 def test_what_was_switched_off_by_a_command_of_the_client_stays_off(switched, mode, account, server):
     settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", api_key="secret", mode=switched)
     assert automatic_mode(settings) == (mode, f" (`wandb {switched}`)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tags": f"night,{'t' * 65}"}, "--tags: t+ has 65 characters, and W&B takes 64"),
+        ({"run_id": "r" * 101}, "--run_id=r+ is too long for W&B: give at most 100"),
+        *(({"project": name}, "--project=.* is no name of a project") for name in ("", "a/b", "a#b", "p" * 129)),
+    ],
+)
+def test_names_that_wandb_would_refuse_later_are_refused_before_anything_is_written(changes, message, tmp_path):
+    settings = asdict(Settings(tracking="offline", **{"run_id": "a", **changes}))
+    with pytest.raises(UserError, match=message):
+        Tracker(tmp_path / "a", settings, {}, {})
+    assert not (tmp_path / "a").exists()

@@ -374,3 +374,11 @@ def test_a_saved_value_of_another_type_is_refused(text, save_run, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "lr": text}))
     with pytest.raises(UserError, match=f"lr='{text}' is of type str, not float"):
         parse(runs_dir, "--run_id=a")
+
+
+def test_a_sweeps_project_is_saved_so_that_resuming_by_hand_goes_to_the_same(save_run, tmp_path):
+    assert parse(WANDB_PROJECT="of-the-sweep").project == "of-the-sweep"
+    assert parse("--project=own", WANDB_PROJECT="of-the-sweep").project == "own"
+    runs_dir = save_run("a", "--project=of-the-sweep")
+    assert parse(runs_dir, "--run_id=a").project == "of-the-sweep"
+    assert parse(runs_dir, "--run_id=a", WANDB_PROJECT="of-the-shell").project == "of-the-sweep"
