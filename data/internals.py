@@ -1,6 +1,7 @@
 """Private names of libraries, all of them in this one file: look here first when a new version breaks something."""
 
 import atexit
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -8,6 +9,28 @@ from typing import Any
 def trial_id(trial: Any) -> int:
     """Return the id of an Optuna trial in its database, which differs from its number in the study."""
     return trial._trial_id
+
+
+def report_values(trial: Any, values: Mapping[int, float]) -> None:
+    """Store values of an Optuna trial by step, all in one transaction: one by one, each would wait for the disk.
+
+    Args:
+        trial: of a study in a database.
+        values: those of steps that are stored already are left out.
+
+    Raises:
+        UpdateFinishedTrialError: the trial has ended.
+    """
+    from optuna.storages._rdb import models, storage
+    from sqlalchemy import select
+
+    backend, own_id, model = trial.storage._backend, trial_id(trial), models.TrialIntermediateValueModel
+    with storage._create_scoped_session(backend.scoped_session) as session:
+        backend.check_trial_is_updatable(own_id, models.TrialModel.find_or_raise_by_id(own_id, session).state)
+        known = set(session.scalars(select(model.step).where(model.trial_id == own_id)))
+        for step in values.keys() - known:
+            stored, kind = model.intermediate_value_to_stored_repr(float(values[step]))
+            session.add(model(trial_id=own_id, step=step, intermediate_value=stored, intermediate_value_type=kind))
 
 
 def cpu_has_bf16() -> bool:

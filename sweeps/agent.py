@@ -26,6 +26,7 @@ from analysis.record import run_folder
 from data.internals import trial_id
 from sweeps.local.contract import check_contract
 from sweeps.local.display import Display
+from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
@@ -65,11 +66,16 @@ class Agent:
         self.failure = ""  # what ended the sweep
         self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
         self.num_failed = 0
-        self.last_beat = time.monotonic()
+        self.heart = Heart(trials, SECONDS_BETWEEN_BEATS)
         self.next_survey = 0.0
 
     def run(self) -> int:
         """Run to the end of the sweep; return the exit code."""
+        with self.heart:
+            return self.look_until_done()
+
+    def look_until_done(self) -> int:
+        """Look again and again; return the exit code."""
         while True:
             try:
                 if not self.look():
@@ -103,7 +109,7 @@ class Agent:
         It takes its knowledge from processes, files and the storage each time. So after an error in the middle of it,
         it is simply called again.
         """
-        self.keep_claims()
+        self.let_go_of_lost_ones()
         has_news = self.see_to_runs()
         if len(self.pool.signals) > 1:
             self.kill_all()
@@ -158,14 +164,10 @@ class Agent:
         is_any_open = any(trial.state == TrialState.RUNNING for trial in trials)
         return (len(trials) != self.count or is_any_open) and not self.trials.have_reached_target()
 
-    def keep_claims(self) -> None:
-        """Show other agents that this one lives; let go of what one of them has taken over."""
-        if time.monotonic() - self.last_beat < SECONDS_BETWEEN_BEATS:
-            return
-        held = self.trials.beat()
-        self.last_beat = time.monotonic()
+    def let_go_of_lost_ones(self) -> None:
+        """Let go of trials that other agents have taken over."""
         for run in self.pool.runs:
-            if run.claim.trial_id not in held:
+            if self.heart.has_lost(run.claim, run.started):
                 self.let_go(run)
 
     def let_go(self, run: TrialRun) -> None:

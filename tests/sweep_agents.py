@@ -19,6 +19,9 @@ import psutil
 import yaml
 from optuna.trial import TrialState
 
+from sweeps.local.search import settings_of
+from sweeps.local.sweep_file import Sweep
+
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "tests" / "sweep_program.py"
 TIMEOUT_SECONDS = 60.0
@@ -60,6 +63,12 @@ def read_and_dawdle(folder: Path) -> list[dict[str, Any]]:
         wait_until((folder / "summary.json").exists, "the run ends")
         time.sleep(0.3)
     return rows
+
+
+def settings_after_a_time(sweep: Sweep, trial: optuna.trial.Trial) -> dict[str, Any]:
+    """Settings of a trial whose search takes its time, but for the first."""
+    time.sleep(5.0 if trial.number else 0.0)
+    return settings_of(sweep, trial)
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:

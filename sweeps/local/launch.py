@@ -20,6 +20,7 @@ import yaml
 from analysis.record import run_folder
 from data.errors import UserError, suggestion
 from sweeps.local.faults import Fault, fault_of, num_killed_for_memory
+from sweeps.local.owners import OWNER_VARIABLE, owner_name
 
 ENV = "/usr/bin/env"
 # `python` and `accelerate` in a command are those beside this Python, even if its environment is not activated.
@@ -114,6 +115,7 @@ class Run:
             "WANDB_SWEEP_PARAM_PATH": str(path.absolute()),
             "VISION_SWEEPS_RUNS": str(runs_dir),
             "PATH": SEARCH_PATH,
+            OWNER_VARIABLE: owner_name(),
             "PYTHONUNBUFFERED": "1",  # for `tail -f`
         }
         self.num_killed_before = num_killed_for_memory()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from optuna.trial import TrialState
 
 from analysis.record import run_folder
+from data.internals import report_values
 from data.metrics import Metric, is_finite
 from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.trials import Claim, Trials
@@ -77,9 +78,9 @@ class TrialRun(Run):
         fresh = self.ranked(rows)[self.num_values :]
         if fresh:
             trials.hold(self.claim)
-        for row in fresh:
-            self.claim.trial.report(row[self.metric.name], self.num_values + 1)
-            self.num_values += 1
+            values = {self.num_values + i: row[self.metric.name] for i, row in enumerate(fresh, 1)}
+            report_values(self.claim.trial, values)
+            self.num_values += len(fresh)
         self.metrics_size = size
         return True
 

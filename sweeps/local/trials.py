@@ -5,13 +5,10 @@ not. Which agent holds it stands in a table of our own, which agents change by c
 """
 
 import json
-import os
-import socket
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,11 +22,11 @@ from analysis.record.run_folder import fresh_run_id
 from data.errors import UserError
 from data.internals import trial_id
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
+from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat has not changed for so long
-SECONDS_OF_CLOCK_ADJUSTMENT = 30.0  # setting the clock moves the time at which a process seems to have started
 NOBODY = ""
 CLAIMS = Table(
     "vision_sweeps_claims",
@@ -50,30 +47,6 @@ class Beat:
 
     number: int
     seen: float
-
-
-def owner_name() -> str:
-    """Return a name of this process that no other process on any machine has."""
-    return json.dumps([socket.gethostname(), boot_id(), os.getpid(), psutil.Process().create_time()])
-
-
-def boot_id() -> str:
-    """Return what differs between machines of one name, and containers that do not see each other's processes."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else ""
-
-
-def is_alive_here(owner: str) -> bool | None:
-    """Return whether an agent of this machine still runs; None for an agent of another machine."""
-    host, boot, pid, created = json.loads(owner)
-    if (host, boot) != (socket.gethostname(), boot_id()):
-        return None
-    try:
-        process = psutil.Process(pid)
-        is_same = abs(process.create_time() - created) < SECONDS_OF_CLOCK_ADJUSTMENT
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass(frozen=True)
@@ -184,9 +157,12 @@ class Trials:
         return self.prepare(fresh)
 
     def is_still_ending(self, run_id: str) -> bool:
-        """Return whether processes of a dead agent's run are still ending; kill them where they take too long."""
+        """Return whether processes of a dead agent's run are still ending; kill them where they take too long.
+
+        Those that another agent watches over after all are left to it.
+        """
         processes = processes_of(run_id)
-        if not processes:
+        if not processes or any(map(has_another_agent, processes)):
             self.ending.pop(run_id, None)
         elif time.monotonic() - self.ending.setdefault(run_id, time.monotonic()) > SECONDS_TO_SAVE:
             for process in processes:

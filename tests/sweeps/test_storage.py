@@ -13,12 +13,27 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
+import sqlalchemy
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
+from data.internals import report_values
+from sweeps.local.owners import OWNER_VARIABLE, is_alive_here, owner_name, start_of
 from sweeps.local.sweep_file import parse_sweep
-from sweeps.local.trials import Trials, is_alive_here
-from tests.sweep_agents import FORKS, PROGRAM, TIMEOUT_SECONDS, Stage, no_process, start_forks, wait_until
+from sweeps.local.trials import Trials
+from tests.sweep_agents import (
+    FORKS,
+    PROGRAM,
+    TIMEOUT_SECONDS,
+    Stage,
+    no_process,
+    settings_after_a_time,
+    start_forks,
+    wait_until,
+)
 
 DEBIAN = "/usr/lib/postgresql/*/bin"
 MISSED = 2.0  # seconds without a sign of life
@@ -126,6 +141,7 @@ def starts_of(stage, number):
     return [row for row in stage.journal("start") if int(row["run"][:3]) == number]
 
 
+@pytest.mark.slow
 def test_two_agents_that_start_at_once_share_a_sweep(stage, postgresql):
     file = stage.write(parameters={"epochs": 3, "seconds": 0.1})
     agents = two(stage, file, "--count=8", f"--storage={postgresql}")
@@ -139,6 +155,7 @@ def test_two_agents_that_start_at_once_share_a_sweep(stage, postgresql):
     assert all("8 trials: 8 finished" in agent.output for agent in agents)
 
 
+@pytest.mark.slow
 def test_two_agents_share_a_sweep_in_sqlite(stage):
     file = stage.write(parameters={"epochs": 3, "seconds": 0.1})
     agents = two(stage, file, "--count=8", "--workers=2", separate=False)
@@ -147,6 +164,7 @@ def test_two_agents_share_a_sweep_in_sqlite(stage):
     assert list(stage.starts().values()) == [1] * 8
 
 
+@pytest.mark.slow
 def test_hyperband_compares_with_the_other_agents_trials(stage, postgresql):
     file = stage.write(
         method="grid",
@@ -158,6 +176,7 @@ def test_hyperband_compares_with_the_other_agents_trials(stage, postgresql):
     assert stage.states(url=postgresql) == ["COMPLETE", "COMPLETE", "PRUNED"]
 
 
+@pytest.mark.slow
 def test_an_agent_takes_over_from_one_that_was_killed_on_the_same_machine_at_once(stage, postgresql):
     command = (stage.write(parameters={"epochs": 60, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
     killed = stage.start(*command)
@@ -175,6 +194,7 @@ def test_an_agent_takes_over_from_one_that_was_killed_on_the_same_machine_at_onc
     assert [len(trial.intermediate_values) for trial in stage.trials(url=postgresql)] == [60, 60]
 
 
+@pytest.mark.slow
 def test_an_agent_of_another_machine_is_given_up_after_its_time_and_not_before(stage, postgresql):
     command = (stage.write(parameters={"epochs": 60, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
     killed = stage.start(*command, patches={**QUICK, **OTHER_MACHINE})
@@ -194,6 +214,7 @@ def test_an_agent_of_another_machine_is_given_up_after_its_time_and_not_before(s
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_a_frozen_agent_lets_go_of_what_another_has_taken_over(stage, postgresql):
     parameters = {"epochs": 5, "seconds": 1.0}
     command = (stage.write(parameters=parameters), "--count=1", f"--storage={postgresql}")
@@ -216,6 +237,7 @@ def test_a_frozen_agent_lets_go_of_what_another_has_taken_over(stage, postgresql
     assert stage.processes() == []
 
 
+@pytest.mark.slow
 def test_an_agent_that_was_out_of_touch_ends_its_copy_at_the_next_value(stage, postgresql):
     command = (stage.write(parameters={"epochs": 2, "seconds": 6.0}), "--count=1", f"--storage={postgresql}")
     silent = {**QUICK, **OTHER_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 1000.0}
@@ -232,6 +254,7 @@ def test_an_agent_that_was_out_of_touch_ends_its_copy_at_the_next_value(stage, p
     assert lost.errors == ""
 
 
+@pytest.mark.slow
 def test_agents_go_on_after_the_database_server_was_away(server, stage, postgresql):
     command = (stage.write(parameters={"epochs": 70, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
     one = stage.start(*command, patches={**QUICK, **OTHER_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 1.5})
@@ -253,6 +276,7 @@ def test_agents_go_on_after_the_database_server_was_away(server, stage, postgres
     assert list(stage.starts().values()) == [1, 1]  # neither was thought dead because nobody could tell
 
 
+@pytest.mark.slow
 def test_two_signals_end_an_agent_whose_database_is_away(server, stage, postgresql):
     command = (stage.write(parameters={**SLOW, "epochs": 1000}), "--count=2", f"--storage={postgresql}", "--workers=2")
     agent = stage.start(*command, patches=QUICK)
@@ -323,14 +347,74 @@ def test_a_trial_that_the_database_went_away_with_is_taken_again(tmp_path, monke
     assert trials.take(1, [claim.trial_id]) is None
 
 
-def test_a_live_agent_is_told_from_a_dead_one_though_the_clock_is_adjusted(tmp_path):
+def test_a_live_agent_is_told_from_a_dead_one_though_the_clock_is_set(tmp_path, monkeypatch):
     trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
-    host, boot, pid, created = json.loads(trials.owner)
+    host, boot, pid, start = json.loads(trials.owner)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: time.time() + 3600)  # the clock was set
     assert is_alive_here(trials.owner) is True
-    assert is_alive_here(json.dumps([host, boot, pid, created + 2])) is True
-    assert is_alive_here(json.dumps([host, boot, pid, created - 3600])) is False
-    assert is_alive_here(json.dumps([host, boot, 2**22 + 1, created])) is False
-    assert is_alive_here(json.dumps(["other", boot, pid, created])) is None
+    assert is_alive_here(json.dumps([host, boot, pid, start - 1])) is False
+    assert is_alive_here(json.dumps([host, boot, 2**22 + 1, start])) is False
+    assert is_alive_here(json.dumps([host, "another boot", pid, start])) is None
+    assert is_alive_here(json.dumps(["other", boot, pid, start])) is None
+
+
+def test_an_agent_that_has_ended_and_whose_parent_has_not_noticed_is_dead():
+    ended = subprocess.Popen(["true"])
+    host, boot, _, _ = json.loads(owner_name())
+    start = wait_until(lambda: start_of(ended.pid) or 1, "it starts")
+    wait_until(lambda: start_of(ended.pid) is None, "it ends")
+    assert is_alive_here(json.dumps([host, boot, ended.pid, start])) is False
+    ended.wait()
+
+
+def test_what_a_living_agent_runs_is_not_killed_by_one_that_takes_it_for_dead(tmp_path, monkeypatch):
+    trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
+    monkeypatch.setattr("sweeps.local.trials.SECONDS_TO_SAVE", 0.0)
+    mother = subprocess.Popen(["sleep", "60"])
+    host, boot, _, _ = json.loads(owner_name())
+    agent = json.dumps([host, boot, mother.pid, start_of(mother.pid)])
+    run = subprocess.Popen(["sleep", "60"], env={**os.environ, "WANDB_RUN_ID": "000-abc", OWNER_VARIABLE: agent})
+    try:
+        wait_until(lambda: trials.is_still_ending("000-abc"), "it is up")
+        time.sleep(0.1)
+        assert trials.is_still_ending("000-abc")
+        assert run.poll() is None
+        mother.kill()
+        mother.wait()
+        wait_until(lambda: not trials.is_still_ending("000-abc") and run.poll() is not None, "the orphan is killed", 5)
+    finally:
+        for process in (mother, run):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_busy_with_a_proposal_keeps_its_trials(stage, postgresql):
+    parameters = {"epochs": 70, "seconds": 0.1}
+    command = (stage.write(parameters=parameters), "--count=2", f"--storage={postgresql}")
+    busy = {**QUICK, **OTHER_MACHINE, "sweeps.local.trials.settings_of": settings_after_a_time}
+    one = stage.start(*command, "--workers=2", patches=busy)
+    stage.wait_for("epoch", 1)
+    two = stage.start(*command, "--workers=2", patches={**QUICK, **THIS_MACHINE})
+    assert [one.wait(), two.wait()] == [0, 0], one.errors + two.errors
+    assert list(stage.starts().values()) == [1, 1]
+    assert "another agent" not in one.output
+
+
+def test_thousands_of_logged_values_are_stored_in_one_transaction(tmp_path):
+    trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
+    claim = trials.take(1)
+    assert claim is not None
+    commits = []
+    sqlalchemy.event.listen(trials.engine, "commit", commits.append)
+    report_values(claim.trial, {step: 1 / step for step in range(1, 3001)})
+    assert len(commits) == 1
+    report_values(claim.trial, {3000: 9.0, 3001: 0.5})  # the first was stored, but the answer was lost
+    [trial] = trials.all()
+    assert trial.intermediate_values == {step: 1 / step for step in range(1, 3001)} | {3001: 0.5}
+    trials.end(claim, TrialState.COMPLETE, {})
+    with pytest.raises(UpdateFinishedTrialError):
+        report_values(claim.trial, {3002: 0.5})
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -1,0 +1,59 @@
+"""Which process holds a trial: a name that no other process on any machine ever has, and whether it still runs."""
+
+import json
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+OWNER_VARIABLE = "VISION_SWEEPS_AGENT"  # names to a run's processes the agent that has started them
+ENDED = ("Z", "X")  # states of processes that do nothing any more
+
+
+@cache
+def owner_name() -> str:
+    """Return a name of this process that no other process on any machine has."""
+    return json.dumps([socket.gethostname(), boot_id(), os.getpid(), start_of(os.getpid())])
+
+
+def boot_id() -> str:
+    """Return what differs between machines of one name, and containers that do not see each other's processes."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else ""
+
+
+def start_of(pid: int) -> float | None:
+    """Return what tells a process from a later one of the same id; None if it has ended.
+
+    On Linux it is the time since the system's start, which does not change as the clock is set; elsewhere, that of day.
+    """
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *numbers = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if state in ENDED else int(numbers[18])
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_alive_here(owner: str) -> bool | None:
+    """Return whether a process of this machine still runs, by its name; None for a process of another machine."""
+    host, boot, pid, start = json.loads(owner)
+    if (host, boot) != (socket.gethostname(), boot_id()):
+        return None
+    return start_of(pid) == start
+
+
+def has_another_agent(process: psutil.Process) -> bool:
+    """Return whether an agent other than this one runs, and has started this process."""
+    try:
+        agent = process.environ().get(OWNER_VARIABLE, owner_name())
+    except psutil.Error:  # it has ended
+        return False
+    return agent != owner_name() and is_alive_here(agent) is True
