@@ -251,7 +251,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options of the command line."""
     parser = Parser(prog="python sweeps/agent.py", description=__doc__)
     parser.add_argument("file", type=Path, help="sweep file, as for `wandb sweep`")
-    parser.add_argument("--name", help="name of the sweep, its folder in runs/sweeps; default: the file's name")
+    parser.add_argument(
+        "--name", help="name of the sweep, its folder in runs/sweeps; default: its name: in the file, else the file's"
+    )
     parser.add_argument("--count", type=whole_number, help="trials of the sweep in all; default: the file's run_cap")
     parser.add_argument("--workers", type=whole_number, help="trials at a time; default: one for each device, else 1")
     parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each trial, 0+1,2+3")
@@ -266,7 +268,7 @@ def run_sweep(options: Namespace) -> int:
     devices = assign_devices(options.workers, options.devices)
     if sweep.program and Path(sweep.program).resolve() == CHECKOUT / "train.py":
         check_contract(sweep)
-    name = options.name or options.file.stem
+    name = options.name or sweep.name or options.file.stem
     command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)

@@ -172,8 +172,8 @@ def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterabl
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file; None if it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from data.errors import UserError, suggestion
 from data.metrics import Metric
 from sweeps.local.distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
+from sweeps.local.yaml_file import read_yaml_file, shortened
 
 METHODS = ("bayes", "random", "grid")
 GOALS = ("minimize", "maximize")
@@ -50,6 +50,7 @@ class Sweep:
         metric: by which trials are ranked; no trial is started after one that has reached its target.
         hyperband: early termination; None for none.
         parameters: by name, those that vary and the constants.
+        name: of the sweep; empty for the file's.
         project: of W&B; empty for the default.
         run_cap: number of trials; None for no limit.
         content: the part of the file that makes two sweeps the same.
@@ -61,6 +62,7 @@ class Sweep:
     metric: Metric
     hyperband: Hyperband | None
     parameters: Mapping[str, Parameter]
+    name: str
     project: str
     run_cap: int | None
     content: Mapping[str, Any]
@@ -87,20 +89,13 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         UserError: there is no such file, it is no YAML, or it says something that W&B or the agent does not take.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): name a sweep file, such as sweeps/quickstart.yaml"
-        ) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is no UTF-8, or a date such as day 32
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sweep: it needs program, method, metric and parameters")
     try:
         return parse_sweep(content)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {shortened(str(error))}") from None
 
 
 def parse_sweep(content: Mapping[str, Any]) -> Sweep:
@@ -118,6 +113,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         method=content["method"],
         hyperband=parse_hyperband(content["early_terminate"]) if "early_terminate" in content else None,
         parameters={name: read(name, config) for name, config in content["parameters"].items()},
+        name=content.get("name", ""),
         project=str(content.get("project", "")),
         run_cap=content.get("run_cap"),
         content={key: content[key] for key in SEARCHED if key in content},
@@ -144,6 +140,8 @@ def check_keys(content: Mapping[str, Any]) -> None:
         raise UserError(f"command {command!r} is not a list of words")
     if not isinstance(content.get("program", ""), str):
         raise UserError(f"program {content['program']!r} is not the name of a file")
+    if not isinstance(content.get("name", ""), str):
+        raise UserError(f"name {content['name']!r} is no text: put it in quotes")
     run_cap = content.get("run_cap")
     if run_cap is not None and (type(run_cap) is not int or run_cap < 1):
         raise UserError(f"run_cap {run_cap!r} is not a number of runs")
@@ -195,8 +193,10 @@ def parse_hyperband(config: Any) -> Hyperband:
     strict = config.get("strict", True)
     if not isinstance(strict, bool):
         raise UserError(f"early_terminate strict {strict!r} is neither true nor false")
+    if "max_iter" in config and "s" not in config:
+        raise UserError(f"early_terminate max_iter {config['max_iter']} needs s, the number of bands: write s: 3")
     bands: list[int] = []
-    if "max_iter" in config and "s" in config:
+    if "max_iter" in config:
         band = config["max_iter"] / eta
         while band >= 1 and len(bands) < int(min(config["s"], MOST_BANDS)):
             bands.insert(0, int(band))

@@ -570,6 +570,30 @@ def test_another_sweep_of_the_same_name_is_refused(stage):
 
 
 @pytest.mark.slow
+def test_a_sweep_has_the_name_that_its_file_gives_it_unless_told_otherwise(stage):
+    file = stage.write(name="file", parameters={"epochs": 1})
+    content = yaml.safe_load((stage.folder / file).read_text())
+    (stage.folder / file).write_text(yaml.safe_dump({**content, "name": "widths"}))
+    done = stage.run(file, "--count=1")
+    assert stage.states("widths") == ["COMPLETE"]
+    assert "python sweeps/final.py widths" in done.output
+    stage.run(file, "--count=1", "--name=told")
+    assert stage.states("told") == ["COMPLETE"]
+    assert not stage.sweep("file").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("method: random\nmethod: grid\n", "method is given twice, in lines 1 and 2"),
+        ('parameters: {lr: {values: ["a\\0b", 1]}}', "no program can be told"),
+    ],
+)
+def test_a_file_is_refused_before_anything_is_stored_for(stage, text, named):
+    (stage.folder / "odd.yaml").write_text(text)
+    assert_refused(stage, ["odd.yaml"], named)
+
+
 def test_a_sweep_goes_on_from_the_copy_of_its_file(stage):
     stage.run(stage.write(), "--count=1")
     copy = stage.sweep() / "sweep.yaml"
