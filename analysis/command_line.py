@@ -1,12 +1,16 @@
 """What the programs share of their command lines."""
 
+import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
 from data.errors import UserError
+from data.visible import visible
 
 
 class Parser(ArgumentParser):
@@ -43,12 +47,31 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def run_program(name: str, work: Callable[[], int | None]) -> int:
-    """Do a program's work, or say in one line what keeps it from being done; return the exit code."""
+def path(text: str) -> Path:
+    """Return the path that `text` spells, in which `~` is a home."""
     try:
-        return work() or 0
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ArgumentTypeError(f"{text} names no home: write the whole path") from None
+
+
+def run_program(name: str, work: Callable[[], int | None]) -> int:
+    """Do a program's work, or say in one line what keeps it from being done; return the exit code.
+
+    Where nobody reads the output any more, as after `| head`, it ends without a word, as other programs do.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
+    try:
+        code = work() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {visible(error)}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -12,9 +12,8 @@ import shlex
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
 
-from analysis.command_line import Parser, run_program
+from analysis.command_line import Parser, path, run_program
 from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
 
 
@@ -30,9 +29,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--project", default="", metavar="E/P", help="W&B project whose runs are read in place of the runs folder's"
     )
     parser.add_argument(
-        "--runs_dir", type=Path, metavar="DIR", help="runs folder; default: $VISION_SWEEPS_RUNS, else runs"
+        "--runs_dir", type=path, metavar="DIR", help="runs folder; default: $VISION_SWEEPS_RUNS, else runs"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
+    parser.add_argument("--out", type=path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
     parser.add_argument("--publish", action="store_true", help="make a report on W&B in place of a file")
     return parser.parse_args(arguments)
 

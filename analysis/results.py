@@ -10,9 +10,8 @@ Results of other machines stay in the file until a sweep or a run of their name 
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
 
-from analysis.command_line import Parser, run_program
+from analysis.command_line import Parser, path, run_program
 from analysis.compare import results
 
 
@@ -20,7 +19,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options that a command line gives."""
     parser = Parser(prog="python -m analysis.results", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs and sweeps to take in, too")
-    parser.add_argument("--runs_dir", type=Path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
+    parser.add_argument("--runs_dir", type=path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--update", action="store_true", help="write results.json and RESULTS.md")
     what.add_argument("--check", action="store_true", help="compare the two")

@@ -12,12 +12,13 @@ import sys
 from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from analysis.command_line import Parser, run_program, whole_number
+from analysis.command_line import Parser, path, run_program, whole_number
+from analysis.compare.ranking import choose_metric
 from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
-from analysis.read.records import STATES, Filter
+from analysis.read.records import STATES, Filter, RunList
 from analysis.read.runs import read_runs
+from analysis.read.sweep_metrics import metrics_of_sweeps
 from analysis.read.sweeps import read_sweeps
 from data.metrics import metric_named
 
@@ -27,10 +28,12 @@ HOURS = {"h": 1, "d": 24, "w": 168}
 
 def moment(text: str) -> datetime:
     """Return the time that a text names: a date, with or without a time of day, or so many hours, days or weeks ago."""
-    if match := re.fullmatch(r"(\d+)([hdw])", text):
-        return datetime.now(UTC) - timedelta(hours=int(match[1]) * HOURS[match[2]])
     try:
+        if match := re.fullmatch(r"(\d+)([hdw])", text):
+            return datetime.now(UTC) - timedelta(hours=int(match[1]) * HOURS[match[2]])
         return datetime.fromisoformat(text).astimezone(UTC)  # a time without a zone is one of this machine's
+    except OverflowError:
+        raise ArgumentTypeError(f"{text} is before all calendars: name a later time") from None
     except ValueError:
         raise ArgumentTypeError(f"{text} is no time: write 2026-11-25, or 12h, 3d or 2w for so long ago") from None
 
@@ -38,7 +41,7 @@ def moment(text: str) -> datetime:
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options that a command line gives."""
     parser = Parser(prog="python -m analysis.runs", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--runs_dir", type=Path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
+    parser.add_argument("--runs_dir", type=path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
     parser.add_argument("--project", default="", help="entity/project on W&B, to be read in place of a folder")
     parser.add_argument("--sweeps", action="store_true", help="list sweeps rather than runs")
     for name in ("sweep", "model", "dataset", "tag"):
@@ -46,7 +49,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--state", default="", choices=STATES, help="list runs that ended so; unfinished ones may run")
     for name, bound in (("since", "from this time on"), ("until", "up to this time")):
         parser.add_argument(f"--{name}", type=moment, help=f"list runs started {bound}: 2026-11-25, or 12h, 3d, 2w ago")
-    parser.add_argument("--metric", default="val/loss", help="metric to show, with its best value; default: val/loss")
+    parser.add_argument("--metric", default="", help="metric to show; default: that of --sweep, else val/loss")
     parser.add_argument("--sort", choices=SORTS, help="default: age, and best with --sweep")
     parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"the most rows; default: {NUM_SHOWN}")
     return parser.parse_args(arguments)
@@ -59,9 +62,13 @@ def show(options: Namespace) -> None:
         print_sweeps(read_sweeps(options.runs_dir, runs.records, options.project))
         return
     conditions = ("sweep", "model", "dataset", "tag", "state", "since", "until")
-    wanted = Filter(**{name: getattr(options, name) for name in conditions})
+    found = Filter(**{name: getattr(options, name) for name in conditions}).apply(runs.records)
+    metric = metric_named("val/loss")
+    if options.metric or options.sweep:
+        metrics = metrics_of_sweeps({record.sweep for record in found}, options.runs_dir, options.project)
+        metric = choose_metric(options.metric, found, metrics)
     sort = options.sort or ("best" if options.sweep else "age")
-    print_runs(runs, wanted, metric_named(options.metric), sort, options.limit)
+    print_runs(RunList(found, runs.skipped), metric, sort, options.limit)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from data.errors import UserError
+
 
 def cache_dir() -> Path:
     """Return the folder vision-sweeps inside the user's cache folder."""
@@ -10,8 +12,16 @@ def cache_dir() -> Path:
 
 
 def default_runs_dir() -> Path:
-    """Return the folder of runs that is used if `runs_dir` is not given."""
-    return Path(os.environ.get("VISION_SWEEPS_RUNS", "runs"))
+    """Return the folder of runs that is used if `runs_dir` is not given; an empty $VISION_SWEEPS_RUNS names none.
+
+    Raises:
+        UserError: it begins with `~`, and there is no such home.
+    """
+    name = os.environ.get("VISION_SWEEPS_RUNS") or "runs"
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"VISION_SWEEPS_RUNS={name} names no home: write the whole path") from None
 
 
 def default_data_dir() -> Path:

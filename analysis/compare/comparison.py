@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from analysis.compare.comparability import warning_of
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
-from analysis.read.runs import best_values, history
+from analysis.read.runs import best_values, history, kept_value, names_of_metrics
 from analysis.read.sweeps import SweepRecord, Trial
 from data.errors import UserError
 from data.metrics import Best, Metric, is_epoch, is_finite, metric_named
@@ -43,6 +44,8 @@ class Entry:
         state: how it ended, in words for a reader.
         value: its best value of the metric; None where it has none.
         best_epoch: the epoch of that value; None where there is no value.
+        kept: what the weights that the run has kept have of the metric, and their epoch; None where that is not known,
+            or is the best value.
         further: its best value of each further metric, by name; those that it has none of are left out.
         seconds: how long it trained; None where that is not known.
         ended: when it ended or, where that is not known, its start and the time that it trained; in UTC.
@@ -53,6 +56,7 @@ class Entry:
     state: str
     value: float | None
     best_epoch: int | None
+    kept: Best | None
     further: Mapping[str, float | None]
     seconds: float | None
     ended: datetime
@@ -73,7 +77,8 @@ class Comparison:
         entries: all the runs: those that are ranked, the best first, and then those that are not.
         varied: the settings that differ between the runs, the most varied first.
         further: names of the metrics that are shown beside the one that ranks the runs.
-        num_skipped: number of folders beside them that hold no run, or a broken one.
+        skipped: folders beside them that hold no run, or a broken one.
+        warning: in what the runs differ that makes their values no fair comparison; "" for nothing.
     """
 
     title: str
@@ -81,7 +86,8 @@ class Comparison:
     entries: Sequence[Entry]
     varied: Sequence[Setting]
     further: Sequence[str] = ()
-    num_skipped: int = 0
+    skipped: Sequence[str] = ()
+    warning: str = ""
 
     @property
     def ranked(self) -> list[Entry]:
@@ -90,7 +96,11 @@ class Comparison:
 
 
 def compare(
-    title: str, records: Sequence[RunRecord], metric: Metric, sweeps: Iterable[SweepRecord] = (), num_skipped: int = 0
+    title: str,
+    records: Sequence[RunRecord],
+    metric: Metric,
+    sweeps: Iterable[SweepRecord] = (),
+    skipped: Sequence[str] = (),
 ) -> Comparison:
     """Rank runs, and find the settings in which they differ.
 
@@ -99,7 +109,7 @@ def compare(
         records: the runs.
         metric: the metric that ranks them.
         sweeps: the runs' sweeps, which know more of their trials than the runs' own folders do.
-        num_skipped: number of folders beside them that hold no run, or a broken one.
+        skipped: folders beside them that hold no run, or a broken one.
 
     Raises:
         UserError: there are no runs.
@@ -111,43 +121,54 @@ def compare(
     trials = {(sweep.name, trial.run_id): trial for sweep in ranking for trial in sweep.trials}
     # W&B knows no more of a trial than of any other run, of which the history has the best value.
     of_runs = [trials.get((record.sweep, record.run_id)) if record.is_local else None for record in by_start]
-    further = [name for name in FURTHER if name != metric.name and any(name in record.summary for record in records)]
+    known = set[str]().union(*names_of_metrics(records))
+    further = [name for name in FURTHER if name != metric.name and name in known]
     best = best_values(by_start, [metric, *map(metric_named, further)])
     entries = [
-        entry_of(record, place, metric.name, values, trial)
+        entry_of(record, place, metric, values, trial)
         for place, (record, values, trial) in enumerate(zip(by_start, best, of_runs, strict=True), 1)
     ]
     entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
     searched = [entry.record for entry in entries if not entry.record.is_final] or records
     varied = varied_settings([record.settings for record in searched])
-    return Comparison(title, metric, entries, varied, further, num_skipped)
+    return Comparison(title, metric, entries, varied, further, skipped, warning_of(records))
 
 
-def entry_of(record: RunRecord, place: int, metric: str, best: Mapping[str, Best], trial: Trial | None) -> Entry:
+def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, Best], trial: Trial | None) -> Entry:
     """Return the entry of a run.
 
     Args:
         record: what is known of the run.
         place: its place by the time of its start.
-        metric: name of the metric that ranks the runs.
+        metric: the metric that ranks the runs.
         best: its best value of that metric and of further ones.
         trial: what its sweep knows of it, which is taken first; None for a run of no sweep, or one by another metric.
     """
-    seconds = finite(record.summary.get("train_seconds"))
+    state, ended, (value, best_epoch) = state_of(record), None, best.get(metric.name, (None, None))
     if trial is not None:
-        state, value, best_epoch, ended = STATES_OF_TRIALS[trial.state], trial.value, trial.best_epoch, trial.ended
-    else:
-        state, (value, best_epoch), ended = state_of(record), best.get(metric, (None, None)), None
+        state, ended = STATES_OF_TRIALS[trial.state], trial.ended
+        if is_finite(trial.value):
+            value, best_epoch = trial.value, trial.best_epoch
+    kept = kept_value(record, metric)
     return Entry(
         record=record,
         number=place,
         state=state,
         value=finite(value),
         best_epoch=best_epoch,
-        further={name: finite(known.value) for name, known in best.items() if name != metric},
-        seconds=seconds,
-        ended=ended or record.created + timedelta(seconds=seconds or 0.0),
+        kept=kept if kept and finite(kept.value) != finite(value) else None,
+        further={name: finite(known.value) for name, known in best.items() if name != metric.name},
+        seconds=finite(record.train_seconds),
+        ended=ended or end_of(record),
     )
+
+
+def end_of(record: RunRecord) -> datetime:
+    """Return when a run ended, as far as its start and the time that it trained tell."""
+    try:
+        return record.created + timedelta(seconds=record.train_seconds or 0.0)
+    except OverflowError:  # started at the end of the calendar
+        return record.created
 
 
 def state_of(record: RunRecord) -> str:
@@ -164,12 +185,6 @@ def finite(value: Any) -> float | None:
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 
-def common_metric(records: Sequence[RunRecord]) -> Metric:
-    """Return a metric for runs of no one sweep: validation accuracy where most runs have one, else validation loss."""
-    num_accurate = sum("val/accuracy" in record.summary for record in records)
-    return metric_named("val/accuracy" if 2 * num_accurate > len(records) else "val/loss")
-
-
 def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
     """Return the settings that have more than one value: model and dataset, then the others, the most varied first."""
     names = differing_settings(all_settings)
@@ -182,7 +197,7 @@ def setting_of(name: str, values: Sequence[Any]) -> Setting:
     present = [value for value in values if value is not None]
     is_number = all(is_finite(value) for value in present)
     num_commonest = max(Counter(map(repr, present)).values(), default=0)
-    is_log = is_number and (name == "lr" or lies_evenly_on_log(present))
+    is_log = is_number and bool(present) and (name == "lr" or lies_evenly_on_log(present))
     return Setting(name, is_number, is_log and min(present) > 0, len(present) - num_commonest)
 
 

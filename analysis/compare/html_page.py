@@ -10,9 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from string import Template
 from typing import Any
+from warnings import catch_warnings
 
 from PIL import Image
 
+from analysis.compare.comparability import code_version
 from analysis.compare.comparison import Comparison, Entry, curves_of, finite
 from analysis.compare.importance import importance
 from analysis.read.pictures import newest_pictures
@@ -23,11 +25,13 @@ ASSETS = Path(__file__).parent / "page"
 MOST_CURVES = 24  # runs, the best ones, whose curves and settings are in the page
 MOST_FINALS = 6  # final runs, beside those, of which they are in the page, too
 MOST_PICTURED = 6  # runs, the best ones, whose pictures are in the page, and as many final runs
+MOST_SKIPPED = 5  # folders that are named
+MOST_PIXELS = 50_000_000  # of a picture that is read
 MOST_SETTINGS = 10  # columns and axes
 PICTURE_PIXELS = 720  # longest side of a picture
 PICTURE_QUALITY = 80  # of WebP, out of 100
 MOST_PICTURE_BYTES = 6_000_000  # all pictures together
-ENVIRONMENT = ("commit", "device", "num_processes", "data")  # the part of a run's environment that is compared
+ENVIRONMENT = ("device", "num_processes", "data")  # the part of a run's environment that is compared
 
 
 def html_page(comparison: Comparison, command: str) -> str:
@@ -38,12 +42,12 @@ def html_page(comparison: Comparison, command: str) -> str:
         command: the command line that makes this page again, which the page names.
     """
     content = json.dumps(page_data(comparison), allow_nan=False, separators=(",", ":"))
-    return Template((ASSETS / "page.html").read_text()).substitute(
+    return Template((ASSETS / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(comparison.title),
         command=escape(command),
-        style=(ASSETS / "style.css").read_text(),
+        style=(ASSETS / "style.css").read_text(encoding="utf-8"),
         data=content.replace("<", "\\u003c"),  # else a name could end the script that it stands in
-        plotly=(resources.files("plotly") / "package_data" / "plotly.min.js").read_text(),
+        plotly=(resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),
         modules=json.dumps({"imports": modules()}),
     )
 
@@ -54,7 +58,7 @@ def modules() -> dict[str, str]:
     A module in a data: URL lies in no folder, so `./name.js` would lead nowhere from there. It is imported as
     page/name.js instead, a name that the page's import map leads to the module.
     """
-    sources = {path.name: path.read_text() for path in sorted(ASSETS.glob("*.js"))}
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(ASSETS.glob("*.js"))}
     return {
         f"page/{name}": data_uri("text/javascript", source.replace(' from "./', ' from "page/').encode())
         for name, source in sources.items()
@@ -78,7 +82,9 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "title": comparison.title,
         "metric": {"name": metric.name, "goal": metric.goal},
         "percentages": sorted(filter(is_percentage, metrics)),
-        "numSkipped": comparison.num_skipped,
+        "numSkipped": len(comparison.skipped),
+        "skipped": comparison.skipped[:MOST_SKIPPED],
+        "warning": comparison.warning,
         "settings": [setting._asdict() for setting in settings],
         "numMoreSettings": len(comparison.varied) - len(settings),
         "sweeps": sorted({entry.record.sweep for entry in entries}),
@@ -112,6 +118,9 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "value": entry.value,
         "epochs": finite(record.summary.get("epochs")),
         "bestEpoch": entry.best_epoch,
+        "kept": entry.kept and finite(entry.kept.value),
+        "keptEpoch": entry.kept and entry.kept.epoch,
+        "error": record.error,
         "seconds": entry.seconds,
         "created": record.created.isoformat(timespec="minutes"),
         "ended": finite((entry.ended - start).total_seconds()),
@@ -135,14 +144,14 @@ def plain(value: Any) -> Any:
 
 def details(entry: Entry) -> dict[str, Any]:
     """Return what a run may differ in from another: settings, environment and versions of packages."""
-    environment: Mapping[str, Any] = {
-        name: entry.record.environment[name] for name in ENVIRONMENT if name in entry.record.environment
-    }
-    packages = entry.record.environment.get("packages", {})
+    known = entry.record.environment
+    packages = known.get("packages")
+    versions = packages if isinstance(packages, Mapping) else {}
+    environment = {"code": code_version(known), **{name: known[name] for name in ENVIRONMENT if name in known}}
     return {
         "settings": {name: plain(value) for name, value in recipe_of(entry.record.settings).items()},
-        "environment": {name: plain(value) for name, value in environment.items()}
-        | {name: str(version) for name, version in packages.items()},
+        "environment": {name: plain(value) for name, value in environment.items() if value != ""}
+        | {name: str(version) for name, version in versions.items()},
     }
 
 
@@ -165,9 +174,11 @@ def pictures(entries: Sequence[Entry], places: Sequence[int]) -> dict[str, dict[
 def thumbnail(path: Path) -> str:
     """Return a picture, made small, as a data URI; "" where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with catch_warnings(action="ignore"), Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return ""
             small = image.convert("RGB")
-    except (OSError, SyntaxError):  # half written, or no picture
+    except Exception:  # half written, or no picture: Pillow has no one class for what it raises then
         return ""
     small.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     buffer = BytesIO()

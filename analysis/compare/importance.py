@@ -52,6 +52,9 @@ def importance(comparison: Comparison) -> Importance:
     if len(entries) < FEWEST_RUNS:
         count = f"{len(entries)} run{'' if len(entries) == 1 else 's'} with a {comparison.metric.name}"
         return Importance(num_runs=len(entries), remark=f"Too few trials: {count}, and {FEWEST_RUNS} are the least.")
+    if len({entry.value for entry in entries}) == 1:
+        same = f"All {len(entries)} runs have the same {comparison.metric.name}: there is nothing to explain."
+        return Importance(num_runs=len(entries), remark=same)
     stride = -(-len(entries) // MOST_RUNS)
     entries = entries[::stride]
     features = encode(entries, settings)

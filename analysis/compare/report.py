@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.compare.comparison import Comparison, common_metric, compare
+from analysis.compare.comparison import Comparison, compare
 from analysis.compare.html_page import html_page
+from analysis.compare.ranking import choose_metric
 from analysis.compare.wandb_report import publish
 from analysis.read.records import Filter, RunRecord
 from analysis.read.runs import read_runs
-from analysis.read.sweeps import SweepRecord, read_sweeps
+from analysis.read.sweeps import read_sweeps
 from data.errors import UserError, suggestion
 from data.files import replace_file
-from data.metrics import Metric, metric_named
 from data.paths import default_runs_dir
 
 FILE = "report.html"
@@ -41,16 +41,16 @@ def find_comparison(choice: Choice) -> Comparison:
     """Return the comparison of the chosen runs.
 
     Raises:
-        UserError: there are no such runs.
+        UserError: there are no such runs, or none of them has such a metric.
     """
-    records, num_skipped = read_runs(choice.runs_dir, choice.project)
+    records, skipped = read_runs(choice.runs_dir, choice.project)
     sweeps = read_sweeps(choice.runs_dir, records, choice.project).sweeps
     chosen = choose_runs(records, choice.sweeps, choice.model)
     searched = [sweep for sweep in sweeps if sweep.name in {record.sweep for record in chosen}]
-    metric = metric_named(choice.metric) if choice.metric else metric_for(chosen, searched)
+    metric = choose_metric(choice.metric, chosen, {sweep.name: sweep.metric for sweep in searched})
     where = choice.project or f"all runs in {choice.runs_dir or default_runs_dir()}"
     title = ", ".join([*choice.sweeps, *([choice.model] if choice.model else [])]) or where
-    return compare(title, chosen, metric, searched, num_skipped)
+    return compare(title, chosen, metric, searched, skipped)
 
 
 def choose_runs(records: Sequence[RunRecord], sweeps: Sequence[str], model: str) -> list[RunRecord]:
@@ -75,13 +75,6 @@ def choose_runs(records: Sequence[RunRecord], sweeps: Sequence[str], model: str)
         known = {record.model for record in records}
         raise UserError(f"there is no run of model {model}{suggestion(model, known)}")
     return chosen
-
-
-def metric_for(records: Sequence[RunRecord], sweeps: Sequence[SweepRecord]) -> Metric:
-    """Return the metric of the sweeps, if they share one and all the runs are theirs; else one that most runs have."""
-    metrics = {sweep.metric for sweep in sweeps}
-    is_all = {record.sweep for record in records} == {sweep.name for sweep in sweeps}
-    return metrics.pop() if is_all and len(metrics) == 1 else common_metric(records)
 
 
 def write_report(choice: Choice, comparison: Comparison, out: Path | None, command: str) -> Path:

@@ -182,10 +182,10 @@ def update(runs_dir: Path | None, names: Sequence[str]) -> tuple[int, int]:
     results = list({**known, **fresh}.values())
     content = json.dumps([asdict(result) for result in results], indent=1) + "\n"
     for path, text in ((RESULTS, content), (PAGE, render(results))):
-        replace_file(path, partial(Path.write_text, data=text))
+        replace_file(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return len(results), len(fresh)
 
 
 def is_up_to_date() -> bool:
     """Return whether RESULTS.md is what results.json makes of it."""
-    return PAGE.is_file() and PAGE.read_text() == render(read_results(RESULTS))
+    return PAGE.is_file() and PAGE.read_text(encoding="utf-8") == render(read_results(RESULTS))

@@ -85,7 +85,7 @@ class Result:
 
 def read_results(path: Path) -> list[Result]:
     """Return the results in a file, such as the committed one."""
-    return [Result(**entry) for entry in json.loads(path.read_text())]
+    return [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:

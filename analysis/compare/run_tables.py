@@ -2,27 +2,41 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from analysis.compare.results_table import plus_minus
+from analysis.compare.comparability import warning_of
+from analysis.compare.results_table import plus_minus, spread
 from analysis.read.index import Curve
 from analysis.read.recipe import differing_settings
-from analysis.read.records import STATES, Filter, RunList, RunRecord
-from analysis.read.runs import best_of, curves
+from analysis.read.records import STATES, RunList, RunRecord
+from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
-from analysis.terminal import clock, make_console, make_table, number, sparkline
+from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, sparkline
 from data.metrics import Best, Metric, is_finite
+from data.visible import visible
 
 SPARKLINE_WIDTH = 16
 MOST_SETTINGS = 5  # columns of settings that differ
 COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red", "unfinished": "cyan"}
 FLUSH_LEFT = {"sweep", "run", "model", "dataset", "state", "course", "method", "metric"}  # headings of columns
 FLUSH_LEFT |= {"values in order", "best settings"}
+NAMES = ("sweep", "run")  # columns that are never left out or clipped: other commands take what stands there
+# Columns that a narrow terminal does without, the first of them first.
+NARROW_FIRST = ("course", "values in order", "duration", "dataset", "age", "epochs", "test acc.", "model", "method")
+NUM_KEPT = 3  # of the other columns, the first of which say most
+LONGEST_CELL = 60  # letters
+MOST_NAMED = 5  # folders
+MOST_REASONS = 10
+RANKINGS = ("best", "accuracy")
+FINAL_METRICS = ("test/accuracy", "test/loss")
+
+Column = tuple[str, Callable[[Any], str]]  # its heading, and what makes a row's cell
 
 
 class Row(NamedTuple):
@@ -31,6 +45,7 @@ class Row(NamedTuple):
     record: RunRecord
     curve: Curve
     best: Best | None
+    kept: Best | None  # what the weights that the run has kept have of it
     cost: float  # of the best value, the less the better; infinite for a run without one
 
 
@@ -39,7 +54,7 @@ SORTS: dict[str, Callable[[Row], Any]] = {
     "best": lambda row: row.cost,
     "age": lambda row: -row.record.created.timestamp(),
     "accuracy": lambda row: largest_first(row.record.summary.get("test/accuracy")),
-    "duration": lambda row: largest_first(seconds_of(row.record)),
+    "duration": lambda row: largest_first(row.record.train_seconds),
     "epochs": lambda row: largest_first(epochs_of(row)),
     "run": lambda row: row.record.run_id,
 }
@@ -50,16 +65,10 @@ def largest_first(value: Any) -> float:
     return -value if is_finite(value) else math.inf
 
 
-def seconds_of(record: RunRecord) -> float | None:
-    """Return how long a run has trained, in seconds; None where its summary does not say."""
-    seconds = record.summary.get("train_seconds")
-    return seconds if is_finite(seconds) else None
-
-
 def epochs_of(row: Row) -> int | None:
     """Return how many epochs a run has trained; None where neither its summary nor its curve says."""
-    epochs = row.record.summary.get("epochs", row.curve[-1][0] if row.curve else None)
-    return int(epochs) if is_finite(epochs) else None
+    counts = [row.record.summary.get("epochs"), *(epoch for epoch, _ in row.curve[-1:])]
+    return next((int(count) for count in counts if count is not None and is_finite(count)), None)
 
 
 def age(created: datetime, now: datetime) -> str:
@@ -69,24 +78,58 @@ def age(created: datetime, now: datetime) -> str:
     return f"{days}d" if days > 1 else clock(seconds)
 
 
-def print_runs(runs: RunList, wanted: Filter, metric: Metric, sort: str, limit: int) -> None:
+def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
     """Print a table of runs, and a line that counts them.
 
+    A ranking has the final runs in a table of their own, with their means, and a warning where it is no fair one.
+
     Args:
-        runs: all the runs.
-        wanted: which of them to list.
+        runs: the runs to list, the newest first.
         metric: the metric whose best value and course are shown.
         sort: a key of SORTS.
         limit: the most rows.
     """
-    found = wanted.apply(runs.records)
+    found, is_ranking = runs.records, sort in RANKINGS
     listed = found[:limit] if sort == "age" else found  # by age they are sorted, and the others' curves need no reading
-    rows = sorted(rows_of(listed, metric), key=SORTS[sort])[:limit]
-    print_table(columns_of(rows, metric), rows, f"runs by {sort}, with their best {metric.name}")
-    counts = Counter(record.state for record in found)
+    rows = sorted(rows_of(listed, metric), key=SORTS[sort])
+    rows = sorted(rows, key=lambda row: is_ranking and row.record.is_final)[:limit]
+    finals = [row for row in rows if is_ranking and row.record.is_final]
+    searched = rows[: len(rows) - len(finals)]
+    columns = columns_of(rows, metric)
+    print_table(columns, searched, f"runs by {sort}, with their best {metric.name}")
+    print_table(columns, finals, "final runs, with the settings of the best trials")
+    lines = [*(means_of_finals([row.record for row in finals])), *reasons([row.record for row in rows])]
+    lines += [warning_of([row.record for row in searched])] if is_ranking else []
+    print("\n".join(visible(line) for line in [*filter(None, lines), count_line(runs, len(rows))]))
+
+
+def count_line(runs: RunList, num_shown: int) -> str:
+    """Return the line that counts the runs by their ends, and names some of what is no run."""
+    counts = Counter(record.state for record in runs.records)
     ends = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state])
-    shown = f"{len(rows):,} of " if len(found) > limit else ""
-    print(f"{shown}{len(found):,} runs{': ' * bool(ends)}{ends}{skipped(runs.num_skipped, 'folders that are no run')}")
+    shown = f"{num_shown:,} of " if len(runs.records) > num_shown else ""
+    left_out = skipped(len(runs.skipped), "folders that are no run", runs.skipped)
+    return f"{shown}{len(runs.records):,} runs{': ' * bool(ends)}{ends}{left_out}"
+
+
+def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
+    """Return a line for the final runs of each trial that says what they reach: mean and deviation over the seeds."""
+    by_trial: dict[str, list[RunRecord]] = {}
+    for record in finals:
+        by_trial.setdefault(record.run_id.rpartition("-seed")[0], []).append(record)
+    lines = []
+    for trial, records in by_trial.items():
+        values = {name: [r.summary[name] for r in records if is_finite(r.summary.get(name))] for name in FINAL_METRICS}
+        texts = [f"{name} {plus_minus(spread(known), name)}" for name, known in values.items() if known]
+        if texts:
+            lines.append(f"mean of {trial}: {', '.join(texts)} ({len(records):,} runs)")
+    return lines
+
+
+def reasons(records: Sequence[RunRecord]) -> list[str]:
+    """Return a line for each of the runs that failed and say why."""
+    lines = [f"{record.run_id} failed: {record.error}" for record in records if record.error]
+    return lines[:MOST_REASONS]
 
 
 def rows_of(records: Sequence[RunRecord], metric: Metric) -> list[Row]:
@@ -94,37 +137,46 @@ def rows_of(records: Sequence[RunRecord], metric: Metric) -> list[Row]:
     rows = []
     for record, curve in zip(records, curves(records, metric.name), strict=True):
         best = best_of(record, curve, metric)
-        rows.append(Row(record, curve, best, metric.cost(best.value) if best else math.inf))
+        kept = kept_value(record, metric)
+        is_same = kept is None or best is None or math.isclose(kept.value, best.value, rel_tol=1e-6)
+        cost = math.inf if best is None or record.state == "failed" else metric.cost(best.value)
+        rows.append(Row(record, curve, best, best if is_same else kept, cost))
     return rows
 
 
-def columns_of(rows: Sequence[Row], metric: Metric) -> list[tuple[str, Callable[[Row], str]]]:
+def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
     """Return the heading of each column, and what makes a row's cell in it."""
     records = [row.record for row in rows]
     sweeps = {record.sweep for record in records}
     is_one_sweep = len(sweeps - {""}) == len(sweeps) == 1
     searched = [record.settings for record in records if is_one_sweep and not record.is_final]
     now = datetime.now(UTC)
-    columns: list[tuple[str, Callable[[Row], str]]] = [
+    columns: list[Column] = [
         ("sweep", lambda row: row.record.sweep),
         ("run", lambda row: row.record.run_id),
         ("model", lambda row: row.record.model),
         ("dataset", lambda row: row.record.dataset),
         ("state", lambda row: row.record.state),
         ("epochs", lambda row: number(epochs_of(row))),
-        (metric.name, lambda row: f"{row.best.value:.4f}" if row.best else ""),
+        (metric.name, lambda row: figure(row.best)),
+        *([("of kept weights", lambda row: figure(row.kept))] if any(row.kept != row.best for row in rows) else []),
         ("course", lambda row: sparkline([value for _, value in row.curve], SPARKLINE_WIDTH)),
         ("test acc.", lambda row: percent(row.record.summary.get("test/accuracy"))),
         ("age", lambda row: age(row.record.created, now)),
-        ("duration", lambda row: "" if (seconds := seconds_of(row.record)) is None else clock(seconds)),
+        ("duration", lambda row: "" if (seconds := row.record.train_seconds) is None else clock(seconds)),
         *(setting_column(name) for name in differing_settings(searched)[:MOST_SETTINGS]),
     ]
     return columns if len(sweeps) > 1 else columns[1:]
 
 
-def setting_column(name: str) -> tuple[str, Callable[[Row], str]]:
+def setting_column(name: str) -> Column:
     """Return the column of a setting."""
     return name, lambda row: number(row.record.settings.get(name))
+
+
+def figure(best: Best | None) -> str:
+    """Return a value as text; "" for none."""
+    return f"{best.value:.4f}" if best and abs(best.value) < 1e5 else number(best and best.value)
 
 
 def percent(value: Any) -> str:
@@ -134,7 +186,7 @@ def percent(value: Any) -> str:
 
 def print_sweeps(sweeps: SweepList) -> None:
     """Print a table of sweeps, and a line that counts them."""
-    columns: list[tuple[str, Callable[[SweepRecord], str]]] = [
+    columns: list[Column] = [
         ("sweep", lambda sweep: sweep.name),
         ("method", lambda sweep: sweep.method),
         ("metric", lambda sweep: sweep.metric.name),
@@ -175,8 +227,10 @@ def final_accuracy(sweep: SweepRecord) -> str:
         return ""
 
 
-def print_table(columns: Sequence[tuple[str, Callable[[Any], str]]], rows: Sequence[Any], title: str) -> None:
+def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> None:
     """Print a table with a row for each of `rows`; nothing where there are none.
+
+    Where the terminal is too narrow, it leaves out columns, those of NARROW_FIRST before others, and says which.
 
     Args:
         columns: heading of each column, and what makes a row's cell in it.
@@ -185,16 +239,50 @@ def print_table(columns: Sequence[tuple[str, Callable[[Any], str]]], rows: Seque
     """
     if not rows:
         return
-    table: Table = make_table([heading for heading, _ in columns], title)
-    for column, (heading, _) in zip(table.columns, columns, strict=True):
+    console = make_console()
+    if not console.file.isatty():  # whatever $FORCE_COLOR says: a file has no window
+        console.width = max(console.width, LOG_WIDTH)
+    cells = {heading: [clipped(heading, cell(row)) for row in rows] for heading, cell in columns}
+    left_out = columns_to_leave_out(cells, console.width)
+    shown = {heading: texts for heading, texts in cells.items() if heading not in left_out}
+    console.width = max(console.width, table_width(shown))  # what is wider still is folded by the terminal
+    table: Table = make_table([visible(heading) for heading in shown], title)
+    for column, heading in zip(table.columns, shown, strict=True):
+        column.no_wrap = True
         if heading in FLUSH_LEFT:
             column.justify = "left"
-    for row in rows:
-        cells = [(heading, cell(row)) for heading, cell in columns]
-        table.add_row(*(Text(text, COLOURS.get(text, "") if heading == "state" else "") for heading, text in cells))
-    make_console().print(table)
+    for texts in zip(*shown.values(), strict=True):
+        pairs = zip(shown, texts, strict=True)
+        table.add_row(*(Text(text, COLOURS.get(text, "") if heading == "state" else "") for heading, text in pairs))
+    console.print(table)
+    if left_out:
+        console.print(Text(f"too narrow for {', '.join(map(visible, left_out))}: widen it, or write to a file"))
 
 
-def skipped(number: int, what: str) -> str:
-    """Return the end of a line of counts that says how much could not be read; "" for nothing."""
-    return f"; {number:,} skipped: {what}, or a broken one" if number else ""
+def clipped(heading: str, text: str) -> str:
+    """Return the text of a cell as it is shown: one line and not too long, but for names, which others take."""
+    text = visible(text)
+    return text if len(text) <= LONGEST_CELL or heading in NAMES else f"{text[: LONGEST_CELL - 1]}…"
+
+
+def columns_to_leave_out(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """Return the headings of the columns to leave out of a table so that it is not wider than a terminal."""
+    shown = dict(cells)
+    optional = [name for name in cells if name not in (*NARROW_FIRST, *NAMES)]
+    droppable = [*(name for name in NARROW_FIRST if name in cells), *reversed(optional[NUM_KEPT:])]
+    left_out: list[str] = []
+    while table_width(shown) > width and len(left_out) < len(droppable):
+        left_out.append(droppable[len(left_out)])
+        del shown[left_out[-1]]
+    return left_out
+
+
+def table_width(cells: Mapping[str, Sequence[str]]) -> int:
+    """Return how many letters wide a table is: its columns, a blank behind each, and one in front."""
+    return 1 + sum(1 + max(map(cell_len, (heading, *texts))) for heading, texts in cells.items())
+
+
+def skipped(number: int, what: str, names: Sequence[str] = ()) -> str:
+    """Return the end of a line of counts that says how much could not be read, and names some; "" for nothing."""
+    some = ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)
+    return f"; {number:,} skipped: {what}, or a broken one{some and f' ({some})'}" if number else ""

@@ -20,8 +20,9 @@ from data.metrics import is_finite
 from data.paths import cache_dir
 
 INDEX = "runs.sqlite"
-VERSION = 5  # of the index's tables
+VERSION = 6  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
+LARGEST = 10**300  # whole numbers from here on count as none
 SECONDS_TO_WAIT = 10.0  # while another process writes the index
 SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT))
 
@@ -41,37 +42,82 @@ class Found(NamedTuple):
     """What there is under a runs folder."""
 
     runs: list[Path]  # folders of runs: those that hold settings
-    num_others: int  # folders that hold neither a run nor a sweep
+    others: list[Path]  # folders that hold neither a run nor a sweep
+
+
+class Held(NamedTuple):
+    """What a folder holds."""
+
+    files: set[str]  # names of all that is no folder
+    folders: list[Path]
+    links: list[Path]  # that lead to folders
 
 
 def find_run_folders(root: Path) -> Found:
-    """Return all run folders under a folder, at any depth; links are followed, and each folder is found once."""
-    return walk(root, set())
+    """Return all run folders under a folder, at any depth, each once.
+
+    Links are followed last, and those among the sweeps before the others, so that a link to a trial, or to a whole
+    sweep, does not take the place of the trial itself.
+    """
+    seen: set[tuple[int, int]] = set()
+    found, links = walk(root, seen)
+    while links:
+        links.sort(key=lambda link: (link.parent.name != run_folder.SWEEPS, link))
+        inner, further = walk(links.pop(0), seen)
+        found.runs.extend(inner.runs)
+        found.others.extend(inner.others)
+        links += further
+    return Found(sorted(found.runs), sorted(found.others))
 
 
-def walk(folder: Path, seen: set[tuple[int, int]]) -> Found:
-    """Return what there is in and under a folder, leaving out the folders in `seen`, which grows by those walked.
+def walk(top: Path, seen: set[tuple[int, int]]) -> tuple[Found, list[Path]]:
+    """Return what there is in and under a folder, and the links to folders there, which have not been followed.
+
+    Args:
+        top: where to look.
+        seen: device and inode of each folder that has been walked; it grows.
+    """
+    walked: dict[Path, Held] = {}
+    to_walk = [top]
+    while to_walk:
+        folder = to_walk.pop()
+        if held := look_into(folder, seen):
+            walked[folder] = held
+            to_walk += held.folders
+    runs = [folder for folder, held in walked.items() if run_folder.SETTINGS in held.files]
+    # Folders with links are useful, too: what is wrong with those that the links lead to is said of these.
+    useful = {*runs, *(folder for folder, held in walked.items() if held.links or held.files & SWEEP_FILES)}
+    for folder, held in reversed(walked.items()):  # from the innermost outwards
+        if not useful.isdisjoint(held.folders):
+            useful.add(folder)
+    parents = useful.difference(runs)  # what else there is in a run is its own
+    others = [folder for folder in walked if folder not in useful and (folder == top or folder.parent in parents)]
+    return Found(runs, others), [link for held in walked.values() for link in held.links]
+
+
+def look_into(folder: Path, seen: set[tuple[int, int]]) -> Held | None:
+    """Return what a folder holds; None for one that has been walked already.
+
+    The folders within a run are left out, but for a run that is called as the folder of the sweeps is.
 
     Args:
         folder: where to look.
-        seen: device and inode of each folder that has been walked.
+        seen: device and inode of each folder that has been walked; this one joins them.
     """
     try:
         status = folder.stat()
         with os.scandir(folder) as entries:
-            is_folder = {entry.name: entry.is_dir() for entry in entries}
+            kinds = {entry.name: (entry.is_dir(), entry.is_symlink()) for entry in entries}
     except OSError:  # not ours to read, or deleted since
-        return Found([], 1)
+        return Held(set(), [], [])
     if (status.st_dev, status.st_ino) in seen:
-        return Found([], 0)
+        return None
     seen.add((status.st_dev, status.st_ino))
-    if run_folder.SETTINGS in is_folder:
-        return Found([folder], 0)
-    inner = [walk(folder / name, seen) for name, is_one in sorted(is_folder.items()) if is_one and name[0] != "."]
-    runs = [run for found in inner for run in found.runs]
-    if runs or is_folder.keys() & SWEEP_FILES:
-        return Found(runs, sum(found.num_others for found in inner))
-    return Found([], 1)
+    files = {name for name, (is_folder, _) in kinds.items() if not is_folder}
+    if run_folder.SETTINGS in files and folder.name != run_folder.SWEEPS:
+        return Held(files, [], [])
+    inner = {folder / name: is_link for name, (is_folder, is_link) in kinds.items() if is_folder and name[0] != "."}
+    return Held(files, [one for one in inner if not inner[one]], [one for one in inner if inner[one]])
 
 
 def read_parts(root: Path, folders: Sequence[Path]) -> list[RunParts]:
@@ -100,9 +146,20 @@ def read_curves(folders: Sequence[Path], metric: str) -> list[Curve]:
         return array("d", chain.from_iterable(curve_of(read_rows(run), metric))).tobytes()
 
     names = (run_folder.METRICS,)
-    contents = with_index(lambda index: read_through(index, folders, f"curve {metric}", names, read))
+    contents = with_index(lambda index: read_through(index, folders, f"curve {metric!a}", names, read))
     flat = (array("d", content) for content in contents)
     return [list(zip(numbers[::2], numbers[1::2], strict=True)) for numbers in flat]
+
+
+def read_names(folders: Sequence[Path]) -> list[set[str]]:
+    """Return the names of the numbers that each of the runs has logged in an epoch."""
+
+    def read(run: Path) -> str:
+        rows = [row for row in read_rows(run) if is_finite(row.get("epoch"))]
+        return json.dumps(sorted({name for row in rows for name, value in row.items() if is_finite(value)}))
+
+    contents = with_index(lambda index: read_through(index, folders, "names", (run_folder.METRICS,), read))
+    return [set(json.loads(content)) for content in contents]
 
 
 def curve_of(rows: Iterable[Mapping[str, Any]], metric: str) -> Curve:
@@ -170,23 +227,35 @@ def stamp_of(folder: Path, names: Sequence[str]) -> str:
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """Return what a run logged, one dict a log call, as far as it can be read."""
-    try:
-        return run_folder.read_metrics(folder)
-    except OSError:
-        return []
+    rows = readable(folder / run_folder.METRICS, lambda path: run_folder.read_metrics(path.parent)) or []
+    return [without_giants(row) for row in rows]
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file; {} where it cannot be read."""
+    return without_giants(readable(path, read_json) or {})
+
+
+def without_giants(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content with None for each whole number that is too large for a float, and so for arithmetic."""
+    giants = [key for key, value in content.items() if type(value) is int and not -LARGEST < value < LARGEST]
+    return {**content, **dict.fromkeys(giants)} if giants else content
+
+
+def readable(path: Path, read: Callable[[Path], Content]) -> Content | None:
+    """Return what `read` makes of a file; None where it is no file, as a pipe is none, or cannot be read."""
     try:
-        return read_json(path)
-    except OSError:
-        return {}
+        return read(path) if path.is_file() else None
+    except (OSError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep, too large
+        return None
 
 
 def with_index(work: Callable[[sqlite3.Connection | None], Content]) -> Content:
     """Return what `work` returns for the open index, or for None where none can be opened, which only takes longer."""
-    path = cache_dir() / INDEX
+    try:
+        path = cache_dir() / INDEX
+    except RuntimeError:  # there is no home
+        return work(None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(connect(path)) as index:

@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from analysis.record import run_folder
+from data.metrics import is_finite
 
+LONGEST_SECONDS = 1e9  # no run has trained for 30 years
 STATES = ("finished", "stopped", "failed", "unfinished")
 
 
@@ -52,6 +54,17 @@ class RunRecord:
         return self.run_id.startswith(run_folder.FINAL)
 
     @property
+    def train_seconds(self) -> float | None:
+        """How long the run has trained, in seconds; None where its summary does not say, or nothing that can be."""
+        seconds = self.summary.get("train_seconds")
+        return seconds if seconds is not None and is_finite(seconds) and 0 <= seconds < LONGEST_SECONDS else None
+
+    @property
+    def error(self) -> str:
+        """Why the run failed; "" where it did not, or nothing says why."""
+        return str(self.summary.get("error") or "") if self.state == "failed" else ""
+
+    @property
     def address(self) -> str:
         """Address of the run's page on W&B; "" where it has none."""
         address = str(self.environment.get("wandb", "") if self.is_local else self.source)
@@ -62,7 +75,9 @@ class RunList(NamedTuple):
     """The runs of a runs folder or of a W&B project."""
 
     records: list[RunRecord]  # the newest first
-    num_skipped: int  # folders that hold no run, or a broken one
+    skipped: list[
+        str
+    ]  # names of folders, within it, that hold no run or a broken one; on W&B ids of runs that are none of ours
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.read.index import Curve, RunParts, curve_of, find_run_folders, read_curves, read_parts, read_rows
+from analysis.read.index import (
+    Curve,
+    RunParts,
+    curve_of,
+    find_run_folders,
+    read_curves,
+    read_names,
+    read_object,
+    read_parts,
+    read_rows,
+)
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.wandb_runs import read_wandb_history, read_wandb_runs
 from analysis.record import run_folder
 from data.errors import UserError
-from data.files import read_json
-from data.metrics import Best, Metric
+from data.metrics import Best, Metric, is_finite
 from data.paths import default_runs_dir
 
 READERS_OF_WANDB = 8  # histories asked for at a time
@@ -29,16 +38,18 @@ def read_runs(runs_dir: Path | None = None, project: str = "") -> RunList:
         UserError: there is no such folder, or the project cannot be read.
     """
     if project:
-        records, num_skipped = read_wandb_runs(project)
+        records, skipped = read_wandb_runs(project)
     else:
-        runs_dir = runs_dir or default_runs_dir()
+        runs_dir = (runs_dir or default_runs_dir()).expanduser()
         if not runs_dir.is_dir():
             raise UserError(f"there is no runs folder {runs_dir}: name one by --runs_dir or $VISION_SWEEPS_RUNS")
-        folders, num_skipped = find_run_folders(runs_dir)
-        found = [record_of(folder, parts) for folder, parts in zip(folders, read_parts(runs_dir, folders), strict=True)]
-        records = [record for record in found if record is not None]
-        num_skipped += len(found) - len(records)
-    return RunList(sorted(records, key=lambda record: record.created, reverse=True), num_skipped)
+        folders, others = find_run_folders(runs_dir)
+        parts = read_parts(runs_dir, folders)
+        found = {folder: record_of(folder, own) for folder, own in zip(folders, parts, strict=True)}
+        records = [record for record in found.values() if record is not None]
+        broken = [folder for folder, record in found.items() if record is None]
+        skipped = [str(folder.relative_to(runs_dir)) for folder in sorted(others + broken)]
+    return RunList(sorted(records, key=lambda record: record.created, reverse=True), skipped)
 
 
 def record_of(folder: Path, parts: RunParts) -> RunRecord | None:
@@ -69,7 +80,7 @@ def start_time(folder: Path, environment: Mapping[str, Any]) -> datetime:
     """Return when a run was started: as its environment says, else when its settings were written."""
     try:
         return datetime.fromisoformat(environment["started"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):  # the last two: at the ends of the calendar
         pass
     try:
         return datetime.fromtimestamp((folder / run_folder.SETTINGS).stat().st_mtime, UTC)
@@ -89,6 +100,26 @@ def history(record: RunRecord) -> list[dict[str, Any]]:
         UserError: W&B does not answer.
     """
     return read_rows(Path(record.source)) if record.is_local else read_wandb_history(record.source)
+
+
+def names_of_metrics(records: Sequence[RunRecord], *, of_all_logs: bool = False) -> list[set[str]]:
+    """Return the names of the metrics that each run has a number of, in its summary or in what it logged.
+
+    Args:
+        records: the runs.
+        of_all_logs: whether to look through the logs of runs with a summary, too, and of those on W&B, which is slow.
+
+    Raises:
+        UserError: W&B does not answer.
+    """
+    to_read = [record for record in records if of_all_logs or (record.is_local and not record.summary)]
+    local = [record for record in to_read if record.is_local]
+    logged = dict(zip(local, read_names([Path(record.source) for record in local]), strict=True))
+    logged |= {record: {name for row in history(record) for name in row} for record in to_read if not record.is_local}
+    return [
+        {name for name, value in record.summary.items() if is_finite(value)} | logged.get(record, set())
+        for record in records
+    ]
 
 
 def curves(records: Sequence[RunRecord], metric: str) -> list[Curve]:
@@ -154,11 +185,16 @@ def best_of(record: RunRecord, curve: Curve, metric: Metric) -> Best | None:
         The value with its epoch; None where there is no finite value.
     """
     logged = ({"epoch": int(epoch), metric.name: value} for epoch, value in curve)
+    return metric.best(logged) or kept_value(record, metric)
+
+
+def kept_value(record: RunRecord, metric: Metric) -> Best | None:
+    """Return what the weights that a run has kept have of a metric, and their epoch; None where it is not known."""
     summary = record.summary
-    kept = {**summary, "epoch": summary.get("best_epoch", summary.get("epochs"))}
-    return metric.best(logged) or metric.best([kept])
+    epochs = (summary.get(name) for name in ("best_epoch", "epochs"))
+    return metric.best([{**summary, "epoch": next(filter(is_finite, epochs), None)}])
 
 
 def generation_scores(record: RunRecord) -> dict[str, Any]:
     """Return what `python -m analysis.generation` has measured of a run's images; empty where it has not."""
-    return read_json(Path(record.source) / run_folder.GENERATION)
+    return read_object(Path(record.source) / run_folder.GENERATION)

@@ -17,14 +17,14 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 Answer = TypeVar("Answer")
 
 
-def read_wandb_runs(project: str) -> tuple[list[RunRecord], int]:
+def read_wandb_runs(project: str) -> tuple[list[RunRecord], list[str]]:
     """Read all runs of a project, without their histories.
 
     Args:
         project: entity/project.
 
     Returns:
-        The runs, and the number of others, which name no model and dataset.
+        The runs, and the ids of others, which name no model and dataset.
 
     Raises:
         UserError: the project cannot be read.
@@ -33,7 +33,7 @@ def read_wandb_runs(project: str) -> tuple[list[RunRecord], int]:
         lambda api: [record_of_wandb(run) for run in list_runs(api, project)], f"project {project}", "entity/project"
     )
     own = [record for record in records if record.model and record.dataset]
-    return own, len(records) - len(own)
+    return own, [record.run_id for record in records if not (record.model and record.dataset)]
 
 
 def list_runs(api: Any, project: str, *conditions: Mapping[str, str]) -> Iterable[Any]:

@@ -3,7 +3,7 @@
 import { element, find } from "./elements.js";
 import { count, formatMetric, formatSeconds, formatSetting, settingText } from "./format.js";
 import { STATES } from "./markers.js";
-import { figures, metric, numSkipped, ranked, runs, settings } from "./report.js";
+import { figures, metric, numSkipped, ranked, runs, settings, skipped, warning } from "./report.js";
 
 const MOST_MODELS = 3; // that are named
 
@@ -31,10 +31,9 @@ function subtitle() {
 }
 
 function warnings() {
-  const isMixed = distinct(runs.map((run) => run.model)).length > 1;
-  const mixed = "These are runs of several models or datasets: their values may not be comparable.";
-  const skipped = `${count(numSkipped, "folder")} in the runs folder could not be read as a run.`;
-  return [...(isMixed ? [mixed] : []), ...(numSkipped ? [skipped] : [])];
+  const names = skipped.join(", ") + (numSkipped > skipped.length ? ", ..." : "");
+  const left = `${count(numSkipped, "folder")} in the runs folder could not be read as a run: ${names}.`;
+  return [...(warning ? [warning] : []), ...(numSkipped ? [left] : [])];
 }
 
 function tile(name, figure, more = "") {
@@ -46,7 +45,8 @@ function tile(name, figure, more = "") {
 function bestTiles() {
   if (!ranked.length) return [];
   const best = runs[ranked[0]];
-  const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}`;
+  const kept = `; its kept weights have ${formatMetric(metric.name, best.kept)}, of epoch ${best.keptEpoch}`;
+  const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}${best.kept === null ? "" : kept}`;
   const [first, ...others] = settings.map((setting, k) => `${setting.name} ${settingText(best, k)}`);
   const tiles = [tile(`best ${metric.name}`, formatMetric(metric.name, best.value), where)];
   return first === undefined ? tiles : [...tiles, tile("its settings", first, others.slice(0, 4).join(" · "))];

@@ -12,6 +12,7 @@ const COLUMNS = [
   { title: "#", value: (_run, i) => i + 1 },
   { title: "run", value: (run) => run.name, isText: true },
   metricColumn(metric.name, (run) => run.value),
+  ...(runs.some((run) => run.kept !== null) ? [keptColumn()] : []),
   ...(sweeps.length > 1 ? [{ title: "sweep", value: (run) => run.sweep, isText: true }] : []),
   { title: "state", value: (run) => run.state, isText: true },
   ...figureColumns((name) => !name.startsWith("test/")),
@@ -29,8 +30,13 @@ function startText(created) {
   return isOneDay ? created.slice(11, 16) : created.slice(0, 16).replace("T", " ");
 }
 
-function metricColumn(name, value) {
-  return { title: name, value, text: (figure) => formatMetric(name, figure) };
+function metricColumn(title, value, name = title) {
+  return { title, value, text: (figure) => formatMetric(name, figure) };
+}
+
+// What the weights that each run has kept have, where that is not the best that it has logged.
+function keptColumn() {
+  return metricColumn("of kept weights", (run) => run.kept ?? run.value, metric.name);
 }
 
 function figureColumns(isWanted) {
@@ -140,7 +146,7 @@ function bodyCell(column, i) {
   };
   const cell = element("td", {
     className: Object.keys(classes).filter((name) => classes[name]).join(" "),
-    title: typeof value === "number" ? String(value) : text,
+    title: typeof value === "number" ? String(value) : column.title === "state" && run.error ? run.error : text,
   });
   cell.append(column.title === "run" && run.url ? link(run.url, text) : text);
   return cell;

@@ -5,7 +5,7 @@
 const report = JSON.parse(document.getElementById("data").textContent);
 
 export const { metric, runs, settings, sweeps, figures, details, curves, pictures, importance } = report;
-export const { numSkipped, numMoreSettings } = report;
+export const { numSkipped, skipped, warning, numMoreSettings } = report;
 
 // Runs that can be shown: the page holds the curves of these alone.
 export const showable = Object.keys(curves).map(Number);

@@ -46,7 +46,7 @@ def report_data(runs_dir, *arguments):
 def test_the_terminal_and_the_report_show_the_same_best_value(tmp_path, capsys):
     write_two(tmp_path)
     assert runs(["--runs_dir", str(tmp_path), "--metric", "val/accuracy", "--sort", "best"]) == 0
-    shown = re.findall(r"(00\d-\w) .* (0\.\d{4}) ", capsys.readouterr().out)
+    shown = re.findall(r"(00\d-\w) .*? (0\.\d{4}) ", capsys.readouterr().out)
     assert shown == [("000-a", "0.8500"), ("001-b", "0.8300")]
     data = report_data(tmp_path, "--metric", "val/accuracy")
     found = [(run["name"], run["value"], run["bestEpoch"]) for run in data["runs"]]

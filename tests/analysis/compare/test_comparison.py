@@ -7,13 +7,13 @@ import pytest
 from analysis.compare import importance as importances
 from analysis.compare.comparison import (
     MOST_POINTS,
-    common_metric,
     compare,
     curves_of,
     lies_evenly_on_log,
     setting_of,
 )
 from analysis.compare.importance import importance
+from analysis.compare.ranking import common_metric
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord, Trial
 from data.errors import UserError

@@ -18,9 +18,9 @@ def ids(records):
 
 
 def test_runs_are_found_in_the_folder_and_in_its_sweeps_the_newest_first(runs_dir):
-    records, num_skipped = read_runs(runs_dir)
+    records, skipped = read_runs(runs_dir)
     assert ids(records) == ["final-000-run-seed1", "002-run", "001-run", "000-run", "c", "b", "a"]
-    assert num_skipped == 0
+    assert skipped == []
     assert [record.sweep for record in records] == ["lr"] * 4 + [""] * 3
     assert [record.is_final for record in records] == [True] + [False] * 6
     states = ["unfinished", "finished", "stopped", "finished", "unfinished", "failed", "finished"]
@@ -90,8 +90,9 @@ def test_what_is_no_run_is_counted_once_and_what_is_nearly_one_is_read(runs_dir)
     (bare / "settings.json").write_text('{"model": "vae", "dataset": "faces"}')
     (bare / "summary.json").write_text('{"state": "fini')
     (bare / "environment.json").write_text('{"started": "some day"}')
-    records, num_skipped = read_runs(runs_dir)
-    assert num_skipped == 1 + 1 + 5
+    records, skipped = read_runs(runs_dir)
+    assert len(skipped) == 1 + 1 + 5
+    assert skipped == ["bytes", "empty", "half", "list", "notes", "number", "sweeps/lr/003-starting"]
     [record] = [record for record in records if record.run_id == "bare"]
     assert len(records) == 8
     assert (record.state, record.summary, record.tags, history(record)) == ("unfinished", {}, (), [])

@@ -1,0 +1,76 @@
+"""Whether runs may be ranked side by side: whether they saw the same images, the same split, and the same code."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from analysis.read.recipe import model_and_dataset
+from analysis.read.records import RunRecord
+from analysis.terminal import number
+
+SPLIT = ("data_seed", "train_fraction", "val_fraction")  # settings that say which images are for validation
+MOST_NAMED = 3  # values of each thing that differs
+COMMIT_LETTERS = 10
+
+
+def warning_of(records: Sequence[RunRecord]) -> str:
+    """Return one line that says in what the runs differ that makes their values no fair comparison; "" for nothing.
+
+    Runs that do not know a thing, as those on W&B do not know their commit, differ in nothing by that. Final runs are
+    left out: they have no validation images, and are in no ranking.
+    """
+    ranked = [record for record in records if not record.is_final]
+    differing = [text for text in (*data_that_differs(ranked), *splits_that_differ(ranked), code_that_differs(ranked))]
+    found = [text for text in differing if text]
+    return f"These runs may not be comparable: they differ in {'; '.join(found)}." if found else ""
+
+
+def data_that_differs(records: Sequence[RunRecord]) -> list[str]:
+    """Return the models and datasets, where there are several, and the images of each dataset that differ."""
+    pairs = [" on ".join(model_and_dataset(record.settings)) for record in records]
+    by_dataset: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_dataset.setdefault(record.dataset, []).append(record)
+    images = [
+        several(f"the images of {name}", own, lambda record: record.environment.get("data"))
+        for name, own in by_dataset.items()
+    ]
+    return [several("models or datasets", pairs, str), *images]
+
+
+def splits_that_differ(records: Sequence[RunRecord]) -> list[str]:
+    """Return the settings of the split into training and validation images that differ, with their values."""
+
+    def value_of(name: str) -> Callable[[RunRecord], Any]:
+        return lambda record: record.settings.get(name)
+
+    return [several(name, records, value_of(name)) for name in SPLIT]
+
+
+def code_that_differs(records: Sequence[RunRecord]) -> str:
+    """Return the versions of the code, where there are several."""
+    return several("code", records, lambda record: code_version(record.environment))
+
+
+def code_version(environment: Mapping[str, Any]) -> str:
+    """Return the version of the code that a run was made with, as short as tells two of them apart.
+
+    That is the beginning of the commit, with "-dirty" where the source had been changed, and a hash of the changes.
+    """
+    commit = environment.get("commit")
+    if not isinstance(commit, str) or not commit:
+        return ""
+    own, dirty, _ = commit.partition("-dirty")
+    return " ".join(filter(None, (own[:COMMIT_LETTERS] + dirty, str(environment.get("changes") or ""))))
+
+
+def several(what: str, things: Sequence[Any], value_of: Callable[[Any], Any]) -> str:
+    """Return the values that things have, the commonest first, behind what they are called; "" where there is one."""
+    counts: dict[str, int] = {}
+    for thing in things:
+        if (value := value_of(thing)) not in (None, ""):
+            counts[number(value)] = counts.get(number(value), 0) + 1
+    if len(counts) < 2:
+        return ""
+    named = [f"{value} ({count:,})" for value, count in sorted(counts.items(), key=lambda item: -item[1])]
+    more = [f"{len(named) - MOST_NAMED:,} more"] if len(named) > MOST_NAMED else []
+    return f"{what}: {', '.join(named[:MOST_NAMED] + more)}"
