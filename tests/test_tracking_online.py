@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -78,3 +79,34 @@ def test_the_servers_summary_has_the_best_figures_and_tables_and_pictures_beside
     assert summary["val/loss"] == own["val/loss"]
     assert {"val/per_class", "val/confusion_matrix", "panels/predictions"} <= summary.keys()
     assert double.faults == []
+
+
+def start(folder, url, *arguments, **variables):
+    command = [sys.executable, "train.py", *RUN, f"--runs_dir={folder / 'runs'}", "--tracking=online", *arguments]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=environment(folder, url, **variables), **silent)
+
+
+def wait_for_epochs(folder, num, seconds=60):
+    deadline = time.monotonic() + seconds
+    while len(run_folder.read_metrics(folder / "runs" / "a")) < num:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("seconds_between_sendings", ["1", "600"], ids=["all was sent", "nothing was sent"])
+def test_after_a_kill_the_server_ends_up_with_every_row_once(seconds_between_sendings, double, tmp_path):
+    slow = {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": seconds_between_sendings}
+    killed = start(tmp_path, double.url, "--epochs=100000", **slow)
+    wait_for_epochs(tmp_path, 6)
+    killed.kill()
+    killed.wait()
+    folder = tmp_path / "runs" / "a"
+    going_on = start(tmp_path, double.url, "--epochs=100000")
+    num = len(run_folder.read_metrics(folder))
+    wait_for_epochs(tmp_path, num + 3)
+    going_on.terminate()
+    assert going_on.wait(timeout=60) == 0
+    logged = [row["epoch"] for row in run_folder.read_metrics(folder)]
+    assert logged == list(range(1, len(logged) + 1))
+    assert [row["epoch"] for row in double.run("a").history] == logged

@@ -70,10 +70,12 @@ class Tracker:
         self.num_logged = len(rows)
         self.metrics_file = (folder / run_folder.METRICS).open("a")
         self.defined: set[str] = set()  # figures that W&B knows of
-        self.wandb_run = None
+        self.num_known = 0  # rows that W&B has
+        self.wandb_run: Any = None
         if mode != "off":
             self.wandb_run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
             if not self.wandb_run.offline:
+                self.catch_up(self.wandb_run, rows)
                 write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": self.wandb_run.url})
 
     def log(
@@ -89,7 +91,7 @@ class Tracker:
         self.metrics_file.write(json.dumps(metrics) + "\n")
         self.metrics_file.flush()
         self.num_logged += 1
-        if self.wandb_run is not None:
+        if self.wandb_run is not None and self.num_logged > self.num_known:
             import wandb
 
             kinds = {".png": wandb.Image, ".gif": wandb.Video}
@@ -98,12 +100,30 @@ class Tracker:
                 name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
                 for name, table in tables.items()
             }
-            for name in (
-                metrics.keys() - self.defined
-            ):  # the summary of figures is ours, that of tables and pictures W&B's
-                self.wandb_run.define_metric(name, step_metric=None if name == "epoch" else "epoch", summary="none")
-            self.defined |= metrics.keys()
+            self.define(metrics)
             self.wandb_run.log({**metrics, **pictures, **sheets})
+
+    def define(self, metrics: Mapping[str, float]) -> None:
+        """Tell W&B of figures that are new: the epoch is their x axis, and their summary is ours, see `update_summary`.
+
+        Tables and pictures are left to W&B, whose summary shows the newest.
+        """
+        for name in metrics.keys() - self.defined:
+            self.wandb_run.define_metric(name, step_metric=None if name == "epoch" else "epoch", summary="none")
+        self.defined |= metrics.keys()
+
+    def catch_up(self, run: Any, rows: Sequence[Mapping[str, float]]) -> None:
+        """Send W&B the rows of a resumed run that it lacks, and note how many it has.
+
+        A kill can cost rows that were logged and not sent yet. W&B may also have rows of epochs after the checkpoint,
+        which are trained again: they are not sent twice. A part that was offline is left to its own upload.
+        """
+        self.num_known = run.step
+        if any((self.folder / "wandb").glob("offline-run-*")):
+            return
+        for row in rows[self.num_known :]:
+            self.define(row)
+            run.log(dict(row))
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Tell W&B the best values so far, which its tables and sweeps read."""
