@@ -2,14 +2,17 @@
 
 import hashlib
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from data import network
 from data.dataset import Dataset, Source, Split
 from data.errors import UserError
+from data.files import UNFINISHED, locked
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -88,17 +91,29 @@ def parse_python(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def download(data_dir: Path) -> None:
-    """Download and unpack the python layout with torchvision.
+    """Download and unpack the python layout with torchvision, unless another process does so at the same time.
 
     Raises:
         UserError: the download failed.
     """
     from torchvision.datasets import CIFAR10  # imported late: torchvision takes a second
 
+    unfinished = data_dir / (PYTHON + UNFINISHED)  # until all files are there, so that nobody meets a half of them
     try:
-        CIFAR10(str(data_dir), download=True)
-    except (OSError, RuntimeError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+        with locked(
+            data_dir / f".{PYTHON}.lock", f"another process downloads CIFAR-10 into {data_dir}: waiting for it"
+        ):
+            if (data_dir / PYTHON).is_dir():
+                return
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a download that was killed
+            try:
+                unfinished.mkdir()
+                CIFAR10(str(unfinished), download=True)
+                (unfinished / PYTHON).rename(data_dir / PYTHON)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except Exception as error:  # of urllib, http, tarfile and torchvision
+        reason = network.in_one_line(error)
         raise UserError(
             f"{data_dir} holds no CIFAR-10 and downloading it failed ({reason}): put {BINARY} "
             f"or {PYTHON} there, or name their folder with --data_dir"

@@ -1,7 +1,7 @@
 """Datasets in main memory: their images as uint8 tensors, their splits, and a description of them for the models."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ class Dataset:
     train: Split
     test: Split | None
     fingerprint: str  # names the content: the same images give the same fingerprint on every machine
+    val: Split | None = None  # images to validate with; without them, a part of `train` is held out
+    preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,19 @@ class DatasetInfo:
     std: tuple[float, ...]  # one a channel, of pixel values in [0, 1]; normalisation then divides by it
     num_images: dict[str, int]  # in each split
     fingerprint: str
+    class_sizes: tuple[int, int] = (0, 0)  # images of the smallest and of the largest class, to train and validate with
+    has_own_val: bool = False  # the images to validate with are the dataset's own, and no part of its training images
+    preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
+
+    def in_one_line(self) -> str:
+        """Return what a run trains on: classes, splits and sizes of the images, for people to check."""
+        fewest, most = (f"{size:,}" for size in self.class_sizes)
+        sizes = fewest if fewest == most else f"{fewest}-{most}"
+        classes = f"{len(self.classes)} classes ({sizes} each)" if self.classes else "no classes"
+        splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
+        own = " (val is the dataset's own: --val_fraction is of no use)" if self.has_own_val else ""
+        preparation = self.preparation or f"{self.image_size}x{self.image_size}"
+        return f"{classes}, {splits}{own}, {preparation}"
 
     def to_unit_range(self, images: Tensor) -> Tensor:
         """Undo the normalisation: turn images [B, 3, H, W] as models see them into images in [0, 1]."""
@@ -101,18 +116,24 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
 def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, seed: int) -> dict[str, Split]:
     """Return the splits of a dataset by name: "train", "val" and "test".
 
-    "train" and "val" are parts of the dataset's training images with equal shares of every class; "test" holds its
-    test images. A split is left out if there is nothing to put in it.
+    "train" and "val" are parts of the dataset's training images with equal shares of every class, unless it has images
+    of its own to validate with; "test" holds its test images. A split is left out if there is nothing to put in it.
 
     Args:
         dataset: all its images.
         train_fraction: share of the training images used at all.
-        val_fraction: share of those that goes to "val"; 0 for no validation split.
+        val_fraction: share of those that goes to "val"; 0 for no validation split, where the dataset's own images to
+            validate with are trained on.
         seed: another seed puts other images into "train" and "val", see `stratified_order`.
 
     Raises:
         UserError: the fractions leave no image to train on or to validate with.
     """
+    if dataset.val is not None:
+        if not val_fraction:
+            return make_splits(join_val(dataset), train_fraction, 0, seed)
+        rest = make_splits(replace(dataset, val=None), train_fraction, 0, seed)
+        return {"train": rest.pop("train"), "val": dataset.val, **rest}
     total = len(dataset.train.labels)
     num_used = round(total * train_fraction)
     num_val = round(num_used * val_fraction)
@@ -128,6 +149,22 @@ def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, se
         if len(index)
     }
     return splits if dataset.test is None else {**splits, "test": dataset.test}
+
+
+def join_val(dataset: Dataset) -> Dataset:
+    """Return a dataset whose own images to validate with are added to those to train on."""
+    assert dataset.val is not None
+    parts = dataset.train, dataset.val
+    together = Split(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
+    return replace(dataset, train=together, val=None)
+
+
+def class_sizes(splits: Iterable[Split], num_classes: int) -> tuple[int, int]:
+    """Return the numbers of images of the smallest and of the largest class, all splits together; zeros without any."""
+    if not num_classes:
+        return 0, 0
+    counts = torch.cat([split.labels for split in splits]).bincount(minlength=num_classes)
+    return int(counts.min()), int(counts.max())
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

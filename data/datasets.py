@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data import arrays, cifar10, digits, faces, folder
-from data.dataset import DatasetInfo, Source, Split, make_splits, pixel_statistics
+from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
 from data.errors import UserError, suggestion
 from data.paths import default_data_dir
 
@@ -64,7 +64,7 @@ def load_splits(
 
     Returns:
         The facts about the dataset, and its splits by name: "train"; "val" unless `val_fraction` is 0; "test" if the
-        dataset has test images.
+        dataset has test images. A dataset with images of its own to validate with needs no other `val_fraction`.
 
     Raises:
         UserError: the dataset is not known, files are missing or damaged, or a split would hold no image.
@@ -80,5 +80,8 @@ def load_splits(
         std=std,
         num_images={name: len(split.labels) for name, split in splits.items()},
         fingerprint=dataset.fingerprint,
+        class_sizes=class_sizes([splits[name] for name in ("train", "val") if name in splits], len(dataset.classes)),
+        has_own_val=dataset.val is not None and "val" in splits,
+        preparation=dataset.preparation,
     )
     return info, splits

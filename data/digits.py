@@ -29,7 +29,9 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     labels = torch.from_numpy(rows[:, 64]).long()
     order = stratified_order(labels, seed=0)
     test, train = (Split(images[rows], labels[rows]) for rows in (order[:NUM_TEST], order[NUM_TEST:]))
-    return Dataset("digits", CLASSES, train, test, "digits-scikit-learn")
+    side = large.shape[-1]
+    preparation = f"8x8 -> {side}x{side}" if side != 8 else ""
+    return Dataset("digits", CLASSES, train, test, "digits-scikit-learn", preparation=preparation)
 
 
 SOURCE = Source(load, 32, CLASSES)

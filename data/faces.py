@@ -6,6 +6,7 @@ from pathlib import Path
 from data import folder
 from data.dataset import Dataset, Source
 from data.errors import UserError
+from data.folder_layout import NoImagesError
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
@@ -16,7 +17,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     """
     try:
         dataset = folder.load(find_root(data_dir), image_size or 64, max_corrupt_images)
-    except folder.NoImagesError as error:
+    except NoImagesError as error:
         raise UserError(
             f"{error}; for the anime faces, unpack e.g. Kaggle's splcher/animefacedataset into {data_dir / 'faces'}"
         ) from None

@@ -1,5 +1,10 @@
 import hashlib
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import IncompleteRead
+from pathlib import Path
+from tarfile import ReadError
 from urllib.error import URLError
 
 import numpy as np
@@ -91,11 +96,43 @@ def test_damaged_file_is_named_and_never_unpickled(layout, damage, tmp_path, mon
 
 def test_absent_dataset_is_downloaded(tmp_path, monkeypatch):
     def download(root, download):
-        assert (root, download) == (str(tmp_path), True)
-        write_layout(cifar10.PYTHON, tmp_path, monkeypatch)
+        assert (Path(root).parent, download) == (tmp_path, True)
+        write_layout(cifar10.PYTHON, Path(root), monkeypatch)
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", download)
     assert len(cifar10.load(tmp_path, 0, 0).train.images) == 6 * RECORDS
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [cifar10.PYTHON]
+
+
+def test_of_three_first_downloads_at_once_one_downloads_and_the_others_wait(tmp_path, monkeypatch, capsys):
+    started = []
+
+    def download(root, download):
+        started.append(root)
+        write_layout(cifar10.PYTHON, Path(root), monkeypatch)
+        for path in sorted((Path(root) / cifar10.PYTHON).iterdir()):  # as it is unpacked, file by file
+            content = path.read_bytes()
+            path.unlink()
+            time.sleep(0.05)
+            path.write_bytes(content)
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", download)
+    with ThreadPoolExecutor(3) as pool:
+        datasets = list(pool.map(lambda wait: time.sleep(wait) or cifar10.load(tmp_path, 0, 0), (0, 0, 0.2)))
+    assert [len(dataset.train.images) for dataset in datasets] == [6 * RECORDS] * 3
+    assert len(started) == 1
+    assert f"another process downloads CIFAR-10 into {tmp_path}: waiting for it" in capsys.readouterr().out
+
+
+def test_what_a_killed_download_left_is_swept_by_the_next(tmp_path, monkeypatch):
+    leftover = tmp_path / f"{cifar10.PYTHON}.unfinished" / cifar10.PYTHON
+    leftover.mkdir(parents=True)
+    (leftover / "data_batch_1").write_bytes(b"half")
+    monkeypatch.setattr(
+        torchvision.datasets, "CIFAR10", lambda root, download: write_layout(cifar10.PYTHON, Path(root), monkeypatch)
+    )
+    assert len(cifar10.load(tmp_path, 0, 0).train.images) == 6 * RECORDS
+    assert not leftover.parent.exists()
 
 
 def test_present_dataset_is_not_downloaded(tmp_path, monkeypatch):
@@ -111,6 +148,9 @@ def test_present_dataset_is_not_downloaded(tmp_path, monkeypatch):
         (PermissionError(13, "Permission denied"), "Permission denied"),
         (RuntimeError("File not found or corrupted.\nTry again."), "File not found or corrupted."),
         (ConnectionResetError(), "ConnectionResetError"),
+        (IncompleteRead(b"", 170_000_000), "IncompleteRead(0 bytes read, 170000000 more expected)"),
+        (ReadError("not a gzip file"), "not a gzip file"),
+        (EOFError("Compressed file ended"), "Compressed file ended"),
     ],
 )
 def test_failed_download_is_one_line_with_the_folder_and_the_remedy(error, reason, tmp_path, monkeypatch):

@@ -186,3 +186,43 @@ def test_data_dir_may_start_with_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setitem(DATASETS, "digits", source)
     load(data_dir="~/pictures", image_size=8, max_corrupt_images=3)
     assert asked == [(tmp_path / "pictures", 8, 3)]
+
+
+def test_what_a_run_trains_on_is_told_in_one_line():
+    info = DatasetInfo(
+        "pets",
+        64,
+        tuple("abcdefghij"),
+        (0.5,) * 3,
+        (0.5,) * 3,
+        {"train": 1650, "val": 412},
+        "",
+        class_sizes=(204, 208),
+        preparation="100x100 -> 64x64, centre crop",
+    )
+    assert info.in_one_line() == (
+        "10 classes (204-208 each), 1,650 train / 412 val / 0 test, 100x100 -> 64x64, centre crop"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "10 classes (140-147 each), 1,293 train / 144 val / 360 test, 8x8"),
+        ({"val_fraction": 0.0}, "10 classes (140-147 each), 1,437 train / 0 val / 360 test, 8x8"),
+        (
+            {"train_fraction": 0.5, "image_size": 0},
+            "10 classes (70-73 each), 646 train / 72 val / 360 test, 8x8 -> 32x32",
+        ),
+    ],
+)
+def test_classes_are_counted_over_all_images_to_train_and_validate_with(changes, text):
+    info, splits = load(**changes)
+    counts = torch.cat([split.labels for name, split in splits.items() if name != "test"]).bincount()
+    assert info.class_sizes == (counts.min(), counts.max())
+    assert info.in_one_line() == text
+
+
+def test_images_without_classes_are_told_without_counts():
+    info = DatasetInfo("faces", 64, (), (0.5,) * 3, (0.5,) * 3, {"train": 7}, "")
+    assert info.in_one_line() == "no classes, 7 train / 0 val / 0 test, 64x64"

@@ -1,0 +1,92 @@
+"""Image files decoded: the central square in RGB, whatever a file's format, depth, transparency and orientation."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.Image import Transpose
+
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
+# What turns an image of each EXIF orientation upright.
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+
+
+class Picture(NamedTuple):
+    """An image file, decoded."""
+
+    pixels: np.ndarray  # [3, H, W] uint8
+    size: tuple[int, int]  # width and height of the whole image, upright
+    largest_of_16_bits: int  # greatest value in a grey image of 16 bits; 0 for every other image
+
+
+def decode_image(path: Path, image_size: int) -> Picture | Exception:
+    """Return the central square of an image at the given size, or the error if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
+            image.load()
+            orientation = read_orientation(image)
+            upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+            rgb, largest = to_rgb(upright, bits_per_value(image))
+            square = ImageOps.fit(rgb, (image_size, image_size))
+            size = (size[1], size[0]) if orientation in SIDEWAYS else size
+            return Picture(np.asarray(square).transpose(2, 0, 1), size, largest)
+    except Exception as error:  # for a damaged file Pillow raises nearly any error, struct.error for one
+        return error
+
+
+def read_orientation(image: Image.Image) -> object:
+    """Return the orientation that EXIF gives, which is an int; None where EXIF is missing or damaged."""
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # the pixels are sound all the same
+        return None
+
+
+def bits_per_value(image: Image.Image) -> int:
+    """Return the bits that give a grey image of whole numbers its range; 0 where it has no range that all agree on."""
+    if image.mode == "I":  # 32 bits; of a PGM file, which states its range, Pillow fills 16
+        return 16 if image.format == "PPM" else 0
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(BITS_PER_SAMPLE, (16,))[0]
+
+
+def to_rgb(image: Image.Image, bits: int) -> tuple[Image.Image, int]:
+    """Return an image in RGB, scaled by the range of its mode and laid over white where it is transparent.
+
+    Args:
+        image: of any mode.
+        bits: of its values, if they are whole numbers of more than 8 bits.
+
+    Returns:
+        The image, and the greatest value that a grey image of 16 bits holds; 0 for every other image.
+
+    Raises:
+        ValueError: the values have no range, or exceed it.
+    """
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"its fractions reach from {values.min():g} to {values.max():g}: scale them to [0, 1]")
+        return Image.fromarray((255 * values).round().astype(np.uint8)).convert("RGB"), 0
+    if image.mode.startswith("I"):
+        if not bits:
+            raise ValueError("whole numbers of 32 bits have no range of brightness: save it with 8 or 16 bits")
+        values = np.asarray(image)
+        grey = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB"), int(values.max()) if bits == 16 else 0
+    if image.has_transparency_data:
+        visible = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), visible).convert("RGB"), 0
+    return image.convert("RGB"), 0
