@@ -20,8 +20,8 @@ from analysis.look.attention import (
 from analysis.look.panels import draw_table
 from analysis.look.trained_run import TrainedRun
 from data.errors import UserError
-from data.folder import decode_image
 from data.loader import Loader
+from data.pixels import decode_image
 
 
 class Examples(NamedTuple):
@@ -74,11 +74,11 @@ def read_square(path: Path, side: int) -> Tensor:
     Raises:
         UserError: there is no such file, or it is no image.
     """
-    pixels = decode_image(path, side)
-    if isinstance(pixels, Exception):
-        reason = "there is no such file" if isinstance(pixels, FileNotFoundError) else f"no image ({pixels})"
+    picture = decode_image(path, side)
+    if isinstance(picture, Exception):
+        reason = "there is no such file" if isinstance(picture, FileNotFoundError) else f"no image ({picture})"
         raise UserError(f"--images={path}: {reason}; give indices of the validation split, or image files")
-    return torch.from_numpy(pixels.copy())
+    return torch.from_numpy(picture.pixels.copy())
 
 
 def network_with_attention(run: TrainedRun) -> Any:
