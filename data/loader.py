@@ -41,6 +41,7 @@ class Loader:
         resident: where the images are kept: "device", "host" for main memory, or "auto" for the device if they take at
             most half of its free memory, else main memory.
         channels_last: whether the batches have the memory layout channels last.
+        fewest: images that a training step has at least in each process and micro-batch, if the others have as many.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Loader:
         shard: Shard = Shard(),
         resident: str = "auto",
         channels_last: bool = False,
+        fewest: int = 1,
     ) -> None:
         self.info = info
         self.device = device
         self.shard = shard
+        self.fewest = fewest
         self.channels_last = channels_last
         self.on_device = lives_on_device(split.images, device, resident)
         home = device if self.on_device else torch.device("cpu")
@@ -72,6 +75,9 @@ class Loader:
     def steps_per_epoch(self, batch_size: int, micro_batches: int = 1) -> int:
         """Return the number of training steps in one epoch.
 
+        The last step may be smaller, down to `fewest` images in each process and micro-batch. With fewer images it is
+        left out, and they wait for a later epoch.
+
         Args:
             batch_size: images of a step, all processes together.
             micro_batches: parts into which each process divides its share of a step.
@@ -87,7 +93,8 @@ class Loader:
                 f"--batch_size={batch_size} cannot be shared by {self.shard.num_processes} processes x "
                 f"{micro_batches} micro-batches: make it a multiple of {parts}"
             )
-        return len(self) // batch_size + (len(self) % batch_size >= parts)
+        least = parts * min(self.fewest, batch_size // parts)  # images of a last step
+        return len(self) // batch_size + (len(self) % batch_size >= least)
 
     def largest_batch(self, micro_batches: int) -> int:
         """Return the size of the largest batch that can be divided evenly: the whole split, but for a few images."""

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from data.dataset import DatasetInfo, Split
 from data.datasets import load_splits
@@ -62,7 +63,13 @@ def load_model(
             shard=Shard(accelerator.process_index, accelerator.num_processes),
             resident=settings.resident,
             channels_last=channels_last,
+            fewest=2 if has_batch_norm(objective) else 1,  # which has no statistics of a single image
         )
         for name, split in objective.prepare(splits, info, accelerator).items()
     }
     return objective, loaders
+
+
+def has_batch_norm(objective: nn.Module) -> bool:
+    """Return whether a model normalises over the batch."""
+    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in objective.modules())

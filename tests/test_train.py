@@ -574,3 +574,15 @@ def test_a_picture_that_cannot_be_drawn_costs_no_figure(tmp_path, monkeypatch, c
     assert "confusion_matrix.png could not be drawn: ParseException: $ of a class name" in capsys.readouterr().err
     assert (tmp_path / "a" / "panels" / "reliability.png").exists()
     assert not (tmp_path / "a" / "panels" / "confusion_matrix.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet18", "ac_gan"])
+def test_batch_norm_never_meets_a_single_image(tmp_path, model):
+    small = {
+        "resnet18": ["--width=4", "--depth=1", "--image_size=8"],
+        "ac_gan": ["--width=4", "--discriminator_width=2"],
+    }
+    remainder_of_one = ["--train_fraction=0.0452", "--val_fraction=0", "--batch_size=32"]  # 65 of 1,437 images
+    assert run(tmp_path, f"--model={model}", *small[model], *remainder_of_one, "--epochs=1", "--run_id=a") == 0
+    assert epochs(tmp_path / "a")[-1]["images_seen"] == 64

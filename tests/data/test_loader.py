@@ -104,6 +104,25 @@ def test_ragged_tail_is_shared_out_evenly(num, batch_size, num_processes, micro_
         assert all(share % micro_batches == 0 for share in shares)
 
 
+@pytest.mark.parametrize(
+    ("num", "batch_size", "num_processes", "micro_batches", "shares"),
+    [
+        (33, 32, 1, 1, [32]),  # one image is left, of which batch norm has no statistics
+        (34, 32, 1, 1, [32, 2]),
+        (23, 4, 2, 1, [2, 2, 2, 2, 2]),  # one for each of two processes
+        (22, 16, 2, 2, [8]),
+        (5, 1, 1, 1, [1, 1, 1, 1, 1]),  # as was asked for
+    ],
+)
+def test_a_last_step_of_single_images_is_left_out_where_there_must_be_two(
+    num, batch_size, num_processes, micro_batches, shares
+):
+    loader = make_loader(num, shard=Shard(0, num_processes), fewest=2)
+    batches = epoch_of(loader, batch_size=batch_size, micro_batches=micro_batches)
+    assert [len(batch.labels) for batch in batches] == shares
+    assert loader.steps_per_epoch(batch_size, micro_batches) == len(shares)
+
+
 def test_batch_larger_than_the_split_is_refused():
     assert make_loader(23).steps_per_epoch(23) == 1
     with pytest.raises(UserError, match="--batch_size=24 is larger than the 23 training images: lower it"):
