@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.look.panels import draw_grid, render
+from analysis.look.panels import as_written, draw_grid, render
 from analysis.record.tracker import Analysis, Table
 from data.loader import Loader, Shard
 from models.core.panel import Panel
@@ -74,7 +74,7 @@ def analyse_classifier(
     calibration = calibrate(probabilities.numpy(), labels.numpy())
     matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
     table = tabulate_classes(labels, predicted, classes)
-    with (folder / "per_class.csv").open("w", newline="") as file:
+    with (folder / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([table.columns, *table.rows])
     draws = {
         folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, path),
@@ -88,13 +88,11 @@ def analyse_classifier(
 
 def tabulate_classes(labels: torch.Tensor, predicted: torch.Tensor, classes: tuple[str, ...]) -> Table:
     """Return precision, recall, F1 and the number of images of each class, of true and of predicted classes [N]."""
-    from sklearn.metrics import classification_report
+    from sklearn.metrics import precision_recall_fscore_support
 
-    report = classification_report(
-        labels, predicted, labels=range(len(classes)), target_names=classes, output_dict=True, zero_division=0.0
-    )
-    keys = ("precision", "recall", "f1-score", "support")
-    return Table(("class", *keys), [(name, *(round(float(report[name][key]), 4) for key in keys)) for name in classes])
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0.0)
+    rows = [(name, *(round(float(value), 4) for value in row)) for name, *row in zip(classes, *columns, strict=True)]
+    return Table(("class", "precision", "recall", "f1-score", "support"), rows)
 
 
 def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -123,8 +121,9 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Pa
     axes = figure.subplots()
     figure.colorbar(axes.imshow(shares, vmin=0, vmax=1, cmap="Blues"), label="share of the true class")
     axes.set(xlabel="predicted", ylabel="true", title=f"confusion matrix, {matrix.sum():,} images")
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    names = [as_written(name) for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), names)
     if len(classes) <= 20:
         for row, column in np.ndindex(matrix.shape):
             colour = "white" if shares[row, column] > 0.5 else "black"

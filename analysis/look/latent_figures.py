@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.look.panels import as_written
 from models.core.panel import Panel
 
 NUM_SAMPLES = 7  # from round each cluster's centre
@@ -68,7 +69,8 @@ def draw_embedding(points: np.ndarray, colourings: Mapping[str, Colouring], path
         axes.set(title=title, xticks=[], yticks=[], aspect="equal")
         if len(names) <= LEGIBLE_NAMES:
             marks = [Line2D([], [], linestyle="", marker="o", color=colours[number]) for number in names]
-            axes.legend(marks, names.values(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
+            shown = map(as_written, names.values())
+            axes.legend(marks, shown, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
     figure.savefig(path, dpi=100)
 
 

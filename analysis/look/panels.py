@@ -40,6 +40,11 @@ def render(draws: Mapping[Path, Callable[[Path], object]]) -> list[Path]:
     return done
 
 
+def as_written(text: str) -> str:
+    """Return a text for matplotlib that it shows as it is written: what stands between dollars is no mathematics."""
+    return text.replace("$", r"\$")
+
+
 def render_panels(panels: Mapping[Path, Panel]) -> list[Path]:
     """Render panels, and return the files of those that could be, as `render`."""
     return render({path: partial(save_panel, panel) for path, panel in panels.items()})

@@ -6,7 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.look.classification import NUM_MISTAKES, analyse_classifier, calibrate, mistakes_panel
+from analysis.look.classification import (
+    NUM_MISTAKES,
+    analyse_classifier,
+    calibrate,
+    draw_confusion_matrix,
+    mistakes_panel,
+)
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
 
@@ -71,6 +77,31 @@ def test_a_classifiers_figures_by_hand(six_images, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "classes", [("accuracy", "macro avg", "weighted avg"), ("micro avg", "$x^$", "a_{$"), ("ant", "ant ", "Käfer 漢")]
+)
+def test_names_of_classes_are_taken_as_they_are(classes, six_images, tmp_path, capsys):
+    plain = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
+    analysis = analyse_classifier(*six_images, 4, classes, tmp_path)
+    rows, expected = (found.tables["per_class"].rows for found in (analysis, plain))
+    assert rows == [(name, *row[1:]) for name, row in zip(classes, expected, strict=True)]
+    assert set(analysis.images) == {"confusion_matrix", "reliability", "mistakes"}
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "per_class.csv").read_text("utf-8").splitlines()[1].startswith(classes[0])
+
+
+def test_dollars_in_the_name_of_a_class_are_no_mathematics(tmp_path, monkeypatch):
+    from matplotlib.cbook import is_math_text
+    from matplotlib.figure import Figure
+
+    shown = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: shown.append(figure.axes[0].get_xticklabels()))
+    draw_confusion_matrix(np.eye(2, dtype=int), (r"$\frac$", "$a$ and $b$"), tmp_path / "x.png")
+    texts = [text.get_text() for text in shown[0]]
+    assert not any(is_math_text(text) for text in texts)
+    assert [text.replace(r"\$", "$") for text in texts] == [r"$\frac$", "$a$ and $b$"]
+
+
 def test_a_classifiers_pictures_are_written(six_images, tmp_path):
     analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
     assert analysis.images == {
