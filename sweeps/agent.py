@@ -20,10 +20,11 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, run_program, whole_number
-from analysis.read.storage import reason_of
+from analysis.read.storage import masked_arguments, reason_of
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.internals import trial_id
+from data.visible import visible
 from sweeps.local.contract import check_contract
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
@@ -279,7 +280,7 @@ def run_sweep(options: Namespace) -> int:
         agent = Agent(sweep, trials, folder, count, devices, display)
         code = agent.run()
     display.leaderboard(trials.started(), agent.progress())
-    again = f"to go on: python sweeps/agent.py {shlex.join(sys.argv[1:])}"
+    again = f"to go on: python sweeps/agent.py {shlex.join(masked_arguments(sys.argv[1:]))}"
     if agent.fault and not agent.pool.signals:
         raise SweepError(f"paused, {agent.fault}: when that is mended, {again}")
     if agent.failure:
@@ -312,7 +313,7 @@ def main(arguments: Sequence[str]) -> int:
         reason = str(error)
     except (StorageInternalError, SQLAlchemyError) as error:
         reason = f"the storage does not answer: {reason_of(error)}"
-    print(f"agent.py: {reason}", file=sys.stderr)
+    print(f"agent.py: {visible(reason)}", file=sys.stderr)
     return 1
 
 

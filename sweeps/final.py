@@ -23,18 +23,22 @@ from rich.text import Text
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.results_table import figures_of, plus_minus, spread
 from analysis.read.recipe import command_of
-from analysis.read.sweeps import SweepRecord, Trial, read_sweep, sweep_folder
+from analysis.read.storage import masked_arguments
+from analysis.read.sweeps import SweepRecord, Trial, read_sweep, read_yaml, sweep_folder
 from analysis.record import run_folder
-from analysis.terminal import make_console, make_table
+from analysis.terminal import make_console, make_table, visible_lines
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import read_json, write_json
+from data.visible import visible
 from models.core.settings import CIRCUMSTANCES, Settings
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import COMMAND
 from sweeps.local.workers import assign_devices
+from sweeps.local.yaml_file import shortened
 
+PROGRAM = "train.py"
 PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 NUM_SHOWN_LINES = 5
@@ -77,13 +81,34 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
     return [Final(trial, seed, {**settings, "seed": seed}) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds)]
 
 
+def command_and_program(content: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return what starts a sweep's runs, by the content of its file."""
+    return tuple(map(str, content.get("command", COMMAND))), str(content.get("program", PROGRAM))
+
+
+def check_command(sweep: SweepRecord, folder: Path) -> None:
+    """Refuse to run a command that stands in no sweep file on this machine: who wrote the sweep chose it.
+
+    Raises:
+        UserError: with the command.
+    """
+    told = command_and_program(sweep.content)
+    paths = [folder / run_folder.SWEEP_FILE, *(CHECKOUT / "sweeps").glob("*.yaml")]
+    contents = [content for content in map(read_yaml, paths) if isinstance(content, dict)]
+    if told not in [(COMMAND, PROGRAM), *map(command_and_program, contents)]:
+        command = shlex.join([*told[0], f"({told[1]})"])
+        raise UserError(
+            f"sweep {sweep.name} comes from elsewhere, and its command is in no sweep file here: "
+            f"{shortened(command)}: if you trust it, give --trust"
+        )
+
+
 class Finals:
     """Runs final trainings, several at a time; a signal makes them save their state and end."""
 
     def __init__(self, folder: Path, sweep: SweepRecord, devices: Sequence[Mapping[str, str]]) -> None:
         self.folder = folder
-        self.command = sweep.content.get("command", COMMAND)
-        self.program = sweep.content.get("program", "train.py")
+        self.command, self.program = command_and_program(sweep.content)
         self.pool: Pool[Run] = Pool(devices)
         self.fault = ""  # what is wrong with this machine, so that no further run is started
 
@@ -128,7 +153,7 @@ class Finals:
         self.fault = self.fault or (fault.reason if fault else "")
         how = "finished without figures" if state == "finished" else state
         print(f"{run.run_id}: {how}, {run.exit()}; {run.folder / OUTPUT} ends with", file=sys.stderr)
-        print(run.last_lines(NUM_SHOWN_LINES), file=sys.stderr, flush=True)
+        print(visible_lines(run.last_lines(NUM_SHOWN_LINES)), file=sys.stderr, flush=True)
         return False
 
 
@@ -173,7 +198,7 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
             *(plus_minus(result[key], key) if key in result else "" for key in keys),
             f"{result['train_seconds']['mean']:.0f}" if "train_seconds" in result else "",
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     if len(results) > 1:
         num_runs = sum(len(result["seeds"]) for result in results)
         together = over_trials(results, keys)
@@ -202,6 +227,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--workers", type=whole_number, help="runs at a time; default: one for each device, else 1")
     parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each run, 0+1,2+3")
     parser.add_argument("--storage", default="", help="database of the sweep, if it is not in the sweep's folder")
+    parser.add_argument("--trust", action="store_true", help="run the command of a sweep that comes from elsewhere")
     return parser.parse_args(arguments)
 
 
@@ -213,13 +239,15 @@ def run_finals(options: Namespace) -> int:
     if not sweep.leaders:
         raise UserError(f"sweep {options.sweep} has no trial with a {metric} yet: let one end, or pause the sweep")
     folder = sweep_folder(sweep.name)
+    if not options.trust:
+        check_command(sweep, folder)
     finals = [finals_of(sweep, trial, options.seeds) for trial in sweep.leaders[: options.top]]
     runs = Finals(folder, sweep, devices)
     code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial) for of_trial in finals]
     if code > 1 or runs.fault:
         reason = f", {runs.fault}" if runs.fault else ""
-        print(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(sys.argv[1:])}")
+        print(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(masked_arguments(sys.argv[1:]))}")
     elif not any(result["seeds"] for result in results):
         print("final.py: no run has finished: the last lines of their output are above", file=sys.stderr)
     else:

@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote_plus
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -13,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 from data.errors import UserError
 
 NUM_TRIES_TO_OPEN = 10
+HIDDEN = "***"  # in place of a password
 CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "sqlite": {"timeout": 60},
     "postgresql": {"connect_timeout": 10},
@@ -30,7 +32,7 @@ def open_storage(url: str, *tables: sqlalchemy.Table) -> RDBStorage:
     Raises:
         UserError: there is no such kind of database, its driver is not installed, or it cannot be reached.
     """
-    shown = address_of(url).render_as_string(hide_password=True)
+    shown = masked(url)
     try:
         return make_tables(url, tables)
     except ImportError:
@@ -53,6 +55,26 @@ def address_of(url: str) -> sqlalchemy.URL:
         return sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
         raise UserError("--storage is no address: write postgresql+psycopg://USER@HOST:PORT/DATABASE") from None
+
+
+def masked(url: str) -> str:
+    """Return a database's address with *** in place of its password, whether that is before the host or after a `?`.
+
+    Raises:
+        UserError: as `address_of`.
+    """
+    address = address_of(url)
+    query = {key: HIDDEN if "passw" in key.lower() else value for key, value in address.query.items()}
+    return address.set(query=query).render_as_string(hide_password=True).replace(quote_plus(HIDDEN), HIDDEN)
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line so that they can be shown: addresses in them without their passwords."""
+    shown = []
+    for word in arguments:
+        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        shown.append(f"{option}{sign}{masked(value)}" if "://" in value else word)
+    return shown
 
 
 def make_tables(url: str, tables: tuple[sqlalchemy.Table, ...]) -> RDBStorage:

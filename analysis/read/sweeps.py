@@ -1,5 +1,6 @@
 """The one reader of sweeps, from the runs folder or from W&B: what each has searched, and its trials."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from data.files import read_json
 from data.metrics import Metric
 from data.paths import default_runs_dir
 
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -91,9 +93,20 @@ def sweep_folder(name: str, runs_dir: Path | None = None) -> Path:
     Raises:
         UserError: the name cannot be that of a folder.
     """
-    if not name or Path(name).name != name or name.startswith("."):
+    if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
         raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
     return (runs_dir or default_runs_dir()) / run_folder.SWEEPS / name
+
+
+def checked_run_id(run_id: Any) -> str:
+    """Return the id of a run that comes from a database or from W&B, and becomes the name of a folder here.
+
+    Raises:
+        UserError: it is no plain name, and may lead out of the sweep's folder.
+    """
+    if not isinstance(run_id, str) or not PLAIN_NAME.fullmatch(run_id):
+        raise UserError(f"a run has the id {str(run_id)[:100]!r}, which is no plain name: do not trust that sweep")
+    return run_id
 
 
 def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (), project: str = "") -> SweepList:
@@ -232,7 +245,7 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
     return study.user_attrs.get("sweep", {}), [
         Trial(
             number=trial.number,
-            run_id=trial.user_attrs["run_id"],
+            run_id=checked_run_id(trial.user_attrs["run_id"]),
             state=trial.state.name,
             value=trial.user_attrs.get("best"),
             best_epoch=trial.user_attrs.get("best_epoch"),
@@ -266,7 +279,7 @@ def trials_of(records: Iterable[RunRecord], all_curves: Iterable[Curve], metric:
         trials.append(
             Trial(
                 number=number,
-                run_id=record.run_id,
+                run_id=record.run_id if record.is_local else checked_run_id(record.run_id),
                 state=STATES[record.state],
                 value=best and best.value,
                 best_epoch=best and best.epoch,

@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import clock, make_console, make_table, number
+from analysis.terminal import clock, make_console, make_table, number, visible_lines
+from data.visible import visible
 from sweeps.local.sweep_file import Sweep
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
@@ -49,7 +50,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that must not be missed."""
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(visible_lines(line), markup=False, highlight=False)
 
     def log(self, line: str) -> None:
         """Print a line of the log; a terminal has the table instead."""
@@ -125,7 +126,7 @@ class Display:
                 f"{self.sweep.best_value(trial):.4f}" if trial.intermediate_values else "",
                 *(number(settings.get(name, "")) for name in self.sweep.space),
             ]
-            table.add_row(*map(Text, cells))
+            table.add_row(*(Text(visible(cell)) for cell in cells))
         return table
 
     def state(self, trial: FrozenTrial, running: Running) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy import Column, Integer, MetaData, Row, String, Table, select
 from sqlalchemy.exc import IntegrityError
 
 from analysis.read.storage import open_storage
+from analysis.read.sweeps import checked_run_id
 from analysis.record.run_folder import fresh_run_id
 from data.errors import UserError
 from data.internals import trial_id
@@ -178,7 +179,7 @@ class Trials:
             run_id = f"{trial.number:03d}-{fresh_run_id()}"
             trial.set_user_attr("settings", settings)
             trial.set_user_attr("run_id", run_id)
-        return Claim(trial, run_id, settings)
+        return Claim(trial, checked_run_id(run_id), settings)
 
     def claim(self, trial: int, seen: Row | None) -> bool:
         """Claim a trial if its claim is still as it was `seen`; of several agents that try, one succeeds.

@@ -229,6 +229,16 @@ def test_a_crash_is_recorded_with_the_last_lines_and_the_sweep_goes_on(stage):
 
 
 @pytest.mark.slow
+def test_control_characters_of_settings_and_output_do_not_reach_the_terminal(stage):
+    broken = stage.folder / "broken"
+    broken.write_text("\x1b]0;owned\x07\x1b[2J")
+    tag = {"values": ["\x1b[31mred", "\x1b[31mgreen"]}
+    done = stage.run(stage.write(parameters={"tags": tag, "broken": str(broken)}, method="bayes"), "--count=3", code=1)
+    assert "\\x1b]0;owned\\x07\\x1b[2J" in done.output
+    assert "tags=\\x1b[31m" in done.output
+    assert not set("\x1b\x07") & set(done.output + done.errors)
+
+
 def test_three_crashes_and_nothing_else_end_the_sweep_with_the_reason(stage):
     done = stage.run(stage.write(parameters={"crashing": "all", "silent": "all"}), "--count=9", code=1)
     assert stage.states() == ["FAIL"] * 3

@@ -1,14 +1,22 @@
 """From a sweep to its result: what is trained, what is computed of it, and how it goes on after signals and faults."""
 
+import datetime
+import json
 import math
 import signal
+import sqlite3
 import statistics
 
+import optuna
 import pytest
 
+from analysis.read.index import Curve
+from analysis.read.records import RunRecord
+from analysis.read.sweeps import trials_of
 from analysis.record import run_folder
+from data.errors import UserError
 from data.files import read_json
-from data.metrics import is_epoch
+from data.metrics import Metric, is_epoch
 from tests.sweep_agents import ROOT, Stage, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
@@ -181,6 +189,37 @@ def test_the_settings_reach_a_program_whose_command_leaves_them_out(stage):
     [start] = starts(stage)
     assert start["told"] == {}
     assert (start["sweep"]["lr"], start["sweep"]["seed"]) == ("0.001", "1")
+
+
+def test_a_command_that_is_in_no_sweep_file_here_is_run_only_if_it_is_trusted(stage):
+    sweep(stage)
+    study = optuna.load_study(study_name="sweep", storage=stage.url())
+    evil = ["touch", str(stage.folder / "evil"), "\x1b[2J"]
+    study.set_user_attr("sweep", {**study.user_attrs["sweep"], "command": evil})
+    told = refused(stage, "sweep", "--seeds=1")
+    assert f"touch {stage.folder}/evil" in told
+    assert told.endswith("if you trust it, give --trust\n")
+    assert "\x1b" not in told
+    assert not (stage.folder / "evil").exists()
+    final(stage, "--seeds=1", "--trust", code=1)
+    assert (stage.folder / "evil").exists()
+
+
+@pytest.mark.parametrize("run_id", ["../../../evil", "/tmp/evil", ".evil", "a\x1b[2J", "", 3])
+def test_a_run_id_that_leads_elsewhere_is_refused(stage, run_id):
+    sweep(stage)
+    with sqlite3.connect(stage.sweep() / "study.db") as database:
+        change = "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'run_id'"
+        database.execute(change, [json.dumps(run_id)])
+    assert "which is no plain name: do not trust that sweep" in refused(stage, "sweep")
+    assert starts(stage) == []
+    record = RunRecord(run_id, "https://wandb.ai/e/p/runs/x", "s", "finished", utcnow(), "", "", (), {}, {}, {})
+    with pytest.raises(UserError, match="no plain name"):
+        trials_of([record], [Curve()], Metric("val/loss"))
+
+
+def utcnow():
+    return datetime.datetime.now(datetime.UTC)
 
 
 def refused(stage, *arguments):

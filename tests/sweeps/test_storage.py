@@ -20,6 +20,7 @@ import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from data.errors import UserError
 from data.internals import report_values
 from sweeps.local.owners import OWNER_VARIABLE, is_alive_here, owner_name, start_of
 from sweeps.local.sweep_file import parse_sweep
@@ -295,6 +296,59 @@ def test_two_signals_end_an_agent_whose_database_is_away(server, stage, postgres
         server.start()
 
 
+# Passwords.
+
+
+@pytest.fixture
+def secured(server):
+    """Address of a database that asks for a password, without it."""
+    url = server.new_database()
+    name = url.rpartition("/")[2]
+    with server.connect() as connection:
+        connection.execute(f"CREATE ROLE {name}_user LOGIN PASSWORD 'SECRET'")
+        connection.execute(f"ALTER DATABASE {name} OWNER TO {name}_user")
+        connection.execute(f"GRANT CREATE ON SCHEMA public TO {name}_user")
+        rules = server.folder / "data" / "pg_hba.conf"
+        rules.write_text(f"host {name} {name}_user 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        connection.execute("SELECT pg_reload_conf()")
+    return f"postgresql+psycopg://{name}_user@127.0.0.1:{server.port}/{name}"
+
+
+def test_a_password_is_asked_for(stage, secured):
+    done = stage.run(stage.write(), "--count=1", f"--storage={secured}", code=2)
+    assert "cannot be reached" in done.errors
+    assert len(done.errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", ["before the host", "in the query"])
+def test_a_password_in_the_address_is_never_printed(stage, secured, form):
+    given = secured.replace("@", ":SECRET@") if form == "before the host" else f"{secured}?password=SECRET"
+    agent = stage.start(stage.write(parameters=SLOW), "--count=1", "--storage", given)
+    stage.wait_for("epoch", 1)
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 143
+    assert "paused; to go on: python sweeps/agent.py sweep.yaml --count=1 --storage" in agent.output
+    assert "***" in agent.output
+    assert "SECRET" not in agent.output + agent.errors
+    refused = stage.run("other", f"--storage={given}", program="final", code=2)
+    gone = stage.run("sweep", f"--storage={given.replace('127.0.0.1', '127.0.0.9')}", program="final", code=2)
+    assert "cannot be reached" in gone.errors
+    assert "SECRET" not in refused.errors + gone.errors + refused.output + gone.output
+
+
+@pytest.mark.parametrize("way", ["PGPASSWORD", "a service file"])
+def test_the_password_can_be_left_out_of_the_address(stage, secured, way):
+    url, environment = secured, {"PGPASSWORD": "SECRET"}
+    if way == "a service file":
+        user, _, place = secured.partition("//")[2].partition("@")
+        host, _, name = place.partition("/")
+        lines = ["[sweeps]", f"host={host.partition(':')[0]}", f"port={host.partition(':')[2]}", f"dbname={name}"]
+        (stage.folder / "services").write_text("\n".join([*lines, f"user={user}", "password=SECRET", ""]))
+        url, environment = "postgresql+psycopg:///?service=sweeps", {"PGSERVICEFILE": str(stage.folder / "services")}
+    done = stage.run(stage.write(), "--count=1", f"--storage={url}", environment=environment)
+    assert "1 trials: 1 finished" in done.output
+
+
 # Who gets which trial.
 
 NUM_RACERS = 5
@@ -345,6 +399,16 @@ def test_a_trial_that_the_database_went_away_with_is_taken_again(tmp_path, monke
     assert claim is not None
     assert claim.number == 0
     assert trials.take(1, [claim.trial_id]) is None
+
+
+def test_a_run_id_of_the_database_that_leads_elsewhere_is_not_run(tmp_path):
+    trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
+    claim = trials.take(1)
+    assert claim is not None
+    claim.trial.set_user_attr("run_id", "../evil")
+    trials.release(claim.trial_id)
+    with pytest.raises(UserError, match="no plain name"):
+        trials.take(1)
 
 
 def test_a_live_agent_is_told_from_a_dead_one_though_the_clock_is_set(tmp_path, monkeypatch):
