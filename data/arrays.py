@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.dataset import Dataset, Source, Split
+from data.dataset import Dataset, Source, Split, class_name
 from data.errors import UserError, suggestion
 
 TRAIN, TEST = "train.npz", "test.npz"
@@ -134,9 +134,10 @@ def classes_of(content: Arrays, path: Path) -> tuple[str, ...]:
     classes = content["classes"]
     if classes.dtype.kind != "U" or classes.ndim != 1:
         raise UserError(f"{path}: its classes are {classes.dtype} {list(classes.shape)}: give a text for each class")
-    if len(set(classes.tolist())) < len(classes):
+    names = tuple(map(class_name, classes.tolist()))
+    if len(set(names)) < len(names):
         raise UserError(f"{path}: two of its classes have the same name: rename one")
-    return tuple(classes.tolist())
+    return names
 
 
 def labels_of(content: Arrays, classes: Sequence[str], path: Path) -> Tensor:

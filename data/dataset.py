@@ -1,5 +1,6 @@
 """Datasets in main memory: their images as uint8 tensors, their splits, and a description of them for the models."""
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,18 @@ class DatasetInfo:
         """Undo the normalisation: turn images [B, 3, H, W] as models see them into images in [0, 1]."""
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
+
+
+def class_name(text: str) -> str:
+    """Return the name of a class in Unicode's form NFC, with all that no file or terminal can show escaped."""
+    return "".join(map(escaped, unicodedata.normalize("NFC", text)))
+
+
+def escaped(letter: str) -> str:
+    """Return a character, escaped if it is a control character, or a byte of a file name that is not UTF-8."""
+    if 0xDC80 <= ord(letter) <= 0xDCFF:  # as which Python keeps such a byte
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs") else letter
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:

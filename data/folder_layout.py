@@ -1,11 +1,11 @@
 """How image files lie in a folder: its splits, its classes, their files, and what is left out."""
 
 import os
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.dataset import class_name
 from data.errors import UserError
 
 SUFFIXES = frozenset(
@@ -197,15 +197,6 @@ def refuse_parent_folder(root: Path, files: list[Path]) -> None:
                 f"{root / name} would be a class, but holds only folders of images such as {min(folders)}: name "
                 f"{root / name} with --data_dir, or move the images of each class up into its folder"
             )
-
-
-def class_name(folder: str) -> str:
-    """Return a folder's name as the name of a class: in Unicode's form NFC, control characters and others escaped."""
-    readable = os.fsencode(folder).decode(errors="backslashreplace")
-    return "".join(
-        letter if unicodedata.category(letter) != "Cc" else letter.encode("unicode_escape").decode()
-        for letter in unicodedata.normalize("NFC", readable)
-    )
 
 
 def left_out_line(left_out: Counter[str]) -> str:

@@ -45,7 +45,8 @@ class Preprocess(nn.Module):
     """A layer that turns images of a dataset into images as a pretrained network expects them.
 
     It changes the normalisation first and the size second. The other order would give the same images, but take longer
-    if they are enlarged.
+    if they are enlarged. Bicubic interpolation overshoots at edges; such pixels are set back to black or full white, as
+    they were in the images that the network was pretrained on.
 
     Args:
         info: the dataset's facts, for the normalisation of the images that come in.
@@ -53,6 +54,11 @@ class Preprocess(nn.Module):
         size: side in pixels of the images that go out; 0 for no resizing.
         interpolation: "bilinear" or "bicubic".
     """
+
+    scale: Tensor
+    shift: Tensor
+    black: Tensor
+    white: Tensor
 
     def __init__(
         self, info: DatasetInfo, mean: tuple[float, ...], std: tuple[float, ...], size: int, interpolation: str
@@ -63,14 +69,17 @@ class Preprocess(nn.Module):
         )
         self.register_buffer("scale", own_std / std_wanted, persistent=False)
         self.register_buffer("shift", (own_mean - mean_wanted) / std_wanted, persistent=False)
+        self.register_buffer("black", -mean_wanted / std_wanted, persistent=False)
+        self.register_buffer("white", (1 - mean_wanted) / std_wanted, persistent=False)
         self.size = size
         self.interpolation = interpolation
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 3, size, size]
-        images = torch.addcmul(self.shift, images, self.scale)  # type: ignore[arg-type]  # buffers are tensors
+        images = torch.addcmul(self.shift, images, self.scale)
         if self.size in (0, images.shape[-1]):
             return images
-        return F.interpolate(images, size=self.size, mode=self.interpolation, antialias=True)
+        images = F.interpolate(images, size=self.size, mode=self.interpolation, antialias=True)
+        return images if self.interpolation == "bilinear" else images.clamp(self.black, self.white)
 
 
 class TimmNet(nn.Module):

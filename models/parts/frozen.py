@@ -19,6 +19,7 @@ PIXELS = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")  # of 
 BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once; the activations of 16 fit into a CPU's cache
 BATCH_SIZE = 256  # on other devices
 NUM_COMPARED = 32  # images on which bf16 is compared with fp32
+INTERPOLATIONS = {"bilinear": "bilinear, antialiased", "bicubic": "bicubic, antialiased, clamped"}
 LARGEST_DEVIATION = 0.05  # of bf16 features from fp32 features, as a share of the features' spread
 
 
@@ -79,7 +80,7 @@ class Extractor:
             "arch": self.frozen.arch,
             "weights": self.identity,
             "input_size": self.frozen.input_size,
-            "interpolation": f"{self.frozen.interpolation}, antialiased",
+            "interpolation": INTERPOLATIONS[self.frozen.interpolation],
             "mean": config.mean,
             "std": config.std,
             "precision": precision,

@@ -140,6 +140,10 @@ FAULTS = {
     "a negative label without names": ({"images": pixels(), "labels": np.arange(12) % 3 - 1}, "label -1 is none of"),
     "a label beyond reason": ({"images": pixels(), "labels": np.full(12, 10**12)}, "label 1000000000000 for 12 images"),
     "classes that are no texts": ({**GOOD, "classes": np.arange(3)}, r"its classes are int64 \[3\]"),
+    "two classes of one name in two spellings": (
+        {**GOOD, "classes": np.array(["Ka\u0308fer", "K\u00e4fer", "ant"])},
+        "the same name",
+    ),
     "two classes of one name": ({**GOOD, "classes": np.array(["ant", "bee", "ant"])}, "the same name"),
     "classes without labels": ({"images": pixels(), "classes": GOOD["classes"]}, "classes, but no labels"),
     "pickled objects": ({**GOOD, "labels": np.array([object()] * 12)}, "cannot be read .*allow_pickle"),

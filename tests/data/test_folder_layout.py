@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from data import folder
+from data.dataset import class_name
 from data.datasets import load_splits
 from data.errors import UserError
-from data.folder_layout import class_name
 
 SHADES = iter(range(10**6))
 
@@ -204,6 +204,7 @@ def test_names_that_are_no_utf8_are_shown_escaped(tmp_path, capsys):
 
 def test_control_characters_in_a_class_s_name_are_escaped():
     assert class_name("a\x1b]0;title\x07\nb") == "a\\x1b]0;title\\x07\\nb"
+    assert class_name("\ud800 \udce4") == "\\ud800 \\xe4"
     assert class_name("naïve 漢字 🐜") == "naïve 漢字 🐜"
 
 

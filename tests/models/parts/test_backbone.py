@@ -41,10 +41,20 @@ def test_images_are_resized_and_normalised_as_by_torchvision(size, mode):
     images = make_images()
     expected = images
     if size:
-        expected = vision.resize(images, [size, size], InterpolationMode(mode), antialias=True)
+        expected = vision.resize(images, [size, size], InterpolationMode(mode), antialias=True).clamp(0, 1)
     prepare = Preprocess(INFO, MEAN, STD, size, mode)
     result = prepare(normalised(images, INFO.mean, INFO.std))
     torch.testing.assert_close(result, normalised(expected, MEAN, STD), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 61])
+def test_bicubic_resizing_leaves_no_pixel_darker_than_black_or_brighter_than_white(size):
+    images = (torch.arange(24) // 6 % 2).float().expand(1, 3, 24, 24)  # stripes, at whose edges it overshoots
+    overshot = vision.resize(images, [size, size], InterpolationMode.BICUBIC, antialias=True)
+    assert overshot.min() < -0.005
+    assert overshot.max() > 1.005
+    result = Preprocess(INFO, MEAN, STD, size, "bicubic")(normalised(images, INFO.mean, INFO.std))
+    torch.testing.assert_close(result, normalised(overshot.clamp(0, 1), MEAN, STD), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["test_vit", "tf_efficientnet_lite0"])
