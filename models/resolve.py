@@ -88,7 +88,7 @@ def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
     if not path or not Path(path).is_file():
         return {}
     try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         return {key: entry["value"] for key, entry in content.items() if key != "wandb_version"}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         raise UserError(f"WANDB_SWEEP_PARAM_PATH={path}: not a YAML of {{key: {{value: v}}}}") from None

@@ -174,7 +174,7 @@ def score(images: Encoded, train: Encoded | None, num_classes: int, seed: int) -
 def write(scores: Scores, folder: Path) -> None:
     """Write the table of the scores, if there is one, to `folder`."""
     if scores.table is not None:
-        with (folder / "latent.csv").open("w", newline="") as file:
+        with (folder / "latent.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([scores.table.columns, *scores.table.rows])
 
 

@@ -1,6 +1,7 @@
 """How a run was made, what has changed since, and whether it comes out the same."""
 
 import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -135,7 +136,14 @@ def run_again(settings: Settings, then: Mapping[str, Any], runs_dir: Path, num_r
     told = {**asdict(settings), "tracking": "off"}
     words = launcher(then)[2:]  # of `accelerate launch`, if any
     start = ["-m", "accelerate.commands.launch", *words] if words else []
-    return run_train_py(told, runs_dir, start, num_rows, to_the_end)
+    return run_train_py(told, runs_dir, start, num_rows, to_the_end, same_threads(then))
+
+
+def same_threads(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables that give a run as many threads as it had: sums in another order differ."""
+    device = re.search(r"(\d+) threads$", environment.get("device", ""))  # of runs that did not record their threads
+    threads = environment.get("threads") or (device and device[1])
+    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
 
 
 def compare(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], tolerance: float) -> tuple[int, str]:

@@ -35,6 +35,7 @@ def run_train_py(
     launcher: Sequence[str] = (),
     num_rows: float = inf,
     to_the_end: bool = True,
+    variables: Mapping[str, str] = {},
 ) -> Path:
     """Run train.py to its end, and return the folder of its run.
 
@@ -46,6 +47,7 @@ def run_train_py(
         launcher: words of Python's command line that come before train.py, such as `-m accelerate.commands.launch`.
         num_rows: log calls that are wanted of it; without them a run that fails is an error.
         to_the_end: whether it goes on after those.
+        variables: of its environment, beside this program's.
 
     Raises:
         UserError: the run failed; the message ends with the last lines of its output.
@@ -55,9 +57,9 @@ def run_train_py(
     told = {"tracking": "off", **settings, **own}
     words = [sys.executable, *launcher, str(CHECKOUT / "train.py"), *flags(told)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_LAUNCHERS)}
-    environment[LAUNCHED_BY_US] = "1"
+    environment |= {LAUNCHED_BY_US: "1", **variables}
     runs_dir.mkdir(parents=True, exist_ok=True)
-    with sigterm_exits(), (runs_dir / f"{folder.name}.log").open("w+") as output:
+    with sigterm_exits(), (runs_dir / f"{folder.name}.log").open("w+", encoding="utf-8") as output:
         process = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait(process, folder, told.get("epochs"), inf if to_the_end else num_rows)

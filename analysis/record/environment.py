@@ -34,6 +34,7 @@ def describe_environment(arguments: Sequence[str], device: torch.device, num_pro
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "device": device_name(device),
         "num_processes": num_processes,
+        "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
         "host": platform.node(),
         "pid": os.getpid(),
@@ -61,7 +62,7 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {torch.get_num_threads()} threads"
 

@@ -48,7 +48,7 @@ FINAL = "final-"  # ids of final runs begin so
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the rows that a run has logged, up to the first line that a kill or a second writer has cut short."""
     try:
-        lines = (folder / METRICS).read_text(errors="replace").splitlines()
+        lines = (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     with suppress(ValueError):  # all lines at once: one by one they take three times as long

@@ -61,14 +61,14 @@ class Tracker:
             self.lock = run_folder.take(folder)
             rows = run_folder.read_metrics(folder)[:num_logged]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines))
+            replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines, "utf-8"))
             write_json(folder / run_folder.SETTINGS, settings)
             write_json(folder / run_folder.ENVIRONMENT, environment)
             (folder / run_folder.SUMMARY).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
         self.num_logged = len(rows)
-        self.metrics_file = (folder / run_folder.METRICS).open("a")
+        self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.defined: set[str] = set()  # figures that W&B knows of
         self.num_known = 0  # rows that W&B has
         self.wandb_run: Any = None

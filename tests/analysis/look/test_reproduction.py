@@ -7,6 +7,7 @@ from analysis.look.reproduction import compare, differences, launcher, run_again
 from analysis.record import environment, run_folder
 from analysis.record.saved import resolve
 from data.files import read_json, write_json
+from models.registry import MODELS
 from tests.run_folders import write_run
 
 ROWS = [{"epoch": epoch, "val/loss": 1 / epoch, "lr": 0.1, "images_per_second": 7.0 + epoch} for epoch in (1, 2, 3)]
@@ -108,3 +109,19 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
         error = capsys.readouterr().err
         assert line in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "variables"),
+    [
+        ({"threads": 3, "device": "Abacus 9, 3 threads"}, {"OMP_NUM_THREADS": "3"}),
+        ({"device": "Abacus 9, 12 threads"}, {"OMP_NUM_THREADS": "12"}),  # of an older run
+        ({"threads": 2, "device": "a GPU"}, {"OMP_NUM_THREADS": "2"}),
+        ({"device": "a GPU"}, {}),
+    ],
+)
+def test_a_run_is_repeated_with_as_many_threads_as_it_had(environment, variables, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("analysis.look.reproduction.run_train_py", lambda *arguments: seen.append(arguments[-1]))
+    run_again(MODELS["mlp"].settings_class(model="mlp"), environment, tmp_path, num_rows=1, to_the_end=True)
+    assert seen == [variables]
