@@ -39,6 +39,7 @@ class Dataset:
     fingerprint: str  # names the content: the same images give the same fingerprint on every machine
     val: Split | None = None  # images to validate with; without them, a part of `train` is held out
     preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
+    is_reduced: bool = False  # there are larger images in the files, which another image_size would show
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class DatasetInfo:
     class_sizes: tuple[int, int] = (0, 0)  # images of the smallest and of the largest class, to train and validate with
     has_own_val: bool = False  # the images to validate with are the dataset's own, and no part of its training images
     preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
+    is_reduced: bool = False  # there are larger images in the files, which another image_size would show
 
     def in_one_line(self) -> str:
         """Return what a run trains on: classes, splits and sizes of the images, for people to check."""

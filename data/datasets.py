@@ -83,5 +83,6 @@ def load_splits(
         class_sizes=class_sizes([splits[name] for name in ("train", "val") if name in splits], len(dataset.classes)),
         has_own_val=dataset.val is not None and "val" in splits,
         preparation=dataset.preparation,
+        is_reduced=dataset.is_reduced,
     )
     return info, splits

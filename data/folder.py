@@ -95,6 +95,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
         "".join(marks[name] + note.fingerprint for name, note in notes.items()),
         val=splits.get("val"),
         preparation=describe_sizes(list(notes.values()), size),
+        is_reduced=max(max(note.largest) for note in notes.values()) > size,
     )
 
 

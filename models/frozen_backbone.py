@@ -23,6 +23,7 @@ from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt, Ra
 from models.parts.backbone import (
     BackboneSettings,
     find_weights,
+    network_size,
     outline_network,
 )
 from models.parts.classification import Classification
@@ -143,7 +144,7 @@ class FrozenBackbone(Classification):
             OF_IMAGES,
             "features are computed once, of the images as they are; --flips=True adds mirror images",
         )
-        size = settings.input_size or info.image_size
+        size = network_size(settings, info)
         network, shape = outline_network(settings.arch, 0, size)
         if len(shape) != 2:
             raise UserError(f"--arch={settings.arch} gives no vector of features, but {tuple(shape[1:])}: name another")

@@ -10,7 +10,15 @@ from data.errors import UserError
 from models.core.objective import Phase
 from models.core.optimization import build_optimizer
 from models.core.settings import Count, NonNegative, PositiveFloat, PositiveInt, Range
-from models.parts.backbone import BackboneSettings, Preprocess, TimmNet, build_network, find_weights, pretrained_config
+from models.parts.backbone import (
+    BackboneSettings,
+    Preprocess,
+    TimmNet,
+    build_network,
+    find_weights,
+    network_size,
+    pretrained_config,
+)
 from models.parts.classification import Classification
 
 
@@ -151,7 +159,7 @@ def build(settings: TimmSettings, info: DatasetInfo) -> TimmClassification:
     if settings.stem == "small" and settings.stem_init == "random" and settings.frozen_stages:
         raise UserError(f"--frozen_stages={settings.frozen_stages} would freeze a random stem: give --stem_init=centre")
     config = pretrained_config(settings.arch)
-    size = settings.input_size or info.image_size
+    size = network_size(settings, info)
     backbone = build_network(
         settings.arch, len(info.classes), size, find_weights(settings.arch, settings.pretrained, settings.weights)
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -109,6 +110,18 @@ class TimmNet(nn.Module):
             UserError: the network is of a kind whose attention weights cannot be read out.
         """
         return timm_attention_weights(self.backbone, self.prepare(images))
+
+
+def network_size(settings: BackboneSettings, info: DatasetInfo) -> int:
+    """Return the side in pixels of the images that the network gets; say so if they lose detail on the way to it."""
+    size = settings.input_size or info.image_size
+    if info.is_reduced and info.image_size < size:
+        print(
+            f"{info.name}: images are reduced to {info.image_size} pixels and then enlarged to {size} for "
+            f"{settings.arch}: --image_size={size} keeps their detail",
+            file=sys.stderr,
+        )
+    return size
 
 
 def pretrained_config(arch: str) -> Any:

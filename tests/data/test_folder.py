@@ -400,7 +400,8 @@ def test_the_sizes_of_the_files_are_told_also_of_those_decoded_before(sizes, tex
     for i, size in enumerate(sizes):
         save(tmp_path / f"{i}.png", RED, size)
     for _ in range(2):
-        assert folder.load(tmp_path, 8, 0).preparation == text
+        dataset = folder.load(tmp_path, 8, 0)
+        assert (dataset.preparation, dataset.is_reduced) == (text, "->" in text)
 
 
 def test_damaged_exif_keeps_the_image(three):

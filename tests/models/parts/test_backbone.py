@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from torchvision.transforms import functional as vision
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.parts.backbone import Preprocess, build_network, find_weights, identity, pretrained_config
+from models.parts.backbone import (
+    BackboneSettings,
+    Preprocess,
+    build_network,
+    find_weights,
+    identity,
+    network_size,
+    pretrained_config,
+)
 
 ROOT = Path(__file__).parents[3]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -55,6 +64,17 @@ def test_bicubic_resizing_leaves_no_pixel_darker_than_black_or_brighter_than_whi
     assert overshot.max() > 1.005
     result = Preprocess(INFO, MEAN, STD, size, "bicubic")(normalised(images, INFO.mean, INFO.std))
     torch.testing.assert_close(result, normalised(overshot.clamp(0, 1), MEAN, STD), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("is_reduced", "input_size", "told"), [(True, 224, 1), (True, 0, 0), (True, 8, 0), (False, 224, 0)]
+)
+def test_images_that_were_reduced_only_to_be_enlarged_again_are_told(is_reduced, input_size, told, capsys):
+    info = replace(INFO, name="pets", image_size=64, is_reduced=is_reduced)
+    assert network_size(BackboneSettings(input_size=input_size), info) == (input_size or 64)
+    line = "pets: images are reduced to 64 pixels and then enlarged to 224 for resnet18: --image_size=224 keeps their "
+    line += "detail"
+    assert capsys.readouterr().err.splitlines() == [line] * told
 
 
 @pytest.mark.parametrize("arch", ["test_vit", "tf_efficientnet_lite0"])
