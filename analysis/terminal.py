@@ -1,5 +1,6 @@
 """Tables and figures for people, in a terminal or in a log."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +15,19 @@ LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
 BARS = "▁▂▃▄▅▆▇█"
 
 
+class OurConsole(Console):
+    """A console that leaves it to its program what to do when nobody reads the output any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that rich has caught, in place of its own end of the process."""
+        raise
+
+
 def make_console() -> Console:
     """Return the console that tables are printed to: the terminal, or a log that is wide enough for them."""
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
+    is_terminal = sys.stdout.isatty()  # FORCE_COLOR does not make a terminal of a file
+    console = OurConsole(soft_wrap=True, force_terminal=None if is_terminal else False)
+    if not is_terminal:
         console.width = LOG_WIDTH
     return console
 

@@ -40,6 +40,7 @@ SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
 SECONDS_BETWEEN_BEATS = 10.0
 MANY_FAILURES = 3  # end the sweep if no trial has logged a value
 NUM_SHOWN_LINES = 5
+UNREAD = 141  # exit code where nobody reads the output any more, as a shell gives it for SIGPIPE
 
 
 class SweepError(RuntimeError):
@@ -73,36 +74,47 @@ class Agent:
     def run(self) -> int:
         """Run to the end of the sweep; return the exit code."""
         with self.heart:
-            return self.look_until_done()
+            try:
+                return self.look_until_done()
+            finally:  # trials are left only where an exception has ended the loop
+                self.pool.close("paused")
 
     def look_until_done(self) -> int:
         """Look again and again; return the exit code."""
         while True:
             try:
                 if not self.look():
-                    return self.pool.exit_code or int(bool(self.fault))
+                    return self.pool.exit_code or int(bool(self.fault)) or (UNREAD if self.display.is_unread else 0)
             except (StorageInternalError, SQLAlchemyError) as error:  # meanwhile the trials run on
                 self.display.say(f"the storage does not answer, trying again: {reason_of(error)}")
                 self.trials.beats.clear()  # the other agents could not beat either
                 self.wait_for_storage()
                 if len(self.pool.signals) > 1:
                     self.pool.kill()
+                if self.is_pausing() and self.pool.has_ended():  # the next agent finds their values in their folders
                     raise
             except OSError as error:  # the agent itself has no room on the disk, for example
                 self.fault = self.fault or str(error)
                 self.pool.stop("paused")
-                if len(self.pool.ended()) == len(self.pool.runs):
+                if self.pool.has_ended():
                     raise
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def wait_for_storage(self) -> None:
-        """Wait a little, or until there is a signal, which stops the trials even without the storage."""
-        num_signals = len(self.pool.signals)
+        """Wait a little, or until a signal has ended all trials, which it does even without the storage."""
         end = time.monotonic() + SECONDS_BETWEEN_BEATS
-        while time.monotonic() < end and len(self.pool.signals) == num_signals:
+        while time.monotonic() < end and len(self.pool.signals) < 2:
+            if self.is_pausing():
+                self.announce_pause()
+                if self.pool.has_ended():
+                    return
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        if self.pool.signals:
-            self.pool.stop("paused")
+
+    def announce_pause(self) -> None:
+        """Ask the trials to save their state, and say so once."""
+        if any(not run.reason for run in self.pool.runs):
+            self.display.say("pausing: the trials save their state; a second signal kills them")
+        self.pool.stop("paused")
 
     def look(self) -> bool:
         """See to everything once; return False when there is nothing more to do.
@@ -115,12 +127,12 @@ class Agent:
         if len(self.pool.signals) > 1:
             self.kill_all()
             return False
-        if not has_news and not self.pool.signals and time.monotonic() < self.next_survey:
+        if not has_news and not self.is_pausing() and time.monotonic() < self.next_survey:
             return True
         self.next_survey = time.monotonic() + SECONDS_BETWEEN_SURVEYS
         self.stop_the_worst()
         if self.is_pausing():
-            self.pool.stop("paused")
+            self.announce_pause()
         elif self.failure:
             self.pool.stop("ended")
         elif not self.trials.have_reached_target():
@@ -131,7 +143,7 @@ class Agent:
 
     def is_pausing(self) -> bool:
         """Return whether the trials are to be stopped so that a later command can go on with them."""
-        return bool(self.pool.signals or self.fault)
+        return bool(self.pool.signals or self.fault or self.display.is_unread)
 
     def see_to_runs(self) -> bool:
         """Store what the runs have logged and how they have ended; return whether there was anything."""

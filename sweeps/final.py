@@ -114,12 +114,20 @@ class Finals:
 
     def run(self, finals: Sequence[Final]) -> int:
         """Run them all; return the exit code."""
-        waiting = list(finals)
+        try:
+            return self.run_until_done(list(finals))
+        finally:  # runs are left only where an exception has ended the loop: nobody reads the output any more
+            self.pool.close("stopped")
+
+    def run_until_done(self, waiting: list[Final]) -> int:
+        """Run those that are waiting, and wait until all have ended; return the exit code."""
         num_failed = 0
         while self.pool.runs or (waiting and not self.pool.signals and not self.fault):
             for run in self.pool.ended():
                 self.pool.free(run)
                 num_failed += not self.has_succeeded(run)
+            if len(self.pool.signals) > 1:
+                self.pool.kill()
             if self.pool.signals or self.fault:
                 self.pool.stop("stopped")
             else:

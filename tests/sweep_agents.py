@@ -98,6 +98,7 @@ def carry_out(program: str, arguments: list[str], cwd: str, environment: dict, p
     os.setsid()  # so that a terminal is its own
     for descriptor, path in outputs.items():
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
     for name, value in patches.items():
         module, _, attribute = name.rpartition(".")
         setattr(import_module(module), attribute, value)

@@ -1,7 +1,9 @@
 """What an agent shows of its sweep: a live table in a terminal, or lines in a log; at the end a leaderboard."""
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -39,27 +41,43 @@ class Display:
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.started = time.monotonic()
         self.drawn = 0.0
+        self.is_unread = False  # since a pipe was closed, or the terminal
 
     def __enter__(self) -> "Display":
-        if self.console.is_terminal:
-            self.live.start()
+        if self.is_live():
+            self.attempt(self.live.start)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.live.stop()
+        self.attempt(self.live.stop)
+
+    def is_live(self) -> bool:
+        """Return whether this is a terminal in which a table can be drawn again and again."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Write something, and note if nobody is there to read it any more."""
+        if self.is_unread:
+            return
+        try:
+            write()
+        except OSError:
+            self.is_unread = True
+            with suppress(OSError):  # what Python still has to write when it ends goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.console.file.fileno())
 
     def say(self, line: str) -> None:
         """Print a line that must not be missed."""
-        self.console.print(visible_lines(line), markup=False, highlight=False)
+        self.attempt(lambda: self.console.print(visible_lines(line), markup=False, highlight=False))
 
     def log(self, line: str) -> None:
         """Print a line of the log; a terminal has the table instead."""
-        if not self.console.is_terminal:
+        if not self.is_live():
             self.say(f"{clock(time.monotonic() - self.started):>7}  {line}")
 
     def is_due(self) -> bool:
         """Return whether there is a table that is to be drawn again."""
-        return self.console.is_terminal and time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS
+        return self.is_live() and time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS
 
     def show(self, trials: Sequence[FrozenTrial], running: Running) -> None:
         """Draw the table again.
@@ -71,7 +89,8 @@ class Display:
         self.drawn = time.monotonic()
         newest = sorted(trials, key=lambda trial: (trial.number in running, trial.number))[-NUM_ROWS:]
         rows = self.table(sorted(newest, key=lambda trial: trial.number), running)
-        self.live.update(Group(rows, Text(self.summary(trials, running))), refresh=True)
+        drawing = Group(rows, Text(self.summary(trials, running)))
+        self.attempt(lambda: self.live.update(drawing, refresh=True))
 
     def summary(self, trials: Sequence[FrozenTrial], running: Running) -> str:
         """Return how many trials have ended, the best value so far and the time left, in one line."""
@@ -105,7 +124,7 @@ class Display:
         leaders = self.leaders(trials)
         table = self.table(leaders[:NUM_LEADERS], running)
         table.title = Text(f"{self.name}: the best of {len(trials)} trials")
-        self.console.print(table)
+        self.attempt(lambda: self.console.print(table))
         counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", "paused")}
         for trial in trials:
             counts[self.state(trial, running)] += 1

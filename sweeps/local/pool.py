@@ -1,6 +1,7 @@
 """Runs side by side on this machine: where each runs, when it has ended, and how all are stopped or killed."""
 
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Generic, TypeVar
@@ -8,6 +9,7 @@ from typing import Generic, TypeVar
 from sweeps.local.launch import Run
 
 SECONDS_BETWEEN_LOOKS = 0.1
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
@@ -24,8 +26,9 @@ class Pool(Generic[AnyRun]):
         self.devices = devices
         self.slots: list[AnyRun | None] = [None] * len(devices)
         self.signals: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
+        for number in ENDING_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores that a terminal is closed
+                signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note a signal."""
@@ -65,6 +68,18 @@ class Pool(Generic[AnyRun]):
         """Ask every run to save its state and end."""
         for run in self.runs:
             run.stop(reason)
+
+    def has_ended(self) -> bool:
+        """Return whether no run is under way any more; kill those that were to end and take too long."""
+        return len(self.ended()) == len(self.runs)
+
+    def close(self, reason: str) -> None:
+        """Ask every run that is left to save its state and end, and wait until it has; a second signal kills them."""
+        self.stop(reason)
+        while not self.has_ended():
+            if len(self.signals) > 1:
+                self.kill()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def kill(self) -> None:
         """Kill every run, and wait until all are dead."""

@@ -22,6 +22,7 @@ from tests.sweep_agents import (
     LR_GRID,
     PROGRAM,
     ROOT,
+    TIMEOUT_SECONDS,
     Stage,
     dump_no_second,
     loss,
@@ -366,7 +367,7 @@ def test_what_is_killed_out_of_the_agents_sight_goes_on(stage, code, epoch, word
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_pauses_and_the_same_command_goes_on(stage, number):
     command = (stage.write(parameters=SLOW), "--count=3", "--workers=2")
     agent = stage.start(*command)
@@ -387,6 +388,64 @@ def test_a_signal_pauses_and_the_same_command_goes_on(stage, number):
 
 
 @pytest.mark.slow
+def test_under_nohup_a_closed_terminal_does_not_pause(stage):
+    command = ["nohup", sys.executable, str(ROOT / "sweeps" / "agent.py"), stage.write(parameters=SLOW), "--count=1"]
+    environment = {**os.environ, **stage.environment}
+    with (stage.folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=stage.folder, env=environment, stdout=log, stderr=log)
+    stage.wait_for("epoch", 1, epoch=2)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(TIMEOUT_SECONDS) == 0
+    assert stage.states() == ["COMPLETE"]
+
+
+def test_an_agent_whose_reader_goes_away_pauses_with_all_trials_saved(stage):
+    file = stage.write(parameters={"epochs": 3, "seconds": 0.3})
+    command = [sys.executable, str(ROOT / "sweeps" / "agent.py"), file, "--workers=2", "--count=8"]
+    environment = {**os.environ, **stage.environment}
+    process = subprocess.Popen(
+        command, cwd=stage.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read().decode()
+    assert process.wait(TIMEOUT_SECONDS) == 141, errors
+    assert errors == ""
+    assert stage.processes() == []
+    assert len(stage.trials()) < 8
+    stage.run(file, "--workers=2", "--count=8")
+    assert stage.states() == ["COMPLETE"] * 8
+    assert stage.disorder() == []
+
+
+def test_a_file_gets_a_log_though_colours_are_forced(stage):
+    done = stage.run(stage.write(), "--count=1", environment={"FORCE_COLOR": "1"})
+    assert "trial 0 starts: lr=" in done.output
+    assert "\x1b" not in done.output
+
+
+def test_a_terminal_that_draws_nothing_gets_a_log(stage):
+    master, slave = pty.openpty()
+    agent = stage.start(stage.write(), "--count=1", terminal=os.ttyname(slave), environment={"TERM": "dumb"})
+    assert agent.wait() == 0
+    shown = os.read(master, 65536).decode()
+    os.close(slave)
+    os.close(master)
+    assert "trial 0 starts: lr=" in shown
+    assert "trial 0 finished" in shown
+
+
+def test_a_pause_is_announced_at_once(stage):
+    agent = stage.start(stage.write(parameters={**SLOW, "saving_seconds": 3}), "--count=1")
+    stage.wait_for("epoch", 1)
+    agent.signal(signal.SIGINT)
+    wait_until(lambda: "pausing: the trials save their state" in agent.output, "it says so", 2)
+    assert agent.wait() == 130
+    assert agent.output.count("pausing") == 1
+
+
 def test_a_second_ctrl_c_ends_even_what_ignores_signals_and_it_can_be_gone_on_with(stage):
     command = (stage.write(parameters={**SLOW, "ignoring": "0"}), "--count=2", "--workers=2")
     agent = stage.start(*command)

@@ -113,7 +113,7 @@ def test_the_top_trials_are_trained_the_best_first(stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_with_the_state_saved_and_the_same_command_goes_on(stage, number):
     sweep(stage, final_seconds=0.5)
     running = stage.start("sweep", "--seeds=3", "--workers=2", program="final")

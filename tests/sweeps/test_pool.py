@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sweeps.local.launch import OUTPUT, Run
-from sweeps.local.pool import Pool
+from sweeps.local.pool import ENDING_SIGNALS, Pool
 from tests.sweep_agents import wait_until
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
@@ -15,7 +15,7 @@ SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
 @pytest.fixture
 def pool():
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     made = Pool([{"DEVICE": "a"}, {"DEVICE": "b"}])
     yield made
     made.kill()
@@ -65,3 +65,10 @@ def test_signals_are_noted_and_the_first_gives_the_exit_code(pool):
         os.kill(os.getpid(), number)
     assert pool.signals == [signal.SIGTERM, signal.SIGINT]
     assert pool.exit_code == 143
+
+
+def test_what_is_left_of_a_pool_that_is_closed_ends(pool, tmp_path):
+    start(pool, tmp_path, "one", SLEEP)
+    wait_until((tmp_path / "one" / OUTPUT).read_text, "it is up")
+    pool.close("paused")
+    assert pool.runs[0].exit() == "killed by SIGTERM"
