@@ -8,6 +8,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from analysis.record import run_folder
@@ -110,3 +111,15 @@ def test_after_a_kill_the_server_ends_up_with_every_row_once(seconds_between_sen
     logged = [row["epoch"] for row in run_folder.read_metrics(folder)]
     assert logged == list(range(1, len(logged) + 1))
     assert [row["epoch"] for row in double.run("a").history] == logged
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_the_death_of_wandbs_own_process_ends_no_training(mode, double, tmp_path):
+    training = start(tmp_path, double.url, f"--tracking={mode}", "--epochs=100000")
+    wait_for_epochs(tmp_path, 2)
+    [core] = [one for one in psutil.Process(training.pid).children(recursive=True) if "wandb-core" in one.name()]
+    core.kill()
+    wait_for_epochs(tmp_path, len(run_folder.read_metrics(tmp_path / "runs" / "a")) + 10)
+    training.terminate()
+    assert training.wait(timeout=60) == 0
+    assert run_folder.state(tmp_path / "runs" / "a") == "stopped"

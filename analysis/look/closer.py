@@ -19,7 +19,7 @@ from analysis.look.extractors import Extractor, build_extractor
 from analysis.look.fidelity import measure
 from analysis.look.latents import analyse_latents
 from analysis.look.panels import animate, render, render_panels
-from analysis.record.tracker import Analysis
+from analysis.record.findings import Analysis
 from data.loader import Loader
 from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
 from models.core.objective import Objective

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from analysis.look.panels import render
-from analysis.record.tracker import Analysis
+from analysis.record.findings import Analysis
 from data.loader import Loader, Shard
 from models.core.abilities import HasCodes
 from models.vq_vae import perplexity

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.record.tracker import Table
+from analysis.record.findings import Table
 
 NUM_STARTS = 3  # of k-means; on raw pixels of CIFAR-10 five starts end where one does
 NUM_NEIGHBOURS = 10

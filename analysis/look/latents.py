@@ -25,7 +25,7 @@ from analysis.look.latent_figures import (
 from analysis.look.latent_scores import Agreement, Clustering, agreement, cluster, compare
 from analysis.look.panels import render, render_panels
 from analysis.look.trained_run import TrainedRun, best_device
-from analysis.record.tracker import Analysis, Table
+from analysis.record.findings import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
 from models.core.abilities import HasLatents

@@ -26,7 +26,7 @@ from analysis.look.latent_scores import (
     nearest_neighbours,
 )
 from analysis.look.latents import draw, encode, score, write
-from analysis.record.tracker import Analysis
+from analysis.record.findings import Analysis
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
 

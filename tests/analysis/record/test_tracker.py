@@ -18,7 +18,7 @@ def track(folder, num_logged=0, **settings):
 def test_an_untracked_run_is_written_to_its_folder(tmp_path):
     folder = tmp_path / "runs" / "a"
     tracker = track(folder, lr=0.5)
-    assert tracker.wandb_run is None
+    assert tracker.wandb is None
     tracker.log({"epoch": 1, "val/loss": 0.25})
     assert run_folder.read_metrics(folder) == [{"epoch": 1, "val/loss": 0.25}]  # flushed at once
     tracker.log({"epoch": 2, "val/loss": 0.125})
