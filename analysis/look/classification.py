@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from analysis.look.panels import as_written, draw_grid, render
-from analysis.record.tracker import Analysis, Table
+from analysis.record.findings import Analysis, Table
 from data.loader import Loader, Shard
 from models.core.panel import Panel
 
