@@ -63,7 +63,8 @@ def runs_by_beta(folder: Path) -> dict[float, RunRecord]:
     Raises:
         UserError: no finished run in the folder has a beta.
     """
-    records = [run for run in read_runs(folder).records if run.state == "finished" and "beta" in run.settings]
+    finished = [run for run in read_runs(folder).records if run.state == "finished"]
+    records = [run for run in finished if is_finite(run.settings.get("beta"))]
     if not records:
         raise UserError(f"{folder} has no finished run with a beta: give the sweep of a vae, a cvae or a cvae_head")
     loss = metric_named("val/loss")

@@ -10,6 +10,7 @@ from analysis.terminal import number
 SPLIT = ("data_seed", "train_fraction", "val_fraction")  # settings that say which images are for validation
 MOST_NAMED = 3  # values of each thing that differs
 COMMIT_LETTERS = 10
+LONGEST_VALUE = 60  # letters
 
 
 def warning_of(records: Sequence[RunRecord]) -> str:
@@ -68,7 +69,8 @@ def several(what: str, things: Sequence[Any], value_of: Callable[[Any], Any]) ->
     counts: dict[str, int] = {}
     for thing in things:
         if (value := value_of(thing)) not in (None, ""):
-            counts[number(value)] = counts.get(number(value), 0) + 1
+            text = number(value)[:LONGEST_VALUE]
+            counts[text] = counts.get(text, 0) + 1
     if len(counts) < 2:
         return ""
     named = [f"{value} ({count:,})" for value, count in sorted(counts.items(), key=lambda item: -item[1])]

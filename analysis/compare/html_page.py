@@ -25,6 +25,7 @@ ASSETS = Path(__file__).parent / "page"
 MOST_CURVES = 24  # runs, the best ones, whose curves and settings are in the page
 MOST_FINALS = 6  # final runs, beside those, of which they are in the page, too
 MOST_PICTURED = 6  # runs, the best ones, whose pictures are in the page, and as many final runs
+LONGEST_VALUE = 2000  # letters of a setting
 MOST_SKIPPED = 5  # folders that are named
 MOST_PIXELS = 50_000_000  # of a picture that is read
 MOST_SETTINGS = 10  # columns and axes
@@ -139,7 +140,10 @@ def choose(entries: Sequence[Entry], most: int, most_finals: int) -> list[int]:
 
 def plain(value: Any) -> Any:
     """Return a setting's value as JSON can hold it: what it has no form for becomes text."""
-    return value if value is None or isinstance(value, bool | str) or is_finite(value) else str(value)
+    if value is None or isinstance(value, bool) or is_finite(value):
+        return value
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def details(entry: Entry) -> dict[str, Any]:

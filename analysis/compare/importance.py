@@ -1,19 +1,20 @@
-"""Which settings matter: the permutation importance of a random forest that predicts a run's rank by its settings."""
+"""Which settings matter: the share of each in the variance of the runs' ranks, by a surface through the ranks."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis.compare.comparison import Comparison, Entry, Setting
+from analysis.compare.surface import Surface, fit
 from data.metrics import is_finite
 
 FEWEST_RUNS = 10  # fewer say nothing
-MOST_RUNS = 1000  # that the forest learns from; more are thinned out, evenly over the ranks
-NUM_TREES = 100
-NUM_FOLDS = 5
-NUM_REPEATS = 10  # times that each setting is shuffled
+MOST_RUNS = 200  # that the surface goes through; more are thinned out, evenly over the ranks
+NUM_GROUPS = 10  # of runs that are left out in turn
+NUM_SHIFTS = 10  # other values that each setting of each run is given
 SEED = 0
 
 
@@ -22,11 +23,10 @@ class Importance(NamedTuple):
 
     Attributes:
         names: names of the settings, the most important first.
-        means: share of the ranks' variance that is due to each setting, alone and together with others; noise may take
-            it below 0.
-        deviations: standard errors of the means, over the runs.
-        explained: R2 of the forest's ranks for runs that it has not seen; at most 1, and below 0 where it misleads.
-        num_runs: number of runs that the forest has learned from.
+        means: share of the ranks' variance that is due to each setting, alone and together with others.
+        deviations: standard errors of the means, as all would come out with other runs.
+        explained: R2 of the surface's ranks for runs that it has not seen; at most 1, and below 0 where it misleads.
+        num_runs: number of runs that the surface goes through.
         remark: why the figures say little, or why there are none; empty where they can be trusted.
     """
 
@@ -41,8 +41,8 @@ class Importance(NamedTuple):
 def importance(comparison: Comparison) -> Importance:
     """Return how much each setting that differs between the runs tells of a run's place in the ranking.
 
-    The forest predicts ranks rather than values, since a single run that diverged would outweigh all the others.
-    Source: Breiman 2001, https://doi.org/10.1023/A:1010933404324
+    These are shares of the variance of ranks rather than of values, since a single run that diverged would outweigh
+    all the others.
     """
     entries = [entry for entry in comparison.ranked if not entry.record.is_final]
     settings = comparison.varied
@@ -57,10 +57,9 @@ def importance(comparison: Comparison) -> Importance:
         return Importance(num_runs=len(entries), remark=same)
     stride = -(-len(entries) // MOST_RUNS)
     entries = entries[::stride]
-    features = encode(entries, settings)
-    ranks = rank([entry.value or 0.0 for entry in entries])
-    explained, costs = shuffling_costs(features, ranks)
-    means, deviations = costs.mean(0), costs.std(0, ddof=1) / math.sqrt(len(costs))
+    features, groups = encode(entries, settings)
+    with threadpool_limits(1):  # the matrices are small: several threads would take many times as long
+        means, deviations, explained = total_shares(features, groups, rank([entry.value for entry in entries]))
     order = np.argsort(-means, kind="stable")
     remark = ""
     if explained <= 0:
@@ -79,57 +78,86 @@ def importance(comparison: Comparison) -> Importance:
     )
 
 
-def encode(entries: Sequence[Entry], settings: Sequence[Setting]) -> np.ndarray:
-    """Return the runs' settings as numbers, [runs, settings]; logarithms for a setting with a logarithmic axis."""
-    columns = [encode_setting([entry.record.settings.get(s.name) for entry in entries], s) for s in settings]
-    return np.stack(columns, 1)
+def encode(entries: Sequence[Entry], settings: Sequence[Setting]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the runs' settings as numbers, [runs, columns], and which setting each column belongs to, [columns]."""
+    blocks = [encode_setting([entry.record.settings.get(s.name) for entry in entries], s) for s in settings]
+    widths = [block.shape[1] for block in blocks]
+    return np.concatenate(blocks, 1), np.repeat(np.arange(len(blocks)), widths)
 
 
 def encode_setting(values: Sequence[Any], setting: Setting) -> np.ndarray:
-    """Return the values of one setting as numbers, [runs]."""
+    """Return the values of one setting as numbers, [runs, columns].
+
+    That is a column with the ranks of numbers, so that neither axis nor range matters, and where other values stand
+    among them, one that says so; for text, a column for each value, so that any two are as far apart.
+    """
     if setting.is_number:
-        present = np.array([value if is_finite(value) else np.nan for value in values], dtype=float)
-        column = np.log(present) if setting.is_log else present
-        return np.where(np.isnan(column), np.nanmin(column) - 1, column)
-    names = {name: i for i, name in enumerate(sorted({repr(value) for value in values}))}
-    return np.array([float(names[repr(value)]) for value in values])
+        is_known = np.array([is_finite(value) for value in values])
+        column = np.full(len(values), 0.5)
+        if is_known.any():
+            column[is_known] = rank([value for value in values if is_finite(value)])
+        return np.stack([column, is_known], 1) if not is_known.all() else column[:, None]
+    names = sorted({repr(value) for value in values})
+    return np.array([[repr(value) == name for name in names] for value in values]) / math.sqrt(2)
 
 
-def rank(values: Sequence[float]) -> np.ndarray:
+def rank(values: Sequence[Any]) -> np.ndarray:
     """Return the ranks of values, scaled to [0, 1]; equal values share the mean of their ranks."""
     from scipy.stats import rankdata  # imported late: takes half a second
 
-    return (rankdata(values) - 1) / (len(values) - 1)
+    return (rankdata(np.asarray(values, dtype=float)) - 1) / max(len(values) - 1, 1)
 
 
-def shuffling_costs(features: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-    """Measure how well a forest predicts runs that it has not seen, and how much it needs each setting for that.
+def total_shares(features: np.ndarray, groups: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Measure how much of the variance of targets is due to each setting, and how well the settings predict them.
 
-    Half of what shuffling a setting adds to the squared error, over the variance of the targets, is the setting's total
-    share in that variance: Jansen 1999, https://doi.org/10.1016/S0010-4655(98)00154-4
+    The standard errors are those of the jackknife: all is done again without each of NUM_GROUPS groups of runs, so
+    that they hold what other runs, and another surface through them, would change.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11
 
     Args:
-        features: the settings as numbers, [runs, settings].
-        targets: what is predicted of each run, [runs].
+        features: the settings as numbers, [runs, columns].
+        groups: which setting each column belongs to, [columns].
+        targets: what is to be explained of each run, [runs]; not all of them equal.
 
     Returns:
-        R2 of the predictions, and the share of each setting by each run alone, [runs, settings].
+        The share of each setting, [settings], its standard error, [settings], and R2 of the predictions for the runs
+        that were left out.
     """
-    from sklearn.ensemble import RandomForestRegressor  # imported late: takes a second
-    from sklearn.model_selection import KFold
+    surface = fit(features, groups, targets)
+    order = np.random.default_rng(SEED).permutation(len(targets))
+    shares, errors = [], np.empty_like(targets)
+    for left_out in np.array_split(order, NUM_GROUPS):
+        kept = np.setdiff1d(order, left_out)
+        if targets[kept].std() == 0:
+            errors[left_out] = (targets[kept].mean() - targets[left_out]) ** 2
+            continue
+        other = fit(features[kept], groups, targets[kept], surface.parameters)
+        errors[left_out] = (other.predict(features[left_out]) - targets[left_out]) ** 2
+        shares.append(shares_of(other, targets[kept]))
+    variances = np.var(shares, 0) * (len(shares) - 1)
+    return shares_of(surface, targets), np.sqrt(variances), 1 - float(errors.mean() / targets.var())
 
-    generator = np.random.default_rng(SEED)
-    shuffled = [generator.permutation(features) for _ in range(NUM_REPEATS)]
-    errors = np.empty_like(targets)
-    costs = np.zeros_like(features)
-    for kept, held_out in KFold(NUM_FOLDS, shuffle=True, random_state=SEED).split(features):
-        forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=2, random_state=SEED)
-        forest.fit(features[kept], targets[kept])
-        errors[held_out] = (forest.predict(features[held_out]) - targets[held_out]) ** 2
-        for i in range(features.shape[1]):
-            changed = np.concatenate([features[held_out]] * NUM_REPEATS)
-            changed[:, i] = np.concatenate([other[held_out, i] for other in shuffled])
-            predicted = forest.predict(changed).reshape(NUM_REPEATS, -1)
-            worse = np.mean((predicted - targets[held_out]) ** 2, axis=0)
-            costs[held_out, i] = (worse - errors[held_out]) / 2
-    return 1 - float(errors.mean() / targets.var()), costs / targets.var()
+
+def shares_of(surface: Surface, targets: np.ndarray) -> np.ndarray:
+    """Return the total share of each setting in the variance of the targets, [settings].
+
+    It is half the mean square of what changes where the setting takes the value of another run:
+    Jansen 1999, https://doi.org/10.1016/S0010-4655(98)00154-4
+
+    Args:
+        surface: goes through the targets.
+        targets: the values of the runs, [runs].
+    """
+    features, num_runs = surface.features, len(targets)
+    here = np.concatenate([features] * NUM_SHIFTS)
+    found = []
+    for i in range(int(surface.groups.max()) + 1):
+        columns = surface.groups == i
+        place = np.lexsort(features[:, columns].T)
+        there = here.copy()
+        for k in range(NUM_SHIFTS):  # the runs lie in the setting's order, so that each gets values from all its range
+            shift = (2 * k + 1) * num_runs // (2 * NUM_SHIFTS)
+            there[np.ix_(k * num_runs + place, columns)] = features[np.ix_(np.roll(place, shift), columns)]
+        found.append(surface.squared_differences(here, there).mean() / 2)
+    return np.array(found) / targets.var()

@@ -261,8 +261,9 @@ def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> N
 
 def clipped(heading: str, text: str) -> str:
     """Return the text of a cell as it is shown: one line and not too long, but for names, which others take."""
-    text = visible(text)
-    return text if len(text) <= LONGEST_CELL or heading in NAMES else f"{text[: LONGEST_CELL - 1]}…"
+    if heading not in NAMES and len(text) > LONGEST_CELL:
+        text = f"{text[: LONGEST_CELL - 1]}…"
+    return visible(text)
 
 
 def columns_to_leave_out(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from analysis.record import run_folder
 from data.metrics import is_finite
 
+LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
 STATES = ("finished", "stopped", "failed", "unfinished")
 
@@ -62,7 +63,7 @@ class RunRecord:
     @property
     def error(self) -> str:
         """Why the run failed; "" where it did not, or nothing says why."""
-        return str(self.summary.get("error") or "") if self.state == "failed" else ""
+        return str(self.summary.get("error") or "")[:LONGEST_REASON] if self.state == "failed" else ""
 
     @property
     def address(self) -> str:

@@ -44,6 +44,6 @@ function bars(key) {
 function explanation() {
   const { explained, num_runs: numRuns } = importance;
   return "How much of the variance of the runs’ ranks is due to each setting, alone and together with others, with " +
-    "its standard error: what a random forest loses in predicting the ranks of runs it has not seen when the " +
-    `setting’s values are shuffled (R² ${explained.toFixed(2)} before, ${count(numRuns, "run")}).`;
+    "its standard error: how far a smooth surface through the ranks rises or falls when the setting takes the value " +
+    `of another run (R² ${explained.toFixed(2)} for runs that were left out, ${count(numRuns, "run")}).`;
 }
