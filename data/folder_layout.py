@@ -73,16 +73,24 @@ class Scan:
                 self.unreadable.append(path)
         return files, folders
 
-    def below(self, folder: Path, above: tuple[tuple[int, int], ...] = ()) -> list[Path]:
-        """Return all image files below a folder; `above` holds device and inode of the folders that lead to it."""
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            self.left_out["links to a folder above them"] += 1
-            return []
-        files, folders = self.level(folder)
-        for inner in folders:
-            files += self.below(inner, (*above, here))
+    def below(self, folder: Path) -> list[Path]:
+        """Return all image files below a folder."""
+        files: list[Path] = []
+        waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+        while waiting:
+            folder, above = waiting.pop()  # `above`: device and inode of the folders that lead to it
+            try:
+                status = folder.stat()
+            except OSError:  # a path that is too long, say
+                self.left_out["folders that may not be read"] += 1
+                continue
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                self.left_out["links to a folder above them"] += 1
+                continue
+            images, folders = self.level(folder)
+            files += images
+            waiting += [(inner, above | {here}) for inner in folders]
         return files
 
 

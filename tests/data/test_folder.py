@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import faces, folder
+from data import decoding, faces, folder
 from data.errors import UserError
 from data.folder_layout import SUFFIXES
 from data.paths import cache_dir
@@ -30,7 +30,7 @@ def save(path, picture=RED, size=(8, 8), **options):
 
 
 def decode(path, image_size):
-    picture = folder.decode_image(path, image_size)
+    picture = decoding.decode_image(path, image_size)
     assert isinstance(picture, Picture), picture
     return picture.pixels.transpose(1, 2, 0)  # [H, W, 3]
 
@@ -168,7 +168,7 @@ def no_decoding(monkeypatch):
     """Call it to make every later attempt to decode an image fail the test."""
 
     def forbid():
-        monkeypatch.setattr(folder, "decode_image", lambda path, _: pytest.fail(f"decoded {path} again"))
+        monkeypatch.setattr(decoding, "decode_image", lambda path, _: pytest.fail(f"decoded {path} again"))
 
     return forbid
 
@@ -300,9 +300,9 @@ def test_a_file_that_may_not_be_opened_is_skipped_but_not_remembered_as_damaged(
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), PermissionError(13, "denied")])
 def test_a_fault_of_the_machine_is_one_line_and_not_remembered_of_the_file(error, three, monkeypatch):
-    real = folder.decode_image
+    real = decoding.decode_image
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "decode_image", lambda path, size: error if path.name == "b.png" else real(path, size))
+        patch.setattr(decoding, "decode_image", lambda path, size: error if path.name == "b.png" else real(path, size))
         with pytest.raises(UserError, match=f"^{three / 'b.png'} could not be read .*: see to that, or move") as caught:
             folder.load(three, 8, 3)
         assert "\n" not in str(caught.value)
@@ -317,7 +317,7 @@ def test_a_full_disk_is_told_in_one_line_before_anything_is_written(three, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", no_space)
-        patch.setattr(folder, "decode_image", lambda path, _: pytest.fail("decoded without room for the result"))
+        patch.setattr(decoding, "decode_image", lambda path, _: pytest.fail("decoded without room for the result"))
         with pytest.raises(UserError, match=r"cannot keep the decoded images \(No space left on device\): make room"):
             folder.load(three, 8, 0)
     assert list((cache_dir() / "decoded").iterdir()) == []
@@ -327,13 +327,13 @@ def test_a_full_disk_is_told_in_one_line_before_anything_is_written(three, monke
 DECODE_SLOWLY = """
 import sys, time
 from pathlib import Path
-from data import folder
+from data import decoding, folder
 
 def decode_image(path, size):
     print("decoding", flush=True)
     time.sleep(60)
 
-folder.decode_image = decode_image
+decoding.decode_image = decode_image
 folder.load(Path(sys.argv[1]), 8, 0)
 """
 
@@ -418,7 +418,7 @@ def test_cut_off_files_are_corrupt(suffix, kept, tmp_path):
     path = tmp_path / f"x{suffix}"
     save(path, np.random.RandomState(0).randint(0, 256, (32, 32, 3), dtype=np.uint8))
     content = path.read_bytes()
-    assert isinstance(folder.decode_image(corrupt(path, content[: int(kept * len(content))]), 8), Exception)
+    assert isinstance(decoding.decode_image(corrupt(path, content[: int(kept * len(content))]), 8), Exception)
 
 
 def test_nothing_but_corrupt_files_is_an_error_within_any_limit(tmp_path):
@@ -458,14 +458,14 @@ def test_test_images_without_the_class_folders_of_train_are_refused(tmp_path):
 
 def test_of_three_first_decodes_at_once_one_decodes_and_the_others_wait(three, monkeypatch, capsys):
     decodes = []
-    real_decode = folder.decode
+    real_decode = decoding.decode
 
     def decode_slowly(*arguments):
         decodes.append(arguments)
         time.sleep(0.3)
         return real_decode(*arguments)
 
-    monkeypatch.setattr(folder, "decode", decode_slowly)
+    monkeypatch.setattr(decoding, "decode", decode_slowly)
     with ThreadPoolExecutor(3) as pool:
         datasets = list(pool.map(lambda _: folder.load(three, 8, 0), range(3)))
     assert [colours(dataset.train) for dataset in datasets] == [[RED, GREEN, BLUE]] * 3
@@ -479,7 +479,7 @@ def test_interrupted_decoding_leaves_nothing_that_a_later_load_would_trust(three
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "decode_image", interrupt)
+        patch.setattr(decoding, "decode_image", interrupt)
         with pytest.raises(KeyboardInterrupt):
             folder.load(three, 8, 0)
     assert colours(folder.load(three, 8, 0).train) == [RED, GREEN, BLUE]

@@ -1,6 +1,7 @@
 """How images lie in folders: names of splits, what is ambiguous, what is left out."""
 
 import os
+import subprocess
 import unicodedata
 
 import pytest
@@ -11,6 +12,7 @@ from data import folder
 from data.dataset import class_name
 from data.datasets import load_splits
 from data.errors import UserError
+from data.folder_layout import list_images
 
 SHADES = iter(range(10**6))
 
@@ -178,6 +180,30 @@ def test_a_folder_that_may_not_be_read_is_counted(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(os, "scandir", scandir)
     load(tmp_path)
     assert "1 folders that may not be read" in capsys.readouterr().err
+
+
+def test_folders_nested_deeper_than_any_path_are_left_out(tmp_path):
+    save_classes(tmp_path)
+    here = os.open(tmp_path / "cat", os.O_RDONLY)
+    for _ in range(900):
+        os.mkdir("deep", dir_fd=here)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    try:
+        assert len(load(tmp_path).train.labels) == 2
+    finally:  # in another process, since what removes the folders of tests is no match for them
+        subprocess.run(["rm", "-r", str(tmp_path / "cat" / "deep")], check=True)
+
+
+def test_a_file_that_goes_away_meanwhile_is_one_line(tmp_path, monkeypatch):
+    save_classes(tmp_path)
+    listing = list_images(tmp_path)
+    (tmp_path / "cat" / "0.png").unlink()
+    monkeypatch.setattr(folder, "list_images", lambda root: listing)
+    with pytest.raises(UserError, match="0.png could not be read .No such file or directory.: start again"):
+        load(tmp_path)
 
 
 def test_one_name_spelled_in_two_ways_of_unicode_is_one_class(tmp_path):

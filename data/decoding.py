@@ -1,0 +1,171 @@
+"""Images of a folder decoded once, in parallel, and kept in the cache folder for later runs."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from data.errors import UserError
+from data.files import UNFINISHED, sync
+from data.folder_layout import NoImagesError
+from data.paths import cache_dir
+from data.pixels import decode_image
+
+LARGEST_OF_12_BITS = 4095
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The note beside decoded images.
+
+    Attributes:
+        fingerprint: hash of the images and their names.
+        kept: names of the files that could be read, in the order of the images.
+        damaged: name of each other file -> why it could not be read.
+        smallest, largest: width and height that all images have at least, and at most.
+    """
+
+    fingerprint: str
+    kept: list[str]
+    damaged: dict[str, str]
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+
+
+def decoded_dir() -> Path:
+    """Return the folder of decoded images, with a folder for each list of files and image size."""
+    return cache_dir() / "decoded"
+
+
+def lock_of(key: str) -> Path:
+    """Return the file that is locked while the images of this key are decoded."""
+    return cache_dir() / "locks" / f"decoded-{key}.lock"
+
+
+def sweep_decoded() -> None:
+    """Remove what processes that were killed while they decoded have left."""
+    for leftover in decoded_dir().glob(f"*{UNFINISHED}"):
+        try:
+            with FileLock(lock_of(leftover.stem), timeout=0, mode=0o666):  # else its process still lives
+                shutil.rmtree(leftover, ignore_errors=True)
+        except (Timeout, OSError):
+            continue
+
+
+def read_note(cache: Path) -> Decoded | None:
+    """Return the note beside decoded images; None if they are not there or not whole."""
+    try:
+        note = Decoded(**json.loads((cache / "files.json").read_text("utf-8")))
+        np.load(cache / "images.npy", mmap_mode="r")
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+    return note
+
+
+def decode(root: Path, names: list[str], image_size: int, limit: int, closed: dict[str, str], cache: Path) -> Decoded:
+    """Decode all files and write the result to the folder `cache`; call it with the lock held.
+
+    images.npy holds the images, [N, 3, H, W] uint8, and at its end a row without meaning for each damaged file;
+    files.json holds the note that is returned.
+
+    Raises:
+        UserError: more than `limit` files are damaged or `closed`, or all are damaged; one could not be read; or the
+            values of the 16-bit images use too little of their range.
+        OSError: the cache cannot be written, for example because the disk is full.
+    """
+    unfinished = cache.with_name(cache.name + UNFINISHED)
+    for leftover in (unfinished, cache):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        images = allocate(unfinished / "images.npy", (len(names), 3, image_size, image_size))
+        note = decode_into(images, root, names, limit, closed)
+        images.flush()
+        sync(unfinished / "images.npy")
+        (unfinished / "files.json").write_text(json.dumps(asdict(note)), "utf-8")
+        sync(unfinished / "files.json")
+        unfinished.rename(cache)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return note
+
+
+def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Return a new array of bytes in a file, for which there is room on the disk: else a write would end the process.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot tell
+                raise
+    return array
+
+
+def decode_into(images: np.memmap, root: Path, names: list[str], limit: int, closed: dict[str, str]) -> Decoded:
+    """Decode files in parallel into the first rows of `images`; see `decode`."""
+    kept: list[str] = []
+    damaged: dict[str, str] = {}
+    sizes: list[tuple[int, int]] = []
+    largest_of_16_bits = 0
+    pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter lock
+    try:
+        decoded = pool.map(lambda name: decode_image(root / name, images.shape[-1]), names)
+        bar = tqdm(decoded, f"decoding {root.name}", len(names), unit=" images", disable=None)
+        for name, picture in zip(names, bar, strict=True):
+            if isinstance(picture, Exception):
+                damaged[name] = reason_of(root / name, picture)
+                if len(damaged) + len(closed) > limit:
+                    raise too_many_unread(root, limit, *next(iter({**damaged, **closed}.items())))
+            else:
+                images[len(kept)] = picture.pixels
+                kept.append(name)
+                sizes.append(picture.size)
+                largest_of_16_bits = max(largest_of_16_bits, picture.largest_of_16_bits)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not kept:
+        raise NoImagesError(f"{root} holds no image that can be read: name another folder with --data_dir")
+    if 0 < largest_of_16_bits <= LARGEST_OF_12_BITS:
+        raise UserError(
+            f"{root}: its 16-bit images hold no value above {largest_of_16_bits:,} of 65,535, so they would be nearly "
+            f"black: scale them to the whole range"
+        )
+    digest = hashlib.sha256(json.dumps(kept).encode())
+    for pixels in images[: len(kept)]:
+        digest.update(pixels)
+    widths, heights = zip(*sizes, strict=True)
+    extremes = [(function(widths), function(heights)) for function in (min, max)]
+    return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes)
+
+
+def reason_of(path: Path, error: Exception) -> str:
+    """Return why a file is damaged.
+
+    Raises:
+        UserError: it could not be read at all, which says nothing about the file.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+        reason = getattr(error, "strerror", None) or "not enough memory"
+        raise UserError(f"{path} could not be read ({reason}): see to that, or move the file away")
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def too_many_unread(root: Path, limit: int, first: str, reason: str) -> UserError:
+    """Return the error for a folder with more unreadable files than allowed."""
+    return UserError(
+        f"{root}: more than --max_corrupt_images={limit} files cannot be read, the first is {first}: "
+        f"repair or remove them, or raise the limit ({' '.join(reason.split())})"
+    )
