@@ -79,7 +79,8 @@ def run(arguments: Sequence[str]) -> int:
     tracker = None
     if is_main:
         environment = describe_environment(arguments, accelerator.device, accelerator.num_processes)
-        environment["data"] = info.fingerprint
+        environment |= {"data": info.fingerprint, "images": info.in_one_line()}
+        print(f"{info.name}: {info.in_one_line()}")
         tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
 
     this = Run(settings, accelerator, trainer, loaders, folder, tracker)
@@ -241,6 +242,8 @@ def outline(settings: Settings) -> str:
     objective = build_objective(settings, info)
     trainable, total = count_parameters(objective)
     lines = [f"{key}: {value}" for key, value in asdict(settings).items()]
+    if info.num_images:  # else no image was read
+        lines.append(f"images: {info.in_one_line()}")
     return "\n".join([*lines, str(objective), f"num_parameters: {trainable}", f"total_parameters: {total}"])
 
 

@@ -586,3 +586,13 @@ def test_batch_norm_never_meets_a_single_image(tmp_path, model):
     remainder_of_one = ["--train_fraction=0.0452", "--val_fraction=0", "--batch_size=32"]  # 65 of 1,437 images
     assert run(tmp_path, f"--model={model}", *small[model], *remainder_of_one, "--epochs=1", "--run_id=a") == 0
     assert epochs(tmp_path / "a")[-1]["images_seen"] == 64
+
+
+@pytest.mark.slow
+def test_what_a_run_trains_on_is_told_before_its_first_step_and_noted(tmp_path, capsys):
+    images = "10 classes (140-147 each), 1,293 train / 144 val / 360 test, 8x8 -> 32x32"
+    assert run(tmp_path, "--run_id=a", "--epochs=1") == 0
+    printed = capsys.readouterr().out
+    assert printed.index(f"digits: {images}") < printed.index("epoch 1/1")
+    assert images in " ".join(printed[printed.index("epoch 1/1") :].split())  # of the report
+    assert read_json(tmp_path / "a" / "environment.json")["images"] == images

@@ -25,6 +25,7 @@ def report(folder: Path) -> str:
     shown = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
     rows = [
         ("settings", " ".join(f"{key}={value}" for key, value in shown.items())),
+        ("images", environment.get("images", "")),
         ("device", f"{environment['device']}, {environment['num_processes']} process(es)"),
     ]
     if summary:  # else it still runs, or was killed
