@@ -71,7 +71,7 @@ class DatasetInfo:
     num_images: dict[str, int]  # in each split
     fingerprint: str
     class_sizes: tuple[int, int] = (0, 0)  # images of the smallest and of the largest class, to train and validate with
-    has_own_val: bool = False  # the images to validate with are the dataset's own, and no part of its training images
+    has_own_val: bool = False  # the dataset has images to validate with, beside those to train on
     preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
     is_reduced: bool = False  # there are larger images in the files, which another image_size would show
 
@@ -81,7 +81,9 @@ class DatasetInfo:
         sizes = fewest if fewest == most else f"{fewest}-{most}"
         classes = f"{len(self.classes)} classes ({sizes} each)" if self.classes else "no classes"
         splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
-        own = " (val is the dataset's own: --val_fraction is of no use)" if self.has_own_val else ""
+        is_held_out = "val" in self.num_images
+        note = "val is the dataset's own: --val_fraction is of no use" if is_held_out else "its own val is trained on"
+        own = f" ({note})" if self.has_own_val else ""
         preparation = self.preparation or f"{self.image_size}x{self.image_size}"
         return f"{classes}, {splits}{own}, {preparation}"
 

@@ -81,7 +81,7 @@ def load_splits(
         num_images={name: len(split.labels) for name, split in splits.items()},
         fingerprint=dataset.fingerprint,
         class_sizes=class_sizes([splits[name] for name in ("train", "val") if name in splits], len(dataset.classes)),
-        has_own_val=dataset.val is not None and "val" in splits,
+        has_own_val=dataset.val is not None,
         preparation=dataset.preparation,
         is_reduced=dataset.is_reduced,
     )
