@@ -97,10 +97,8 @@ def implied_distribution(name: str, config: Mapping[str, Any]) -> str:
     types = {type(config.get("min")), type(config.get("max"))}
     if types == {int}:
         return "int_uniform"
-    if types == {float}:
+    if types <= {int, float}:
         return "uniform"
-    if types == {int, float}:
-        raise UserError(f"parameter {name}: min {config['min']} and max {config['max']} mix types: write 1.0 for 1")
     raise UserError(f"parameter {name} needs value:, values:, or min: and max: (numbers; YAML reads 1e-3 as text)")
 
 
@@ -123,8 +121,18 @@ def check_numbers(name: str, kind: str, given: Mapping[str, Any]) -> None:
                 raise UserError(
                     f"parameter {name}: {key} {given[key]} of {kind} is an exponent of e: take the logarithm"
                 )
+    if kind.endswith("log_uniform") and look_like_values(given["min"], given["max"]):
+        raise UserError(
+            f"parameter {name}: min {given['min']} and max {given['max']} of {kind} are exponents of e: if values are "
+            f"meant, write {kind}_values"
+        )
     if kind == "int_uniform" and {type(given["min"]), type(given["max"])} != {int}:
         raise UserError(f"parameter {name}: min {given['min']} and max {given['max']} of int_uniform are whole numbers")
+
+
+def look_like_values(min: float, max: float) -> bool:
+    """Return whether bounds that should be exponents of e look like values, such as 1e-4 and 0.1, or 1 and 100."""
+    return min > 0 and (max <= 1 or max >= 10 * min)
 
 
 def constant(name: str, value: Any) -> Parameter:
@@ -160,7 +168,7 @@ def are_shares(weights: Any, num: int) -> bool:
         return False
     if any(type(weight) not in (int, float) or not 0 <= weight <= LARGEST for weight in weights):
         return False
-    return math.isclose(sum(weights), 1, abs_tol=1e-6)
+    return abs(sum(weights) - 1) <= 1e-5  # as exact as W&B wants it: 0.333333 three times will do
 
 
 def int_uniform(name: str, min: int, max: int) -> Parameter:
@@ -177,8 +185,8 @@ def uniform(name: str, min: float, max: float, q: float | None = None) -> Parame
     """Return a parameter that is a number or, with `q`, a number rounded to a multiple of q."""
     grid = None
     if q is not None:
-        num_steps = math.ceil((max - min) / q - 1e-9)  # W&B's grid leaves the upper end out
-        grid = tuple(min + i * q for i in range(num_steps)) if num_steps <= MOST_VALUES else None
+        is_short = (max - min) / q <= MOST_VALUES
+        grid = tuple(np.arange(min, max, q).tolist()) if is_short else None  # as W&B's; rounding may add the upper end
     space = FloatDistribution(float(min), float(max))
     return Parameter(name, space, lambda quantile: within(space, min + quantile * (max - min)), quantised(q), grid)
 

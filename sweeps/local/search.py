@@ -1,5 +1,7 @@
 """Which values the next trial of a sweep tries: by Optuna's Bayesian optimisation, at random, or the next of a grid."""
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,9 +14,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.seeding import mix_seeds
-from sweeps.local.distributions import Point
+from sweeps.local.distributions import MOST_VALUES, Point
 from sweeps.local.sweep_file import Sweep
 
+MOST_SEEN = 150  # ended trials that a model is told of
+MOST_DRAWS = 100
 SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
     FloatDistribution: lambda trial, name, space: trial.suggest_float(name, space.low, space.high, log=space.log),
     IntDistribution: lambda trial, name, space: trial.suggest_int(name, space.low, space.high),
@@ -55,7 +59,10 @@ class Search(BaseSampler):
 
     def draw(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
         """Return a random point, drawn from the distributions of the sweep file."""
-        generator = random.Random(self.seed_of(number))
+        return self.draw_with(random.Random(self.seed_of(number)))
+
+    def draw_with(self, generator: random.Random) -> dict[str, Point]:
+        """Return the next random point that a generator gives."""
         return {name: self.sweep.parameters[name].draw(generator.random()) for name in self.space}
 
     def next_of_grid(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
@@ -75,12 +82,10 @@ class Search(BaseSampler):
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
         }
         if len(known) < max(4, 2 * len(self.space)):
-            return self.draw(number, others)  # too few for a model
+            return self.draw_untried(number, others)  # too few for a model
         worst = max(known.values())
         study = optuna.create_study(sampler=self.model(number))
-        for trial in others:
-            if trial.params.keys() != self.space.keys():
-                continue
+        for trial in self.seen(others, known):
             is_running = trial.state == TrialState.RUNNING
             study.add_trial(
                 create_trial(
@@ -92,8 +97,56 @@ class Search(BaseSampler):
             )
         with threadpool_limits(1):  # the matrices are so small that threads would only wait for each other
             proposal = study.ask(self.space).params
-        was_tried = any(trial.params == proposal for trial in others)  # at the end of a range, for example
-        return self.draw(number, others) if was_tried else proposal
+        if self.values(proposal) in self.tried(others):  # at the end of a range, for example
+            return self.draw_untried(number, others)
+        return proposal
+
+    def seen(self, others: Sequence[FrozenTrial], known: Mapping[int, float]) -> list[FrozenTrial]:
+        """Return the trials that the model is told of, by number: if there are many, only the best and the newest.
+
+        A Gaussian process over n trials takes time and memory of n^3 and n^2: 100 seconds and 2 GiB at 3,000.
+        """
+        told = [trial for trial in others if trial.params.keys() == self.space.keys()]
+        running = [trial.number for trial in told if trial.state == TrialState.RUNNING]
+        ended = [trial.number for trial in told if trial.state != TrialState.RUNNING]
+        if len(ended) > MOST_SEEN:
+            best = sorted(known, key=lambda number: known[number])[: MOST_SEEN // 2]
+            newest = [number for number in ended if number not in best][len(best) - MOST_SEEN :]
+            ended = best + newest
+        chosen = {*ended, *running}
+        return [trial for trial in told if trial.number in chosen]
+
+    def values(self, point: Mapping[str, Point]) -> tuple[Any, ...]:
+        """Return the values of the settings at a point: several points can be rounded to the same ones."""
+        return tuple(self.sweep.parameters[name].value(point[name]) for name in self.space)
+
+    def tried(self, others: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
+        """Return the values of all trials that have any."""
+        return {self.values(trial.params) for trial in others if trial.params.keys() == self.space.keys()}
+
+    def draw_untried(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
+        """Return a random point whose values no trial has, as long as there is one."""
+        generator, tried = random.Random(self.seed_of(number)), self.tried(others)
+        for _ in range(MOST_DRAWS):
+            point = self.draw_with(generator)
+            if self.values(point) not in tried:
+                return point
+        left = [point for point in self.combinations() if self.values(point) not in tried]
+        return generator.choice(left) if left else point
+
+    def combinations(self) -> list[dict[str, Point]]:
+        """Return all points if they are few enough to be listed; else none."""
+        options: list[Sequence[Point]] = []
+        for space in self.space.values():
+            if isinstance(space, CategoricalDistribution):
+                options.append(space.choices)
+            elif isinstance(space, IntDistribution):
+                options.append(range(space.low, space.high + 1))
+            else:
+                return []
+        if math.prod(map(len, options)) > MOST_VALUES:
+            return []
+        return [dict(zip(self.space, each, strict=True)) for each in itertools.product(*options)]
 
     def model(self, number: int) -> BaseSampler:
         """Return Optuna's Gaussian process or, where no parameter has an order, its tree of Parzen windows."""

@@ -186,7 +186,9 @@ def parse_hyperband(config: Any) -> Hyperband:
         raise UserError(f"early_terminate has no {min(unknown, key=str)}; it takes {', '.join(HYPERBAND_KEYS)}")
     for key in ("min_iter", "max_iter", "s", "eta"):
         if key in config and (type(config[key]) not in (int, float) or not abs(config[key]) <= LARGEST):
-            raise UserError(f"early_terminate {key} {config[key]!r} is not a number")
+            raise UserError(f"early_terminate {key} {shortened(repr(config[key]))} is not a number")
+        if key in config and key != "eta" and config[key] % 1:
+            raise UserError(f"early_terminate {key} {config[key]} is not a whole number of logged values or bands")
     eta = config.get("eta", 3)
     if eta <= 1:
         raise UserError(f"early_terminate eta {eta} must be above 1: the best 1/eta of the trials go on")

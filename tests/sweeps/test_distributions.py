@@ -121,6 +121,31 @@ def test_probabilities_are_how_often_a_value_is_drawn(kind):
 def test_bounds_without_a_distribution_imply_it_by_their_type():
     assert type(at({"min": 1, "max": 9}, 0.3)) is int
     assert type(at({"min": 1.0, "max": 9.0}, 0.3)) is float
+    assert at({"min": 0, "max": 0.5}, 0.5) == 0.25
+    assert at({"min": 0.5, "max": 1}, 0.5) == 0.75
+
+
+def test_probabilities_may_be_as_inexact_as_wandb_lets_them_be():
+    config = {"values": ["a", "b", "c"], "probabilities": [0.333333] * 3}
+    assert [at(config, quantile) for quantile in (0.0, 0.5, 1.0)] == ["a", "b", "c"]
+    for few in (0.33333, 0.3333):
+        with pytest.raises(UserError, match="sum to 1"):
+            parameter("x", {**config, "probabilities": [few, few, few - 1e-5]})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "q", "expected"),
+    [
+        (0.5, 0.8, 0.1, [0.5, 0.6, 0.7, 0.8]),  # by rounding, W&B's engine runs the upper end here,
+        (0.1, 0.4, 0.1, [0.1, 0.2, 0.3, 0.4]),
+        (0.1, 0.3, 0.1, [0.1, 0.2]),  # but not here
+        (0, 1, 0.25, [0.0, 0.25, 0.5, 0.75]),
+    ],
+)
+def test_a_grid_over_a_quniform_has_the_values_that_wandb_runs(low, high, q, expected):
+    """The expected values are those of PyPI's sweeps 0.3.0, W&B's own engine."""
+    entry = grid_parameter("x", {"distribution": "q_uniform", "min": low, "max": high, "q": q})
+    assert list(entry.grid) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.1, 0.7), (-3.0, -0.9), (1e-5, 3e-4), (0.018, 0.0183), (-1e100, 1e100)])
@@ -189,7 +214,10 @@ REFUSED = [
     ({"distribution": "uniform", "min": 0, "max": 10**400}, "max 1000.* is not a number"),
     ({"min": 2, "max": 2}, "min 2 is not below max 2"),
     ({"min": 2.5, "max": 1.5}, "min 2.5 is not below max 1.5"),
-    ({"min": 1, "max": 2.5}, "min 1 and max 2.5 mix types: write 1.0 for 1"),
+    ({"min": 1, "max": "2.5"}, "needs value:, values:, or min: and max:"),
+    ({"distribution": "log_uniform", "min": 1e-4, "max": 0.1}, "are exponents of e: .* write log_uniform_values"),
+    ({"distribution": "q_log_uniform", "min": 1, "max": 100}, "write q_log_uniform_values"),
+    ({"distribution": "inv_log_uniform", "min": 0.1, "max": 0.5}, "write inv_log_uniform_values"),
     ({"distribution": "int_uniform", "min": 1, "max": 2.5}, "max 2.5 of int_uniform are whole numbers"),
     ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "min 0 of log_uniform_values must be above 0"),
     ({"distribution": "inv_log_uniform_values", "min": -1.0, "max": 1}, "min -1.0 .* must be above 0"),

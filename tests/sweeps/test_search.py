@@ -3,12 +3,13 @@
 import itertools
 import math
 import statistics
+import time
 
 import pytest
 from optuna.samplers import GPSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
-from sweeps.local.search import Search
+from sweeps.local.search import MOST_SEEN, Search
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
 MIXED = {
@@ -103,6 +104,58 @@ def test_workers_side_by_side_are_never_given_the_same():
         assert settings["optimizer"] in MIXED["optimizer"]["values"]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"a": {"values": list("pqr")}, "b": {"values": list("stuv")}},
+        {"a": {"min": 1, "max": 3}, "b": {"values": list("stuv")}},
+        {"a": {"distribution": "q_uniform", "min": 5, "max": 60, "q": 5}},
+    ],
+    ids=["no order", "some order", "rounded"],
+)
+def test_as_many_trials_as_combinations_try_each_once_and_more_go_on(parameters):
+    for seed in range(4):
+        tried = [tuple(s.values()) for s, _ in search(sweep_of(parameters), lambda **s: len(str(s)), 13, seed)]
+        assert len(set(tried[:12])) == 12
+
+
+def ended_trials(sweep, num):
+    """Trials as a storage gives them, with random settings; the one in the middle is the best."""
+    search_of_it, found = Search(sweep, 0), []
+    for number in range(num):
+        value = abs(number - num // 2) / num
+        point = search_of_it.draw(number, [])
+        found.append(
+            create_trial(params=point, distributions=sweep.space, value=value, intermediate_values={1: 1.0, 2: value})
+        )
+        found[-1].number = number
+    return found
+
+
+@pytest.mark.parametrize("parameters", [MIXED, UNORDERED], ids=["gaussian process", "parzen windows"])
+def test_after_a_thousand_trials_a_proposal_takes_less_than_a_second(parameters):
+    sweep = sweep_of(parameters)
+    others, model = ended_trials(sweep, 1000), Search(sweep, 0)
+    model.bayes(1000, others)  # the first one loads libraries
+    started = time.process_time()
+    model.bayes(1001, others)
+    assert time.process_time() - started < 1.0
+
+
+def test_a_model_is_told_of_the_best_the_newest_and_the_running_trials():
+    sweep = sweep_of(MIXED)
+    others = ended_trials(sweep, 1000)
+    others[3].state = TrialState.RUNNING
+    known = {trial.number: trial.intermediate_values[2] for trial in others if trial.number != 3}
+    seen = [trial.number for trial in Search(sweep, 0).seen(others, known)]
+    assert seen == sorted(seen)
+    assert len(seen) == MOST_SEEN + 1
+    assert set(range(470, 531)) < set(seen)  # the best
+    assert set(range(930, 1000)) < set(seen)  # the newest
+    assert 3 in seen
+    assert [trial.number for trial in Search(sweep, 0).seen(others[:100], known)] == list(range(100))
+
+
 def proposals(state, value_of):
     """Learning rates that four searches try after five trials and a sixth that ended as told.
 
@@ -123,6 +176,7 @@ def proposals(state, value_of):
     return tried
 
 
+@pytest.mark.slow
 def test_a_failed_trial_counts_as_the_worst_whatever_it_had_logged():
     failed = proposals(TrialState.FAIL, lambda five: [0.01])
     assert failed == proposals(TrialState.FAIL, lambda five: [])
@@ -130,6 +184,7 @@ def test_a_failed_trial_counts_as_the_worst_whatever_it_had_logged():
     assert failed != proposals(TrialState.COMPLETE, lambda five: [min(five)])
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_counts_with_its_best_value():
     stopped = proposals(TrialState.PRUNED, lambda five: [0.9, 0.75, 0.8])
     assert stopped == proposals(TrialState.COMPLETE, lambda five: [0.75])
@@ -148,6 +203,7 @@ def test_settings_without_an_order_are_searched_by_parzen_windows_others_by_a_ga
     assert isinstance(Search(sweep_of(UNORDERED | NOTEBOOK), 0).model(0), GPSampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "function", "num_trials", "least_gain"),
     [

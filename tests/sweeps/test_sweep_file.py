@@ -117,6 +117,7 @@ def test_hyperband_is_strict_with_an_eta_of_3_unless_told_otherwise():
         ({"type": "hyperband", "max_iter": 9, "min_iter": 3}, "max_iter 9 needs s, the number of bands"),
         ({"type": "hyperband", "min_iter": 0}, "needs min_iter"),
         ({"type": "hyperband", "min_iter": "3"}, "min_iter '3' is not a number"),
+        ({"type": "hyperband", "min_iter": 2.5}, "min_iter 2.5 is not a whole number"),
         ({"type": "hyperband", "min_iter": True}, "min_iter True is not a number"),
         ({"type": "hyperband", "min_iter": 10**400}, "is not a number"),
         ({"type": "hyperband", "min_iter": 3, "eta": 1}, "eta 1 must be above 1"),
