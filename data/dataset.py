@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
+from data.visible import visible
 
 
 class Split(NamedTuple):
@@ -95,14 +96,7 @@ class DatasetInfo:
 
 def class_name(text: str) -> str:
     """Return the name of a class in Unicode's form NFC, with all that no file or terminal can show escaped."""
-    return "".join(map(escaped, unicodedata.normalize("NFC", text)))
-
-
-def escaped(letter: str) -> str:
-    """Return a character, escaped if it is a control character, or a byte of a file name that is not UTF-8."""
-    if 0xDC80 <= ord(letter) <= 0xDCFF:  # as which Python keeps such a byte
-        return f"\\x{ord(letter) - 0xDC00:02x}"
-    return letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs") else letter
+    return visible(unicodedata.normalize("NFC", text))
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.dataset import class_name
 from data.errors import UserError
+from data.visible import visible
 
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"]
@@ -17,7 +18,7 @@ SPLITS = {  # names of their folders, in any case
     "test": ("test", "testing"),
 }
 IGNORED = ("@eaDir", "__MACOSX")  # thumbnails of a file server; what macOS adds to archives
-NUM_SUFFIXES = 5  # other kinds of files that are named
+NUM_NAMED = 5  # class folders without images, and other kinds of files, that are named
 
 
 class NoImagesError(UserError):
@@ -161,14 +162,18 @@ def list_images(root: Path) -> Listing:
     scan = Scan()
     loose, folders = scan.level(root)
     by_class: dict[str, list[Path]] = {}
+    empty: list[str] = []
     for folder in folders:
         paths, name = scan.below(folder), class_name(folder.name)
         if not paths:
-            scan.left_out["class folders without images"] += 1
+            empty.append(name)
         elif name in by_class:
             raise UserError(f"{root} has two class folders called {name}, spelled in other bytes: merge them")
         else:
             by_class[name] = paths
+    if empty:
+        more = ", ..." if len(empty) > NUM_NAMED else ""
+        scan.left_out[f"class folders without images: {', '.join(empty[:NUM_NAMED])}{more}"] = len(empty)
     classes = tuple(sorted(by_class))
     if loose and classes:
         raise UserError(f"{loose[0]} lies beside class folders such as {classes[0]}: move loose images into one")
@@ -208,10 +213,10 @@ def refuse_parent_folder(root: Path, files: list[Path]) -> None:
 
 
 def left_out_line(left_out: Counter[str]) -> str:
-    """Return what is left out, in one line, most frequent kinds of files first."""
+    """Return what is left out and how many of each, in one line: kinds of files first, the frequent ones by name."""
     kinds = Counter({reason: num for reason, num in left_out.items() if reason.startswith(".")})
-    parts = [f"{num:,} {reason}" for reason, num in kinds.most_common(NUM_SUFFIXES)]
-    if others := sum(kinds.values()) - sum(num for _, num in kinds.most_common(NUM_SUFFIXES)):
-        parts.append(f"{others:,} other files")
-    parts += [f"{num:,} {reason}" for reason, num in sorted(left_out.items()) if reason not in kinds]
-    return "left out: " + ", ".join(parts)
+    parts = kinds.most_common(NUM_NAMED)
+    if others := kinds.total() - sum(num for _, num in parts):
+        parts.append(("files of other kinds", others))
+    parts += sorted((reason, num) for reason, num in left_out.items() if reason not in kinds)
+    return "left out: " + "; ".join(f"{visible(reason)} ({num:,})" for reason, num in parts)

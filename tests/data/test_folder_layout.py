@@ -139,9 +139,24 @@ def test_what_is_left_out_is_counted_by_reason_on_one_line(tmp_path, capsys):
     assert len(load(tmp_path).train.labels) == 4
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"{tmp_path}: left out: 2 .csv files, 1 .heic files, 1 @eaDir, 1 class folders without images, "
-        "1 dangling links, 1 files without a suffix, 1 hidden files and folders, 1 links to a folder above them"
+        f"{tmp_path}: left out: .csv files (2); .heic files (1); @eaDir (1); class folders without images: empty (1); "
+        "dangling links (1); files without a suffix (1); hidden files and folders (1); links to a folder above them (1)"
     ]
+
+
+def test_many_kinds_of_files_are_counted_together_and_names_cannot_command_a_terminal(tmp_path, capsys):
+    save_classes(tmp_path)
+    for i in range(8):
+        (tmp_path / f"a.x{i}").touch()
+    (tmp_path / "cat" / "b.\x1b]0;title\x07").touch()
+    (tmp_path / "cat" / "b2.\x1b]0;title\x07").touch()
+    corrupt = tmp_path / "cat" / "\x1b[2J.png"
+    corrupt.write_text("no image")
+    folder.load(tmp_path, 8, 1)
+    error = capsys.readouterr().err
+    assert "files of other kinds (4)" in error
+    assert ".\\x1b]0;title\\x07 files (2)" in error
+    assert all(letter.isprintable() for letter in error.replace("\n", ""))
 
 
 def test_where_all_is_used_nothing_is_told(tmp_path, capsys):
@@ -165,7 +180,7 @@ def test_a_folder_that_may_not_be_read_is_counted_for_real(tmp_path, capsys):
     save_classes(tmp_path)
     (tmp_path / "cat" / "closed").mkdir(mode=0)
     load(tmp_path)
-    assert "1 folders that may not be read" in capsys.readouterr().err
+    assert "folders that may not be read (1)" in capsys.readouterr().err
 
 
 def test_a_folder_that_may_not_be_read_is_counted(tmp_path, capsys, monkeypatch):
@@ -180,7 +195,7 @@ def test_a_folder_that_may_not_be_read_is_counted(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(os, "scandir", scandir)
     load(tmp_path)
-    assert "1 folders that may not be read" in capsys.readouterr().err
+    assert "folders that may not be read (1)" in capsys.readouterr().err
 
 
 def test_folders_nested_deeper_than_any_path_are_left_out(tmp_path):
@@ -225,13 +240,13 @@ def test_names_that_are_no_utf8_are_shown_escaped(tmp_path, capsys):
     for i, path in enumerate(sorted(tmp_path.iterdir())):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(path / os.fsdecode(b"\xff.png"))
     dataset = load(tmp_path)
-    assert dataset.classes == ("K\\xe4fer", "ant")
+    assert dataset.classes == ("K\\udce4fer", "ant")
     "".join(dataset.classes).encode()
 
 
 def test_control_characters_in_a_class_s_name_are_escaped():
     assert class_name("a\x1b]0;title\x07\nb") == "a\\x1b]0;title\\x07\\nb"
-    assert class_name("\ud800 \udce4") == "\\ud800 \\xe4"
+    assert class_name("\ud800 \udce4") == "\\ud800 \\udce4"
     assert class_name("naïve 漢字 🐜") == "naïve 漢字 🐜"
 
 
