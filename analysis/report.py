@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from analysis.command_line import Parser, path, run_program
 from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
+from data.visible import visible
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -44,7 +45,7 @@ def report(options: Namespace, arguments: Sequence[str]) -> None:
         print(publish_report(choice, comparison))
     else:
         command = shlex.join(["python", "-m", "analysis.report", *arguments])
-        print(write_report(choice, comparison, options.out, command))
+        print(visible(write_report(choice, comparison, options.out, command)))
 
 
 def main(arguments: Sequence[str]) -> int:

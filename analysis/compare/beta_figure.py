@@ -16,6 +16,7 @@ from analysis.read.pictures import newest_pictures
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, read_runs
 from data.errors import UserError
+from data.files import replace_file
 from data.metrics import is_finite, is_percentage, metric_named
 from data.paths import default_runs_dir
 
@@ -36,12 +37,23 @@ def draw_sweep(name: str, out: Path | None) -> Path:
         out: the file; None for one in the sweep's folder.
 
     Raises:
-        UserError: there is no such sweep, or it has no finished run with a beta.
+        UserError: there is no such sweep, it has no finished run with a beta, or the file cannot be written.
     """
     folder = find_sweep(name)
     path = out or folder / FILE
-    draw(runs_by_beta(folder), path)
+    figure = draw(runs_by_beta(folder))
+    try:
+        replace_file(path, lambda unfinished: save(figure, unfinished, path.suffix))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--out {path} cannot be written ({reason}): name a picture, such as {FILE}") from None
     return path
+
+
+def save(figure: Any, path: Path, suffix: str) -> None:
+    """Write a figure in the format that a suffix names; as PNG where there is none, as with a device."""
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=DPI, format=suffix.removeprefix(".") or "png")
 
 
 def find_sweep(name: str) -> Path:
@@ -83,12 +95,11 @@ def result_text(summary: Mapping[str, Any]) -> str:
     )
 
 
-def draw(runs: Mapping[float, RunRecord], out: Path) -> None:
-    """Draw runs side by side.
+def draw(runs: Mapping[float, RunRecord]) -> Any:
+    """Return a figure of runs side by side.
 
     Args:
         runs: the run of each beta, in the order of the columns.
-        out: file of the picture.
     """
     from matplotlib.figure import Figure  # imported late: takes a second
 
@@ -111,7 +122,7 @@ def draw(runs: Mapping[float, RunRecord], out: Path) -> None:
         axis.text(0, 1, text, va="top", family="monospace", fontsize=8, transform=axis.transAxes)
     for axis, beta in zip(grid[0], runs, strict=True):
         axis.set_title(f"beta {beta:g}\n{axis.get_title()}", fontsize=12)
-    figure.savefig(out, dpi=DPI)
+    return figure
 
 
 def row_height(paths: Sequence[Path | None]) -> float:
@@ -146,4 +157,5 @@ def draw_curves(axes: Sequence[Any], term: str, logged: Sequence[Mapping[str, Se
                 axis.plot(curves["epoch"], values, marker=".", label=key)
         axis.set(xlabel="epoch", title=f"{term.replace('kl', 'KL')}, nats")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        if axis.lines:
+            axis.legend(fontsize=8)

@@ -20,6 +20,7 @@ from analysis.compare.importance import importance
 from analysis.read.pictures import newest_pictures
 from analysis.read.recipe import recipe_of
 from data.metrics import is_finite, is_percentage
+from data.visible import visible
 
 ASSETS = Path(__file__).parent / "page"
 MOST_CURVES = 24  # runs, the best ones, whose curves and settings are in the page
@@ -44,8 +45,8 @@ def html_page(comparison: Comparison, command: str) -> str:
     """
     content = json.dumps(page_data(comparison), allow_nan=False, separators=(",", ":"))
     return Template((ASSETS / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(comparison.title),
-        command=escape(command),
+        title=escape(visible(comparison.title)),
+        command=escape(visible(command)),
         style=(ASSETS / "style.css").read_text(encoding="utf-8"),
         data=content.replace("<", "\\u003c"),  # else a name could end the script that it stands in
         plotly=(resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),

@@ -14,6 +14,7 @@ from data.metrics import is_finite
 FEWEST_RUNS = 10  # fewer say nothing
 MOST_RUNS = 200  # that the surface goes through; more are thinned out, evenly over the ranks
 NUM_GROUPS = 10  # of runs that are left out in turn
+STUDENT = 1.15  # Student's t of these groups over the normal distribution's, so that two errors hold 95 %
 NUM_SHIFTS = 10  # other values that each setting of each run is given
 SEED = 0
 
@@ -135,8 +136,8 @@ def total_shares(features: np.ndarray, groups: np.ndarray, targets: np.ndarray) 
         other = fit(features[kept], groups, targets[kept], surface.parameters)
         errors[left_out] = (other.predict(features[left_out]) - targets[left_out]) ** 2
         shares.append(shares_of(other, targets[kept]))
-    variances = np.var(shares, 0) * (len(shares) - 1)
-    return shares_of(surface, targets), np.sqrt(variances), 1 - float(errors.mean() / targets.var())
+    deviations = STUDENT * np.sqrt(np.var(shares, 0) * (len(shares) - 1))
+    return shares_of(surface, targets), deviations, 1 - float(errors.mean() / targets.var())
 
 
 def shares_of(surface: Surface, targets: np.ndarray) -> np.ndarray:

@@ -87,13 +87,16 @@ def write_report(choice: Choice, comparison: Comparison, out: Path | None, comma
         command: the command line that makes this page again, which the page names.
 
     Raises:
-        UserError: there is no folder for the file.
+        UserError: the file cannot be written.
     """
     path = out or default_file(choice, comparison)
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: there is no folder {path.parent}; make it, or name another")
     page = html_page(comparison, command)
-    replace_file(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
+    try:
+        replace_file(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written ({error.strerror}): name another") from None
     return path
 
 

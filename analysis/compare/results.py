@@ -18,6 +18,7 @@ from analysis.read.sweeps import SweepRecord, read_sweeps
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import replace_file
+from data.metrics import is_finite
 
 RESULTS = Path(__file__).parents[1] / "results.json"
 PAGE = Path(__file__).parents[1] / "RESULTS.md"
@@ -34,7 +35,7 @@ def result_of_sweep(sweep: SweepRecord) -> Result:
     """
     try:
         return result_of_trial(sweep.name, sweep.final["trials"][0])  # the best on validation images
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         path = f"{sweep.source}/final.json"
         raise UserError(f"{path} has no finished final run: python sweeps/final.py {sweep.name} makes them") from None
 
@@ -66,7 +67,22 @@ def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
 
 
 def result_of_runs(records: Sequence[RunRecord]) -> Result:
-    """Return the result of runs that differ in their seeds alone."""
+    """Return the result of runs that differ in their seeds alone.
+
+    Raises:
+        UserError: one of them, which may be of an older version, lacks what a result has, or its model is no more.
+    """
+    try:
+        return result_of_whole_runs(records)
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        names = ", ".join(record.run_id for record in records)
+        raise UserError(f"{names}: no result, for lack or by the kind of {error}: train it anew") from None
+
+
+def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
+    """Return the result of runs that differ in their seeds alone, and lack nothing."""
     first, seeds = records[0], [record.settings["seed"] for record in records]
     summaries = [{**record.summary, **generation_scores(record)} for record in records]
     keys = figures_of(summaries[0])
@@ -94,8 +110,14 @@ def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rounded(figure: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the mean and the deviation without the digits that no table shows."""
-    return {key: None if figure[key] is None else round(figure[key], 5) for key in ("mean", "std")}
+    """Return the mean and the deviation without the digits that no table shows.
+
+    Raises:
+        ValueError: the mean is no number that JSON has.
+    """
+    if not is_finite(figure["mean"]):
+        raise ValueError(f"a mean of {figure['mean']}")
+    return {key: round(figure[key], 5) if is_finite(figure[key]) else None for key in ("mean", "std")}
 
 
 def of_seeds(command: str, seeds: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from analysis.compare.references import REFERENCES, Reference
 from analysis.read.recipe import default_settings
 from analysis.terminal import clock
+from data.errors import UserError
 from data.metrics import is_percentage
 
 HEADER = """# Results
@@ -84,8 +85,15 @@ class Result:
 
 
 def read_results(path: Path) -> list[Result]:
-    """Return the results in a file, such as the committed one."""
-    return [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    """Return the results in a file, such as the committed one.
+
+    Raises:
+        UserError: the file is not whole, or holds something else.
+    """
+    try:
+        return [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} holds no results ({error}): take it out of git again") from None
 
 
 def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:

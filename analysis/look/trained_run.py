@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from analysis.read.index import find_run_folders
 from analysis.record import run_folder
 from analysis.record.saved import check_images, resolve
 from data.dataset import DatasetInfo, Split
@@ -43,16 +44,25 @@ def best_device() -> torch.device:
 
 
 def find_run(name: str) -> Path:
-    """Return the folder of a run, by its path or by its id in runs/.
+    """Return the folder of a run, by its path, or by its id in runs/ and the sweeps there.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or several sweeps have a run of that id.
     """
-    own = default_runs_dir() / name
-    for folder in (Path(name), own):
+    runs_dir = default_runs_dir()
+    for folder in (Path(name), runs_dir / name):
         if read_json(folder / run_folder.SETTINGS):
             return folder
-    raise UserError(f"{name} is no run: neither it nor {own} is a folder with a {run_folder.SETTINGS}")
+    found = [folder for folder in find_run_folders(runs_dir).runs if folder.name == name]
+    if len(found) > 1:
+        raise UserError(
+            f"{name} is the id of {len(found)} runs: name one by its folder, {' or '.join(map(str, found))}"
+        )
+    if not found:
+        raise UserError(
+            f"{name} is no run: neither a folder with a {run_folder.SETTINGS}, nor the id of a run in {runs_dir}"
+        )
+    return found[0]
 
 
 def load_run(folder: Path, data_dir: str = "") -> TrainedRun:

@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from analysis.read.sweeps import is_sweep, metric_of, read_yaml, sweep_folder
+from analysis.read.sweeps import is_sweep, metric_of, read_yaml
 from analysis.read.wandb_runs import read_wandb_sweeps
 from analysis.record import run_folder
 from data.metrics import Metric
+from data.paths import default_runs_dir
 
 
 def metrics_of_sweeps(names: Collection[str], runs_dir: Path | None, project: str = "") -> dict[str, Metric]:
@@ -23,6 +24,6 @@ def metrics_of_sweeps(names: Collection[str], runs_dir: Path | None, project: st
     if project:
         contents = {sweep.name: sweep.content for sweep in read_wandb_sweeps(project) if sweep.name in names}
     else:
-        folders = (sweep_folder(name, runs_dir) for name in names if name)
-        contents = {folder.name: read_yaml(folder / run_folder.SWEEP_FILE) for folder in folders}
+        sweeps = (runs_dir or default_runs_dir()) / run_folder.SWEEPS
+        contents = {name: read_yaml(sweeps / name / run_folder.SWEEP_FILE) for name in names if name}
     return {name: metric_of(content) for name, content in contents.items() if is_sweep(content)}

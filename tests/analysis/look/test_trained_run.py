@@ -1,0 +1,34 @@
+"""Runs are found by what the listing shows of them."""
+
+import pytest
+
+from analysis.look.trained_run import find_run
+from data.errors import UserError
+from tests.run_folders import write_run
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    for place in ("alone", "sweeps/one/000-a", "sweeps/one/001-b", "sweeps/two/001-b", "deep/in/c"):
+        write_run(tmp_path / place, [1.0])
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "place"), [("alone", "alone"), ("000-a", "sweeps/one/000-a"), ("c", "deep/in/c")])
+def test_a_run_is_found_by_the_id_that_was_listed(runs_dir, name, place):
+    assert find_run(name) == runs_dir / place
+    assert find_run(str(runs_dir / place)) == runs_dir / place
+
+
+def test_an_id_of_several_runs_is_refused_with_their_folders(runs_dir):
+    with pytest.raises(
+        UserError, match="001-b is the id of 2 runs: name one by its folder, .*one/001-b or .*two/001-b"
+    ):
+        find_run("001-b")
+    assert find_run("sweeps/two/001-b") == runs_dir / "sweeps/two/001-b"
+
+
+def test_what_is_no_run_is_refused_with_where_it_was_looked_for(runs_dir):
+    with pytest.raises(UserError, match=f"d is no run: .* nor the id of a run in {runs_dir}"):
+        find_run("d")
