@@ -36,7 +36,7 @@ from models.core.abilities import Samples
 from models.core.objective import count_parameters
 from models.core.processes import StopRequest, die_with_launcher, leave, start_all_processes
 from models.core.settings import Settings
-from models.core.training import DivergedError, Trainer
+from models.core.training import DivergedError, Trainer, is_out_of_memory
 from models.help import help_text
 from models.loading import build_objective, load_model, read_data
 from models.resolve import sweep_values
@@ -285,6 +285,12 @@ def main(arguments: Sequence[str]) -> int:
         if rank == "0" or isinstance(error, OSError):  # the others would only repeat what the user did wrong
             print(f"train.py{f' (process {rank})' if rank != '0' else ''}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = textwrap.shorten(str(error).partition("\n")[0], 200)
+        print(f"train.py: no memory ({reason}): lower --batch_size, --image_size or the model's sizes", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # before there is anything to save
         return 128 + signal.SIGINT
 

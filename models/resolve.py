@@ -20,6 +20,7 @@ from data.errors import UserError, suggestion
 from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Settings, kinds
 from models.registry import MODELS, find_model
 
+LARGEST_INT = 2**53  # which JSON and W&B still tell from its neighbours
 BOOLEANS = {"true": True, "false": False}
 VARIABLES = {
     "mixed_precision": "ACCELERATE_MIXED_PRECISION",
@@ -161,6 +162,8 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
         raise UserError(f"{key}={value!r} is of type {type(value).__name__}, not {kind.type.__name__}{hint}")
     if kind.type is float and not math.isfinite(value):
         raise UserError(f"--{key}={value} is not a finite number")
+    if kind.type is int and abs(value) > LARGEST_INT:
+        raise UserError(f"--{key}={value} is out of range: it must be at most {LARGEST_INT}")
     if isinstance(kind.allowed, Range) and value not in kind.allowed:
         raise UserError(f"--{key}={value} is out of range: it must be {kind.allowed}")
     if isinstance(kind.allowed, tuple) and value not in kind.allowed:

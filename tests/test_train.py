@@ -544,14 +544,16 @@ def test_cifar10_is_learnt_in_a_few_hundred_steps(tmp_path, cifar10_dir):
 
 
 @pytest.mark.slow
-def test_a_crash_after_the_last_epoch_fails_the_run_with_its_reason_and_the_same_command_goes_on(tmp_path, monkeypatch):
+def test_a_crash_after_the_last_epoch_fails_the_run_with_its_reason_and_the_same_command_goes_on(
+    tmp_path, monkeypatch, capsys
+):
     command = ["--run_id=a", "--test=True"]
     with monkeypatch.context() as patch:
         patch.setattr(
             "train.closer_look", lambda subject: (_ for _ in ()).throw(MemoryError("no room for the latents"))
         )
-        with pytest.raises(MemoryError):
-            run(tmp_path, *command)
+        assert run(tmp_path, *command) == 1
+    assert "no memory (no room for the latents)" in capsys.readouterr().err
     failed = read_json(tmp_path / "a" / "summary.json")
     assert (failed["state"], failed["error"], failed["epochs"]) == ("failed", "no room for the latents", 3)
     assert not any(key.startswith("test/") for key in failed)
@@ -596,3 +598,11 @@ def test_what_a_run_trains_on_is_told_before_its_first_step_and_noted(tmp_path, 
     assert printed.index(f"digits: {images}") < printed.index("epoch 1/1")
     assert images in " ".join(printed[printed.index("epoch 1/1") :].split())  # of the report
     assert read_json(tmp_path / "a" / "environment.json")["images"] == images
+
+
+@pytest.mark.parametrize("words", [["--width=100000000000"], ["--model=vae", "--latent_size=1000000000000"]])
+def test_sizes_that_no_memory_holds_are_told_in_one_line(tmp_path, capsys, words):
+    assert run(tmp_path, *words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: no memory (")
+    assert len(error.splitlines()) == 1

@@ -45,6 +45,7 @@ Count = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # of numpy's generators
 Decay = Annotated[float, Range(0, 0.99999)]  # of a moving average
 
 
@@ -62,12 +63,12 @@ class Settings:
     """Images in one optimizer step, all processes and micro-batches together."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
-    seed: Count = 3407
+    seed: Seed = 3407
     """Seed of the initial weights, the order of the images, augmentation and dropout."""
 
     data_dir: Annotated[str, Role.CIRCUMSTANCE] = ""
     """Folder of the datasets; if empty, $VISION_SWEEPS_DATA, else vision-sweeps in the user's cache folder."""
-    data_seed: Count = 3407
+    data_seed: Seed = 3407
     """Seed of the split into training and validation images; the same seed gives the same split on every machine."""
     train_fraction: Annotated[float, Range(0, 1, low_excluded=True)] = 1.0
     """Share of the training images that is used at all; the validation images are taken out of these."""
@@ -156,7 +157,7 @@ class Settings:
         Raises:
             UserError: it holds other characters than letters, digits and - _ .
         """
-        if self.run_id and not re.fullmatch(r"\w[\w.-]*", self.run_id):
+        if self.run_id and not re.fullmatch(r"\w[\w.-]{0,199}", self.run_id):
             raise UserError(f"--run_id={self.run_id} names a folder and a W&B run: use letters, digits, - _ and .")
 
 

@@ -28,6 +28,11 @@ class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether there was too little memory, of the machine or of its GPU; torch has no one class for that."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 class Trainer:
     """The training of a model, from its first step or from a checkpoint.
 

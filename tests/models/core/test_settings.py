@@ -382,3 +382,12 @@ def test_a_sweeps_project_is_saved_so_that_resuming_by_hand_goes_to_the_same(sav
     runs_dir = save_run("a", "--project=of-the-sweep")
     assert parse(runs_dir, "--run_id=a").project == "of-the-sweep"
     assert parse(runs_dir, "--run_id=a", WANDB_PROJECT="of-the-shell").project == "of-the-sweep"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--seed=-1", "--seed=4294967296", "--data_seed=4294967296", "--epochs=9007199254740993", f"--run_id={'a' * 201}"],
+)
+def test_numbers_and_names_that_would_fail_later_are_refused(argument):
+    with pytest.raises(UserError, match=argument.partition("=")[0]):
+        parse(argument)
