@@ -90,7 +90,7 @@ class FeatureCache:
             (self.folder / "images").open("ab") as images,
             (self.folder / "features").open("ab") as rows,
         ):
-            (self.folder / "network.json").write_text(self.description)
+            (self.folder / "network.json").write_text(self.description, "utf-8")
             num_rows = self.num_rows()
             images.truncate(num_rows * HASH_BYTES)
             rows.truncate(num_rows * self.row_bytes)

@@ -157,6 +157,8 @@ class Settings:
         Raises:
             UserError: it holds other characters than letters, digits and - _ .
         """
+        if not self.runs_dir:
+            raise UserError("--runs_dir is empty: name a folder, or leave it out")
         if self.run_id and not re.fullmatch(r"\w[\w.-]{0,199}", self.run_id):
             raise UserError(f"--run_id={self.run_id} names a folder and a W&B run: use letters, digits, - _ and .")
 

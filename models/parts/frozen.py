@@ -119,8 +119,8 @@ class Extractor:
                     features[self.precision] = self(images[:NUM_COMPARED]).float()
                 rounded, exact = features["bf16"], features["fp32"]
                 measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
-                replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}"))
-        deviation = float(note.read_text())
+                replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))
+        deviation = float(note.read_text(encoding="utf-8"))
         chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
         print(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
         return chosen

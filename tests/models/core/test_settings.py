@@ -386,7 +386,14 @@ def test_a_sweeps_project_is_saved_so_that_resuming_by_hand_goes_to_the_same(sav
 
 @pytest.mark.parametrize(
     "argument",
-    ["--seed=-1", "--seed=4294967296", "--data_seed=4294967296", "--epochs=9007199254740993", f"--run_id={'a' * 201}"],
+    [
+        "--seed=-1",
+        "--seed=4294967296",
+        "--data_seed=4294967296",
+        "--epochs=9007199254740993",
+        f"--run_id={'a' * 201}",
+        "--runs_dir=",
+    ],
 )
 def test_numbers_and_names_that_would_fail_later_are_refused(argument):
     with pytest.raises(UserError, match=argument.partition("=")[0]):
