@@ -78,7 +78,7 @@ def free_bytes(folder: Path) -> int:
 def num_killed_for_memory() -> int:
     """Return how many processes the system has killed for lack of memory since it started; 0 where it does not say."""
     try:
-        words = Path("/proc/vmstat").read_text().split()
+        words = Path("/proc/vmstat").read_text(encoding="utf-8").split()
         return int(words[words.index("oom_kill") + 1])
     except (OSError, ValueError):
         return 0

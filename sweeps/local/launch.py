@@ -107,9 +107,9 @@ class Run:
         self.run_id = run_id
         self.folder = runs_dir / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)))
+        (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)), encoding="utf-8")
         path = self.folder / VALUES
-        path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}))
+        path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}), encoding="utf-8")
         variables = {
             "WANDB_RUN_ID": run_id,
             "WANDB_SWEEP_PARAM_PATH": str(path.absolute()),

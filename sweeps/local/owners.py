@@ -21,7 +21,7 @@ def owner_name() -> str:
 def boot_id() -> str:
     """Return what differs between machines of one name, and containers that do not see each other's processes."""
     path = Path("/proc/sys/kernel/random/boot_id")
-    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else ""
+    return f"{path.read_text(encoding='utf-8').strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else ""
 
 
 def start_of(pid: int) -> float | None:
@@ -31,7 +31,9 @@ def start_of(pid: int) -> float | None:
     """
     if Path("/proc/self/stat").exists():
         try:
-            state, *numbers = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            state, *numbers = (
+                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            )
         except (FileNotFoundError, ProcessLookupError):
             return None
         return None if state in ENDED else int(numbers[18])
