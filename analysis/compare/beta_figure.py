@@ -12,7 +12,7 @@ from PIL import Image
 
 from analysis.compare.comparison import curves_of
 from analysis.read.index import find_run_folders
-from analysis.read.pictures import newest_pictures
+from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, read_runs
 from data.errors import UserError
@@ -104,16 +104,16 @@ def draw(runs: Mapping[float, RunRecord]) -> Any:
     from matplotlib.figure import Figure  # imported late: takes a second
 
     newest = [newest_pictures(run) for run in runs.values()]
-    pictures = {name: [own[name].path if name in own else None for own in newest] for name in PICTURES}
-    pictures = {name: paths for name, paths in pictures.items() if any(paths)}
+    pictures = {name: [read_picture(own[name].path) if name in own else None for own in newest] for name in PICTURES}
+    pictures = {name: images for name, images in pictures.items() if any(images)}
     texts = [result_text(run.summary) for run in runs.values()]
     num_lines = max(text.count("\n") + 1 for text in texts)
-    heights = [row_height(paths) for paths in pictures.values()]
+    heights = [row_height(images) for images in pictures.values()]
     heights += [CURVE_INCHES] * len(CURVES) + [LINE_INCHES * num_lines + 0.2]
     figure = Figure(figsize=(COLUMN_INCHES * len(runs), sum(heights) + 0.4 * len(heights)), layout="constrained")
     grid = figure.subplots(len(heights), len(runs), squeeze=False, height_ratios=heights)
-    for axes, (name, paths) in zip(grid, pictures.items(), strict=False):
-        draw_pictures(axes, name, paths)
+    for axes, (name, images) in zip(grid, pictures.items(), strict=False):
+        draw_pictures(axes, name, images)
     logged = [curves_of(run) for run in runs.values()]
     for axes, term in zip(grid[len(pictures) :], CURVES, strict=False):
         draw_curves(axes, term, logged)
@@ -125,20 +125,19 @@ def draw(runs: Mapping[float, RunRecord]) -> Any:
     return figure
 
 
-def row_height(paths: Sequence[Path | None]) -> float:
+def row_height(images: Sequence[Image.Image | None]) -> float:
     """Return the height, in inches, at which the first of a row's pictures fills its column."""
-    with Image.open(next(path for path in paths if path)) as image:
-        return COLUMN_INCHES * image.height / image.width
+    first = next(image for image in images if image)
+    return COLUMN_INCHES * first.height / first.width
 
 
-def draw_pictures(axes: Sequence[Any], name: str, paths: Sequence[Path | None]) -> None:
+def draw_pictures(axes: Sequence[Any], name: str, images: Sequence[Image.Image | None]) -> None:
     """Draw a picture of each run; the place of one that is None stays empty."""
-    for axis, path in zip(axes, paths, strict=True):
+    for axis, image in zip(axes, images, strict=True):
         axis.axis("off")
         axis.set_title(name.replace("_", " "), fontsize=9)
-        if path:
-            with Image.open(path) as image:
-                axis.imshow(image.convert("RGB"))
+        if image:
+            axis.imshow(image)
 
 
 def draw_curves(axes: Sequence[Any], term: str, logged: Sequence[Mapping[str, Sequence[float | None]]]) -> None:

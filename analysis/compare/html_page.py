@@ -10,14 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from string import Template
 from typing import Any
-from warnings import catch_warnings
-
-from PIL import Image
 
 from analysis.compare.comparability import code_version
 from analysis.compare.comparison import Comparison, Entry, curves_of, finite
 from analysis.compare.importance import importance
-from analysis.read.pictures import newest_pictures
+from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.recipe import recipe_of
 from data.metrics import is_finite, is_percentage
 from data.visible import visible
@@ -28,7 +25,6 @@ MOST_FINALS = 6  # final runs, beside those, of which they are in the page, too
 MOST_PICTURED = 6  # runs, the best ones, whose pictures are in the page, and as many final runs
 LONGEST_VALUE = 2000  # letters of a setting
 MOST_SKIPPED = 5  # folders that are named
-MOST_PIXELS = 50_000_000  # of a picture that is read
 MOST_SETTINGS = 10  # columns and axes
 PICTURE_PIXELS = 720  # longest side of a picture
 PICTURE_QUALITY = 80  # of WebP, out of 100
@@ -178,12 +174,8 @@ def pictures(entries: Sequence[Entry], places: Sequence[int]) -> dict[str, dict[
 
 def thumbnail(path: Path) -> str:
     """Return a picture, made small, as a data URI; "" where it cannot be read."""
-    try:
-        with catch_warnings(action="ignore"), Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return ""
-            small = image.convert("RGB")
-    except Exception:  # half written, or no picture: Pillow has no one class for what it raises then
+    small = read_picture(path)
+    if small is None:
         return ""
     small.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     buffer = BytesIO()

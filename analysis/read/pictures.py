@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 from typing import NamedTuple
+from warnings import catch_warnings
+
+from PIL import Image
 
 from analysis.read.records import RunRecord
 from analysis.record import run_folder
 
+MOST_PIXELS = 50_000_000  # of a picture that is read
 FILE_NAME = re.compile(r"(?P<name>.+?)(-(?P<epoch>\d+))?")  # without .png
 
 
@@ -33,3 +37,12 @@ def newest_pictures(record: RunRecord) -> dict[str, Picture]:
         if (picture.epoch or 0) > (known.epoch or 0):
             newest[picture.name] = picture
     return newest
+
+
+def read_picture(path: Path) -> Image.Image | None:
+    """Return a picture in colours; None where it cannot be read, being half written or vast."""
+    try:
+        with catch_warnings(action="ignore"), Image.open(path) as image:
+            return image.convert("RGB") if image.width * image.height <= MOST_PIXELS else None
+    except Exception:  # Pillow has no one class for what damaged files raise
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from analysis.beta import main as draw_beta
 from analysis.compare.beta_figure import runs_by_beta
 from analysis.report import main as report
 from analysis.runs import main as runs
@@ -97,6 +98,7 @@ def all_runs_are_told(place, capsys, num_runs):
     assert len(read_data(out)["runs"]) == num_runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES)
 def test_a_value_of_any_kind_in_any_file_is_no_traceback(place, capsys, value):
     num_runs = 0
@@ -138,6 +140,13 @@ def test_pictures_of_any_content_and_size_cost_themselves_alone(place, capsys):
         (panels / f"odd{i}.png").write_bytes(content)
     assert report(["--out", str(place / "out.html")]) == 0
     assert set(read_data(place / "out.html")["pictures"]) == {"good"}
+    write_run(place / "sweeps" / "beta" / "000", [1.0], beta=1.0)
+    panels.rename(place / "sweeps" / "beta" / "000" / "panels")
+    for path in (place / "sweeps" / "beta" / "000" / "panels").glob("*.png"):
+        path.rename(
+            path.with_stem({"odd0": "samples", "good": "tsne", "vast": "reconstructions"}.get(path.stem, path.stem))
+        )
+    assert draw_beta(["beta"]) == 0
     assert capsys.readouterr().err == ""
 
 

@@ -57,6 +57,7 @@ def measured(function, num_runs, repeat):
         return total_shares(features, np.arange(3), rank(function(x, draw)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "num_noises", "num_runs"), [(linear, 1, 80), (noisy, 40, 80), (curved, 1, 60), (stepped, 1, 100)]
 )
@@ -78,6 +79,7 @@ def test_intervals_of_two_standard_errors_cover_the_true_shares(function, num_no
     assert explained.min() > 0.3
 
 
+@pytest.mark.slow
 def test_settings_that_say_nothing_have_no_share_to_speak_of():
     found = [measured(lambda x, draw: draw.normal(size=len(x)), 60, i) for i in range(NUM_REPEATS)]
     assert np.mean([means for means, _, _ in found]) < 0.05

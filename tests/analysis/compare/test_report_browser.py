@@ -319,3 +319,20 @@ def test_the_page_says_that_settings_are_left_out(browser, tmp_path, monkeypatch
     assert "The 2 settings that vary most" in browser.texts("#more-settings")[0]
     assert len({"lr", "depth", "width"} & set(browser.texts("#runs thead th"))) == 2
     assert {"lr", "depth", "width"} <= set(browser.texts("#differences tbody th"))
+
+
+def test_the_page_says_what_the_kept_weights_have_why_a_run_failed_and_what_is_not_comparable(browser, tmp_path):
+    write_run(tmp_path / "best", [0.9, 0.5, 0.6], [0.7, 0.8, 0.85], val_fraction=0.1)  # the least loss is kept
+    write_run(tmp_path / "other", [0.9], [0.7], val_fraction=0.2)
+    write_json(write_run(tmp_path / "gone", [0.9]) / "summary.json", {"state": "failed", "error": "out of memory"})
+    (tmp_path / "notes").mkdir()
+    assert report.main(["--runs_dir", str(tmp_path), "--metric=val/accuracy"]) == 0
+    browser.open(tmp_path / "report.html")
+    [warning] = browser.texts("#warning")
+    assert (
+        "differ in val_fraction: 0.1 (1), 0.2 (1)." in warning or "differ in val_fraction: 0.2 (1), 0.1 (1)." in warning
+    )
+    assert "1 folder in the runs folder could not be read as a run: notes." in warning
+    assert "best, epoch 3; its kept weights have 80.00 %, of epoch 2" in browser.texts(".tile .more")
+    assert browser.column("of kept weights")[:2] == ["80.00 %", "70.00 %"]
+    assert "out of memory" in browser.run("[...document.querySelectorAll('#runs td')].map((one) => one.title)")
