@@ -52,6 +52,7 @@ def process_state(monkeypatch):
     GradientState._reset_state()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_sweep_file_of_the_suite_keeps_the_contract(path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -149,6 +150,7 @@ def test_what_train_py_takes_and_logs_is_taken(parameters, metric):
     check_contract(sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SMALL)
 def test_the_metrics_known_of_a_model_are_those_that_its_run_logs(model, tmp_path, process_state):
     arguments = [f"--model={model}", "--dataset=digits", "--train_fraction=0.1", "--epochs=1", "--tracking=off"]
