@@ -302,7 +302,7 @@ def run_sweep(options: Namespace) -> int:
     if code:
         display.say(f"paused; {again}")
     else:
-        display.say(f"to train the best on all images: python sweeps/final.py {name}")
+        display.say(f"to train the best on all images: python sweeps/final.py {shlex.quote(name)}")
     return code
 
 

@@ -100,6 +100,7 @@ def test_a_model_is_imported_when_it_is_asked_for_and_no_other():
 PRIVATE = {"_replace", "_asdict", "_fields", "_exit"}  # public, for all their names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in FILES if path != Path("data/internals.py")], ids=str)
 def test_private_names_of_libraries_stand_in_one_module(path):
     tree = ast.parse((ROOT / path).read_text())

@@ -126,6 +126,7 @@ def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path):
     assert a != c
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reported_and_not_repeated(tmp_path, capsys):
     run(tmp_path, "--run_id=a")
     before = (tmp_path / "a" / "metrics.jsonl").stat().st_mtime_ns
@@ -292,6 +293,7 @@ def test_a_stopped_run_tells_its_best_so_far(tmp_path, monkeypatch):
     assert summary["val/loss"] == epochs(tmp_path / "a")[0]["val/loss"]
 
 
+@pytest.mark.slow
 def test_resuming_on_other_images_is_refused(tmp_path, monkeypatch, capsys):
     from PIL import Image
 
@@ -606,3 +608,38 @@ def test_sizes_that_no_memory_holds_are_told_in_one_line(tmp_path, capsys, words
     error = capsys.readouterr().err
     assert error.startswith("train.py: no memory (")
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [None, "{"], ids=["missing", "damaged"])
+def test_a_run_whose_settings_are_gone_is_not_resumed_with_others(tmp_path, monkeypatch, capsys, content):
+    run_with_stop(monkeypatch, 25, tmp_path, "--run_id=a")
+    path = tmp_path / "a" / "settings.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    capsys.readouterr()
+    assert run(tmp_path, "--run_id=a") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"train.py: {path} is missing or damaged, beside a checkpoint: restore it")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_cut_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    run_with_stop(monkeypatch, 25, tmp_path, "--run_id=a")
+    path = tmp_path / "a" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    capsys.readouterr()
+    assert run(tmp_path, "--run_id=a") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"train.py: {path} is damaged (")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_rows_that_a_resumed_run_has_lost_are_told(tmp_path, monkeypatch, capsys):
+    run_with_stop(monkeypatch, 25, tmp_path, "--run_id=a")
+    (tmp_path / "a" / "metrics.jsonl").unlink()
+    assert run(tmp_path, "--run_id=a") == 0
+    assert "metrics.jsonl has lost 2 of 2 rows: the curves lack them" in capsys.readouterr().out

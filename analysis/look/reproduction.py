@@ -54,13 +54,16 @@ def read_run(folder: Path, data_dir: str = "") -> RecordedRun:
         data_dir: where its images are; empty for where they were.
 
     Raises:
-        UserError: its settings are no longer known.
+        UserError: its settings are no longer known, or it has no record of its environment.
     """
-    saved = read_json(folder / run_folder.SETTINGS)
+    saved, environment = (read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.ENVIRONMENT))
+    if not environment:
+        path = folder / run_folder.ENVIRONMENT
+        raise UserError(f"{path} is missing or damaged, so that nobody knows what the run was made with: restore it")
     told = {key: value for key, value in saved.items() if key not in INVOCATION}
     if data_dir:
         told["data_dir"] = data_dir
-    return RecordedRun(folder, saved, resolve(flags(told), {}), read_json(folder / run_folder.ENVIRONMENT))
+    return RecordedRun(folder, saved, resolve(flags(told), {}), environment)
 
 
 def launcher(environment: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,9 @@ def saved_settings(told: Told) -> dict[str, Any]:
     saved = read_json(runs_dir / run_id / run_folder.SETTINGS) if run_id else {}
     if resume and not saved:
         raise UserError(f"--run_id={run_id} has no run in {runs_dir} to resume: leave out --resume to start it")
+    if run_id and not saved and (runs_dir / run_id / run_folder.CHECKPOINT).exists():
+        path = runs_dir / run_id / run_folder.SETTINGS
+        raise UserError(f"{path} is missing or damaged, beside a checkpoint: restore it, or give another --run_id")
     return {**saved, "run_id": run_id} if saved else {}
 
 

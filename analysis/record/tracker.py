@@ -50,12 +50,15 @@ class Tracker:
             (folder / run_folder.SUMMARY).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
+        num_lost = num_logged - len(rows)
+        if num_lost:
+            print(f"{folder / run_folder.METRICS} has lost {num_lost} of {num_logged} rows: the curves lack them")
         self.num_logged = len(rows)
         self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.wandb: WandbRun | None = None
         if mode != "off":
             run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
-            self.wandb = WandbRun(run, folder, rows)
+            self.wandb = WandbRun(run, folder, rows, num_lost)
             if not run.offline:
                 write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": run.url})
 

@@ -20,16 +20,17 @@ class WandbRun:
         run: of W&B's client.
         folder: of the run.
         rows: that a resumed run had logged up to the checkpoint it goes on from.
+        num_lost: rows before that which are no longer in its folder.
     """
 
-    def __init__(self, run: Any, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    def __init__(self, run: Any, folder: Path, rows: Sequence[Mapping[str, float]], num_lost: int = 0) -> None:
         self.run = run
         self.folder = folder
         self.defined: set[str] = set()  # names of figures that W&B knows
         self.num_known = 0  # rows that W&B has
         self.is_alive = True
         if not run.offline:
-            self.attempt(lambda: self.catch_up(rows))
+            self.attempt(lambda: self.catch_up(rows, num_lost))
 
     def attempt(self, deed: Callable[[], object]) -> None:
         """Do something with the client, unless that has failed before."""
@@ -42,13 +43,13 @@ class WandbRun:
             reason = " ".join(str(error).split()) or type(error).__name__
             print(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
 
-    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+    def catch_up(self, rows: Sequence[Mapping[str, float]], num_lost: int) -> None:
         """Send the rows of a resumed run that W&B lacks, and note how many it has.
 
         A kill can cost rows that were logged and not sent yet. W&B may also have rows of epochs after the checkpoint,
         which are trained again: they are not sent twice. A part that was offline is left to its own upload.
         """
-        self.num_known = self.run.step
+        self.num_known = max(0, self.run.step - num_lost)
         if not any((self.folder / "wandb").glob("offline-run-*")):
             for row in rows[self.num_known :]:
                 self.send(row)

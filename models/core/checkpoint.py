@@ -3,6 +3,7 @@
 A checkpoint is written completely or not at all: a failed write leaves the one before in place.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from data.errors import UserError
 from data.files import replace_file
 from models.core.objective import Phase
 
@@ -119,5 +121,14 @@ def load(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint, with its tensors in main memory.
 
     Only tensors and plain values are read; a file that would run code while it is loaded is refused.
+
+    Raises:
+        UserError: the file is damaged, or no checkpoint.
     """
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a file that was cut can make torch and its zip reader raise nearly anything
+        reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 100, placeholder="...")
+        raise UserError(f"{path} is damaged ({reason}): restore it, or start a new run by another --run_id") from None

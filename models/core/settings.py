@@ -40,6 +40,8 @@ class Role(Enum):
     INVOCATION = "says which run this is and what to do with it"
 
 
+LONGEST_RUN_ID = 200  # bytes; file systems take names of 255
+
 PositiveInt = Annotated[int, Range(1)]
 Count = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, low_excluded=True)]
@@ -159,8 +161,10 @@ class Settings:
         """
         if not self.runs_dir:
             raise UserError("--runs_dir is empty: name a folder, or leave it out")
-        if self.run_id and not re.fullmatch(r"\w[\w.-]{0,199}", self.run_id):
+        if self.run_id and not re.fullmatch(r"(?!sweeps$)\w[\w.-]*", self.run_id):
             raise UserError(f"--run_id={self.run_id} names a folder and a W&B run: use letters, digits, - _ and .")
+        if len(self.run_id.encode(errors="replace")) > LONGEST_RUN_ID:
+            raise UserError(f"--run_id={self.run_id} is longer than {LONGEST_RUN_ID} bytes: shorten it")
 
 
 class Kind(NamedTuple):

@@ -52,6 +52,7 @@ for _ in range(10):
 """
 
 
+@pytest.mark.slow
 def test_six_processes_that_write_one_file_at_once_all_succeed_and_leave_it_whole(tmp_path):
     path = tmp_path / "a.txt"
     command = [sys.executable, "-c", WRITE_OFTEN, str(path)]

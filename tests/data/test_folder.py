@@ -338,6 +338,7 @@ folder.load(Path(sys.argv[1]), 8, 0)
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_decode_left_is_swept_at_the_next_start_and_a_living_one_s_is_not(three, tmp_path):
     other = tmp_path / "other"
     save(other / "1.png")

@@ -50,6 +50,7 @@ def prepared(images, size, mean, std):
     return vision.normalize(large, mean, std)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["test_efficientnet", "test_resnet", "test_vit"])
 @pytest.mark.parametrize("flips", [False, True])
 @torch.no_grad()
@@ -97,6 +98,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGES)
 def test_another_network_has_features_of_its_own(num_computed, case):
     split = make_split(6)
@@ -108,6 +110,7 @@ def test_another_network_has_features_of_its_own(num_computed, case):
     assert sum(num_computed) == 12
 
 
+@pytest.mark.slow
 def test_other_weights_of_the_same_name_have_features_of_their_own(tmp_path, num_computed):
     path, features = tmp_path / "net.pth", []
     for seed in (1, 2):
@@ -119,6 +122,7 @@ def test_other_weights_of_the_same_name_have_features_of_their_own(tmp_path, num
     assert not torch.equal(*features)
 
 
+@pytest.mark.slow
 def test_settings_of_the_head_alone_share_the_features(num_computed):
     for changes in (
         {},
@@ -143,6 +147,7 @@ def test_bf16_features_agree_with_fp32(tmp_path):
     assert error < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deviation", "kind"), [(0.02, torch.bfloat16), (0.2, torch.float32)])
 def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path, num_computed, deviation, kind):
     monkeypatch.setattr(frozen, "has_fast_bf16", lambda device: True)
@@ -157,6 +162,7 @@ def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path
     assert 32 not in num_computed
 
 
+@pytest.mark.slow
 def test_auto_is_fp32_where_bf16_is_not_computed_in(monkeypatch, num_computed):
     monkeypatch.setattr(frozen, "has_fast_bf16", lambda device: False)
     features = encode(build(feature_precision="auto"), train=make_split(10))["train"].features
@@ -260,6 +266,7 @@ def fit(objective, batch, phase):
     return terms
 
 
+@pytest.mark.slow
 def test_every_epoch_solves_the_logistic_regression_of_its_strength_as_sklearn_does(probe):
     objective, batch = probe
     [phase] = objective.phases()

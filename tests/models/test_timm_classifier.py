@@ -136,12 +136,14 @@ def test_more_frozen_stages_than_there_are_below_the_head_are_refused(arch, most
         build(arch=arch, frozen_stages=most + 1, input_size=32)
 
 
+@pytest.mark.slow
 def test_a_random_stem_is_not_frozen(weights):
     with pytest.raises(UserError, match="^--frozen_stages=1 would freeze a random stem: give --stem_init=centre$"):
         resnet(weights, frozen_stages=1)
     assert not resnet(weights, frozen_stages=1, stem_init="centre").conv1.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_networks_whose_stages_timm_does_not_know_train_whole_and_are_not_frozen_in_part():
     net = nn.Sequential(nn.Linear(2, 2))
     freeze(net, 0)

@@ -240,6 +240,7 @@ def test_control_characters_of_settings_and_output_do_not_reach_the_terminal(sta
     assert not set("\x1b\x07") & set(done.output + done.errors)
 
 
+@pytest.mark.slow
 def test_three_crashes_and_nothing_else_end_the_sweep_with_the_reason(stage):
     done = stage.run(stage.write(parameters={"crashing": "all", "silent": "all"}), "--count=9", code=1)
     assert stage.states() == ["FAIL"] * 3
@@ -255,6 +256,7 @@ def test_crashes_late_in_a_sweep_do_not_end_it(stage):
     assert stage.states() == ["COMPLETE", *["FAIL"] * 4, "COMPLETE"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["silent", "diverging"])
 def test_a_trial_without_a_finite_value_fails_with_the_reason(stage, fault):
     done = stage.run(stage.write(parameters={fault: "0"}), "--count=2")
@@ -311,6 +313,7 @@ FULL_DISK = "train.py: [Errno 28] No space left on device"
 LOST_GPU = "torch.AcceleratorError: CUDA error: no CUDA-capable device is detected\nSearch for ..."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "reason"), [(FULL_DISK, "disk is full"), (LOST_GPU, "GPU is lost or taken")])
 def test_a_fault_of_the_machine_pauses_the_sweep_and_burns_no_trial(stage, words, reason):
     broken = stage.folder / "broken"
@@ -327,6 +330,7 @@ def test_a_fault_of_the_machine_pauses_the_sweep_and_burns_no_trial(stage, words
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_reason_is_a_fault_of_the_machine(stage):
     command = (stage.write(parameters={"crashing": "0", "epochs": 1}), "--count=1")
     none_free = {"sweeps.local.faults.free_bytes": num_bytes_free}
@@ -336,6 +340,7 @@ def test_a_disk_without_room_for_the_reason_is_a_fault_of_the_machine(stage):
     assert stage.states() == ["FAIL"]
 
 
+@pytest.mark.slow
 def test_an_agent_that_cannot_write_itself_pauses_and_leaves_no_trial_or_process(stage):
     file = stage.write(method="grid", parameters={"lr": LR_GRID, "epochs": 40, "seconds": 0.05})
     agent = stage.start(file, "--workers=2", patches={"yaml.safe_dump": dump_no_second})
@@ -349,6 +354,7 @@ def test_an_agent_that_cannot_write_itself_pauses_and_leaves_no_trial_or_process
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "epoch", "words"),
     [(1, 3, ""), (137, 3, ""), (130, 1, ""), (1, 1, "traceback : Signal 9 (SIGKILL) received by PID 7")],
@@ -399,6 +405,7 @@ def test_under_nohup_a_closed_terminal_does_not_pause(stage):
     assert stage.states() == ["COMPLETE"]
 
 
+@pytest.mark.slow
 def test_an_agent_whose_reader_goes_away_pauses_with_all_trials_saved(stage):
     file = stage.write(parameters={"epochs": 3, "seconds": 0.3})
     command = [sys.executable, str(ROOT / "sweeps" / "agent.py"), file, "--workers=2", "--count=8"]
@@ -420,12 +427,14 @@ def test_an_agent_whose_reader_goes_away_pauses_with_all_trials_saved(stage):
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
 def test_a_file_gets_a_log_though_colours_are_forced(stage):
     done = stage.run(stage.write(), "--count=1", environment={"FORCE_COLOR": "1"})
     assert "trial 0 starts: lr=" in done.output
     assert "\x1b" not in done.output
 
 
+@pytest.mark.slow
 def test_a_terminal_that_draws_nothing_gets_a_log(stage):
     master, slave = pty.openpty()
     agent = stage.start(stage.write(), "--count=1", terminal=os.ttyname(slave), environment={"TERM": "dumb"})
@@ -437,6 +446,7 @@ def test_a_terminal_that_draws_nothing_gets_a_log(stage):
     assert "trial 0 finished" in shown
 
 
+@pytest.mark.slow
 def test_a_pause_is_announced_at_once(stage):
     agent = stage.start(stage.write(parameters={**SLOW, "saving_seconds": 3}), "--count=1")
     stage.wait_for("epoch", 1)
@@ -446,6 +456,7 @@ def test_a_pause_is_announced_at_once(stage):
     assert agent.output.count("pausing") == 1
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_even_what_ignores_signals_and_it_can_be_gone_on_with(stage):
     command = (stage.write(parameters={**SLOW, "ignoring": "0"}), "--count=2", "--workers=2")
     agent = stage.start(*command)
@@ -663,6 +674,7 @@ def test_a_file_is_refused_before_anything_is_stored_for(stage, text, named):
     assert_refused(stage, ["odd.yaml"], named)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_the_copy_of_its_file(stage):
     stage.run(stage.write(), "--count=1")
     copy = stage.sweep() / "sweep.yaml"

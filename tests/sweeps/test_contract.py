@@ -59,6 +59,7 @@ def test_a_sweep_file_of_the_suite_keeps_the_contract(path, monkeypatch):
     check_contract(read_sweep(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_sweep_file_of_the_suite_says_what_it_is_for_and_how_it_is_run(path):
     text = path.read_text()

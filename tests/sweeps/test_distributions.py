@@ -257,6 +257,7 @@ def garbage(generator):
     return generator.choice([*odd, *(generator.uniform(-5, 5) for _ in odd), *(generator.randint(-5, 5) for _ in odd)])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_of_random_entries_each_is_refused_or_gives_finite_values_within_bounds():
     generator = random.Random(0)

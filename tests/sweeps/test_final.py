@@ -161,6 +161,7 @@ def test_a_run_without_figures_has_failed_and_counts_as_no_seed(stage):
     assert (trial["seeds"], trial["test/loss"]["values"]) == ([2], [4.5])
 
 
+@pytest.mark.slow
 def test_where_no_run_finishes_there_is_no_result(stage):
     sweep(stage, crashing_seed=1)
     done = final(stage, "--seeds=1", code=1)
@@ -169,6 +170,7 @@ def test_where_no_run_finishes_there_is_no_result(stage):
     assert "seeds" not in done.output
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_machine_stops_the_runs_and_the_same_command_goes_on(stage):
     broken = stage.folder / "broken"
     sweep(stage, broken=str(broken))
@@ -182,6 +184,7 @@ def test_a_fault_of_the_machine_stops_the_runs_and_the_same_command_goes_on(stag
     assert read_json(stage.sweep() / "final.json")["trials"][0]["seeds"] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_settings_reach_a_program_whose_command_leaves_them_out(stage):
     parameters = {"lr": GRID, "epochs": 4, "seconds": 0.01}
     stage.run(stage.write(method="grid", parameters=parameters, command=["${interpreter}", "${program}"]))
@@ -191,6 +194,7 @@ def test_the_settings_reach_a_program_whose_command_leaves_them_out(stage):
     assert (start["sweep"]["lr"], start["sweep"]["seed"]) == ("0.001", "1")
 
 
+@pytest.mark.slow
 def test_a_command_that_is_in_no_sweep_file_here_is_run_only_if_it_is_trusted(stage):
     sweep(stage)
     study = optuna.load_study(study_name="sweep", storage=stage.url())
@@ -205,6 +209,7 @@ def test_a_command_that_is_in_no_sweep_file_here_is_run_only_if_it_is_trusted(st
     assert (stage.folder / "evil").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_id", ["../../../evil", "/tmp/evil", ".evil", "a\x1b[2J", "", 3])
 def test_a_run_id_that_leads_elsewhere_is_refused(stage, run_id):
     sweep(stage)

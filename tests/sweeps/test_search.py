@@ -75,6 +75,7 @@ def test_a_search_that_was_killed_goes_on_as_it_would_have(method):
     assert begun + search(sweep, curve, 8, study=study) == search(sweep, curve, 8)
 
 
+@pytest.mark.slow
 def test_random_draws_follow_the_sweep_s_distributions():
     sweep = sweep_of(MIXED, method="random")
     drawn = [settings for settings, _ in search(sweep, landscape, 150)]
@@ -104,6 +105,7 @@ def test_workers_side_by_side_are_never_given_the_same():
         assert settings["optimizer"] in MIXED["optimizer"]["values"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [

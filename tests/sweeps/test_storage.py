@@ -313,12 +313,14 @@ def secured(server):
     return f"postgresql+psycopg://{name}_user@127.0.0.1:{server.port}/{name}"
 
 
+@pytest.mark.slow
 def test_a_password_is_asked_for(stage, secured):
     done = stage.run(stage.write(), "--count=1", f"--storage={secured}", code=2)
     assert "cannot be reached" in done.errors
     assert len(done.errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["before the host", "in the query"])
 def test_a_password_in_the_address_is_never_printed(stage, secured, form):
     given = secured.replace("@", ":SECRET@") if form == "before the host" else f"{secured}?password=SECRET"
@@ -335,6 +337,7 @@ def test_a_password_in_the_address_is_never_printed(stage, secured, form):
     assert "SECRET" not in refused.errors + gone.errors + refused.output + gone.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["PGPASSWORD", "a service file"])
 def test_the_password_can_be_left_out_of_the_address(stage, secured, way):
     url, environment = secured, {"PGPASSWORD": "SECRET"}
@@ -464,6 +467,7 @@ def test_an_agent_that_is_busy_with_a_proposal_keeps_its_trials(stage, postgresq
     assert "another agent" not in one.output
 
 
+@pytest.mark.slow
 def test_thousands_of_logged_values_are_stored_in_one_transaction(tmp_path):
     trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
     claim = trials.take(1)
@@ -480,6 +484,7 @@ def test_thousands_of_logged_values_are_stored_in_one_transaction(tmp_path):
         report_values(claim.trial, {3002: 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_trial_never_has_two_owners_and_there_are_never_too_many(kind, tmp_path, request):
     url = f"sqlite:///{tmp_path / 'study.db'}" if kind == "sqlite" else request.getfixturevalue("postgresql")

@@ -28,6 +28,7 @@ def test_aliases_and_merged_keys_are_kept():
     assert parse_yaml("", "a.yaml") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -58,6 +58,7 @@ def test_a_metric_that_only_the_log_has_is_shown_and_ranks(tmp_path, capsys):
     assert [run["name"] for run in reported(tmp_path, "--metric=train/classify/loss")["runs"]] == ["run1", "run0"]
 
 
+@pytest.mark.slow
 def test_a_trial_of_which_the_study_knows_no_value_has_that_of_its_log(tmp_path, capsys):
     for i in range(3):
         write_run(tmp_path / "sweeps" / "lr" / f"00{i}-run", [3.0 - i], state=None)

@@ -180,6 +180,7 @@ def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page)
     assert sections == [False] * 8
 
 
+@pytest.mark.slow
 def test_the_page_is_made_of_modules_that_leave_no_globals(opened):
     scripts = "[...document.querySelectorAll('script')].map((script) => script.type)"
     assert opened.run(scripts) == ["application/json", "", "importmap", "module"]  # the second is Plotly's
@@ -321,6 +322,7 @@ def test_the_page_says_that_settings_are_left_out(browser, tmp_path, monkeypatch
     assert {"lr", "depth", "width"} <= set(browser.texts("#differences tbody th"))
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_kept_weights_have_why_a_run_failed_and_what_is_not_comparable(browser, tmp_path):
     write_run(tmp_path / "best", [0.9, 0.5, 0.6], [0.7, 0.8, 0.85], val_fraction=0.1)  # the least loss is kept
     write_run(tmp_path / "other", [0.9], [0.7], val_fraction=0.2)

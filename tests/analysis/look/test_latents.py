@@ -185,6 +185,7 @@ def test_a_map_is_a_function_of_the_seed():
     np.testing.assert_array_equal(points, embed(latents, seed=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latents", [np.zeros((40, 5)), np.random.default_rng(0).standard_normal((5, 3))])
 def test_collapsed_or_few_latents_have_a_map_too(latents):
     assert np.isfinite(embed(latents.astype(np.float32), seed=0)).all()

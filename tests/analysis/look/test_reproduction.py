@@ -1,11 +1,14 @@
 """How a run was made, what has changed since, and whether it comes out the same."""
 
+from dataclasses import asdict
+
 import pytest
 
 from analysis import reproduce
-from analysis.look.reproduction import compare, differences, launcher, run_again
+from analysis.look.reproduction import compare, differences, launcher, read_run, run_again
 from analysis.record import environment, run_folder
 from analysis.record.saved import resolve
+from data.errors import UserError
 from data.files import read_json, write_json
 from models.registry import MODELS
 from tests.run_folders import write_run
@@ -125,3 +128,14 @@ def test_a_run_is_repeated_with_as_many_threads_as_it_had(environment, variables
     monkeypatch.setattr("analysis.look.reproduction.run_train_py", lambda *arguments: seen.append(arguments[-1]))
     run_again(MODELS["mlp"].settings_class(model="mlp"), environment, tmp_path, num_rows=1, to_the_end=True)
     assert seen == [variables]
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_run_without_a_record_of_its_environment_is_told_as_such(content, tmp_path):
+    settings = MODELS["mlp"].settings_class(model="mlp", dataset="digits", run_id="a")
+    (tmp_path / "a").mkdir()
+    write_json(tmp_path / "a" / run_folder.SETTINGS, asdict(settings))
+    if content:
+        (tmp_path / "a" / run_folder.ENVIRONMENT).write_text(content)
+    with pytest.raises(UserError, match="environment.json is missing or damaged"):
+        read_run(tmp_path / "a")

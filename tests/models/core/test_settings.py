@@ -322,6 +322,7 @@ def test_a_new_run_id_starts_a_new_run(save_run):
     assert (fresh.run_id, fresh.lr) == ("b", parse().lr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "key"), EVERY_SETTING)
 def test_defaults_have_the_declared_type_and_lie_in_range(name, key):
     settings_class = MODELS[name].settings_class

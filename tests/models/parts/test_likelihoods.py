@@ -182,6 +182,7 @@ def test_only_what_is_learned_is_trained(name):
     assert len(learned) == (name in ("gaussian_learned", "discretised_logistic"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian_learned", "discretised_logistic"])
 def test_a_learned_noise_becomes_that_of_the_data(name):
     noisy, spread = likelihood(name), 0.15

@@ -64,6 +64,7 @@ def test_a_timm_vits_weights_are_those_of_its_fused_kernels(name, settings, num_
     assert torch.equal(vit(images), logits)  # the fused kernels are back, and no hook is left
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"qk_norm": True, "scale_attn_norm": True}])
 def test_weights_times_values_projected_is_what_timms_attention_gives(settings):
@@ -104,6 +105,7 @@ def test_a_timm_model_without_such_attention_says_in_one_line_what_is_missing(na
     assert missing_attention(net) in str(error.value)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_timm_weights_are_float32_and_the_same_under_autocast():
     vit, images = make_vit("test_vit", {})
@@ -122,6 +124,7 @@ def test_a_failing_forward_pass_leaves_the_fused_kernels_on():
     assert not any(block.attn.attn_drop._forward_pre_hooks for block in vit.blocks)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_compiled_vit_gives_the_same_weights():
     vit, images = make_vit("test_vit", {"depth": 2})
