@@ -41,7 +41,6 @@ from models.help import help_text
 from models.loading import build_objective, load_model, read_data
 from models.resolve import sweep_values
 
-LONGEST_REASON = 500  # characters of an error in a summary
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
 
 
@@ -93,16 +92,13 @@ def run(arguments: Sequence[str]) -> int:
             summary |= this.close()
         state = ended
     except Exception as error:
-        summary["error"] = textwrap.shorten(str(error) or type(error).__name__, LONGEST_REASON)
+        summary["error"] = textwrap.shorten(str(error) or type(error).__name__, width=500)
         raise
     finally:
         if tracker is not None:
             tracker.finish(state, {**summary, **this.result_so_far()}, folder / run_folder.BEST)
     if is_main:
-        print(report(folder))
-        if state == "stopped":
-            again = shlex.join(["python", "train.py", f"--runs_dir={settings.runs_dir}", f"--run_id={settings.run_id}"])
-            print(f"stopped; to go on: {again}")
+        print(report(folder) + (how_to_go_on(settings) if state == "stopped" else ""))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
@@ -163,9 +159,8 @@ class Run:
     def evaluate(self, split: str, epoch: int) -> dict[str, float]:
         """Return metrics of a split by name; of training images those of the model's samples alone."""
         accelerator, loader, evaluated = self.accelerator, self.loaders[split], self.trainer.evaluated
-        metrics: dict[str, float] = {}
-        if split != "train":
-            metrics = evaluate(accelerator, evaluated, loader, self.settings.eval_batch_size)
+        batch_size = self.settings.eval_batch_size
+        metrics = {} if split == "train" else evaluate(accelerator, evaluated, loader, batch_size)
         if isinstance(evaluated, Samples):
             [of_samples] = broadcast_object_list([self.evaluate_samples(loader, epoch)])
             metrics |= of_samples
@@ -245,6 +240,12 @@ def outline(settings: Settings) -> str:
     if info.num_images:  # else no image was read
         lines.append(f"images: {info.in_one_line()}")
     return "\n".join([*lines, str(objective), f"num_parameters: {trainable}", f"total_parameters: {total}"])
+
+
+def how_to_go_on(settings: Settings) -> str:
+    """Return the line that tells how a run that was stopped is resumed."""
+    again = shlex.join(["python", "train.py", f"--runs_dir={settings.runs_dir}", f"--run_id={settings.run_id}"])
+    return f"\nstopped; to go on: {again}"
 
 
 def already_finished(folder: Path) -> str:
