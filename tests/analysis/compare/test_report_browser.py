@@ -119,6 +119,7 @@ class Browser:
         """Addresses that were asked for since the last call, and what the console said."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        sent = [url for url in sent if not url.startswith("chrome://")]  # of the browser's own window, now and then
         return sent, [entry["message"] for entry in self.driver.get_log("browser")]
 
 
