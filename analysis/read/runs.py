@@ -69,7 +69,7 @@ def record_of(folder: Path, parts: RunParts) -> RunRecord | None:
         created=created,
         model=model,
         dataset=dataset,
-        tags=split_tags(settings.get("tags")),
+        tags=run_folder.split_tags(settings.get("tags")),
         settings=settings,
         summary=summary,
         environment=environment,
@@ -86,11 +86,6 @@ def start_time(folder: Path, environment: Mapping[str, Any]) -> datetime:
         return datetime.fromtimestamp((folder / run_folder.SETTINGS).stat().st_mtime, UTC)
     except OSError:  # deleted since it was found
         return datetime.fromtimestamp(0, UTC)
-
-
-def split_tags(text: Any) -> tuple[str, ...]:
-    """Return the words of the setting `tags`, which commas part."""
-    return tuple(tag.strip() for tag in str(text or "").split(",") if tag.strip())
 
 
 def history(record: RunRecord) -> list[dict[str, Any]]:
