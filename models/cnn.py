@@ -2,19 +2,20 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.layers import conv_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
 class CnnSettings(ClassifierSettings):
-    """Blocks of 3x3 convolution, batch norm, ReLU and pooling, each with twice the channels of the one before."""
+    """Blocks of 3x3 convolutions, batch norm, ReLU and pooling, each with twice the channels of the one before."""
 
     epochs: PositiveInt = 16
     lr: PositiveFloat = 1.99e-4
@@ -22,8 +23,13 @@ class CnnSettings(ClassifierSettings):
     """Channels of the first block."""
     depth: PositiveInt = 3
     """Number of blocks."""
-    head_width: PositiveInt = 512
-    """Hidden units of the head."""
+    convolutions: PositiveInt = 1
+    """Convolutions of each block."""
+    pooling: Literal["none", "mean"] = "none"
+    """What the head gets of the last block. none: its whole maps; mean: the mean of each map, which takes far fewer
+    weights."""
+    head_width: Count = 512
+    """Hidden units of the head; 0 for a head of a single linear layer."""
     dropout: Fraction = 0.5
     """Dropout in the head."""
 
@@ -37,13 +43,15 @@ def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
     side = info.image_size >> settings.depth
     if side == 0:
         raise UserError(f"--depth={settings.depth} halves {info.image_size}-pixel images to nothing: lower it")
-    features = nn.Sequential(*conv_blocks(settings.width, settings.depth))
-    head = nn.Sequential(
-        nn.Flatten(),
-        nn.Linear((settings.width << settings.depth - 1) * side**2, settings.head_width),
-        nn.ReLU(),
-        nn.Dropout(settings.dropout),
-        nn.Linear(settings.head_width, len(info.classes)),
-    )
+    features = nn.Sequential(*conv_blocks(settings.width, settings.depth, settings.convolutions))
+    if settings.pooling == "mean":
+        features.append(nn.AdaptiveAvgPool2d(1))
+        side = 1
+    units = (settings.width << settings.depth - 1) * side**2
+    head = nn.Sequential(nn.Flatten())
+    if settings.head_width:
+        head.extend([nn.Linear(units, settings.head_width), nn.ReLU()])
+        units = settings.head_width
+    head.extend([nn.Dropout(settings.dropout), nn.Linear(units, len(info.classes))])
     net = nn.Sequential(OrderedDict(features=features, head=head))
     return Classification(net, settings, info, prefers_channels_last=True)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -20,6 +21,8 @@ class MlpSettings(ClassifierSettings):
     """Units of the first hidden layer."""
     depth: PositiveInt = 2
     """Number of hidden layers."""
+    norm: Literal["none", "batch"] = "none"
+    """Normalisation of every hidden layer before its ReLU; batch: batch norm."""
     dropout: Fraction = 0.0
     """Dropout after every hidden layer."""
 
@@ -29,7 +32,8 @@ def build(settings: MlpSettings, info: DatasetInfo) -> Classification:
     widths = [3 * info.image_size**2, *(max(1, settings.width >> layer) for layer in range(settings.depth))]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(settings.dropout)]
+        norm = [nn.BatchNorm1d(outputs)] if settings.norm == "batch" else []
+        layers += [nn.Linear(inputs, outputs), *norm, nn.ReLU(), nn.Dropout(settings.dropout)]
     head = nn.Linear(widths[-1], len(info.classes))
     net = nn.Sequential(OrderedDict(hidden=nn.Sequential(*layers), head=head))
     return Classification(net, settings, info)

@@ -1,6 +1,8 @@
 """A small vision transformer with post-norm encoder layers, https://arxiv.org/abs/2010.11929."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from data.dataset import DatasetInfo
 from data.errors import UserError
 from models.core.settings import Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
-from models.parts.layers import PatchEmbedding, SelfAttention, check_patch_size
+from models.parts.layers import ConvolutionalEmbedding, PatchEmbedding, SelfAttention, check_patch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,9 @@ class NanoVitSettings(ClassifierSettings):
     lr: PositiveFloat = 2.32e-4
     patch_size: PositiveInt = 2
     """Side of a patch in pixels."""
+    stem: Literal["patches", "convolutions"] = "patches"
+    """How patches become tokens. patches: each by itself, linearly; convolutions: by overlapping 3x3 convolutions with
+    max pooling, https://arxiv.org/abs/2104.05704."""
     width: PositiveInt = 192
     """Dimension of a token."""
     depth: PositiveInt = 4
@@ -30,6 +35,12 @@ class NanoVitSettings(ClassifierSettings):
     """Hidden units of each layer's feed-forward network."""
     dropout: Fraction = 0.1
     """Dropout of the embeddings, the attention weights and both residual branches of each layer."""
+
+
+STEMS: Mapping[str, type[PatchEmbedding | ConvolutionalEmbedding]] = {
+    "patches": PatchEmbedding,
+    "convolutions": ConvolutionalEmbedding,
+}
 
 
 class EncoderLayer(nn.Module):
@@ -58,7 +69,7 @@ class NanoVit(nn.Module):
     def __init__(self, settings: NanoVitSettings, image_size: int, num_classes: int) -> None:
         super().__init__()
         width = settings.width
-        self.embed = PatchEmbedding(image_size, settings.patch_size, width)
+        self.embed = STEMS[settings.stem](image_size, settings.patch_size, width)
         self.class_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.positions = nn.Parameter(torch.empty(1, self.embed.num_patches + 1, width).normal_(std=0.02))
         self.dropout = nn.Dropout(settings.dropout)

@@ -1,10 +1,13 @@
 """Bidirectional LSTM that reads an image as a sequence of patches."""
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
 from models.core.settings import Fraction, PositiveFloat, PositiveInt
@@ -14,7 +17,7 @@ from models.parts.layers import PatchEmbedding, check_patch_size
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLstmSettings(ClassifierSettings):
-    """A bidirectional LSTM on patches, row by row; by default two layers on patches of 2x2 pixels."""
+    """Bidirectional LSTM layers on patches; by default two, which read the 2x2-pixel patches row by row."""
 
     epochs: PositiveInt = 20
     lr: PositiveFloat = 4.25e-4
@@ -26,6 +29,10 @@ class PatchLstmSettings(ClassifierSettings):
     """Hidden units of the LSTM in each direction."""
     depth: PositiveInt = 2
     """Number of LSTM layers."""
+    reading: Literal["sequence", "grid"] = "sequence"
+    """How the layers go through the patches. sequence: one row after the other, all patches in one sequence; grid: the
+    odd layers along every row and the even layers along every column, as in ReNet, https://arxiv.org/abs/1505.00393,
+    with dropout between the layers."""
     head_width: PositiveInt = 256
     """Hidden units of the head."""
     dropout: Fraction = 0.1
@@ -34,6 +41,39 @@ class PatchLstmSettings(ClassifierSettings):
     """Outputs of the LSTM that the head gets. last: those of both directions at the last patch, where the backward
     direction has seen that patch alone; ends: for each direction, those after it has seen all patches; mean: the mean
     over all patches."""
+
+
+class SequenceLstm(nn.LSTM):
+    """Bidirectional layers that go through all patches in one sequence."""
+
+    def __init__(self, settings: PatchLstmSettings) -> None:
+        sizes = settings.embedding_width, settings.width, settings.depth
+        super().__init__(*sizes, batch_first=True, bidirectional=True)
+
+    def forward(self, patches: Tensor) -> Tensor:  # [B, N, D] -> [B, N, 2 * width]
+        return super().forward(patches)[0]
+
+
+class GridLstm(nn.ModuleList):
+    """Bidirectional layers that go along the rows of a square grid of patches and along its columns by turns."""
+
+    def __init__(self, settings: PatchLstmSettings) -> None:
+        inputs = [settings.embedding_width, *[2 * settings.width] * (settings.depth - 1)]
+        super().__init__(nn.LSTM(num, settings.width, batch_first=True, bidirectional=True) for num in inputs)
+        self.dropout = settings.dropout
+
+    def forward(self, patches: Tensor) -> Tensor:  # [B, N, D] -> [B, N, 2 * width]
+        side = math.isqrt(patches.shape[1])
+        grid = patches.unflatten(1, (side, side))
+        for layer in range(len(self)):
+            if layer:
+                grid = F.dropout(grid, self.dropout, self.training).transpose(1, 2)
+            lines, _ = self[layer](grid.flatten(0, 1))
+            grid = lines.unflatten(0, (-1, side))
+        return (grid if len(self) % 2 else grid.transpose(1, 2)).flatten(1, 2)
+
+
+READINGS: Mapping[str, Callable[[PatchLstmSettings], nn.Module]] = {"sequence": SequenceLstm, "grid": GridLstm}
 
 
 class PatchLstm(nn.Module):
@@ -45,9 +85,7 @@ class PatchLstm(nn.Module):
         self.embed = PatchEmbedding(image_size, settings.patch_size, settings.embedding_width)
         self.positions = nn.Parameter(torch.empty(1, self.embed.num_patches, settings.embedding_width).normal_())
         self.dropout = nn.Dropout(settings.dropout)
-        self.lstm = nn.LSTM(
-            settings.embedding_width, settings.width, settings.depth, batch_first=True, bidirectional=True
-        )
+        self.lstm = READINGS[settings.reading](settings)
         self.head = nn.Sequential(
             nn.LayerNorm(2 * settings.width),
             nn.Linear(2 * settings.width, settings.head_width),
@@ -63,8 +101,7 @@ class PatchLstm(nn.Module):
         return torch.cat([forward[:, -1], backward[:, -1 if self.pooling == "last" else 0]], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
-        steps, _ = self.lstm(self.dropout(self.embed(images) + self.positions))
-        return self.head(self.pool(steps))
+        return self.head(self.pool(self.lstm(self.dropout(self.embed(images) + self.positions))))
 
 
 def build(settings: PatchLstmSettings, info: DatasetInfo) -> Classification:

@@ -8,8 +8,8 @@ from data.dataset import DatasetInfo
 from data.errors import UserError
 
 
-def conv_blocks(width: int, depth: int) -> list[nn.Module]:
-    """Return the layers of `depth` blocks, each a 3x3 convolution, batch norm, ReLU and max pooling.
+def conv_blocks(width: int, depth: int, convolutions: int = 1) -> list[nn.Module]:
+    """Return the layers of `depth` blocks, each of 3x3 convolutions with batch norm and ReLU, and max pooling.
 
     Each block halves the side of the maps and has twice the channels of the block before. Together they turn
     [B, 3, H, W] into [B, width * 2^(depth - 1), H / 2^depth, W / 2^depth].
@@ -17,11 +17,16 @@ def conv_blocks(width: int, depth: int) -> list[nn.Module]:
     Args:
         width: channels of the first block.
         depth: number of blocks.
+        convolutions: of each block; the first one changes the number of channels.
     """
-    channels = [3, *(width << block for block in range(depth))]
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(channels, channels[1:], strict=False):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    inputs = 3
+    for block in range(depth):
+        outputs = width << block
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            inputs = outputs
+        layers.append(nn.MaxPool2d(2))
     return layers
 
 
@@ -71,6 +76,32 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, N, D]
         return self.project(images).flatten(2).transpose(1, 2)
+
+
+class ConvolutionalEmbedding(nn.Module):
+    """A layer that embeds patches by 3x3 convolutions and max pooling, so that neighbouring patches overlap.
+
+    The tokenizer of https://arxiv.org/abs/2104.05704: each stage halves the side of the maps, and the last one has
+    `dim` channels, the others an eighth of them.
+
+    Raises:
+        UserError: the side of a patch is no power of two from 2 on.
+    """
+
+    def __init__(self, image_size: int, patch_size: int, dim: int) -> None:
+        super().__init__()
+        stages = patch_size.bit_length() - 1
+        if patch_size != 1 << stages or not stages:
+            raise UserError(f"--patch_size={patch_size} is not reached by halving: give 2, 4, 8, ... or --stem=patches")
+        channels = [3, *[max(1, dim // 8)] * (stages - 1), dim]
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
+        self.stages = nn.Sequential(*layers)
+        self.num_patches = (image_size // patch_size) ** 2
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, N, D]
+        return self.stages(images).flatten(2).transpose(1, 2)
 
 
 def check_patch_size(patch_size: int, image_size: int) -> None:
