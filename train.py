@@ -3,7 +3,6 @@
 The same file runs under `accelerate launch` on several processes, and under an agent that hands it a sweep's values.
 """
 
-import math
 import os
 import shlex
 import signal
@@ -31,6 +30,7 @@ from analysis.record.tracker import Tracker
 from data.datasets import describe
 from data.errors import UserError
 from data.loader import Loader
+from data.metrics import best_elsewhere
 from models.core import checkpoint
 from models.core.abilities import Samples
 from models.core.objective import count_parameters
@@ -39,6 +39,7 @@ from models.core.settings import Settings
 from models.core.training import DivergedError, Trainer, is_out_of_memory
 from models.help import help_text
 from models.loading import build_objective, load_model, read_data
+from models.logged import check_best_by
 from models.resolve import sweep_values
 
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
@@ -67,11 +68,12 @@ def run(arguments: Sequence[str]) -> int:
     if not settings.test:
         splits.pop("test", None)
     if is_main:
+        check_best_by(settings, info)
         get_ready(settings, accelerator.device)
     objective, loaders = load_model(settings, info, splits, accelerator)
     del splits  # the loaders have what they need of them
 
-    trainer = Trainer(settings, accelerator, objective, loaders["train"])
+    trainer = Trainer(settings, accelerator, objective, loaders)
     if (folder / run_folder.CHECKPOINT).exists():
         trainer.restore(folder / run_folder.CHECKPOINT)
     stop = StopRequest()
@@ -117,17 +119,12 @@ class Run:
 
     def train(self, stop: StopRequest) -> str:
         """Train to the end, or to a request to stop; return the run's state."""
-        while self.trainer.progress.epoch < self.settings.epochs and not self.is_out_of_patience():
+        while self.trainer.progress.epoch < self.settings.epochs and not self.trainer.is_out_of_patience():
             if not self.trainer.train_epoch(stop):
                 self.trainer.save(self.folder / run_folder.CHECKPOINT)
                 return "stopped"
             self.end_epoch()
         return "finished"
-
-    def is_out_of_patience(self) -> bool:
-        """Return whether the best epoch is too long ago."""
-        progress = self.trainer.progress
-        return bool(progress.best) and 0 < self.settings.patience <= progress.epoch - progress.best_epoch
 
     def end_epoch(self) -> None:
         """Evaluate, log and save what there is at the end of an epoch."""
@@ -140,18 +137,16 @@ class Run:
             **progress.epoch_means(self.accelerator),
         }
         progress.finish_epoch()
-        split = "val" if "val" in self.loaders else "train"
-        validation = self.evaluate(split, progress.epoch)
-        named = {f"{split}/{name}": value for name, value in validation.items()}
-        if self.is_best(validation, split):
-            progress.best, progress.best_epoch = named, progress.epoch
+        split = self.trainer.split
+        validation = {f"{split}/{name}": value for name, value in self.evaluate(split, progress.epoch).items()}
+        row = {"epoch": progress.epoch, "images_seen": progress.images_seen, **metrics, **validation}
+        if self.trainer.note_epoch(validation, row):
             self.save_best()
         if self.tracker is not None:
-            is_last = progress.epoch == settings.epochs or self.is_out_of_patience()
+            is_last = progress.epoch == settings.epochs or self.trainer.is_out_of_patience()
             images = self.draw_panels() if is_last or progress.epoch % settings.panels_every == 0 else {}
-            row = {"epoch": progress.epoch, "images_seen": progress.images_seen, **metrics, **named}
             self.tracker.log(row, images)
-            self.tracker.update_summary({**progress.best, "best_epoch": progress.best_epoch or progress.epoch})
+            self.tracker.update_summary(self.trainer.kept())
             progress.num_logged = self.tracker.num_logged
             tqdm.write(epoch_line(progress.epoch, settings.epochs, row))
         self.trainer.save(self.folder / run_folder.CHECKPOINT)
@@ -173,16 +168,9 @@ class Run:
         with self.accelerator.autocast():
             return sample_metrics(self.trainer.evaluated.eval(), loader, epoch)
 
-    def is_best(self, validation: Mapping[str, float], split: str) -> bool:
-        """Return whether no epoch before had a better value of what the model is judged by."""
-        judge = self.trainer.evaluated.best_metric
-        if judge not in validation:
-            return bool(validation) and not judge
-        return validation[judge] < self.trainer.progress.best.get(f"{split}/{judge}", math.inf)
-
     def draw_panels(self) -> dict[str, Path]:
         """Draw what the network makes of fixed images; return the files by the name they are logged under."""
-        loader = self.loaders.get("val", self.loaders["train"])
+        loader = self.loaders[self.trainer.split]
         with self.accelerator.autocast():
             evaluated, epoch = self.trainer.evaluated.eval(), self.trainer.progress.epoch
             paths = draw_panels(evaluated, loader, self.folder / run_folder.PANELS, epoch)
@@ -220,11 +208,12 @@ class Run:
         """Return what the summary says of the training, however it ended."""
         progress, rows = self.trainer.progress, run_folder.read_metrics(self.folder)
         rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
+        kept = self.trainer.kept()
         return {
-            **progress.best,
+            **kept,
+            "best": best_elsewhere(rows, kept),
             **signs_of_collapse(rows),
             "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch or progress.epoch,
             "images_seen": progress.images_seen,
             "train_seconds": progress.train_seconds + progress.epoch_seconds,
             "images_per_second": statistics.median(rates) if rates else None,
@@ -234,6 +223,7 @@ class Run:
 def outline(settings: Settings) -> str:
     """Return what a run would train, and with what settings, as text."""
     info = describe(settings.dataset, settings.image_size) or read_data(settings)[0]
+    check_best_by(settings, info)
     objective = build_objective(settings, info)
     trainable, total = count_parameters(objective)
     lines = [f"{key}: {value}" for key, value in asdict(settings).items()]

@@ -1,13 +1,25 @@
-"""What the name of a metric says: whether more is better, whether it is a percentage, which epoch was the best."""
+"""What the name of a metric says: whether more is better, how its values are written, which epoch was the best."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, get_args
+
+Goal = Literal["minimize", "maximize"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
 
 # Metrics of which more is better, and those that are shown as percentages, by the ends of their names.
 MAXIMIZED = ("accuracy", "purity", "nmi", "ari", "active_units", "images_per_second", "inception_score")
 PERCENTAGES = ("accuracy", "ece")
+LARGEST = sys.float_info.max
+MOST_POINTS = 10_000  # of a curve that is kept or drawn
+# Measures of samples of which more is better, by the beginnings of their names: they end with network and number.
+MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
+RANKING = ("val/accuracy", "val/loss")  # what runs of no sweep are ranked by: the first that they have
+
+Curve = list[tuple[float, float]]  # epoch and value of each point
 
 
 class Best(NamedTuple):
@@ -28,12 +40,20 @@ class Metric:
     """
 
     name: str
-    goal: Literal["minimize", "maximize"] = "minimize"
+    goal: Goal = "minimize"
     target: float | None = None
 
     def cost(self, value: float) -> float:
         """Return `value` with the sign at which less is better."""
         return value if self.goal == "minimize" else -value
+
+    def is_better(self, value: Any, than: float | None) -> bool:
+        """Return whether a value is finite, and better than another one, or than None for none."""
+        return is_finite(value) and (than is None or self.cost(value) < self.cost(than))
+
+    def text(self) -> str:
+        """Return the text by which `metric_named` finds the metric: its name, behind a goal that the name hides."""
+        return self.name if metric_named(self.name).goal == self.goal else f"{self.goal} {self.name}"
 
     def best(self, rows: Iterable[Mapping[str, Any]]) -> Best | None:
         """Return the best finite value in logged rows with its epoch, the earlier of equal ones; None without any."""
@@ -45,19 +65,66 @@ class Metric:
         return min(known, key=lambda point: self.cost(point.value), default=None)
 
 
-def metric_named(name: str) -> Metric:
-    """Return the metric of that name, its goal told by the name."""
-    return Metric(name, "maximize" if is_maximized(name) else "minimize")
+def metric_named(text: str) -> Metric:
+    """Return the metric of that name. Its goal is told by the name or stands before it: "maximize val/codes_used"."""
+    told, _, name = text.partition(" ")
+    for goal in GOALS:
+        if told == goal and name:
+            return Metric(name, goal)
+    return Metric(text, "maximize" if is_maximized(text) else "minimize")
 
 
 def is_maximized(name: str) -> bool:
     """Return whether more of a metric is better."""
-    return name.endswith(MAXIMIZED)
+    return name.endswith(MAXIMIZED) or name.rpartition("/")[2].startswith(MAXIMIZED_OF_SAMPLES)
+
+
+def best_elsewhere(rows: Iterable[Mapping[str, Any]], kept: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the best value and its epoch of each metric of RANKING that the kept weights are not the best in.
+
+    Args:
+        rows: all that a run has logged.
+        kept: the metrics of the epoch whose weights are kept.
+    """
+    rows = list(rows)
+    found = {name: metric_named(name).best(rows) for name in RANKING if is_finite(kept.get(name))}
+    return {name: best._asdict() for name, best in found.items() if best and best.value != kept[name]}
 
 
 def is_percentage(name: str) -> bool:
     """Return whether a metric is a share in [0, 1] that is shown in percent."""
     return name.endswith(PERCENTAGES)
+
+
+def shown(name: str, value: Any, std: Any = None) -> str:
+    """Return a metric's value as people read it, as in 54.80 % or 1.2345; "" for what is no finite number.
+
+    Args:
+        name: of the metric.
+        value: its value, or the mean of several.
+        std: their deviation; None for none.
+    """
+    if not is_finite(value):
+        return ""
+    scale, unit = (100, " %") if is_percentage(name) else (1, "")
+    size = abs(value)
+    form = ".2f" if unit or 10 <= size < 1e5 else ".4f" if size == 0 or 1e-3 <= size < 10 else ".3e"
+    return " ± ".join(f"{scale * part:{form}}" for part in (value, std) if is_finite(part)) + unit
+
+
+def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
+    """Return a curve or, of one with more than `most` points, a quarter: the extremes of equal stretches of it.
+
+    So the least and the greatest value of all are kept, the earlier of equal ones, and so is the last point.
+    """
+    if len(curve) <= most:
+        return curve
+    size, value_of, kept = math.ceil(8 * len(curve) / most), itemgetter(1), []
+    for start in range(0, len(curve), size):
+        stretch = curve[start : start + size]
+        low, high = min(stretch, key=value_of), max(stretch, key=value_of)
+        kept += [low] if low is high else sorted([low, high])
+    return kept if kept[-1] is curve[-1] else [*kept, curve[-1]]
 
 
 def is_epoch(row: Mapping[str, Any]) -> bool:
@@ -66,5 +133,5 @@ def is_epoch(row: Mapping[str, Any]) -> bool:
 
 
 def is_finite(value: Any) -> bool:
-    """Return whether a value is a finite number; booleans, text and None are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a finite number; booleans, text, None and whole numbers beyond all floats are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST

@@ -11,6 +11,7 @@ If several sources give a setting, the last of these counts:
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,8 +124,9 @@ def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
     if gone := {key for key in merged.keys() - kinds(settings_class).keys() if key in saved}:
         raise UserError(f"run {saved['run_id']!r} has the setting {min(gone)}, which is no more: start a new run")
     values = {key: coerce(settings_class, key, value) for key, value in merged.items() if key != "model"}
+    defaults = {field.name: field.default for field in fields(settings_class)} if saved else {}
     for key, value in values.items():
-        refuse_change(key, value, saved)
+        refuse_change(key, value, {**defaults, **saved})  # a run older than a setting had its default
     return settings_class(**values, model=model)
 
 

@@ -25,7 +25,7 @@ from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.internals import trial_id
 from data.visible import visible
-from sweeps.local.contract import check_contract
+from sweeps.local.contract import check_contract, with_best_by
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
@@ -280,6 +280,7 @@ def run_sweep(options: Namespace) -> int:
     sweep = read_sweep(options.file)
     devices = assign_devices(options.workers, options.devices)
     if sweep.program and Path(sweep.program).resolve() == CHECKOUT / "train.py":
+        sweep = with_best_by(sweep)
         check_contract(sweep)
     name = options.name or sweep.name or options.file.stem
     command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing

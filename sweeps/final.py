@@ -41,6 +41,7 @@ from sweeps.local.yaml_file import shortened
 PROGRAM = "train.py"
 PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
+CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
 SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
@@ -76,8 +77,9 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
         for key, value in trial.settings.items()
         if key not in CIRCUMSTANCES or (key in parameters and key != "tags")
     }
-    is_tested = has_test_images(recipe.get("dataset", Settings.dataset), recipe.get("data_dir", ""))
-    settings = {**recipe, **PROTOCOL, **(TESTED if is_tested else {}), "epochs": trial.best_epoch}
+    if has_test_images(recipe.get("dataset", Settings.dataset), recipe.get("data_dir", "")):
+        recipe = {key: value for key, value in recipe.items() if key != CHOICE} | TESTED
+    settings = {**recipe, **PROTOCOL, "epochs": trial.best_epoch}
     return [Final(trial, seed, {**settings, "seed": seed}) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds)]
 
 

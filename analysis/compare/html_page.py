@@ -118,6 +118,7 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "bestEpoch": entry.best_epoch,
         "kept": entry.kept and finite(entry.kept.value),
         "keptEpoch": entry.kept and entry.kept.epoch,
+        "keptBy": str(record.summary.get("best_by") or "") if entry.kept else "",
         "error": record.error,
         "seconds": entry.seconds,
         "created": record.created.isoformat(timespec="minutes"),

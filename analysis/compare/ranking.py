@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from analysis.read.records import RunRecord
 from analysis.read.runs import names_of_metrics
 from data.errors import UserError, suggestion
-from data.metrics import Metric, metric_named
+from data.metrics import RANKING, Metric, metric_named
 
 MOST_NAMED = 12  # metrics, in a message
 
@@ -45,6 +45,7 @@ def metric_they_share(records: Sequence[RunRecord], sweeps: Mapping[str, Metric]
 
 
 def common_metric(records: Sequence[RunRecord]) -> Metric:
-    """Return a metric for runs of no one sweep: validation accuracy where most runs have one, else validation loss."""
-    num_accurate = sum("val/accuracy" in names for names in names_of_metrics(records))
-    return metric_named("val/accuracy" if 2 * num_accurate > len(records) else "val/loss")
+    """Return a metric for runs of no one sweep: the first of RANKING that most of the runs have, else the last."""
+    known = names_of_metrics(records)
+    usual = (name for name in RANKING if 2 * sum(name in names for names in known) > len(records))
+    return metric_named(next(usual, RANKING[-1]))

@@ -35,7 +35,8 @@ def report(folder: Path) -> str:
             ("duration", duration(summary)),
         ]
     rows += [
-        ("validation", result(summary, "val", f"epoch {summary.get('best_epoch')}, whose weights are kept")),
+        ("validation", result(summary, "val", kept_epoch(summary))),
+        ("best logged", best_elsewhere(summary)),
         ("test", result(summary, "test", "read once")),
         ("warning", summary.get("warning", "")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
@@ -54,11 +55,29 @@ def duration(summary: Mapping[str, Any]) -> str:
     return f"{minutes}m{seconds:02d}s of training" + (f", {speed:,.0f} images/s" if speed else "")
 
 
+def kept_epoch(summary: Mapping[str, Any]) -> str:
+    """Return which epoch's weights are kept, and by which metric that epoch is the best."""
+    by = f", by {summary['best_by']}" if summary.get("best_by") else ""
+    return f"epoch {summary.get('best_epoch')}, whose weights are kept{by}"
+
+
+def best_elsewhere(summary: Mapping[str, Any]) -> str:
+    """Return the best values that were logged of metrics that the kept weights are not the best in; "" for none."""
+    found = summary.get("best") or {}
+    shown = [f"{figure(name, best['value'])} in epoch {best['epoch']}" for name, best in found.items()]
+    return f"{', '.join(shown)} (its weights are not kept: --best_by chooses them)" if shown else ""
+
+
 def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
     """Return the metrics of a split on one line; an empty one where it was not evaluated."""
     metrics = {key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{split}/")}
-    shown = [f"{name} {value:.2%}" if is_percentage(name) else f"{name} {value:.4f}" for name, value in metrics.items()]
+    shown = [figure(name, value) for name, value in metrics.items()]
     return f"{', '.join(shown)} ({remark})" if shown else ""
+
+
+def figure(name: str, value: float) -> str:
+    """Return a metric's name and value, in percent where it is a share."""
+    return f"{name} {value:.2%}" if is_percentage(name) else f"{name} {value:.4f}"
 
 
 def network_lines(objective: Any) -> str:

@@ -121,9 +121,12 @@ class Settings:
     ema_decay: Decay = 0.0
     """Decay per step of a moving average of the weights and running statistics, which is evaluated in place of the
     latest weights; 0 for none. In early steps the decay is lower: 1 - (1 + step)^(-2/3)."""
+    best_by: str = ""
+    """Loss or metric whose best epoch has its weights kept, tested and uploaded, such as val/accuracy; a goal that its
+    name does not tell stands before it: "maximize val/codes_used". If empty: the validation loss; for a GAN with
+    fid_every the FID, for one without the newest weights."""
     patience: Count = 0
-    """Stop if this many epochs in a row have not improved the validation loss or, for a GAN with fid_every, the FID;
-    0 for never."""
+    """Stop if this many epochs in a row have not improved what best_by says; 0 for never."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Number format of mixed-precision training; by default the one given to `accelerate launch`, if any."""

@@ -2,9 +2,11 @@
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +16,7 @@ from tqdm import tqdm
 
 from data.dataset import Batch
 from data.loader import Loader
+from data.metrics import Metric, metric_named
 from data.seeding import mix_seeds, seed_everything
 from models.core.checkpoint import Progress, restore_training, save_training
 from models.core.objective import Objective, Phase, only_trainable
@@ -40,22 +43,26 @@ class Trainer:
         settings: the run's.
         accelerator: takes care of precision and of several processes.
         objective: the model, on this process's device.
-        loader: the loader of the training images.
+        loaders: the loader of each split.
 
     Attributes:
         progress: how far training has come.
+        split: whose metrics the model is judged by: "val", or "train" without images to validate with.
         evaluated: the model that is evaluated: `objective` itself or, with the setting `ema_decay`, a copy of it that
             holds the moving averages of its weights.
     """
 
-    def __init__(self, settings: Settings, accelerator: Accelerator, objective: Objective, loader: Loader) -> None:
+    def __init__(
+        self, settings: Settings, accelerator: Accelerator, objective: Objective, loaders: Mapping[str, Loader]
+    ) -> None:
         self.settings = settings
         self.accelerator = accelerator
         self.objective = objective
-        self.loader = loader
+        self.loader = loaders["train"]
+        self.split = "val" if "val" in loaders else "train"
         self.progress = Progress()
-        self.batch_size = settings.batch_size or loader.largest_batch(settings.accumulation_steps)
-        self.steps_per_epoch = loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
+        self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)
+        self.steps_per_epoch = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.ema = None
         self.evaluated = objective
@@ -77,6 +84,42 @@ class Trainer:
     def lr(self) -> float:
         """Return the learning rate of the last phase in the latest step."""
         return self.phases[-1].optimizer.param_groups[0]["lr"]
+
+    @property
+    def best_by(self) -> Metric | None:
+        """Return the metric whose best epoch has its weights kept; None where the newest epoch is the best."""
+        judge = self.evaluated.best_metric
+        text = self.settings.best_by or (judge and f"{self.split}/{judge}")
+        return metric_named(text) if text else None
+
+    def note_epoch(self, validation: Mapping[str, float], metrics: Mapping[str, float]) -> bool:
+        """Note the validation metrics of an epoch if it is the best so far, and return whether it is.
+
+        Args:
+            validation: metrics of the split that the model is judged by; where there are none, an epoch is the best
+                only by a training loss that `best_by` asks for.
+            metrics: all that is logged of the epoch.
+        """
+        progress, judge = self.progress, self.best_by
+        if judge is None:
+            is_best, own = bool(validation), {}
+        else:
+            own = {judge.name: metrics.get(judge.name, math.nan)}
+            is_best = judge.is_better(own[judge.name], progress.best.get(judge.name))
+        if is_best:
+            progress.best, progress.best_epoch = {**validation, **own}, progress.epoch
+        return is_best
+
+    def is_out_of_patience(self) -> bool:
+        """Return whether the best epoch is too long ago."""
+        progress = self.progress
+        return bool(progress.best) and 0 < self.settings.patience <= progress.epoch - progress.best_epoch
+
+    def kept(self) -> dict[str, Any]:
+        """Return what there is to say of the weights that are kept: their metrics, their epoch, what chose them."""
+        progress, judge = self.progress, self.best_by
+        chosen = {"best_by": judge.text() if judge and progress.best else ""}
+        return {**progress.best, **chosen, "best_epoch": progress.best_epoch or progress.epoch}
 
     def restore(self, path: Path) -> None:
         """Load a checkpoint and go on from there."""

@@ -2,21 +2,16 @@
 
 from dataclasses import replace
 
-import torch
 from optuna.distributions import CategoricalDistribution
 
-from data.dataset import Batch, DatasetInfo
 from data.datasets import DATASETS, describe
 from data.errors import UserError, suggestion
-from models.core.abilities import Classifies, Samples
-from models.core.objective import Objective
+from data.metrics import metric_named
 from models.core.settings import INVOCATION, Settings
-from models.loading import build_objective
-from models.parts.backbone import BackboneSettings
-from models.parts.sampling import SamplingSettings
+from models.logged import check_best_by, check_logged
 from models.registry import find_model
 from models.resolve import coerce
-from sweeps.local.distributions import QUANTILES, Parameter, Scalar
+from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.sweep_file import Sweep
 
 
@@ -44,6 +39,14 @@ def check_contract(sweep: Sweep) -> None:
             check_metric(sweep.metric.name, settings_class(**{**last, **change, "model": model}))
 
 
+def with_best_by(sweep: Sweep) -> Sweep:
+    """Return a sweep whose trials keep the weights that are the best by its metric, unless its file says by which.
+
+    It is told as a parameter, since a run of W&B's agent learns nothing else of its sweep.
+    """
+    return replace(sweep, parameters={"best_by": constant("best_by", sweep.metric.text()), **sweep.parameters})
+
+
 def is_decisive(name: str, value: Scalar) -> bool:
     """Return whether a run may refuse this value of a setting although it is of the right type and in range."""
     return isinstance(value, str) or name == "val_fraction"
@@ -60,42 +63,11 @@ def values_of(parameter: Parameter) -> list[Scalar]:
 
 
 def check_metric(metric: str, settings: Settings) -> None:
-    """Refuse a metric that a run with these settings does not log every epoch."""
-    split = metric.partition("/")[0]
-    if split == "test":
-        raise UserError(f"metric {metric}: nothing is chosen on test images, take val/{metric.partition('/')[2]}")
-    if split == "val" and settings.val_fraction == 0:
-        raise UserError(f"metric {metric}: val_fraction is 0, so no images are left to compute it on")
+    """Refuse a metric that a run with these settings does not log every epoch, as its own or by `best_by`."""
     if settings.dataset not in DATASETS:
         raise UserError(f"dataset={settings.dataset} is not known{suggestion(settings.dataset, DATASETS)}")
     info = describe(settings.dataset, settings.image_size)
-    if info is None:  # only the images themselves say how large they are and how many classes there are
-        return
-    known = logged_metrics(settings, info)
-    if metric not in known:
-        raise UserError(f"metric {metric}: no run logs it{suggestion(metric, known)}; there are: {', '.join(known)}")
-
-
-def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
-    """Return the names of the losses and metrics that a run logs every epoch, found out on two random images."""
-    if isinstance(settings, BackboneSettings):  # the pretrained weights need not be there yet
-        settings = replace(settings, pretrained=False, weights="")
-    objective = build_objective(settings, info)
-    labels = torch.arange(2) % max(len(info.classes), 1)
-    batch = Batch(torch.randn(2, *objective.input_shape(info)), labels)
-    names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
-    with torch.no_grad():
-        names += [f"val/{name}" for name in objective.eval().evaluate(batch)]
-    return names + [f"val/{name}" for name in sample_metrics(objective, settings)]
-
-
-def sample_metrics(objective: Objective, settings: Settings) -> list[str]:
-    """Return the names of the metrics that a run logs of its model's own samples, without computing them."""
-    if not isinstance(objective, Samples) or not isinstance(settings, SamplingSettings):
-        return []
-    names = ["sample_variety"]
-    if objective.num_labels and isinstance(objective, Classifies):
-        names.append("generated_accuracy")
-    if settings.fid_every:
-        names.append(f"fid_{settings.extractor}_{settings.fid_images}")
-    return names
+    # None: only the images themselves say how large they are and how many classes there are
+    check_logged(metric, f"metric {metric}", settings, info)
+    if metric_named(settings.best_by).name != metric:
+        check_best_by(settings, info)

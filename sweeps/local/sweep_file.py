@@ -11,12 +11,11 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from data.errors import UserError, suggestion
-from data.metrics import Metric
+from data.metrics import GOALS, Metric
 from sweeps.local.distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
 from sweeps.local.yaml_file import read_yaml_file, shortened
 
 METHODS = ("bayes", "random", "grid")
-GOALS = ("minimize", "maximize")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 SEARCHED = ("program", "command", "method", "metric", "early_terminate", "parameters")  # what makes a sweep the same
 KEYS = (*SEARCHED, "name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller")

@@ -174,6 +174,8 @@ class Trials:
     def prepare(self, trial: Trial) -> Claim:
         """Return what is needed to run a trial; the first time, draw its settings and store them."""
         settings = settings_of(self.sweep, trial)
+        begun = trial.user_attrs.get("settings", settings)  # without what agents have come to tell since, it goes on
+        settings = {name: value for name, value in settings.items() if name in begun}
         run_id = trial.user_attrs.get("run_id")
         if run_id is None:
             run_id = f"{trial.number:03d}-{fresh_run_id()}"

@@ -12,9 +12,10 @@ import train
 from analysis.record import run_folder
 from data.datasets import describe
 from data.errors import UserError
-from data.metrics import is_epoch
+from data.metrics import Metric, is_epoch, metric_named
+from models.logged import logged_metrics
 from models.registry import MODELS
-from sweeps.local.contract import check_contract, logged_metrics
+from sweeps.local.contract import check_contract, with_best_by
 from sweeps.local.sweep_file import read_sweep
 from tests.sweep_helpers import LR, ROOT, sweep_of
 
@@ -79,6 +80,8 @@ def test_a_sweep_file_of_the_suite_says_what_it_is_for_and_how_it_is_run(path):
         assert content["run_cap"] >= 8
         assert content["early_terminate"].keys() == {"type", "min_iter", "eta", "strict"}
     assert content["metric"] == METRICS.get(path.stem, {"name": "val/loss", "goal": "minimize"})
+    chosen_by = content["parameters"].get("best_by", {"value": "val/loss"})  # W&B's agent tells parameters alone
+    assert chosen_by == {"value": content["metric"]["name"]}
     num_trials, num_epochs = map(int, re.search(r"(\d+) trials of at most (\d+) epochs", header).groups())
     assert (num_trials, num_epochs) == (content["run_cap"], content["parameters"]["epochs"]["value"])
 
@@ -125,6 +128,12 @@ def test_a_search_for_a_learning_rate_follows_the_notebook(path):
         ({"lr": LR, "dataset": {"value": "digit"}}, "val/loss", "dataset=digit is not known, did you mean digits"),
         ({"dataset": {"values": ["digit", "digits"]}}, "val/loss", "dataset=digit is not known"),
         ({"optimizer": {"values": ["sdg", "adam"]}}, "val/loss", "optimizer=sdg is not known, did you mean sgd"),
+        ({"lr": LR, "best_by": {"value": "val/acuracy"}}, "val/loss", "best_by=val/acuracy: no run logs it"),
+        (
+            {"best_by": {"values": ["val/loss", "test/loss"]}},
+            "val/loss",
+            "best_by=test/loss: nothing is chosen on test",
+        ),
         ({"lr": LR, "run_id": {"value": "a"}}, "val/loss", "run_id: the agent sets it"),
         ({"lr": LR, "dry_run": {"value": True}}, "val/loss", "dry_run: the agent sets it"),
     ],
@@ -143,12 +152,41 @@ def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(param
         ({"width": {"distribution": "q_uniform", "min": 16, "max": 64, "q": 16.0}}, "val/loss"),
         ({"lr": LR, "dataset": {"value": "folder"}}, "val/loss"),
         ({"lr": LR, "model": {"value": "vae"}, "fid_every": {"value": 5}}, "val/fid_inception_2000"),
+        ({"lr": LR, "model": {"value": "vae"}, "fid_every": {"value": 5}}, "val/recall_inception_2000"),
+        (
+            {"model": {"value": "vae"}, "fid_every": {"values": [5]}, "val_fraction": {"value": 0}},
+            "train/sample_variety",
+        ),
+        ({"best_by": {"values": ["val/loss", "maximize val/accuracy"]}}, "val/loss"),
         ({"lr": LR, "test": {"value": False}, "tags": {"value": "a,b"}}, "val/loss"),
     ],
     ids=str,
 )
 def test_what_train_py_takes_and_logs_is_taken(parameters, metric):
     check_contract(sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ({"name": "val/accuracy", "goal": "maximize"}, "val/accuracy"),
+        ({"name": "val/codes_used", "goal": "maximize"}, "maximize val/codes_used"),
+        ({"name": "val/accuracy", "goal": "minimize"}, "minimize val/accuracy"),
+    ],
+)
+@pytest.mark.parametrize("method", ["bayes", "grid"])
+def test_trials_are_told_to_keep_the_weights_that_are_best_by_the_sweeps_metric(metric, told, method):
+    parameters = {"lr": {"values": [0.1, 0.01]}}
+    sweep = with_best_by(sweep_of(parameters, metric=metric, method=method))
+    assert sweep.parameters["best_by"].value(None) == told
+    assert metric_named(told) == Metric(**metric)
+    assert list(sweep.space) == ["lr"]
+    assert [len(each) for each in sweep.grid()] == [2, 2]
+
+
+def test_a_sweep_file_that_says_by_what_the_weights_are_chosen_is_heeded():
+    sweep = with_best_by(sweep_of({"lr": LR, "best_by": {"value": "val/accuracy"}}))
+    assert sweep.parameters["best_by"].value(None) == "val/accuracy"
 
 
 @pytest.mark.slow

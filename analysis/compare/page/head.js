@@ -45,7 +45,8 @@ function tile(name, figure, more = "") {
 function bestTiles() {
   if (!ranked.length) return [];
   const best = runs[ranked[0]];
-  const kept = `; its kept weights have ${formatMetric(metric.name, best.kept)}, of epoch ${best.keptEpoch}`;
+  const by = best.keptBy && `, the best by ${best.keptBy}`;
+  const kept = `; its kept weights have ${formatMetric(metric.name, best.kept)}, of epoch ${best.keptEpoch}${by}`;
   const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}${best.kept === null ? "" : kept}`;
   const [first, ...others] = settings.map((setting, k) => `${setting.name} ${settingText(best, k)}`);
   const tiles = [tile(`best ${metric.name}`, formatMetric(metric.name, best.value), where)];

@@ -1,0 +1,75 @@
+"""What a run logs in every epoch, found out before it starts."""
+
+from dataclasses import replace
+
+import torch
+
+from data.dataset import Batch, DatasetInfo
+from data.errors import UserError, suggestion
+from data.metrics import metric_named
+from models.core.abilities import Classifies, Samples
+from models.core.objective import Objective
+from models.core.settings import Settings
+from models.loading import build_objective
+from models.parts.backbone import BackboneSettings
+from models.parts.sampling import SCORES, SamplingSettings
+
+
+def check_best_by(settings: Settings, info: DatasetInfo | None) -> None:
+    """Refuse a value of the setting `best_by` that is no metric of the run's epochs, as `check_logged` does.
+
+    Raises:
+        UserError: with the names that there are.
+    """
+    if settings.best_by:
+        check_logged(metric_named(settings.best_by).name, f"--best_by={settings.best_by}", settings, info)
+
+
+def check_logged(name: str, told: str, settings: Settings, info: DatasetInfo | None) -> None:
+    """Refuse a metric that a run with these settings does not log every epoch.
+
+    Args:
+        name: of the metric.
+        told: how it was told, to begin the message with.
+        settings: of the run.
+        info: the facts about its dataset; None where they are not known yet, and so neither are all metrics.
+
+    Raises:
+        UserError: with the names that there are.
+    """
+    split, _, rest = name.partition("/")
+    if split == "test":
+        raise UserError(f"{told}: nothing is chosen on test images, take val/{rest}")
+    if split == "val" and not settings.val_fraction:
+        raise UserError(f"{told}: val_fraction is 0, so no images are left to compute it on")
+    known = logged_metrics(settings, info) if info else [name]
+    if name not in known:
+        raise UserError(f"{told}: no run logs it{suggestion(name, known)}; there are: {', '.join(known)}")
+
+
+def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
+    """Return the names of the losses and metrics that a run logs every epoch, found out on two random images."""
+    if isinstance(settings, BackboneSettings):  # the pretrained weights need not be there yet
+        settings = replace(settings, pretrained=False, weights="")
+    objective = build_objective(settings, info)
+    labels = torch.arange(2) % max(len(info.classes), 1)
+    batch = Batch(torch.randn(2, *objective.input_shape(info)), labels)
+    names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
+    objective.eval()
+    if not settings.val_fraction:  # then the model's samples alone are judged
+        return names + [f"train/{name}" for name in sample_metrics(objective, settings)]
+    with torch.no_grad():
+        own = objective.evaluate(batch)
+    return names + [f"val/{name}" for name in (*own, *sample_metrics(objective, settings))]
+
+
+def sample_metrics(objective: Objective, settings: Settings) -> list[str]:
+    """Return the names of the metrics that a run logs of its model's own samples, without computing them."""
+    if not isinstance(objective, Samples) or not isinstance(settings, SamplingSettings):
+        return []
+    names = ["sample_variety"]
+    if objective.num_labels and isinstance(objective, Classifies):
+        names.append("generated_accuracy")
+    if settings.fid_every:
+        names += [f"{score}_{settings.extractor}_{settings.fid_images}" for score in SCORES]
+    return names
