@@ -31,7 +31,7 @@ def describe_environment(arguments: Sequence[str], device: torch.device, num_pro
         "changes": uncommitted_changes(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
         "device": device_name(device),
         "num_processes": num_processes,
         "threads": torch.get_num_threads(),
@@ -39,6 +39,14 @@ def describe_environment(arguments: Sequence[str], device: torch.device, num_pro
         "host": platform.node(),
         "pid": os.getpid(),
     }
+
+
+def installed_version(package: str) -> str:
+    """Return the version of a package; nothing if it is not installed, as W&B's client where runs are not tracked."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def git(*arguments: str) -> str:
