@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-POLICY_GROUP = 8  # images that share one random draw, which saves time; the odds for any one image stay the same
+from data.policies import randaugment, trivialaugment
 
 
 def crop_flip(images: Tensor) -> Tensor:
@@ -40,25 +40,6 @@ def reflected(index: Tensor, size: int) -> Tensor:
     return torch.where(index < size, index, 2 * (size - 1) - index)
 
 
-def randaugment(images: Tensor) -> Tensor:
-    """Apply crop_flip, then RandAugment with torchvision's defaults, https://arxiv.org/abs/1909.13719."""
-    from torchvision.transforms.v2 import RandAugment  # imported late: torchvision takes a second
-
-    return in_groups(RandAugment(), crop_flip(images))
-
-
-def trivialaugment(images: Tensor) -> Tensor:
-    """Apply crop_flip, then TrivialAugment (wide), https://arxiv.org/abs/2103.10158."""
-    from torchvision.transforms.v2 import TrivialAugmentWide
-
-    return in_groups(TrivialAugmentWide(), crop_flip(images))
-
-
-def in_groups(policy: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Apply a policy to groups of a few images: it draws its operations once a call, and the batch is shuffled."""
-    return torch.cat([policy(group) for group in images.split(POLICY_GROUP)])
-
-
 def cutout(images: Tensor, size: int) -> Tensor:
     """Blank a square at a random place of every image, https://arxiv.org/abs/1708.04552.
 
@@ -83,6 +64,6 @@ def cutout(images: Tensor, size: int) -> Tensor:
 AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "none": lambda images: images,
     "crop_flip": crop_flip,
-    "randaugment": randaugment,
-    "trivialaugment": trivialaugment,
+    "randaugment": lambda images: randaugment(crop_flip(images)),
+    "trivialaugment": lambda images: trivialaugment(crop_flip(images)),
 }

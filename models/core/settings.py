@@ -95,7 +95,7 @@ class Settings:
 
     augmentation: Literal["none", "crop_flip", "randaugment", "trivialaugment"] = "none"
     """Random changes to training images. crop_flip: shift by up to 1/8 of the side, and mirror half of the images;
-    randaugment, trivialaugment: the same, then operations of that policy, drawn anew for every 8 images."""
+    randaugment, trivialaugment: the same, then operations of that policy, drawn anew for every image."""
     cutout: Count = 0
     """Side in pixels of the square that is blanked out, at a random place, in every training image; 0 for none."""
 

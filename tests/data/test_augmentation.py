@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
 
-from data.augmentation import AUGMENTATIONS, POLICY_GROUP, crop_flip, cutout, in_groups
+from data.augmentation import AUGMENTATIONS, crop_flip, cutout
 
 RANDOM = sorted(set(AUGMENTATIONS) - {"none"})
 
@@ -81,37 +80,6 @@ def test_images_change_but_not_their_shape_type_or_source(name):
     assert (results.dtype, results.shape) == (images.dtype, images.shape)
     assert (results != images).flatten(1).any(1).float().mean() > 0.9
     assert torch.equal(images, random_images(64))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
-def test_policies_do_more_than_crop_and_flip(name):
-    images = torch.full((256, 3, 16, 16), 100, dtype=torch.uint8)  # which crops and flips leave alone
-    images[:, :, 8:] = 50
-    torch.manual_seed(0)
-    results = AUGMENTATIONS[name](images)
-    new_values = ((results != 100) & (results != 50)).flatten(1).any(1)
-    groups = new_values.view(-1, POLICY_GROUP).float().mean(1)
-    assert 0.2 < groups.mean() < 1
-    assert ((groups == 0) | (groups == 1)).float().mean() > 0.8  # the images of a group share one draw
-
-
-@pytest.mark.parametrize(("name", "policy"), [("randaugment", "RandAugment"), ("trivialaugment", "TrivialAugmentWide")])
-def test_policies_come_after_crop_and_flip(name, policy, monkeypatch):
-    monkeypatch.setattr(v2, policy, lambda: lambda group: group)
-    torch.manual_seed(0)
-    results = AUGMENTATIONS[name](random_images(20))
-    torch.manual_seed(0)
-    assert torch.equal(results, crop_flip(random_images(20)))
-
-
-@pytest.mark.parametrize("num", [1, POLICY_GROUP, 2 * POLICY_GROUP + 1])
-def test_policy_sees_groups_and_the_order_is_kept(num):
-    sizes = []
-    images = random_images(num)
-    results = in_groups(lambda group: sizes.append(len(group)) or group + 1, images)
-    assert torch.equal(results, images + 1)
-    assert sizes == [POLICY_GROUP] * (num // POLICY_GROUP) + [1] * (num % POLICY_GROUP > 0)
 
 
 def square(row, column, size, height, width):
