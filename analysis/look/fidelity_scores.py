@@ -120,10 +120,14 @@ def radii(features: Tensor, num_neighbours: int) -> Tensor:
 def inception_score(probabilities: Tensor) -> float:
     """Return the exponential of the mean KL of class probabilities [N, K] from their mean, averaged over ten parts.
 
-    Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498
+    The parts are even: their sizes differ by one image at most. Fewer than ten images are a part each.
+
+    Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498, with the bounds of the authors' code
     """
-    scores = []
-    for part in probabilities.double().chunk(NUM_PARTS):
+    num, scores = len(probabilities), []
+    num_parts = min(NUM_PARTS, num)
+    for k in range(num_parts):
+        part = probabilities[k * num // num_parts : (k + 1) * num // num_parts].double()
         log_ratio = (part.clamp(min=1e-300).log() - part.mean(dim=0).clamp(min=1e-300).log()) * part
         scores.append(log_ratio.sum(dim=1).mean().exp())
     return torch.stack(scores).mean().item()

@@ -177,3 +177,18 @@ def test_inception_score_is_the_mean_over_ten_parts_of_scipys_relative_entropy()
     parts = shares.numpy().reshape(10, 20, 6)
     expected = np.mean([np.exp(np.mean([entropy(p, part.mean(axis=0)) for p in part])) for part in parts])
     assert inception_score(shares) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num", [11, 19, 95, 200])
+def test_inception_score_of_any_number_is_over_the_ten_parts_of_the_authors_code(num):
+    shares = random_features(num, 6, seed=1).softmax(dim=1)
+    scores = []
+    for i in range(10):
+        part = shares.numpy()[(i * num) // 10 : ((i + 1) * num) // 10]
+        kl = part * (np.log(part) - np.log(np.expand_dims(np.mean(part, 0), 0)))
+        scores.append(np.exp(np.mean(np.sum(kl, 1))))
+    assert inception_score(shares) == pytest.approx(np.mean(scores))
+
+
+def test_inception_score_of_fewer_images_than_parts_is_one():
+    assert inception_score(torch.eye(4)) == pytest.approx(1)
