@@ -91,12 +91,23 @@ def save_training(
 def restore_training(
     path: Path, accelerator: Accelerator, objective: nn.Module, ema: nn.Module | None, phases: Sequence[Phase]
 ) -> Progress:
-    """Load a checkpoint into the model and the optimizers, and return how far its training had come."""
+    """Load a checkpoint into the model and the optimizers, and return how far its training had come.
+
+    Raises:
+        UserError: the file is damaged, or of a version that gave weight decay to other parameters.
+    """
     content = load(path)
     objective.load_state_dict(content["objective"])
     if ema:
         ema.load_state_dict(content["ema"])
     for phase, state in zip(phases, content["optimizers"], strict=True):
+        both = state["param_groups"], phase.optimizer.param_groups
+        saved, own = ([len(group["params"]) for group in groups] for groups in both)
+        if saved != own:
+            raise UserError(
+                f"{path} is of a version that also gave class tokens and positions weight decay: finish the run with "
+                f"that version, or start a new one by another --run_id"
+            )
         phase.optimizer.load_state_dict(state)
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(content["scaler"])

@@ -15,16 +15,22 @@ ONE_CYCLE_RISE = 0.3  # share of the steps in which the rate rises; Smith & Topi
 ONE_CYCLE_START = 1 / 25  # the first learning rate, as a share of the peak
 
 
+# Last parts of the names of parameters that have several dimensions and no weight decay; timm spares the same.
+UNDECAYED = ("class_token", "cls_token", "pos_embed", "positions")
+
+
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     """Return the trainable parameters in two groups, with and without weight decay.
 
-    Matrices and convolution kernels have weight decay; the parameters of norms, biases and scalars have none.
+    Matrices and convolution kernels have weight decay; norms, biases, scalars, class tokens and position embeddings
+    have none. If there is no weight decay at all, the groups are told by the number of dimensions alone, as they are in
+    checkpoints of all versions.
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: list[dict] = [{"params": [], "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            spared = parameter.ndim <= 1 or (weight_decay and name.rpartition(".")[2] in UNDECAYED)
+            groups[bool(spared)]["params"].append(parameter)
     return [group for group in groups if group["params"]]
 
 

@@ -108,7 +108,8 @@ class Settings:
     beta2: Decay = 0.999
     """adam and adamw: decay of the moving average of the squared gradients."""
     weight_decay: NonNegative = 0.0
-    """Weight decay: added to the gradient by sgd and adam, decoupled from it in adamw; norms and biases have none."""
+    """Weight decay: added to the gradient by sgd and adam, decoupled from it in adamw; norms, biases, class
+    tokens and positions have none."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """Course of the learning rate. constant: always lr; cosine: from lr down to 0; one_cycle: up to lr in the first
     30 % of the steps, then down to 0."""
