@@ -1,9 +1,10 @@
 """Private names of libraries, all of them in this one file: look here first when a new version breaks something."""
 
 import atexit
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 
 def trial_id(trial: Any) -> int:
@@ -31,6 +32,39 @@ def report_values(trial: Any, values: Mapping[int, float]) -> None:
         for step in values.keys() - known:
             stored, kind = model.intermediate_value_to_stored_repr(float(values[step]))
             session.add(model(trial_id=own_id, step=step, intermediate_value=stored, intermediate_value_type=kind))
+
+
+class TrialRow(NamedTuple):
+    """A trial as its database has it."""
+
+    number: int
+    state: str
+    started: datetime | None
+    ended: datetime | None
+    notes: dict[str, Any]  # user attributes by name
+
+
+def read_trials(storage: Any, study_name: str, names: Collection[str]) -> list[TrialRow]:
+    """Return the trials of a study in a database, by number, with their notes of some names and without their values.
+
+    Optuna's own reader takes all that there is: of 10,000 trials, 10 times as long and 300 MiB.
+    """
+    from optuna.storages._rdb.models import TrialModel, TrialUserAttributeModel
+    from pydantic_core import from_json
+    from sqlalchemy import select
+
+    trial, note = TrialModel.__table__.c, TrialUserAttributeModel.__table__.c
+    is_own = trial.study_id == storage.get_study_id_from_name(study_name)
+    wanted = (trial.trial_id, trial.number, trial.state, trial.datetime_start, trial.datetime_complete)
+    with storage.engine.connect() as connection:
+        rows = connection.execute(select(*wanted).where(is_own).order_by(trial.number)).all()
+        notes: dict[int, dict[str, Any]] = {row[0]: {} for row in rows}
+        of_trials = select(note.trial_id, note.key, note.value_json).join_from(
+            TrialUserAttributeModel.__table__, TrialModel.__table__, note.trial_id == trial.trial_id
+        )
+        for own_id, key, text in connection.execute(of_trials.where(is_own, note.key.in_(names))):
+            notes.get(own_id, {})[key] = from_json(text)
+    return [TrialRow(number, state.name, start, end, notes[own_id]) for own_id, number, state, start, end in rows]
 
 
 def cpu_has_bf16() -> bool:

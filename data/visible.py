@@ -1,4 +1,7 @@
-"""Text from elsewhere, such as names of runs and of classes, made fit to be printed."""
+"""What is said to people: text from elsewhere, such as names of runs and of classes, is made fit to be printed."""
+
+import os
+import sys
 
 
 def visible(text: object) -> str:
@@ -8,3 +11,24 @@ def visible(text: object) -> str:
     writing round, and halves of characters, as names of files that are no UTF-8 hold them.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def visible_lines(text: object) -> str:
+    """Return lines from elsewhere made fit to be printed; line breaks and tabs stay what they are."""
+    return "\n".join(visible(line.expandtabs()) for line in str(text).split("\n"))
+
+
+def say(*texts: object) -> None:
+    """Print texts, each on lines of its own, with all that could command a terminal escaped."""
+    print(*map(visible_lines, texts), sep="\n", flush=True)
+
+
+def warn(text: object) -> None:
+    """Print a text to the error output likewise; of several processes that train together only the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(visible_lines(text), file=sys.stderr, flush=True)
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """Return a number of things as people say it: 1 run, 2,000 runs; `nouns` where the plural does not end in s."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

@@ -1,16 +1,12 @@
-"""The programs of sweeps/ as processes, forked from one that has imported them: a start takes no seconds."""
+"""The programs of sweeps/ as processes, and what comes of them."""
 
 import errno
 import json
 import math
-import multiprocessing
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from multiprocessing import forkserver
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +17,10 @@ from optuna.trial import TrialState
 
 from sweeps.local.search import settings_of
 from sweeps.local.sweep_file import Sweep
+from tests.forks import ROOT, Fork
 
-ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "tests" / "sweep_program.py"
 TIMEOUT_SECONDS = 60.0
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.sweep_agents", "sweeps.agent", "sweeps.final"])
 
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 0.1}
 LR_GRID = {"values": [0.1, 0.01, 0.001]}
@@ -55,14 +49,11 @@ def dump_no_second(values: Mapping[str, Any], dumped: list[str] = []) -> str:
     return yaml.dump(values)
 
 
-def read_and_dawdle(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics, told only after the run has logged more and ended."""
-    path = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    if rows:
-        wait_until((folder / "summary.json").exists, "the run ends")
-        time.sleep(0.3)
-    return rows
+def read_and_dawdle(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """A run's first metrics, told only after the run has logged more and ended."""
+    if json.loads(lines[0])["epoch"] == 1:
+        time.sleep(1.5)
+    return [json.loads(line) for line in lines]
 
 
 def settings_after_a_time(sweep: Sweep, trial: optuna.trial.Trial) -> dict[str, Any]:
@@ -79,73 +70,6 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT
     return result
 
 
-def start_forks() -> None:
-    """Start the process that agents are forked from; it finds what to import by a variable that nobody else shall."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
-
-
-def carry_out(program: str, arguments: list[str], cwd: str, environment: dict, patches: dict, outputs: dict) -> None:
-    """Be a program of sweeps/, in a process of its own."""
-    os.chdir(cwd)
-    del os.environ["PYTHONPATH"]
-    os.environ.update(environment, SWEEP_AGENT=str(os.getpid()))
-    os.setsid()  # so that a terminal is its own
-    for descriptor, path in outputs.items():
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
-    for name, value in patches.items():
-        module, _, attribute = name.rpartition(".")
-        setattr(import_module(module), attribute, value)
-    sys.argv = [f"sweeps/{program}.py", *arguments]
-    code = import_module(f"sweeps.{program}").main(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-class Started:
-    """A program that has been started."""
-
-    def __init__(self, stage: "Stage", program: str, arguments: list[str], environment, patches, terminal) -> None:
-        self.log = stage.folder / f"{program}-{len(stage.started)}.log"
-        self.error_log = self.log.with_suffix(".errors")
-        outputs = {1: terminal or str(self.log), 2: terminal or str(self.error_log)}
-        details = (str(stage.folder), {**stage.environment, **environment}, patches, outputs)
-        self.process = FORKS.Process(target=carry_out, args=(program, arguments, *details))
-        start_forks()
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid is not None
-        return self.process.pid
-
-    def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def is_alive(self) -> bool:
-        return self.process.is_alive()
-
-    def wait(self, seconds: float = TIMEOUT_SECONDS) -> int:
-        self.process.join(seconds)
-        assert self.process.exitcode is not None, f"still runs:\n{self.output}\n{self.errors}"
-        return self.process.exitcode
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
-
-    @property
-    def errors(self) -> str:
-        return self.error_log.read_text() if self.error_log.exists() else ""
-
-
 class Stage:
     """A folder with sweep files, the agents that work on them, and all that comes of it."""
 
@@ -160,7 +84,7 @@ class Stage:
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "160",
         }
-        self.started: list[Started] = []
+        self.started: list[Fork] = []
 
     def write(self, name: str = "sweep", parameters: Mapping[str, Any] = {}, **keys: Any) -> str:
         """Write a sweep file for the program that pretends to train, and return its name."""
@@ -177,12 +101,20 @@ class Stage:
         environment: Mapping[str, str] = {},
         patches: Mapping[str, Any] = {},
         terminal: str = "",
-    ) -> Started:
-        started = Started(self, program, list(arguments), environment, dict(patches), terminal)
+    ) -> Fork:
+        started = Fork(
+            f"sweeps.{program}",
+            list(arguments),
+            self.folder / f"{program}-{len(self.started)}.log",
+            cwd=self.folder,
+            environment={**self.environment, **environment},
+            patches=patches,
+            terminal=terminal,
+        )
         self.started.append(started)
         return started
 
-    def run(self, *arguments: str, code: int = 0, **options: Any) -> Started:
+    def run(self, *arguments: str, code: int = 0, **options: Any) -> Fork:
         """Run a program to its end."""
         started = self.start(*arguments, **options)
         found = started.wait()

@@ -7,27 +7,25 @@ several machines.
 import json
 import os
 import sqlite3
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from analysis.record import run_folder
 from data.files import read_json
-from data.metrics import is_finite
+from data.metrics import Curve, is_epoch, is_finite, thinned
 from data.paths import cache_dir
 
 INDEX = "runs.sqlite"
-VERSION = 6  # of the index's tables
+VERSION = 7  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
 LARGEST = 10**300  # whole numbers from here on count as none
 SECONDS_TO_WAIT = 10.0  # while another process writes the index
 SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT))
 
 Content = TypeVar("Content")
-Curve = list[tuple[float, float]]  # epoch and value of each point
+Rows = Sequence[Mapping[str, Any]]  # that a run has logged
 
 
 class RunParts(NamedTuple):
@@ -128,10 +126,10 @@ def read_parts(root: Path, folders: Sequence[Path]) -> list[RunParts]:
         folders: all run folders under it.
     """
 
-    def read(run: Path) -> str:
+    def read(run: Path, known: str) -> str:
         return json.dumps([read_object(run / name) for name in PARTS])
 
-    def read_and_forget(index: sqlite3.Connection | None) -> list[Any]:
+    def read_and_forget(index: sqlite3.Connection | None) -> list[str]:
         if index:
             forget_others(index, root, folders)
         return read_through(index, folders, "parts", PARTS, read)
@@ -140,32 +138,55 @@ def read_parts(root: Path, folders: Sequence[Path]) -> list[RunParts]:
 
 
 def read_curves(folders: Sequence[Path], metric: str) -> list[Curve]:
-    """Return a metric's finite values over the epochs, for each of the run folders."""
+    """Return a metric's finite values over the epochs, for each of the run folders; very long ones are thinned out."""
 
-    def read(run: Path) -> bytes:
-        return array("d", chain.from_iterable(curve_of(read_rows(run), metric))).tobytes()
+    def add(curve: list[Any], rows: Rows) -> list[Any]:
+        curve += curve_of(rows, metric)
+        return thinned(curve)
 
-    names = (run_folder.METRICS,)
-    contents = with_index(lambda index: read_through(index, folders, f"curve {metric!a}", names, read))
-    flat = (array("d", content) for content in contents)
-    return [list(zip(numbers[::2], numbers[1::2], strict=True)) for numbers in flat]
+    return [[(epoch, value) for epoch, value in curve] for curve in read_logs(folders, f"curve {metric!a}", add)]
 
 
 def read_names(folders: Sequence[Path]) -> list[set[str]]:
     """Return the names of the numbers that each of the runs has logged in an epoch."""
 
-    def read(run: Path) -> str:
-        rows = [row for row in read_rows(run) if is_finite(row.get("epoch"))]
-        return json.dumps(sorted({name for row in rows for name, value in row.items() if is_finite(value)}))
+    def add(names: list[str], rows: Rows) -> list[str]:
+        epochs = [row for row in rows if is_finite(row.get("epoch"))]
+        fresh = set[str]().union(*epochs).difference(names)
+        return names + sorted(name for name in fresh if any(is_finite(row.get(name)) for row in epochs))
 
-    contents = with_index(lambda index: read_through(index, folders, "names", (run_folder.METRICS,), read))
-    return [set(json.loads(content)) for content in contents]
+    return [set(names) for names in read_logs(folders, "names", add)]
 
 
-def curve_of(rows: Iterable[Mapping[str, Any]], metric: str) -> Curve:
-    """Return the points of logged rows that have a finite value of a metric, and an epoch."""
-    known = (row for row in rows if is_finite(row.get("epoch")) and is_finite(row.get(metric)))
-    return [(row["epoch"], row[metric]) for row in known]
+def read_logs(folders: Sequence[Path], kind: str, add: Callable[[list[Any], Rows], list[Any]]) -> list[list[Any]]:
+    """Return what there is to know of each run's log; of one that has grown, only what is new is read.
+
+    Args:
+        folders: the runs' folders.
+        kind: name of that in the index.
+        add: returns what is known so far with what further rows add to it.
+    """
+
+    def read(run: Path, known: str) -> str:
+        size, last, found = json.loads(known) if known else (0, "", [])
+        log = run_folder.LogReader(run, size, last.encode())
+        if not log.goes_on():
+            found = []
+        for rows in readable_rows(log):
+            found = add(found, rows)
+        return json.dumps([log.size, log.last.decode(), found])
+
+    names = (run_folder.METRICS,)
+    return [json.loads(content)[2] for content in with_index(lambda i: read_through(i, folders, kind, names, read))]
+
+
+def curve_of(rows: Rows, metric: str) -> Curve:
+    """Return the points of the epochs that have a finite value of a metric.
+
+    A closing evaluation is none: it is logged after the last epoch, and is of the kept weights, as the summary says.
+    """
+    points: Iterator[tuple[Any, Any]] = ((row.get("epoch"), row.get(metric)) for row in rows if is_epoch(row))
+    return [(epoch, value) for epoch, value in points if is_finite(epoch) and is_finite(value)]
 
 
 def read_through(
@@ -173,8 +194,8 @@ def read_through(
     folders: Sequence[Path],
     kind: str,
     names: Sequence[str],
-    read: Callable[[Path], str | bytes],
-) -> list[Any]:
+    read: Callable[[Path, str], str],
+) -> list[str]:
     """Return some content of each run: from the index, unless the run's files have changed since they were read.
 
     Args:
@@ -182,7 +203,7 @@ def read_through(
         folders: the runs' folders.
         kind: name of the content in the index.
         names: the files that it is read from.
-        read: reads it from a run's folder.
+        read: reads it from a run's folder; it is told what the index has of it, which is no longer true, or "".
     """
     contents, fresh = [], []
     for folder in folders:
@@ -190,7 +211,7 @@ def read_through(
         known = index and index.execute("SELECT stamp, content FROM runs WHERE (path, kind) = (?, ?)", (path, kind))
         known_stamp, content = (known and known.fetchone()) or ("", "")
         if stamp != known_stamp:
-            content = read(folder)
+            content = read(folder, content)
             fresh.append((path, kind, stamp, content))
         contents.append(content)
     if index and fresh:
@@ -225,10 +246,17 @@ def stamp_of(folder: Path, names: Sequence[str]) -> str:
     return ";".join(stamps)
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return what a run logged, one dict a log call, as far as it can be read."""
-    rows = readable(folder / run_folder.METRICS, lambda path: run_folder.read_metrics(path.parent)) or []
-    return [without_giants(row) for row in rows]
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what a run logged, one dict a log call, as far as it can be read."""
+    for rows in readable_rows(run_folder.LogReader(folder)):
+        yield from map(without_giants, rows)
+
+
+def readable_rows(log: run_folder.LogReader) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a log, some at a time; none where it is no file, as a pipe is none, or may not be opened."""
+    with suppress(OSError, MemoryError):
+        if log.path.is_file():
+            yield from log
 
 
 def read_object(path: Path) -> dict[str, Any]:

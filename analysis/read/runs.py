@@ -1,13 +1,12 @@
 """The one reader of runs, out of the runs folder or out of a W&B project; `python -m analysis.runs` lists them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from analysis.read.index import (
-    Curve,
     RunParts,
     curve_of,
     find_run_folders,
@@ -21,7 +20,7 @@ from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.wandb_runs import read_wandb_history, read_wandb_runs
 from analysis.record import run_folder
 from data.errors import UserError
-from data.metrics import Best, Metric, is_finite
+from data.metrics import Best, Curve, Metric, is_finite, metric_named
 from data.paths import default_runs_dir
 
 READERS_OF_WANDB = 8  # histories asked for at a time
@@ -88,8 +87,8 @@ def start_time(folder: Path, environment: Mapping[str, Any]) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-def history(record: RunRecord) -> list[dict[str, Any]]:
-    """Return what a run logged, one dict a log call, as far as it can be read.
+def history(record: RunRecord) -> Iterable[dict[str, Any]]:
+    """Return what a run logged, one dict a log call, as far as it can be read: on this machine as it is read.
 
     Raises:
         UserError: W&B does not answer.
@@ -138,7 +137,7 @@ def curves_of_metrics(records: Sequence[RunRecord], metrics: Sequence[str]) -> l
     by_metric = [read_curves(folders, metric) for metric in metrics]
 
     def ask(record: RunRecord) -> tuple[Curve, ...]:
-        rows = history(record)
+        rows = list(history(record))
         return tuple(curve_of(rows, metric) for metric in metrics)
 
     with ThreadPoolExecutor(READERS_OF_WANDB) as pool:
@@ -167,9 +166,9 @@ def best_values(records: Sequence[RunRecord], metrics: Sequence[Metric]) -> list
 def best_of(record: RunRecord, curve: Curve, metric: Metric) -> Best | None:
     """Return a run's best value of a metric: this is what every table, report and figure shows of the run.
 
-    It is the best that the run has logged. What a run has not logged, but its summary has, is taken from there, as of
-    the epoch whose weights were kept. The summary is not asked first: its values are all of that one epoch, which is
-    the best by one metric alone.
+    It is the best that the run has logged. What is not known to be logged, but its summary has, is taken from there:
+    the best that the summary notes, else the value of the epoch whose weights were kept. Those values are not asked
+    first: they are all of one epoch, which is the best by one metric alone.
 
     Args:
         record: the run.
@@ -180,7 +179,14 @@ def best_of(record: RunRecord, curve: Curve, metric: Metric) -> Best | None:
         The value with its epoch; None where there is no finite value.
     """
     logged = ({"epoch": int(epoch), metric.name: value} for epoch, value in curve)
-    return metric.best(logged) or kept_value(record, metric)
+    return metric.best(logged) or noted_best(record, metric) or kept_value(record, metric)
+
+
+def noted_best(record: RunRecord, metric: Metric) -> Best | None:
+    """Return the best value that a run's summary notes of a metric that its kept weights are not the best in."""
+    noted = record.summary.get("best")
+    own = noted.get(metric.name) if isinstance(noted, Mapping) and metric_named(metric.name) == metric else None
+    return metric.best([{**own, metric.name: own.get("value")}]) if isinstance(own, Mapping) else None
 
 
 def kept_value(record: RunRecord, metric: Metric) -> Best | None:

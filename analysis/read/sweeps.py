@@ -5,22 +5,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from analysis.read.index import Curve
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_of, curves
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
-from data.metrics import Metric
+from data.internals import read_trials
+from data.metrics import Curve, Metric
 from data.paths import default_runs_dir
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+NOTES = ("run_id", "best", "best_epoch", "settings")  # of a trial in its database
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -73,7 +75,7 @@ class SweepRecord:
     final: Mapping[str, Any] = field(hash=False)
     content: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    @property
+    @cached_property
     def leaders(self) -> list[Trial]:
         """The trials that have a value and have not failed, the best first."""
         known = [(trial.value, trial) for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
@@ -237,7 +239,7 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
     storage = open_storage(url)
     try:
         study = optuna.load_study(study_name=name, storage=storage)
-        found = study.get_trials(deepcopy=False)
+        found = read_trials(storage, study.study_name, NOTES)
     except KeyError:
         raise UserError(f"there is no sweep {name} in that database") from None
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
@@ -245,16 +247,16 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
     return study.user_attrs.get("sweep", {}), [
         Trial(
             number=trial.number,
-            run_id=checked_run_id(trial.user_attrs["run_id"]),
-            state=trial.state.name,
-            value=trial.user_attrs.get("best"),
-            best_epoch=trial.user_attrs.get("best_epoch"),
-            settings=trial.user_attrs.get("settings", {}),
-            started=utc(trial.datetime_start),
-            ended=utc(trial.datetime_complete),
+            run_id=checked_run_id(trial.notes["run_id"]),
+            state=trial.state,
+            value=trial.notes.get("best"),
+            best_epoch=trial.notes.get("best_epoch"),
+            settings=trial.notes.get("settings", {}),
+            started=utc(trial.started),
+            ended=utc(trial.ended),
         )
         for trial in found
-        if "run_id" in trial.user_attrs  # the others were never started
+        if "run_id" in trial.notes  # the others were never started
     ]
 
 

@@ -16,14 +16,16 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     final.json              what its final runs came to
 """
 
-import json
 import os
 import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic_core import from_json
 
 from data.errors import UserError
 from data.files import read_json
@@ -44,27 +46,72 @@ STUDY = "study.db"
 FINAL_RESULT = "final.json"
 FINAL = "final-"  # ids of final runs begin so
 
+ROWS_AT_ONCE = 1000
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows that a run has logged, up to the first line that a kill or a second writer has cut short."""
-    try:
-        lines = (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    with suppress(ValueError):  # all lines at once: one by one they take three times as long
-        rows = json.loads(f"[{','.join(lines)}]")
+
+class LogReader:
+    """Reads the rows that a run logs, in batches and each once, as the log grows; all anew once the run has gone back.
+
+    Reading ends before the first line that a kill or a second writer has cut short.
+
+    Args:
+        folder: of the run.
+        size: bytes that an earlier reader has read.
+        last: the last line of these.
+    """
+
+    def __init__(self, folder: Path, size: int = 0, last: bytes = b"") -> None:
+        self.path = folder / METRICS
+        self.size = size
+        self.last = last
+
+    def goes_on(self) -> bool:
+        """Return whether the log begins with what has been read; if not, it is read from its start."""
+        with suppress(OSError), self.path.open("rb") as file:
+            file.seek(self.size - len(self.last))
+            if file.read(len(self.last)) == self.last:
+                return True
+        self.size, self.last = 0, b""
+        return False
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows that have been logged since the last reading, some at a time."""
+        try:
+            file = self.path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with file:
+            file.seek(self.size)
+            while lines := list(islice(file, ROWS_AT_ONCE)):
+                rows = parse_rows(lines if lines[-1].endswith(b"\n") else lines[:-1])
+                if rows:
+                    self.size, self.last = self.size + sum(map(len, lines[: len(rows)])), lines[len(rows) - 1]
+                    yield rows
+                if len(rows) < len(lines):
+                    return
+
+
+def parse_rows(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return what lines of a log hold, up to the first that holds no row."""
+    with suppress(ValueError):  # all lines at once: one by one they take twice as long
+        rows = from_json(b"[" + b",".join(lines) + b"]")
         if len(rows) == len(lines) and all(isinstance(row, dict) for row in rows):
             return rows
     rows = []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except ValueError:
             break
         if not isinstance(row, dict):
             break
         rows.append(row)
     return rows
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows that a run has logged, up to the first line that a kill or a second writer has cut short."""
+    return [row for rows in LogReader(folder) for row in rows]
 
 
 def state(folder: Path) -> str:

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from analysis.record import run_folder
 from data.internals import report_values
-from data.metrics import Metric, is_finite
+from data.metrics import Best, Metric, is_finite
 from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.trials import Claim, Trials
 
@@ -61,7 +61,10 @@ class TrialRun(Run):
         self.metric = metric
         self.num_values = num_values
         self.epoch = num_values
-        self.metrics_size = -1  # bytes of metrics.jsonl when it was last read
+        self.log = run_folder.LogReader(self.folder)
+        self.num_read = 0  # values of the metric in the log, as far as it has been read
+        self.best: Best | None = None  # of these
+        self.waiting: list[float] = []  # those of them that the storage does not have yet
 
     def report(self, trials: Trials) -> bool:
         """Write what the run has logged since the last look into the storage; return whether there was anything.
@@ -69,24 +72,30 @@ class TrialRun(Run):
         Raises:
             TrialLost: the trial is no longer this agent's.
         """
-        path = self.folder / run_folder.METRICS
-        size = path.stat().st_size if path.exists() else -1
-        if size == self.metrics_size:
-            return False
-        rows = run_folder.read_metrics(self.folder)
-        self.epoch = rows[-1].get("epoch", 0) if rows else 0
-        fresh = self.ranked(rows)[self.num_values :]
-        if fresh:
+        if not self.log.goes_on():
+            self.num_read, self.best = 0, None
+        has_news = bool(self.waiting)
+        for rows in self.log:
+            self.read(rows)
+            has_news = True
+        if self.waiting:
             trials.hold(self.claim)
-            values = {self.num_values + i: row[self.metric.name] for i, row in enumerate(fresh, 1)}
-            report_values(self.claim.trial, values)
-            self.num_values += len(fresh)
-        self.metrics_size = size
-        return True
+            report_values(self.claim.trial, dict(enumerate(self.waiting, self.num_values + 1)))
+            self.num_values += len(self.waiting)
+            self.waiting = []
+        return has_news
 
-    def ranked(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return the rows with a finite value of the metric; W&B ignores the others, too."""
-        return [row for row in rows if is_finite(row.get(self.metric.name))]
+    def read(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note what the run has logged: its values of the metric that are finite; W&B ignores the others, too."""
+        self.epoch = rows[-1].get("epoch", 0)
+        ranked = [row for row in rows if is_finite(row.get(self.metric.name))]
+        # A program that logs no epochs: its logged values are counted.
+        numbered = [{"epoch": i, **row} for i, row in enumerate(ranked, self.num_read + 1)]
+        before = [] if self.best is None else [{"epoch": self.best.epoch, self.metric.name: self.best.value}]
+        self.best = self.metric.best([*before, *numbered])
+        num_known = max(0, self.num_values + len(self.waiting) - self.num_read)
+        self.waiting += [row[self.metric.name] for row in ranked[num_known:]]
+        self.num_read += len(ranked)
 
     def outcome(self, before: Mapping[str, Any]) -> Outcome:
         """Return what became of the trial, now that its process has ended.
@@ -131,7 +140,4 @@ class TrialRun(Run):
     def notes(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """Return the trial's time so far, and its best value with its epoch."""
         notes = {"seconds": before.get("seconds", 0.0) + self.seconds()}
-        rows = self.ranked(run_folder.read_metrics(self.folder))
-        # A program that logs no epochs: its logged values are counted.
-        best = self.metric.best({"epoch": i, **row} for i, row in enumerate(rows, 1))
-        return notes if best is None else {**notes, "best": best.value, "best_epoch": best.epoch}
+        return notes if self.best is None else {**notes, "best": self.best.value, "best_epoch": self.best.epoch}

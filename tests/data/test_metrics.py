@@ -1,8 +1,9 @@
 import math
+import random
 
 import pytest
 
-from data.metrics import Best, Metric, is_epoch, is_finite, is_percentage, metric_named
+from data.metrics import Best, Metric, best_elsewhere, is_epoch, is_finite, is_percentage, metric_named, shown, thinned
 
 ROWS = [
     {"epoch": 1, "lr": 0.1, "val/loss": 0.9, "val/accuracy": 0.5},
@@ -21,7 +22,7 @@ def test_the_best_value_of_a_metric_is_its_own_epochs_and_the_first_of_equal_one
     assert metric_named(name).best(ROWS) == best
 
 
-@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, True, "0.1", "NaN", [0.1]])
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, True, "0.1", "NaN", [0.1], 10**400])
 def test_what_is_no_finite_number_is_passed_over(value):
     assert not is_finite(value)
     assert metric_named("val/loss").best([{"epoch": 1, "val/loss": value}]) is None
@@ -48,3 +49,71 @@ def test_percentages_and_epochs_rows():
         "val/ece",
     ]
     assert [is_epoch(row) for row in ROWS] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "std", "text"),
+    [
+        ("val/accuracy", 0.548, None, "54.80 %"),
+        ("test/accuracy", 0.548, 0.003, "54.80 ± 0.30 %"),
+        ("val/ece", 1e-6, None, "0.00 %"),
+        ("val/loss", 0.51234, None, "0.5123"),
+        ("val/loss", 103.619, 2.5, "103.62 ± 2.50"),
+        ("val/loss", 1e32, None, "1.000e+32"),
+        ("val/loss", 1.234e-5, None, "1.234e-05"),
+        ("val/loss", 0, None, "0.0000"),
+        ("val/loss", math.nan, None, ""),
+        ("val/loss", None, None, ""),
+    ],
+)
+def test_a_metric_is_written_in_one_way(name, value, std, text):
+    assert shown(name, value, std) == text
+
+
+def test_a_long_curve_is_thinned_out_but_keeps_its_extremes_and_its_last_point():
+    draw = random.Random(0)
+    curve = [(epoch, draw.random()) for epoch in range(10_000)]
+    values = [value for _, value in curve]
+    few = curve[:0]
+    for start in range(0, len(curve), 7):
+        few = thinned(few + curve[start : start + 7], most=100)
+    assert len(few) < 110
+    assert few == sorted(few)
+    assert set(few) < set(curve)
+    assert few[-1] == curve[-1]
+    assert {min(values), max(values)} <= {value for _, value in few}
+    assert thinned(curve[:100], most=100) == curve[:100]
+
+
+@pytest.mark.parametrize(
+    ("text", "metric"),
+    [
+        ("val/loss", Metric("val/loss")),
+        ("val/accuracy", Metric("val/accuracy", "maximize")),
+        ("val/inception_score_inception_2000", Metric("val/inception_score_inception_2000", "maximize")),
+        ("test/recall_tf_efficientnet_lite0_100", Metric("test/recall_tf_efficientnet_lite0_100", "maximize")),
+        ("val/fid_inception_2000", Metric("val/fid_inception_2000")),
+        ("maximize val/codes_used", Metric("val/codes_used", "maximize")),
+        ("minimize val/accuracy", Metric("val/accuracy")),
+        ("maximize", Metric("maximize")),
+        ("best val/loss", Metric("best val/loss")),
+    ],
+)
+def test_a_metric_is_found_by_its_name_with_its_goal_where_the_name_does_not_tell(text, metric):
+    assert metric_named(text) == metric
+    assert metric_named(metric.text()) == metric
+
+
+@pytest.mark.parametrize(
+    ("value", "than", "is_better"),
+    [(0.4, None, True), (0.4, 0.5, True), (0.5, 0.5, False), (0.6, 0.5, False), (math.nan, None, False)],
+)
+def test_a_value_is_better_where_its_metric_says_so(value, than, is_better):
+    assert metric_named("val/loss").is_better(value, than) == is_better
+    assert metric_named("val/accuracy").is_better(-value, than if than is None else -than) == is_better
+
+
+def test_what_the_kept_weights_are_not_the_best_in_is_told_with_its_epoch():
+    assert best_elsewhere(ROWS, ROWS[1]) == {"val/accuracy": {"value": 0.85, "epoch": 3}}
+    assert best_elsewhere(ROWS, ROWS[2]) == {"val/loss": {"value": 0.4, "epoch": 2}}
+    assert best_elsewhere(ROWS, {}) == best_elsewhere([], ROWS[0]) == {}

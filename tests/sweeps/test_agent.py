@@ -258,7 +258,7 @@ def test_a_trial_without_a_finite_value_fails_with_the_reason(stage, fault):
 @pytest.mark.slow
 def test_values_count_that_were_logged_between_the_last_look_and_the_end(stage):
     file = stage.write(parameters={"epochs": 5, "seconds": 0.1})
-    stage.run(file, "--count=1", patches={"analysis.record.run_folder.read_metrics": read_and_dawdle})
+    stage.run(file, "--count=1", patches={"analysis.record.run_folder.parse_rows": read_and_dawdle})
     [trial] = stage.trials()
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5]
     assert trial.value == pytest.approx(loss(trial.params["lr"], 5))

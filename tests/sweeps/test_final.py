@@ -10,13 +10,12 @@ import statistics
 import optuna
 import pytest
 
-from analysis.read.index import Curve
 from analysis.read.records import RunRecord
 from analysis.read.sweeps import trials_of
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
-from data.metrics import Metric, is_epoch
+from data.metrics import Curve, Metric, is_epoch
 from tests.sweep_agents import ROOT, Stage, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
@@ -280,7 +279,12 @@ def test_a_paused_trial_counts_with_its_best_value_so_far(stage):
 def test_train_py_reads_the_test_images_in_its_final_runs(stage):
     parameters = {"lr": {"values": [0.002]}, "model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2}
     parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}
-    stage.run(stage.write(program=str(ROOT / "train.py"), method="grid", parameters=parameters))
+    metric = {"name": "val/accuracy", "goal": "maximize"}
+    stage.run(stage.write(program=str(ROOT / "train.py"), method="grid", metric=metric, parameters=parameters))
+    [chosen] = stage.trials()
+    summary = read_json(stage.sweep() / chosen.user_attrs["run_id"] / "summary.json")
+    kept = (summary["best_by"], summary["val/accuracy"], summary["best_epoch"])
+    assert kept == ("val/accuracy", chosen.user_attrs["best"], chosen.user_attrs["best_epoch"])
     final(stage, "--seeds=2", "--workers=2", environment={"WANDB_MODE": "disabled"})
     [trial] = read_json(stage.sweep() / "final.json")["trials"]
     folders = sorted(stage.sweep().glob("final-*"))
@@ -289,8 +293,10 @@ def test_train_py_reads_the_test_images_in_its_final_runs(stage):
     for folder in folders:
         settings = read_json(folder / "settings.json")
         assert (settings["train_fraction"], settings["val_fraction"], settings["test"]) == (1.0, 0.0, True)
-        assert (settings["lr"], settings["width"], settings["epochs"]) == (0.002, 32, 2)
-        assert len([row for row in run_folder.read_metrics(folder) if is_epoch(row)]) == 2
+        num_epochs = chosen.user_attrs["best_epoch"]
+        assert (settings["lr"], settings["width"], settings["epochs"]) == (0.002, 32, num_epochs)
+        assert settings["best_by"] == ""  # nothing is held out to choose by
+        assert len([row for row in run_folder.read_metrics(folder) if is_epoch(row)]) == num_epochs
         values.append(read_json(folder / "summary.json")["test/accuracy"])
     assert trial["test/accuracy"]["values"] == values
     assert trial["test/accuracy"]["mean"] == pytest.approx(sum(values) / 2)

@@ -3,21 +3,22 @@
 import json
 import os
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from analysis.read import index as run_index
 from analysis.read.records import Filter
-from analysis.read.runs import curves, read_runs
+from analysis.read.runs import curves, names_of_metrics, read_runs
 from analysis.record import run_folder
 from data.files import write_json
-from tests.run_folders import write_many, write_run
+from tests.run_folders import rows_of, write_many, write_run
 
 
 def forbid_reading(monkeypatch):
     monkeypatch.setattr(run_index, "read_json", None)
-    monkeypatch.setattr(run_folder, "read_metrics", None)
+    monkeypatch.setattr(run_folder, "parse_rows", None)
 
 
 def test_what_has_not_changed_is_not_read_again(runs_dir, monkeypatch):
@@ -29,12 +30,35 @@ def test_what_has_not_changed_is_not_read_again(runs_dir, monkeypatch):
         assert curves(first.records, "val/loss") == drawn
     write_run(runs_dir / "new", [1.0], days=9)
     with (runs_dir / "a" / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 4, "val/loss": 0.25}\n')
+        file.write('{"epoch": 4, "lr": 0.1, "val/loss": 0.25}\n')
     write_json(runs_dir / "c" / "summary.json", {"state": "finished"})
     records = {record.run_id: record for record in read_runs(runs_dir).records}
     assert len(records) == 8
     assert records["c"].state == "finished"
     assert curves([records["a"], records["new"]], "val/loss") == [[*drawn[-1], (4, 0.25)], [(1, 1.0)]]
+
+
+def test_a_log_of_many_rows_takes_little_time_and_memory_and_is_read_once(tmp_path, monkeypatch):
+    write_run(tmp_path / "a", [1.0], state=None)
+    lines = [f'{{"epoch": {epoch}, "lr": 0.1, "val/loss": {1 + epoch % 977 / 977}}}\n' for epoch in range(2, 50_000)]
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as file:
+        file.writelines([*lines, '{"epoch": 50000, "lr": 0.1, "val/loss": 0.5}\n', *lines])
+    records = read_runs(tmp_path).records
+    tracemalloc.start()
+    [curve] = curves(records, "val/loss")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # its rows as dicts take 40 MB
+    assert len(curve) < 11_000
+    assert ((50_000, 0.5) in curve, curve[-1][0]) == (True, 49_999)
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 50001, "lr": 0.1, "val/loss": 0.25}\n')
+    read = []
+    parse = run_folder.parse_rows
+    monkeypatch.setattr(run_folder, "parse_rows", lambda lines: read.extend(lines) or parse(lines))
+    assert curves(records, "val/loss")[0][-1] == (50_001, 0.25)
+    assert len(read) == 1
+    assert names_of_metrics(records) == [{"epoch", "lr", "val/loss", "val/accuracy", *rows_of([1.0])[0]}]
 
 
 def test_runs_that_are_gone_leave_the_index(runs_dir, tmp_path_factory):

@@ -95,7 +95,7 @@ def test_what_is_no_run_is_counted_once_and_what_is_nearly_one_is_read(runs_dir)
     assert skipped == ["bytes", "empty", "half", "list", "notes", "number", "sweeps/lr/003-starting"]
     [record] = [record for record in records if record.run_id == "bare"]
     assert len(records) == 8
-    assert (record.state, record.summary, record.tags, history(record)) == ("unfinished", {}, (), [])
+    assert (record.state, record.summary, record.tags, [*history(record)]) == ("unfinished", {}, (), [])
     assert abs(record.created - datetime.now(UTC)) < timedelta(minutes=5)  # when its settings were written
 
 

@@ -22,6 +22,26 @@ def test_a_run_without_metrics_has_none(tmp_path):
     assert run_folder.read_metrics(tmp_path / "none") == []
 
 
+def test_a_log_is_read_on_from_where_it_was_read_to_and_anew_where_it_has_gone_back(tmp_path):
+    path, log = tmp_path / run_folder.METRICS, run_folder.LogReader(tmp_path)
+
+    def epochs():
+        return log.goes_on(), [row["epoch"] for rows in log for row in rows]
+
+    assert epochs() == (False, [])
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3')
+    assert epochs() == (True, [1, 2])
+    with path.open("a") as file:
+        file.write('0}\n{"epoch": 4}\n')
+    assert epochs() == (True, [30, 4])
+    assert epochs() == (True, [])
+    assert [row["epoch"] for rows in run_folder.LogReader(tmp_path, log.size, log.last) for row in rows] == []
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"epoch": 4}\n{"epoch": 5}\n')  # a resumed run's
+    assert epochs() == (False, [1, 2, 3, 4, 5])
+    path.unlink()
+    assert epochs() == (False, [])
+
+
 @pytest.mark.parametrize(
     ("text", "state"),
     [
