@@ -1,20 +1,27 @@
 """Files on disk: written whole or not at all, by one process at a time, and read even where a kill cut them short."""
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
+import shutil
+import socket
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from data.paths import cache_dir
+
 UNFINISHED = ".unfinished"  # the end of a temporary name
-SECONDS_TO_SWEEP = 3600  # age from which a temporary file is removed if its writer is dead
+SECONDS_TO_SWEEP = 3600  # age from which a temporary file of another machine is removed if nobody holds its lock
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -30,12 +37,9 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(path)
         return
     path = Path(os.path.realpath(path))
-    unfinished = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}{UNFINISHED}")
-    # The lock dies with its writer, so that others can tell a dead one's file. O_EXCL follows nobody's link.
-    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    sweep_unfinished(path.parent)  # first, since it may make the room that is needed
+    descriptor, unfinished = open_unfinished(path)
     try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         write(unfinished)
         sync(unfinished)
         unfinished.replace(path)
@@ -44,7 +48,34 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
         os.close(descriptor)
-    sweep_unfinished(path)
+
+
+def open_unfinished(path: Path) -> tuple[int, Path]:
+    """Make a temporary file beside a path; return its descriptor, which holds the lock on it, and its path.
+
+    The lock dies with its writer, so that others can tell a dead one's file.
+    """
+    while True:
+        unfinished = path.with_name(f".{path.name[:50]}.{machine()}-{secrets.token_hex(8)}{UNFINISHED}")
+        # O_EXCL follows nobody's link.
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:  # else it was swept before it was locked
+            return descriptor, unfinished
+        os.close(descriptor)
+
+
+@cache
+def machine() -> str:
+    """Return a name of this machine since its last start, of 8 letters and digits."""
+    return hashlib.sha256(f"{socket.gethostname()} {boot_id()}".encode()).hexdigest()[:8]
+
+
+def boot_id() -> str:
+    """Return what no other machine has, nor this one after its next start; empty where the system does not tell it."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 def is_special(path: Path) -> bool:
@@ -71,25 +102,56 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_unfinished(path: Path) -> None:
-    """Remove what dead writers of a file left beside it: what is an hour old and held by no writer."""
-    before = time.time() - SECONDS_TO_SWEEP
+def sweep_unfinished(folder: Path) -> None:
+    """Remove the temporary files in a folder whose writers are dead."""
     with suppress(OSError):
-        for entry in os.scandir(path.parent):
-            if entry.name.startswith(f".{path.name[:50]}.") and entry.name.endswith(UNFINISHED):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(".") and entry.name.endswith(UNFINISHED):
                 with suppress(OSError):
-                    sweep(entry, before)
+                    sweep(entry)
 
 
-def sweep(entry: os.DirEntry[str], before: float) -> None:
-    """Remove a temporary file that was written before a time and whose writer is dead; else raise OSError."""
-    if entry.stat(follow_symlinks=False).st_mtime > before:
+def sweep(entry: os.DirEntry[str]) -> None:
+    """Remove a temporary file whose writer is dead; else raise OSError.
+
+    Other machines do not see each other's locks on all file systems: what one of them wrote has to be an hour old.
+    """
+    is_fresh = entry.stat(follow_symlinks=False).st_mtime > time.time() - SECONDS_TO_SWEEP
+    if is_fresh and f".{machine()}-" not in entry.name:
         return
-    descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    remove_abandoned(entry.path, os.O_RDWR | os.O_NONBLOCK, os.unlink)
+
+
+def remove_abandoned(path: str, how_to_open: int, remove: Callable[[str], None]) -> None:
+    """Remove a file or folder if no process holds the lock on it; else raise OSError."""
+    descriptor = os.open(path, how_to_open | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(entry.path)
+        remove(path)
     finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder for a while, and remove it in the end; what processes that were killed have left is removed, too.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    root = cache_dir() / "scratch"
+    root.mkdir(parents=True, exist_ok=True)
+    for left in os.scandir(root):
+        with suppress(OSError):
+            remove_abandoned(left.path, os.O_RDONLY | os.O_DIRECTORY, shutil.rmtree)
+    folder = tempfile.mkdtemp(dir=root)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
 
 

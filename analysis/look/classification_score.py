@@ -3,10 +3,8 @@
 Source: Ravuri & Vinyals 2019, https://arxiv.org/abs/1905.10887
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
@@ -17,7 +15,7 @@ from analysis.record import run_folder
 from data import arrays
 from data.dataset import Split
 from data.errors import UserError
-from data.files import read_json
+from data.files import read_json, scratch_folder
 from models.core.settings import Settings
 
 
@@ -67,8 +65,8 @@ def train_and_test(settings: Settings, classes: Sequence[str], train: Split, tes
     Raises:
         UserError: the run failed, since settings do not suit the images, say.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        arrays.save(Path(folder), classes, train, test)
-        data = {"dataset": "arrays", "data_dir": folder, "image_size": 0, "train_fraction": 1.0}
+    with scratch_folder() as folder:
+        arrays.save(folder, classes, train, test)
+        data = {"dataset": "arrays", "data_dir": str(folder), "image_size": 0, "train_fraction": 1.0}
         told = {**asdict(settings), **data, "val_fraction": 0.0, "test": True, "tracking": "off"}
-        return read_json(run_train_py(told, Path(folder) / "runs") / run_folder.SUMMARY)
+        return read_json(run_train_py(told, folder / "runs") / run_folder.SUMMARY)

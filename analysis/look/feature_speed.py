@@ -1,16 +1,15 @@
 """Speed of computing features beside a bare `model(x)` loop."""
 
 import statistics
-import tempfile
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from analysis.look.timing import ratios, seconds, spread
 from data.feature_cache import FeatureCache, cached_features
+from data.files import scratch_folder
 from models.parts.frozen import Extractor, FrozenNetwork
 
 
@@ -62,6 +61,6 @@ def bare_loop(extractor: Extractor, batch_size: int, num_images: int) -> None:
 
 def fill_cache(extractor: Extractor, num_features: int, images: torch.Tensor, accelerator: Accelerator) -> None:
     """Compute the features of images as a run does, into an empty cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        cache = FeatureCache(Path(folder), extractor.description(extractor.precision), num_features)
+    with scratch_folder() as folder:
+        cache = FeatureCache(folder, extractor.description(extractor.precision), num_features)
         cached_features(cache, images, extractor, extractor.batch_size, accelerator)

@@ -2,7 +2,6 @@
 
 import math
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from analysis.record import run_folder
 from analysis.record.environment import describe_environment, git
 from analysis.record.saved import resolve
 from data.errors import UserError
-from data.files import read_json
+from data.files import read_json, scratch_folder
 from models.core.settings import INVOCATION, Settings
 from models.loading import read_data
 
@@ -208,7 +207,7 @@ def check_run(run: RecordedRun, into: Path | None, tolerance: float) -> tuple[in
     if not rows:
         raise UserError(f"{run.folder} has logged nothing to compare with: name a run with a {run_folder.METRICS}")
     to_the_end = run_folder.state(run.folder) == "finished"
-    with nullcontext(into) if into else tempfile.TemporaryDirectory() as runs_dir:
-        again = run_again(run.settings, run.environment, Path(runs_dir), len(rows), to_the_end)
+    with nullcontext(into) if into else scratch_folder() as runs_dir:
+        again = run_again(run.settings, run.environment, runs_dir, len(rows), to_the_end)
         code, verdict = compare(rows, run_folder.read_metrics(again), tolerance)
     return code, f"run again: {verdict}{f'; {again}' if into else ''}"

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import median
 
 from analysis.look.speed_loops import BATCH_SIZE, DEFAULT_STEPS, LR, NARROW, STEPS
@@ -15,6 +13,7 @@ from analysis.look.train_process import run_train_py
 from analysis.record import run_folder
 from analysis.record.environment import CHECKOUT
 from data.datasets import find_data_dir, find_dataset
+from data.files import scratch_folder
 from data.metrics import is_epoch
 from models.registry import find_model
 
@@ -74,17 +73,17 @@ def measure_train_py(model: str, precision: str, data_dir: str) -> float:
         "tracking": "offline",
         **NARROW.get(model, {}),
     }
-    with tempfile.TemporaryDirectory() as runs_dir:
-        rows = run_folder.read_metrics(run_train_py(settings, Path(runs_dir)))
+    with scratch_folder() as runs_dir:
+        rows = run_folder.read_metrics(run_train_py(settings, runs_dir))
     return [row["images_per_second"] for row in rows if is_epoch(row)][-1]
 
 
 def measure_start_up() -> float:
     """Return the seconds from starting train.py on digits, tracked offline, to its first step."""
     settings = {"dataset": "digits", "epochs": 2, "val_fraction": 0, "tracking": "offline", "panels_every": 100}
-    with tempfile.TemporaryDirectory() as runs_dir:
+    with scratch_folder() as runs_dir:
         started = time.time()
-        folder = run_train_py(settings, Path(runs_dir))
+        folder = run_train_py(settings, runs_dir)
         first, second = filter(is_epoch, run_folder.read_metrics(folder))
         # Between the first step and the last log lie the epochs, and a checkpoint and a panel, which are counted in.
         logged = (folder / run_folder.METRICS).stat().st_mtime

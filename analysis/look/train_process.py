@@ -24,6 +24,7 @@ from models.core.processes import LAUNCHED_BY_US
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_SAVE = 60.0  # of a run that is stopped for its checkpoint
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 NUM_SHOWN_LINES = 10  # of the output of a run that failed
 # Variables by which launchers and agents tell train.py something else than its command line does.
 OF_LAUNCHERS = ("WANDB_", "ACCELERATE_", "VISION_SWEEPS_RUNS")
@@ -59,7 +60,7 @@ def run_train_py(
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_LAUNCHERS)}
     environment |= {LAUNCHED_BY_US: "1", **variables}
     runs_dir.mkdir(parents=True, exist_ok=True)
-    with sigterm_exits(), (runs_dir / f"{folder.name}.log").open("w+", encoding="utf-8") as output:
+    with signals_exit(), (runs_dir / f"{folder.name}.log").open("w+", encoding="utf-8") as output:
         process = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait(process, folder, told.get("epochs"), inf if to_the_end else num_rows)
@@ -92,13 +93,15 @@ def end(process: subprocess.Popen) -> None:
 
 
 @contextmanager
-def sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM end this program as Ctrl-C does, by way of what must be cleaned up."""
+def signals_exit() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end this program as Ctrl-C does, by way of what must be cleaned up."""
     if threading.current_thread() is not threading.main_thread():  # which alone can handle signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    numbers = [number for number in ENDING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as nohup sets it
+    before = {number: signal.signal(number, lambda number, frame: sys.exit(128 + number)) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from data.files import boot_id
+
 OWNER_VARIABLE = "VISION_SWEEPS_AGENT"  # names to a run's processes the agent that has started them
 ENDED = ("Z", "X")  # states of processes that do nothing any more
 
@@ -15,13 +17,12 @@ ENDED = ("Z", "X")  # states of processes that do nothing any more
 @cache
 def owner_name() -> str:
     """Return a name of this process that no other process on any machine has."""
-    return json.dumps([socket.gethostname(), boot_id(), os.getpid(), start_of(os.getpid())])
+    return json.dumps([socket.gethostname(), place(), os.getpid(), start_of(os.getpid())])
 
 
-def boot_id() -> str:
+def place() -> str:
     """Return what differs between machines of one name, and containers that do not see each other's processes."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return f"{path.read_text(encoding='utf-8').strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else ""
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}" if (boot := boot_id()) else ""
 
 
 def start_of(pid: int) -> float | None:
@@ -47,7 +48,7 @@ def start_of(pid: int) -> float | None:
 def is_alive_here(owner: str) -> bool | None:
     """Return whether a process of this machine still runs, by its name; None for a process of another machine."""
     host, boot, pid, start = json.loads(owner)
-    if (host, boot) != (socket.gethostname(), boot_id()):
+    if (host, boot) != (socket.gethostname(), place()):
         return None
     return start_of(pid) == start
 

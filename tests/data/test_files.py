@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data import files
-from data.files import locked, read_json, replace_file, write_json
+from data.files import locked, read_json, replace_file, scratch_folder, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +71,7 @@ def test_six_processes_that_write_one_file_at_once_all_succeed_and_leave_it_whol
 def test_a_link_that_another_user_laid_under_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("mine")
     monkeypatch.setattr(files.secrets, "token_hex", lambda num: "guessed")
-    (tmp_path / ".a.txt.guessed.unfinished").symlink_to(tmp_path / "victim")
+    (tmp_path / f".a.txt.{files.machine()}-guessed.unfinished").symlink_to(tmp_path / "victim")
     (tmp_path / ".a.txt.unfinished").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):
         replace_file(tmp_path / "a.txt", lambda path: path.write_text("theirs"))
@@ -140,16 +141,46 @@ def test_what_a_dead_writer_left_is_swept_and_what_a_living_one_writes_is_not(tm
         dead, living = (Path(writer.stdout.readline().strip()) for writer in writers)
         writers[0].kill()
         writers[0].wait()
-        replace_file(tmp_path / "a.txt", lambda path: path.write_text("whole"))
-        assert {dead, living} < set(tmp_path.iterdir())  # the dead one's is too fresh to be sure
-        for path in (dead, living):
+        elsewhere = dead.with_name(dead.name.replace(files.machine(), "01234567"))
+        elsewhere.touch()
+        replace_file(tmp_path / "b.txt", lambda path: path.write_text("whole"))  # whichever file it was to be
+        assert set(tmp_path.iterdir()) == {tmp_path / "b.txt", living, elsewhere}
+        for path in (living, elsewhere):
             os.utime(path, (time.time() - 7200,) * 2)
-        replace_file(tmp_path / "a.txt", lambda path: path.write_text("whole"))
-        assert set(tmp_path.iterdir()) == {tmp_path / "a.txt", living}
+        replace_file(tmp_path / "b.txt", lambda path: path.write_text("whole"))
+        assert set(tmp_path.iterdir()) == {tmp_path / "b.txt", living}
     finally:
         for writer in writers:
             writer.kill()
             writer.communicate()
+
+
+def test_a_temporary_file_that_is_swept_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    real, swept = fcntl.flock, []
+
+    def sweep_first(descriptor, how):
+        if not swept:
+            swept.extend(tmp_path.iterdir())
+            swept[0].unlink()
+        real(descriptor, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", sweep_first)
+    written = []
+    replace_file(tmp_path / "a.txt", lambda path: written.append(path) or path.write_text("new"))
+    assert len(swept) == 1
+    assert written != swept
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_scratch_folder_goes_with_its_process_or_with_the_next_one():
+    with scratch_folder() as own:
+        (own / "inner").mkdir()
+        left = own.with_name("left by a killed process")
+        left.mkdir()
+        with scratch_folder() as other:
+            assert {*own.parent.iterdir()} == {own, other}
+            assert (own / "inner").is_dir()
+    assert not list(own.parent.iterdir())
 
 
 @pytest.mark.parametrize("name", ["x" * 250, "ü" * 120, "漢" * 85, "[a]*.json"])

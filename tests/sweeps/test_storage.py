@@ -86,10 +86,15 @@ class Server:
         return f"postgresql+psycopg://sweeps@127.0.0.1:{self.port}/sweeps{self.num_databases}"
 
 
+def programs_of_the_server():
+    """Where PostgreSQL's programs are; None for one that is not installed."""
+    path = os.pathsep.join([os.environ["PATH"], *map(str, sorted(Path("/").glob(DEBIAN[1:]), reverse=True))])
+    return {name: shutil.which(name, path=path) for name in ("initdb", "postgres")}
+
+
 @pytest.fixture(scope="session")
 def server():
-    path = os.pathsep.join([os.environ["PATH"], *map(str, sorted(Path("/").glob(DEBIAN[1:]), reverse=True))])
-    programs = {name: shutil.which(name, path=path) for name in ("initdb", "postgres")}
+    programs = programs_of_the_server()
     if None in programs.values():
         reason = f"initdb and postgres are neither on PATH nor in {DEBIAN}: PostgreSQL is not installed"
         if os.environ.get("REQUIRE_POSTGRESQL"):

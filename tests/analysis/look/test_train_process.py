@@ -54,7 +54,7 @@ def test_a_run_that_has_logged_enough_is_stopped(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_does_not_outlive_the_program_that_started_it(number, tmp_path):
     program = (
         "import tempfile; from pathlib import Path; from analysis.look.train_process import run_train_py\n"
