@@ -11,9 +11,9 @@ from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
+from models.parts.sampling import SCORES
 
 INFO = DatasetInfo("synthetic", 4, (), (0.5,) * 3, (0.5,) * 3, {}, "")
-NAMES = ("fid", "kid", "precision", "recall", "density", "coverage", "inception_score")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -49,7 +49,7 @@ def loader(num=300):
 
 def test_metrics_are_named_after_the_extractor_and_the_number_of_images():
     metrics = measure(noise, loader(), Pixels(), 200, seed=0)
-    assert list(metrics) == [f"{name}_pixels_200" for name in NAMES]
+    assert list(metrics) == [f"{name}_pixels_200" for name in SCORES]
 
 
 def test_the_real_images_themselves_are_at_no_distance_and_black_ones_far_away():

@@ -113,7 +113,8 @@ def test_metrics_are_read_as_far_as_they_are_whole(runs_dir, tail):
 
 def test_a_curve_has_the_finite_values_alone(runs_dir):
     rows = [{"epoch": 1, "x": float("nan")}, {"epoch": 2, "x": 3}, {"x": 4}, {"epoch": 3, "x": "?"}, {"epoch": 4}]
-    rows.append({"epoch": 5, "x": float("inf")})
+    rows = [{"lr": 0.1, **row} for row in [*rows, {"epoch": 5, "x": float("inf")}]]
+    rows.append({"epoch": 5, "x": 7})  # a closing evaluation, which is of the kept weights' epoch
     (runs_dir / "a" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert curves(read_runs(runs_dir).records[-1:], "x") == [[(2, 3)]]
 
