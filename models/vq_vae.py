@@ -97,8 +97,9 @@ class CodeBook(nn.Module):
     At first the codes are small random vectors. Unless `revive_below` is 0, all of them are replaced by outputs of the
     first batch, because no code has been used before.
 
-    All processes keep the same code book: they add up their counts and sums of outputs, and all take the replacements
-    that the first process has chosen.
+    The book changes once in each optimizer step: before the first micro-batch codes are replaced, by outputs of it, and
+    after the last one the averages follow the outputs of all. All processes keep the same code book: they add up their
+    counts and sums of outputs, and all take the replacements that the first process has chosen.
 
     Args:
         settings: sizes, and how the codes are trained.
@@ -120,6 +121,8 @@ class CodeBook(nn.Module):
         # For each code, moving averages over the steps: of the number of its outputs, and of the sum of these outputs.
         self.register_buffer("uses", torch.zeros(settings.codebook_size))
         self.register_buffer("sums", torch.zeros(shape))
+        # Counts and sums of the current step's micro-batches; no buffers, which processes copy from the first of them.
+        self.counted: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, outputs: Tensor) -> Tensor:  # [..., D] float32 -> [...] indices of the nearest codes
         with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):  # bf16 would find wrong codes
@@ -131,8 +134,10 @@ class CodeBook(nn.Module):
 
     @torch.no_grad()
     def revive(self, outputs: Tensor) -> None:
-        """Replace codes that are hardly used by random ones of the encoder's outputs [N, D]."""
-        num = torch.tensor(float(len(outputs)), device=outputs.device)
+        """Replace codes that are hardly used by random ones of the encoder's outputs [N, D] of a first micro-batch."""
+        if self.counted:
+            return
+        num = torch.tensor(float(len(outputs) * self.settings.accumulation_steps), device=outputs.device)
         candidates = outputs[torch.randint(len(outputs), (len(self.codes),), device=outputs.device)].float()
         if distributed.is_initialized():
             distributed.all_reduce(num)
@@ -146,7 +151,7 @@ class CodeBook(nn.Module):
 
     @torch.no_grad()
     def follow(self, outputs: Tensor, indices: Tensor) -> None:
-        """Update the moving averages and, with "ema", the codes.
+        """Count the outputs of a micro-batch; after a step's last one, update the averages and, with "ema", the codes.
 
         Args:
             outputs: the encoder's, [N, D].
@@ -155,6 +160,11 @@ class CodeBook(nn.Module):
         uses, sums = torch.zeros_like(self.uses), torch.zeros_like(self.sums)
         uses.index_add_(0, indices, torch.ones_like(indices, dtype=uses.dtype))
         sums.index_add_(0, indices, outputs.float())
+        self.counted.append((uses, sums))
+        if len(self.counted) < self.settings.accumulation_steps:
+            return
+        uses, sums = (torch.stack(parts).sum(dim=0) for parts in zip(*self.counted, strict=True))
+        self.counted.clear()
         if distributed.is_initialized():
             distributed.all_reduce(uses)
             distributed.all_reduce(sums)

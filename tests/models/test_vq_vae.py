@@ -271,13 +271,52 @@ def test_heads_that_do_not_divide_the_priors_width_are_refused():
         build(prior_heads=3)
 
 
+def step_in_parts(vae, phases, batch, num_parts):
+    """One training step in as many micro-batches, as `Trainer.accumulate_gradients` takes it."""
+    for phase in phases:
+        for part in zip(*(each.chunk(num_parts) for each in batch), strict=True):
+            (vae.train()(Batch(*part), phase.name)["loss"] / num_parts).backward()
+        phase.optimizer.step()
+        vae.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_a_step_in_two_micro_batches_is_the_step_in_one(update):
+    states = []
+    for num_parts in (1, 2):
+        settings = {"revive_below": 0.0, "codebook_decay": 0.5, "optimizer": "sgd", "lr": 1e-4}
+        vae = build(codebook_update=update, accumulation_steps=num_parts, **settings)
+        phases = vae.phases()
+        for step in range(3):
+            step_in_parts(vae, phases, make_batch(8, seed=step), num_parts)
+        states.append(vae.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_codes_are_revived_once_in_a_step_and_by_the_uses_of_a_whole_one():
+    book = small_book(revive_below=0.1, codebook_decay=0.5, accumulation_steps=2)
+    first, second = torch.randn(30, 2), torch.randn(30, 2)
+    book.revive(first)
+    assert book.uses.tolist() == pytest.approx([2 * 0.1 * 60 / 3] * 3)
+    before = {key: value.clone() for key, value in book.state_dict().items()}
+    book.follow(first, book(first))
+    book.revive(second)
+    assert all(torch.equal(value, before[key]) for key, value in book.state_dict().items())
+    book.follow(second, book(second))
+    assert book.uses.sum().item() == pytest.approx(0.5 * 12 + 0.5 * 60)
+
+
+TINY_BOOK = {"codebook_size": 4, "code_size": 2, "codebook_decay": 0.5, "revive_below": 0.1}
+
+
 def follow_as_rank(rank):
-    book = CodeBook(VqVaeSettings(codebook_size=4, code_size=2, codebook_decay=0.5, revive_below=0.1))
+    book = CodeBook(VqVaeSettings(accumulation_steps=2, **TINY_BOOK))
     torch.manual_seed(rank)  # the processes draw differently
-    outputs = shares_of_two()[rank]
     for _ in range(3):
-        book.revive(outputs)
-        book.follow(outputs, book(outputs))
+        for outputs in shares_of_two()[rank].chunk(2):
+            book.revive(outputs)
+            book.follow(outputs, book(outputs))
     return book.state_dict()
 
 
@@ -286,15 +325,15 @@ def shares_of_two():
 
 
 @pytest.mark.slow
-def test_two_processes_keep_the_same_book_as_one_with_all_the_outputs(tmp_path):
+def test_two_processes_in_micro_batches_keep_the_same_book_as_one_with_all_the_outputs(tmp_path):
     first, second = in_two_processes(follow_as_rank, tmp_path)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    # Again in this process, which draws new codes as the first of the two did, from its share.
-    book = CodeBook(VqVaeSettings(codebook_size=4, code_size=2, codebook_decay=0.5, revive_below=0.1))
+    # Again in this process, which draws new codes as the first of the two did, from its first micro-batch.
+    book = CodeBook(VqVaeSettings(**TINY_BOOK))
     torch.manual_seed(0)
-    share, everything = shares_of_two()[0], shares_of_two().flatten(0, 1)
+    share, everything = shares_of_two()[0].chunk(2)[0], shares_of_two().flatten(0, 1)
     book.revive(share)
-    book.uses.mul_(2), book.sums.mul_(2)  # an even use of twice as many outputs
+    book.uses.mul_(4), book.sums.mul_(4)  # an even use of four times as many outputs
     for _ in range(3):
         book.follow(everything, book(everything))
     for key, value in book.state_dict().items():
