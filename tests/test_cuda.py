@@ -42,10 +42,10 @@ def test_a_compiled_network_learns_what_an_uncompiled_one_learns(tmp_path, model
     assert compiled["val/loss"] == pytest.approx(plain["val/loss"], rel=0.05)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn", "nano_vit", "vae"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "nano_vit"])  # a VAE's noise comes from the device's own generator
 def test_a_gpu_learns_what_a_cpu_learns(tmp_path, monkeypatch, model):
     small = [f"--model={model}", *QUICK.get(model, ["--width=8"]), "--augmentation=crop_flip", "--epochs=1"]
-    small += [] if model == "vae" else ["--dropout=0"]
+    small += ["--dropout=0"]
     on_gpu = last_epoch(tmp_path / "gpu", *small)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     on_cpu = last_epoch(tmp_path / "cpu", *small)
