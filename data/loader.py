@@ -41,7 +41,7 @@ class Loader:
         resident: where the images are kept: "device", "host" for main memory, or "auto" for the device if they take at
             most half of its free memory, else main memory.
         channels_last: whether the batches have the memory layout channels last.
-        fewest: images that a training step has at least in each process and micro-batch, if the others have as many.
+        fewest: images that the model needs at once in training; 2 for batch norm, which has no statistics of one.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Loader:
             micro_batches: parts into which each process divides its share of a step.
 
         Raises:
-            UserError: the batch is larger than the split, or cannot be divided evenly.
+            UserError: the batch is larger than the split, cannot be divided evenly, or is divided into too few images.
         """
         parts = self.shard.num_processes * micro_batches
         if batch_size > len(self):
@@ -93,11 +93,20 @@ class Loader:
                 f"--batch_size={batch_size} cannot be shared by {self.shard.num_processes} processes x "
                 f"{micro_batches} micro-batches: make it a multiple of {parts}"
             )
-        least = parts * min(self.fewest, batch_size // parts)  # images of a last step
+        least = parts * self.fewest  # images of a last step
+        if batch_size < least:
+            raise UserError(
+                f"--batch_size={batch_size} gives {self.shard.num_processes} processes x {micro_batches} micro-batches "
+                f"{batch_size // parts} image each, of which batch norm has no statistics: make it {least} or more"
+            )
         return len(self) // batch_size + (len(self) % batch_size >= least)
 
     def largest_batch(self, micro_batches: int) -> int:
-        """Return the size of the largest batch that can be divided evenly: the whole split, but for a few images."""
+        """Return the size of a batch of the whole split, without the images that are left over when it is shared out.
+
+        Args:
+            micro_batches: parts into which each process divides its share of the batch.
+        """
         parts = self.shard.num_processes * micro_batches
         return len(self) // parts * parts
 
@@ -186,12 +195,21 @@ class Loader:
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
     def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
-        """Augment and normalise the images of a training batch: [B, 3, H, W] uint8 -> float32."""
+        """Return images as the model gets them in training: changed at random, normalised, with a square blanked out.
+
+        Args:
+            images: [B, 3, H, W] uint8.
+            augmentation: the random changes, a key of AUGMENTATIONS.
+            cutout_size: side of the square in pixels, 0 for none.
+
+        Returns:
+            [B, 3, H, W] float32.
+        """
         images = self.normalise(AUGMENTATIONS[augmentation](images))
         return cutout(images, cutout_size) if cutout_size else images
 
     def for_evaluation(self, images: Tensor) -> Tensor:
-        """Normalise the images of a batch for evaluation: [B, 3, H, W] uint8 -> float32."""
+        """Return images as the model gets them in evaluation, only normalised: [B, 3, H, W] uint8 -> float32."""
         return self.normalise(images)
 
     def in_order(self, images: Tensor) -> Tensor:
@@ -220,11 +238,13 @@ class FeatureLoader(Loader):
         super().__init__(Split(split.features, split.labels), info, device, **{**options, "channels_last": False})
         self.originals = split.images
 
-    def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:  # [B, V, D] -> [B, D]
+    def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
+        """Return the features of one copy of each image, drawn at random: [B, V, D] -> [B, D]."""
         num, copies, _ = images.shape
         return images[torch.arange(num, device=self.device), torch.randint(copies, (num,), device=self.device)].float()
 
-    def for_evaluation(self, images: Tensor) -> Tensor:  # [B, V, D] -> [B, D]
+    def for_evaluation(self, images: Tensor) -> Tensor:
+        """Return the features of the first copy of each image: [B, V, D] -> [B, D]."""
         return images[:, 0].float()
 
     def pictures(self, index: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def load_model(
             shard=Shard(accelerator.process_index, accelerator.num_processes),
             resident=settings.resident,
             channels_last=channels_last,
-            fewest=2 if has_batch_norm(objective) else 1,  # which has no statistics of a single image
+            fewest=2 if has_batch_norm(objective.train()) else 1,
         )
         for name, split in objective.prepare(splits, info, accelerator).items()
     }
@@ -71,5 +71,6 @@ def load_model(
 
 
 def has_batch_norm(objective: nn.Module) -> bool:
-    """Return whether a model normalises over the batch."""
-    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in objective.modules())
+    """Return whether a model normalises over the batch, in the mode that it is in; a frozen batch norm does not."""
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d
+    return any(isinstance(module, kinds) and module.training for module in objective.modules())

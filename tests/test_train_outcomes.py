@@ -202,6 +202,7 @@ BAD_INPUT = {
     "val_fraction": (["--val_fraction=0.0001"], "leaves no validation image"),
     "batch": (["--batch_size=2000"], "larger than the 1293 training images"),
     "shares": (["--accumulation_steps=3"], "make it a multiple of 3"),
+    "single images": (["--model=cnn", "--batch_size=4", "--accumulation_steps=4"], "batch norm has no statistics"),
     "runs_dir": (["--runs_dir={tmp}/file/runs"], "name another --runs_dir"),
     "optimizer": (["--optimizer=adan_"], "did you mean"),
     "test": (["--dataset=folder", "--data_dir={tmp}/two", "--test", "--batch_size=2"], "no test images"),

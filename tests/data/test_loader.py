@@ -111,7 +111,6 @@ def test_ragged_tail_is_shared_out_evenly(num, batch_size, num_processes, micro_
         (34, 32, 1, 1, [32, 2]),
         (23, 4, 2, 1, [2, 2, 2, 2, 2]),  # one for each of two processes
         (22, 16, 2, 2, [8]),
-        (5, 1, 1, 1, [1, 1, 1, 1, 1]),  # as was asked for
     ],
 )
 def test_a_last_step_of_single_images_is_left_out_where_there_must_be_two(
@@ -121,6 +120,16 @@ def test_a_last_step_of_single_images_is_left_out_where_there_must_be_two(
     batches = epoch_of(loader, batch_size=batch_size, micro_batches=micro_batches)
     assert [len(batch.labels) for batch in batches] == shares
     assert loader.steps_per_epoch(batch_size, micro_batches) == len(shares)
+
+
+@pytest.mark.parametrize(("batch_size", "num_processes", "micro_batches"), [(1, 1, 1), (4, 4, 1), (4, 1, 4), (4, 2, 2)])
+def test_steps_of_single_images_are_refused_where_there_must_be_two(batch_size, num_processes, micro_batches):
+    shard = Shard(0, num_processes)
+    assert make_loader(shard=shard).steps_per_epoch(batch_size, micro_batches) == 23 // batch_size
+    message = f"--batch_size={batch_size} gives {num_processes} processes x {micro_batches} micro-batches 1 image each"
+    with pytest.raises(UserError, match=f"{message}.*: make it {2 * batch_size} or more"):
+        make_loader(shard=shard, fewest=2).steps_per_epoch(batch_size, micro_batches)
+    assert make_loader(shard=shard, fewest=2).steps_per_epoch(2 * batch_size, micro_batches) > 0
 
 
 def test_batch_larger_than_the_split_is_refused():
