@@ -18,7 +18,8 @@ from rich.table import Table
 
 from analysis.record import run_folder
 from data.metrics import is_epoch
-from tests.sweep_agents import ROOT, Stage, Started
+from tests.forks import ROOT, Fork
+from tests.sweep_agents import Stage
 
 PRETENDED = {"epochs": 8, "seconds": 0.1}
 TRAINED = {"model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2, "tracking": "off", "epochs": 20}
@@ -60,7 +61,7 @@ class Faults:
         parameters = TRAINED if with_training else PRETENDED
         file = self.stage.write(parameters=parameters, early_terminate=HYPERBAND, **program)
         self.command = [file, f"--count={num_trials}", f"--workers={num_workers // num_agents}"]
-        self.agents: list[Started] = [self.stage.start(*self.command) for _ in range(num_agents)]
+        self.agents: list[Fork] = [self.stage.start(*self.command) for _ in range(num_agents)]
         self.at_once: set[str] = set()  # runs that were seen in two processes
         self.kills = {"trials": 0, "agents": 0}
 

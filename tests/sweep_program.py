@@ -19,7 +19,7 @@ JOURNAL = Path(os.environ["SWEEP_JOURNAL"])
 TRIAL = os.environ["WANDB_RUN_ID"].partition("-")[0].lstrip("0") or "0"
 SWEEP_VALUES = Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()
 TOLD = ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_PROJECT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-AGENT = int(os.environ.get("SWEEP_AGENT", os.getppid()))
+AGENT = int(os.environ.get("FORK", os.getppid()))
 
 told = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
 from_file = dict(re.findall(r"^(\w+):\n  value: (.*)$", SWEEP_VALUES, re.MULTILINE))

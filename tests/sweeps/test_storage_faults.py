@@ -15,15 +15,15 @@ from optuna.trial import TrialState
 
 from data.errors import UserError
 from data.internals import report_values
+from sweeps.local.contract import with_best_by
 from sweeps.local.owners import OWNER_VARIABLE, is_alive_here, owner_name, start_of
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
+from tests.forks import FORKS, start_forks
 from tests.sweep_agents import (
-    FORKS,
     PROGRAM,
     TIMEOUT_SECONDS,
     settings_after_a_time,
-    start_forks,
     wait_until,
 )
 from tests.sweeps.test_storage import OTHER_MACHINE, QUICK, SLOW, THIS_MACHINE, postgresql, server, stage  # noqa: F401
@@ -153,6 +153,21 @@ def test_a_trial_that_the_database_went_away_with_is_taken_again(tmp_path, monke
     assert claim is not None
     assert claim.number == 0
     assert trials.take(1, [claim.trial_id]) is None
+
+
+def test_a_trial_goes_on_with_the_settings_that_it_began_with(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    begun = Trials(url, parsed_sweep(), "sweep", seed=1).take(1)
+    assert begun is not None
+    assert "best_by" not in begun.settings  # as before the setting was there
+    trials = Trials(url, with_best_by(parsed_sweep()), "sweep", seed=1)
+    trials.release(begun.trial_id)
+    paused = trials.take(2)
+    assert paused is not None
+    fresh = trials.take(2, [paused.trial_id])
+    assert fresh is not None
+    assert (paused.number, paused.settings) == (0, begun.settings)
+    assert (fresh.number, fresh.settings["best_by"]) == (1, "val/loss")
 
 
 def test_a_run_id_of_the_database_that_leads_elsewhere_is_not_run(tmp_path):
