@@ -26,11 +26,12 @@ from analysis.read.recipe import command_of
 from analysis.read.storage import masked_arguments
 from analysis.read.sweeps import SweepRecord, Trial, read_sweep, read_yaml, sweep_folder
 from analysis.record import run_folder
-from analysis.terminal import make_console, make_table, visible_lines
+from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import read_json, write_json
-from data.visible import visible
+from data.metrics import shown
+from data.visible import say, visible, warn
 from models.core.settings import CIRCUMSTANCES, Settings
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
@@ -105,11 +106,29 @@ def check_command(sweep: SweepRecord, folder: Path) -> None:
         )
 
 
+def place_on_wandb(name: str, folder: Path) -> dict[str, str]:
+    """Return the environment that sends final runs to the W&B project of their sweep, where one is known.
+
+    Args:
+        name: of the sweep: entity/project/id on W&B, or that of its folder.
+        folder: of the sweep.
+    """
+    if name.count("/") == 2:
+        entity, project, _ = name.split("/")
+        return {"WANDB_ENTITY": entity, "WANDB_PROJECT": project}
+    content = read_yaml(folder / run_folder.SWEEP_FILE)
+    own = content.get("project") if isinstance(content, dict) else None
+    return {"WANDB_PROJECT": str(own)} if own else {}
+
+
 class Finals:
     """Runs final trainings, several at a time; a signal makes them save their state and end."""
 
-    def __init__(self, folder: Path, sweep: SweepRecord, devices: Sequence[Mapping[str, str]]) -> None:
+    def __init__(
+        self, folder: Path, sweep: SweepRecord, devices: Sequence[Mapping[str, str]], place: Mapping[str, str]
+    ) -> None:
         self.folder = folder
+        self.environment = {"WANDB_RUN_GROUP": folder.name, "WANDB_JOB_TYPE": "final", **place}
         self.command, self.program = command_and_program(sweep.content)
         self.pool: Pool[Run] = Pool(devices)
         self.fault = ""  # what is wrong with this machine, so that no further run is started
@@ -150,20 +169,20 @@ class Finals:
     def start(self, final: Final) -> None:
         """Start a run, or go on with it from its checkpoint; one that has finished ends at once."""
         words = command_words(self.command, self.program, final.settings, self.folder / final.run_id / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.folder.name, "WANDB_JOB_TYPE": "final", **self.pool.free_devices()}
+        environment = {**self.environment, **self.pool.free_devices()}
         self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment))
 
     def has_succeeded(self, run: Run) -> bool:
         """Return whether a run has finished with figures, and print how it has ended."""
         state, figures = run.state(), figures_of(read_json(run.folder / run_folder.SUMMARY))
         if state == "finished" and figures:
-            print(f"{run.run_id}: {', '.join(f'{key} {value:.4f}' for key, value in figures.items())}", flush=True)
+            say(f"{run.run_id}: {', '.join(f'{key} {shown(key, value)}' for key, value in figures.items())}")
             return True
         fault = run.fault()
         self.fault = self.fault or (fault.reason if fault else "")
         how = "finished without figures" if state == "finished" else state
-        print(f"{run.run_id}: {how}, {run.exit()}; {run.folder / OUTPUT} ends with", file=sys.stderr)
-        print(visible_lines(run.last_lines(NUM_SHOWN_LINES)), file=sys.stderr, flush=True)
+        warn(f"{run.run_id}: {how}, {run.exit()}; {run.folder / OUTPUT} ends with")
+        warn(run.last_lines(NUM_SHOWN_LINES))
         return False
 
 
@@ -202,7 +221,7 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     for result in results:
         cells = [
             result["trial"],
-            f"{result['value']:.4f}",
+            shown(metric, result["value"]),
             str(result["settings"]["epochs"]),
             str(len(result["seeds"])),
             *(plus_minus(result[key], key) if key in result else "" for key in keys),
@@ -252,20 +271,20 @@ def run_finals(options: Namespace) -> int:
     if not options.trust:
         check_command(sweep, folder)
     finals = [finals_of(sweep, trial, options.seeds) for trial in sweep.leaders[: options.top]]
-    runs = Finals(folder, sweep, devices)
+    runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
     code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial) for of_trial in finals]
     if code > 1 or runs.fault:
         reason = f", {runs.fault}" if runs.fault else ""
-        print(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(masked_arguments(sys.argv[1:]))}")
+        say(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(masked_arguments(sys.argv[1:]))}")
     elif not any(result["seeds"] for result in results):
-        print("final.py: no run has finished: the last lines of their output are above", file=sys.stderr)
+        warn("final.py: no run has finished: the last lines of their output are above")
     else:
         together = over_trials(results, shown_keys(results, metric))
         result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": together}
         write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
-        print(f"written to {folder / run_folder.FINAL_RESULT}")
+        say(f"written to {folder / run_folder.FINAL_RESULT}")
     return code
 
 

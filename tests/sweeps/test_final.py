@@ -16,6 +16,7 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
+from sweeps.final import place_on_wandb
 from tests.sweep_agents import ROOT, Stage, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
@@ -41,6 +42,13 @@ def sweep(stage, **parameters):
 
 def starts(stage):
     return [start for start in stage.journal("start") if start["run"].startswith("final-")]
+
+
+def test_final_runs_go_to_the_project_of_their_sweep_on_wandb(tmp_path):
+    assert place_on_wandb("team/vision/abc", tmp_path) == {"WANDB_ENTITY": "team", "WANDB_PROJECT": "vision"}
+    assert place_on_wandb("lr", tmp_path) == {}
+    (tmp_path / "sweep.yaml").write_text("project: digits\n")
+    assert place_on_wandb("lr", tmp_path) == {"WANDB_PROJECT": "digits"}
 
 
 @pytest.mark.slow
