@@ -19,7 +19,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm import tqdm
 
-from analysis.look.closer import Subject, closer_look, draw_panels, get_ready, sample_metrics
+from analysis.look import closer
 from analysis.look.collapse import signs_of_collapse
 from analysis.record import run_folder
 from analysis.record.environment import describe_environment, peak_memory_bytes
@@ -69,8 +69,9 @@ def run(arguments: Sequence[str]) -> int:
         splits.pop("test", None)
     if is_main:
         check_best_by(settings, info)
-        get_ready(settings, accelerator.device)
     objective, loaders = load_model(settings, info, splits, accelerator)
+    if is_main:
+        closer.get_ready(objective, loaders)
     del splits  # the loaders have what they need of them
 
     trainer = Trainer(settings, accelerator, objective, loaders)
@@ -166,14 +167,14 @@ class Run:
         if not self.accelerator.is_main_process:
             return {}
         with self.accelerator.autocast():
-            return sample_metrics(self.trainer.evaluated.eval(), loader, epoch)
+            return closer.sample_metrics(self.trainer.evaluated.eval(), loader, epoch)
 
     def draw_panels(self) -> dict[str, Path]:
         """Draw what the network makes of fixed images; return the files by the name they are logged under."""
         loader = self.loaders[self.trainer.split]
         with self.accelerator.autocast():
             evaluated, epoch = self.trainer.evaluated.eval(), self.trainer.progress.epoch
-            paths = draw_panels(evaluated, loader, self.folder / run_folder.PANELS, epoch)
+            paths = closer.draw_panels(evaluated, loader, self.folder / run_folder.PANELS, epoch)
         return {f"panels/{name}": path for name, path in paths.items()}
 
     def save_best(self) -> None:
@@ -193,9 +194,10 @@ class Run:
         result = {f"test/{name}": value for name, value in test.items()}
         if self.tracker is None:
             return result
-        split = next(name for name in ("test", "val", "train") if name in self.loaders)
+        split = closer.split_looked_at(self.loaders)
+        subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder / run_folder.PANELS)
         with self.accelerator.autocast():
-            found = closer_look(Subject(evaluated.eval(), self.loaders, split, self.folder / run_folder.PANELS))
+            found = closer.closer_look(subject)
         result |= {f"{split}/{name}": value for name, value in found.metrics.items()}
         self.tracker.log(
             {"epoch": progress.epoch, "images_seen": progress.images_seen, **result},

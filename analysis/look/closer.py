@@ -16,15 +16,15 @@ from analysis.look.classification import analyse_classifier
 from analysis.look.codes import analyse_codes
 from analysis.look.collapse import NUM_WATCHED, variety
 from analysis.look.extractors import Extractor, build_extractor
-from analysis.look.fidelity import measure
-from analysis.look.latents import analyse_latents
+from analysis.look.fidelity import check_numbers, measure
+from analysis.look.latents import analyse_latents, check_latents
 from analysis.look.panels import animate, render, render_panels
 from analysis.record.findings import Analysis
 from data.loader import Loader
+from data.visible import warn
 from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
 from models.core.objective import Objective
 from models.core.panel import Panel
-from models.core.settings import Settings
 from models.parts.sampling import SamplingSettings
 
 NUM_PICTURES = 32  # images of the validation split that panels show
@@ -110,14 +110,30 @@ def closer_look(subject: Subject) -> Analysis:
     )
 
 
-def get_ready(settings: Settings, device: torch.device) -> None:
-    """Load what the looks during training need, so that a lack of it is told before training begins.
+def split_looked_at(loaders: Mapping[str, Loader]) -> str:
+    """Return the split whose images are looked at when a run ends: the test images if it has them."""
+    return next(name for name in ("test", "val", "train") if name in loaders)
+
+
+def get_ready(model: Objective, loaders: Mapping[str, Loader]) -> None:
+    """Check and load what the looks at a model need, so that a lack of it is told before training begins.
 
     Raises:
-        UserError: the network that samples are to be measured by cannot be had.
+        UserError: there are too few images to look at latents or to measure samples, or the network that samples are
+            to be measured by cannot be had.
     """
-    if isinstance(settings, SamplingSettings) and settings.fid_every:
-        find_extractor(settings.extractor, device)
+    settings = model.settings
+    if isinstance(model, HasLatents) and settings.latent_images:  # type: ignore[attr-defined]
+        check_latents(loaders, split_looked_at(loaders), settings.latent_images)  # type: ignore[attr-defined]
+    if not isinstance(model, Samples) or not isinstance(settings, SamplingSettings):
+        return
+    for name in {"val" if "val" in loaders else "train", split_looked_at(loaders)}:
+        if settings.fid_every:
+            check_numbers(settings.fid_images, len(loaders[name]))
+        if len(loaders[name]) < 2:
+            warn(f"{name} has 1 image: sample_variety is left out, which compares two")
+    if settings.fid_every:
+        find_extractor(settings.extractor, loaders["train"].device)
 
 
 @torch.no_grad()
@@ -132,8 +148,9 @@ def sample_metrics(model: Objective, loader: Loader, epoch: int) -> dict[str, fl
     settings = model.settings
     if not isinstance(model, Samples) or not isinstance(settings, SamplingSettings):
         return {}
-    num = min(NUM_WATCHED, len(loader))
-    metrics = {"sample_variety": variety(model.sample(num, settings.seed), loader.pictures(torch.arange(num)))}
+    metrics, num = {}, min(NUM_WATCHED, len(loader))
+    if num > 1:
+        metrics["sample_variety"] = variety(model.sample(num, settings.seed), loader.pictures(torch.arange(num)))
     if model.num_labels and isinstance(model, Classifies):
         metrics["generated_accuracy"] = accuracy_on_samples(model, loader, settings.seed)
     if settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):

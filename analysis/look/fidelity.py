@@ -51,10 +51,8 @@ def measure(sample: Sample, loader: Loader, extractor: Extractor, num_images: in
     Raises:
         UserError: fewer images than neighbours.
     """
-    num_real = min(num_images, len(loader))
-    if num_real <= NEIGHBOURS:
-        raise UserError(f"{num_images} generated and {len(loader)} real images: there must be {NEIGHBOURS + 1} of each")
-    real_images = pick(loader, num_real)
+    check_numbers(num_images, len(loader))
+    real_images = pick(loader, min(num_images, len(loader)))
     hashes = hash_images(real_images)
     cache = FeatureCache(feature_dir(), extractor.description(), extractor.num_features)
     real = real_features(cache, real_images, hashes, extractor)
@@ -70,6 +68,16 @@ def measure(sample: Sample, loader: Loader, extractor: Extractor, num_images: in
     if probabilities is not None:
         scores["inception_score"] = inception_score(probabilities)
     return {f"{name}_{extractor.name}_{num_images}": value for name, value in scores.items()}
+
+
+def check_numbers(num_images: int, num_real: int) -> None:
+    """Refuse samples or real images of which some would have fewer than 5 neighbours.
+
+    Raises:
+        UserError: there are fewer than 6 of either.
+    """
+    if min(num_images, num_real) <= NEIGHBOURS:
+        raise UserError(f"{num_images} generated and {num_real} real images: there must be {NEIGHBOURS + 1} of each")
 
 
 def pick(loader: Loader, num: int) -> Tensor:

@@ -28,11 +28,13 @@ from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record.findings import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
+from data.visible import warn
 from models.core.abilities import HasLatents
 from models.registry import find_model
 
 NUM_CLUSTERS = 10  # where there are no classes
 NUM_PAIRS = 8  # of images that are interpolated between
+FEWEST = 2  # images of a look: a way leads from one to another
 
 Encode = Callable[[Tensor], Tensor]  # a batch's images [B, 3, H, W] to latents [B, Z]
 
@@ -82,18 +84,39 @@ def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folde
         loaders: of its splits.
         split: whose images are looked at; probes and neighbours learn from training images.
         folder: that the pictures and the table are written to.
+
+    Raises:
+        UserError: there are too few images.
     """
     settings, classes = model.settings, model.info.classes
+    check_latents(loaders, split, settings.latent_images)
     encoders = {"latent": model.latent_means, "random": untrained_like(model, loaders[split].device).latent_means}
 
     def look(name: str) -> Encoded:
         return encode(encoders, loaders[name], settings.latent_images, settings.eval_batch_size, settings.seed)
 
-    images = look(split)
-    scores = score(images, look("train") if classes else None, len(classes), settings.seed)
+    images, train = look(split), look("train") if classes else None
+    if train is not None and len(np.unique(train.labels)) < 2:
+        warn(f"latents are compared with no classes: all {len(train.labels)} training images looked at are of one")
+        train = None
+    scores = score(images, train, len(classes) if train else 0, settings.seed)
     write(scores, folder)
     pictures = draw(model.decode, images, scores, classes, settings.seed, folder)
     return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
+
+
+def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) -> None:
+    """Refuse a look at the latents of too few images.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    num = min(num_images, len(loaders[split]))
+    if num < FEWEST:
+        raise UserError(
+            f"the latents of {num} {split} image are too few to look at: give {FEWEST} or more, or --latent_images=0 "
+            f"for no look"
+        )
 
 
 @torch.no_grad()

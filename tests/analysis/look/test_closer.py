@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from analysis.look.closer import Subject, closer_look, sample_metrics
+from analysis.look.closer import Subject, closer_look, get_ready, sample_metrics
 from data.dataset import Split
+from data.errors import UserError
 from data.loader import Loader
 from models.core.abilities import Samples
 from models.registry import MODELS
@@ -11,11 +12,15 @@ from tests.models.test_objectives import INFO, build
 SAMPLERS = ("vae", "cvae", "cvae_head", "vq_vae", "dc_gan", "ac_gan")
 
 
+def loader_of(num, num_classes=10):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (num, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Loader(Split(images, torch.arange(num) % num_classes), INFO, torch.device("cpu"))
+
+
 @pytest.fixture
 def loader():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return Loader(Split(images, torch.arange(20) % 10), INFO, torch.device("cpu"))
+    return loader_of(20)
 
 
 @pytest.fixture
@@ -84,3 +89,43 @@ def test_the_closer_looks_are_chosen_by_what_a_model_can_do(name, pictures, load
     found = closer_look(Subject(build(name).eval(), {"val": loader}, "val", tmp_path))
     assert set(found.images) == pictures
     assert all(path.exists() for path in found.images.values())
+
+
+@pytest.mark.parametrize(("split", "num"), [("val", 1), ("test", 1), ("train", 1)])
+def test_too_few_images_to_look_at_latents_are_refused_before_training(split, num, loader):
+    loaders = {"train": loader, **({"val": loader} if split == "test" else {}), split: loader_of(num)}
+    with pytest.raises(UserError, match=f"the latents of 1 {split} image are too few to look at"):
+        get_ready(build("vae"), loaders)
+    get_ready(build("vae", latent_images=0), loaders)
+
+
+def test_one_latent_is_refused_however_many_images_there_are(loader):
+    with pytest.raises(UserError, match="the latents of 1 val image are too few to look at"):
+        get_ready(build("vae", latent_images=1), {"train": loader, "val": loader})
+
+
+@pytest.mark.parametrize(("num", "fid_images", "told"), [(5, 9, "9 generated and 5 real"), (20, 5, "5 generated and")])
+@pytest.mark.parametrize("split", ["val", "test", "train"])
+def test_too_few_images_for_fid_are_refused_before_training(num, fid_images, told, split, loader):
+    loaders = {"train": loader, **({"val": loader} if split == "test" else {}), split: loader_of(num)}
+    with pytest.raises(UserError, match=f"{told}.* there must be 6 of each"):
+        get_ready(build("dc_gan", fid_every=2, fid_images=fid_images, extractor="tiny"), loaders)
+    get_ready(build("dc_gan", fid_images=fid_images), loaders)
+
+
+def test_the_variety_of_one_sample_is_left_out_with_a_word(capsys):
+    model, loader = build("dc_gan").eval(), loader_of(1)
+    get_ready(model, {"train": loader})
+    assert capsys.readouterr().err == "train has 1 image: sample_variety is left out, which compares two\n"
+    assert sample_metrics(model, loader, epoch=1) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num", "num_train", "num_classes"), [(2, 2, 1), (2, 3, 2), (3, 12, 10), (5, 12, 1)])
+def test_latents_of_a_few_images_of_any_classes_are_looked_at(num, num_train, num_classes, tmp_path, capsys):
+    loaders = {"train": loader_of(num_train, num_classes), "val": loader_of(num, num_classes)}
+    found = closer_look(Subject(build("vae").eval(), loaders, "val", tmp_path))
+    assert {"clusters", "interpolations", "traversals", "tsne"} <= found.images.keys()
+    assert ("latent/probe_accuracy" in found.metrics) == (num_classes > 1)
+    word = f"latents are compared with no classes: all {num_train} training images looked at are of one\n"
+    assert capsys.readouterr().err == ("" if num_classes > 1 else word)
