@@ -70,6 +70,11 @@ class Server:
             return False
         return True
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(f"postgresql://sweeps@127.0.0.1:{self.port}/postgres", autocommit=True)
 
