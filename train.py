@@ -28,9 +28,10 @@ from analysis.record.saved import check_images, resolve
 from analysis.record.text_report import epoch_line, network_lines, report
 from analysis.record.tracker import Tracker
 from data.datasets import describe
-from data.errors import UserError
+from data.errors import UserError, exit_code, shortened
 from data.loader import Loader
 from data.metrics import best_elsewhere
+from data.visible import say, visible, warn
 from models.core import checkpoint
 from models.core.abilities import Samples
 from models.core.objective import count_parameters
@@ -58,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(settings.runs_dir) / settings.run_id
     if settings.dry_run or run_folder.state(folder) == "finished":
         if is_main:
-            print(outline(settings) if settings.dry_run else already_finished(folder))
+            say(outline(settings) if settings.dry_run else already_finished(folder))
         return 0
 
     accelerator = make_accelerator(settings, on_cpu)
@@ -82,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     if is_main:
         environment = describe_environment(arguments, accelerator.device, accelerator.num_processes)
         environment |= {"data": info.fingerprint, "images": info.in_one_line()}
-        print(f"{info.name}: {info.in_one_line()}")
+        say(f"{info.name}: {info.in_one_line()}")
         tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
 
     this = Run(settings, accelerator, trainer, loaders, folder, tracker)
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
         if tracker is not None:
             tracker.finish(state, {**summary, **this.result_so_far()}, folder / run_folder.BEST)
     if is_main:
-        print(report(folder) + (how_to_go_on(settings) if state == "stopped" else ""))
+        say(report(folder) + (how_to_go_on(settings) if state == "stopped" else ""))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
@@ -187,7 +188,7 @@ class Run:
         """Evaluate the best weights for good and take a closer look at them; return the metrics."""
         progress, evaluated = self.trainer.progress, self.trainer.evaluated
         if progress.best:
-            evaluated.load_state_dict(checkpoint.load(self.folder / run_folder.BEST))
+            checkpoint.load_weights(self.folder / run_folder.BEST, evaluated)
         else:
             self.save_best()
         test = self.evaluate("test", self.settings.epochs) if self.settings.test else {}
@@ -267,7 +268,7 @@ def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
 def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
-        print(help_text())
+        say(help_text())
         return 0
     die_with_launcher()
     try:
@@ -276,13 +277,14 @@ def main(arguments: Sequence[str]) -> int:
     except (UserError, DivergedError, OSError) as error:
         rank = os.environ.get("RANK", "0")
         if rank == "0" or isinstance(error, OSError):  # the others would only repeat what the user did wrong
-            print(f"train.py{f' (process {rank})' if rank != '0' else ''}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+            who = f"train.py{f' (process {rank})' if rank != '0' else ''}"
+            print(f"{who}: {visible(shortened(str(error)))}", file=sys.stderr)
+        return exit_code(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = textwrap.shorten(str(error).partition("\n")[0], 200)
-        print(f"train.py: no memory ({reason}): lower --batch_size, --image_size or the model's sizes", file=sys.stderr)
+        warn(f"train.py: no memory ({reason}): lower --batch_size, --image_size or the model's sizes")
         return 1
     except KeyboardInterrupt:  # before there is anything to save
         return 128 + signal.SIGINT

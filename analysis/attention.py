@@ -17,6 +17,7 @@ from analysis.look.attention_pictures import draw_attention
 from analysis.look.trained_run import find_run, load_run
 from analysis.record import run_folder
 from data.errors import UserError
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -43,7 +44,7 @@ def draw(options: Namespace) -> None:
     out = options.out or folder / run_folder.PANELS / "attention.png"
     if out.suffix != ".png":
         raise UserError(f"--out={out}: give a file name that ends in .png")
-    print(*draw_attention(load_run(folder, options.data_dir), options.images, out, options.heads), sep="\n")
+    say(*draw_attention(load_run(folder, options.data_dir), options.images, out, options.heads))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from analysis.command_line import parser_of, run_program, whole_number
 from analysis.look.speed import compare_speeds
 from analysis.look.speed_loops import measure_loop
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -39,7 +40,7 @@ def measure(options: Namespace) -> None:
         print(json.dumps(measure_loop(options.loop, models[0], options.mixed_precision, options.data_dir)))
         return
     for line in compare_speeds(models, options.mixed_precision, options.rounds, options.data_dir):
-        print(line, flush=True)
+        say(line)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from analysis.command_line import Parser, path, run_program
 from analysis.compare.beta_figure import FILE, draw_sweep
-from data.visible import visible
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -23,7 +23,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def draw(options: Namespace) -> None:
     """Draw the picture, and print where it is."""
-    print(visible(draw_sweep(options.sweep, options.out)))
+    say(draw_sweep(options.sweep, options.out))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,6 +18,8 @@ from analysis.look.fidelity import keep
 from analysis.look.samples import load_sampling_run
 from analysis.look.trained_run import find_run
 from analysis.record.saved import resolve
+from data.metrics import shown
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -35,8 +37,7 @@ def score(options: Namespace, words: Sequence[str]) -> None:
     classifier = resolve([*words, f"--seed={options.seed}"], {})
     run = load_sampling_run(folder, options.data_dir)
     scores = score_run(run, options.split, options.num, options.seed, classifier)
-    print(*(f"{name:<44}{value:12.5f}" for name, value in scores.items()))
-    print(keep(folder, scores))
+    say(*(f"{name:<44}{shown(name, value):>12}" for name, value in scores.items()), keep(folder, scores))
 
 
 def main(arguments: Sequence[str]) -> int:

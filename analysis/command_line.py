@@ -1,6 +1,7 @@
 """What the programs share of their command lines."""
 
 import os
+import re
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
@@ -9,8 +10,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.errors import UserError
-from data.visible import visible
+from data.errors import UserError, exit_code, shortened
+from data.visible import visible, warn
 
 
 class Parser(ArgumentParser):
@@ -42,8 +43,8 @@ def parser_of_a_look(program: str, description: str | None, **options: Any) -> P
 
 def whole_number(text: str) -> int:
     """Return the number of things that `text` spells, at least one."""
-    if not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text} is not a whole number above 0")
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", text, re.ASCII):
+        raise ArgumentTypeError(f"{text} is not a whole number from 1 to 999999999")
     return int(text)
 
 
@@ -71,7 +72,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
         return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
-        print(f"{name}: {visible(error)}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        warn(f"{name}: {visible(shortened(str(error)))}")
+        return exit_code(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from analysis.command_line import parser_of, run_program, whole_number
 from analysis.look.feature_speed import compare_feature_speeds
+from data.visible import say
 from models.parts.frozen import FrozenNetwork
 
 
@@ -38,7 +39,7 @@ def measure(options: Namespace) -> None:
     """Compare the two, and print their speeds."""
     network = FrozenNetwork(options.arch, None, options.input_size)
     table = compare_feature_speeds(network, options.precision, options.batch_sizes, options.num_images, options.rounds)
-    print(table)
+    say(table)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -13,6 +13,8 @@ from analysis.look.extractors import INCEPTION, build_extractor
 from analysis.look.fidelity import keep, measure_run
 from analysis.look.samples import load_sampling_run
 from analysis.look.trained_run import best_device, find_run
+from data.metrics import shown
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -38,11 +40,11 @@ def measure(options: Namespace) -> None:
     run = load_sampling_run(folder, options.data_dir)
     for extractor in extractors:
         metrics = measure_run(run, extractor, options.split, options.num, options.seed)
-        print(*(f"{name:<44}{value:12.5f}" for name, value in metrics.items()), sep="\n")
+        say(*(f"{name:<44}{shown(name, value):>12}" for name, value in metrics.items()))
         if not any("/inception_score" in name for name in metrics):
-            print(f"no Inception Score by {extractor.name}: its weights come without classes")
+            say(f"no Inception Score by {extractor.name}: its weights come without classes")
         path = keep(folder, metrics)
-    print(path)
+    say(path)
 
 
 def main(arguments: Sequence[str]) -> int:

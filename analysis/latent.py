@@ -12,6 +12,8 @@ from pathlib import Path
 from analysis.command_line import parser_of_a_look, run_program, whole_number
 from analysis.look.latents import analyse_run
 from analysis.look.trained_run import find_run, load_run
+from data.metrics import shown
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -29,8 +31,7 @@ def look(options: Namespace) -> None:
     """Look closely at a run's latents, print the metrics and which pictures were drawn."""
     run = load_run(find_run(options.run), options.data_dir)
     found = analyse_run(run, options.split, options.num_images, options.out)
-    print(*(f"{name:<28}{value:10.4f}" for name, value in found.metrics.items()), sep="\n")
-    print(*found.images.values(), sep="\n")
+    say(*(f"{name:<28}{shown(name, value):>10}" for name, value in found.metrics.items()), *found.images.values())
 
 
 def main(arguments: Sequence[str]) -> int:

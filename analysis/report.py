@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from analysis.command_line import Parser, path, run_program
 from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
-from data.visible import visible
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -42,10 +42,10 @@ def report(options: Namespace, arguments: Sequence[str]) -> None:
     choice = Choice(options.runs_dir, options.project, options.sweep, options.model, options.metric)
     comparison = find_comparison(choice)
     if options.publish:
-        print(publish_report(choice, comparison))
+        say(publish_report(choice, comparison))
     else:
         command = shlex.join(["python", "-m", "analysis.report", *arguments])
-        print(visible(write_report(choice, comparison, options.out, command)))
+        say(write_report(choice, comparison, options.out, command))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from analysis.command_line import Parser, path, run_program
 from analysis.compare import results
+from data.visible import counted, say, warn
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -30,9 +31,10 @@ def work(options: Namespace) -> int:
     """Write or check the results; return the exit code."""
     if options.update:
         num_all, num_fresh = results.update(options.runs_dir, options.names)
-        print(f"{num_all} results, of which {num_fresh} from the runs folder: {results.RESULTS} and {results.PAGE}")
+        count = f"{counted(num_all, 'result')}, of which {num_fresh} from the runs folder"
+        say(f"{count}: {results.RESULTS} and {results.PAGE}")
     elif not results.is_up_to_date():
-        print("RESULTS.md does not show what results.json says: python -m analysis.results --update", file=sys.stderr)
+        warn("RESULTS.md does not show what results.json says: python -m analysis.results --update")
         return 1
     return 0
 

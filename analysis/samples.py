@@ -13,6 +13,7 @@ from analysis.command_line import parser_of_a_look, run_program, whole_number
 from analysis.look.samples import choose_classes, load_sampling_run, write_samples
 from analysis.look.trained_run import find_run
 from data.errors import UserError
+from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -34,7 +35,7 @@ def write(options: Namespace) -> None:
         raise UserError(f"--out={out} is not an empty folder: name a new one")
     run = load_sampling_run(find_run(options.run), options.data_dir)
     grid = write_samples(run, options.num, options.seed, choose_classes(options.classes, run), out)
-    print(out, grid, sep="\n")
+    say(out, grid)
 
 
 def main(arguments: Sequence[str]) -> int:

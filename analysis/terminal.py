@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data.visible import visible
-
 LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -38,11 +36,6 @@ def make_table(headings: Sequence[str], title: str = "") -> Table:
     for heading in headings:
         table.add_column(Text(heading), justify="right", overflow="fold")
     return table
-
-
-def visible_lines(text: str) -> str:
-    """Return lines from elsewhere made fit to be printed; line breaks and tabs stay what they are."""
-    return "\n".join(visible(line.expandtabs()) for line in text.split("\n"))
 
 
 def number(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from data.paths import cache_dir
+from data.visible import say
 
 UNFINISHED = ".unfinished"  # the end of a temporary name
 SECONDS_TO_SWEEP = 3600  # age from which a temporary file of another machine is removed if nobody holds its lock
@@ -169,7 +170,7 @@ def locked(path: Path, notice: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(notice, flush=True)
+        say(notice)
         lock.acquire()
     try:
         yield
@@ -184,8 +185,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file; an empty dict where the file is missing, cut short or no JSON object."""
+    if not path.is_file():  # reading a pipe or a device could take for ever
+        return {}
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):  # ValueError: not JSON, or no text
+    except (FileNotFoundError, ValueError, RecursionError):  # ValueError: not JSON, or no text
         return {}
     return content if isinstance(content, dict) else {}

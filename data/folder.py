@@ -10,7 +10,6 @@ memory.
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from data.errors import UserError
 from data.files import locked
 from data.folder_layout import Listing, find_splits, left_out_line, list_images, refuse_classes_beside_splits
 from data.paths import cache_dir
-from data.visible import visible
+from data.visible import counted, visible, warn
 
 IMAGE_SIZE = 64  # pixels, if no other size is asked for
 NUM_NAMED = 20  # files that cannot be read which are named one by one
@@ -54,7 +53,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
             left_out += listing.left_out
             splits[name], notes[name] = read_split(listing, classes, size, max_corrupt_images)
     if left_out:
-        print(f"{visible(data_dir)}: {left_out_line(left_out)}", file=sys.stderr)
+        warn(f"{visible(data_dir)}: {left_out_line(left_out)}")
     marks = {"train": "", "val": "-val", "test": "-"}
     return Dataset(
         data_dir.resolve().name,
@@ -147,11 +146,9 @@ def tell_unread(root: Path, unread: dict[str, str], limit: int) -> None:
     if len(unread) > limit:
         raise decoding.too_many_unread(root, limit, *next(iter(unread.items())))
     for name, reason in list(unread.items())[:NUM_NAMED]:
-        print(f"{visible(root / name)} cannot be read and is skipped: {visible(reason)}", file=sys.stderr)
+        warn(f"{visible(root / name)} cannot be read and is skipped: {visible(reason)}")
     if len(unread) > NUM_NAMED:
-        print(
-            f"{visible(root)}: {len(unread) - NUM_NAMED:,} more files cannot be read and are skipped", file=sys.stderr
-        )
+        warn(f"{visible(root)}: {counted(len(unread) - NUM_NAMED, 'more file')} cannot be read: skipped, too")
 
 
 SOURCE = Source(load, has_test_images=has_test_images)

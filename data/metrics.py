@@ -97,7 +97,7 @@ def is_percentage(name: str) -> bool:
 
 
 def shown(name: str, value: Any, std: Any = None) -> str:
-    """Return a metric's value as people read it, as in 54.80 % or 1.2345; "" for what is no finite number.
+    """Return a metric's value as people read it, as in 54.80 % or 1.2345; "" for what is no number.
 
     Args:
         name: of the metric.
@@ -105,7 +105,7 @@ def shown(name: str, value: Any, std: Any = None) -> str:
         std: their deviation; None for none.
     """
     if not is_finite(value):
-        return ""
+        return str(value) if isinstance(value, float) else ""
     scale, unit = (100, " %") if is_percentage(name) else (1, "")
     size = abs(value)
     form = ".2f" if unit or 10 <= size < 1e5 else ".4f" if size == 0 or 1e-3 <= size < 10 else ".3e"

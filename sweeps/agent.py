@@ -24,7 +24,8 @@ from analysis.read.storage import masked_arguments, reason_of
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.internals import trial_id
-from data.visible import visible
+from data.metrics import shown
+from data.visible import visible, warn
 from sweeps.local.contract import check_contract, with_best_by
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
@@ -242,7 +243,8 @@ class Agent:
             self.count_failure(run, outcome.notes["error"])
             if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in trials):
                 self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
-        best = f", best {self.sweep.metric.name} {outcome.notes['best']:.4f}" if "best" in outcome.notes else ""
+        name = self.sweep.metric.name
+        best = f", best {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""
         self.display.log(f"trial {claim.number} {outcome.text}: epoch {run.epoch}{best}")
 
     def count_failure(self, run: TrialRun, error: str) -> None:
@@ -326,7 +328,7 @@ def main(arguments: Sequence[str]) -> int:
         reason = str(error)
     except (StorageInternalError, SQLAlchemyError) as error:
         reason = f"the storage does not answer: {reason_of(error)}"
-    print(f"agent.py: {visible(reason)}", file=sys.stderr)
+    warn(f"agent.py: {visible(reason)}")
     return 1
 
 

@@ -37,7 +37,6 @@ from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import COMMAND
 from sweeps.local.workers import assign_devices
-from sweeps.local.yaml_file import shortened
 
 PROGRAM = "train.py"
 PROTOCOL = {"train_fraction": 1.0, "patience": 0}
@@ -102,7 +101,7 @@ def check_command(sweep: SweepRecord, folder: Path) -> None:
         command = shlex.join([*told[0], f"({told[1]})"])
         raise UserError(
             f"sweep {sweep.name} comes from elsewhere, and its command is in no sweep file here: "
-            f"{shortened(command)}: if you trust it, give --trust"
+            f"{command}: if you trust it, give --trust"
         )
 
 

@@ -66,7 +66,7 @@ def test_the_kept_weights_are_the_best_by_the_metric_that_was_asked_for(
     printed = " ".join(capsys.readouterr().out.split())
     assert f"(epoch {at}, whose weights are kept, by {best_by or 'val/loss'})" in printed
     [(name, best)] = elsewhere.items()
-    value = f"{best['value']:.2%}" if name == "val/accuracy" else f"{best['value']:.4f}"
+    value = f"{100 * best['value']:.2f} %" if name == "val/accuracy" else f"{best['value']:.4f}"
     assert f"best logged {name} {value} in epoch {best['epoch']}" in printed
 
 

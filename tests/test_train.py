@@ -101,7 +101,7 @@ def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path
     for name in ("confusion_matrix.png", "reliability.png", "mistakes.png", "per_class.csv"):
         assert (folder / "panels" / name).stat().st_size > 0, name
     printed = capsys.readouterr().out
-    assert f"test        loss {summary['test/loss']:.4f}, accuracy {summary['test/accuracy']:.2%}" in printed
+    assert f"test        loss {summary['test/loss']:.4f}, accuracy {100 * summary['test/accuracy']:.2f} %" in printed
     assert str(folder / "curves.png") in printed
 
 

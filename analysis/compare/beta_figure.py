@@ -17,7 +17,7 @@ from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, read_runs
 from data.errors import UserError
 from data.files import replace_file
-from data.metrics import is_finite, is_percentage, metric_named
+from data.metrics import is_finite, metric_named, shown
 from data.paths import default_runs_dir
 
 FILE = "beta.png"
@@ -89,10 +89,8 @@ def runs_by_beta(folder: Path) -> dict[float, RunRecord]:
 
 def result_text(summary: Mapping[str, Any]) -> str:
     """Return the metrics of a run's summary, one a line."""
-    shown = {key: value for key, value in summary.items() if key.startswith(("val/", "test/")) and is_finite(value)}
-    return "\n".join(
-        f"{key} {value:.2%}" if is_percentage(key) else f"{key} {value:.4g}" for key, value in shown.items()
-    )
+    figures = {key: value for key, value in summary.items() if key.startswith(("val/", "test/")) and is_finite(value)}
+    return "\n".join(f"{key} {shown(key, value)}" for key, value in figures.items())
 
 
 def draw(runs: Mapping[float, RunRecord]) -> Any:

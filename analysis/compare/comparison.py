@@ -14,10 +14,10 @@ from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
 from analysis.read.sweeps import SweepRecord, Trial
 from data.errors import UserError
-from data.metrics import Best, Metric, is_epoch, is_finite, metric_named
+from data.metrics import RANKING, Best, Metric, is_epoch, is_finite, metric_named
 
 KINDS = ("model", "dataset")  # settings that tell what is trained: they come first
-FURTHER = ("val/accuracy", "val/loss", "test/accuracy", "test/loss")  # metrics shown beside, where runs have them
+FURTHER = (*RANKING, "test/accuracy", "test/loss")  # metrics shown beside, where runs have them
 WIDE = 20  # a setting whose values lie further apart than by this factor may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
 DIGITS = 6  # significant ones that a number keeps
@@ -214,15 +214,26 @@ def lies_evenly_on_log(values: Sequence[float]) -> bool:
     return abs(logarithmic - 0.5) < abs(plain - 0.5)
 
 
-def curves_of(record: RunRecord) -> dict[str, list[float | None]]:
-    """Return what a run logged in its epochs, thinned out to MOST_POINTS, by name; "seconds" is the time so far."""
-    rows = [row for row in history(record) if is_epoch(row) and is_finite(row.get("epoch"))]
-    seconds = 0.0
-    points = []
-    for row in rows:
+def curves_of(record: RunRecord, best_epoch: int | None = None) -> dict[str, list[float | None]]:
+    """Return what a run logged in its epochs, by name; "seconds" is the time so far.
+
+    Of more than MOST_POINTS epochs it is every second, fourth, ..., and in any case the best and the last.
+
+    Args:
+        record: the run.
+        best_epoch: that of its best value; None for none.
+    """
+    epochs = (row for row in history(record) if is_epoch(row) and is_finite(row.get("epoch")))
+    seconds, stride, points = 0.0, 1, dict[int, dict[str, Any]]()
+    place, row = 0, dict[str, Any]()
+    for place, row in enumerate(epochs):
         seconds += finite(row.get("epoch_seconds")) or 0.0
-        points.append({**row, "seconds": seconds})
-    stride = math.ceil(len(points) / MOST_POINTS) or 1
-    points = points[-1::-stride][::-1]  # the last is kept
-    names = dict.fromkeys(name for row in points for name in row if name.startswith(("train/", "val/")))
-    return {name: [finite(row.get(name)) for row in points] for name in ("epoch", "seconds", *names)}
+        if place % stride == 0 or row["epoch"] == best_epoch:
+            points[place] = {**row, "seconds": seconds}
+        if len(points) == MOST_POINTS:
+            stride *= 2
+            points = {k: point for k, point in points.items() if k % stride == 0 or point["epoch"] == best_epoch}
+    if row:
+        points[place] = {**row, "seconds": seconds}
+    names = dict.fromkeys(name for row in points.values() for name in row if name.startswith(("train/", "val/")))
+    return {name: [finite(row.get(name)) for row in points.values()] for name in ("epoch", "seconds", *names)}

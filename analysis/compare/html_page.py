@@ -74,7 +74,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     settings = comparison.varied[:MOST_SETTINGS]
     chosen = choose(entries, MOST_CURVES, MOST_FINALS)
     start = min(entry.record.created for entry in entries)
-    curves = {i: curves_of(entries[i].record) for i in chosen}
+    curves = {i: curves_of(entries[i].record, entries[i].best_epoch) for i in chosen}
     metrics = {metric.name, *comparison.further, *(name for logged in curves.values() for name in logged)}
     return {
         "title": comparison.title,

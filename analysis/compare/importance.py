@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from analysis.compare.comparison import Comparison, Entry, Setting
 from analysis.compare.surface import Surface, fit
 from data.metrics import is_finite
+from data.visible import counted
 
 FEWEST_RUNS = 10  # fewer say nothing
 MOST_RUNS = 200  # that the surface goes through; more are thinned out, evenly over the ranks
@@ -51,7 +52,7 @@ def importance(comparison: Comparison) -> Importance:
         only = f"Only {settings[0].name} differs" if settings else "No setting differs"
         return Importance(num_runs=len(entries), remark=f"{only} between the runs: there is nothing to weigh up.")
     if len(entries) < FEWEST_RUNS:
-        count = f"{len(entries)} run{'' if len(entries) == 1 else 's'} with a {comparison.metric.name}"
+        count = f"{counted(len(entries), 'run')} with a {comparison.metric.name}"
         return Importance(num_runs=len(entries), remark=f"Too few trials: {count}, and {FEWEST_RUNS} are the least.")
     if len({entry.value for entry in entries}) == 1:
         same = f"All {len(entries)} runs have the same {comparison.metric.name}: there is nothing to explain."

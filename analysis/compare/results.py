@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -19,6 +18,7 @@ from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import replace_file
 from data.metrics import is_finite
+from data.visible import visible, warn
 
 RESULTS = Path(__file__).parents[1] / "results.json"
 PAGE = Path(__file__).parents[1] / "RESULTS.md"
@@ -156,7 +156,7 @@ def results_of_table(sweeps: Iterable[SweepRecord]) -> list[Result]:
         try:
             results.append(result_of_sweep(sweep))
         except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            warn(f"left out: {visible(error)}")
     return [result for result in results if (result.model, result.dataset) in rows]
 
 
@@ -210,4 +210,4 @@ def update(runs_dir: Path | None, names: Sequence[str]) -> tuple[int, int]:
 
 def is_up_to_date() -> bool:
     """Return whether RESULTS.md is what results.json makes of it."""
-    return PAGE.is_file() and PAGE.read_text(encoding="utf-8") == render(read_results(RESULTS))
+    return PAGE.is_file() and PAGE.read_bytes() == render(read_results(RESULTS)).encode()

@@ -11,7 +11,7 @@ from analysis.compare.references import REFERENCES, Reference
 from analysis.read.recipe import default_settings
 from analysis.terminal import clock
 from data.errors import UserError
-from data.metrics import is_percentage
+from data.metrics import shown
 
 HEADER = """# Results
 
@@ -110,10 +110,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 def plus_minus(figure: Mapping[str, Any], key: str) -> str:
     """Return the mean and the deviation of the metric `key` as text; the mean alone where there is no deviation."""
-    few = 2 if abs(figure["mean"]) >= 10 else 4
-    scale, digits, unit = (100, 2, " %") if is_percentage(key) else (1, few, "")
-    figures = [f"{scale * figure[part]:.{digits}f}" for part in ("mean", "std") if figure[part] is not None]
-    return " ± ".join(figures) + unit
+    return shown(key, figure["mean"], figure["std"])
 
 
 def reference_of(result: Result) -> Reference | None:

@@ -12,14 +12,13 @@ from rich.text import Text
 
 from analysis.compare.comparability import warning_of
 from analysis.compare.results_table import plus_minus, spread
-from analysis.read.index import Curve
 from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, sparkline
-from data.metrics import Best, Metric, is_finite
-from data.visible import visible
+from data.metrics import Best, Curve, Metric, is_finite, shown
+from data.visible import counted, say, visible
 
 SPARKLINE_WIDTH = 16
 MOST_SETTINGS = 5  # columns of settings that differ
@@ -100,16 +99,16 @@ def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
     print_table(columns, finals, "final runs, with the settings of the best trials")
     lines = [*(means_of_finals([row.record for row in finals])), *reasons([row.record for row in rows])]
     lines += [warning_of([row.record for row in searched])] if is_ranking else []
-    print("\n".join(visible(line) for line in [*filter(None, lines), count_line(runs, len(rows))]))
+    say(*filter(None, lines), count_line(runs, len(rows)))
 
 
 def count_line(runs: RunList, num_shown: int) -> str:
     """Return the line that counts the runs by their ends, and names some of what is no run."""
     counts = Counter(record.state for record in runs.records)
     ends = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state])
-    shown = f"{num_shown:,} of " if len(runs.records) > num_shown else ""
+    of_all = f"{num_shown:,} of " if len(runs.records) > num_shown else ""
     left_out = skipped(len(runs.skipped), "folders that are no run", runs.skipped)
-    return f"{shown}{len(runs.records):,} runs{': ' * bool(ends)}{ends}{left_out}"
+    return f"{of_all}{counted(len(runs.records), 'run')}{': ' * bool(ends)}{ends}{left_out}"
 
 
 def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
@@ -122,7 +121,7 @@ def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
         values = {name: [r.summary[name] for r in records if is_finite(r.summary.get(name))] for name in FINAL_METRICS}
         texts = [f"{name} {plus_minus(spread(known), name)}" for name, known in values.items() if known]
         if texts:
-            lines.append(f"mean of {trial}: {', '.join(texts)} ({len(records):,} runs)")
+            lines.append(f"mean of {trial}: {', '.join(texts)} ({counted(len(records), 'run')})")
     return lines
 
 
@@ -151,6 +150,7 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
     is_one_sweep = len(sweeps - {""}) == len(sweeps) == 1
     searched = [record.settings for record in records if is_one_sweep and not record.is_final]
     now = datetime.now(UTC)
+    kept: list[Column] = [("of kept weights", lambda row: figure(metric, row.kept))]
     columns: list[Column] = [
         ("sweep", lambda row: row.record.sweep),
         ("run", lambda row: row.record.run_id),
@@ -158,10 +158,10 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         ("dataset", lambda row: row.record.dataset),
         ("state", lambda row: row.record.state),
         ("epochs", lambda row: number(epochs_of(row))),
-        (metric.name, lambda row: figure(row.best)),
-        *([("of kept weights", lambda row: figure(row.kept))] if any(row.kept != row.best for row in rows) else []),
+        (metric.name, lambda row: figure(metric, row.best)),
+        *(kept if any(row.kept != row.best for row in rows) else []),
         ("course", lambda row: sparkline([value for _, value in row.curve], SPARKLINE_WIDTH)),
-        ("test acc.", lambda row: percent(row.record.summary.get("test/accuracy"))),
+        ("test acc.", lambda row: shown("test/accuracy", row.record.summary.get("test/accuracy"))),
         ("age", lambda row: age(row.record.created, now)),
         ("duration", lambda row: "" if (seconds := row.record.train_seconds) is None else clock(seconds)),
         *(setting_column(name) for name in differing_settings(searched)[:MOST_SETTINGS]),
@@ -174,14 +174,9 @@ def setting_column(name: str) -> Column:
     return name, lambda row: number(row.record.settings.get(name))
 
 
-def figure(best: Best | None) -> str:
-    """Return a value as text; "" for none."""
-    return f"{best.value:.4f}" if best and abs(best.value) < 1e5 else number(best and best.value)
-
-
-def percent(value: Any) -> str:
-    """Return a share in percent; "" for what is no number."""
-    return f"{value:.2%}" if is_finite(value) else ""
+def figure(metric: Metric, best: Best | None) -> str:
+    """Return a run's best value of a metric as text; "" for none."""
+    return shown(metric.name, best and best.value)
 
 
 def print_sweeps(sweeps: SweepList) -> None:
@@ -194,13 +189,13 @@ def print_sweeps(sweeps: SweepList) -> None:
         ("done", lambda sweep: num_trials(sweep, "COMPLETE")),
         ("early", lambda sweep: num_trials(sweep, "PRUNED")),
         ("failed", lambda sweep: num_trials(sweep, "FAIL")),
-        ("best", lambda sweep: f"{sweep.leaders[0].value:.4f}" if sweep.leaders else ""),
+        ("best", lambda sweep: shown(sweep.metric.name, sweep.leaders[0].value) if sweep.leaders else ""),
         ("values in order", lambda sweep: sparkline(values_in_order(sweep), SPARKLINE_WIDTH)),
         ("best settings", best_settings),
         ("final test acc.", final_accuracy),
     ]
     print_table(columns, sweeps.sweeps, "sweeps")
-    print(f"{len(sweeps.sweeps):,} sweeps{skipped(sweeps.num_skipped, 'no sweep that ranks its runs')}")
+    say(f"{counted(len(sweeps.sweeps), 'sweep')}{skipped(sweeps.num_skipped, 'no sweep that ranks its runs')}")
 
 
 def num_trials(sweep: SweepRecord, state: str) -> str:
@@ -244,15 +239,15 @@ def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> N
         console.width = max(console.width, LOG_WIDTH)
     cells = {heading: [clipped(heading, cell(row)) for row in rows] for heading, cell in columns}
     left_out = columns_to_leave_out(cells, console.width)
-    shown = {heading: texts for heading, texts in cells.items() if heading not in left_out}
-    console.width = max(console.width, table_width(shown))  # what is wider still is folded by the terminal
-    table: Table = make_table([visible(heading) for heading in shown], title)
-    for column, heading in zip(table.columns, shown, strict=True):
+    kept = {heading: texts for heading, texts in cells.items() if heading not in left_out}
+    console.width = max(console.width, table_width(kept))  # what is wider still is folded by the terminal
+    table: Table = make_table([visible(heading) for heading in kept], title)
+    for column, heading in zip(table.columns, kept, strict=True):
         column.no_wrap = True
         if heading in FLUSH_LEFT:
             column.justify = "left"
-    for texts in zip(*shown.values(), strict=True):
-        pairs = zip(shown, texts, strict=True)
+    for texts in zip(*kept.values(), strict=True):
+        pairs = zip(kept, texts, strict=True)
         table.add_row(*(Text(text, COLOURS.get(text, "") if heading == "state" else "") for heading, text in pairs))
     console.print(table)
     if left_out:
@@ -268,13 +263,13 @@ def clipped(heading: str, text: str) -> str:
 
 def columns_to_leave_out(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
     """Return the headings of the columns to leave out of a table so that it is not wider than a terminal."""
-    shown = dict(cells)
+    kept = dict(cells)
     optional = [name for name in cells if name not in (*NARROW_FIRST, *NAMES)]
     droppable = [*(name for name in NARROW_FIRST if name in cells), *reversed(optional[NUM_KEPT:])]
     left_out: list[str] = []
-    while table_width(shown) > width and len(left_out) < len(droppable):
+    while table_width(kept) > width and len(left_out) < len(droppable):
         left_out.append(droppable[len(left_out)])
-        del shown[left_out[-1]]
+        del kept[left_out[-1]]
     return left_out
 
 

@@ -10,6 +10,8 @@ from analysis.read.pictures import pictures
 from analysis.read.records import RunRecord
 from analysis.read.wandb_runs import ask_wandb, path_of
 from data.errors import UserError
+from data.metrics import shown
+from data.visible import counted
 
 MOST_LOOKED_AT = 3  # runs, the best ones, that are asked which curves and pictures there are
 MOST_TERMS = 8  # plots of curves
@@ -153,20 +155,23 @@ def settings_panels(comparison: Comparison) -> list[Any]:
 def summary_text(comparison: Comparison) -> str:
     """Return a table of the best runs and the settings that differ between them, as Markdown."""
     metric, names = comparison.metric, [setting.name for setting in comparison.varied[:MOST_SETTINGS]]
-    header = ["run", metric.name, "state", *names]
+    listed = comparison.ranked[:MOST_LISTED]
+    differ = any(entry.kept for entry in listed)
+    header = ["run", metric.name, *(["of kept weights"] if differ else []), "state", *names]
     rows = [
         [
             entry.record.run_id,
-            f"{entry.value:.5g}",
+            shown(metric.name, entry.value),
+            *([shown(metric.name, entry.kept.value if entry.kept else entry.value)] if differ else []),
             entry.state,
             *(entry.record.settings.get(name, "") for name in names),
         ]
-        for entry in comparison.ranked[:MOST_LISTED]
+        for entry in listed
     ]
     table = [header, ["---"] * len(header), *rows]
     lines = [f"| {' | '.join(map(markdown_cell, row))} |" for row in table]
-    count = f"{len(comparison.entries)} run{'' if len(comparison.entries) == 1 else 's'}"
     aim = {"minimize": "less", "maximize": "more"}[metric.goal]
+    count = counted(len(comparison.entries), "run")
     return "\n".join([f"{count}, ranked by {markdown_cell(metric.name)}: {aim} is better.", "", *lines])
 
 

@@ -1,6 +1,5 @@
 """Panels drawn: grids of images with captions, tables of images with names, animations."""
 
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from data.visible import warn
 from models.core.panel import Panel
 
 MIN_SIDE = 160  # pixels; smaller images are enlarged without smoothing
@@ -36,7 +36,7 @@ def render(draws: Mapping[Path, Callable[[Path], object]]) -> list[Path]:
             done.append(path)
         except Exception as error:  # of matplotlib, of Pillow, of a full disk
             reason = textwrap.shorten(str(error) or type(error).__name__, 200)
-            print(f"{path} could not be drawn: {reason}", file=sys.stderr)
+            warn(f"{path} could not be drawn: {reason}")
     return done
 
 

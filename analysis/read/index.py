@@ -253,10 +253,9 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def readable_rows(log: run_folder.LogReader) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a log, some at a time; none where it is no file, as a pipe is none, or may not be opened."""
+    """Yield the rows of a log, some at a time, as far as it can be read."""
     with suppress(OSError, MemoryError):
-        if log.path.is_file():
-            yield from log
+        yield from log
 
 
 def read_object(path: Path) -> dict[str, Any]:

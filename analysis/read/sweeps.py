@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_of, curves
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
@@ -20,6 +18,7 @@ from data.files import read_json
 from data.internals import read_trials
 from data.metrics import Curve, Metric
 from data.paths import default_runs_dir
+from data.yaml_file import read_yaml_file
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 NOTES = ("run_id", "best", "best_epoch", "settings")  # of a trial in its database
@@ -187,8 +186,8 @@ def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterabl
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file; None if it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return read_yaml_file(path)
+    except (OSError, UserError):
         return None
 
 

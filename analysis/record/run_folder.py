@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 from pydantic_core import from_json
@@ -67,7 +67,7 @@ class LogReader:
 
     def goes_on(self) -> bool:
         """Return whether the log begins with what has been read; if not, it is read from its start."""
-        with suppress(OSError), self.path.open("rb") as file:
+        with suppress(OSError), open_log(self.path) as file:
             file.seek(self.size - len(self.last))
             if file.read(len(self.last)) == self.last:
                 return True
@@ -77,7 +77,7 @@ class LogReader:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows that have been logged since the last reading, some at a time."""
         try:
-            file = self.path.open("rb")
+            file = open_log(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
         with file:
@@ -89,6 +89,13 @@ class LogReader:
                     yield rows
                 if len(rows) < len(lines):
                     return
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log; raise FileNotFoundError for what is no file, as a pipe is none, which could not be opened for ever."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path.open("rb")
 
 
 def parse_rows(lines: Sequence[bytes]) -> list[dict[str, Any]]:

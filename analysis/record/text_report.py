@@ -8,7 +8,8 @@ from typing import Any
 
 from analysis.record import run_folder
 from data.files import read_json
-from data.metrics import is_epoch, is_percentage
+from data.metrics import Curve, is_epoch, shown, thinned
+from data.visible import counted, visible
 
 CURVES = "curves.png"
 WIDTH = 100  # columns
@@ -22,11 +23,11 @@ def report(folder: Path) -> str:
     )
     draw_curves(run_folder.read_metrics(folder), folder / CURVES)
     title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {run_folder.state(folder)}"
-    shown = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
+    told = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
     rows = [
-        ("settings", " ".join(f"{key}={value}" for key, value in shown.items())),
+        ("settings", " ".join(f"{key}={value}" for key, value in told.items())),
         ("images", environment.get("images", "")),
-        ("device", f"{environment['device']}, {environment['num_processes']} process(es)"),
+        ("device", f"{environment['device']}, {counted(environment['num_processes'], 'process', 'processes')}"),
     ]
     if summary:  # else it still runs, or was killed
         rows += [
@@ -41,10 +42,11 @@ def report(folder: Path) -> str:
         ("warning", summary.get("warning", "")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
     ]
+    title = visible(title)
     lines = ["", title, "-" * len(title)]
     for name, text in rows:
         if text:
-            lines += textwrap.wrap(text, WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
+            lines += textwrap.wrap(visible(text), WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
     return "\n".join(lines)
 
 
@@ -64,20 +66,15 @@ def kept_epoch(summary: Mapping[str, Any]) -> str:
 def best_elsewhere(summary: Mapping[str, Any]) -> str:
     """Return the best values that were logged of metrics that the kept weights are not the best in; "" for none."""
     found = summary.get("best") or {}
-    shown = [f"{figure(name, best['value'])} in epoch {best['epoch']}" for name, best in found.items()]
-    return f"{', '.join(shown)} (its weights are not kept: --best_by chooses them)" if shown else ""
+    texts = [f"{name} {shown(name, best['value'])} in epoch {best['epoch']}" for name, best in found.items()]
+    return f"{', '.join(texts)} (its weights are not kept: --best_by chooses them)" if texts else ""
 
 
 def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
     """Return the metrics of a split on one line; an empty one where it was not evaluated."""
     metrics = {key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{split}/")}
-    shown = [figure(name, value) for name, value in metrics.items()]
-    return f"{', '.join(shown)} ({remark})" if shown else ""
-
-
-def figure(name: str, value: float) -> str:
-    """Return a metric's name and value, in percent where it is a share."""
-    return f"{name} {value:.2%}" if is_percentage(name) else f"{name} {value:.4f}"
+    texts = [f"{name} {shown(name, value)}" for name, value in metrics.items()]
+    return f"{', '.join(texts)} ({remark})" if texts else ""
 
 
 def network_lines(objective: Any) -> str:
@@ -94,8 +91,8 @@ def network_lines(objective: Any) -> str:
 
 def epoch_line(epoch: int, num_epochs: int, metrics: Mapping[str, float]) -> str:
     """Return one epoch's metrics on one line."""
-    shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
-    return f"epoch {epoch}/{num_epochs}  {'  '.join(shown)}  {metrics['images_per_second']:,.0f} images/s"
+    texts = [f"{key} {shown(key, value)}" for key, value in metrics.items() if key.startswith(("train/", "val/"))]
+    return f"epoch {epoch}/{num_epochs}  {'  '.join(texts)}  {metrics['images_per_second']:,.0f} images/s"
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -103,7 +100,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}  # metric -> curve -> points
+    curves: dict[str, dict[str, Curve]] = {}  # metric -> curve -> points
     for row in rows:
         for key, value in row.items():
             split, _, rest = key.partition("/")
@@ -118,7 +115,9 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         unused.remove()
     for axes, (metric, by_curve) in zip(figure.axes, curves.items(), strict=True):
         for name, points in by_curve.items():
-            axes.plot(*zip(*points, strict=True), marker=".", label=name)
+            few = thinned(points)
+            note = f", {len(few):,} of {len(points):,} epochs" if few is not points else ""
+            axes.plot(*zip(*few, strict=True), marker=".", label=name + note)
         axes.set(xlabel="epoch", ylabel=metric)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

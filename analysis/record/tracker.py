@@ -11,6 +11,7 @@ from analysis.record.wandb_login import check_limits, choose_mode
 from analysis.record.wandb_run import WandbRun, start_wandb
 from data.errors import UserError
 from data.files import replace_file, write_json
+from data.visible import counted, say
 
 
 class Tracker:
@@ -52,7 +53,8 @@ class Tracker:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
         num_lost = num_logged - len(rows)
         if num_lost:
-            print(f"{folder / run_folder.METRICS} has lost {num_lost} of {num_logged} rows: the curves lack them")
+            lost = f"{num_lost:,} of {counted(num_logged, 'row')}"
+            say(f"{folder / run_folder.METRICS} has lost {lost}: the curves lack them")
         self.num_logged = len(rows)
         self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.wandb: WandbRun | None = None

@@ -9,6 +9,7 @@ from analysis.record import run_folder
 from analysis.record.findings import Table
 from data.errors import UserError
 from data.internals import connect_wandb_api
+from data.visible import say
 
 EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1}
 
@@ -41,7 +42,7 @@ class WandbRun:
         except Exception as error:  # W&B has no class for all that its transport raises
             self.is_alive = False
             reason = " ".join(str(error).split()) or type(error).__name__
-            print(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
+            say(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
 
     def catch_up(self, rows: Sequence[Mapping[str, float]], num_lost: int) -> None:
         """Send the rows of a resumed run that W&B lacks, and note how many it has.
@@ -95,7 +96,7 @@ class WandbRun:
                 self.run.finish(exit_code=EXIT_CODES[state])
         except TimeoutError:
             command = f"wandb sync --include-online {Path(self.run.dir).parent}"
-            print(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
+            say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
 
 
 def start_wandb(
@@ -119,11 +120,11 @@ def start_wandb(
             raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
     run.define_metric("*", step_metric="epoch")
     if mode == "online":
-        print(f"W&B: {run.url}")
+        say(f"W&B: {run.url}")
         connect_wandb_api(run)
     else:
         again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
-        print(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
+        say(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
     return run
 
 

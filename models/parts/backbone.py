@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from data.dataset import DatasetInfo
 from data.errors import UserError, suggestion
 from data.internals import hub_file
 from data.paths import default_data_dir
+from data.visible import warn
 from models.core.settings import Count
 from models.parts.classification import ClassifierSettings
 from models.parts.timm_attention import missing_attention, timm_attention_weights
@@ -116,10 +116,9 @@ def network_size(settings: BackboneSettings, info: DatasetInfo) -> int:
     """Return the side in pixels of the images that the network gets; say so if they lose detail on the way to it."""
     size = settings.input_size or info.image_size
     if info.is_reduced and info.image_size < size:
-        print(
+        warn(
             f"{info.name}: images are reduced to {info.image_size} pixels and then enlarged to {size} for "
-            f"{settings.arch}: --image_size={size} keeps their detail",
-            file=sys.stderr,
+            f"{settings.arch}: --image_size={size} keeps their detail"
         )
     return size
 

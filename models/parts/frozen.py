@@ -13,6 +13,7 @@ from data.dataset import DatasetInfo
 from data.files import locked, replace_file
 from data.internals import cpu_has_bf16
 from data.seeding import seed_everything
+from data.visible import say
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
 
 PIXELS = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")  # of images with values from 0 to 255
@@ -122,7 +123,7 @@ class Extractor:
                 replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))
         deviation = float(note.read_text(encoding="utf-8"))
         chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
-        print(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
+        say(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
         return chosen
 
 

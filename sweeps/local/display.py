@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import clock, make_console, make_table, number, visible_lines
-from data.visible import visible
+from analysis.terminal import clock, make_console, make_table, number
+from data.metrics import shown
+from data.visible import counted, visible, visible_lines
 from sweeps.local.sweep_file import Sweep
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
@@ -89,18 +90,20 @@ class Display:
         self.drawn = time.monotonic()
         newest = sorted(trials, key=lambda trial: (trial.number in running, trial.number))[-NUM_ROWS:]
         rows = self.table(sorted(newest, key=lambda trial: trial.number), running)
-        drawing = Group(rows, Text(self.summary(trials, running)))
+        drawing = Group(rows, Text(visible(self.summary(trials, running))))
         self.attempt(lambda: self.live.update(drawing, refresh=True))
 
     def summary(self, trials: Sequence[FrozenTrial], running: Running) -> str:
         """Return how many trials have ended, the best value so far and the time left, in one line."""
         num_ended = sum(trial.state.is_finished() for trial in trials)
-        parts = [f"{self.name}: {num_ended} of {self.count or 'any number of'} trials"]
+        of_all = counted(self.count, "trial") if self.count else "any number of trials"
+        parts = [f"{self.name}: {num_ended:,} of {of_all}"]
         if leaders := self.leaders(trials):
             best = leaders[0]
-            parts.append(f"best {self.sweep.metric.name} {self.sweep.best_value(best):.4f} by trial {best.number}")
+            name = self.sweep.metric.name
+            parts.append(f"best {name} {shown(name, self.sweep.best_value(best))} by trial {best.number}")
         seconds = self.seconds_left(trials, running)
-        if seconds is not None:
+        if seconds and round(seconds):
             parts.append(f"about {clock(seconds)} left")
         return ", ".join(parts)
 
@@ -123,13 +126,13 @@ class Display:
         """Print the best trials, and how many trials ended in which way."""
         leaders = self.leaders(trials)
         table = self.table(leaders[:NUM_LEADERS], running)
-        table.title = Text(f"{self.name}: the best of {len(trials)} trials")
+        table.title = Text(f"{visible(self.name)}: the best of {counted(len(trials), 'trial')}")
         self.attempt(lambda: self.console.print(table))
         counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", "paused")}
         for trial in trials:
             counts[self.state(trial, running)] += 1
         ends = ", ".join(f"{count} {text}" for text, count in counts.items() if count)
-        self.say(f"{len(trials)} trials: {ends}; {clock(time.monotonic() - self.started)}")
+        self.say(f"{counted(len(trials), 'trial')}: {ends}; {clock(time.monotonic() - self.started)}")
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """Return a table with a row for each trial."""
@@ -142,7 +145,7 @@ class Display:
                 str(trial.number),
                 self.state(trial, running),
                 str(epoch),
-                f"{self.sweep.best_value(trial):.4f}" if trial.intermediate_values else "",
+                shown(self.sweep.metric.name, self.sweep.best_value(trial)) if trial.intermediate_values else "",
                 *(number(settings.get(name, "")) for name in self.sweep.space),
             ]
             table.add_row(*(Text(visible(cell)) for cell in cells))

@@ -34,7 +34,7 @@ def test_of_many_damaged_files_the_first_are_named_and_the_others_counted(three,
     folder.load(three, 8, 100)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == folder.NUM_NAMED + 1
-    assert lines[-1] == f"{three}: 3 more files cannot be read and are skipped"
+    assert lines[-1] == f"{three}: 3 more files cannot be read: skipped, too"
 
 
 def test_a_file_that_may_not_be_opened_is_skipped_but_not_remembered_as_damaged(three, capsys, monkeypatch):

@@ -62,7 +62,7 @@ def test_percentages_and_epochs_rows():
         ("val/loss", 1e32, None, "1.000e+32"),
         ("val/loss", 1.234e-5, None, "1.234e-05"),
         ("val/loss", 0, None, "0.0000"),
-        ("val/loss", math.nan, None, ""),
+        ("val/loss", math.nan, None, "nan"),
         ("val/loss", None, None, ""),
     ],
 )

@@ -1,8 +1,10 @@
-"""Text from elsewhere is printed so that a terminal shows it and obeys none of it."""
+"""What is said: text from elsewhere is printed so that a terminal shows it and obeys none of it."""
+
+from pathlib import Path
 
 import pytest
 
-from data.visible import visible
+from data.visible import counted, say, visible, visible_lines, warn
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,22 @@ from data.visible import visible
 def test_what_a_terminal_would_obey_or_cannot_show_is_escaped(text, shown):
     assert visible(text) == shown
     assert visible(text).encode().decode() == shown
+
+
+def test_lines_from_elsewhere_reach_a_terminal_with_their_control_characters_written_out():
+    assert visible_lines("\x1b]0;title\x07\nsecond\tline\x9b2J") == "\\x1b]0;title\\x07\nsecond  line\\x9b2J"
+    assert visible_lines("a name, ∑ é 猫\n") == "a name, ∑ é 猫\n"
+
+
+def test_what_is_said_is_made_visible_and_warnings_come_from_the_first_process_alone(capsys, monkeypatch):
+    say("\x1b[2Jone", Path("two"), "three\nfour")
+    warn("\x07beep")
+    monkeypatch.setenv("RANK", "1")
+    warn("the same once more")
+    assert capsys.readouterr() == ("\\x1b[2Jone\ntwo\nthree\nfour\n", "\\x07beep\n")
+
+
+def test_things_are_counted_as_people_say_it():
+    counts = [counted(number, "run") for number in (0, 1, 2000)]
+    assert counts == ["0 runs", "1 run", "2,000 runs"]
+    assert [counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]

@@ -114,8 +114,10 @@ def test_without_an_ended_trial_or_an_end_there_is_no_time_left(display):
     )
 
 
-def test_the_time_left_is_never_below_nothing(display):
+def test_the_time_left_is_never_below_nothing_and_no_time_is_not_told(display):
     assert display(count=2).seconds_left(TRIALS, RUNNING) == 0
+    assert display(count=2).summary(TRIALS, RUNNING).endswith("3 of 2 trials, best val/loss 0.5123 by trial 0")
+    assert display(count=1).summary(TRIALS[:1], {}) == "quick: 1 of 1 trial, best val/loss 0.5123 by trial 0"
 
 
 def test_failed_trials_lead_nothing(display):
@@ -125,7 +127,7 @@ def test_failed_trials_lead_nothing(display):
 def test_where_more_is_better_the_highest_leads(display):
     made = display(metric={"name": "val/accuracy", "goal": "maximize"})
     assert [leader.number for leader in made.leaders(TRIALS)] == [3, 0, 1]
-    assert "best val/accuracy 0.9500 by trial 3" in made.summary(TRIALS, RUNNING)
+    assert "best val/accuracy 95.00 % by trial 3" in made.summary(TRIALS, RUNNING)
 
 
 def test_the_leaderboard_counts_every_trial(display):

@@ -31,7 +31,9 @@ export function setUpCurves() {
     return element("figure", {}, element("figcaption", {}, term), chart);
   };
   find("#curves .grid").append(...charts.map(([term]) => figure(term)));
-  find("#curves .key").textContent = "Solid: validation.  Dashed: training.  ● best epoch   ✕ stopped early";
+  const isThinned = Object.values(curves).some(({ epoch }) => epoch[2] - epoch[0] > 2);
+  find("#curves .key").textContent = "Solid: validation.  Dashed: training.  ● best epoch   ✕ stopped early" +
+    (isThinned ? "   Of long runs not every epoch is drawn." : "");
   const change = (axis) => (value) => {
     chosen[axis] = value;
     drawCurves();

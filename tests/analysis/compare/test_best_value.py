@@ -47,8 +47,8 @@ def report_data(runs_dir, *arguments):
 def test_the_terminal_and_the_report_show_the_same_best_value(tmp_path, capsys):
     write_two(tmp_path)
     assert runs(["--runs_dir", str(tmp_path), "--metric", "val/accuracy", "--sort", "best"]) == 0
-    shown = re.findall(r"(00\d-\w) .*? (0\.\d{4}) ", capsys.readouterr().out)
-    assert shown == [("000-a", "0.8500"), ("001-b", "0.8300")]
+    shown = re.findall(r"(00\d-\w) .*? (8\d\.\d\d %) ", capsys.readouterr().out)
+    assert shown == [("000-a", "85.00 %"), ("001-b", "83.00 %")]
     data = report_data(tmp_path, "--metric", "val/accuracy")
     found = [(run["name"], run["value"], run["bestEpoch"]) for run in data["runs"]]
     assert found == [("000-a", 0.85, 3), ("001-b", 0.83, 2)]
@@ -64,7 +64,7 @@ def test_a_report_by_another_metric_shows_the_same_best_value_in_its_column(tmp_
 def test_a_report_on_wandb_lists_the_same_best_value(tmp_path):
     write_two(tmp_path)
     lines = summary_text(compare("runs", read_runs(tmp_path).records, ACCURACY)).splitlines()
-    assert lines[4].startswith("| 000-a | 0.85 |")
+    assert lines[4].startswith("| 000-a | 85.00 %")
 
 
 def test_what_only_the_summary_has_is_taken_from_it(tmp_path):

@@ -53,7 +53,7 @@ def test_the_latest_panel_is_shown(tmp_path):
 
 def test_accuracies_are_shares_and_only_figures_of_a_split_are_shown():
     text = result_text({"val/loss": 12.3456, "test/kmeans_accuracy": 0.2464, "epochs": 3, "state": "finished"})
-    assert text.splitlines() == ["val/loss 12.35", "test/kmeans_accuracy 24.64%"]
+    assert text.splitlines() == ["val/loss 12.35", "test/kmeans_accuracy 24.64 %"]
 
 
 @pytest.mark.slow

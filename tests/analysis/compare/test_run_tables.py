@@ -40,7 +40,7 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
     arguments = ("--runs_dir", str(runs_dir), "--metric", "val/accuracy", "--sort", "best", "--limit", "2")
     output = show(capsys, *arguments)
     assert shown_ids(output) == ["000-run", "002-run"]
-    assert f"{1 - 0.5 / 3:.4f}" in output
+    assert f"{100 * (1 - 0.5 / 3):.2f} %" in output
     assert "2 of 7 runs" in output
 
 

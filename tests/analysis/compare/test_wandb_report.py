@@ -122,7 +122,7 @@ def test_runs_become_a_report_with_the_same_comparison(server, tmp_path):
     assert headings == ["Curves", "Settings", "Differences", "Pictures"]
     [text] = [block["content"] for block in whole["spec"]["blocks"] if block["type"] == "markdown-block"]
     assert "3 runs, ranked by val/loss: less is better." in text
-    assert "| run0 | 1 | finished |" in text
+    assert "| run0 | 1 | 1 | finished |" in text
 
     for runset in runsets_of(whole):
         assert runset["project"]["name"] == "project"
@@ -185,7 +185,7 @@ def test_names_are_no_markup(tmp_path):
     write_run(tmp_path / "[x](y)|z", [1.0], lr=0.1, note="a")
     write_run(tmp_path / "plain", [2.0], lr=0.01, note="two\nlines")
     lines = summary_text(comparison_of(tmp_path)).splitlines()
-    assert lines[4] == r"| \[x\](y)\|z | 1 | finished | 0.1 | a |"
+    assert lines[4] == r"| \[x\](y)\|z | 1.0000 | finished | 0.1 | a |"
     assert lines[5].endswith("| two lines |")
     assert markdown_cell("---") == "---"
 

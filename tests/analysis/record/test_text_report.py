@@ -42,10 +42,10 @@ def test_the_report_tells_what_was_run_and_what_came_of_it(tmp_path):
         "tags=night",
         "embed:Conv2d 1,536; head:Linear 2,570",
         "7,690 trainable of 85,806,346",
-        "Abacus 9, 2 process(es)",
+        "Abacus 9, 2 processes",
         "2m05s of training, 12,346 images/s",
-        "validation loss 0.5124, accuracy 81.24% (epoch 2, whose weights are kept)",
-        "test loss 0.6124, accuracy 70.00% (read once)",
+        "validation loss 0.5124, accuracy 81.24 % (epoch 2, whose weights are kept)",
+        "test loss 0.6124, accuracy 70.00 % (read once)",
     ):
         assert part in text
     assert min(Image.open(tmp_path / "curves.png").size) > 100
