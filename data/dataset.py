@@ -83,7 +83,8 @@ class DatasetInfo:
         classes = f"{len(self.classes)} classes ({sizes} each)" if self.classes else "no classes"
         splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
         is_held_out = "val" in self.num_images
-        note = "val is the dataset's own: --val_fraction is of no use" if is_held_out else "its own val is trained on"
+        trained_on = "--val_fraction=0: the dataset's own val images are trained on"
+        note = "val is the dataset's own: --val_fraction is of no use" if is_held_out else trained_on
         own = f" ({note})" if self.has_own_val else ""
         preparation = self.preparation or f"{self.image_size}x{self.image_size}"
         return f"{classes}, {splits}{own}, {preparation}"

@@ -75,7 +75,8 @@ class Settings:
     train_fraction: Annotated[float, Range(0, 1, low_excluded=True)] = 1.0
     """Share of the training images that is used at all; the validation images are taken out of these."""
     val_fraction: Annotated[float, Range(0, 0.9)] = 0.1
-    """Share of the used training images that is held out for validation; 0 for no validation."""
+    """Share of the used training images that is held out for validation; 0 for no validation, where images that the
+    dataset has for it are trained on."""
     test: bool = False
     """Evaluate on the test images too, once, at the end of the run."""
     image_size: Count = 0
