@@ -17,6 +17,7 @@ from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
 from models.core.objective import only_trainable
 from models.loading import build_objective
+from models.parts.classification import Classification, ClassifierSettings
 from models.registry import MODELS
 
 # Settings that make a model quick, for those that are not by default; dropout stays on.
@@ -156,14 +157,41 @@ def test_evaluate_gives_one_figure_an_image(name):
             assert value.isfinite().all()
 
 
-@every_model
-def test_an_image_is_evaluated_alike_whatever_batch_it_is_in(name):
-    objective = build(name)
-    batch = make_batch(objective, 6)
+def assert_evaluated_alike_whatever_the_batch(objective, num_steps=3):
+    """After a few steps of training, since at first a network may give all images the same."""
+    phases = objective.phases()
+    for step in range(num_steps):
+        train_step(objective.train(), phases, make_batch(objective, 8, seed=step))
+    batch = make_batch(objective, 6, seed=num_steps)
     whole = metrics(objective, batch)
     halves = [metrics(objective, Batch(batch.images[part], batch.labels[part])) for part in (slice(4), slice(4, 6))]
     for key, values in whole.items():
         torch.testing.assert_close(torch.cat([half[key] for half in halves]), values, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_an_image_is_evaluated_alike_whatever_batch_it_is_in(name):
+    assert_evaluated_alike_whatever_the_batch(build(name, lr=1e-3))
+
+
+class LessTheBatchsMean(torch.nn.Module):
+    """A network that takes the mean of the batch from each image's outputs, which are all 0 at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3 * INFO.image_size**2, len(INFO.classes))
+        torch.nn.init.zeros_(self.head.weight)
+
+    def forward(self, images):
+        logits = self.head(images.flatten(1))
+        return logits - logits.mean(dim=0)
+
+
+def test_a_network_that_takes_away_its_batchs_mean_is_found_out():
+    objective = Classification(LessTheBatchsMean(), ClassifierSettings(), INFO)
+    assert_evaluated_alike_whatever_the_batch(objective, num_steps=0)  # as yet all images look alike to it
+    with pytest.raises(AssertionError, match="not close"):
+        assert_evaluated_alike_whatever_the_batch(objective)
 
 
 @every_model
