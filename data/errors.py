@@ -1,11 +1,31 @@
 """The error that tells users what they did wrong, and how to put it right."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+LONGEST_MESSAGE = 1000  # characters
+# Of what the user has named, or of what stands there; the others are faults of the machine.
+NAMES_OF_ERRORS = "NOENT NOTDIR ISDIR EXIST NAMETOOLONG LOOP ACCES PERM INVAL NXIO"
+ERRORS_OF_NAMES = {getattr(errno, f"E{name}") for name in NAMES_OF_ERRORS.split()}
 
 
 class UserError(ValueError):
     """A mistake that the user can put right; its message is one line that names the wrong value and the remedy."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
+
+
+def shortened(text: str) -> str:
+    """Return a text or, where it is longer than a message should be, its beginning and its end."""
+    num_left = LONGEST_MESSAGE // 4
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: 3 * num_left]}...{text[-num_left:]}"
+
+
+def exit_code(error: Exception) -> int:
+    """Return 2 for what the user can put right, such as a name that no file can have, and 1 for other faults."""
+    return 2 if isinstance(error, UserError) or getattr(error, "errno", None) in ERRORS_OF_NAMES else 1
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:

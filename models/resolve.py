@@ -15,9 +15,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from data.errors import UserError, suggestion
+from data.yaml_file import read_yaml_file
 from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Settings, kinds
 from models.registry import MODELS, find_model
 
@@ -33,6 +32,10 @@ VARIABLES = {
 
 class Text(str):
     """A value as a person types it, which still has to be converted to the type of its setting."""
+
+
+class Bare(Text):
+    """The "true" that a name without a value stands for."""
 
 
 class Told(NamedTuple):
@@ -73,8 +76,8 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
             raise UserError(f"{word!r} is not understood: settings are written --key=value (see --help)")
         key, equals, value = word[2:].partition("=")
         if not equals:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        given[key.replace("-", "_")] = Text(value)
+            value = words.pop(0) if words and not words[0].startswith("--") else Bare("true")
+        given[key.replace("-", "_")] = value if isinstance(value, Bare) else Text(value)
     return given
 
 
@@ -90,9 +93,9 @@ def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
     if not path or not Path(path).is_file():
         return {}
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        return {key: entry["value"] for key, entry in content.items() if key != "wandb_version"}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        content = read_yaml_file(Path(path)) or {}
+        return {str(key): entry["value"] for key, entry in content.items() if key != "wandb_version"}
+    except (UserError, AttributeError, KeyError, TypeError):
         raise UserError(f"WANDB_SWEEP_PARAM_PATH={path}: not a YAML of {{key: {{value: v}}}}") from None
 
 
@@ -118,7 +121,7 @@ def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
         UserError: a name is not known, a value has the wrong type or is not allowed, or a setting that must not change
             differs from that of the saved run.
     """
-    model = str(merged.get("model", Settings.model))
+    model = str(coerce(Settings, "model", merged.get("model", Settings.model)))
     settings_class = find_model(model).settings_class
     refuse_change("model", model, saved)
     if gone := {key for key in merged.keys() - kinds(settings_class).keys() if key in saved}:
@@ -153,6 +156,8 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
     if key not in known:
         raise unknown_setting(settings_class, key, value)
     kind = known[key]
+    if isinstance(value, Bare) and kind.type is not bool:
+        raise UserError(f"--{key} has no value: write --{key}={getattr(settings_class, key) or 'VALUE'}, for example")
     if isinstance(value, Text):
         value = read_text(kind, key, value)
     if kind.type is float and type(value) is int:
@@ -179,7 +184,7 @@ def unknown_setting(settings_class: type[Settings], key: str, value: Any) -> Use
     It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
     """
     owners = [name for name, model in MODELS.items() if key in kinds(model.settings_class)]
-    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(key, kinds(settings_class))
+    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"--{key}", [f"--{name}" for name in kinds(settings_class)])
     return UserError(f"--{key}={value} is not a setting of {settings_class.__name__}{whose} (see --help)")
 
 
@@ -193,4 +198,5 @@ def read_text(kind: Kind, key: str, text: str) -> Any:
         return BOOLEANS[text.lower()] if kind.type is bool else kind.type(text)
     except (KeyError, ValueError):
         expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind.type]
-        raise UserError(f"--{key}={text} is not {expected}") from None
+        hint = f": to resume the run of that name, give --run_id={text}" if key == "resume" else ""
+        raise UserError(f"--{key}={text} is not {expected}{hint}") from None

@@ -30,9 +30,10 @@ from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import read_json, write_json
-from data.metrics import shown
+from data.metrics import is_finite, shown
 from data.visible import say, visible, warn
 from models.core.settings import CIRCUMSTANCES, Settings
+from models.resolve import validate
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import COMMAND
@@ -203,7 +204,8 @@ def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
     if not done:
         return result
     first = next(final for final in finals if final.seed in done)
-    known = [key for key in (*figures_of(done[first.seed]), *COSTS) if all(key in each for each in done.values())]
+    keys = (*figures_of(done[first.seed]), *COSTS)
+    known = [key for key in keys if all(is_finite(each.get(key)) for each in done.values())]
     return result | {
         "command": command_of(read_json(folder / first.run_id / run_folder.SETTINGS)),
         "num_parameters": done[first.seed].get("num_parameters"),

@@ -11,7 +11,7 @@ from analysis.compare.references import REFERENCES, Reference
 from analysis.read.recipe import default_settings
 from analysis.terminal import clock
 from data.errors import UserError
-from data.metrics import shown
+from data.metrics import is_finite, shown
 
 HEADER = """# Results
 
@@ -99,7 +99,8 @@ def read_results(path: Path) -> list[Result]:
 def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's metrics on the test images, or on the validation images where it was not tested."""
     split = "test/" if any(key.startswith("test/") for key in summary) else "val/"
-    return {key: value for key, value in summary.items() if key.startswith(split)}
+    figures = {key: value for key, value in summary.items() if key.startswith(split)}
+    return {key: value for key, value in figures.items() if is_finite(value) or isinstance(value, Mapping)}
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

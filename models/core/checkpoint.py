@@ -4,7 +4,8 @@ A checkpoint is written completely or not at all: a failed write leaves the one 
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,26 +95,65 @@ def restore_training(
     """Load a checkpoint into the model and the optimizers, and return how far its training had come.
 
     Raises:
-        UserError: the file is damaged, or of a version that gave weight decay to other parameters.
+        UserError: the file is damaged, or of a run with other settings or of another version.
     """
     content = load(path)
-    objective.load_state_dict(content["objective"])
-    if ema:
-        ema.load_state_dict(content["ema"])
-    for phase, state in zip(phases, content["optimizers"], strict=True):
-        both = state["param_groups"], phase.optimizer.param_groups
-        saved, own = ([len(group["params"]) for group in groups] for groups in both)
-        if saved != own:
-            raise UserError(
-                f"{path} is of a version that also gave class tokens and positions weight decay: finish the run with "
-                f"that version, or start a new one by another --run_id"
-            )
-        phase.optimizer.load_state_dict(state)
-    if accelerator.scaler:
-        accelerator.scaler.load_state_dict(content["scaler"])
-    progress = Progress(**content["progress"])
-    progress.terms = {key: list(values.to(accelerator.device)) for key, values in content["progress"]["terms"].items()}
+    with refusing_misfits(path):
+        objective.load_state_dict(content["objective"])
+        if ema:
+            ema.load_state_dict(content["ema"])
+        for phase, state in zip(phases, content["optimizers"], strict=True):
+            both = state["param_groups"], phase.optimizer.param_groups
+            saved, own = ([len(group["params"]) for group in groups] for groups in both)
+            if saved != own:
+                raise UserError(
+                    f"{path} is of a version that also gave class tokens and positions weight decay: finish the run "
+                    f"with that version, or start a new one by another --run_id"
+                )
+            phase.optimizer.load_state_dict(state)
+        if accelerator.scaler:
+            accelerator.scaler.load_state_dict(content["scaler"])
+        terms = {key: list(values.to(accelerator.device)) for key, values in content["progress"]["terms"].items()}
+        progress = Progress(**{**content["progress"], "terms": terms})
+        for name, default in vars(Progress()).items():
+            if type(getattr(progress, name)) is not type(default):
+                raise TypeError(f"its {name} is {getattr(progress, name)!r}")
     return progress
+
+
+@contextmanager
+def refusing_misfits(path: Path) -> Iterator[None]:
+    """Turn the errors of code that uses what a file held into one that names the file.
+
+    Raises:
+        UserError: there was an error, other than a lack of memory.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch raises nearly anything
+        raise UserError(
+            f"{path} does not fit its run's settings ({reason_of(error)}): restore both, or start a new run by another "
+            f"--run_id"
+        ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, in a few words."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("Error(s) in loading")]
+    return textwrap.shorten(lines[0] if lines else type(error).__name__, 100, placeholder="...")
+
+
+def load_weights(path: Path, objective: nn.Module) -> None:
+    """Load the weights in a file into a model.
+
+    Raises:
+        UserError: the file is damaged, or of a model with other settings.
+    """
+    content = load(path)
+    with refusing_misfits(path):
+        objective.load_state_dict(content)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -141,5 +181,5 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # a file that was cut can make torch and its zip reader raise nearly anything
-        reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 100, placeholder="...")
+        reason = reason_of(error)
         raise UserError(f"{path} is damaged ({reason}): restore it, or start a new run by another --run_id") from None

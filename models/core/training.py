@@ -18,7 +18,7 @@ from data.dataset import Batch
 from data.loader import Loader
 from data.metrics import Metric, metric_named
 from data.seeding import mix_seeds, seed_everything
-from models.core.checkpoint import Progress, restore_training, save_training
+from models.core.checkpoint import Progress, refusing_misfits, restore_training, save_training
 from models.core.objective import Objective, Phase, only_trainable
 from models.core.optimization import lr_factor, set_lr
 from models.core.processes import StopRequest
@@ -61,6 +61,7 @@ class Trainer:
         self.loader = loaders["train"]
         self.split = "val" if "val" in loaders else "train"
         self.progress = Progress()
+        self.restored: Path | None = None  # the checkpoint, until it has proved to fit in a first step
         self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)
         self.steps_per_epoch = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
@@ -125,6 +126,7 @@ class Trainer:
         """Load a checkpoint and go on from there."""
         averaged = self.evaluated if self.ema else None
         self.progress = restore_training(path, self.accelerator, self.objective, averaged, self.phases)
+        self.restored = path
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, see `save_training`. All processes must call this together."""
@@ -162,7 +164,9 @@ class Trainer:
         with bar:
             while progress.step < self.steps_per_epoch:
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented
-                self.train_step(next(batches))
+                with refusing_misfits(self.restored) if self.restored else nullcontext():
+                    self.train_step(next(batches))
+                self.restored = None
                 progress.step += 1
                 bar.update()
                 is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch

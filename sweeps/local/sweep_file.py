@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from optuna.trial import FrozenTrial
 
 from data.errors import UserError, suggestion
 from data.metrics import GOALS, Metric
+from data.yaml_file import read_yaml_file
 from sweeps.local.distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
-from sweeps.local.yaml_file import read_yaml_file, shortened
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -91,10 +92,17 @@ def read_sweep(path: Path) -> Sweep:
     content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sweep: it needs program, method, metric and parameters")
-    try:
+    with naming(path):
         return parse_sweep(content)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a sweep file in errors about what it says."""
+    try:
+        yield
     except UserError as error:
-        raise UserError(f"{path}: {shortened(str(error))}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def parse_sweep(content: Mapping[str, Any]) -> Sweep:
@@ -185,7 +193,7 @@ def parse_hyperband(config: Any) -> Hyperband:
         raise UserError(f"early_terminate has no {min(unknown, key=str)}; it takes {', '.join(HYPERBAND_KEYS)}")
     for key in ("min_iter", "max_iter", "s", "eta"):
         if key in config and (type(config[key]) not in (int, float) or not abs(config[key]) <= LARGEST):
-            raise UserError(f"early_terminate {key} {shortened(repr(config[key]))} is not a number")
+            raise UserError(f"early_terminate {key} {config[key]!r} is not a number")
         if key in config and key != "eta" and config[key] % 1:
             raise UserError(f"early_terminate {key} {config[key]} is not a whole number of logged values or bands")
     eta = config.get("eta", 3)

@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Column, Integer, MetaData, Row, String, Table, select
 from sqlalchemy.exc import IntegrityError
 
-from analysis.read.storage import open_storage
-from analysis.read.sweeps import checked_run_id
+from analysis.read.storage import open_storage, reason_of, unusable
+from analysis.read.sweeps import NOTES, check_notes, checked_run_id
 from analysis.record.run_folder import fresh_run_id
 from data.errors import UserError
 from data.internals import trial_id
@@ -29,6 +29,7 @@ from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat has not changed for so long
 NOBODY = ""
+OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "error": str}  # beside those that others read, too
 CLAIMS = Table(
     "vision_sweeps_claims",
     MetaData(),
@@ -58,11 +59,13 @@ class Claim:
         trial: Optuna's handle.
         run_id: name of its run folder; it stays the same after a pause.
         settings: what its run is told, constants included.
+        fault: why it cannot be run: what its database has of it does not fit the sweep; "" for nothing.
     """
 
     trial: Trial
     run_id: str
     settings: Mapping[str, Any]
+    fault: str = ""
 
     @property
     def number(self) -> int:
@@ -94,15 +97,20 @@ class Trials:
         self.owner = owner_name()
         storage = open_storage(url, CLAIMS)
         self.engine = storage.engine
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction=sweep.metric.goal,
-            sampler=Search(sweep, seed),
-            load_if_exists=True,
-        )
         content = json.loads(json.dumps(sweep.content))
-        known = self.study.user_attrs.get("sweep", content)
+        try:
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction=sweep.metric.goal,
+                sampler=Search(sweep, seed),
+                load_if_exists=True,
+            )
+            known = dict(self.study.user_attrs.get("sweep", content))
+            for trial in self.all():
+                check_notes(trial.number, trial.user_attrs, NOTES | OWN_NOTES)
+        except Exception as error:  # Optuna raises nearly anything where something else has written to the database
+            raise unusable(url, reason_of(error)) from None
         if changed := sorted(key for key in {**known, **content} if known.get(key) != content.get(key)):
             raise UserError(f"sweep {name} was begun with another {', '.join(changed)}: give another --name")
         self.study.set_user_attr("sweep", content)
@@ -173,15 +181,19 @@ class Trials:
 
     def prepare(self, trial: Trial) -> Claim:
         """Return what is needed to run a trial; the first time, draw its settings and store them."""
-        settings = settings_of(self.sweep, trial)
-        begun = trial.user_attrs.get("settings", settings)  # without what agents have come to tell since, it goes on
-        settings = {name: value for name, value in settings.items() if name in begun}
+        settings, fault = dict[str, Any](), ""
+        try:
+            settings = settings_of(self.sweep, trial)
+            begun = trial.user_attrs.get("settings", settings)  # without what agents tell since, it goes on
+            settings = {name: value for name, value in settings.items() if name in begun}
+        except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
+            fault = f"its settings in the storage are not those of the sweep ({error})"
         run_id = trial.user_attrs.get("run_id")
         if run_id is None:
             run_id = f"{trial.number:03d}-{fresh_run_id()}"
             trial.set_user_attr("settings", settings)
             trial.set_user_attr("run_id", run_id)
-        return Claim(trial, checked_run_id(run_id), settings)
+        return Claim(trial, checked_run_id(run_id), settings, fault)
 
     def claim(self, trial: int, seen: Row | None) -> bool:
         """Claim a trial if its claim is still as it was `seen`; of several agents that try, one succeeds.

@@ -7,6 +7,8 @@ import torch
 
 from data.errors import UserError
 
+MOST_WORKERS = 1000
+
 
 def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping[str, str]]:
     """Return the environment variables of each worker's runs, which name its GPUs or its share of the cores.
@@ -25,6 +27,8 @@ def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping
     else:
         groups = devices.split(",")
         num_workers = num_workers or len(groups)
+    if num_workers > MOST_WORKERS:
+        raise UserError(f"--workers={num_workers} are too many for one machine: give at most {MOST_WORKERS}")
     if not groups:
         return [threads(num_workers)] * num_workers
     return [{"CUDA_VISIBLE_DEVICES": visible(groups[i % len(groups)])} for i in range(num_workers)]

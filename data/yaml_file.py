@@ -9,7 +9,6 @@ from data.errors import UserError
 
 MOST_CHARACTERS = 1_000_000  # of a file, also with its aliases written out
 MOST_OF_A_TEXT = 10_000  # characters: a command line takes no more than 128 KiB
-MOST_OF_A_MESSAGE = 400  # characters
 DEEPEST = 50
 
 
@@ -49,7 +48,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except RecursionError:
         raise UserError(f"{name} is no YAML of a sweep: it is nested more than {DEEPEST} deep") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as day 32, or a number of 5,000 digits
-        raise UserError(f"{name} is no YAML: {shortened(' '.join(str(error).split()))}") from None
+        raise UserError(f"{name} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def measure(node: yaml.Node, known: dict[int, int], depth: int = 0) -> int:
@@ -91,7 +90,7 @@ def check_keys_differ(node: yaml.MappingNode) -> None:
             continue
         line, name = key.start_mark.line + 1, (key.tag, key.value)
         if name in lines:
-            raise UserError(f"{shortened(key.value)} is given twice, in lines {lines[name]} and {line}: leave one out")
+            raise UserError(f"{key.value} is given twice, in lines {lines[name]} and {line}: leave one out")
         lines[name] = line
 
 
@@ -101,8 +100,3 @@ def check_text(text: str, line: int) -> None:
         raise UserError(f"line {line} holds a text of {len(text):,} characters, more than {MOST_OF_A_TEXT:,}")
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(f"line {line} holds a text that no program can be told (\\0, or half a character): correct it")
-
-
-def shortened(text: str) -> str:
-    """Return a text, or its beginning if it is longer than a message should be."""
-    return text if len(text) <= MOST_OF_A_MESSAGE else f"{text[:MOST_OF_A_MESSAGE]}..."
