@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -179,8 +180,18 @@ def locked(path: Path, notice: str) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file with one key a line."""
-    replace_file(path, lambda unfinished: unfinished.write_text(json.dumps(content, indent=1) + "\n", "utf-8"))
+    """Write a JSON file with one key a line; NaN and infinity, for which JSON has no form, become null."""
+    text = json.dumps(only_finite(content), indent=1, allow_nan=False) + "\n"
+    replace_file(path, lambda unfinished: unfinished.write_text(text, "utf-8"))
+
+
+def only_finite(content: Any) -> Any:
+    """Return what a JSON file is to hold, with None in place of every number that is not finite."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: only_finite(value) for key, value in content.items()}
+    return [only_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def read_json(path: Path) -> dict[str, Any]:

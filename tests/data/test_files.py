@@ -1,4 +1,6 @@
 import fcntl
+import json
+import math
 import os
 import subprocess
 import sys
@@ -181,6 +183,17 @@ def test_a_scratch_folder_goes_with_its_process_or_with_the_next_one():
             assert {*own.parent.iterdir()} == {own, other}
             assert (own / "inner").is_dir()
     assert not list(own.parent.iterdir())
+
+
+def test_what_is_not_finite_is_written_as_null(tmp_path):
+    content = {"a": math.nan, "b": {"c": [1.5, math.inf, (-math.inf, True)]}, "d": "NaN", "e": None, "f": 10**400}
+    write_json(tmp_path / "a.json", content)
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is no JSON")
+
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert found == {"a": None, "b": {"c": [1.5, None, [None, True]]}, "d": "NaN", "e": None, "f": 10**400}
 
 
 @pytest.mark.parametrize("name", ["x" * 250, "ü" * 120, "漢" * 85, "[a]*.json"])
