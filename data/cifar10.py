@@ -63,10 +63,14 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
 
 
 def read_checked(path: Path, md5: str) -> bytes:
-    """Return the content of a file.
+    """Return the bytes of a file of the dataset, once it is certain that they are the official ones.
+
+    Args:
+        path: of the file.
+        md5: the checksum of the official file, in hexadecimal digits.
 
     Raises:
-        UserError: the file is missing, or its checksum is not `md5`.
+        UserError: the file is missing, or has another checksum.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing, the download is incomplete: delete {path.parent} and start again")

@@ -147,7 +147,11 @@ class Agent:
         return bool(self.pool.signals or self.fault or self.display.is_unread)
 
     def see_to_runs(self) -> bool:
-        """Store what the runs have logged and how they have ended; return whether there was anything."""
+        """Look at each run of this agent: store what it has logged since the last look and, if it has ended, how.
+
+        Returns:
+            Whether any run has logged something or ended.
+        """
         has_news = False
         for run in self.pool.runs:
             try:

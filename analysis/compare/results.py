@@ -105,7 +105,7 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
 
 
 def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a row of the table has to name."""
+    """Return the settings that a row of the table shows: all but those in UNNAMED."""
     return {key: value for key, value in settings.items() if key not in UNNAMED}
 
 

@@ -17,7 +17,12 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return each value over the other one of its round."""
+    """Return each value divided by the other way's value of the same round.
+
+    Args:
+        values: one of each round of a benchmark, such as a program's images per second.
+        others: the same of what it is compared with, in the same order of rounds.
+    """
     return [value / other for value, other in zip(values, others, strict=True)]
 
 

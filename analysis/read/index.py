@@ -69,11 +69,15 @@ def find_run_folders(root: Path) -> Found:
 
 
 def walk(top: Path, seen: set[tuple[int, int]]) -> tuple[Found, list[Path]]:
-    """Return what there is in and under a folder, and the links to folders there, which have not been followed.
+    """Look through a folder and all folders in it, at any depth, without following links.
 
     Args:
-        top: where to look.
-        seen: device and inode of each folder that has been walked; it grows.
+        top: the folder.
+        seen: device and inode of each folder that has been looked through, which are left out; those of this call are
+            added.
+
+    Returns:
+        The runs and the other folders that were found, and the links to folders, for the caller to follow.
     """
     walked: dict[Path, Held] = {}
     to_walk = [top]

@@ -186,7 +186,16 @@ class Adversarial(Objective):
         return self.generator(torch.cat([latents, one_hot(labels, self.num_labels)], dim=1))
 
     def look(self, images: Tensor) -> Tensor:
-        """Apply DiffAugment to images [B, 3, H, W]; return the discriminator's outputs for them, [B, 1 + L] float32."""
+        """Return what the discriminator makes of images: a score and the logits of L classes for each.
+
+        Real and generated images alike are first changed at random, if the setting `diffaugment` says so.
+
+        Args:
+            images: [B, 3, H, W] in [-1, 1].
+
+        Returns:
+            [B, 1 + L] float32.
+        """
         for change in self.changes:
             images = change(images)
         return self.discriminator(images).float()

@@ -77,7 +77,7 @@ class Display:
             self.say(f"{clock(time.monotonic() - self.started):>7}  {line}")
 
     def is_due(self) -> bool:
-        """Return whether there is a table that is to be drawn again."""
+        """Return whether the table has to be drawn anew: one is shown, and it is some time since it was last drawn."""
         return self.is_live() and time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS
 
     def show(self, trials: Sequence[FrozenTrial], running: Running) -> None:

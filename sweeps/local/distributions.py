@@ -208,7 +208,19 @@ def within(space: FloatDistribution, point: float) -> float:
 
 
 def unbounded(name: str, ppf: Callable[[float], float], q: float | None = None) -> Parameter:
-    """Return a parameter that is searched by its quantile, with the inverse `ppf` of its distribution function."""
+    """Return the parameter of a distribution without bounds, such as a normal one.
+
+    A search needs bounds. So it does not choose the value, but the share of the distribution that lies below it, its
+    quantile, which is a number from 0 to 1.
+
+    Args:
+        name: of the parameter, for messages.
+        ppf: function from a quantile to the value: the inverse of the distribution function.
+        q: step to whose multiples values are rounded; None for no rounding.
+
+    Raises:
+        UserError: the distribution is so wide that a value would be too large for a setting.
+    """
     value = quantised(q)
     for quantile in (QUANTILES.low, QUANTILES.high):
         with np.errstate(over="ignore"):

@@ -260,7 +260,7 @@ class Trials:
         self.study.tell(claim.number, value, state)
 
     def leave(self, claim: Claim, notes: Mapping[str, Any]) -> None:
-        """Leave a trial as it stands, so that any agent may go on with it."""
+        """Store notes on a trial and give up the claim to it: it is not ended, and any agent may go on with it."""
         self.note(claim, notes)
         self.release(claim.trial_id)
 
