@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
-from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.layers import PatchEmbedding, check_patch_size
 
@@ -27,7 +27,7 @@ class PatchLstmSettings(ClassifierSettings):
     """Dimension of an embedded patch."""
     width: PositiveInt = 256
     """Hidden units of the LSTM in each direction."""
-    depth: PositiveInt = 2
+    depth: Depth = 2
     """Number of LSTM layers."""
     reading: Literal["sequence", "grid"] = "sequence"
     """How the layers go through the patches. sequence: one row after the other, all patches in one sequence; grid: the
@@ -43,15 +43,10 @@ class PatchLstmSettings(ClassifierSettings):
     over all patches."""
 
 
-class SequenceLstm(nn.LSTM):
-    """Bidirectional layers that go through all patches in one sequence."""
-
-    def __init__(self, settings: PatchLstmSettings) -> None:
-        sizes = settings.embedding_width, settings.width, settings.depth
-        super().__init__(*sizes, batch_first=True, bidirectional=True)
-
-    def forward(self, patches: Tensor) -> Tensor:  # [B, N, D] -> [B, N, 2 * width]
-        return super().forward(patches)[0]
+def sequence_lstm(settings: PatchLstmSettings) -> nn.LSTM:
+    """Return bidirectional layers that go through all patches in one sequence."""
+    sizes = settings.embedding_width, settings.width, settings.depth
+    return nn.LSTM(*sizes, batch_first=True, bidirectional=True)
 
 
 class GridLstm(nn.ModuleList):
@@ -62,7 +57,7 @@ class GridLstm(nn.ModuleList):
         super().__init__(nn.LSTM(num, settings.width, batch_first=True, bidirectional=True) for num in inputs)
         self.dropout = settings.dropout
 
-    def forward(self, patches: Tensor) -> Tensor:  # [B, N, D] -> [B, N, 2 * width]
+    def forward(self, patches: Tensor) -> tuple[Tensor, None]:  # [B, N, D] -> [B, N, 2 * width], and no final state
         side = math.isqrt(patches.shape[1])
         grid = patches.unflatten(1, (side, side))
         for layer in range(len(self)):
@@ -70,10 +65,10 @@ class GridLstm(nn.ModuleList):
                 grid = F.dropout(grid, self.dropout, self.training).transpose(1, 2)
             lines, _ = self[layer](grid.flatten(0, 1))
             grid = lines.unflatten(0, (-1, side))
-        return (grid if len(self) % 2 else grid.transpose(1, 2)).flatten(1, 2)
+        return (grid if len(self) % 2 else grid.transpose(1, 2)).flatten(1, 2), None
 
 
-READINGS: Mapping[str, Callable[[PatchLstmSettings], nn.Module]] = {"sequence": SequenceLstm, "grid": GridLstm}
+READINGS: Mapping[str, Callable[[PatchLstmSettings], nn.Module]] = {"sequence": sequence_lstm, "grid": GridLstm}
 
 
 class PatchLstm(nn.Module):
@@ -101,7 +96,8 @@ class PatchLstm(nn.Module):
         return torch.cat([forward[:, -1], backward[:, -1 if self.pooling == "last" else 0]], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]
-        return self.head(self.pool(self.lstm(self.dropout(self.embed(images) + self.positions))))
+        steps, _ = self.lstm(self.dropout(self.embed(images) + self.positions))
+        return self.head(self.pool(steps))
 
 
 def build(settings: PatchLstmSettings, info: DatasetInfo) -> Classification:

@@ -44,6 +44,7 @@ def classify_logits(logits, labels, **settings):
         ("nano_vit", {}, 1_242_442),
         ("nano_vit", {"num_heads": 3}, 1_242_442),
         ("patch_lstm", {}, 2_536_842),
+        ("patch_lstm", {"reading": "grid", "pooling": "mean"}, 2_536_842),
     ],
 )
 def test_parameter_counts_are_the_notebooks(name, settings, num_parameters):
@@ -272,3 +273,48 @@ def test_patch_lstm_pools_the_steps_as_it_says(pooling):
     torch.testing.assert_close(net(images), net.head(pooled[pooling]))
     others = [net.head(value) for name, value in pooled.items() if name != pooling]
     assert not any(torch.allclose(net(images), other, atol=1e-4) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "largest"),
+    [
+        ("mlp", {"norm": "batch", "width": 511}, 1_707_274),
+        ("cnn", {"width": 48, "convolutions": 3, "pooling": "mean", "head_width": 0}, 1_147_914),
+        ("nano_vit", {"patch_size": 4, "stem": "convolutions", "ffn_width": 376}, 1_242_442),
+        ("patch_lstm", {"reading": "grid", "depth": 4, "width": 160, "pooling": "mean"}, 2_536_842),
+    ],
+)
+def test_the_recipes_networks_have_at_most_the_notebooks_parameters(name, settings, largest):
+    objective = build(name, **settings)
+    assert 0.9 * largest < count_parameters(objective)[0] <= largest
+    assert objective.eval().predict(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_two_layers_along_rows_and_columns_see_every_patch_from_every_patch():
+    net = build("patch_lstm", reading="grid", width=8, patch_size=8, dropout=0.0).net
+    patches = torch.randn(1, 16, 128, requires_grad=True)
+    for place in (0, 6, 15):
+        (seen,) = torch.autograd.grad(net.lstm(patches)[0][0, place].sum(), patches)
+        assert (seen[0].abs().sum(dim=1) > 0).all()
+
+
+def test_the_first_layer_of_a_grid_goes_along_rows_alone():
+    net = build("patch_lstm", reading="grid", width=8, depth=1, patch_size=8).net
+    patches = torch.randn(1, 16, 128, requires_grad=True)
+    (seen,) = torch.autograd.grad(net.lstm(patches)[0][0, 5].sum(), patches)
+    assert [place for place in range(16) if seen[0, place].abs().sum() > 0] == [4, 5, 6, 7]
+
+
+def test_convolutional_tokens_overlap_their_neighbours():
+    embed = build("nano_vit", stem="convolutions", patch_size=8, width=16, num_heads=2).net.embed
+    images = torch.randn(1, 3, 32, 32, requires_grad=True)
+    tokens = embed(images)
+    assert tokens.shape == (1, 16, 16)
+    (seen,) = torch.autograd.grad(tokens[0, 5].sum(), images)
+    assert seen[0, :, 7].abs().sum() > 0  # the last row of the patch above
+
+
+def test_convolutional_tokens_are_of_patches_that_halving_reaches():
+    assert build("nano_vit", stem="convolutions", patch_size=16).net.embed.num_patches == 4
+    with pytest.raises(UserError, match="--patch_size=1 is not reached by halving"):
+        build("nano_vit", stem="convolutions", patch_size=1)
