@@ -146,8 +146,9 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
 
 
 def untrained_like(model: Any, device: torch.device) -> Any:
-    """Return a model of the same settings with random weights, in evaluation mode; the random state is left alone."""
+    """Return the model as it was before training, in evaluation mode; the random state is left alone."""
     with torch.random.fork_rng():
+        torch.manual_seed(model.settings.seed)
         return find_model(model.settings.model).build(model.settings, model.info).to(device).eval()
 
 

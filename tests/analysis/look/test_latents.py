@@ -25,10 +25,12 @@ from analysis.look.latent_scores import (
     linear_probe,
     nearest_neighbours,
 )
-from analysis.look.latents import draw, encode, score, write
+from analysis.look.latents import draw, encode, score, untrained_like, write
 from analysis.record.findings import Analysis
+from analysis.record.saved import resolve
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
+from models.loading import build_objective
 
 CLASSES = ("ant", "bee", "cat", "dog")
 INFO = DatasetInfo("synthetic", 8, CLASSES, (0.0,) * 3, (1.0,) * 3, {}, "")
@@ -358,3 +360,10 @@ def test_raw_pixels_of_cifar10_cluster_as_the_literature_says(cifar10_dir):
     assert 0.20 < found.majority_accuracy < 0.25  # 22.9 % by Xie et al. 2016 and others
     assert 0.07 < found.nmi < 0.11  # 0.087
     assert 0.03 < found.ari < 0.06  # 0.049
+
+
+def test_the_untrained_model_has_the_weights_that_the_trained_one_began_with():
+    model = build_objective(resolve(["--model=vae", "--dataset=digits", "--width=4", "--seed=5"], {}), INFO)
+    torch.rand(7)  # as evaluations draw
+    found = untrained_like(model, torch.device("cpu")).state_dict()
+    assert all(torch.equal(found[name], weights) for name, weights in model.state_dict().items())
