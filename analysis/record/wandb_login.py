@@ -3,13 +3,13 @@
 import netrc
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from analysis.record.run_folder import split_tags
 from data import network
 from data.errors import UserError
+from data.paths import expanded
 
 # What `wandb offline`, `wandb disabled` and $WANDB_MODE ask for; "online" is the client's default, too.
 MODES = {"offline": "offline", "dryrun": "offline", "disabled": "off"}
@@ -83,7 +83,7 @@ def find_obstacle(settings: Any) -> str:
     """Return what keeps us from W&B's server; empty where nothing does."""
     if not has_credentials(settings):
         return "no credentials; `wandb login` gives them"
-    return network.unreachable(settings.base_url)
+    return network.unreachable(settings.base_url) or network.in_trouble(settings.base_url)
 
 
 def has_credentials(settings: Any) -> bool:
@@ -91,7 +91,7 @@ def has_credentials(settings: Any) -> bool:
     if settings.api_key or settings.identity_token_file:
         return True
     host = urlsplit(settings.base_url).hostname or ""
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    path = expanded(os.environ.get("NETRC") or "~/.netrc")
     try:
         return netrc.netrc(path).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):

@@ -1,4 +1,6 @@
+import re
 import socket
+import threading
 import time
 from dataclasses import asdict
 
@@ -15,6 +17,21 @@ from models.core.settings import Settings
 def server():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
+
+
+@pytest.fixture
+def answering(server, request):
+    """A server that answers a request with a status."""
+
+    def answer():
+        for _ in range(2):  # the first connection only shows that there is a server
+            with server.accept()[0] as connection:
+                if connection.recv(2**16):
+                    status = getattr(request, "param", 200)
+                    connection.sendall(f"HTTP/1.1 {status} As asked\r\nContent-Length: 0\r\n\r\n".encode())
+
+    threading.Thread(target=answer, daemon=True).start()
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_without_credentials_the_run_is_offline_and_says_why(account, server):
@@ -51,15 +68,32 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(account, monkeypatch)
     assert 0.1 < seconds < 2
 
 
+def test_a_server_that_takes_the_request_and_says_nothing_is_given_up_in_time(account, server, monkeypatch):
+    monkeypatch.setattr(network, "ANSWER_SECONDS", 0.2)
+    settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", api_key="secret")
+    assert automatic_mode(settings) == ("offline", " (127.0.0.1 does not answer)")
+
+
+@pytest.mark.parametrize("answering", [429, 500, 503], indirect=True)
+def test_a_server_in_trouble_is_not_waited_for(account, answering):
+    mode, reason = automatic_mode(account(answering, api_key="secret"))
+    assert mode == "offline"
+    assert re.fullmatch(r" \(127.0.0.1 answers (429|500|503)\)", reason)
+
+
+@pytest.mark.parametrize("answering", [200, 302, 401, 403, 404], indirect=True)
+def test_any_other_answer_is_left_to_the_client(account, answering):
+    assert automatic_mode(account(answering, api_key="secret")) == ("online", "")
+
+
 @pytest.mark.parametrize("source", ["api_key", "identity_token_file", "netrc"])
-def test_with_credentials_and_a_connection_the_run_is_online(source, account, server, tmp_path):
+def test_with_credentials_and_a_connection_the_run_is_online(source, account, answering, tmp_path):
     credentials = {source: "secret"}
     if source == "netrc":
         (tmp_path / "netrc").write_text("machine 127.0.0.1\nlogin user\npassword secret\n")
         (tmp_path / "netrc").chmod(0o600)
         credentials = {}
-    settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", **credentials)
-    assert automatic_mode(settings) == ("online", "")
+    assert automatic_mode(account(answering, **credentials)) == ("online", "")
 
 
 @pytest.mark.parametrize(("asked", "mode"), [("offline", "offline"), ("online", "online"), ("disabled", "off")])
