@@ -14,6 +14,7 @@ from pathlib import Path
 from analysis.command_line import parser_of_a_look, run_program
 from analysis.look.reproduction import TOLERANCE, check_run, describe, read_run
 from analysis.look.trained_run import find_run
+from data.files import refusing_damage
 from data.visible import say
 
 
@@ -33,11 +34,13 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def reproduce(options: Namespace) -> int:
     """Print how a run was made and, with --check, whether it comes out the same; return the exit code."""
-    run = read_run(find_run(options.run), options.data_dir)
-    say(describe(run))
-    if not options.check:
-        return 0
-    code, verdict = check_run(run, options.into, options.tolerance)
+    folder = find_run(options.run)
+    with refusing_damage(folder, "restore its files"):
+        run = read_run(folder, options.data_dir)
+        say(describe(run))
+        if not options.check:
+            return 0
+        code, verdict = check_run(run, options.into, options.tolerance)
     say(verdict)
     return code
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from data.errors import UserError
 from data.paths import cache_dir
 from data.visible import say
 
@@ -177,6 +179,22 @@ def locked(path: Path, notice: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def refusing_damage(path: Path, remedy: str) -> Iterator[None]:
+    """Turn the errors of code that uses what a JSON file held, or the files of a folder, into one that names it.
+
+    Raises:
+        UserError: there was such an error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = textwrap.shorten(f"{type(error).__name__} {error}", 100, placeholder="...")
+        raise UserError(f"{path} is damaged ({reason}): {remedy}") from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Count, Depth, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.layers import conv_blocks
 
@@ -21,7 +21,7 @@ class CnnSettings(ClassifierSettings):
     lr: PositiveFloat = 1.99e-4
     width: PositiveInt = 32
     """Channels of the first block."""
-    depth: PositiveInt = 3
+    depth: Depth = 3
     """Number of blocks."""
     convolutions: PositiveInt = 1
     """Convolutions of each block."""

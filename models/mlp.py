@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from data.dataset import DatasetInfo
-from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
 
 
@@ -19,7 +19,7 @@ class MlpSettings(ClassifierSettings):
     lr: PositiveFloat = 5.6e-5
     width: PositiveInt = 512
     """Units of the first hidden layer."""
-    depth: PositiveInt = 2
+    depth: Depth = 2
     """Number of hidden layers."""
     norm: Literal["none", "batch"] = "none"
     """Normalisation of every hidden layer before its ReLU; batch: batch norm."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
-from models.core.settings import Fraction, PositiveFloat, PositiveInt
+from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.layers import ConvolutionalEmbedding, PatchEmbedding, SelfAttention, check_patch_size
 
@@ -27,7 +27,7 @@ class NanoVitSettings(ClassifierSettings):
     max pooling, https://arxiv.org/abs/2104.05704."""
     width: PositiveInt = 192
     """Dimension of a token."""
-    depth: PositiveInt = 4
+    depth: Depth = 4
     """Number of transformer layers."""
     num_heads: PositiveInt = 8
     """Attention heads in each layer; `width` is divided among them."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
-from models.core.settings import PositiveFloat, PositiveInt
+from models.core.settings import Depth, PositiveFloat, PositiveInt
 from models.parts.classification import Classification, ClassifierSettings
 
 
@@ -21,7 +21,7 @@ class ResNet18Settings(ClassifierSettings):
     lr: PositiveFloat = 2.787e-3
     width: PositiveInt = 64
     """Channels of the stem and the first stage; each later stage has twice as many."""
-    depth: PositiveInt = 2
+    depth: Depth = 2
     """Residual blocks in each of the four stages."""
 
 

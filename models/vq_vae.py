@@ -13,7 +13,7 @@ from data.errors import UserError
 from models.core.objective import Objective, Phase
 from models.core.optimization import build_optimizer, parameter_groups
 from models.core.panel import NUM_SAMPLES, Panel, side_by_side
-from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
+from models.core.settings import Decay, Depth, Fraction, NonNegative, PositiveFloat, PositiveInt
 from models.parts.layers import check_halvings
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings
 
@@ -27,9 +27,9 @@ class VqVaeSettings(PixelSettings):
     lr: PositiveFloat = 3e-4
     width: PositiveInt = 128
     """Channels of encoder and decoder."""
-    depth: PositiveInt = 2
+    depth: Depth = 2
     """How often the encoder halves the image's side; 2 turn an image of 32 pixels into a grid of 8x8 codes."""
-    num_residual: PositiveInt = 2
+    num_residual: Depth = 2
     """Residual blocks in the encoder, and also in the decoder."""
     codebook_size: PositiveInt = 512
     """Number of codes in the code book."""
@@ -47,7 +47,7 @@ class VqVaeSettings(PixelSettings):
     encoder; 0 for never."""
     prior_width: PositiveInt = 128
     """Dimension of a token in the prior, a causal transformer."""
-    prior_depth: PositiveInt = 2
+    prior_depth: Depth = 2
     """Number of layers of the prior."""
     prior_heads: PositiveInt = 4
     """Attention heads in each layer of the prior; `prior_width` is divided among them."""

@@ -37,8 +37,8 @@ class ParserSeenError(Exception):
     """Carries a command's parser out of it."""
 
 
-def options_of(command):
-    """Every option and positional argument of a command, in order."""
+def parser_of(command):
+    """The parser of a command's options."""
 
     def show(parser, *arguments, **options):
         raise ParserSeenError(parser)
@@ -49,7 +49,12 @@ def options_of(command):
         patch.setattr(argparse.ArgumentParser, "parse_known_args", show)
         with pytest.raises(ParserSeenError) as seen:
             module.parse([])
-    actions = seen.value.args[0]._actions
+    return seen.value.args[0]
+
+
+def options_of(command):
+    """Every option and positional argument of a command, in order."""
+    actions = parser_of(command)._actions
     return [f"{'/'.join(it.option_strings) or it.dest}{' required' if it.required else ''}" for it in actions]
 
 

@@ -1,10 +1,12 @@
 """The rows of the results table, as references.yaml has them: the notebook's figures and published ones."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from data.files import refusing_damage
+from data.yaml_file import read_yaml_file
 
 FILE = Path(__file__).parents[1] / "references.yaml"
 
@@ -30,12 +32,15 @@ class Reference(NamedTuple):
     public: tuple[Public, ...] = ()
 
 
-def read_references(path: Path) -> tuple[Reference, ...]:
-    """Return the rows that a file of references has, in its order."""
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return tuple(
-        Reference(**{**row, "public": tuple(Public(**figure) for figure in row.get("public", ()))}) for row in rows
-    )
+@cache
+def references() -> tuple[Reference, ...]:
+    """Return the rows of the table, in their order.
 
-
-REFERENCES = read_references(FILE)
+    Raises:
+        UserError: the file of them is damaged.
+    """
+    with refusing_damage(FILE, "it holds no rows of the table, take it out of git again"):
+        return tuple(
+            Reference(**{**row, "public": tuple(Public(**figure) for figure in row.get("public", ()))})
+            for row in read_yaml_file(FILE)
+        )

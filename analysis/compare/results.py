@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analysis.compare.references import REFERENCES
+from analysis.compare.references import references
 from analysis.compare.results_table import Result, figures_of, read_results, render, spread
 from analysis.read.recipe import command_of, model_and_dataset, recipe_of, told_settings
 from analysis.read.records import RunRecord
@@ -150,7 +150,7 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
 
 def results_of_table(sweeps: Iterable[SweepRecord]) -> list[Result]:
     """Return the results of those of the sweeps that have a row in the table."""
-    rows = {(reference.model, reference.dataset) for reference in REFERENCES}
+    rows = {(reference.model, reference.dataset) for reference in references()}
     results = []
     for sweep in sweeps:
         try:

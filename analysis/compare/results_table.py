@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.compare.references import REFERENCES, Reference
+from analysis.compare.references import Reference, references
 from analysis.read.recipe import default_settings
 from analysis.terminal import clock
-from data.errors import UserError
+from data.files import refusing_damage
 from data.metrics import is_finite, shown
 
 HEADER = """# Results
@@ -90,10 +90,10 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         UserError: the file is not whole, or holds something else.
     """
-    try:
-        return [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} holds no results ({error}): take it out of git again") from None
+    with refusing_damage(path, "it holds no results, take it out of git again"):
+        results = [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        render(results)  # which fails of what is of another type
+        return results
 
 
 def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def reference_of(result: Result) -> Reference | None:
 
     fitting = [
         reference
-        for reference in REFERENCES
+        for reference in references()
         if (reference.model, reference.dataset) == (result.model, result.dataset) and has_settings(reference.settings)
     ]
     return max(fitting, key=lambda reference: len(reference.settings), default=None)
@@ -140,7 +140,7 @@ def render(results: Sequence[Result]) -> str:
         reference = reference_of(result)
         by_title.setdefault(reference.title if reference else "", []).append(result)
     rows = []
-    for reference in REFERENCES:
+    for reference in references():
         first, *others = by_title.get(reference.title, [None])
         rows += [row(reference, first), *(row(reference._replace(public=()), other) for other in others)]
     rows += [row(None, result) for result in by_title.get("", [])]

@@ -92,7 +92,7 @@ class LogReader:
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open a log; raise FileNotFoundError for what is no file, as a pipe is none, which could not be opened for ever."""
+    """Open a log; raise FileNotFoundError for what is no file, such as a pipe, whose opening would not end."""
     if not path.is_file():
         raise FileNotFoundError(path)
     return path.open("rb")
@@ -123,7 +123,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def state(folder: Path) -> str:
     """Return how a run ended: "finished", "stopped" or "failed"; "unfinished" if it still runs or was killed."""
-    return read_json(folder / SUMMARY).get("state", "unfinished")
+    found = read_json(folder / SUMMARY).get("state")
+    return found if found in ("finished", "stopped", "failed") else "unfinished"
 
 
 def take(folder: Path) -> FileLock:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
-from data.files import read_json
+from data.files import read_json, refusing_damage
 from data.metrics import Curve, is_epoch, shown, thinned
 from data.visible import counted, visible
 
@@ -17,7 +17,17 @@ PLOTS_IN_A_ROW = 4
 
 
 def report(folder: Path) -> str:
-    """Return what a person wants to know of a run, read from its folder alone, and draw `curves.png` there."""
+    """Return what a person wants to know of a run, read from its folder alone, and draw `curves.png` there.
+
+    Raises:
+        UserError: its files are damaged.
+    """
+    with refusing_damage(folder, "restore its files, or give another --run_id"):
+        return report_of_whole(folder)
+
+
+def report_of_whole(folder: Path) -> str:
+    """Return the report of a run whose files are whole."""
     settings, summary, environment = (
         read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
     )

@@ -47,6 +47,7 @@ Count = Annotated[int, Range(0)]
 PositiveFloat = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
+Depth = Annotated[int, Range(1, 1000)]  # of layers, one by one in memory
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # of numpy's generators
 Decay = Annotated[float, Range(0, 0.99999)]  # of a moving average
 

@@ -12,7 +12,7 @@ from data.loader import Loader, Shard
 from models.core.objective import Objective, Phase
 from models.core.optimization import build_optimizer, parameter_groups
 from models.core.panel import NUM_SAMPLES, Panel, class_columns, side_by_side
-from models.core.settings import NonNegative, PositiveInt
+from models.core.settings import Depth, NonNegative, PositiveInt
 from models.parts.layers import check_classes, check_halvings, conv_blocks, one_hot
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
 from models.parts.sampling import balanced_labels
@@ -29,7 +29,7 @@ class VariationalSettings(PixelSettings):
 
     width: PositiveInt = 64
     """Channels of the encoder's first block; each further block has twice as many, and the decoder mirrors them."""
-    depth: PositiveInt = 3
+    depth: Depth = 3
     """Blocks of the encoder, each of which halves the image's side; the decoder has as many, which double it."""
     latent_size: PositiveInt = 128
     """Number of latent units."""

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from analysis.compare import results
-from analysis.compare.references import REFERENCES
+from analysis.compare.references import references
 from analysis.compare.results_table import plus_minus, read_results, render
 from analysis.results import main
 from data.files import read_json, write_json
@@ -87,7 +87,7 @@ def test_a_sweeps_result_stands_in_the_row_it_belongs_to(place):
 def test_rows_without_a_run_show_the_notebook_and_public_figures_alone(place):
     update(place)
     rows = {row["network"]: row for row in rows_of(place)}
-    assert rows.keys() == {reference.title for reference in REFERENCES}
+    assert rows.keys() == {reference.title for reference in references()}
     row = rows["nanoViT"]
     assert (row["obtained"], row["seeds"], row["the notebook"]) == ("", "", "73.24 % in 19m55s")
     assert "[91.45 %](https://github.com/SHI-Labs/Compact-Transformers) CCT-4/3x2" in row["public figures"]
@@ -168,7 +168,7 @@ def test_what_has_no_test_figures_is_refused_and_nothing_is_written(place, capsy
 
 
 def test_every_public_figure_has_its_source():
-    figures = [public for reference in REFERENCES for public in reference.public]
+    figures = [public for reference in references() for public in reference.public]
     assert figures
     assert all(public.figure and public.source.startswith("https://") for public in figures)
 
@@ -179,4 +179,4 @@ def test_figures_are_told_in_their_own_units():
 
 
 def test_a_row_is_rendered_without_any_result():
-    assert render([]).count("\n| ") == 2 + len(REFERENCES)  # the headings, and the line below them
+    assert render([]).count("\n| ") == 2 + len(references())  # the headings, and the line below them
