@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,18 @@ class WandbRun:
         try:
             if self.is_alive:
                 self.run.finish(exit_code=EXIT_CODES[state])
+            else:
+                self.let_go(EXIT_CODES[state])
         except TimeoutError:
             command = f"wandb sync --include-online {Path(self.run.dir).parent}"
             say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
+
+    def let_go(self, exit_code: int) -> None:
+        """Let go of the client's own process after a failure; else the client tries at exit, and prints a traceback."""
+        import wandb
+
+        with suppress(Exception):  # that process may be dead
+            wandb.teardown(exit_code)
 
 
 def start_wandb(
