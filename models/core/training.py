@@ -33,7 +33,8 @@ class DivergedError(RuntimeError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether there was too little memory, of the machine or of its GPU; torch has no one class for that."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    is_said_so = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_said_so
 
 
 class Trainer:
