@@ -7,12 +7,10 @@ import torch
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError, suggestion
 from data.metrics import metric_named
-from models.core.abilities import Classifies, Samples
-from models.core.objective import Objective
 from models.core.settings import Settings
 from models.loading import build_objective
 from models.parts.backbone import BackboneSettings
-from models.parts.sampling import SCORES, SamplingSettings
+from models.parts.sampling import sample_metric_names
 
 
 def check_best_by(settings: Settings, info: DatasetInfo | None) -> None:
@@ -57,19 +55,7 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     objective.eval()
     if not settings.val_fraction:  # then the model's samples alone are judged
-        return names + [f"train/{name}" for name in sample_metrics(objective, settings)]
+        return names + [f"train/{name}" for name in sample_metric_names(objective)]
     with torch.no_grad():
         own = objective.evaluate(batch)
-    return names + [f"val/{name}" for name in (*own, *sample_metrics(objective, settings))]
-
-
-def sample_metrics(objective: Objective, settings: Settings) -> list[str]:
-    """Return the names of the metrics that a run logs of its model's own samples, without computing them."""
-    if not isinstance(objective, Samples) or not isinstance(settings, SamplingSettings):
-        return []
-    names = ["sample_variety"]
-    if objective.num_labels and isinstance(objective, Classifies):
-        names.append("generated_accuracy")
-    if settings.fid_every:
-        names += [f"{score}_{settings.extractor}_{settings.fid_images}" for score in SCORES]
-    return names
+    return names + [f"val/{name}" for name in (*own, *sample_metric_names(objective))]

@@ -25,7 +25,7 @@ from data.visible import warn
 from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
 from models.core.objective import Objective
 from models.core.panel import Panel
-from models.parts.sampling import SamplingSettings
+from models.parts.sampling import sample_metric_names
 
 NUM_PICTURES = 32  # images of the validation split that panels show
 
@@ -115,7 +115,7 @@ def split_looked_at(loaders: Mapping[str, Loader]) -> str:
     return next(name for name in ("test", "val", "train") if name in loaders)
 
 
-def get_ready(model: Objective, loaders: Mapping[str, Loader]) -> None:
+def get_ready(model: Any, loaders: Mapping[str, Loader]) -> None:
     """Check and load what the looks at a model need, so that a lack of it is told before training begins.
 
     Raises:
@@ -123,9 +123,9 @@ def get_ready(model: Objective, loaders: Mapping[str, Loader]) -> None:
             to be measured by cannot be had.
     """
     settings = model.settings
-    if isinstance(model, HasLatents) and settings.latent_images:  # type: ignore[attr-defined]
-        check_latents(loaders, split_looked_at(loaders), settings.latent_images)  # type: ignore[attr-defined]
-    if not isinstance(model, Samples) or not isinstance(settings, SamplingSettings):
+    if isinstance(model, HasLatents) and settings.latent_images:
+        check_latents(loaders, split_looked_at(loaders), settings.latent_images)
+    if not sample_metric_names(model):
         return
     for name in {"val" if "val" in loaders else "train", split_looked_at(loaders)}:
         if settings.fid_every:
@@ -137,7 +137,7 @@ def get_ready(model: Objective, loaders: Mapping[str, Loader]) -> None:
 
 
 @torch.no_grad()
-def sample_metrics(model: Objective, loader: Loader, epoch: int) -> dict[str, float]:
+def sample_metrics(model: Any, loader: Loader, epoch: int) -> dict[str, float]:
     """Return how good a model's samples are: their variety in every epoch, FID and the like where they are due.
 
     Args:
@@ -145,15 +145,13 @@ def sample_metrics(model: Objective, loader: Loader, epoch: int) -> dict[str, fl
         loader: of the real images.
         epoch: finished epochs.
     """
-    settings = model.settings
-    if not isinstance(model, Samples) or not isinstance(settings, SamplingSettings):
-        return {}
-    metrics, num = {}, min(NUM_WATCHED, len(loader))
-    if num > 1:
+    settings, names, metrics = model.settings, sample_metric_names(model), dict[str, float]()
+    num = min(NUM_WATCHED, len(loader))
+    if "sample_variety" in names and num > 1:
         metrics["sample_variety"] = variety(model.sample(num, settings.seed), loader.pictures(torch.arange(num)))
-    if model.num_labels and isinstance(model, Classifies):
+    if "generated_accuracy" in names:
         metrics["generated_accuracy"] = accuracy_on_samples(model, loader, settings.seed)
-    if settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
+    if names and settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
         extractor: Extractor = find_extractor(settings.extractor, loader.device)
         metrics |= measure(model.sample, loader, extractor, settings.fid_images, settings.seed)
     return metrics

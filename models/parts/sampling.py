@@ -1,10 +1,12 @@
 """The settings and functions that all models share that can sample images."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.core.abilities import Classifies, Samples
 from models.core.settings import Count, PositiveInt, Settings
 
 SCORES = ("fid", "kid", "precision", "recall", "density", "coverage", "inception_score")  # measured with fid_every
@@ -23,6 +25,19 @@ class SamplingSettings(Settings):
     extractor: str = "inception"
     """Network whose features of samples and real images are compared: inception (the standard for FID), or the name of
     any network in timm."""
+
+
+def sample_metric_names(model: Any) -> list[str]:
+    """Return the names of the metrics that a run logs of its model's own samples; none for a model that has none."""
+    settings = model.settings
+    if not isinstance(model, Samples) or not isinstance(settings, SamplingSettings):
+        return []
+    names = ["sample_variety"]
+    if model.num_labels and isinstance(model, Classifies):
+        names.append("generated_accuracy")
+    if settings.fid_every:
+        names += [f"{score}_{settings.extractor}_{settings.fid_images}" for score in SCORES]
+    return names
 
 
 def balanced_labels(num: int, num_labels: int, seed: int) -> Tensor:

@@ -6,6 +6,7 @@ from data.dataset import Split
 from data.errors import UserError
 from data.loader import Loader
 from models.core.abilities import Samples
+from models.parts.sampling import sample_metric_names
 from models.registry import MODELS
 from tests.models.test_objectives import INFO, build
 
@@ -49,6 +50,8 @@ def test_samples_of_every_model_that_draws_some_are_measured_when_it_is_due(name
     model = build(name, fid_every=2, fid_images=100, extractor="tiny", epochs=5).eval()
     metrics = {epoch: sample_metrics(model, loader, epoch) for epoch in range(1, 6)}
     assert [epoch for epoch, found in metrics.items() if "fid_tiny_100" in found] == [2, 4, 5]
+    of_all_epochs = [key for key in sample_metric_names(model) if not key.endswith("_tiny_100")]
+    assert list(metrics[1]) == of_all_epochs
     assert all(found["sample_variety"] >= 0 for found in metrics.values())
 
 
