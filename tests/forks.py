@@ -10,6 +10,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from models.core.processes import leave
+
 ROOT = Path(__file__).parents[1]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.preload"])
@@ -41,10 +43,7 @@ def carry_out(
         owner, _, attribute = name.rpartition(".")
         setattr(resolve_name(owner), attribute, value)
     sys.argv = [f"{module.replace('.', '/')}.py", *arguments]
-    code = import_module(module).main(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(import_module(module).main(arguments))
 
 
 class Fork:

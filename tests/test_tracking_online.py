@@ -1,35 +1,34 @@
 """train.py with W&B's real client, beside a double of its server, or beside one that refuses or keeps silent."""
 
-import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import psutil
 import pytest
 
 from analysis.record import run_folder
 from data.files import read_json
+from tests.forks import Fork
 from tests.wandb_server import API_KEY, WandbServer
 
-ROOT = Path(__file__).parents[1]
 RUN = ["--dataset=digits", "--model=mlp", "--width=16", "--epochs=2", "--run_id=a"]
+LONG = ["--tracking=online", "--epochs=100000"]
 pytestmark = pytest.mark.slow
 
 
-def environment(folder, url, **variables):
+def start(folder, url, *arguments, **variables):
     own = {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, "HOME": str(folder), "WANDB_CACHE_DIR": str(folder / "c")}
     own |= {"WANDB_CONFIG_DIR": str(folder / "config"), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
-    return {**os.environ, "OMP_NUM_THREADS": "1", **own, **variables}
+    log = folder / f"{len(list(folder.glob('*.log')))}.log"
+    return Fork("train", [*RUN, f"--runs_dir={folder / 'runs'}", *arguments], log, environment={**own, **variables})
 
 
 def train(folder, url, *arguments, **variables):
-    command = [sys.executable, "train.py", *RUN, f"--runs_dir={folder / 'runs'}", *arguments]
-    own = environment(folder, url, **variables)
-    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=200)
+    training = start(folder, url, *arguments, **variables)
+    assert training.wait(200) == 0, training.output + training.errors
+    return training.output
 
 
 @pytest.fixture
@@ -66,26 +65,18 @@ def refusing(request):
 
 @pytest.mark.parametrize("refusing", [401, 403, 500, 0], indirect=True)
 def test_a_server_that_refuses_or_keeps_silent_leaves_the_run_offline(refusing, tmp_path):
-    done = train(tmp_path, refusing, WANDB_INIT_TIMEOUT="5")
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = train(tmp_path, refusing, WANDB_INIT_TIMEOUT="5")
     assert run_folder.state(tmp_path / "runs" / "a") == "finished"
-    assert "W&B: offline" in done.stdout
+    assert "W&B: offline" in output
     assert len(list((tmp_path / "runs" / "a" / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_the_servers_summary_has_the_best_figures_and_tables_and_pictures_beside_them(double, tmp_path):
-    done = train(tmp_path, double.url, "--tracking=online")
-    assert done.returncode == 0, done.stdout + done.stderr
+    train(tmp_path, double.url, "--tracking=online")
     summary, own = double.run("a").summary, read_json(tmp_path / "runs" / "a" / run_folder.SUMMARY)
     assert summary["val/loss"] == own["val/loss"]
     assert {"val/per_class", "val/confusion_matrix", "panels/predictions"} <= summary.keys()
     assert double.faults == []
-
-
-def start(folder, url, *arguments, **variables):
-    command = [sys.executable, "train.py", *RUN, f"--runs_dir={folder / 'runs'}", "--tracking=online", *arguments]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, cwd=ROOT, env=environment(folder, url, **variables), **silent)
 
 
 def wait_for_epochs(folder, num, seconds=60):
@@ -98,16 +89,16 @@ def wait_for_epochs(folder, num, seconds=60):
 @pytest.mark.parametrize("seconds_between_sendings", ["1", "600"], ids=["all was sent", "nothing was sent"])
 def test_after_a_kill_the_server_ends_up_with_every_row_once(seconds_between_sendings, double, tmp_path):
     slow = {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": seconds_between_sendings}
-    killed = start(tmp_path, double.url, "--epochs=100000", **slow)
+    killed = start(tmp_path, double.url, *LONG, **slow)
     wait_for_epochs(tmp_path, 6)
-    killed.kill()
+    killed.signal(signal.SIGKILL)
     killed.wait()
     folder = tmp_path / "runs" / "a"
-    going_on = start(tmp_path, double.url, "--epochs=100000")
+    going_on = start(tmp_path, double.url, *LONG)
     num = len(run_folder.read_metrics(folder))
     wait_for_epochs(tmp_path, num + 3)
-    going_on.terminate()
-    assert going_on.wait(timeout=60) == 0
+    going_on.signal(signal.SIGTERM)
+    assert going_on.wait() == 0
     logged = [row["epoch"] for row in run_folder.read_metrics(folder)]
     assert logged == list(range(1, len(logged) + 1))
     assert [row["epoch"] for row in double.run("a").history] == logged
@@ -115,11 +106,11 @@ def test_after_a_kill_the_server_ends_up_with_every_row_once(seconds_between_sen
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_the_death_of_wandbs_own_process_ends_no_training(mode, double, tmp_path):
-    training = start(tmp_path, double.url, f"--tracking={mode}", "--epochs=100000")
+    training = start(tmp_path, double.url, *LONG, f"--tracking={mode}")
     wait_for_epochs(tmp_path, 2)
     [core] = [one for one in psutil.Process(training.pid).children(recursive=True) if "wandb-core" in one.name()]
     core.kill()
     wait_for_epochs(tmp_path, len(run_folder.read_metrics(tmp_path / "runs" / "a")) + 10)
-    training.terminate()
-    assert training.wait(timeout=60) == 0
+    training.signal(signal.SIGTERM)
+    assert training.wait() == 0
     assert run_folder.state(tmp_path / "runs" / "a") == "stopped"

@@ -150,14 +150,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
-def test_wandb_sweep_takes_the_file_as_it_is_without_a_warning(site, server, path):
-    output = site.finish(site.start("wandb", "sweep", str(path)))
-    assert "wandb agent team/" in output
-    assert "WARN" not in output
-    assert "ERROR" not in output
-    [sweep] = server.sweeps.values()
-    assert sweep.config == yaml.safe_load(path.read_text())  # no distribution was left for W&B to guess
+def test_wandb_sweep_takes_every_file_as_it_is_without_a_warning(site, server):
+    # The command itself, which would take seconds to import for each of them.
+    code = "import sys; from wandb.cli.cli import cli\nfor path in sys.argv[1:]:\n"
+    code += " print('wandb', 'sweep', path, flush=True)\n cli(['sweep', path], standalone_mode=False)"
+    paths = sorted(map(str, (ROOT / "sweeps").glob("*.yaml")))
+    first, *outputs = site.finish(site.start("python", "-c", code, *paths)).split("wandb sweep ")
+    assert [output.splitlines()[0] for output in outputs] == paths
+    for path, output, sweep in zip(paths, outputs, server.sweeps.values(), strict=True):
+        assert "wandb agent team/" in output
+        assert "WARN" not in first + output
+        assert "ERROR" not in first + output
+        assert sweep.config == yaml.safe_load(Path(path).read_text())  # no distribution was left for W&B to guess
 
 
 @pytest.mark.slow
@@ -334,5 +338,5 @@ def test_a_server_that_never_comes_back_costs_a_later_upload(site, server, recor
 def add_run(server: WandbServer, name: str, values: list[Any], **config: Any) -> None:
     run = server.run(name)
     run.sweep, run.config, run.exit_code = "sweep0", config, 0
-    run.rows = {i: {"_step": i, "epoch": i + 1, "val/accuracy": value} for i, value in enumerate(values)}
+    run.rows = {i: {"_step": i, "epoch": i + 1, "lr": 0.1, "val/accuracy": value} for i, value in enumerate(values)}
     run.rows[len(values)] = {"_step": len(values), "epoch": len(values), "val/ece": 0.1}
