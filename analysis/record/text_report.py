@@ -31,7 +31,6 @@ def report_of_whole(folder: Path) -> str:
     settings, summary, environment = (
         read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.SUMMARY, run_folder.ENVIRONMENT)
     )
-    draw_curves(run_folder.read_metrics(folder), folder / CURVES)
     title = f"{settings['model']} on {settings['dataset']}: run {settings['run_id']}, {run_folder.state(folder)}"
     told = {key: value for key, value in settings.items() if value not in ("", False) and key != "run_id"}
     rows = [
@@ -57,6 +56,7 @@ def report_of_whole(folder: Path) -> str:
     for name, text in rows:
         if text:
             lines += textwrap.wrap(visible(text), WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
+    draw_curves(run_folder.read_metrics(folder), folder / CURVES)
     return "\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """What the programs share of their command lines."""
 
+from argparse import ArgumentTypeError
+
 import pytest
 
 from analysis.command_line import parser_of_a_look, run_program, whole_number
@@ -32,3 +34,9 @@ def test_a_wrong_command_line_is_told_in_one_line_with_the_way_to_help(words):
     with pytest.raises(UserError, match=r"\(see --help\)") as caught:
         parser.parse_args(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1000000000", "9" * 5000, "\u0661", "1_0", " 7 ", "-1", "0", "1.0", ""])
+def test_a_number_of_things_is_one_that_there_can_be(text):
+    with pytest.raises(ArgumentTypeError):
+        whole_number(text)

@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ import psutil
 from sweeps.local.faults import PATTERNS
 
 CPU_SECONDS = 10  # after which a program hangs
-SECONDS = 40.0  # the same by the clock, which others' work slows
+SECONDS = 60.0  # the same by the clock, which others' work slows
 MEBIBYTES = 1024
 LONGEST_LINE = 2000  # characters of an error
 SPECIAL = ("/dev/null", "/dev/full", "/dev/zero", "/dev/tty", "/dev/shm")  # that may be written to, never replaced
@@ -41,7 +42,7 @@ CHANGES = {
     "shutil.rmtree": 1,
 }
 NOTICES = re.compile(
-    r"^left out: |is skipped: |are left out|are reduced to|\d%\|.*\[.*images"
+    r"^left out: |Warning: |^  |is skipped: |are left out|are reduced to|\d%\|.*\[.*images"
 )  # of what a program goes on without
 MACHINE = re.compile("|".join([*PATTERNS.values(), "no memory", r"no space left"]), re.IGNORECASE)
 
@@ -260,7 +261,8 @@ def snapshot(world: Path) -> dict[str, tuple[Any, ...]]:
         for name in files:
             path = os.path.join(folder, name)
             status = os.lstat(path)
-            found[os.path.relpath(path, world)] = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino)
+            content = hash(Path(path).read_bytes()) if stat.S_ISREG(status.st_mode) else 0
+            found[os.path.relpath(path, world)] = (status.st_mode, status.st_size, content)
         for name in folders:
             found[os.path.relpath(os.path.join(folder, name), world)] = (0,)
     return found
@@ -269,10 +271,11 @@ def snapshot(world: Path) -> dict[str, tuple[Any, ...]]:
 def judge_files(this: Attempt, ended: Ended, before: dict[str, tuple[Any, ...]]) -> list[str]:
     """Return which files a program changed, deleted or made that it should not have."""
     after, faults = snapshot(this.world), []
+    has_begun = bool(this.begun and re.search(this.begun, ended.out, re.MULTILINE))
     allowed = [re.compile(pattern) for pattern in this.writes]
     for path in sorted(before.keys() | after.keys()):
-        # A refused input leaves what was there as it was, but for caches and databases.
-        is_kept = ended.code != 2 or path not in before or path.startswith("cache") or ".db" in path
+        # A refused input leaves what was there as it was, but for caches and databases, and a run that had begun.
+        is_kept = ended.code != 2 or has_begun or path not in before or path.startswith("cache") or ".db" in path
         if before.get(path) == after.get(path) or (is_kept and any(rule.fullmatch(path) for rule in allowed)):
             continue
         deed = "deleted" if path not in after else "made" if path not in before else "changed"

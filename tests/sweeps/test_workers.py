@@ -94,3 +94,10 @@ def test_where_affinity_is_unknown_all_cores_count(machine, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert assign_devices(2, None) == [{THREADS: "3"}] * 2
+
+
+@pytest.mark.parametrize("devices", [None, "0"])
+def test_more_workers_than_a_machine_can_have_are_refused(machine, devices):
+    machine(1)
+    with pytest.raises(UserError, match="--workers=100000000 are too many"):
+        assign_devices(100_000_000, devices)

@@ -1,11 +1,13 @@
 import json
 from dataclasses import asdict
 
+import pytest
 from PIL import Image
 from torch import nn
 
 from analysis.record import run_folder
 from analysis.record.text_report import network_lines, report
+from data.errors import UserError
 from data.files import write_json
 from models.core.settings import Settings
 
@@ -58,3 +60,15 @@ def test_the_report_of_a_run_without_test_figures_has_no_line_for_them(tmp_path)
 def test_the_network_is_told_by_its_parts():
     objective = nn.ModuleDict({"net": nn.Sequential(nn.Linear(100, 20), nn.ReLU(), nn.Linear(20, 3))})
     assert network_lines(objective) == "0:Linear 2,020; 2:Linear 63"
+
+
+@pytest.mark.parametrize("name", [run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY])
+@pytest.mark.parametrize("content", ["{}", '{"device": [1]}', '{"num_parameters": "many", "network": 3}'])
+def test_a_run_with_a_damaged_file_is_told_in_one_line(tmp_path, name, content):
+    write_run(tmp_path / "abc")
+    (tmp_path / "abc" / name).write_text(content)
+    if name == run_folder.SUMMARY and content == "{}":  # as where it was killed
+        return
+    with pytest.raises(UserError, match="abc is damaged .*: restore its files") as caught:
+        report(tmp_path / "abc")
+    assert "\n" not in str(caught.value)

@@ -106,3 +106,26 @@ def test_loading_runs_no_code(tmp_path):
     torch.save({"code": Path}, tmp_path / "checkpoint.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
         checkpoint.load(tmp_path / "checkpoint.pt")
+
+
+ODD_PROGRESS = [{"epoch": "3"}, {"epoch": None}, {"best": [1]}, {"num_logged": 2.5}, {"news": 1}, {"terms": 3}]
+
+
+@pytest.mark.parametrize("progress", ODD_PROGRESS)
+def test_a_checkpoint_with_an_odd_value_is_refused_in_one_line(tmp_path, progress):
+    objective = build("mlp")
+    content = {"objective": objective.state_dict(), "ema": {}, "optimizers": [], "scaler": {}}
+    checkpoint.save(tmp_path / "a.pt", {**content, "progress": {"epoch": 3, "terms": {}, **progress}})
+    with pytest.raises(UserError, match=r"a.pt does not fit its run's settings") as caught:
+        checkpoint.restore_training(tmp_path / "a.pt", SimpleNamespace(scaler=None, device="cpu"), objective, None, ())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["text", 3, None, torch.zeros(3), torch.zeros(2).to_sparse(), "gone"])
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, value):
+    objective = build("mlp")
+    content = {**objective.state_dict(), "net.head.weight": value}
+    checkpoint.save(tmp_path / "a.pt", content if value != "gone" else {"net.head.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"a.pt does not fit its run's settings") as caught:
+        checkpoint.load_weights(tmp_path / "a.pt", objective)
+    assert "\n" not in str(caught.value)

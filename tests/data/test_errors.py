@@ -1,0 +1,20 @@
+import errno
+
+import pytest
+
+from data.errors import LONGEST_MESSAGE, UserError, exit_code
+
+
+@pytest.mark.parametrize("length", [5_000, 3_000_000])
+def test_a_message_about_a_vast_value_keeps_its_beginning_and_the_remedy_at_its_end(length):
+    message = str(UserError(f"--lr={'9' * length} is not a number: write 1.0e-3"))
+    assert len(message) < LONGEST_MESSAGE + 10
+    assert message.startswith("--lr=999")
+    assert message.endswith("999 is not a number: write 1.0e-3")
+
+
+def test_a_name_that_no_file_has_is_the_users_to_put_right_and_a_full_disk_is_not():
+    names = (errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES)
+    assert {exit_code(OSError(number, "")) for number in names} == {exit_code(UserError("x"))} == {2}
+    assert {exit_code(OSError(number, "")) for number in (errno.ENOSPC, errno.EIO, errno.EMFILE)} == {1}
+    assert exit_code(OSError("disk full")) == 1
