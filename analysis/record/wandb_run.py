@@ -30,9 +30,10 @@ class WandbRun:
         self.folder = folder
         self.defined: set[str] = set()  # names of figures that W&B knows
         self.num_known = 0  # rows that W&B has
+        self.num_lost = num_lost
         self.is_alive = True
         if not run.offline:
-            self.attempt(lambda: self.catch_up(rows, num_lost))
+            self.attempt(lambda: self.catch_up(rows))
 
     def attempt(self, deed: Callable[[], object]) -> None:
         """Do something with the client, unless that has failed before."""
@@ -45,30 +46,35 @@ class WandbRun:
             reason = " ".join(str(error).split()) or type(error).__name__
             say(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
 
-    def catch_up(self, rows: Sequence[Mapping[str, float]], num_lost: int) -> None:
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Send the rows of a resumed run that W&B lacks, and note how many it has.
 
         A kill can cost rows that were logged and not sent yet. W&B may also have rows of epochs after the checkpoint,
         which are trained again: they are not sent twice. A part that was offline is left to its own upload.
         """
-        self.num_known = max(0, self.run.step - num_lost)
+        self.num_known = max(0, self.run.step - self.num_lost)
         if not any((self.folder / "wandb").glob("offline-run-*")):
-            for row in rows[self.num_known :]:
-                self.send(row)
+            for number, row in enumerate(rows[self.num_known :], self.num_known + 1):
+                self.send(number, row)
 
     def log(
         self, number: int, metrics: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Table]
     ) -> None:
         """Log a row of that number, counted from 1, unless W&B has it."""
         if number > self.num_known:
-            self.attempt(lambda: self.send(metrics, images, tables))
+            self.attempt(lambda: self.send(number, metrics, images, tables))
 
     def send(
-        self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
+        self,
+        number: int,
+        metrics: Mapping[str, float],
+        images: Mapping[str, Path] = {},
+        tables: Mapping[str, Table] = {},
     ) -> None:
         """Send a row. The epoch is the x axis of its figures, and their summary is left to `update_summary`.
 
-        The summary of tables and pictures is W&B's, which shows the newest.
+        The summary of tables and pictures is W&B's, which shows the newest. W&B's own step is the row's place: without
+        it, a part of the run that is offline counts from 0, and its upload replaces rows.
         """
         import wandb
 
@@ -81,7 +87,7 @@ class WandbRun:
             name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
             for name, table in tables.items()
         }
-        self.run.log({**metrics, **pictures, **sheets})
+        self.run.log({**metrics, **pictures, **sheets}, step=number - 1 + self.num_lost)
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Tell W&B the best values so far, which its tables and sweeps read."""
@@ -150,6 +156,6 @@ def init_wandb(folder: Path, settings: Mapping[str, Any], sweep: Mapping[str, An
         tags=run_folder.split_tags(settings["tags"]),
         config={key: value for key, value in settings.items() if key not in sweep},
         mode="online" if mode == "online" else "offline",
-        resume="allow",  # offline, too: else a resumed run counts its steps from 0, and its upload replaces rows
+        resume="allow",  # offline, too: else the upload of a part begins the run anew
         settings=wandb.Settings(silent=True),
     )

@@ -1,0 +1,53 @@
+"""Runs with W&B's real client that are online and offline by turns, or lose the client's own process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from analysis.record import run_folder
+from tests.test_tracking_online import LONG, double, start, wait_for_epochs  # noqa: F401
+from tests.wandb_server import API_KEY
+
+pytestmark = pytest.mark.slow
+
+
+def rows(folder):
+    return run_folder.read_metrics(folder / "runs" / "a")
+
+
+def stop(training):
+    training.signal(signal.SIGTERM)
+    assert training.wait() == 0
+
+
+def test_the_death_of_wandbs_own_process_is_one_line(double, tmp_path):  # noqa: F811
+    training = start(tmp_path, double.url, *LONG)
+    wait_for_epochs(tmp_path, 2)
+    [core] = [one for one in psutil.Process(training.pid).children(recursive=True) if "wandb-core" in one.name()]
+    core.kill()
+    wait_for_epochs(tmp_path, len(rows(tmp_path)) + 10)
+    stop(training)
+    printed = (training.output + training.errors).splitlines()
+    assert len([line for line in printed if "the run goes on without it" in line]) == 1
+    assert not any("Traceback" in line for line in printed)
+
+
+@pytest.mark.parametrize("order", [("offline", "online", "offline"), ("online", "offline", "online")])
+def test_every_row_is_there_once_in_whatever_order_a_run_is_online_and_offline(order, double, tmp_path):  # noqa: F811
+    for mode in order:
+        training = start(tmp_path, double.url, *LONG, f"--tracking={mode}")
+        wait_for_epochs(tmp_path, len(rows(tmp_path)) + 3)
+        stop(training)
+    for part in sorted((tmp_path / "runs" / "a" / "wandb").glob("offline-run-*")):
+        variables = {"WANDB_BASE_URL": double.url, "WANDB_API_KEY": API_KEY, "HOME": str(tmp_path)}
+        command = [Path(sys.executable).with_name("wandb"), "sync", part]
+        subprocess.run(command, cwd=tmp_path, env={**os.environ, **variables}, check=True, capture_output=True)
+    logged = [row["epoch"] for row in rows(tmp_path)]
+    assert logged == list(range(1, len(logged) + 1))
+    history = double.run("a").history
+    assert [(row["_step"], row["epoch"]) for row in history] == list(enumerate(logged))
