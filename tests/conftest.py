@@ -27,6 +27,11 @@ def one_thread():
     torch.set_num_threads(num_threads)
 
 
+@pytest.fixture
+def figures():
+    """Asked for where the figures that train.py draws are looked at; else tests of it leave them empty."""
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir():
     root = os.environ.get("VISION_SWEEPS_DATA", "")
