@@ -23,7 +23,7 @@ class CnnSettings(ClassifierSettings):
     """Channels of the first block."""
     depth: Depth = 3
     """Number of blocks."""
-    convolutions: PositiveInt = 1
+    convolutions: Depth = 1
     """Convolutions of each block."""
     pooling: Literal["none", "mean"] = "none"
     """What the head gets of the last block. none: its whole maps; mean: the mean of each map, which takes far fewer

@@ -92,7 +92,7 @@ def read_results(path: Path) -> list[Result]:
     """
     with refusing_damage(path, "it holds no results, take it out of git again"):
         results = [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-        render(results)  # which fails of what is of another type
+        render(results).encode()  # which fails of what is of another type, or no text
         return results
 
 

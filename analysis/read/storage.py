@@ -42,7 +42,16 @@ def open_storage(url: str, *tables: sqlalchemy.Table) -> RDBStorage:
     except NoSuchModuleError:
         raise UserError(f"--storage={shown}: there is no such kind of database; postgresql+psycopg is one") from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise UserError(f"--storage={shown} cannot be reached: {reason_of(error)}") from None
+        raise unusable(url, reason_of(error)) from None
+
+
+def unusable(url: str, reason: str) -> UserError:
+    """Return the error for a database that cannot be used; one of a sweep's own folder is called by its file."""
+    address = address_of(url)
+    if address.get_backend_name() == "sqlite":
+        path = str(address.database).removeprefix("file://")
+        return UserError(f"{path} cannot be reached ({reason}): restore it, or move it away and start the sweep anew")
+    return UserError(f"--storage={masked(url)} cannot be reached: {reason}")
 
 
 def address_of(url: str) -> sqlalchemy.URL:

@@ -15,13 +15,13 @@ from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
-from data.internals import read_trials
+from data.internals import TrialRow, read_trials
 from data.metrics import Curve, Metric
 from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-NOTES = ("run_id", "best", "best_epoch", "settings")  # of a trial in its database
+NOTES = {"run_id": str, "best": int | float, "best_epoch": int, "settings": dict}  # of a trial in its database
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -226,9 +226,8 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
         UserError: the database cannot be read, or there is no such sweep in it.
     """
     import optuna  # imported late, as is what needs it: takes half a second
-    from sqlalchemy.exc import SQLAlchemyError
 
-    from analysis.read.storage import address_of, open_storage, reason_of
+    from analysis.read.storage import address_of, open_storage, reason_of, unusable
 
     address = address_of(url)
     path = Path(address.database or "")
@@ -238,25 +237,41 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
     storage = open_storage(url)
     try:
         study = optuna.load_study(study_name=name, storage=storage)
-        found = read_trials(storage, study.study_name, NOTES)
     except KeyError:
-        raise UserError(f"there is no sweep {name} in that database") from None
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
-        raise UserError(f"sweep {name} cannot be read from its database: {reason_of(error)}") from None
-    return study.user_attrs.get("sweep", {}), [
-        Trial(
-            number=trial.number,
-            run_id=checked_run_id(trial.notes["run_id"]),
-            state=trial.state,
-            value=trial.notes.get("best"),
-            best_epoch=trial.notes.get("best_epoch"),
-            settings=trial.notes.get("settings", {}),
-            started=utc(trial.started),
-            ended=utc(trial.ended),
-        )
-        for trial in found
-        if "run_id" in trial.notes  # the others were never started
-    ]
+        held = ", ".join(study.study_name for study in storage.get_all_studies()) or "none"
+        raise UserError(f"there is no sweep {name} in that database, which holds {held}: name one of these") from None
+    except Exception as error:
+        raise unusable(url, reason_of(error)) from None
+    try:
+        rows = read_trials(storage, study.study_name, NOTES)
+        # Trials without a run's id were never started.
+        return study.user_attrs.get("sweep", {}), [trial_of(row) for row in rows if "run_id" in row.notes]
+    except UserError:
+        raise
+    except Exception as error:  # Optuna raises nearly anything where something else has written to the database
+        raise unusable(url, reason_of(error)) from None
+
+
+def check_notes(number: int, notes: Mapping[str, Any], types: Mapping[str, Any] = NOTES) -> None:
+    """Refuse notes on a trial that are not of the types that the suite writes; raise TypeError."""
+    for key, kind in types.items():
+        if key in notes and (not isinstance(notes[key], kind) or notes[key] != notes[key]):
+            raise TypeError(f"trial {number} has the {key} {str(notes[key])[:100]!r}")
+
+
+def trial_of(row: TrialRow) -> Trial:
+    """Return a trial that was started, by what its database holds of it; raise TypeError where that is damaged."""
+    check_notes(row.number, row.notes)
+    return Trial(
+        number=row.number,
+        run_id=checked_run_id(row.notes["run_id"]),
+        state=row.state,
+        value=row.notes.get("best"),
+        best_epoch=row.notes.get("best_epoch"),
+        settings=row.notes.get("settings", {}),
+        started=utc(row.started),
+        ended=utc(row.ended),
+    )
 
 
 def utc(time: datetime | None) -> datetime | None:

@@ -3,6 +3,7 @@
 The process is forked from one that has imported everything, so that an attempt costs little more than its work.
 """
 
+import faulthandler
 import importlib
 import os
 import re
@@ -146,6 +147,7 @@ def be_the_program(this: Attempt, record: Path, virtual: int) -> None:
     code: Any = 70
     try:
         os.setsid()
+        faulthandler.disable()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.chdir(this.world / "here")
@@ -157,7 +159,7 @@ def be_the_program(this: Attempt, record: Path, virtual: int) -> None:
         sys.stdout, sys.stderr = (os.fdopen(i, "w", encoding="utf-8", errors="surrogateescape") for i in (1, 2))
         sys.argv, sys.dont_write_bytecode, tempfile.tempdir = [this.module, *this.words], True, None
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 2))
-        resource.setrlimit(resource.RLIMIT_AS, (virtual + 3 * MEBIBYTES * 2**20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (virtual + 3 * 2**30,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if this.prepare:
             this.prepare(this.world)
@@ -272,7 +274,7 @@ def judge_files(this: Attempt, ended: Ended, before: dict[str, tuple[Any, ...]])
     """Return which files a program changed, deleted or made that it should not have."""
     after, faults = snapshot(this.world), []
     has_begun = bool(this.begun and re.search(this.begun, ended.out, re.MULTILINE))
-    allowed = [re.compile(pattern) for pattern in this.writes]
+    allowed = [re.compile(pattern, re.DOTALL) for pattern in this.writes]
     for path in sorted(before.keys() | after.keys()):
         # A refused input leaves what was there as it was, but for caches and databases, and a run that had begun.
         is_kept = ended.code != 2 or has_begun or path not in before or path.startswith("cache") or ".db" in path

@@ -230,3 +230,11 @@ def test_a_lock_is_held_by_one_thread_at_a_time_and_the_others_say_that_they_wai
 def test_a_lock_file_of_one_user_can_be_used_by_another(tmp_path):
     with locked(tmp_path / "a.lock", ""):
         assert (tmp_path / "a.lock").stat().st_mode & 0o666 == 0o666
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/", "nowhere", "link"])
+def test_what_is_no_file_holds_nothing(tmp_path, target):
+    (tmp_path / "link").symlink_to(target)
+    assert read_json(tmp_path / "link") == {}
+    os.mkfifo(tmp_path / "fifo")
+    assert read_json(tmp_path / "fifo") == {}

@@ -9,6 +9,7 @@ from analysis.compare import results
 from analysis.compare.references import references
 from analysis.compare.results_table import plus_minus, read_results, render
 from analysis.results import main
+from data.errors import UserError
 from data.files import read_json, write_json
 from tests.run_folders import write_run
 
@@ -180,3 +181,26 @@ def test_figures_are_told_in_their_own_units():
 
 def test_a_row_is_rendered_without_any_result():
     assert render([]).count("\n| ") == 2 + len(references())  # the headings, and the line below them
+
+
+@pytest.mark.parametrize("key", ["metrics", "settings", "num_seeds", "epochs", "train_seconds", "device", "command"])
+@pytest.mark.parametrize("value", [True, [1], "\ud800", {"a": 1}])
+def test_a_result_of_another_type_is_refused_in_one_line_or_shown(tmp_path, key, value):
+    entries = json.loads((results.RESULTS).read_text())[:1]
+    (tmp_path / "results.json").write_text(json.dumps([{**entries[0], key: value}]))
+    try:
+        text = render(read_results(tmp_path / "results.json"))
+    except UserError as error:
+        text = str(error)
+    assert text.encode()
+    assert text.startswith("# Results") or ("results.json is damaged" in text and "\n" not in text)
+
+
+@pytest.mark.parametrize("content", ["", "[", "- 1", "- {nmae: 1}", "3", "a: &a [*a]"])
+def test_rows_that_are_none_are_refused_in_one_line(tmp_path, monkeypatch, content):
+    references.cache_clear()
+    monkeypatch.setattr("analysis.compare.references.FILE", tmp_path / "references.yaml")
+    (tmp_path / "references.yaml").write_text(content)
+    with pytest.raises(UserError, match="references.yaml"):
+        references()
+    references.cache_clear()

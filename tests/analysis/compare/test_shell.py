@@ -209,4 +209,4 @@ def test_a_file_of_results_that_is_none_is_told_in_one_line(tmp_path, monkeypatc
     monkeypatch.setattr(results.results, "RESULTS", tmp_path / "results.json")
     (tmp_path / "results.json").write_text(content)
     assert results.main(["--check"]) == 2
-    assert "results.json holds no results" in capsys.readouterr().err
+    assert "results.json is damaged" in capsys.readouterr().err

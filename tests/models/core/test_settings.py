@@ -151,10 +151,29 @@ def test_the_last_of_two_values_wins(words, key, value):
     ],
 )
 def test_a_misspelling_is_refused_with_what_was_meant(key, value, meant, sweep):
-    with pytest.raises(UserError, match=rf"did you mean {meant}\?"):
+    with pytest.raises(UserError, match=rf"did you mean (--)?{meant}\?"):
         parse(f"--{key}={value}")
-    with pytest.raises(UserError, match=rf"did you mean {meant}\?"):
+    with pytest.raises(UserError, match=rf"did you mean (--)?{meant}\?"):
         parse(**sweep(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lr"], "--lr has no value: write --lr=0.000199, for example"),
+        (["--model", "--epochs=2"], "--model has no value: write --model=cnn, for example"),
+        (["--tags"], "--tags has no value: write --tags=VALUE, for example"),
+        (["--modle=cnn"], "--modle=cnn is not a setting of CnnSettings, did you mean --model? (see --help)"),
+        (
+            ["--resume=night"],
+            "--resume=night is not true or false: to resume the run of that name, give --run_id=night",
+        ),
+    ],
+)
+def test_what_a_command_line_lacks_is_said_with_what_to_write(words, message):
+    with pytest.raises(UserError) as error:
+        parse(*words)
+    assert str(error.value) == message
 
 
 def test_a_setting_of_other_models_names_them():
@@ -171,7 +190,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize(
     "argument",
-    ["--epochs=0.5", "--epochs=three", "--epochs=", "--test=yes", "--test=1", "--lr=fast", "--lr=", "--lr"],
+    ["--epochs=0.5", "--epochs=three", "--epochs=", "--test=yes", "--test=1", "--lr=fast", "--lr="],
 )
 def test_text_of_another_type_is_refused(argument):
     with pytest.raises(UserError, match="is not (a whole number|true or false|a number)"):
@@ -351,3 +370,21 @@ def test_settings_are_flat_scalars_that_json_keeps(name):
     values = asdict(MODELS[name].settings_class())
     assert {type(value) for value in values.values()} <= {bool, int, float, str}
     assert json.loads(json.dumps(values)) == values
+
+
+DEEP = (
+    "[" * 100_000,
+    "a: &a [*a]",
+    "\xe9".encode("latin-1"),
+    "lr: {value: 1}\nlr: {value: 2}",
+    "lr: 3",
+    "[1]",
+    "x" * 3_000_000,
+)
+
+
+@pytest.mark.parametrize("content", DEEP, ids=range(len(DEEP)))
+def test_a_file_of_sweep_values_that_is_damaged_is_told_in_one_line(tmp_path, content):
+    (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match="a.yaml: not a YAML of"):
+        parse(**{SWEEP: str(tmp_path / "a.yaml")})

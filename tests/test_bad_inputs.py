@@ -1,0 +1,67 @@
+"""A sample of the bad inputs that `python -m tests.bad_inputs` makes: none ends in a traceback, hangs or does harm."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bad_inputs.attempt import Attempt, attempt
+
+ROOT = Path(__file__).parents[1]
+READERS = ["--programs", "analysis.report", "analysis.beta", "analysis.results"]
+
+
+def run(*words):
+    done = subprocess.run([sys.executable, "-m", "tests.bad_inputs", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_sample_for_the_programs_that_load_no_torch():
+    assert run(*READERS, "--limit=25").startswith("25 inputs tried, 0 fell short")
+
+
+@pytest.mark.slow
+def test_a_sample_for_all_programs():
+    assert run("--limit=40").startswith("40 inputs tried, 0 fell short")
+
+
+MISDEEDS = {
+    "traceback": "raise KeyError('x')",
+    "exit code 1": "return 1",
+    "0 lines": "return 2",
+    "2 lines": "print('a\\nb', file=sys.stderr); return 2",
+    "control characters": "print('\\x1b[2J'); return 0",
+    "memory": "len(b'x' * 90_000_000); return 0",
+    "changed 'input'": "open('../input', 'w').close(); return 0",
+    "deleted 'input'": "os.remove('../input'); return 0",
+    "made 'tmp/left'": "open('../tmp/left', 'w').close(); return 0",
+    "outside: os.mkdir": "os.mkdir('../../beside'); return 0",
+    "exit code -11": "os.kill(os.getpid(), 11)",
+    "outside: open": "open('/dev/../etc/none', 'a')",
+}
+
+
+@pytest.mark.parametrize("fault", MISDEEDS)
+def test_every_misdeed_is_noticed(tmp_path, monkeypatch, fault):
+    world = tmp_path / "world"
+    for name in ("here", "tmp"):
+        (world / name).mkdir(parents=True)
+    (world / "input").write_text("content")
+    (tmp_path / "misdeed.py").write_text(f"import os, sys\ndef main(words):\n    {MISDEEDS[fault]}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("tests.bad_inputs.attempt.MEBIBYTES", 60)
+    faults = attempt(Attempt("misdeed", [], world, ()))
+    sys.modules.pop("misdeed", None)
+    assert any(fault in found for found in faults), faults
+    assert not os.path.exists(tmp_path / "beside")
+
+
+def test_good_deeds_are_no_faults(tmp_path, monkeypatch):
+    (tmp_path / "world" / "here").mkdir(parents=True)
+    text = "import sys\ndef main(words):\n    print(words[0], file=sys.stderr)\n    open('a', 'w').close(); return 2\n"
+    (tmp_path / "good_deed.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert attempt(Attempt("good_deed", ["one line"], tmp_path / "world", ["here/a"])) == []
