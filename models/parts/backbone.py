@@ -213,11 +213,14 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
         weights: file of pretrained weights; None for random ones.
 
     Raises:
-        UserError: the weights do not fit, or the network cannot be built for images of this size.
+        UserError: the weights do not fit, the network cannot be built for images of this size, or it has no classifier
+            although one is wanted.
     """
     import timm
 
-    outline_network(arch, num_classes, input_size)
+    _, shape = outline_network(arch, num_classes, input_size)
+    if num_classes and shape != (1, num_classes):
+        raise UserError(f"--arch={arch} has no classifier, its output for an image is {tuple(shape[1:])}: name another")
     config = pretrained_config(arch)
     if weights is None:
         return timm.create_model(arch, num_classes=num_classes, **size_options(config, input_size))
@@ -237,6 +240,8 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
 def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Module, torch.Size]:
     """Return a network of timm without any values in its weights, and the shape of its output for one image.
 
+    The shape is empty if the output is no tensor, but several of them.
+
     Raises:
         UserError: the network cannot be built for images of this size.
     """
@@ -246,7 +251,8 @@ def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Mo
     try:
         with torch.device("meta"), torch.no_grad():
             net = timm.create_model(arch, **options).eval()
-            return net, net(torch.empty(1, 3, input_size, input_size)).shape
+            output = net(torch.empty(1, 3, input_size, input_size))
+            return net, output.shape if isinstance(output, Tensor) else torch.Size()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         reason = network.in_one_line(error)
         raise UserError(

@@ -198,3 +198,17 @@ def test_a_schedule_keeps_the_ratios_between_layers():
         factor = lr_factor(objective.settings, step, steps_per_epoch=10)
         set_lr(phase.optimizer, factor)
         assert [group["lr"] for group in phase.optimizer.param_groups] == pytest.approx([p * factor for p in peaks])
+
+
+@pytest.mark.parametrize(
+    ("output", "told"), [(lambda image: image.new_empty(1, 5, 7), r"\(5, 7\)"), (lambda image: [image, image], r"\(\)")]
+)
+def test_a_network_without_a_classifier_is_refused(output, told, monkeypatch):
+    class Features(torch.nn.Module):
+        def forward(self, image):
+            return output(image)
+
+    monkeypatch.setattr(timm, "create_model", lambda *args, **options: Features())
+    message = f"^--arch=test_vit has no classifier, its output for an image is {told}: name another$"
+    with pytest.raises(UserError, match=message):
+        build(arch="test_vit", input_size=32)
