@@ -6,16 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+
+from tests.forks import FORKS, start_forks
 
 
 def in_two_processes(work: Callable[[int], Any], folder: Path) -> list[Any]:
     """What `work`, a function of a module, returns to each rank."""
+    port = free_port()
+    ranks = [FORKS.Process(target=join_and_work, args=(rank, work, port, folder)) for rank in (0, 1)]
+    start_forks()
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(join_and_work, (work, port, folder), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+        return probe.getsockname()[1]
 
 
 def join_and_work(rank: int, work: Callable[[int], Any], port: int, folder: Path) -> None:

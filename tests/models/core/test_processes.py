@@ -1,6 +1,11 @@
-"""Runs as processes of their own: launchers, signals, kills, a full disk."""
+"""Runs as processes of their own: launchers, signals, kills, a full disk.
 
+What a launcher or an import does is seen in programs that are started; all else in forks, which import nothing.
+"""
+
+import itertools
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -14,24 +19,56 @@ import torch
 
 from analysis.record import run_folder
 from data.files import read_json
+from tests.forks import ROOT, Fork
+from tests.two_processes import free_port
 
-ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 ACCELERATE = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes"]
-RUN = ["--dataset=digits", "--model=mlp", "--width=64", "--lr=0.001", "--batch_size=64", "--run_id=a"]
+RUN = ["--dataset=digits", "--lr=0.001", "--batch_size=64", "--run_id=a"]
 LONG = ["--epochs=100000", "--tracking=off"]
 TIMEOUT_SECONDS = 120
 FROZEN = ["--pretrained=False", "--arch=test_efficientnet", "--input_size=32", "--feature_precision=fp32"]
 
 
+def words(runs_dir: Path, *arguments: str) -> list[str]:
+    """The arguments of train.py for a small run, of an MLP unless they name another model."""
+    mlp = [] if any(word.startswith("--model=") for word in arguments) else ["--model=mlp", "--width=64"]
+    return [*RUN, *mlp, f"--runs_dir={runs_dir}", *arguments]
+
+
 def start(
     runs_dir: Path, *arguments: str, launcher: tuple[str, ...] = (sys.executable,), **options
 ) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [word for word in RUN if not (word.startswith("--width") and any("--model" in word for word in arguments))]
-    command = [*launcher, "train.py", *words, f"--runs_dir={runs_dir}", *arguments]
+    command = [*launcher, "train.py", *words(runs_dir, *arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **{**pipes, **options})
+    return subprocess.Popen(command, cwd=ROOT, **{**pipes, **options})
+
+
+def fork(runs_dir: Path, *arguments: str, **options) -> Fork:
+    """Start the same as a fork."""
+    runs_dir.mkdir(exist_ok=True)
+    log = next(path for i in itertools.count() if not (path := runs_dir / f"{i}.log").exists())
+    log.touch()
+    return Fork("train", words(runs_dir, *arguments), log, **options)
+
+
+def fork_ranks(runs_dir: Path, *arguments: str) -> list[Fork]:
+    """Start the two processes of one run, with the variables that torchrun gives them."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    group["ACCELERATE_USE_CPU"] = "True"
+    return [fork(runs_dir, *arguments, environment={**group, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+
+
+def finish_fork(*processes: Fork) -> str:
+    """What runs that succeed have said."""
+    for process in processes:
+        code = process.wait(TIMEOUT_SECONDS)
+        assert code == 0, process.output + process.errors
+    return "".join(process.output + process.errors for process in processes)
+
+
+def save_for_ever(self, path: Path) -> None:
+    time.sleep(TIMEOUT_SECONDS)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -73,8 +110,7 @@ def test_two_processes_train_as_one(tmp_path):
     two = start(tmp_path / "two", *once, launcher=(*ACCELERATE, "2"))
     code, output = finish(two)
     assert code == 0, output
-    code, _ = finish(start(tmp_path / "one", *once))
-    assert code == 0
+    finish_fork(fork(tmp_path / "one", *once))
     folders = [tmp_path / name / "a" for name in ("one", "two")]
     assert [read_json(folder / "environment.json")["num_processes"] for folder in folders] == [1, 2]
     one, two = map(weights, folders)
@@ -89,11 +125,8 @@ def test_two_processes_train_as_one(tmp_path):
 def test_two_processes_solve_a_logistic_regression_as_one(tmp_path):
     arguments = ["--model=logistic_probe", *FROZEN, "--epochs=2", "--tracking=off", "--val_fraction=0.2", "--test=True"]
     arguments += ["--batch_size=0", "--lr=1", "--l2=1"]  # all 1,150 training images
-    code, output = finish(start(tmp_path / "two", *arguments, launcher=(*ACCELERATE, "2")))
-    assert code == 0, output
-    code, output = finish(start(tmp_path / "one", *arguments))
-    assert code == 0, output
-    assert "features of" not in output  # which the others have kept
+    assert "features of" in finish_fork(*fork_ranks(tmp_path / "two", *arguments))
+    assert "features of" not in finish_fork(fork(tmp_path / "one", *arguments))  # which the others have kept
     one, two = (weights(tmp_path / name / "a") for name in ("one", "two"))
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-3)
@@ -112,23 +145,20 @@ def kept_features(folder: Path) -> dict[bytes, bytes]:
 
 @pytest.mark.slow
 def test_a_kill_while_features_are_computed_costs_only_the_batch_under_way(tmp_path):
-    often = "import sys, data.feature_cache as cache, train; cache.SECONDS_BETWEEN_WRITES = 0; "
-    often += "sys.exit(train.main(sys.argv[2:]))"
-    launcher = (sys.executable, "-c", often)
+    often = {"data.feature_cache.SECONDS_BETWEEN_WRITES": 0}
     arguments = ["--model=frozen", *FROZEN, "--feature_batch_size=2", "--epochs=1", "--tracking=off", "--batch_size=64"]
     arguments += ["--train_fraction=0.2", "--val_fraction=0"]  # 287 images
     for name in ("whole", "killed"):
         folder = tmp_path / name / "features"
-        process = start(tmp_path / name, *arguments, f"--feature_dir={folder}", launcher=launcher)
+        process = fork(tmp_path / name, *arguments, f"--feature_dir={folder}", patches=often)
         if name == "killed":
             wait_until(lambda folder=folder: [p for p in folder.glob("*/images") if p.stat().st_size > 160], "features")
-            process.kill()
-            process.communicate()
+            process.signal(signal.SIGKILL)
+            process.wait()
             before = kept_features(folder)
             assert 10 < len(before) < 287
-            process = start(tmp_path / name, *arguments, f"--feature_dir={folder}", launcher=launcher)
-        code, output = finish(process)
-        assert code == 0, output
+            process = fork(tmp_path / name, *arguments, f"--feature_dir={folder}", patches=often)
+        output = finish_fork(process)
     whole, killed = (kept_features(tmp_path / name / "features") for name in ("whole", "killed"))
     assert killed == whole
     rest = len(whole) - len(before)
@@ -139,14 +169,14 @@ def test_a_kill_while_features_are_computed_costs_only_the_batch_under_way(tmp_p
 @pytest.mark.slow
 def test_two_processes_go_on_bit_for_bit(tmp_path):
     arguments = ["--epochs=4", "--tracking=off", "--model=cnn", "--width=4", "--augmentation=crop_flip"]
-    cut = start(tmp_path / "cut", *arguments, launcher=(*ACCELERATE, "2"))
+    cut = fork_ranks(tmp_path / "cut", *arguments)
     wait_for_epoch(tmp_path / "cut" / "a", 1)
-    cut.send_signal(signal.SIGTERM)
-    finish(cut)
-    wait_until(lambda: run_folder.state(tmp_path / "cut" / "a") == "stopped", "the run is stopped")
+    for rank in cut:
+        rank.signal(signal.SIGTERM)
+    finish_fork(*cut)
+    assert run_folder.state(tmp_path / "cut" / "a") == "stopped"
     for name in ("cut", "whole"):
-        code, output = finish(start(tmp_path / name, *arguments, launcher=(*ACCELERATE, "2")))
-        assert code == 0, output
+        finish_fork(*fork_ranks(tmp_path / name, *arguments))
     cut, whole = (weights(tmp_path / name / "a") for name in ("cut", "whole"))
     for key in cut:
         assert torch.equal(cut[key], whole[key]), key
@@ -155,40 +185,34 @@ def test_two_processes_go_on_bit_for_bit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_a_tracked_run_with_its_state_saved(tmp_path, number):
-    process = start(tmp_path, "--epochs=100000", "--tracking=offline", start_new_session=True)
+    process = fork(tmp_path, "--epochs=100000", "--tracking=offline")
     wait_for_epoch(tmp_path / "a", 2)
     os.killpg(process.pid, number)  # as a terminal does, W&B's own processes included
-    code, output = finish(process)
-    assert code == 0, output
-    assert "stopped; to go on" in output
+    assert "stopped; to go on" in finish_fork(process)
     assert run_folder.state(tmp_path / "a") == "stopped"
     assert list((tmp_path / "a" / "wandb").glob("offline-run-*/run-a.wandb"))
 
 
 @pytest.mark.slow
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
-    slow_to_save = "import sys, time, train; train.Trainer.save = lambda self, path: time.sleep(TIMEOUT); "
-    slow_to_save += "sys.exit(train.main(sys.argv[2:]))"
-    slow_to_save = slow_to_save.replace("TIMEOUT", str(TIMEOUT_SECONDS))
-    process = start(tmp_path, *LONG, launcher=(sys.executable, "-c", slow_to_save))
+    process = fork(tmp_path, *LONG, patches={"train.Trainer.save": save_for_ever})
     wait_for_epoch(tmp_path / "a", 1)
-    process.send_signal(signal.SIGTERM)
+    process.signal(signal.SIGTERM)
     time.sleep(1.2)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 128 + signal.SIGTERM
+    assert process.is_alive()
+    process.signal(signal.SIGTERM)
+    assert process.wait(5) == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow
 def test_a_signal_that_arrives_twice_at_once_is_one_request(tmp_path):
     # As a rank under torchrun is told to stop by a batch system and, a moment later, by torchrun itself.
-    process = start(tmp_path, *LONG)
+    process = fork(tmp_path, *LONG)
     wait_for_epoch(tmp_path / "a", 1)
-    process.send_signal(signal.SIGTERM)
+    process.signal(signal.SIGTERM)
     time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    code, output = finish(process)
-    assert code == 0, output
+    process.signal(signal.SIGTERM)
+    finish_fork(process)
     assert run_folder.state(tmp_path / "a") == "stopped"
 
 
@@ -244,8 +268,8 @@ def test_no_training_begins_whose_agent_died_while_it_was_imported(tmp_path, lau
 @pytest.mark.slow
 def test_a_run_in_the_background_outlives_its_shell(tmp_path):
     # The shell's variables are no launcher's: the README sets one to choose the precision.
-    command = [sys.executable, "train.py", *RUN, f"--runs_dir={tmp_path}", "--epochs=3", "--tracking=off"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}
+    command = [sys.executable, "train.py", *words(tmp_path, "--epochs=3", "--tracking=off")]
+    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": "no"}
     shell = ["sh", "-c", f"{shlex.join(command)} >/dev/null 2>&1 & exit 0"]
     subprocess.run(shell, cwd=ROOT, env=environment, check=True, start_new_session=True)
     wait_until(lambda: run_folder.state(tmp_path / "a") == "finished", "the run ends by itself")
@@ -285,16 +309,15 @@ def test_a_run_that_nothing_launched_outlives_its_shell(tmp_path):
 @pytest.mark.slow
 def test_a_kill_loses_at_most_the_epoch_under_way(tmp_path):
     arguments = ["--tracking=off", "--augmentation=crop_flip", "--epochs=30"]
-    killed = start(tmp_path / "killed", *arguments)
+    killed = fork(tmp_path / "killed", *arguments)
     for epoch in (3, 9, 15):
         wait_for_epoch(tmp_path / "killed" / "a", epoch)
-        killed.kill()
-        killed.communicate()
+        killed.signal(signal.SIGKILL)
+        killed.wait()
         done = torch.load(tmp_path / "killed" / "a" / "checkpoint.pt", weights_only=True)["progress"]["epoch"]
         assert done >= len(run_folder.read_metrics(tmp_path / "killed" / "a")) - 1
-        killed = start(tmp_path / "killed", *arguments)
-    assert finish(killed)[0] == 0
-    assert finish(start(tmp_path / "whole", *arguments))[0] == 0
+        killed = fork(tmp_path / "killed", *arguments)
+    finish_fork(killed, fork(tmp_path / "whole", *arguments))
     killed, whole = (weights(tmp_path / name / "a") for name in ("killed", "whole"))
     for key in killed:
         assert torch.equal(killed[key], whole[key]), key
@@ -304,22 +327,18 @@ def test_a_kill_loses_at_most_the_epoch_under_way(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
-    assert finish(start(tmp_path, "--epochs=4", "--tracking=off", "--lr=0.002"))[0] == 0
+    arguments = ["--epochs=4", "--tracking=off", "--lr=0.002"]
+    finish_fork(fork(tmp_path, *arguments))
     (tmp_path / "a" / "summary.json").unlink()
     size = (tmp_path / "a" / "checkpoint.pt").stat().st_size
     shrunk = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
     shrunk["progress"] |= {"epoch": 3, "num_logged": 3}  # as though the last epoch had not been
     torch.save(shrunk, tmp_path / "a" / "checkpoint.pt")
     before = (tmp_path / "a" / "checkpoint.pt").read_bytes()
-    limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}));"
-    limited += "runpy.run_path('train.py', run_name='__main__')"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", limited, *RUN, "--epochs=4", "--tracking=off", "--lr=0.002"]
-    done = subprocess.run(
-        [*command, f"--runs_dir={tmp_path}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "could not be written" in done.stderr
+    limited = fork(tmp_path, *arguments)
+    resource.prlimit(limited.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    assert limited.wait() == 1, limited.output + limited.errors
+    assert "could not be written" in limited.errors
     assert (tmp_path / "a" / "checkpoint.pt").read_bytes() == before
     assert not list((tmp_path / "a").glob(".*unfinished"))
 
@@ -333,16 +352,14 @@ def test_start_up_imports_no_library_that_it_may_not_need():
 
 @pytest.mark.slow
 def test_a_run_in_progress_is_left_alone_by_a_second_one_of_its_name(tmp_path):
-    process = start(tmp_path, *LONG)
+    process = fork(tmp_path, *LONG)
     wait_for_epoch(tmp_path / "a", 2)
     rows = run_folder.read_metrics(tmp_path / "a")
-    second = start(tmp_path, *LONG)
-    code, output = finish(second)
-    assert code == 2
-    assert "is in progress in another process" in output
+    second = fork(tmp_path, *LONG)
+    assert second.wait() == 2
+    assert "is in progress in another process" in second.errors
     assert run_folder.read_metrics(tmp_path / "a")[: len(rows)] == rows
-    process.terminate()
-    code, output = finish(process)
-    assert code == 0, output
+    process.signal(signal.SIGTERM)
+    finish_fork(process)
     later = [row["epoch"] for row in run_folder.read_metrics(tmp_path / "a")]
     assert later == list(range(1, len(later) + 1))
