@@ -89,7 +89,8 @@ class Cvae(Conditional):
     def batch_mean(self, features: Tensor, images: Tensor) -> Tensor:
         """Return the batch's mean loss under each label, repeated for each image: [B, F], [B, 3, H, W] -> [B, L]."""
         mean, log_variance = self.posteriors(features)
-        latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        noise = torch.stack([self.noise_of(images, label) for label in range(self.num_labels)], dim=1)  # [B, L, Z]
+        latents = mean + (log_variance / 2).exp() * noise
         conditions = self.every_condition(len(images))
         output = self.decode_latents(latents.flatten(0, 1), conditions.flatten(0, 1)).unflatten(0, mean.shape[:2])
         losses = self.likelihood(output, images.unsqueeze(1))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from matplotlib.figure import Figure
 
 import train
 from analysis.record import run_folder
@@ -18,8 +19,10 @@ SMALL = ["--dataset=digits", "--model=mlp", "--width=32", "--lr=0.01", "--epochs
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process_state(monkeypatch):
-    """What a run changes in its process: accelerate's singletons and the signal handlers."""
+def _fresh_process_state(request, monkeypatch):
+    """What a run changes in its process: accelerate's singletons and the signal handlers; and figures, drawn or not."""
+    if "figures" not in request.fixturenames:
+        leave_figures_empty(monkeypatch)
     for name in ("WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "ACCELERATE_MIXED_PRECISION"):
         monkeypatch.delenv(name, raising=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -28,6 +31,11 @@ def _fresh_process_state(monkeypatch):
         signal.signal(number, handler)
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
+
+
+def leave_figures_empty(monkeypatch) -> None:
+    """Draw none of matplotlib's figures, which takes half of a small run's time."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 
 def run(runs_dir: Path, *arguments: str) -> int:
@@ -59,9 +67,13 @@ def overrides(*arguments: str) -> list[str]:
 
 def epochs(folder: Path) -> list[dict]:
     """Logged rows of the epochs, without what depends on the clock and the machine."""
-    rows = [row for row in run_folder.read_metrics(folder) if "lr" in row]
+    return [row for row in all_rows(folder) if "lr" in row]
+
+
+def all_rows(folder: Path) -> list[dict]:
+    """Those of the epochs, and that of the closing evaluation."""
     clock = {"images_per_second", "epoch_seconds", "peak_memory_gib"}
-    return [{key: value for key, value in row.items() if key not in clock} for row in rows]
+    return [{key: value for key, value in row.items() if key not in clock} for row in run_folder.read_metrics(folder)]
 
 
 def assert_same_state(a, b, where: str = "") -> None:
@@ -82,7 +94,7 @@ def assert_same_state(a, b, where: str = "") -> None:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path, capsys):
+def test_a_run_leaves_its_settings_metrics_summary_pictures_and_weights(tmp_path, capsys, figures):
     assert run(tmp_path, "--run_id=a", "--test=True") == 0
     folder = tmp_path / "a"
     summary = read_json(folder / "summary.json")
@@ -175,14 +187,20 @@ QUICK = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, model):
+def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, figures, model):
     arguments = ["--epochs=1", "--run_id=a", *QUICK.get(model, ["--width=4"]), f"--model={model}"]
+    assert run(tmp_path / "whole", *arguments) == 0
+    leave_figures_empty(monkeypatch)
     assert run_with_stop(monkeypatch, 5, tmp_path / "cut", *arguments) == 0
     assert run_folder.state(tmp_path / "cut" / "a") == "stopped"
     assert run(tmp_path / "cut", *arguments) == 0
-    assert run(tmp_path / "whole", *arguments) == 0
     assert_same_state(*(torch.load(tmp_path / name / "a" / "checkpoint.pt") for name in ("cut", "whole")))
     assert epochs(tmp_path / "cut" / "a") == epochs(tmp_path / "whole" / "a")
+    rows = all_rows(tmp_path / "whole" / "a")
+    (tmp_path / "whole" / "a" / run_folder.SUMMARY).unlink()  # as if it had been killed in the closing evaluation
+    torch.rand(7)
+    assert run(tmp_path / "whole", *arguments) == 0
+    assert repr(all_rows(tmp_path / "whole" / "a")) == repr(rows)
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ SIGNALS: dict[str, Sequence[int]] = {
     "SIGINT twice": (signal.SIGINT, signal.SIGINT),
     "SIGTERM, SIGKILL": (signal.SIGTERM, signal.SIGKILL),
 }
-SECONDS_TO_END = 120.0  # after a signal, or of a program that nobody disturbs
+SECONDS_TO_END = 120.0  # after a signal
+SECONDS_IN_PEACE = 900.0  # of a program that nobody disturbs, on a machine that is busy
 SECONDS_OF_ORPHANS = 30.0  # in which they may save their state
 MOST_CHANGES = {"train": 60, "analysis": 12, "sweeps": 60}  # files that a program changes, about
 SHARE_AT_A_CHANGE = 0.4  # of the strikes, the others come at any time
@@ -74,7 +75,7 @@ class Episode:
                     num += self.strike()
                 if self.process.poll() is not None:
                     num += SHARED.num_struck
-                    is_done = not SHARED.num_struck and self.process.returncode == 0
+                    is_done = self.process.returncode == 0 and not (self.struck or SHARED.num_struck)
                     self.check_exit()
                     if is_done and num and not self.is_startable_again():
                         break
@@ -137,9 +138,9 @@ class Episode:
         seen.append(len(run_folder.read_metrics(folder)))
         return seen.count(seen[-1]) < MOST_INTERRUPTIONS
 
-    def wait(self) -> None:
+    def wait(self, seconds: float = SECONDS_TO_END) -> None:
         """Wait until the program has ended."""
-        end = time.monotonic() + SECONDS_TO_END
+        end = time.monotonic() + seconds
         while self.process.poll() is None:
             if time.monotonic() > end:
                 raise Hangs(f"{self.program.module} ({self.process.pid})")
@@ -185,12 +186,12 @@ class Episode:
     def let_end(self) -> None:
         """Let the program come to its end by the same command, and look at what there is then."""
         if self.process is not None:
-            self.wait()
+            self.wait(SECONDS_IN_PEACE)
             self.check_exit()
         is_whole = False
         for _ in range(2 if self.program.own_codes() else 1):  # a run of it may still be saving its state
             self.begin()
-            self.wait()
+            self.wait(SECONDS_IN_PEACE)
             code = self.process.returncode
             self.process = None
             is_whole = is_whole or code == 0
