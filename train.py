@@ -278,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
         rank = os.environ.get("RANK", "0")
         if rank == "0" or isinstance(error, OSError):  # the others would only repeat what the user did wrong
             who = f"train.py{f' (process {rank})' if rank != '0' else ''}"
-            print(f"{who}: {visible(shortened(str(error)))}", file=sys.stderr)
+            print(visible(f"{who}: {shortened(str(error))}"), file=sys.stderr)
         return exit_code(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

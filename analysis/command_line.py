@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.errors import UserError, exit_code, shortened
+from data.paths import expanded
 from data.visible import visible, warn
 
 
@@ -51,9 +52,9 @@ def whole_number(text: str) -> int:
 def path(text: str) -> Path:
     """Return the path that `text` spells, in which `~` is a home."""
     try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise ArgumentTypeError(f"{text} names no home: write the whole path") from None
+        return expanded(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def run_program(name: str, work: Callable[[], int | None]) -> int:

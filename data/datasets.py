@@ -5,7 +5,7 @@ from pathlib import Path
 from data import arrays, cifar10, digits, faces, folder
 from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
 from data.errors import UserError, suggestion
-from data.paths import default_data_dir
+from data.paths import default_data_dir, expanded
 
 DATASETS: dict[str, Source] = {
     "arrays": arrays.SOURCE,
@@ -29,7 +29,7 @@ def find_dataset(name: str) -> Source:
 
 def find_data_dir(data_dir: str) -> Path:
     """Return the folder that the setting `data_dir` names; an empty setting names the default folder."""
-    return Path(data_dir).expanduser() if data_dir else default_data_dir()
+    return expanded(data_dir) if data_dir else default_data_dir()
 
 
 def has_test_images(name: str, data_dir: str) -> bool:

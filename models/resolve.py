@@ -184,7 +184,8 @@ def unknown_setting(settings_class: type[Settings], key: str, value: Any) -> Use
     It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
     """
     owners = [name for name, model in MODELS.items() if key in kinds(model.settings_class)]
-    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"--{key}", [f"--{name}" for name in kinds(settings_class)])
+    options = [f"--{name}" for name in kinds(settings_class)]
+    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"--{key}", options)
     return UserError(f"--{key}={value} is not a setting of {settings_class.__name__}{whose} (see --help)")
 
 

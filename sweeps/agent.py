@@ -23,16 +23,18 @@ from analysis.command_line import Parser, run_program, whole_number
 from analysis.read.storage import masked_arguments, reason_of
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
+from data.errors import UserError
 from data.internals import trial_id
 from data.metrics import shown
 from data.visible import visible, warn
+from models.resolve import validate
 from sweeps.local.contract import check_contract, with_best_by
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
-from sweeps.local.sweep_file import Sweep, read_sweep
+from sweeps.local.sweep_file import Sweep, naming, read_sweep
 from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
 from sweeps.local.trials import Claim, TrialLost, Trials
 from sweeps.local.workers import assign_devices
@@ -198,12 +200,24 @@ class Agent:
         """Start a trial in every free slot, as far as there are trials."""
         while self.pool.has_room():
             claim = self.trials.take(self.count, [run.claim.trial_id for run in self.pool.runs])
-            if claim is None:
+            if claim is None or self.failure:
                 return
-            self.start(claim)
+            try:
+                self.start(claim)
+            except ValueError as error:
+                self.trials.end(claim, TrialState.FAIL, {"error": str(error), "seconds": 0.0})
+                self.count_failure(claim.number, str(error))
 
     def start(self, claim: Claim) -> None:
-        """Start a trial, or go on with it from its checkpoint."""
+        """Start a trial, or go on with it from its checkpoint.
+
+        Raises:
+            ValueError: it cannot be told its settings, as they may be in a storage that others write to.
+        """
+        if claim.fault:
+            raise UserError(claim.fault)
+        if is_train_py(self.sweep):
+            validate(claim.settings, {})
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
@@ -244,19 +258,20 @@ class Agent:
             self.trials.end(claim, outcome.state, outcome.notes)
         self.fault = self.fault or outcome.fault
         if outcome.state == TrialState.FAIL:
-            self.count_failure(run, outcome.notes["error"])
-            if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in trials):
-                self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
+            reason, *output = outcome.notes["error"].splitlines()
+            self.count_failure(claim.number, f"{reason}; its output in {run.folder / OUTPUT} ends with", output)
         name = self.sweep.metric.name
         best = f", best {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""
         self.display.log(f"trial {claim.number} {outcome.text}: epoch {run.epoch}{best}")
 
-    def count_failure(self, run: TrialRun, error: str) -> None:
-        """Count a trial that failed, and show the end of its output."""
+    def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
+        """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""
         self.num_failed += 1
-        reason, *output = error.splitlines()
-        self.display.say(f"trial {run.claim.number} failed: {reason}; its output in {run.folder / OUTPUT} ends with")
-        self.display.say("\n".join(f"    {line}" for line in output[-NUM_SHOWN_LINES:]))
+        self.display.say(f"trial {number} failed: {reason}")
+        if output:
+            self.display.say("\n".join(f"    {line}" for line in output[-NUM_SHOWN_LINES:]))
+        if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in self.trials.all()):
+            self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
 
     def kill_all(self) -> None:
         """Kill every trial; each can go on from its last checkpoint."""
@@ -285,11 +300,12 @@ def run_sweep(options: Namespace) -> int:
     """Run a sweep to its end; return the exit code."""
     sweep = read_sweep(options.file)
     devices = assign_devices(options.workers, options.devices)
-    if sweep.program and Path(sweep.program).resolve() == CHECKOUT / "train.py":
-        sweep = with_best_by(sweep)
-        check_contract(sweep)
+    with naming(options.file):
+        if is_train_py(sweep):
+            sweep = with_best_by(sweep)
+            check_contract(sweep)
+        command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing
     name = options.name or sweep.name or options.file.stem
-    command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
     count = options.count or sweep.run_cap
@@ -311,6 +327,11 @@ def run_sweep(options: Namespace) -> int:
     else:
         display.say(f"to train the best on all images: python sweeps/final.py {shlex.quote(name)}")
     return code
+
+
+def is_train_py(sweep: Sweep) -> bool:
+    """Return whether a sweep's program is ours, of which we know what it takes."""
+    return bool(sweep.program) and Path(sweep.program).resolve() == CHECKOUT / "train.py"
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

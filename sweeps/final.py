@@ -272,6 +272,9 @@ def run_finals(options: Namespace) -> int:
     if not options.trust:
         check_command(sweep, folder)
     finals = [finals_of(sweep, trial, options.seeds) for trial in sweep.leaders[: options.top]]
+    if command_and_program(sweep.content)[1] == PROGRAM:  # ours, of which we know what it takes
+        for of_trial in finals:
+            validate(of_trial[0].settings, {})
     runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
     code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial) for of_trial in finals]

@@ -122,7 +122,7 @@ def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, capsys):
+def test_a_gan_of_labelled_images_classifies_and_leaves_its_pictures(tmp_path, capsys, figures):
     arguments = ["--model=ac_gan", *GAN, "--train_fraction=0.1", "--epochs=2", "--panels_every=1", "--run_id=a"]
     assert run(tmp_path, *arguments, "--test", "--mixed_precision=bf16") == 0
     summary = read_json(tmp_path / "a" / "summary.json")
@@ -190,7 +190,7 @@ def test_help_names_every_setting_and_model(capsys):
 
 
 BAD_INPUT = {
-    "misspelt": (["--epoch=3"], "did you mean epochs?"),
+    "misspelt": (["--epoch=3"], "did you mean --epochs?"),
     "type": (["--batch_size=many"], "--batch_size=many is not a whole number"),
     "model": (["--model=cnm"], "did you mean cnn?"),
     "dataset": (["--dataset=digit"], "did you mean digits?"),
@@ -249,7 +249,7 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(tmp_path, c
 
 
 @pytest.mark.slow
-def test_a_vision_transformers_attention_is_drawn_while_it_trains(tmp_path):
+def test_a_vision_transformers_attention_is_drawn_while_it_trains(tmp_path, figures):
     arguments = ["--run_id=a", "--model=nano_vit", "--patch_size=8", "--depth=1", "--train_fraction=0.2", "--epochs=1"]
     assert run(tmp_path, *arguments, "--mixed_precision=bf16") == 0
     assert (tmp_path / "a" / "panels" / "attention-0001.png").stat().st_size > 0
@@ -297,7 +297,7 @@ def test_a_crash_after_the_last_epoch_fails_the_run_with_its_reason_and_the_same
 
 
 @pytest.mark.slow
-def test_a_picture_that_cannot_be_drawn_costs_no_figure(tmp_path, monkeypatch, capsys):
+def test_a_picture_that_cannot_be_drawn_costs_no_figure(tmp_path, monkeypatch, capsys, figures):
     def fail(*arguments):
         raise ValueError("ParseException: $ of a class name")
 

@@ -107,7 +107,7 @@ def count_line(runs: RunList, num_shown: int) -> str:
     counts = Counter(record.state for record in runs.records)
     ends = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state])
     of_all = f"{num_shown:,} of " if len(runs.records) > num_shown else ""
-    left_out = skipped(len(runs.skipped), "folders that are no run", runs.skipped)
+    left_out = skipped("folders that are no run", runs.skipped)
     return f"{of_all}{counted(len(runs.records), 'run')}{': ' * bool(ends)}{ends}{left_out}"
 
 
@@ -195,7 +195,7 @@ def print_sweeps(sweeps: SweepList) -> None:
         ("final test acc.", final_accuracy),
     ]
     print_table(columns, sweeps.sweeps, "sweeps")
-    say(f"{counted(len(sweeps.sweeps), 'sweep')}{skipped(sweeps.num_skipped, 'no sweep that ranks its runs')}")
+    say(f"{counted(len(sweeps.sweeps), 'sweep')}{skipped('no sweep that ranks its runs', sweeps.skipped)}")
 
 
 def num_trials(sweep: SweepRecord, state: str) -> str:
@@ -278,7 +278,7 @@ def table_width(cells: Mapping[str, Sequence[str]]) -> int:
     return 1 + sum(1 + max(map(cell_len, (heading, *texts))) for heading, texts in cells.items())
 
 
-def skipped(number: int, what: str, names: Sequence[str] = ()) -> str:
-    """Return the end of a line of counts that says how much could not be read, and names some; "" for nothing."""
+def skipped(what: str, names: Sequence[str]) -> str:
+    """Return the end of a line of counts that says how much is left out, and names some; "" for nothing."""
     some = ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)
-    return f"; {number:,} skipped: {what}, or a broken one{some and f' ({some})'}" if number else ""
+    return f"; {len(names):,} skipped: {what}, a broken one or a copy ({some})" if names else ""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis.read.index import find_run_folders
+from analysis.read.recipe import command_of
 from analysis.record import run_folder
 from analysis.record.saved import check_images, resolve
 from data.dataset import DatasetInfo, Split
@@ -73,9 +74,15 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
         data_dir: where its images are; empty for where they were when it was trained.
 
     Raises:
-        UserError: it has no weights yet, its images are missing or have changed, or its settings are no longer known.
+        UserError: it has no weights yet or any more, its images are missing or have changed, or its settings are not
+            known any more.
     """
     if not (folder / run_folder.BEST).is_file():
+        if run_folder.state(folder) == "finished":
+            again = command_of(read_json(folder / run_folder.SETTINGS))
+            raise UserError(
+                f"{folder / run_folder.BEST} is gone, though the run is finished; to make it again: {again}"
+            )
         raise UserError(f"{folder} has no weights yet: {run_folder.BEST} is written with the first epoch's evaluation")
     told = [f"--runs_dir={folder.parent}", f"--run_id={folder.resolve().name}"]
     settings = resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {})
@@ -84,5 +91,5 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
     if isinstance(settings, TimmSettings):  # the run's own weights hold all that became of the pretrained ones
         settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
-    objective.load_state_dict(checkpoint.load(folder / run_folder.BEST))
+    checkpoint.load_weights(folder / run_folder.BEST, objective)
     return TrainedRun(settings, info, splits, objective.eval())

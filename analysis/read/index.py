@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from analysis.record import run_folder
+from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, is_epoch, is_finite, thinned
 from data.paths import cache_dir
@@ -285,7 +286,7 @@ def with_index(work: Callable[[sqlite3.Connection | None], Content]) -> Content:
     """Return what `work` returns for the open index, or for None where none can be opened, which only takes longer."""
     try:
         path = cache_dir() / INDEX
-    except RuntimeError:  # there is no home
+    except UserError:  # there is no home
         return work(None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

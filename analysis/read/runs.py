@@ -21,7 +21,7 @@ from analysis.read.wandb_runs import read_wandb_history, read_wandb_runs
 from analysis.record import run_folder
 from data.errors import UserError
 from data.metrics import Best, Curve, Metric, is_finite, metric_named
-from data.paths import default_runs_dir
+from data.paths import default_runs_dir, expanded
 
 READERS_OF_WANDB = 8  # histories asked for at a time
 
@@ -39,16 +39,41 @@ def read_runs(runs_dir: Path | None = None, project: str = "") -> RunList:
     if project:
         records, skipped = read_wandb_runs(project)
     else:
-        runs_dir = (runs_dir or default_runs_dir()).expanduser()
+        runs_dir = expanded(runs_dir or default_runs_dir())
         if not runs_dir.is_dir():
             raise UserError(f"there is no runs folder {runs_dir}: name one by --runs_dir or $VISION_SWEEPS_RUNS")
         folders, others = find_run_folders(runs_dir)
         parts = read_parts(runs_dir, folders)
         found = {folder: record_of(folder, own) for folder, own in zip(folders, parts, strict=True)}
-        records = [record for record in found.values() if record is not None]
+        originals = find_originals([record for record in found.values() if record is not None])
+        records = [record for record in originals if originals[record] is record]
+        notes = {Path(copy.source): original for copy, original in originals.items() if original is not copy}
         broken = [folder for folder, record in found.items() if record is None]
-        skipped = [str(folder.relative_to(runs_dir)) for folder in sorted(others + broken)]
+        skipped = [
+            str(folder.relative_to(runs_dir))
+            + (f" (a copy of {Path(notes[folder].source).relative_to(runs_dir)})" if folder in notes else "")
+            for folder in sorted([*others, *broken, *notes])
+        ]
     return RunList(sorted(records, key=lambda record: record.created, reverse=True), skipped)
+
+
+def find_originals(records: Sequence[RunRecord]) -> dict[RunRecord, RunRecord]:
+    """Return for each run the one that it is a copy of, or the run itself.
+
+    A copy has the same id, start and settings, and lies elsewhere than its settings say. If none of several lies where
+    they say, the one in the folder that comes first is the original.
+    """
+
+    def is_elsewhere(record: RunRecord) -> bool:
+        place = record.settings.get("runs_dir")
+        return isinstance(place, str) and Path(place).name != Path(record.source).parent.name
+
+    first: dict[tuple[str, datetime], RunRecord] = {}
+    originals = {}
+    for record in sorted(records, key=lambda record: (is_elsewhere(record), record.source)):
+        known = first.setdefault((record.run_id, record.created), record)
+        originals[record] = known if is_elsewhere(record) and known.settings == record.settings else record
+    return originals
 
 
 def record_of(folder: Path, parts: RunParts) -> RunRecord | None:

@@ -85,7 +85,7 @@ class SweepList(NamedTuple):
     """The sweeps of a runs folder or of a W&B project."""
 
     sweeps: list[SweepRecord]  # by name
-    num_skipped: int  # sweeps whose file cannot be read or names no metric
+    skipped: list[str]  # names of those whose file cannot be read or names no metric, and of copies of others
 
 
 def sweep_folder(name: str, runs_dir: Path | None = None) -> Path:
@@ -131,7 +131,27 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (),
         paths = sorted((runs_dir or default_runs_dir()).glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}"))
         found = [(path.parent.name, str(path.parent), read_yaml(path)) for path in paths]
     sweeps = [listed_sweep(*each, by_sweep.get(each[0], [])) for each in found if is_sweep(each[2])]
-    return SweepList(sweeps, len(found) - len(sweeps))
+    broken = [name for name, _, content in found if not is_sweep(content)]
+    copies = find_copies(sorted(sweeps, key=lambda sweep: -len(by_sweep.get(sweep.name, []))))
+    skipped = [*broken, *(f"{name} (a copy of {original})" for name, original in copies.items())]
+    return SweepList([sweep for sweep in sweeps if sweep.name not in copies], sorted(skipped))
+
+
+def find_copies(sweeps: Iterable[SweepRecord]) -> dict[str, str]:
+    """Return the names of sweeps that have a trial of another one, whose folder was copied, and the other's name.
+
+    Args:
+        sweeps: the original of two comes first.
+    """
+    owners: dict[str, str] = {}  # names of sweeps by the ids of their trials
+    copies = {}
+    for sweep in sweeps:
+        ids = [trial.run_id for trial in sweep.trials]
+        if original := next(filter(None, map(owners.get, ids)), ""):
+            copies[sweep.name] = original
+        else:
+            owners |= dict.fromkeys(ids, sweep.name)
+    return copies
 
 
 def read_sweep(name: str, storage: str = "") -> SweepRecord:

@@ -88,7 +88,10 @@ def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
     names = [str(name) for name in list_optimizers() if not get_optimizer_info(str(name)).second_order]
     if settings.optimizer not in names:
         near = suggestion(settings.optimizer, ["sgd", "adam", "adamw", *names])
-        raise UserError(f"--optimizer={settings.optimizer} is not known{near}; timm offers: {', '.join(names)}")
+        known = (
+            near or f": give sgd, adam, adamw or one of timm's {len(names)}, see timm.optim.list_optimizers()"
+        )
+        raise UserError(f"--optimizer={settings.optimizer} is not known{known}")
     try:
         return create_optimizer_v2(
             groups, opt=settings.optimizer, lr=settings.lr, momentum=settings.momentum, filter_bias_and_bn=False

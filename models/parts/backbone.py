@@ -15,7 +15,7 @@ from data import network
 from data.dataset import DatasetInfo
 from data.errors import UserError, suggestion
 from data.internals import hub_file
-from data.paths import default_data_dir
+from data.paths import default_data_dir, expanded
 from data.visible import warn
 from models.core.settings import Count
 from models.parts.classification import ClassifierSettings
@@ -159,7 +159,7 @@ def find_weights(arch: str, pretrained: bool = True, weights: str = "") -> Path 
             raise UserError(f"--weights={weights} is of no use to --pretrained=False: leave out one of them")
         return None
     if weights:
-        path = Path(weights).expanduser()
+        path = expanded(weights)
         if not path.is_file():
             raise UserError(f"--weights={weights}: there is no such file")
         return path

@@ -316,6 +316,7 @@ def assert_refused(stage, arguments, named):
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_a_sweep_file_is_refused_for(stage, case):
     changes, named = BAD_FILES[case]
+    assert_refused(stage, [stage.write(**changes)], ": sweep.yaml: ")
     assert_refused(stage, [stage.write(**changes)], named)
 
 

@@ -108,7 +108,7 @@ def test_a_search_for_a_learning_rate_follows_the_notebook(path):
     ("parameters", "metric", "message"),
     [
         ({"learning_rate": LR}, "val/loss", "learning_rate=.* is not a setting"),
-        ({"epohcs": {"values": [1, 2]}}, "val/loss", "epohcs=1 is not a setting .*did you mean epochs"),
+        ({"epohcs": {"values": [1, 2]}}, "val/loss", "epohcs=1 is not a setting .*did you mean --epochs"),
         ({"num_heads": {"values": [1, 2]}, "model": {"value": "cnn"}}, "val/loss", "it belongs to nano_vit"),
         ({"epochs": {"values": [1, "2"]}}, "val/loss", "epochs='2' is of type str, not int"),
         ({"epochs": {"min": 1.0, "max": 2.0}}, "val/loss", "epochs=1.5 is of type float, not int"),

@@ -70,7 +70,7 @@ def test_a_projects_runs_are_read_as_those_of_a_folder(site, server):
     assert records[1].summary == {"state": "stopped", "val/accuracy": 0.7}
     assert records[1].source.endswith("/team/project/runs/run1")
     [_, rows] = eval(histories, names)
-    assert rows[0] == {"epoch": 1, "val/accuracy": 0.5}
+    assert rows[0] == {"epoch": 1, "lr": 0.1, "val/accuracy": 0.5}
     assert math.isnan(rows[1]["val/accuracy"])
     assert len(rows) == 4
     assert drawn == "[[(1, 0.5), (3, 0.7)]]"
@@ -82,15 +82,16 @@ def test_a_projects_sweeps_are_read_as_those_of_a_folder(site, server):
     metric = {"name": "val/accuracy", "goal": "maximize"}
     server.add_sweep({"method": "bayes", "metric": metric, "parameters": parameters}, [])
     server.add_sweep({"method": "grid"}, [])  # which ranks nothing
-    for i, accuracy in enumerate([0.6, 0.8, "NaN"]):
+    for i, (accuracy, state) in enumerate([(0.6, "finished"), (0.8, "stopped"), ("NaN", "failed")]):
         add_run(server, f"run{i}", [accuracy], model="cnn", dataset="digits", lr=0.1 + i)
         server.run(f"run{i}").created = f"2026-11-0{3 - i}T12:00:00Z"
-        server.run(f"run{i}").summary = {"state": "finished", "val/accuracy": accuracy, "best_epoch": 2}
+        server.run(f"run{i}").summary = {"state": state, "val/accuracy": accuracy, "best_epoch": 2}
     listing = site.finish(site.start("python", "-m", "analysis.runs", "--sweeps", "--project=team/project"))
-    assert "1 sweeps; 1 skipped: no sweep that ranks its runs" in listing
+    assert "1 sweep; 1 skipped: no sweep that ranks its runs, a broken one or a copy (sweep1)" in listing
     [row] = [line for line in listing.splitlines() if "sweep0" in line]
-    for text in ("bayes", "val/accuracy", "0.8000", "lr=1.1"):
-        assert text in row
+    assert row.split()[:7] == ["sweep0", "bayes", "val/accuracy", "3", "1", "1", "1"]  # one each ended, stopped, failed
+    assert " 80.00 % " in row
+    assert " lr=1.1 " in row
     out = site.folder / "report.html"
     arguments = ("--project=team/project", "--sweep=sweep0", f"--out={out}")
     site.finish(site.start("python", "-m", "analysis.report", *arguments))

@@ -26,7 +26,7 @@ def test_runs_are_shown_newest_first_with_best_value_course_and_how_many_were_sk
     [line] = [line for line in output.splitlines() if line.split()[:1] == ["a"]]
     assert line.split()[:7] == ["a", "cnn", "digits", "finished", "3", "1.0000", "█▁▅"]
     counts = "7 runs: 3 finished, 1 stopped, 1 failed, 2 unfinished"
-    last = f"{counts}; 1 skipped: folders that are no run, or a broken one (notes)"
+    last = f"{counts}; 1 skipped: folders that are no run, a broken one or a copy (notes)"
     assert output.splitlines()[-1] == last
 
 
@@ -69,9 +69,8 @@ def test_sweeps_are_shown_with_the_ends_of_their_trials(runs_dir, capsys):
 
 
 def test_nothing_is_shown_as_nothing(tmp_path, capsys):
-    assert (
-        show(capsys, "--runs_dir", str(tmp_path)) == "0 runs; 1 skipped: folders that are no run, or a broken one (.)\n"
-    )
+    told = "0 runs; 1 skipped: folders that are no run, a broken one or a copy (.)\n"
+    assert show(capsys, "--runs_dir", str(tmp_path)) == told
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.look.trained_run import find_run
+from analysis.look.trained_run import find_run, load_run
 from data.errors import UserError
 from tests.run_folders import write_run
 
@@ -32,3 +32,13 @@ def test_an_id_of_several_runs_is_refused_with_their_folders(runs_dir):
 def test_what_is_no_run_is_refused_with_where_it_was_looked_for(runs_dir):
     with pytest.raises(UserError, match=f"d is no run: .* nor the id of a run in {runs_dir}"):
         find_run("d")
+
+
+def test_weights_that_are_gone_are_told_with_the_command_that_makes_them_again(tmp_path):
+    folder = write_run(tmp_path / "a", [1.0], lr=0.5, seed=3)
+    told = r"best.pt is gone, though .*: python train.py --model=cnn .*--lr=0.5 .*--seed=3"
+    with pytest.raises(UserError, match=told):
+        load_run(folder)
+    (folder / "summary.json").unlink()
+    with pytest.raises(UserError, match="has no weights yet: best.pt is written with"):
+        load_run(folder)

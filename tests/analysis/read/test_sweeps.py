@@ -1,11 +1,13 @@
 """The reader of sweeps: their trials, from a database of their own or from their runs."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from analysis.read.runs import read_runs
-from analysis.read.sweeps import read_sweeps
+from analysis.read.sweeps import read_study, read_sweep, read_sweeps
+from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
 from tests.run_folders import write_study
@@ -17,8 +19,8 @@ def test_a_sweep_has_its_trials_in_order_with_their_ends(runs_dir):
     write_study(folder)
     before = (folder / "study.db").read_bytes()
     write_json(folder / "final.json", {"trials": [1]})
-    [sweep], num_skipped = read_sweeps(runs_dir)
-    assert num_skipped == 0
+    [sweep], skipped = read_sweeps(runs_dir)
+    assert skipped == []
     assert (sweep.name, sweep.metric, sweep.method) == ("lr", Metric("val/loss", "minimize"), "bayes")
     assert (sweep.varied, sweep.final) == (("lr",), {"trials": [1]})
     assert [trial.state for trial in sweep.trials] == ["COMPLETE", "PRUNED", "FAIL"]
@@ -41,7 +43,46 @@ def test_a_sweep_without_its_database_is_read_from_its_runs(runs_dir, database):
     assert database is None or path.read_bytes() == database
 
 
+def test_a_damaged_database_and_one_of_another_sweep_are_told_with_the_remedy(runs_dir, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(runs_dir))
+    path = runs_dir / "sweeps" / "lr" / "study.db"
+    path.write_bytes(b"SQLite format 3\x00" + b"\xab" * 5000)
+    with pytest.raises(UserError) as error:
+        read_sweep("lr")
+    assert str(error.value).startswith(f"{path} cannot be reached (")
+    assert str(error.value).endswith("): restore it, or move it away and start the sweep anew")
+    path.unlink()
+    write_study(path.parent)
+    path.parent.rename(path.parent.with_name("other"))
+    told = "^there is no sweep other in that database, which holds lr: name one of these$"
+    with pytest.raises(UserError, match=told):
+        read_sweep("other")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "metric: 1", "metric: {name: x}\nparameters: []", "a: [", "\x00"])
 def test_a_sweep_whose_file_is_none_is_counted(runs_dir, content):
     (runs_dir / "sweeps" / "lr" / "sweep.yaml").write_text(content)
-    assert read_sweeps(runs_dir) == ([], 1)
+    assert read_sweeps(runs_dir) == ([], ["lr"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("trial_user_attributes", "value_json", '"\\ud800"'),
+        ("trial_user_attributes", "value_json", "[1]"),
+        ("trial_user_attributes", "value_json", None),
+        ("trials", "datetime_start", "[0]"),
+        ("trials", "state", "ODD"),
+    ],
+)
+def test_a_database_with_odd_values_is_refused_in_one_line(runs_dir, table, column, value):
+    folder = runs_dir / "sweeps" / "lr"
+    write_study(folder)
+    with sqlite3.connect(folder / "study.db") as database:
+        database.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    with pytest.raises(UserError) as caught:
+        read_study(f"sqlite:///{folder / 'study.db'}", "lr")
+    assert "\n" not in str(caught.value)
+    [sweep], _ = read_sweeps(runs_dir, read_runs(runs_dir).records)
+    assert [trial.state for trial in sweep.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]

@@ -116,6 +116,13 @@ def test_an_unknown_optimizer_is_refused_with_what_was_meant(name, meant):
         optimizer_of(make_net(), Settings(optimizer=name))
 
 
+def test_an_optimizer_like_no_other_is_refused_in_one_line():
+    with pytest.raises(
+        UserError, match=r"^--optimizer=foo is not known: give sgd, adam, adamw or one of timm's \d+, see"
+    ):
+        optimizer_of(make_net(), Settings(optimizer="foo"))
+
+
 @pytest.mark.parametrize(
     ("schedule", "progress", "factor"),
     [

@@ -1,0 +1,38 @@
+"""Settings that a storage holds, but that no agent has put there: each is a failed trial and one line, no crash."""
+
+import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from sweeps.agent import Agent
+from sweeps.local.display import Display
+from sweeps.local.trials import Trials
+from tests.sweep_helpers import sweep_of
+
+UNFIT = "its settings in the storage are not those of the sweep"
+FOREIGN = {
+    "a text for a number": (CategoricalDistribution(["many"]), "many", {}, UNFIT),
+    "out of range": (IntDistribution(-5, 5), -3, {}, "--epochs=-3 is out of range"),
+    "no settings": (IntDistribution(1, 5), 3, {"settings": 3}, UNFIT),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_trial_with_foreign_settings_fails_and_the_sweep_goes_on(tmp_path, capsys, case):
+    space, value, notes, reason = FOREIGN[case]
+    sweep = sweep_of({"epochs": {"min": 1, "max": 5}, "model": {"value": "cnn"}})
+    trials = Trials(f"sqlite:///{tmp_path}/study.db", sweep, "s", seed=0)
+    notes = {"run_id": "000-foreign", **notes}
+    trials.study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING, params={"epochs": value}, distributions={"epochs": space}, user_attrs=notes
+        )
+    )
+    agent = Agent(sweep, trials, tmp_path, 1, [{}], Display(sweep, "s", 1, 1))
+    agent.fill_slots()
+    [trial] = trials.all()
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"].startswith(reason)
+    assert f"trial 0 failed: {reason}" in capsys.readouterr().out
+    assert not agent.pool.runs
+    assert not agent.work_is_left()
