@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # threads of a process are not there in tho
 
 from tests.bad_inputs.attempt import Attempt, attempt
 from tests.bad_inputs.cases import Case, cases_of
-from tests.bad_inputs.programs import all_bases
+from tests.bad_inputs.programs import Base, all_bases
 from tests.bad_inputs.world import build_part, copy_parts
 
 LATE = ("timm", "wandb", "sklearn.datasets", "openTSNE", "torchvision.transforms", "optuna")
@@ -44,22 +44,29 @@ def main(arguments: Sequence[str]) -> int:
     root = Path(options.root or tempfile.mkdtemp(prefix="bad-inputs-")).resolve()
     try:
         world, template = root / "world", root / "template"
-        for part in sorted({part for base in bases for part in base.parts}):
-            if not (template / part).exists():
-                shutil.rmtree(world, ignore_errors=True)
-                build_part(world, part)
-                template.mkdir(exist_ok=True)
-                world.rename(template / part)
+        if not options.kinds or {"file", "field"} & set(options.kinds):
+            build(bases, world, template)  # the files that are there to be damaged
         draw = random.Random(options.seed)
         cases = [case for base in bases for case in cases_of(base, template, draw)]
         cases = [case for case in cases if not options.kinds or case.kind in options.kinds]
         cases = [case for case in cases if options.match in describe(case)]
         if options.limit is not None and options.limit < len(cases):
             cases = draw.sample(cases, options.limit)
+        build([case.base for case in cases], world, template)
         return try_all(cases, template, world, options)
     finally:
         if not options.keep and not options.root:
             shutil.rmtree(root)
+
+
+def build(bases: Sequence[Base], world: Path, template: Path) -> None:
+    """Build the parts of the world that some commands need, in a folder each."""
+    for part in sorted({part for base in bases for part in base.parts}):
+        if not (template / part).exists():
+            shutil.rmtree(world, ignore_errors=True)
+            build_part(world, part)
+            template.mkdir(exist_ok=True)
+            world.rename(template / part)
 
 
 def preload(modules: set[str], with_torch: bool) -> None:

@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import stat
@@ -26,6 +27,7 @@ import psutil
 from sweeps.local.faults import PATTERNS
 
 CPU_SECONDS = 10  # after which a program hangs
+SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS = 60.0  # the same by the clock, which others' work slows
 MEBIBYTES = 1024
 LONGEST_LINE = 2000  # characters of an error
@@ -204,21 +206,27 @@ def stay_within(world: Path, record: int) -> None:
 
 def wait(pid: int, asked_to_end: float) -> tuple[int, int]:
     """Wait until a process has ended; return its code and the most memory it had, in bytes."""
-    process, started, is_asked = psutil.Process(pid), time.monotonic(), False
-    while True:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            end_others(pid)
-            hung = code in (-signal.SIGKILL, -signal.SIGXCPU)
-            return (124 if hung else code), usage.ru_maxrss * 1024
+    started, is_asked = time.monotonic(), False
+    descriptor = os.pidfd_open(pid)  # readable once the process has ended
+    while not select.select([descriptor], [], [], SECONDS_BETWEEN_LOOKS)[0]:
         seconds = time.monotonic() - started
-        if asked_to_end and not is_asked and (sum(process.cpu_times()[:2]) > asked_to_end or seconds > SECONDS / 2):
+        if asked_to_end and not is_asked and (cpu_seconds(pid) > asked_to_end or seconds > SECONDS / 2):
             is_asked = True
             os.kill(pid, signal.SIGTERM)
         if seconds > SECONDS:
             os.kill(pid, signal.SIGKILL)
-        time.sleep(0.002 if seconds < 0.5 else 0.02)
+    os.close(descriptor)
+    _, status, usage = os.wait4(pid, 0)
+    end_others(pid)
+    code = os.waitstatus_to_exitcode(status)
+    return (124 if code in (-signal.SIGKILL, -signal.SIGXCPU) else code), usage.ru_maxrss * 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken."""
+    with suppress(psutil.Error):
+        return sum(psutil.Process(pid).cpu_times()[:2])
+    return 0.0
 
 
 def end_others(session: int) -> None:
