@@ -12,13 +12,12 @@ MOST_OF_A_TEXT = 10_000  # characters: a command line takes no more than 128 KiB
 DEEPEST = 50
 
 
-def read_yaml_file(path: Path) -> Any:
-    """Return the content of a YAML file.
+def read_yaml_file(path: Path, example: str = "name a sweep file, such as sweeps/quickstart.yaml") -> Any:
+    """Return the content of a YAML file; where there is none, the message ends with `example`.
 
     Raises:
         UserError: it is no file, no YAML, or too large; it gives a key twice, or a text that no program can be told.
     """
-    example = "name a sweep file, such as sweeps/quickstart.yaml"
     if path.exists() and not path.is_file():  # reading a pipe could take for ever
         raise UserError(f"{path} cannot be read (it is no file): {example}")
     try:

@@ -8,10 +8,18 @@ from collections.abc import Mapping
 from models.core.settings import Settings, kinds
 from models.registry import MODELS
 
+USAGE = (
+    "usage: train.py [--config=FILE] [--key=value ...]",
+    "",
+    "  --config=FILE",
+    "      YAML file of settings, such as sweeps/best/cnn.yaml, or the settings.json of a run; what is given",
+    "      besides wins over it.",
+)
+
 
 def help_text() -> str:
     """Return the help text: first the settings of every run, then for each model those it adds or changes."""
-    lines = ["usage: train.py [--key=value ...]", "", "settings of every run:"]
+    lines = [*USAGE, "", "settings of every run:"]
     lines += describe(Settings, documentation(Settings))
     for name, model in MODELS.items():
         settings_class = model.settings_class

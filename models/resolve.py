@@ -5,8 +5,9 @@ If several sources give a setting, the last of these counts:
 1. the default in the model's settings class,
 2. environment variables that `accelerate launch`, `wandb agent` or the user set,
 3. the saved settings of the run that is resumed,
-4. `--key=value` on the command line,
-5. the values chosen by the sweep that the run belongs to.
+4. the file that `--config` names: a YAML file of settings, or the settings.json of a run,
+5. `--key=value` on the command line,
+6. the values chosen by the sweep that the run belongs to.
 """
 
 import math
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.errors import UserError, suggestion
+from data.paths import expanded
 from data.yaml_file import read_yaml_file
 from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Settings, kinds
 from models.registry import MODELS, find_model
 
 LARGEST_INT = 2**53  # which JSON and W&B still tell from its neighbours
+CONFIG = "config"  # on the command line; no setting of a run
 BOOLEANS = {"true": True, "false": False}
 VARIABLES = {
     "mixed_precision": "ACCELERATE_MIXED_PRECISION",
@@ -42,22 +45,41 @@ class Told(NamedTuple):
     """The values that a run was given when it was started, from each source: setting name -> value."""
 
     environment: Mapping[str, Text]
+    config: Mapping[str, Any]  # already of some type, as the sweep's
     command_line: Mapping[str, Text]
-    sweep: Mapping[str, Any]  # already of some type
+    sweep: Mapping[str, Any]
 
     def text(self, name: str, default: str = "") -> str:
         """Return the value given for a setting, as text, or `default` if no source gives any."""
-        return str({**self.environment, **self.command_line, **self.sweep}.get(name, default))
+        return str({**self.environment, **self.config, **self.command_line, **self.sweep}.get(name, default))
 
 
 def parse(arguments: Iterable[str], environment: Mapping[str, str]) -> Told:
-    """Return the values that the environment, the command line and the sweep (if there is one) give to settings.
+    """Return the values that the environment, a file, the command line and the sweep (if any) give to settings.
 
     Raises:
-        UserError: a word on the command line is no setting, or the sweep's file does not have W&B's format.
+        UserError: a word on the command line is no setting, the file is none of settings, or the sweep's file does not
+            have W&B's format.
     """
     variables = {key: Text(environment[name]) for key, name in VARIABLES.items() if environment.get(name)}
-    return Told(variables, parse_arguments(arguments), sweep_values(environment))
+    given = parse_arguments(arguments)
+    config = config_values(given.pop(CONFIG)) if CONFIG in given else {}
+    return Told(variables, config, given, sweep_values(environment))
+
+
+def config_values(name: str) -> dict[str, Any]:
+    """Return the settings in a YAML file, or in the settings.json of a run, but for those that say which run it is.
+
+    Raises:
+        UserError: there is no such file, or it does not hold settings and their values.
+    """
+    example = "name a YAML file of settings, such as sweeps/best/cnn.yaml, or the settings.json of a run"
+    if isinstance(name, Bare):
+        raise UserError(f"--config has no value: {example}")
+    content = read_yaml_file(expanded(name), example)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"--config={name} does not hold `setting: value`, line by line: {example}")
+    return {key: value for key, value in content.items() if key not in INVOCATION}
 
 
 def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
@@ -107,7 +129,7 @@ def merge(told: Told, saved: Mapping[str, Any]) -> dict[str, Any]:
         saved: settings of the run that is resumed; empty for a new run.
     """
     handed_on = {key: value for key, value in saved.items() if key not in INVOCATION or key == "run_id"}
-    return {**told.environment, **handed_on, **told.command_line, **told.sweep}
+    return {**told.environment, **handed_on, **told.config, **told.command_line, **told.sweep}
 
 
 def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:

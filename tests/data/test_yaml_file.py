@@ -51,13 +51,13 @@ def test_aliases_and_merged_keys_are_kept():
     ids=lambda text: text[:25],
 )
 def test_a_text_is_refused_within_a_second_in_one_short_line(text, message):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError) as caught:
         parse_yaml(text, "a.yaml")
     assert message in str(caught.value)
     assert len(str(caught.value)) < 2 * LONGEST_MESSAGE
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_files_that_are_none_or_too_large_are_refused(tmp_path):

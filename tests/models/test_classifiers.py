@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from models.parts.classification import Classification, ClassifierSettings
 from models.parts.layers import PatchEmbedding, SelfAttention
 from models.patch_lstm import PatchLstm, PatchLstmSettings
 from models.registry import MODELS
+from models.resolve import parse, validate
+
+BEST = Path(__file__).parents[2] / "sweeps" / "best"
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, {}, "")
 CLASSIFIERS = ("mlp", "cnn", "resnet18", "nano_vit", "patch_lstm")
@@ -276,16 +280,18 @@ def test_patch_lstm_pools_the_steps_as_it_says(pooling):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "largest"),
+    ("recipe", "largest"),
     [
-        ("mlp", {"norm": "batch", "width": 511}, 1_707_274),
-        ("cnn", {"width": 48, "convolutions": 3, "pooling": "mean", "head_width": 0}, 1_147_914),
-        ("nano_vit", {"patch_size": 4, "stem": "convolutions", "ffn_width": 376}, 1_242_442),
-        ("patch_lstm", {"reading": "grid", "depth": 4, "width": 160, "pooling": "mean"}, 2_536_842),
+        ("mlp", 1_707_274),
+        ("cnn", 1_147_914),
+        ("resnet18", 11_173_962),
+        ("nano_vit", 1_242_442),
+        ("patch_lstm", 2_536_842),
     ],
 )
-def test_the_recipes_networks_have_at_most_the_notebooks_parameters(name, settings, largest):
-    objective = build(name, **settings)
+def test_the_recipes_networks_have_at_most_the_notebooks_parameters(recipe, largest):
+    settings = validate(parse([f"--config={BEST / recipe}.yaml"], {}).config, {})
+    objective = MODELS[settings.model].build(settings, INFO)
     assert 0.9 * largest < count_parameters(objective)[0] <= largest
     assert objective.eval().predict(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
