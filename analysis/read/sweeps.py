@@ -21,7 +21,7 @@ from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-NOTES = {"run_id": str, "best": int | float, "best_epoch": int, "settings": dict}  # of a trial in its database
+NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": dict}  # of a trial in its database
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -169,7 +169,9 @@ def read_sweep(name: str, storage: str = "") -> SweepRecord:
         metric = metric_of(sweep.content)
         return sweep_of(*sweep, trials_of(records, curves(records, metric.name), metric))
     folder = sweep_folder(name)
-    content, trials = read_study(storage or f"sqlite:///{folder / run_folder.STUDY}", name)
+    from analysis.read.storage import url_of_file  # imported late: takes half a second
+
+    content, trials = read_study(storage or url_of_file(folder / run_folder.STUDY), name)
     if not is_sweep(content):
         raise UserError(f"study {name} in that database is no sweep of sweeps/agent.py: name another")
     return sweep_of(name, str(folder), content, trials)
@@ -179,8 +181,10 @@ def listed_sweep(name: str, source: str, content: Mapping[str, Any], records: Se
     """Return a sweep with its trials from its own database, which is only read, or else from its runs."""
     path = Path(source) / run_folder.STUDY
     if path.is_file():
+        from analysis.read.storage import url_of_file  # imported late: takes half a second
+
         with suppress(UserError):  # it is broken
-            _, trials = read_study(f"sqlite:///{path.absolute().as_uri()}?mode=ro&uri=true")
+            _, trials = read_study(url_of_file(path, mode="ro", uri="true"))
             return sweep_of(name, source, content, trials)
     metric = metric_of(content)
     is_local = all(record.is_local for record in records)
