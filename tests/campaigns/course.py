@@ -155,8 +155,9 @@ class Campaign:
         """Count and print what went wrong in an episode; keep its folder if anything did."""
         SHARED.seconds_off = 0.0
         folder = episode.program.folder
-        counts.update(problem.kind for problem in episode.problems)
-        for problem in episode.problems:
+        problems = dict.fromkeys(episode.problems)  # what stays wrong is seen more than once
+        counts.update(problem.kind for problem in problems)
+        for problem in problems:
             print(f"{what} ({folder.name}): {problem.kind}: {problem.text}", flush=True)
         if not episode.problems:
             shutil.rmtree(folder, ignore_errors=True)

@@ -34,6 +34,7 @@ PADDING = "CAMPAIGN_PADDING"  # room for the environments of forked programs
 MODULES = "CAMPAIGN_MODULES"  # file to which a forked program writes what it has imported
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 PR_SET_CHILD_SUBREAPER = 36
+STRIKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "sqlite3.connect")  # beside opening
 REAL_POPEN, REAL_TIME, REAL_SLEEP = subprocess.Popen, time.time, time.sleep
@@ -188,7 +189,7 @@ def carry_out(program: Start, output: int) -> None:
 
 def forget_the_parent(output: int) -> None:
     """Let go of the parent's signal handlers, files and exit handlers, as a program that is started does."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for number in (*STRIKING, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     atexit._clear()
     gc.freeze()  # nothing of the parent's is closed a second time
@@ -229,7 +230,10 @@ def popen(words: Sequence[str], **options: Any) -> Any:
         return REAL_POPEN(words, **options)
     arguments = list(words[list(words).index(TRAIN) + 1 :])
     descriptor = os.dup(options["stdout"].fileno())
+    # What Python does after a fork swallows the exceptions of handlers; subprocess.Popen forks without that.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STRIKING)
     pid = os.fork()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if pid == 0:
         if options.get("process_group") == 0:
             os.setpgid(0, 0)
