@@ -31,7 +31,7 @@ from data.datasets import describe
 from data.errors import UserError, exit_code, shortened
 from data.loader import Loader
 from data.metrics import best_elsewhere
-from data.visible import say, visible, warn
+from data.visible import is_first_process, say, visible, warn
 from models.core import checkpoint
 from models.core.abilities import Samples
 from models.core.objective import count_parameters
@@ -275,10 +275,9 @@ def main(arguments: Sequence[str]) -> int:
         start_all_processes(arguments)
         return run(arguments)
     except (UserError, DivergedError, OSError) as error:
-        rank = os.environ.get("RANK", "0")
-        if rank == "0" or isinstance(error, OSError):  # the others would only repeat what the user did wrong
-            who = f"train.py{f' (process {rank})' if rank != '0' else ''}"
-            print(visible(f"{who}: {shortened(str(error))}"), file=sys.stderr)
+        if is_first_process() or isinstance(error, OSError):  # the others would only repeat what the user did wrong
+            rank = "" if is_first_process() else f" (process {os.environ['RANK']})"
+            print(visible(f"train.py{rank}: {shortened(str(error))}"), file=sys.stderr)
         return exit_code(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

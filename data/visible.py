@@ -23,9 +23,17 @@ def say(*texts: object) -> None:
     print(*map(visible_lines, texts), sep="\n", flush=True)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the first, or the only one, of the processes that train together.
+
+    A launcher gives each its RANK; without WORLD_SIZE it was somebody else who set that.
+    """
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
 def warn(text: object) -> None:
     """Print a text to the error output likewise; of several processes that train together only the first does."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(visible_lines(text), file=sys.stderr, flush=True)
 
 

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, run_program, whole_number
-from analysis.read.storage import masked_arguments, reason_of
+from analysis.read.storage import masked_arguments, reason_of, url_of_file
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.errors import UserError
@@ -338,7 +338,7 @@ def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Tr
     """Open the sweep's storage; make its folder, with a copy of the sweep file, if that works out."""
     if options.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
-    trials = Trials(options.storage or f"sqlite:///{folder / run_folder.STUDY}", sweep, name, options.seed)
+    trials = Trials(options.storage or url_of_file(folder / run_folder.STUDY), sweep, name, options.seed)
     folder.mkdir(parents=True, exist_ok=True)
     if options.file.resolve() != (folder / run_folder.SWEEP_FILE).resolve():
         shutil.copy(options.file, folder / run_folder.SWEEP_FILE)

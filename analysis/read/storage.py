@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -66,6 +67,12 @@ def address_of(url: str) -> sqlalchemy.URL:
         raise UserError("--storage is no address: write postgresql+psycopg://USER@HOST:PORT/DATABASE") from None
 
 
+def url_of_file(path: Path, **query: str) -> str:
+    """Return the address of a SQLite database by its file, whose name may have any letters."""
+    database = path.absolute().as_uri() if query else str(path)
+    return sqlalchemy.URL.create("sqlite", database=database, query=query).render_as_string()
+
+
 def masked(url: str) -> str:
     """Return a database's address with *** in place of its password, whether that is before the host or after a `?`.
 
@@ -88,10 +95,11 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
 
 def make_tables(url: str, tables: tuple[sqlalchemy.Table, ...]) -> RDBStorage:
     """Connect to a database, and make the tables that are missing; several processes may do so at once."""
-    arguments = CONNECT_ARGUMENTS.get(address_of(url).get_backend_name(), {})
+    options = {"connect_args": CONNECT_ARGUMENTS.get(address_of(url).get_backend_name(), {}), "pool_pre_ping": True}
+    template = url.replace("{", "{{").replace("}", "}}")  # in which Optuna would fill in things
     for attempt in range(1, NUM_TRIES_TO_OPEN + 1):
         try:
-            storage = RDBStorage(url, {"connect_args": arguments, "pool_pre_ping": True})
+            storage = RDBStorage(template, options)
             for table in tables:
                 table.create(storage.engine, checkfirst=True)
         except (SQLAlchemyError, StorageInternalError) as error:

@@ -1,6 +1,7 @@
 """A run as a process of the system: it stops when asked to, and ends if the program that launched it dies."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -129,8 +130,11 @@ def start_all_processes(arguments: Sequence[str]) -> None:
     WORLD_SIZE.
 
     Raises:
-        UserError: the launcher's command line does not give the number of processes.
+        UserError: the launcher's command line does not give the number of processes, or its variables no numbers.
     """
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        if not re.fullmatch("-?[0-9]{1,6}", value := os.environ.get(name, "0")):
+            raise UserError(f"{name}={value} is no number, as a launcher sets it: unset {name}")
     if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
         return
     import psutil

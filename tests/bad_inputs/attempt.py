@@ -241,13 +241,16 @@ def judge(this: Attempt, ended: Ended) -> list[str]:
     """Return what is wrong with how a program ended."""
     lines = [line.rpartition("\r")[2] for line in ended.err.replace("\x1b[A", "").split("\n") if line.strip()]
     faults = [] if this.names_outside else [f"outside: {deed}" for deed in ended.outside]
-    if ended.code == 124 and not (this.begun is not None and re.search(this.begun, ended.out)):
+    if ended.code == 124 and this.begun is not None and re.search(this.begun, ended.out, re.MULTILINE):
+        return faults
+    if ended.code == 124:
         return [*faults, f"hang: {lines[-1:]}"]
     if "Traceback (most recent call last)" in ended.err + ended.out:
         return [*faults, f"traceback: {lines[-1][:300] if lines else ''}"]
-    if ended.mebibytes > MEBIBYTES:
+    has_begun = bool(this.begun and re.search(this.begun, ended.out, re.MULTILINE))
+    if ended.mebibytes > MEBIBYTES and not has_begun:  # of large networks training takes as much as it takes
         faults.append(f"memory: {ended.mebibytes:.0f} MiB")
-    is_own_end = bool(this.asked_to_end) and ended.code in (128 + signal.SIGTERM, 124)
+    is_own_end = bool(this.asked_to_end) and ended.code in (128 + signal.SIGTERM, 0)
     is_verdict = ended.code == 1 and bool(this.verdict) and re.search(this.verdict, ended.err + ended.out)
     is_of_machine = ended.code == 1 and len(lines) == 1 and MACHINE.search(ended.err)
     if ended.code not in (0, 2) and not (is_own_end or is_verdict or is_of_machine):

@@ -33,6 +33,7 @@ def test_what_is_said_is_made_visible_and_warnings_come_from_the_first_process_a
     say("\x1b[2Jone", Path("two"), "three\nfour")
     warn("\x07beep")
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     warn("the same once more")
     assert capsys.readouterr() == ("\\x1b[2Jone\ntwo\nthree\nfour\n", "\\x07beep\n")
 
@@ -41,3 +42,14 @@ def test_things_are_counted_as_people_say_it():
     counts = [counted(number, "run") for number in (0, 1, 2000)]
     assert counts == ["0 runs", "1 run", "2,000 runs"]
     assert [counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "is_told"),
+    [(None, None, True), ("0", "2", True), ("1", "2", False), ("1", None, True), ("odd", None, True)],
+)
+def test_one_process_warns_and_so_does_one_whose_user_has_set_a_rank(monkeypatch, capsys, rank, size, is_told):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    warn("a word")
+    assert capsys.readouterr().err == ("a word\n" if is_told else "")

@@ -1,16 +1,21 @@
 """The reader of sweeps: their trials, from a database of their own or from their runs."""
 
+import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
+import optuna
 import pytest
 
 from analysis.read.runs import read_runs
+from analysis.read.storage import open_storage, url_of_file
 from analysis.read.sweeps import read_study, read_sweep, read_sweeps
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
 from tests.run_folders import write_study
+
+CONTENT = {"metric": {"name": "val/loss"}, "parameters": {"lr": {"min": 0.1, "max": 1.0}}}
 
 
 @pytest.mark.slow
@@ -86,3 +91,19 @@ def test_a_database_with_odd_values_is_refused_in_one_line(runs_dir, table, colu
     assert "\n" not in str(caught.value)
     [sweep], _ = read_sweeps(runs_dir, read_runs(runs_dir).records)
     assert [trial.state for trial in sweep.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["q?x", "a%20b", "%s{0}", "{SCHEMA_VERSION}", "#x", "a b;c", "K\u00e4fer"])
+def test_a_sweep_may_have_any_name_of_a_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    (tmp_path / "sweeps" / name).mkdir(parents=True)
+    path = tmp_path / "sweeps" / name / "study.db"
+    optuna.create_study(storage=open_storage(url_of_file(path)), study_name=name).set_user_attr("sweep", CONTENT)
+    (path.parent / "sweep.yaml").write_text(json.dumps(CONTENT))
+    before = sorted(tmp_path.rglob("*"))
+    assert read_sweep(name).content == CONTENT
+    [sweep], _ = read_sweeps(tmp_path)
+    assert (sweep.name, sweep.trials) == (name, ())
+    assert read_study(url_of_file(path, mode="ro", uri="true"))[0] == CONTENT
+    assert sorted(tmp_path.rglob("*")) == before

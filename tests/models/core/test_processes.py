@@ -18,7 +18,9 @@ import pytest
 import torch
 
 from analysis.record import run_folder
+from data.errors import UserError
 from data.files import read_json
+from models.core.processes import start_all_processes
 from tests.forks import ROOT, Fork
 from tests.two_processes import free_port
 
@@ -363,3 +365,11 @@ def test_a_run_in_progress_is_left_alone_by_a_second_one_of_its_name(tmp_path):
     finish_fork(process)
     later = [row["epoch"] for row in run_folder.read_metrics(tmp_path / "a")]
     assert later == list(range(1, len(later) + 1))
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("value", ["", "nonsense", "1.0", "9" * 5000, "\u0661"])
+def test_a_launchers_variable_that_is_no_number_is_told(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{name}=.* is no number"):
+        start_all_processes([])
