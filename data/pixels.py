@@ -1,23 +1,13 @@
 """Image files decoded: the central square in RGB, whatever a file's format, depth, transparency and orientation."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.Image import Transpose
 
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
-# What turns an image of each EXIF orientation upright.
-UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
@@ -36,22 +26,15 @@ def decode_image(path: Path, image_size: int) -> Picture | Exception:
             size = image.size
             image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
             image.load()
-            orientation = read_orientation(image)
-            upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-            rgb, largest = to_rgb(upright, bits_per_value(image))
+            with suppress(Exception):  # of damaged EXIF: the pixels are sound all the same
+                if image.getexif().get(ORIENTATION) in SIDEWAYS:
+                    size = (size[1], size[0])
+                ImageOps.exif_transpose(image, in_place=True)
+            rgb, largest = to_rgb(image, bits_per_value(image))
             square = ImageOps.fit(rgb, (image_size, image_size))
-            size = (size[1], size[0]) if orientation in SIDEWAYS else size
             return Picture(np.asarray(square).transpose(2, 0, 1), size, largest)
     except Exception as error:  # for a damaged file Pillow raises nearly any error, struct.error for one
         return error
-
-
-def read_orientation(image: Image.Image) -> object:
-    """Return the orientation that EXIF gives, which is an int; None where EXIF is missing or damaged."""
-    try:
-        return image.getexif().get(ORIENTATION)
-    except Exception:  # the pixels are sound all the same
-        return None
 
 
 def bits_per_value(image: Image.Image) -> int:

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data.pixels import Picture, decode_image
 
@@ -116,19 +116,29 @@ def test_half_transparent_colours_are_mixed_with_white(tmp_path):
 ASYMMETRIC = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], np.uint8)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_made_upright_as_pillow_does(orientation, tmp_path):
-    from PIL import ImageOps
+UPRIGHT = {
+    1: lambda rows: rows,
+    2: lambda rows: rows[:, ::-1],
+    3: lambda rows: rows[::-1, ::-1],
+    4: lambda rows: rows[::-1],
+    5: lambda rows: rows.swapaxes(0, 1),
+    6: lambda rows: np.rot90(rows, -1),
+    7: lambda rows: np.rot90(rows, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_every_orientation_is_made_upright(orientation, suffix, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = write(tmp_path / "x.png", np.pad(ASYMMETRIC, ((0, 0), (0, 3), (0, 0))), exif=exif)
-    with Image.open(path) as image:
-        expected = ImageOps.exif_transpose(image)
-    picture = decode_image(path, 2)
-    assert picture.size == expected.size
-    expected = np.asarray(ImageOps.fit(expected.convert("RGB"), (2, 2))).transpose(2, 0, 1)
-    assert (picture.pixels == expected).all()
+    stored = np.pad(ASYMMETRIC, ((0, 0), (1, 2), (0, 0)))  # 2 rows of 5 pixels
+    picture = decode_image(write(tmp_path / f"x{suffix}", stored, exif=exif), 2)
+    expected = UPRIGHT[orientation](stored)
+    assert picture.size == expected.shape[1::-1]
+    square = ImageOps.fit(Image.fromarray(np.ascontiguousarray(expected)), (2, 2))
+    assert (picture.pixels == np.asarray(square).transpose(2, 0, 1)).all()
 
 
 @pytest.mark.parametrize("damage", ["text for a number", "cut", "garbage", "odd orientation"])
