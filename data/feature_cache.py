@@ -61,9 +61,15 @@ class FeatureCache:
         return {content[row * HASH_BYTES : (row + 1) * HASH_BYTES]: row for row in range(num_rows)}
 
     def num_rows(self) -> int:
-        """Return the number of rows that are complete in both files."""
+        """Return the number of rows that are complete in both files.
+
+        Raises:
+            UserError: one of them is no file, as a pipe is none.
+        """
         row_bytes = {"images": HASH_BYTES, "features": self.row_bytes}
         paths = {name: self.folder / name for name in row_bytes}
+        if odd := [path for path in paths.values() if path.exists() and not path.is_file()]:
+            raise UserError(f"{odd[0]} is no file: delete {self.folder}, it is computed anew")
         return min(path.stat().st_size // row_bytes[name] if path.exists() else 0 for name, path in paths.items())
 
     def read(self, hashes: list[bytes]) -> Tensor:

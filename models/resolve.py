@@ -11,6 +11,7 @@ If several sources give a setting, the last of these counts:
 """
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -183,7 +184,7 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
     if isinstance(value, Text):
         value = read_text(kind, key, value)
     if kind.type is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < sys.float_info.max else math.inf
     if kind.type is int and type(value) is float and value.is_integer():  # W&B's q_uniform gives 3.0
         value = int(value)
     if type(value) is not kind.type:  # isinstance would take a bool for an int

@@ -34,7 +34,9 @@ def result_of_sweep(sweep: SweepRecord) -> Result:
         UserError: no final run has finished.
     """
     try:
-        return result_of_trial(sweep.name, sweep.final["trials"][0])  # the best on validation images
+        result = result_of_trial(sweep.name, sweep.final["trials"][0])  # the best on validation images
+        render([result]).encode()  # which fails of what is of another type
+        return result
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         path = f"{sweep.source}/final.json"
         raise UserError(f"{path} has no finished final run: python sweeps/final.py {sweep.name} makes them") from None

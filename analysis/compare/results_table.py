@@ -10,6 +10,7 @@ from typing import Any
 from analysis.compare.references import Reference, references
 from analysis.read.recipe import default_settings
 from analysis.terminal import clock
+from data.errors import UserError
 from data.files import refusing_damage
 from data.metrics import is_finite, shown
 
@@ -90,6 +91,8 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         UserError: the file is not whole, or holds something else.
     """
+    if not path.is_file():  # reading a pipe could take for ever
+        raise UserError(f"{path} is no file: take it out of git again")
     with refusing_damage(path, "it holds no results, take it out of git again"):
         results = [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
         render(results).encode()  # which fails of what is of another type, or no text

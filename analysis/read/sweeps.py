@@ -233,7 +233,10 @@ def metric_of(content: Mapping[str, Any]) -> Metric:
 
 def is_varied(config: Any) -> bool:
     """Return whether a parameter of a sweep file takes more than one value."""
-    return isinstance(config, dict) and "value" not in config and len(config.get("values", "two or more")) > 1
+    if not isinstance(config, dict) or "value" in config:
+        return False
+    values = config.get("values")
+    return not isinstance(values, list) or len(values) > 1
 
 
 def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[Trial]]:

@@ -107,7 +107,9 @@ class Trials:
                 load_if_exists=True,
             )
             known = dict(self.study.user_attrs.get("sweep", content))
-            for trial in self.all():
+            for number, trial in enumerate(self.all()):
+                if trial.number != number:
+                    raise ValueError(f"trial {number} has the number {trial.number}")
                 check_notes(trial.number, trial.user_attrs, NOTES | OWN_NOTES)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None

@@ -245,13 +245,14 @@ def judge(this: Attempt, ended: Ended) -> list[str]:
         return faults
     if ended.code == 124:
         return [*faults, f"hang: {lines[-1:]}"]
-    if "Traceback (most recent call last)" in ended.err + ended.out:
+    # Of a trial that has failed, the last lines are shown.
+    is_verdict = ended.code == 1 and bool(this.verdict) and re.search(this.verdict, ended.err + ended.out)
+    if not is_verdict and "Traceback (most recent call last)" in ended.err + ended.out:
         return [*faults, f"traceback: {lines[-1][:300] if lines else ''}"]
     has_begun = bool(this.begun and re.search(this.begun, ended.out, re.MULTILINE))
     if ended.mebibytes > MEBIBYTES and not has_begun:  # of large networks training takes as much as it takes
         faults.append(f"memory: {ended.mebibytes:.0f} MiB")
     is_own_end = bool(this.asked_to_end) and ended.code in (128 + signal.SIGTERM, 0)
-    is_verdict = ended.code == 1 and bool(this.verdict) and re.search(this.verdict, ended.err + ended.out)
     is_of_machine = ended.code == 1 and len(lines) == 1 and MACHINE.search(ended.err)
     if ended.code not in (0, 2) and not (is_own_end or is_verdict or is_of_machine):
         faults.append(f"exit code {ended.code}: {lines[-1:]}")

@@ -338,3 +338,13 @@ def test_two_ranks_share_the_work_and_end_together_over_a_feature_that_is_not_fi
         assert torch.equal(torch.load(tmp_path / f"a-{rank}.pt"), features_of(make_images(21)))
         assert "is not a finite number" in (tmp_path / f"error-{rank}").read_text()
     assert len(make_cache(tmp_path).rows()) == 21 + 11  # rank 0's share
+
+
+@pytest.mark.parametrize("name", ["images", "features"])
+def test_a_pipe_in_place_of_a_file_is_told(tmp_path, name):
+    cache = FeatureCache(tmp_path, {"arch": "net", "precision": "fp32"}, 3)
+    cache.append([b"0" * 16], torch.zeros(1, 3))
+    (cache.folder / name).unlink()
+    os.mkfifo(cache.folder / name)
+    with pytest.raises(UserError, match=f"{name} is no file: delete"):
+        cache.rows()

@@ -1,6 +1,7 @@
 """The results table: what results.json and RESULTS.md say, and how results get there."""
 
 import json
+import os
 import statistics
 
 import pytest
@@ -204,3 +205,9 @@ def test_rows_that_are_none_are_refused_in_one_line(tmp_path, monkeypatch, conte
     with pytest.raises(UserError, match="references.yaml"):
         references()
     references.cache_clear()
+
+
+def test_a_pipe_in_place_of_the_results_is_told(tmp_path):
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(UserError, match="results.json is no file"):
+        read_results(tmp_path / "results.json")

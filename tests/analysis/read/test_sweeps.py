@@ -9,7 +9,7 @@ import pytest
 
 from analysis.read.runs import read_runs
 from analysis.read.storage import open_storage, url_of_file
-from analysis.read.sweeps import read_study, read_sweep, read_sweeps
+from analysis.read.sweeps import is_varied, read_study, read_sweep, read_sweeps
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
@@ -107,3 +107,8 @@ def test_a_sweep_may_have_any_name_of_a_folder(tmp_path, monkeypatch, name):
     assert (sweep.name, sweep.trials) == (name, ())
     assert read_study(url_of_file(path, mode="ro", uri="true"))[0] == CONTENT
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("config", "varies"), [({"values": None}, True), ({"values": [1]}, False), (None, False)])
+def test_what_varies_is_told_of_odd_entries_too(config, varies):
+    assert is_varied(config) == varies

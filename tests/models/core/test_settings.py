@@ -388,3 +388,9 @@ def test_a_file_of_sweep_values_that_is_damaged_is_told_in_one_line(tmp_path, co
     (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match="a.yaml: not a YAML of"):
         parse(**{SWEEP: str(tmp_path / "a.yaml")})
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_a_number_beyond_all_floats_is_refused(sweep, value):
+    with pytest.raises(UserError, match="is not a finite number"):
+        coerce(MlpSettings, "lr", value)
