@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import psutil
 from matplotlib.figure import Figure
@@ -140,7 +140,7 @@ def start(program: Start) -> Child:
     """Fork a program in a session of its own."""
     assert len(os.listdir("/proc/self/task")) == 1, "threads do not survive a fork"
     descriptor = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os.setsid()
         carry_out(program, descriptor)
@@ -160,8 +160,25 @@ def start_for_real(program: Start) -> subprocess.Popen:
         )  # fmt: skip
 
 
-def carry_out(program: Start, output: int) -> None:
+def fork() -> int:
+    """Fork with signals held back, since what Python does after a fork would swallow the exceptions of handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STRIKING)
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def carry_out(program: Start, output: int) -> NoReturn:
     """Be a program, and end."""
+    try:
+        be(program, output)
+    finally:  # reached where Ctrl-C comes in the last moment
+        os._exit(128 + signal.SIGINT)
+
+
+def be(program: Start, output: int) -> None:
+    """Be a program, and end, unless Ctrl-C comes in the last moment."""
     code = 1
     try:
         forget_the_parent(output)
@@ -191,6 +208,7 @@ def forget_the_parent(output: int) -> None:
     """Let go of the parent's signal handlers, files and exit handlers, as a program that is started does."""
     for number in (*STRIKING, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STRIKING)
     atexit._clear()
     gc.freeze()  # nothing of the parent's is closed a second time
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -230,10 +248,7 @@ def popen(words: Sequence[str], **options: Any) -> Any:
         return REAL_POPEN(words, **options)
     arguments = list(words[list(words).index(TRAIN) + 1 :])
     descriptor = os.dup(options["stdout"].fileno())
-    # What Python does after a fork swallows the exceptions of handlers; subprocess.Popen forks without that.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STRIKING)
-    pid = os.fork()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pid = fork()
     if pid == 0:
         if options.get("process_group") == 0:
             os.setpgid(0, 0)
@@ -266,21 +281,16 @@ class Striker:
 
 
 def descendants(apart_from: int = 0) -> list[psutil.Process]:
-    """The living processes below this one, orphans included, but for those below a server; dead orphans are reaped."""
-    found = []
-    me = psutil.Process()
-    for process in me.children():
-        with suppress(psutil.Error, ChildProcessError):
-            if process.pid == apart_from:
-                continue
-            if process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            found += [process, *(one for one in process.children(recursive=True) if is_living(one))]
+    """The living processes below this one, orphans included, but for those below a server."""
+    own = [process for process in psutil.Process().children() if process.pid != apart_from and is_living(process)]
+    found = list(own)
+    for process in own:
+        with suppress(psutil.Error):
+            found += filter(is_living, process.children(recursive=True))
     return found
 
 
 def is_living(process: psutil.Process) -> bool:
-    try:
+    with suppress(psutil.Error):
         return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    return False
