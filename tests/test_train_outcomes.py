@@ -281,7 +281,7 @@ def test_a_crash_after_the_last_epoch_fails_the_run_with_its_reason_and_the_same
     command = ["--run_id=a", "--test=True"]
     with monkeypatch.context() as patch:
         patch.setattr(
-            "train.closer_look", lambda subject: (_ for _ in ()).throw(MemoryError("no room for the latents"))
+            "train.closer.closer_look", lambda subject: (_ for _ in ()).throw(MemoryError("no room for the latents"))
         )
         assert run(tmp_path, *command) == 1
     assert "no memory (no room for the latents)" in capsys.readouterr().err

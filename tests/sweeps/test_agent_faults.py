@@ -260,7 +260,7 @@ def test_train_py_takes_the_values_and_goes_on_after_a_stop_and_a_kill_of_the_ag
     environment = {**os.environ, **stage.environment}
     done = subprocess.run(command, cwd=stage.folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 trials: 1 finished" in done.stdout
+    assert "1 trial: 1 finished" in done.stdout
     assert epochs() == list(range(1, 61))
     settings = read_json(folder / "settings.json")
     assert (settings["lr"], settings["epochs"], settings["width"]) == (0.002, 60, 32)

@@ -21,7 +21,7 @@ MIXED = {
 }
 NOTEBOOK = {"lr": {"distribution": "log_uniform_values", "min": 4.54e-5, "max": 0.0183}}
 UNORDERED = {name: {"values": list("pqrst")} for name in "abcd"}
-NUM_SEEDS = 9
+NUM_SEEDS = 20
 
 
 def curve(lr):

@@ -100,7 +100,7 @@ def test_the_password_can_be_left_out_of_the_address(stage, secured, way):
         (stage.folder / "services").write_text("\n".join([*lines, f"user={user}", "password=SECRET", ""]))
         url, environment = "postgresql+psycopg:///?service=sweeps", {"PGSERVICEFILE": str(stage.folder / "services")}
     done = stage.run(stage.write(), "--count=1", f"--storage={url}", environment=environment)
-    assert "1 trials: 1 finished" in done.output
+    assert "1 trial: 1 finished" in done.output
 
 
 # Who gets which trial.

@@ -122,7 +122,7 @@ def test_runs_become_a_report_with_the_same_comparison(server, tmp_path):
     assert headings == ["Curves", "Settings", "Differences", "Pictures"]
     [text] = [block["content"] for block in whole["spec"]["blocks"] if block["type"] == "markdown-block"]
     assert "3 runs, ranked by val/loss: less is better." in text
-    assert "| run0 | 1 | 1 | finished |" in text
+    assert "| run0 | 1.0000 | 1.0000 | finished |" in text
 
     for runset in runsets_of(whole):
         assert runset["project"]["name"] == "project"
@@ -160,7 +160,7 @@ def test_a_run_on_wandb_has_the_same_best_value_in_the_terminal_and_the_report(s
     asked = ["--project", PROJECT, "--metric", "val/accuracy"]
     _, output, _ = call(server, tmp_path, "analysis.runs", [asked])
     [line] = [line for line in output if "run0" in line]
-    assert " 0.8500 " in line
+    assert " 85.00 % " in line
     path = tmp_path / "report.html"
     codes, _, errors = call(server, tmp_path, "analysis.report", [[*asked, "--sweep", "sweep0", "--out", str(path)]])
     assert codes == [0], errors
