@@ -9,6 +9,7 @@ from data.files import refusing_damage
 from data.yaml_file import read_yaml_file
 
 FILE = Path(__file__).parents[1] / "references.yaml"
+RECIPES = Path(__file__).parents[2] / "sweeps" / "best"
 
 
 class Public(NamedTuple):
@@ -44,3 +45,13 @@ def references() -> tuple[Reference, ...]:
             Reference(**{**row, "public": tuple(Public(**figure) for figure in row.get("public", ()))})
             for row in read_yaml_file(FILE)
         )
+
+
+@cache
+def recipes() -> dict[str, dict[str, Any]]:
+    """Return the settings of each recipe in sweeps/best, by the name of its file.
+
+    Raises:
+        UserError: one of the files is damaged.
+    """
+    return {path.name: read_yaml_file(path) for path in sorted(RECIPES.glob("*.yaml"))}

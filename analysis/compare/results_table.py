@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.compare.references import Reference, references
+from analysis.compare.references import Reference, recipes, references
 from analysis.read.recipe import default_settings
 from analysis.terminal import clock
 from data.errors import UserError
@@ -136,6 +136,12 @@ def reference_of(result: Result) -> Reference | None:
     return max(fitting, key=lambda reference: len(reference.settings), default=None)
 
 
+def recipe_of(result: Result) -> str:
+    """Return the name of the recipe's file whose settings a result has; "" where there is none."""
+    own = {"model": result.model, "lr": result.lr, "epochs": result.epochs, **result.settings}
+    return next((name for name, settings in recipes().items() if settings == own), "")
+
+
 def render(results: Sequence[Result]) -> str:
     """Return the text of RESULTS.md: a header, a table with a row for each reference and result, and the commands."""
     by_title: dict[str, list[Result]] = {}
@@ -162,8 +168,9 @@ def row(reference: Reference | None, result: Result | None) -> list[str]:
     obtained = [""] * (len(COLUMNS) - 3)
     if result:
         special = reference.settings if reference else {}
+        recipe = recipe_of(result)
         told = [f"{key}={value}" for key, value in result.settings.items() if key not in special]
-        title = ", ".join([title, *told])
+        title = ", ".join([title, f"[recipe](../sweeps/best/{recipe})"] if recipe else [title, *told])
         figures = (figure(result.metrics, name) for name in (metric, "test/loss"))
         obtained = [
             number("{:.2e}", result.lr).replace("e-0", "e-"),

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from analysis.compare import results
-from analysis.compare.references import references
+from analysis.compare.references import recipes, references
 from analysis.compare.results_table import plus_minus, read_results, render
 from analysis.results import main
 from data.errors import UserError
@@ -211,3 +211,13 @@ def test_a_pipe_in_place_of_the_results_is_told(tmp_path):
     os.mkfifo(tmp_path / "results.json")
     with pytest.raises(UserError, match="results.json is no file"):
         read_results(tmp_path / "results.json")
+
+
+def test_a_result_of_a_recipe_is_called_by_its_file(place):
+    recipe = dict(recipes()["mlp.yaml"])
+    write_sweep(place, "recipe", {**recipe, "val_fraction": 0.0})
+    write_sweep(place, "other", {**recipe, "width": 510})
+    assert update(place) == 0
+    titles = [row["network"] for row in rows_of(place) if row["network"].startswith("MLP")]
+    assert "MLP, [recipe](../sweeps/best/mlp.yaml)" in titles
+    assert [title for title in titles if "width=510" in title]
