@@ -34,12 +34,16 @@ def result_of_sweep(sweep: SweepRecord) -> Result:
         UserError: no final run has finished.
     """
     try:
-        result = result_of_trial(sweep.name, sweep.final["trials"][0])  # the best on validation images
-        render([result]).encode()  # which fails of what is of another type
-        return result
+        return presentable(result_of_trial(sweep.name, sweep.final["trials"][0]))  # the best on validation images
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         path = f"{sweep.source}/final.json"
         raise UserError(f"{path} has no finished final run: python sweeps/final.py {sweep.name} makes them") from None
+
+
+def presentable(result: Result) -> Result:
+    """Return a result whose parts can all be shown; else raise TypeError or ValueError."""
+    render([result]).encode()
+    return result
 
 
 def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
@@ -75,7 +79,7 @@ def result_of_runs(records: Sequence[RunRecord]) -> Result:
         UserError: one of them, which may be of an older version, lacks what a result has, or its model is no more.
     """
     try:
-        return result_of_whole_runs(records)
+        return presentable(result_of_whole_runs(records))
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:

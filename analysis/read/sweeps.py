@@ -21,7 +21,7 @@ from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": dict}  # of a trial in its database
+NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object}  # of a trial in its database
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -295,7 +295,7 @@ def trial_of(row: TrialRow) -> Trial:
         state=row.state,
         value=row.notes.get("best"),
         best_epoch=row.notes.get("best_epoch"),
-        settings=row.notes.get("settings", {}),
+        settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
         started=utc(row.started),
         ended=utc(row.ended),
     )

@@ -106,6 +106,8 @@ class Trials:
                 sampler=Search(sweep, seed),
                 load_if_exists=True,
             )
+            if len(self.study.directions) != 1:
+                raise ValueError("it has lost its goal")
             known = dict(self.study.user_attrs.get("sweep", content))
             for number, trial in enumerate(self.all()):
                 if trial.number != number:

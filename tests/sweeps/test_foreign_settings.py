@@ -1,13 +1,16 @@
 """Settings that a storage holds, but that no agent has put there: each is a failed trial and one line, no crash."""
 
+import sqlite3
+
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from data.errors import UserError
 from sweeps.agent import Agent
 from sweeps.local.display import Display
 from sweeps.local.trials import Trials
-from tests.sweep_helpers import sweep_of
+from tests.sweep_helpers import LR, sweep_of
 
 UNFIT = "its settings in the storage are not those of the sweep"
 FOREIGN = {
@@ -36,3 +39,24 @@ def test_a_trial_with_foreign_settings_fails_and_the_sweep_goes_on(tmp_path, cap
     assert f"trial 0 failed: {reason}" in capsys.readouterr().out
     assert not agent.pool.runs
     assert not agent.work_is_left()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM study_directions",
+        "UPDATE trials SET number = 7",
+        "UPDATE trial_user_attributes SET value_json = 'no JSON'",
+        "UPDATE trial_params SET distribution_json = NULL",
+        "UPDATE trials SET datetime_start = 'never'",
+    ],
+)
+def test_a_database_that_something_else_has_written_to_is_refused_in_one_line(tmp_path, statement):
+    url, sweep = f"sqlite:///{tmp_path}/study.db", sweep_of({"lr": LR})
+    Trials(url, sweep, "s", seed=0).take(1)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute(statement)
+    with pytest.raises(UserError, match="study.db") as caught:
+        Trials(url, sweep, "s", seed=0)
+    assert "\n" not in str(caught.value)
