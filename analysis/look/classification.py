@@ -1,6 +1,5 @@
 """What a classifier gets right and wrong: confusion matrix, per-class table, worst mistakes, calibration."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.look.panels import as_written, draw_grid, render
+from analysis.look.panels import as_written, render
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader, Shard
 from models.core.panel import Panel
@@ -74,16 +73,14 @@ def analyse_classifier(
     calibration = calibrate(probabilities.numpy(), labels.numpy())
     matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
     table = tabulate_classes(labels, predicted, classes)
-    with (folder / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([table.columns, *table.rows])
-    draws = {
+    table.save(folder / "per_class.csv")
+    draws: dict[Path, Panel | Callable[[Path], object]] = {
         folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, path),
         folder / "reliability.png": lambda path: draw_reliability(calibration, path),
     }
     if (predicted != labels).any():
-        mistakes = mistakes_panel(loader, classes, probabilities, labels)
-        draws[folder / "mistakes.png"] = lambda path: draw_grid(mistakes).save(path)
-    return Analysis({"ece": calibration.error}, {path.stem: path for path in render(draws)}, {"per_class": table})
+        draws[folder / "mistakes.png"] = mistakes_panel(loader, classes, probabilities, labels)
+    return Analysis({"ece": calibration.error}, render(draws), {"per_class": table})
 
 
 def tabulate_classes(labels: torch.Tensor, predicted: torch.Tensor, classes: tuple[str, ...]) -> Table:

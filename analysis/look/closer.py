@@ -18,7 +18,7 @@ from analysis.look.collapse import NUM_WATCHED, variety
 from analysis.look.extractors import Extractor, build_extractor
 from analysis.look.fidelity import check_numbers, measure
 from analysis.look.latents import analyse_latents, check_latents
-from analysis.look.panels import animate, render, render_panels
+from analysis.look.panels import animate, render
 from analysis.record.findings import Analysis
 from data.loader import Loader
 from data.visible import warn
@@ -78,15 +78,13 @@ def look_at_samples(subject: Subject) -> Analysis:
     """Make an animation of the samples that were drawn in the course of training."""
     path = subject.folder / "training.gif"
     frames = sorted(subject.folder.glob("samples*-[0-9]*.png"))
-    rendered = render({path: lambda path: animate(frames, path)} if frames else {})
-    return Analysis(images={path.stem: path for path in rendered})
+    return Analysis(images=render({path: lambda path: animate(frames, path)} if frames else {}))
 
 
 def look_at_closing(subject: Subject) -> Analysis:
     """Take the metrics and panels that a model keeps for the end of a run."""
-    panels: dict[str, Panel] = subject.model.closing_panels()
-    rendered = render_panels({subject.folder / f"{name}.png": panel for name, panel in panels.items()})
-    return Analysis(subject.model.closing_metrics(subject.loader), {path.stem: path for path in rendered})
+    panels = {subject.folder / f"{name}.png": panel for name, panel in subject.model.closing_panels().items()}
+    return Analysis(images=render(panels), metrics=subject.model.closing_metrics(subject.loader))
 
 
 # What a model must be able to do for each look; later ones are shown after earlier ones.
@@ -175,5 +173,5 @@ def draw_panels(model: Any, loader: Loader, folder: Path, epoch: int) -> dict[st
         few = slice(NUM_PANEL_IMAGES)
         captions = panels["predictions"].captions[few]
         panels["attention"] = attention_panel(net, batch.images[few], pictures[few], captions)
-    rendered = render_panels({folder / f"{name}-{epoch:04d}.png": panel for name, panel in panels.items()})
-    return {path.stem.rpartition("-")[0]: path for path in rendered}
+    rendered = render({folder / f"{name}-{epoch:04d}.png": panel for name, panel in panels.items()})
+    return {name.rpartition("-")[0]: path for name, path in rendered.items()}

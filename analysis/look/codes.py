@@ -19,7 +19,7 @@ def analyse_codes(model: HasCodes, loader: Loader, batch_size: int, folder: Path
     uses = torch.bincount(codes.flatten(), minlength=model.codebook_size)
     metrics = {"perplexity": perplexity(uses).item(), "codes_used": float((uses > 0).sum())}
     draws = {folder / "code_usage.png": lambda path: draw_code_usage(uses.cpu().numpy(), metrics["perplexity"], path)}
-    return Analysis(metrics, {path.stem: path for path in render(draws)})
+    return Analysis(metrics, render(draws))
 
 
 def draw_code_usage(uses: np.ndarray, code_perplexity: float, path: Path) -> None:

@@ -1,9 +1,8 @@
 """A closer look at a latent space: how much of the classes it holds, beside raw pixels and an untrained network.
 
-`analyse_latents` does all of it: `encode` some images, `score` their latents, `write` the scores, `draw` pictures.
+`analyse_latents` does all of it: `encode` some images, `score` their latents, `draw` pictures.
 """
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,13 +22,14 @@ from analysis.look.latent_figures import (
     traversal_panel,
 )
 from analysis.look.latent_scores import Agreement, Clustering, agreement, cluster, compare
-from analysis.look.panels import render, render_panels
+from analysis.look.panels import render
 from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record.findings import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
 from data.visible import warn
 from models.core.abilities import HasLatents
+from models.core.panel import Panel
 from models.registry import find_model
 
 NUM_CLUSTERS = 10  # where there are no classes
@@ -100,7 +100,8 @@ def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folde
         warn(f"latents are compared with no classes: all {len(train.labels)} training images looked at are of one")
         train = None
     scores = score(images, train, len(classes) if train else 0, settings.seed)
-    write(scores, folder)
+    if scores.table:
+        scores.table.save(folder / "latent.csv")
     pictures = draw(model.decode, images, scores, classes, settings.seed, folder)
     return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
 
@@ -195,13 +196,6 @@ def score(images: Encoded, train: Encoded | None, num_classes: int, seed: int) -
     return Scores(clustering, agreements["latent"], metrics, table)
 
 
-def write(scores: Scores, folder: Path) -> None:
-    """Write the table of the scores, if there is one, to `folder`."""
-    if scores.table is not None:
-        with (folder / "latent.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([scores.table.columns, *scores.table.rows])
-
-
 @torch.no_grad()
 def draw(
     decode: Decode, images: Encoded, scores: Scores, classes: tuple[str, ...], seed: int, folder: Path
@@ -225,13 +219,13 @@ def draw(
     rows = torch.from_numpy(latents).to(images.loader.device)
     ends = np.random.default_rng(seed).permutation(num_images)[: 2 * min(NUM_PAIRS, num_images // 2)]
     pictures = images.loader.pictures(images.index[ends])
-    panels = {
+    draws: dict[Path, Panel | Callable[[Path], object]] = {
+        folder / "tsne.png": lambda path: draw_embedding(embed(latents, seed), colourings, path),
         folder / "clusters.png": cluster_panel(decode, rows, scores.clustering.assignments, names, seed),
         folder / "interpolations.png": interpolation_panel(decode, rows[ends], pictures, [captions[i] for i in ends]),
         folder / "traversals.png": traversal_panel(decode, rows, rows[ends[0]], pictures[0]),
     }
-    rendered = render({folder / "tsne.png": lambda path: draw_embedding(embed(latents, seed), colourings, path)})
-    return {path.stem: path for path in [*rendered, *render_panels(panels)]}
+    return render(draws)
 
 
 def name_clusters(scores: Scores, images: Encoded, classes: tuple[str, ...]) -> tuple[list[str], dict[str, Colouring]]:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -21,19 +20,22 @@ SECONDS_A_FRAME = 0.5
 NEUTRAL, RIGHT, WRONG = "#333333", "#1a7f37", "#cf222e"
 
 
-def render(draws: Mapping[Path, Callable[[Path], object]]) -> list[Path]:
-    """Render pictures, and return the files of those that could be; for each other a warning is printed.
+def render(draws: Mapping[Path, Panel | Callable[[Path], object]]) -> dict[str, Path]:
+    """Render pictures, and return the files of those that could be, by name; for each other a warning is printed.
 
     No figure depends on a picture, so that an odd class name, say, must not cost a run its result.
 
     Args:
-        draws: for each file what writes it.
+        draws: for each file the panel that it shows, or what writes it.
     """
-    done = []
-    for path, draw in draws.items():
+    done = {}
+    for path, drawn in draws.items():
         try:
-            draw(path)
-            done.append(path)
+            if isinstance(drawn, Panel):
+                draw_grid(drawn).save(path)
+            else:
+                drawn(path)
+            done[path.stem] = path
         except Exception as error:  # of matplotlib, of Pillow, of a full disk
             reason = textwrap.shorten(str(error) or type(error).__name__, 200)
             warn(f"{path} could not be drawn: {reason}")
@@ -43,16 +45,6 @@ def render(draws: Mapping[Path, Callable[[Path], object]]) -> list[Path]:
 def as_written(text: str) -> str:
     """Return a text for matplotlib that it shows as it is written: what stands between dollars is no mathematics."""
     return text.replace("$", r"\$")
-
-
-def render_panels(panels: Mapping[Path, Panel]) -> list[Path]:
-    """Render panels, and return the files of those that could be, as `render`."""
-    return render({path: partial(save_panel, panel) for path, panel in panels.items()})
-
-
-def save_panel(panel: Panel, path: Path) -> None:
-    """Draw a panel into a file."""
-    draw_grid(panel).save(path)
 
 
 def draw_grid(panel: Panel) -> Image.Image:

@@ -1,5 +1,6 @@
 """What a closer look at a model finds, to be logged."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,11 @@ class Table(NamedTuple):
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+
+    def save(self, path: Path) -> None:
+        """Write the table as a CSV file."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([self.columns, *self.rows])
 
 
 class Analysis(NamedTuple):

@@ -25,7 +25,7 @@ from analysis.look.latent_scores import (
     linear_probe,
     nearest_neighbours,
 )
-from analysis.look.latents import draw, encode, score, untrained_like, write
+from analysis.look.latents import draw, encode, score, untrained_like
 from analysis.record.findings import Analysis
 from analysis.record.saved import resolve
 from data.dataset import DatasetInfo, Split
@@ -289,7 +289,8 @@ def analyse(folder, given=None, classes=CLASSES, num_images=50):
     encoders = {"latent": model.encode, "random": model.random_encode}
     images, train = (encode(encoders, splits[name], num_images, batch_size=16, seed=7) for name in ("test", "train"))
     scores = score(images, train if classes else None, len(classes), seed=7)
-    write(scores, folder)
+    if scores.table:
+        scores.table.save(folder / "latent.csv")
     pictures = draw(model.decode, images, scores, classes, 7, folder)
     return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
 

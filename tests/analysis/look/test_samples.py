@@ -133,4 +133,4 @@ def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, capsys):
     assert "test/classification_score_mlp_100" in json.loads((runs / "cvae" / "generation.json").read_text())
     assert classification_score.main([str(runs / "vae"), *words]) == 2
     assert classification_score.main([str(runs / "cvae"), "--epoch=1"]) == 2
-    assert "did you mean epochs" in capsys.readouterr().err
+    assert "did you mean --epochs?" in capsys.readouterr().err
