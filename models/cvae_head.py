@@ -48,12 +48,3 @@ class CvaeHead(Conditional):
 
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] float32 logits
         return self.head(self.encoder(images)).float()
-
-
-def build(settings: CvaeHeadSettings, info: DatasetInfo) -> CvaeHead:
-    """Build the autoencoder that `settings` describe.
-
-    Raises:
-        UserError: there are too few classes, or the depth or the likelihood does not suit the images.
-    """
-    return CvaeHead(settings, info)

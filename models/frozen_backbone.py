@@ -20,12 +20,7 @@ from data.paths import feature_dir
 from models.core.objective import Phase
 from models.core.optimization import FreshLBFGS
 from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
-from models.parts.backbone import (
-    BackboneSettings,
-    find_weights,
-    network_size,
-    outline_network,
-)
+from models.parts.backbone import BackboneSettings, find_weights, network_size, outline_network
 from models.parts.classification import Classification
 from models.parts.frozen import Extractor, FrozenNetwork
 
@@ -137,6 +132,7 @@ class FrozenBackbone(Classification):
     """
 
     net: Head
+    settings: FrozenSettings
 
     def __init__(self, settings: FrozenSettings, info: DatasetInfo) -> None:
         refuse(
@@ -163,7 +159,6 @@ class FrozenBackbone(Classification):
 
     def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
         settings = self.settings
-        assert isinstance(settings, FrozenSettings)
         root = feature_dir(settings.feature_dir)
         extractor = Extractor(self.frozen, accelerator.device, settings.feature_batch_size)
         caches = {
@@ -195,6 +190,8 @@ class LogisticProbe(FrozenBackbone):
         UserError: as for `FrozenBackbone`, or a setting is given that only training by gradient steps uses.
     """
 
+    settings: LogisticProbeSettings
+
     def __init__(self, settings: LogisticProbeSettings, info: DatasetInfo) -> None:
         refuse(settings, OF_GRADIENTS, "L-BFGS minimises one loss to the end; --l2 is its penalty")
         if settings.mixed_precision == "fp16":
@@ -202,12 +199,10 @@ class LogisticProbe(FrozenBackbone):
         super().__init__(settings, info)
 
     def phases(self) -> tuple[Phase, ...]:
-        assert isinstance(self.settings, LogisticProbeSettings)
         optimizer = FreshLBFGS(self.net.parameters(), self.settings.lr, self.settings.max_iterations)
         return (Phase("fit", optimizer, searches=True),)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        assert isinstance(self.settings, LogisticProbeSettings)
         strength = self.settings.l2 * self.settings.l2_ratio ** int(self.epoch)
         terms = super().forward(batch, phase)
         penalty = strength / 2 * self.net.weight.square().sum()
@@ -217,13 +212,3 @@ class LogisticProbe(FrozenBackbone):
             "accuracy": terms["accuracy"],
             "l2": penalty.new_tensor(strength),
         }
-
-
-def build(settings: FrozenSettings, info: DatasetInfo) -> FrozenBackbone:
-    """Build the classifier that `settings` describe."""
-    return FrozenBackbone(settings, info)
-
-
-def build_probe(settings: LogisticProbeSettings, info: DatasetInfo) -> LogisticProbe:
-    """Build the logistic regression that `settings` describe."""
-    return LogisticProbe(settings, info)

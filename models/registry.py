@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from data.errors import UserError, suggestion
+from data.errors import check_known
 from models.core.settings import Settings
 
 if TYPE_CHECKING:  # these load torch
@@ -18,7 +18,7 @@ class Model(NamedTuple):
     Attributes:
         module: name of its file in models/, without .py.
         settings: name of its settings class in that file.
-        builder: name of the function in that file that builds it.
+        builder: name of the function or class in that file that builds it out of settings and a DatasetInfo.
     """
 
     module: str
@@ -48,13 +48,13 @@ MODELS: Mapping[str, Model] = {
     "timm": Model("timm_classifier", "TimmSettings"),
     "resnet18_pretrained": Model("timm_classifier", "ResNet18PretrainedSettings"),
     "vit_b16_finetune": Model("timm_classifier", "VitB16FinetuneSettings"),
-    "frozen": Model("frozen_backbone", "FrozenSettings"),
-    "vit_b16_frozen": Model("frozen_backbone", "VitB16FrozenSettings"),
-    "logistic_probe": Model("frozen_backbone", "LogisticProbeSettings", "build_probe"),
-    "vae": Model("vae", "VaeSettings"),
+    "frozen": Model("frozen_backbone", "FrozenSettings", "FrozenBackbone"),
+    "vit_b16_frozen": Model("frozen_backbone", "VitB16FrozenSettings", "FrozenBackbone"),
+    "logistic_probe": Model("frozen_backbone", "LogisticProbeSettings", "LogisticProbe"),
+    "vae": Model("vae", "VaeSettings", "Vae"),
     "cvae": Model("cvae", "CvaeSettings"),
-    "cvae_head": Model("cvae_head", "CvaeHeadSettings"),
-    "vq_vae": Model("vq_vae", "VqVaeSettings"),
+    "cvae_head": Model("cvae_head", "CvaeHeadSettings", "CvaeHead"),
+    "vq_vae": Model("vq_vae", "VqVaeSettings", "VqVae"),
     "dc_gan": Model("dc_gan", "DcGanSettings"),
     "ac_gan": Model("ac_gan", "AcGanSettings"),
 }
@@ -66,6 +66,5 @@ def find_model(name: object) -> Model:
     Raises:
         UserError: there is no model of that name.
     """
-    if name not in MODELS:
-        raise UserError(f"model={name!r} is not known{suggestion(name, MODELS)}; there are: {', '.join(MODELS)}")
+    check_known(f"model={name!r}", name, MODELS)
     return MODELS[str(name)]

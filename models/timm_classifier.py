@@ -68,13 +68,14 @@ class VitB16FinetuneSettings(TimmSettings):
 class TimmClassification(Classification):
     """A classifier of timm whose first stages may be frozen."""
 
+    net: TimmNet
+    settings: TimmSettings
+
     def __init__(self, net: TimmNet, settings: TimmSettings, info: DatasetInfo) -> None:
         super().__init__(net, settings, info, prefers_channels_last=True)
         freeze(net.backbone, settings.frozen_stages)
 
     def phases(self) -> tuple[Phase, ...]:
-        assert isinstance(self.settings, TimmSettings)
-        assert isinstance(self.net, TimmNet)
         return (Phase("classify", build_optimizer(layer_groups(self.net.backbone, self.settings), self.settings)),)
 
     def train(self, mode: bool = True) -> "TimmClassification":
@@ -95,11 +96,7 @@ def layer_groups(backbone: nn.Module, settings: TimmSettings) -> list[dict]:
         backbone, settings.weight_decay, no_weight_decay_list=no_decay, layer_decay=settings.layer_decay
     )
     return [
-        {
-            "params": group["params"],
-            "lr": settings.lr * group["lr_scale"],
-            "weight_decay": group["weight_decay"],
-        }
+        {"params": group["params"], "lr": settings.lr * group["lr_scale"], "weight_decay": group["weight_decay"]}
         for group in groups
     ]
 

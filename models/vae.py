@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.dataset import Batch, DatasetInfo
+from data.dataset import Batch
 from models.core.settings import Count
 from models.parts.variational import Variational, VariationalSettings
 
@@ -35,12 +35,3 @@ class Vae(Variational):
 def unlabelled(values: Tensor) -> Tensor:
     """Return zeros in place of labels, one for each of the values: [B, ...] -> [B]."""
     return torch.zeros(len(values), dtype=torch.long, device=values.device)
-
-
-def build(settings: VaeSettings, info: DatasetInfo) -> Vae:
-    """Build the autoencoder that `settings` describe.
-
-    Raises:
-        UserError: the side of the images cannot be halved `depth` times, or the likelihood does not suit the pixels.
-    """
-    return Vae(settings, info)

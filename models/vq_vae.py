@@ -224,8 +224,8 @@ class VqVae(Objective):
         info: the dataset's facts.
 
     Raises:
-        UserError: the side of the images cannot be halved `depth` times, or the number of the prior's heads does not
-            divide its width.
+        UserError: the side of the images cannot be halved `depth` times, the likelihood does not suit the pixels, or
+            the number of the prior's heads does not divide its width.
     """
 
     settings: VqVaeSettings
@@ -344,13 +344,3 @@ def perplexity(uses: Tensor) -> Tensor:
     """
     shares = uses / uses.sum()
     return torch.special.entr(shares).sum().exp()
-
-
-def build(settings: VqVaeSettings, info: DatasetInfo) -> VqVae:
-    """Build the autoencoder that `settings` describe.
-
-    Raises:
-        UserError: the depth or the likelihood does not suit the images, or the number of the prior's heads does not
-            divide its width.
-    """
-    return VqVae(settings, info)

@@ -88,7 +88,7 @@ class Variational(Objective):
         num_labels: number of classes on which the model is conditional; 0 for a model without labels.
 
     Raises:
-        UserError: the side of the images cannot be halved `depth` times.
+        UserError: the side of the images cannot be halved `depth` times, or the likelihood does not suit the pixels.
     """
 
     settings: VariationalSettings

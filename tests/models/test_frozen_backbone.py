@@ -14,7 +14,14 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from models import frozen_backbone
 from models.core.objective import count_parameters
-from models.frozen_backbone import FrozenSettings, Head, LogisticProbeSettings, VitB16FrozenSettings
+from models.frozen_backbone import (
+    FrozenBackbone,
+    FrozenSettings,
+    Head,
+    LogisticProbe,
+    LogisticProbeSettings,
+    VitB16FrozenSettings,
+)
 from models.parts import frozen
 from models.parts.frozen import Extractor
 
@@ -29,7 +36,7 @@ def make_split(num, seed=0):
 
 
 def build(kind=FrozenSettings, info=INFO, **settings):
-    make = frozen_backbone.build_probe if kind is LogisticProbeSettings else frozen_backbone.build
+    make = LogisticProbe if kind is LogisticProbeSettings else FrozenBackbone
     return make(kind(model="frozen", **{**SMALL, **settings}), info)
 
 
@@ -191,7 +198,7 @@ def test_settings_of_gradient_steps_are_refused_where_none_are_taken(name, value
 def test_the_head_of_vit_b16_has_7690_parameters_and_the_backbone_is_not_saved_with_it():
     info = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, {}, "")
     settings = VitB16FrozenSettings(model="vit_b16_frozen", pretrained=False)
-    objective = frozen_backbone.build(settings, info)
+    objective = FrozenBackbone(settings, info)
     # 12 blocks of two norms, attention and a fourfold feed-forward; patches, positions, class token, last norm.
     block = 2 * 2 * 768 + (768 + 1) * 3 * 768 + (768 + 1) * 768 + (768 + 1) * 4 * 768 + (4 * 768 + 1) * 768
     backbone = 12 * block + (3 * 16 * 16 + 1) * 768 + (14 * 14 + 1) * 768 + 768 + 2 * 768
