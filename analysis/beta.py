@@ -5,17 +5,17 @@ metrics of the run's end.
 """
 
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import Parser, path, run_program
+from analysis.command_line import parser_of, path, run_program
 from analysis.compare.beta_figure import FILE, draw_sweep
 from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options that a command line gives."""
-    parser = Parser(prog="python -m analysis.beta", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = parser_of("beta", __doc__)
     parser.add_argument("sweep", metavar="SWEEP", help="name of a sweep in runs/sweeps, or path of its folder")
     parser.add_argument("--out", type=path, metavar="FILE", help=f"default: {FILE} in the sweep's folder")
     return parser.parse_args(arguments)

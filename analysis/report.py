@@ -10,17 +10,17 @@ python -m analysis.report --model cnn              the runs of a model
 
 import shlex
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import Parser, path, run_program
+from analysis.command_line import parser_of, path, run_program
 from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
 from data.visible import say
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options that a command line gives."""
-    parser = Parser(prog="python -m analysis.report", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = parser_of("report", __doc__)
     parser.add_argument("--sweep", nargs="+", default=[], metavar="S", help="sweeps to compare; default: all runs")
     parser.add_argument("--model", default="", metavar="M", help="compare the runs of this model alone")
     parser.add_argument(

@@ -8,17 +8,17 @@ Results of other machines stay in the file until a sweep or a run of their name 
 """
 
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import Parser, path, run_program
+from analysis.command_line import parser_of, path, run_program
 from analysis.compare import results
 from data.visible import counted, say, warn
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options that a command line gives."""
-    parser = Parser(prog="python -m analysis.results", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = parser_of("results", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs and sweeps to take in, too")
     parser.add_argument("--runs_dir", type=path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
     what = parser.add_mutually_exclusive_group(required=True)

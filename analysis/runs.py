@@ -9,11 +9,11 @@ python -m analysis.runs --project ENTITY/PROJECT       what W&B keeps
 
 import re
 import sys
-from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from analysis.command_line import Parser, path, run_program, whole_number
+from analysis.command_line import parser_of, path, run_program, whole_number
 from analysis.compare.ranking import choose_metric
 from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
 from analysis.read.records import STATES, Filter, RunList
@@ -40,7 +40,7 @@ def moment(text: str) -> datetime:
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options that a command line gives."""
-    parser = Parser(prog="python -m analysis.runs", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = parser_of("runs", __doc__)
     parser.add_argument("--runs_dir", type=path, help="folder of the runs; default: $VISION_SWEEPS_RUNS, else runs")
     parser.add_argument("--project", default="", help="entity/project on W&B, to be read in place of a folder")
     parser.add_argument("--sweeps", action="store_true", help="list sweeps rather than runs")

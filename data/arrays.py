@@ -7,7 +7,6 @@ classes are called by their numbers.
 
 import hashlib
 import json
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data import network
 from data.dataset import Dataset, Source, Split, class_name
-from data.errors import UserError, suggestion
+from data.errors import UserError, check_known
 
 TRAIN, TEST = "train.npz", "test.npz"
 KEYS = {TRAIN: ("images", "labels", "classes"), TEST: ("images", "labels")}  # that may be in each file
@@ -81,12 +81,10 @@ def read(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             content = {key: np.asarray(file[key]) for key in file.files}  # bytes where one is no array
     except Exception as error:  # of zipfile, zlib and numpy: damaged files raise nearly anything
-        reason = textwrap.shorten(str(error) or type(error).__name__, 100, placeholder="...")
+        reason = network.in_one_line(error)
         raise UserError(f"{path} cannot be read ({reason}): write it anew with numpy.savez") from None
     for key in content:
-        if key not in KEYS[path.name]:
-            known = KEYS[path.name]
-            raise UserError(f"{path}: {key} is not known{suggestion(key, known)}; there are: {', '.join(known)}")
+        check_known(f"{path}: {key}", key, KEYS[path.name])
     return content
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data import arrays, cifar10, digits, faces, folder
 from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
-from data.errors import UserError, suggestion
+from data.errors import check_known
 from data.paths import default_data_dir, expanded
 
 DATASETS: dict[str, Source] = {
@@ -22,8 +22,7 @@ def find_dataset(name: str) -> Source:
     Raises:
         UserError: there is no dataset of that name.
     """
-    if name not in DATASETS:
-        raise UserError(f"--dataset={name} is not known{suggestion(name, DATASETS)}; there are: {', '.join(DATASETS)}")
+    check_known(f"--dataset={name}", name, DATASETS)
     return DATASETS[name]
 
 

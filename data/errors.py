@@ -2,7 +2,7 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 LONGEST_MESSAGE = 1000  # characters
 # Of what the user has named, or of what stands there; the others are faults of the machine.
@@ -26,6 +26,16 @@ def shortened(text: str) -> str:
 def exit_code(error: Exception) -> int:
     """Return 2 for what the user can put right, such as a name that no file can have, and 1 for other faults."""
     return 2 if isinstance(error, UserError) or getattr(error, "errno", None) in ERRORS_OF_NAMES else 1
+
+
+def check_known(told: str, name: object, known: Collection[str]) -> None:
+    """Refuse a name that is none of those known; the message begins with how it was told, such as --classes=frog.
+
+    Raises:
+        UserError: with the names that there are.
+    """
+    if name not in known:
+        raise UserError(f"{told} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from analysis.look.panels import draw_grid
 from analysis.look.trained_run import TrainedRun, best_device, load_run
-from data.errors import UserError, suggestion
+from data.errors import UserError, check_known
 from data.seeding import mix_seeds
 from models.core.abilities import Samples
 from models.core.panel import COLUMNS, MOST_CLASSES, ROWS_BY_CLASS, Panel
@@ -77,8 +77,7 @@ def choose_classes(chosen: Sequence[str], run: TrainedRun) -> list[int]:
             )
         return []
     for name in chosen:
-        if name not in known:
-            raise UserError(f"--classes={name} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
+        check_known(f"--classes={name}", name, known)
     return [known.index(name) for name in chosen] or list(range(len(known)))
 
 

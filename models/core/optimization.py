@@ -78,19 +78,13 @@ def timm_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
     Raises:
         UserError: there is no optimizer of that name, or it cannot be used on this machine.
     """
-    from timm.optim import (
-        create_optimizer_v2,
-        get_optimizer_info,
-        list_optimizers,
-    )  # imported late: timm takes a second
+    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers  # imported late: takes a second
 
     # Second-order optimizers need gradients of gradients, which the training loop does not compute.
     names = [str(name) for name in list_optimizers() if not get_optimizer_info(str(name)).second_order]
     if settings.optimizer not in names:
         near = suggestion(settings.optimizer, ["sgd", "adam", "adamw", *names])
-        known = (
-            near or f": give sgd, adam, adamw or one of timm's {len(names)}, see timm.optim.list_optimizers()"
-        )
+        known = near or f": give sgd, adam, adamw or one of timm's {len(names)}, see timm.optim.list_optimizers()"
         raise UserError(f"--optimizer={settings.optimizer} is not known{known}")
     try:
         return create_optimizer_v2(
@@ -120,11 +114,7 @@ def one_cycle(progress: float) -> float:
     return cosine((progress - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
 
 
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
-}
+SCHEDULES: Mapping[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 
 
 def lr_factor(settings: Settings, step: int, steps_per_epoch: int) -> float:
