@@ -22,6 +22,8 @@ class Picture(NamedTuple):
 def decode_image(path: Path, image_size: int) -> Picture | Exception:
     """Return the central square of an image at the given size, or the error if it cannot be read."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe could take for ever
+            return OSError("it is no file")
         with Image.open(path) as image:
             size = image.size
             image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size

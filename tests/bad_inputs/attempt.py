@@ -241,7 +241,8 @@ def judge(this: Attempt, ended: Ended) -> list[str]:
     """Return what is wrong with how a program ended."""
     lines = [line.rpartition("\r")[2] for line in ended.err.replace("\x1b[A", "").split("\n") if line.strip()]
     faults = [] if this.names_outside else [f"outside: {deed}" for deed in ended.outside]
-    if ended.code == 124 and this.begun is not None and re.search(this.begun, ended.out, re.MULTILINE):
+    is_at_work = this.begun is not None and re.search(this.begun, ended.out, re.MULTILINE)
+    if ended.code == 124 and (is_at_work or this.names_outside):  # as where all of the disk is to be listed
         return faults
     if ended.code == 124:
         return [*faults, f"hang: {lines[-1:]}"]

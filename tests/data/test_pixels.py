@@ -1,5 +1,6 @@
 """Pixels of every kind of image file: what a person sees of it, and never a guess at its range."""
 
+import os
 import struct
 
 import numpy as np
@@ -155,3 +156,8 @@ def test_damaged_exif_keeps_the_image(damage, tmp_path):
 def test_the_size_told_is_the_file_s_and_not_that_of_a_quick_decode(tmp_path):
     path = write(tmp_path / "x.jpg", np.zeros((300, 400, 3), np.uint8))
     assert decode_image(path, 8).size == (400, 300)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert str(decode_image(tmp_path / "a.png", 8)) == "it is no file"
