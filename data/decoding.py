@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,11 +54,9 @@ def lock_of(key: str) -> Path:
 def sweep_decoded() -> None:
     """Remove what processes that were killed while they decoded have left."""
     for leftover in decoded_dir().glob(f"*{UNFINISHED}"):
-        try:
-            with FileLock(lock_of(leftover.stem), timeout=0, mode=0o666):  # else its process still lives
-                shutil.rmtree(leftover, ignore_errors=True)
-        except (Timeout, OSError):
-            continue
+        # Where the lock is held, its process still lives.
+        with suppress(Timeout, OSError), FileLock(lock_of(leftover.stem), timeout=0, mode=0o666):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def read_note(cache: Path) -> Decoded | None:

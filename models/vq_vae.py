@@ -1,6 +1,5 @@
 """Vector-quantised variational autoencoder, van den Oord et al. 2017, https://arxiv.org/abs/1711.00937."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -305,16 +304,13 @@ class VqVae(Objective):
         reconstruction = self.likelihood(self.decode_codes(codes), batch.images)
         commitment = (outputs - codes).square().sum(dim=(1, 2))
         prior = self.prior.nll(indices)
-        terms = {
+        return {
             "loss": reconstruction + self.settings.commitment * commitment,
             "reconstruction": reconstruction,
             "commitment": commitment,
             "prior": prior,
+            **self.likelihood.bits_per_dimension(reconstruction, prior, self.num_pixels),
         }
-        level_nll = self.likelihood.level_nll(reconstruction, self.num_pixels)
-        if level_nll is not None:
-            terms["bits_per_dimension"] = (level_nll + prior) / (self.num_pixels * math.log(2))
-        return terms
 
     def pictures_of(self, indices: Tensor) -> Tensor:
         """Decode code indices [B, T] into images [B, 3, H, W] in [0, 1]."""

@@ -8,15 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from analysis.look.attention import (
-    NUM_PANEL_IMAGES,
-    attention_maps,
-    column_names,
-    enlarge,
-    peak,
-    tile_side,
-    tiles,
-)
+from analysis.look.attention import NUM_PANEL_IMAGES, attention_maps, column_names, enlarge, peak, tile_side, tiles
 from analysis.look.panels import draw_table
 from analysis.look.trained_run import TrainedRun
 from data.errors import UserError

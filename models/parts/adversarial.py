@@ -220,9 +220,6 @@ class Adversarial(Objective):
         return {"samples": Panel(self.pictures_of(self.noise, torch.zeros(NUM_SAMPLES, device=self.noise.device)))}
 
     def closing_panels(self) -> dict[str, Panel]:
-        return {"interpolations": self.interpolations()}
-
-    def interpolations(self) -> Panel:
         """Return a panel whose rows go from one image to another, by interpolation between their latents.
 
         The latents between are combined with cosine and sine, so that they are about as long as random latents.
@@ -233,7 +230,7 @@ class Adversarial(Objective):
         latents = angle.cos() * start + angle.sin() * end  # [num, NUM_BETWEEN, Z]
         labels = torch.arange(num, device=start.device).remainder(max(1, self.num_labels))
         images = self.pictures_of(latents.flatten(0, 1), labels.repeat_interleave(NUM_BETWEEN))
-        return Panel(images, columns=NUM_BETWEEN)
+        return {"interpolations": Panel(images, columns=NUM_BETWEEN)}
 
 
 @contextmanager

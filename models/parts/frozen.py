@@ -1,6 +1,5 @@
 """Frozen networks of timm, which turn images into features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -129,8 +128,6 @@ class Extractor:
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Return whether a device has hardware for bf16, rather than emulating it."""
-    checks: dict[str, Callable[[], bool]] = {
-        "cpu": cpu_has_bf16,
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-    }
-    return checks.get(device.type, lambda: False)()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_has_bf16()

@@ -136,6 +136,19 @@ class Likelihood(nn.Module, ABC):
         """
         return None
 
+    def bits_per_dimension(self, reconstruction: Tensor, latent_nats: Tensor, num_pixels: int) -> dict[str, Tensor]:
+        """Return the metric bits_per_dimension [B]; none if the likelihood gives no probability to 8-bit images.
+
+        Args:
+            reconstruction: [B] nats, as `forward` returns them.
+            latent_nats: [B], what it takes to tell the latents or codes of each image.
+            num_pixels: numbers in an image, 3 H W.
+        """
+        level_nll = self.level_nll(reconstruction, num_pixels)
+        if level_nll is None:
+            return {}
+        return {"bits_per_dimension": (level_nll + latent_nats) / (num_pixels * math.log(2))}
+
     def dequantised(self, density_nll: Tensor, log_variance: Tensor, num_pixels: int) -> Tensor:
         """Return an upper bound on -log of the probability of 8-bit images, from their Gaussian density.
 

@@ -167,11 +167,8 @@ class Variational(Objective):
         latents = mean + (log_variance / 2).exp() * self.noise_of(batch.images)
         reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images)
         kl = gaussian_kl(mean, log_variance).sum(dim=1)
-        terms = {"loss": reconstruction + self.settings.beta * kl, "reconstruction": reconstruction, "kl": kl}
-        level_nll = self.likelihood.level_nll(reconstruction, self.num_pixels)
-        if level_nll is not None:
-            terms["bits_per_dimension"] = (level_nll + kl) / (self.num_pixels * math.log(2))
-        return terms
+        bits = self.likelihood.bits_per_dimension(reconstruction, kl, self.num_pixels)
+        return {"loss": reconstruction + self.settings.beta * kl, "reconstruction": reconstruction, "kl": kl, **bits}
 
     def noise_of(self, images: Tensor, draw: int = 0) -> Tensor:
         """Return the fixed noise vector of each image, drawn from N(0, 1): [B, 3, H, W] -> [B, Z].

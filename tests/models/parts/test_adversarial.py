@@ -259,7 +259,7 @@ def test_panels_are_of_the_same_noise_in_every_run():
 @torch.no_grad()
 def test_an_interpolation_goes_from_one_noise_to_another():
     gan = build().eval()
-    panel = gan.interpolations()
+    panel = gan.closing_panels()["interpolations"]
     assert panel.images.shape == (80, 3, 32, 32)
     ends = gan.pictures_of(gan.noise[:16], torch.zeros(16))
     torch.testing.assert_close(panel.images[::10], ends[::2])
