@@ -117,10 +117,9 @@ def freeze(backbone: nn.Module, num_stages: int) -> None:
         raise UserError(
             f"--frozen_stages={num_stages}: timm divides no {type(backbone).__name__} into stages"
         ) from None
-    num_below_head = len(set(stage_of.values())) - 1
-    if num_stages > num_below_head:
-        raise UserError(f"--frozen_stages={num_stages}: there are {num_below_head} below the head")
-    order = sorted(set(stage_of.values()))
+    order = sorted(set(stage_of.values()))  # the head is the last
+    if num_stages >= len(order):
+        raise UserError(f"--frozen_stages={num_stages}: there are {len(order) - 1} below the head")
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(order.index(stage_of[name]) >= num_stages)
 

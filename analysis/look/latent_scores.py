@@ -27,7 +27,7 @@ class Agreement(NamedTuple):
 
     majority: np.ndarray  # [K] most frequent class of each cluster
     purity: np.ndarray  # [K] that class's share of the cluster; 0 for an empty cluster
-    matched: np.ndarray  # [K] class of each cluster if no two may share one; clusters left over have further numbers
+    matched: np.ndarray  # [K] class of each cluster if no two may share one; once classes run out, further numbers
     majority_accuracy: float
     hungarian_accuracy: float
     nmi: float  # normalised mutual information, by the arithmetic mean of the entropies

@@ -34,7 +34,7 @@ from models.registry import find_model
 
 NUM_CLUSTERS = 10  # where there are no classes
 NUM_PAIRS = 8  # of images that are interpolated between
-FEWEST = 2  # images of a look: a way leads from one to another
+FEWEST = 2  # images of a look, which interpolates between two
 
 Encode = Callable[[Tensor], Tensor]  # a batch's images [B, 3, H, W] to latents [B, Z]
 

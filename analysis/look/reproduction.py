@@ -129,8 +129,8 @@ def run_again(settings: Settings, then: Mapping[str, Any], runs_dir: Path, num_r
         settings: of the run.
         then: its environment.
         runs_dir: folder that the new run's is made in.
-        num_rows: log calls that are wanted of it.
-        to_the_end: whether it goes on after those.
+        num_rows: rows of metrics that are wanted of it.
+        to_the_end: whether it goes on after those rows.
 
     Raises:
         UserError: it failed before.

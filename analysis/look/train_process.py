@@ -1,4 +1,4 @@
-"""train.py in a process of its own, with settings that come from the program that starts it alone."""
+"""train.py in a process of its own, whose settings come from the program that starts it and from nothing else."""
 
 import os
 import signal
@@ -46,8 +46,8 @@ def run_train_py(
         settings: of the run, by name; it is not tracked unless they say so.
         runs_dir: folder that the run's own is made in, beside a file of its output.
         launcher: words of Python's command line that come before train.py, such as `-m accelerate.commands.launch`.
-        num_rows: log calls that are wanted of it; without them a run that fails is an error.
-        to_the_end: whether it goes on after those.
+        num_rows: rows of metrics that are wanted of it; a run that fails after logging them is no error.
+        to_the_end: whether it goes on after those rows.
         variables: of its environment, beside this program's.
 
     Raises:

@@ -13,8 +13,6 @@ from models.core.settings import Settings
 
 ONE_CYCLE_RISE = 0.3  # share of the steps in which the rate rises; Smith & Topin 2018, https://arxiv.org/abs/1708.07120
 ONE_CYCLE_START = 1 / 25  # the first learning rate, as a share of the peak
-
-
 # Last parts of the names of parameters that have several dimensions and no weight decay; timm spares the same.
 UNDECAYED = ("class_token", "cls_token", "pos_embed", "positions")
 
