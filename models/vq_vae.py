@@ -232,15 +232,13 @@ class VqVae(Objective):
     num_labels = 0
 
     def __init__(self, settings: VqVaeSettings, info: DatasetInfo) -> None:
-        super().__init__()
+        super().__init__(settings, info)
         check_halvings(settings.depth, info.image_size)
         if settings.prior_width % settings.prior_heads:
             raise UserError(
                 f"--prior_heads={settings.prior_heads} does not divide --prior_width={settings.prior_width}: "
                 f"change either"
             )
-        self.settings = settings
-        self.info = info
         self.codebook_size = settings.codebook_size
         self.num_pixels = 3 * info.image_size**2
         self.side = info.image_size >> settings.depth

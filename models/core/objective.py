@@ -31,14 +31,21 @@ class Objective(nn.Module, ABC):
 
     Subclasses must compute their losses in `forward`. Accelerate wraps that method alone, so that gradients are
     synchronised between processes and mixed precision is used only for what is computed there.
+
+    Args:
+        settings: the run's.
+        info: the facts about its dataset.
     """
 
-    settings: Settings
-    info: DatasetInfo
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
     best_metric = "loss"  # of validation, for the setting best_by where that is empty; "": the newest epoch is the best
     epoch = 0.0  # how far training has come, in epochs; the training loop sets it before each step
     num_outside_parameters = 0  # of a frozen network that computes the features and is not saved with the model
+
+    def __init__(self, settings: Settings, info: DatasetInfo) -> None:
+        super().__init__()
+        self.settings = settings
+        self.info = info
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:

@@ -98,11 +98,9 @@ class Adversarial(Objective):
         info: DatasetInfo,
         num_labels: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(settings, info)
         if settings.loss == "hinge" and (settings.real_smoothing or settings.fake_smoothing):
             raise UserError("--loss=hinge has no labels to smooth: leave out the smoothing, or give non_saturating")
-        self.settings = settings
-        self.info = info
         self.num_labels = num_labels
         self.loss = LOSSES[settings.loss]
         self.changes = parse_policy(settings.diffaugment)

@@ -46,11 +46,9 @@ class Classification(Objective):
     def __init__(
         self, net: nn.Module, settings: ClassifierSettings, info: DatasetInfo, prefers_channels_last: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(settings, info)
         check_classes(info, "a classifier")
         self.net = net
-        self.settings = settings
-        self.info = info
         self.prefers_channels_last = prefers_channels_last
         self.mix = None
         if settings.mixup or settings.cutmix:

@@ -96,10 +96,8 @@ class Variational(Objective):
     noise: Tensor
 
     def __init__(self, settings: VariationalSettings, info: DatasetInfo, num_labels: int = 0) -> None:
-        super().__init__()
+        super().__init__(settings, info)
         check_halvings(settings.depth, info.image_size)
-        self.settings = settings
-        self.info = info
         self.num_labels = num_labels
         self.num_pixels = 3 * info.image_size**2
         self.num_features = (settings.width << settings.depth - 1) * (info.image_size >> settings.depth) ** 2
