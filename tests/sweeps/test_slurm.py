@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,22 +17,20 @@ SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     missing = [name for name in PROGRAMS if not shutil.which(name, path=SEARCH_PATH)]
     if missing or os.getuid():
         reason = f"SLURM is not installed: {missing} not found" if missing else "only root can start SLURM"
         if os.environ.get("REQUIRE_SLURM"):
             pytest.fail(reason + ", and REQUIRE_SLURM is set")
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # for munge, which is not root
-    cluster = Cluster(folder)
-    try:
-        cluster.open()
-        yield cluster
-    finally:
-        cluster.close()
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # pytest's own lets nobody else in, such as munge
+        cluster = Cluster(Path(folder))
+        try:
+            cluster.open()
+            yield cluster
+        finally:
+            cluster.close()
 
 
 @pytest.fixture
