@@ -12,7 +12,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import parser_of_a_look, run_program, whole_number
+from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from analysis.look.classification_score import score_run
 from analysis.look.fidelity import keep
 from analysis.look.samples import load_sampling_run
@@ -27,7 +27,7 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     parser = parser_of_a_look("classification_score", __doc__, allow_abbrev=False)
     parser.add_argument("--num", type=whole_number, default=50_000, help="images to sample (default: 50000)")
     parser.add_argument("--split", default="test", help="the real images to test on (default: test)")
-    parser.add_argument("--seed", type=int, default=0, help="of the images and of the classifier (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the images and of the classifier (default: 0)")
     return parser.parse_known_args(arguments)
 
 

@@ -49,6 +49,13 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """Return the seed that `text` spells, as the setting `seed` takes it."""
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise ArgumentTypeError(f"{text} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def path(text: str) -> Path:
     """Return the path that `text` spells, in which `~` is a home."""
     try:

@@ -20,7 +20,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Return what the command line says."""
     parser = parser_of("feature_benchmark", __doc__)
     parser.add_argument("--arch", default="vit_base_patch16_224", help="network of timm, with random weights")
-    parser.add_argument("--input_size", type=int, default=224, help="side in pixels")
+    parser.add_argument("--input_size", type=whole_number, default=224, help="side in pixels")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument(
         "--batch_sizes", type=whole_numbers, default="16,64,256", help="of the bare loop, comma-separated"

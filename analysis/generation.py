@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import parser_of_a_look, run_program, whole_number
+from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from analysis.look.extractors import INCEPTION, build_extractor
 from analysis.look.fidelity import keep, measure_run
 from analysis.look.samples import load_sampling_run
@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         help="networks whose features are compared: inception, that of FID, or names of timm's (default: inception)",
     )
     parser.add_argument("--split", default="test", help="the real images to compare them with (default: test)")
-    parser.add_argument("--seed", type=int, default=0, help="of the images (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the images (default: 0)")
     return parser.parse_args(arguments)
 
 

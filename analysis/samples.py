@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, run_program, whole_number
+from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from analysis.look.samples import choose_classes, load_sampling_run, write_samples
 from analysis.look.trained_run import find_run
 from data.errors import UserError
@@ -24,7 +24,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="NAME", help="of a conditional model (default: all)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the images (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the images (default: 0)")
     return parser.parse_args(arguments)
 
 

@@ -19,7 +19,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.command_line import Parser, run_program, whole_number
+from analysis.command_line import Parser, run_program, seed, whole_number
 from analysis.read.storage import masked_arguments, reason_of, url_of_file
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
@@ -291,7 +291,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--count", type=whole_number, help="trials of the sweep in all; default: the file's run_cap")
     parser.add_argument("--workers", type=whole_number, help="trials at a time; default: one for each device, else 1")
     parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each trial, 0+1,2+3")
-    parser.add_argument("--seed", type=int, default=3407, help="seed of the search; default: 3407")
+    parser.add_argument("--seed", type=seed, default=3407, help="seed of the search; default: 3407")
     parser.add_argument("--storage", help="database that agents share: postgresql+psycopg://USER@HOST/DATABASE")
     return parser.parse_args(arguments)
 

@@ -68,9 +68,16 @@ def address_of(url: str) -> sqlalchemy.URL:
 
 
 def url_of_file(path: Path, **query: str) -> str:
-    """Return the address of a SQLite database by its file, whose name may have any letters."""
+    """Return the address of a SQLite database by its file, whose name may have any letters.
+
+    Raises:
+        UserError: it is no text.
+    """
     database = path.absolute().as_uri() if query else str(path)
-    return sqlalchemy.URL.create("sqlite", database=database, query=query).render_as_string()
+    try:
+        return sqlalchemy.URL.create("sqlite", database=database, query=query).render_as_string()
+    except UnicodeEncodeError:
+        raise UserError(f"{path} has a name that is no UTF-8, where no database can be kept: rename it") from None
 
 
 def masked(url: str) -> str:

@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from analysis.command_line import parser_of_a_look, run_program, whole_number
+from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from data.errors import UserError
 
 
@@ -40,3 +40,11 @@ def test_a_wrong_command_line_is_told_in_one_line_with_the_way_to_help(words):
 def test_a_number_of_things_is_one_that_there_can_be(text):
     with pytest.raises(ArgumentTypeError):
         whole_number(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "4294967296", "9" * 5000, "1.0", "\u0661", "", "nan"])
+def test_a_seed_is_one_that_generators_take(text):
+    assert seed("0") == 0
+    assert seed("4294967295") == 2**32 - 1
+    with pytest.raises(ArgumentTypeError, match="from 0 to 4294967295"):
+        seed(text)

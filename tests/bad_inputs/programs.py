@@ -22,7 +22,7 @@ DIVERGED = "diverged|not finite|is nan|no memory"
 TRAINS = r"^\S+: .* train / "
 LASTING = ("--num", "--num_images", "--rounds", "--batch_sizes")  # options with which there may be work for years
 TRAINED_WITH = ("zero", "one", "fraction", "tiny", "yes")
-ODD = (r"odd(/.*)?", r"here(/.*)?", r"out(/.*)?")  # an option can name these
+ODD = (r"odd(/.*)?", r"home(/.*)?", r"here(/.*)?", r"out(/.*)?")  # an option can name these
 LOOKS = ("attention", "latent", "samples", "generation", "classification_score", "reproduce")
 LOOKS = (*LOOKS, "benchmark", "feature_benchmark")
 OUTSIDE = ("dots", "root")  # values that name what is outside of a world
@@ -118,6 +118,7 @@ def sweep_bases() -> Iterator[Base]:
     ends = {"verdict": "no trial logged|trials failed|the storage does not answer|no run has finished|exit code"}
     ends |= {"asked_to_end": 6.0, "parts": ("sweep",)}
     yield Base("sweeps.agent", ["{w}/sweep.yaml", "--name=new"], ["sweep.yaml"], SWEPT, num_values=12, **ends)
+    yield Base("sweeps.slurm", ["{w}/sweep.yaml", "--dry_run"], ["sweep.yaml"], parts=("sweep",), num_values=1)
     going_on, study = ["{w}/sweep.yaml", "--count=3"], "runs/sweeps/lr/study.db"
     yield Base("sweeps.agent", going_on, [study, "runs/sweeps/lr/sweep.yaml"], SWEPT, options=False, **ends)
     final = ["runs/sweeps/lr/final-*/summary.json", "runs/sweeps/lr/final-*/settings.json"]
@@ -166,7 +167,7 @@ def look_bases() -> Iterator[Base]:
 
 GROUPS: dict[tuple[str, ...], Callable[[], Iterator[Base]]] = {
     ("train",): train_bases,
-    ("sweeps.agent", "sweeps.final"): sweep_bases,
+    ("sweeps.agent", "sweeps.final", "sweeps.slurm"): sweep_bases,
     tuple(f"analysis.{name}" for name in ("runs", "report", "beta", "results")): analysis_bases,
     tuple(f"analysis.{name}" for name in LOOKS): look_bases,
 }
@@ -214,7 +215,9 @@ def kind_of(action: argparse.Action) -> str:
     if action.choices:
         return "choice"
     name = getattr(action.type, "__name__", "")
-    return {"int": "number", "float": "number", "whole_number": "number", "moment": "date"}.get(name, "text")
+    return {"int": "number", "float": "number", "whole_number": "number", "seed": "number", "moment": "date"}.get(
+        name, "text"
+    )
 
 
 def values_of(kind: str, draw: random.Random) -> Iterator[tuple[str, str]]:
