@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models.core.objective import Objective, Phase
-from models.core.optimization import build_optimizer, parameter_groups
+from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, side_by_side
 from models.core.settings import Decay, Depth, Fraction, NonNegative, PositiveFloat, PositiveInt
 from models.parts.layers import check_halvings
@@ -251,8 +251,7 @@ class VqVae(Objective):
     def phases(self) -> tuple[Phase, ...]:
         autoencoder = nn.ModuleList([self.encoder, self.code_book, self.decoder, self.likelihood])
         nets = {"autoencode": autoencoder, "prior": self.prior}
-        groups = {name: parameter_groups(net, self.settings.weight_decay) for name, net in nets.items()}
-        return tuple(Phase(name, build_optimizer(own, self.settings)) for name, own in groups.items())
+        return tuple(Phase(name, optimizer_of(net, self.settings)) for name, net in nets.items())
 
     def encode_images(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, T, D] float32, row by row
         return self.encoder(images).float().flatten(2).transpose(1, 2)

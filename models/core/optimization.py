@@ -32,6 +32,11 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
+def optimizer_of(module: nn.Module, settings: Settings) -> Optimizer:
+    """Return the optimizer that `settings` names, for all trainable parameters of a module, see `build_optimizer`."""
+    return build_optimizer(parameter_groups(module, settings.weight_decay), settings)
+
+
 def build_optimizer(groups: list[dict], settings: Settings) -> Optimizer:
     """Return the optimizer that `settings` names, for groups of parameters as `parameter_groups` returns them.
 

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models.core.objective import Objective, Phase
-from models.core.optimization import build_optimizer, parameter_groups
+from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel
 from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
 from models.parts.adversarial_losses import LOSSES, gradient_penalty
@@ -119,9 +119,8 @@ class Adversarial(Objective):
     def phases(self) -> tuple[Phase, ...]:
         settings = self.settings
         own = replace(settings, lr=settings.discriminator_lr or settings.lr)
-        discriminator = build_optimizer(parameter_groups(self.discriminator, own.weight_decay), own)
-        generator = build_optimizer(parameter_groups(self.generator, settings.weight_decay), settings)
-        return Phase("discriminate", discriminator), Phase("generate", generator, every=settings.n_critic)
+        generator = Phase("generate", optimizer_of(self.generator, settings), every=settings.n_critic)
+        return Phase("discriminate", optimizer_of(self.discriminator, own)), generator
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         return {"discriminate": self.discriminate, "generate": self.generate}[phase](batch)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
 from models.core.objective import Objective, Phase
-from models.core.optimization import build_optimizer, parameter_groups
+from models.core.optimization import optimizer_of
 from models.core.panel import Panel
 from models.core.settings import NonNegative, Range, Settings
 from models.parts.layers import check_classes
@@ -57,8 +57,7 @@ class Classification(Objective):
             self.mix = Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(info.classes))
 
     def phases(self) -> tuple[Phase, ...]:
-        groups = parameter_groups(self.net, self.settings.weight_decay)
-        return (Phase("classify", build_optimizer(groups, self.settings)),)
+        return (Phase("classify", optimizer_of(self.net, self.settings)),)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         images, labels = batch

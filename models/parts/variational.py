@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader, Shard
 from models.core.objective import Objective, Phase
-from models.core.optimization import build_optimizer, parameter_groups
+from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, class_columns, side_by_side
 from models.core.settings import Depth, NonNegative, PositiveInt
 from models.parts.layers import check_classes, check_halvings, conv_blocks, one_hot
@@ -110,9 +110,7 @@ class Variational(Objective):
         self.register_buffer("noise", noise, persistent=False)  # [NUM_NOISES, Z], the same in all runs
 
     def phases(self) -> tuple[Phase, ...]:
-        return (
-            Phase("autoencode", build_optimizer(parameter_groups(self, self.settings.weight_decay), self.settings)),
-        )
+        return (Phase("autoencode", optimizer_of(self, self.settings)),)
 
     def encode_features(self, features: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's mean and log-variance, both [B, Z] float32.
