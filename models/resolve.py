@@ -107,7 +107,8 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
 def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the values that the sweep has chosen for this run; empty if the run does not belong to a sweep.
 
-    The sweep's agent writes them to a YAML file, {key: {value: v}}, and names it in an environment variable.
+    The sweep's agent writes them to a YAML file, {key: {value: v}}, and names it in an environment variable. Names that
+    begin with an underscore are W&B's own, such as _wandb.
 
     Raises:
         UserError: the file does not have this format.
@@ -117,7 +118,8 @@ def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         content = read_yaml_file(Path(path)) or {}
-        return {str(key): entry["value"] for key, entry in content.items() if key != "wandb_version"}
+        entries = {str(key): entry for key, entry in content.items() if key != "wandb_version"}
+        return {key: entry["value"] for key, entry in entries.items() if not key.startswith("_")}
     except (UserError, AttributeError, KeyError, TypeError):
         raise UserError(f"WANDB_SWEEP_PARAM_PATH={path}: not a YAML of {{key: {{value: v}}}}") from None
 

@@ -383,6 +383,10 @@ DEEP = (
 )
 
 
+def test_what_wandb_adds_to_a_sweeps_values_is_no_setting(sweep):
+    assert parse("--model=mlp", **sweep(lr=0.25, _wandb={"cli_version": "0.31"}, _group=3)).lr == 0.25
+
+
 @pytest.mark.parametrize("content", DEEP, ids=range(len(DEEP)))
 def test_a_file_of_sweep_values_that_is_damaged_is_told_in_one_line(tmp_path, content):
     (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
