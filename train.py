@@ -28,7 +28,7 @@ from analysis.record.saved import check_images, resolve
 from analysis.record.text_report import epoch_line, network_lines, report
 from analysis.record.tracker import Tracker
 from data.datasets import describe
-from data.errors import UserError, exit_code, shortened
+from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.loader import Loader
 from data.metrics import best_elsewhere
 from data.visible import is_first_process, say, visible, warn
@@ -37,7 +37,7 @@ from models.core.abilities import Samples
 from models.core.objective import count_parameters
 from models.core.processes import StopRequest, die_with_launcher, leave, start_all_processes
 from models.core.settings import Settings
-from models.core.training import DivergedError, Trainer, is_out_of_memory
+from models.core.training import DivergedError, Trainer
 from models.help import help_text
 from models.loading import build_objective, load_model, read_data
 from models.logged import check_best_by
@@ -280,10 +280,9 @@ def main(arguments: Sequence[str]) -> int:
             print(visible(f"train.py{rank}: {shortened(str(error))}"), file=sys.stderr)
         return exit_code(error)
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not (lack := lack_of_memory(error)):
             raise
-        reason = textwrap.shorten(str(error).partition("\n")[0], 200)
-        warn(f"train.py: no memory ({reason}): lower --batch_size, --image_size or the model's sizes")
+        warn(f"train.py: {lack}")
         return 1
     except KeyboardInterrupt:  # before there is anything to save
         return 128 + signal.SIGINT

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.errors import UserError, exit_code, shortened
+from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.paths import expanded
 from data.visible import visible, warn
 
@@ -82,5 +82,10 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
     except (UserError, OSError) as error:
         warn(f"{name}: {visible(shortened(str(error)))}")
         return exit_code(error)
+    except (MemoryError, RuntimeError) as error:
+        if not (lack := lack_of_memory(error)):
+            raise
+        warn(f"{name}: {lack}")
+        return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

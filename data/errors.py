@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import textwrap
 from collections.abc import Collection, Iterable
 
 LONGEST_MESSAGE = 1000  # characters
@@ -36,6 +37,18 @@ def check_known(told: str, name: object, known: Collection[str]) -> None:
     """
     if name not in known:
         raise UserError(f"{told} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
+
+
+def lack_of_memory(error: Exception) -> str:
+    """Return in one line that there was too little memory, of the machine or of its GPU; "" for another error.
+
+    torch has no one class for that.
+    """
+    is_said_so = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
+    if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError" and not is_said_so:
+        return ""
+    reason = textwrap.shorten(str(error).partition("\n")[0], 200)
+    return f"no memory ({reason}): lower --batch_size, --image_size or the model's sizes, or take fewer images"
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:

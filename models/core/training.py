@@ -31,12 +31,6 @@ class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether there was too little memory, of the machine or of its GPU; torch has no one class for that."""
-    is_said_so = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_said_so
-
-
 class Trainer:
     """The training of a model, from its first step or from a checkpoint.
 

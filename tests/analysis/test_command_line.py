@@ -7,6 +7,8 @@ import pytest
 from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from data.errors import UserError
 
+LOWER = "lower --batch_size, --image_size or the model's sizes, or take fewer images"
+
 
 def fail(error):
     raise error
@@ -19,6 +21,12 @@ def fail(error):
         (lambda: 1, 1, ""),
         (lambda: fail(UserError("--lr=x is wrong: lower it")), 2, "look: --lr=x is wrong: lower it\n"),
         (lambda: fail(OSError("disk full")), 1, "look: disk full\n"),
+        (lambda: fail(MemoryError("3 GiB")), 1, f"look: no memory (3 GiB): {LOWER}\n"),
+        (
+            lambda: fail(RuntimeError("x: can't allocate memory\ny")),
+            1,
+            f"look: no memory (x: can't allocate memory): {LOWER}\n",
+        ),
         (lambda: fail(KeyboardInterrupt()), 130, ""),
     ],
 )

@@ -3,6 +3,7 @@
 The process is forked from one that has imported everything, so that an attempt costs little more than its work.
 """
 
+import errno
 import faulthandler
 import importlib
 import os
@@ -199,7 +200,7 @@ def stay_within(world: Path, record: int) -> None:
             is_special = event == "open" and real.startswith((*SPECIAL, "/proc/self/", "/proc/thread-self/"))
             if not is_special and not f"{real}/".startswith(f"{world}/"):
                 os.write(record, f"{event} {real[:200]!r}\n".encode())
-                raise PermissionError(f"{event} outside of the world: {real[:200]!r}")
+                raise PermissionError(errno.EACCES, f"{event} outside of the world", real[:200])
 
     sys.addaudithook(refuse_outside)
 
