@@ -61,7 +61,8 @@ def test_without_a_validation_split_images_in_val_are_trained_on(tmp_path):
     save_classes(tmp_path / "val", num=3)
     info, splits = load_all(tmp_path, val_fraction=0.0)
     assert (set(splits), len(splits["train"].labels)) == ({"train"}, 14)
-    assert "14 train / 0 val / 0 test (--val_fraction=0: the dataset's own val images are trained on)" in info.in_one_line()
+    told = "14 train / 0 val / 0 test (--val_fraction=0: the dataset's own val images are trained on)"
+    assert told in info.in_one_line()
 
 
 def test_labels_of_held_out_images_are_those_of_the_training_classes_by_name(tmp_path):
