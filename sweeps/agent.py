@@ -10,6 +10,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,7 @@ from analysis.read.storage import masked_arguments, reason_of, url_of_file
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.errors import UserError
+from data.files import replace_file
 from data.internals import trial_id
 from data.metrics import shown
 from data.visible import visible, warn
@@ -341,7 +343,7 @@ def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Tr
     trials = Trials(options.storage or url_of_file(folder / run_folder.STUDY), sweep, name, options.seed)
     folder.mkdir(parents=True, exist_ok=True)
     if options.file.resolve() != (folder / run_folder.SWEEP_FILE).resolve():
-        shutil.copy(options.file, folder / run_folder.SWEEP_FILE)
+        replace_file(folder / run_folder.SWEEP_FILE, partial(shutil.copyfile, options.file))
     return trials
 
 

@@ -60,3 +60,11 @@ def test_a_database_that_something_else_has_written_to_is_refused_in_one_line(tm
     with pytest.raises(UserError, match="study.db") as caught:
         Trials(url, sweep, "s", seed=0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["/dev/null", ".", "loop"])
+def test_a_database_that_is_no_file_is_refused(tmp_path, target):
+    (tmp_path / "loop").symlink_to(target)
+    with pytest.raises(UserError, match="loop cannot be"):
+        Trials(f"sqlite:///{tmp_path}/loop", sweep_of({"lr": LR}), "s", seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
