@@ -41,10 +41,17 @@ def references() -> tuple[Reference, ...]:
         UserError: the file of them is damaged.
     """
     with refusing_damage(FILE, "it holds no rows of the table, take it out of git again"):
-        return tuple(
+        rows = [
             Reference(**{**row, "public": tuple(Public(**figure) for figure in row.get("public", ()))})
             for row in read_yaml_file(FILE)
-        )
+        ]
+        for row in rows:
+            texts = [text for key, text in row._asdict().items() if key not in ("settings", "public")]
+            if not all(isinstance(text, str) for text in [*texts, *(text for figure in row.public for text in figure)]):
+                raise TypeError(f"{str(row)[:100]} holds what is no text")
+            if not isinstance(row.settings, dict):
+                raise TypeError(f"the settings {str(row.settings)[:100]} are none")
+        return tuple(rows)
 
 
 @cache

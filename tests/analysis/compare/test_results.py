@@ -197,7 +197,7 @@ def test_a_result_of_another_type_is_refused_in_one_line_or_shown(tmp_path, key,
     assert text.startswith("# Results") or ("results.json is damaged" in text and "\n" not in text)
 
 
-@pytest.mark.parametrize("content", ["", "[", "- 1", "- {nmae: 1}", "3", "a: &a [*a]"])
+@pytest.mark.parametrize("content", ["", "[", "- 1", "- {nmae: 1}", "- {title: x, model: {}}", "3", "a: &a [*a]"])
 def test_rows_that_are_none_are_refused_in_one_line(tmp_path, monkeypatch, content):
     references.cache_clear()
     monkeypatch.setattr("analysis.compare.references.FILE", tmp_path / "references.yaml")
