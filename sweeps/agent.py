@@ -4,6 +4,7 @@ The sweep file is W&B's, and each trial is started with the command and the envi
 it. Optuna does the search. Agents with one --storage share one sweep. More in sweeps/README.md.
 """
 
+import os
 import shlex
 import shutil
 import sys
@@ -342,7 +343,7 @@ def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Tr
         folder.mkdir(parents=True, exist_ok=True)
     trials = Trials(options.storage or url_of_file(folder / run_folder.STUDY), sweep, name, options.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    if options.file.resolve() != (folder / run_folder.SWEEP_FILE).resolve():
+    if os.path.realpath(options.file) != os.path.realpath(folder / run_folder.SWEEP_FILE):
         replace_file(folder / run_folder.SWEEP_FILE, partial(shutil.copyfile, options.file))
     return trials
 

@@ -1,13 +1,16 @@
 """Settings that a storage holds, but that no agent has put there: each is a failed trial and one line, no crash."""
 
+import os
 import sqlite3
+from argparse import Namespace
+from contextlib import suppress
 
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from data.errors import UserError
-from sweeps.agent import Agent
+from sweeps.agent import Agent, open_trials
 from sweeps.local.display import Display
 from sweeps.local.trials import Trials
 from tests.sweep_helpers import LR, sweep_of
@@ -68,3 +71,20 @@ def test_a_database_that_is_no_file_is_refused(tmp_path, target):
     with pytest.raises(UserError, match="loop cannot be"):
         Trials(f"sqlite:///{tmp_path}/loop", sweep_of({"lr": LR}), "s", seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+@pytest.mark.parametrize("target", ["sweep.yaml", "/dev/null"])
+def test_a_link_in_place_of_the_copy_of_the_sweep_file_is_no_traceback_and_its_device_stays_one(
+    tmp_path, monkeypatch, target
+):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    (tmp_path / "file.yaml").write_text("method: random")
+    folder = tmp_path / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").symlink_to(target)
+    options = Namespace(file=tmp_path / "file.yaml", storage=None, seed=0)
+    mode = os.stat("/dev/null").st_mode
+    with suppress(OSError):
+        open_trials(sweep_of({"lr": LR}), "s", folder, options)
+    assert os.stat("/dev/null").st_mode == mode
+    assert (folder / "sweep.yaml").is_symlink()
