@@ -86,7 +86,8 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
 
 def command_and_program(content: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Return what starts a sweep's runs, by the content of its file."""
-    return tuple(map(str, content.get("command", COMMAND))), str(content.get("program", PROGRAM))
+    command = content.get("command")
+    return tuple(map(str, command)) if isinstance(command, list) else COMMAND, str(content.get("program", PROGRAM))
 
 
 def check_command(sweep: SweepRecord, folder: Path) -> None:

@@ -33,8 +33,9 @@ def open_storage(url: str, *tables: sqlalchemy.Table) -> RDBStorage:
     Raises:
         UserError: there is no such kind of database, its driver is not installed, or it cannot be reached.
     """
-    shown, path = masked(url), Path(address_of(url).database or "")
-    if address_of(url).get_backend_name() == "sqlite" and path.exists() and not path.is_file():
+    shown, address = masked(url), address_of(url)
+    path = Path(address.database or ":memory:")
+    if address.get_backend_name() == "sqlite" and path.exists() and not path.is_file():
         raise unusable(url, "it is no file")  # SQLite would write beside a device
     try:
         return make_tables(url, tables)

@@ -112,6 +112,8 @@ class Trials:
             for number, trial in enumerate(self.all()):
                 if trial.number != number:
                     raise ValueError(f"trial {number} has the number {trial.number}")
+                if not all(isinstance(value, float) for value in trial.intermediate_values.values()):
+                    raise TypeError(f"trial {number} has values that are no numbers")
                 check_notes(trial.number, trial.user_attrs, NOTES | OWN_NOTES)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None

@@ -53,6 +53,7 @@ def test_a_trial_with_foreign_settings_fails_and_the_sweep_goes_on(tmp_path, cap
         "UPDATE trial_user_attributes SET value_json = 'no JSON'",
         "UPDATE trial_params SET distribution_json = NULL",
         "UPDATE trials SET datetime_start = 'never'",
+        "INSERT INTO trial_intermediate_values VALUES (1, 1, 1, X'61', 'FINITE')",
     ],
 )
 def test_a_database_that_something_else_has_written_to_is_refused_in_one_line(tmp_path, statement):
