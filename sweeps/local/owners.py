@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-from functools import cache
 from pathlib import Path
 
 import psutil
@@ -14,7 +13,6 @@ OWNER_VARIABLE = "VISION_SWEEPS_AGENT"  # names to a run's processes the agent t
 ENDED = ("Z", "X")  # states of processes that do nothing any more
 
 
-@cache
 def owner_name() -> str:
     """Return a name of this process that no other process on any machine has."""
     return json.dumps([socket.gethostname(), place(), os.getpid(), start_of(os.getpid())])
