@@ -77,18 +77,6 @@ def assert_all_is_well(stage, num_trials):
 
 
 @pytest.mark.slow
-def test_the_agents_of_an_array_share_a_sweep(cluster, stage, monkeypatch, capsys):
-    stage.write(parameters={"epochs": 2})
-    job = submit(cluster, stage, monkeypatch, capsys, "--nodes=2", "--", "--count=6")
-    wait_for_the_end(cluster, job)
-    assert_all_is_well(stage, 6)
-    assert set(stage.starts().values()) == {1}
-    logs = sorted((stage.sweep() / "slurm").glob("*.log"))
-    assert [log.name for log in logs] == ["1.log", "2.log"]
-    assert all("trial" in log.read_text() for log in logs)
-
-
-@pytest.mark.slow
 def test_before_the_time_limit_the_trials_are_saved_and_the_task_queued_again(cluster, stage, monkeypatch, capsys):
     # SLURM sends the signal half a minute too early: with this grace, 20 to 50 seconds after the start.
     stage.write(parameters={"epochs": 40, "seconds": 0.8})
@@ -100,7 +88,9 @@ def test_before_the_time_limit_the_trials_are_saved_and_the_task_queued_again(cl
 
 
 @pytest.mark.slow
-def test_a_cancelled_job_leaves_trials_that_the_next_one_goes_on_with(cluster, stage, monkeypatch, capsys):
+def test_the_agents_of_an_array_share_a_sweep_and_after_a_cancellation_the_next_array_goes_on(
+    cluster, stage, monkeypatch, capsys
+):
     stage.write(parameters={"epochs": 6, "seconds": 0.3})
     job = submit(cluster, stage, monkeypatch, capsys, "--nodes=2", "--", "--count=3")
     stage.wait_for("epoch", 4)
@@ -110,6 +100,9 @@ def test_a_cancelled_job_leaves_trials_that_the_next_one_goes_on_with(cluster, s
     job = submit(cluster, stage, monkeypatch, capsys, "--nodes=2", "--", "--count=3")
     wait_for_the_end(cluster, job)
     assert_all_is_well(stage, 3)
+    logs = sorted((stage.sweep() / "slurm").glob("*.log"))
+    assert [log.name for log in logs] == ["1.log", "2.log"]
+    assert all("trial" in log.read_text() for log in logs)
 
 
 @pytest.mark.slow
