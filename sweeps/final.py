@@ -45,6 +45,7 @@ TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
 SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
+MOST_SEEDS = 10_000
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 COSTS = ("train_seconds", "images_per_second")
 
@@ -265,6 +266,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def run_finals(options: Namespace) -> int:
     """Train the best trials of a sweep; return the exit code."""
     devices = assign_devices(options.workers, options.devices)
+    if options.seeds > MOST_SEEDS:
+        raise UserError(f"--seeds={options.seeds} are more runs than there will be: give at most {MOST_SEEDS}")
     sweep = read_sweep(options.sweep, options.storage)
     metric = sweep.metric.name
     if not sweep.leaders:

@@ -249,6 +249,7 @@ def refused(stage, *arguments):
         (["nosuch"], "there is no sweep nosuch"),
         (["a/b"], "a/b"),
         (["sweep", "--seeds=0"], "--seeds"),
+        (["sweep", "--seeds=100000000"], "--seeds=100000000 are more runs"),
         (["sweep", "--top=x"], "--top"),
         (["sweep", "--devices=7"], "--devices=7"),
         (["sweep", "--storage=postgresql+psycopg://me:secret@127.0.0.1:9/x"], "cannot be reached"),
