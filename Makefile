@@ -16,7 +16,7 @@ check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
