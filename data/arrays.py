@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import network
 from data.dataset import Dataset, Source, Split, class_name
-from data.errors import UserError, check_known
+from data.errors import UserError, check_known, in_one_line
 
 TRAIN, TEST = "train.npz", "test.npz"
 KEYS = {TRAIN: ("images", "labels", "classes"), TEST: ("images", "labels")}  # that may be in each file
@@ -81,7 +80,7 @@ def read(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             content = {key: np.asarray(file[key]) for key in file.files}  # bytes where one is no array
     except Exception as error:  # of zipfile, zlib and numpy: damaged files raise nearly anything
-        reason = network.in_one_line(error)
+        reason = in_one_line(error)
         raise UserError(f"{path} cannot be read ({reason}): write it anew with numpy.savez") from None
     for key in content:
         check_known(f"{path}: {key}", key, KEYS[path.name])

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import network
 from data.dataset import Dataset, Source, Split
-from data.errors import UserError
+from data.errors import UserError, in_one_line
 from data.files import UNFINISHED, locked
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -117,7 +116,7 @@ def download(data_dir: Path) -> None:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     except Exception as error:  # of urllib, http, tarfile and torchvision
-        reason = network.in_one_line(error)
+        reason = in_one_line(error)
         raise UserError(
             f"{data_dir} holds no CIFAR-10 and downloading it failed ({reason}): put {BINARY} "
             f"or {PYTHON} there, or name their folder with --data_dir"

@@ -39,6 +39,11 @@ def check_known(told: str, name: object, known: Collection[str]) -> None:
         raise UserError(f"{told} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says, shortened to one line; its kind where it says nothing."""
+    return textwrap.shorten(str(error), 100, placeholder="...") or type(error).__name__
+
+
 def lack_of_memory(error: Exception) -> str:
     """Return in one line that there was too little memory, of the machine or of its GPU; "" for another error.
 

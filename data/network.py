@@ -1,7 +1,6 @@
 """What downloads share: a quick test whether a server can be reached, and errors told in one line."""
 
 import socket
-import textwrap
 from http import HTTPStatus
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
@@ -49,8 +48,3 @@ def in_trouble(url: str) -> str:
     except (OSError, HTTPException, ValueError):
         return ""
     return ""
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return what an error says, shortened to one line; its kind where it says nothing."""
-    return textwrap.shorten(str(error), 100, placeholder="...") or type(error).__name__

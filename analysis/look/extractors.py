@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data import network
-from data.errors import UserError
+from data.errors import UserError, in_one_line
 from data.files import locked
 from data.paths import default_data_dir
 from models.parts import frozen
@@ -77,7 +77,7 @@ class Inception:
             loaded = getattr(loaded, "net", loaded)
             self.layers = loaded.layers
         except (RuntimeError, AttributeError) as error:
-            reason = network.in_one_line(error)
+            reason = in_one_line(error)
             raise UserError(f"{path} is not the Inception of FID ({reason}): fetch {INCEPTION_URL}") from None
         self.output = getattr(loaded, "output", None)
 
@@ -153,7 +153,7 @@ def find_inception() -> Path:
                     # Under another name until it is whole, and only if it has this sha256.
                     torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256[0])
         except Exception as error:  # of urllib, http and torch
-            reason = network.in_one_line(error)
+            reason = in_one_line(error)
     if reason:
         raise UserError(
             f"the Inception of FID could not be downloaded ({reason}): fetch {INCEPTION_URL} elsewhere and put it at "

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from data import network
 from data.dataset import DatasetInfo
-from data.errors import UserError, suggestion
+from data.errors import UserError, in_one_line, suggestion
 from data.internals import hub_file
 from data.paths import default_data_dir, expanded
 from data.visible import warn
@@ -194,7 +194,7 @@ def download_weights(arch: str, folder: Path) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
         except Exception as error:  # also errors of its HTTP client, which is not the same in all versions
-            reason = network.in_one_line(error)
+            reason = in_one_line(error)
     page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
     raise UserError(
         f"--arch={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it "
@@ -254,7 +254,7 @@ def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Mo
             output = net(torch.empty(1, 3, input_size, input_size))
             return net, output.shape if isinstance(output, Tensor) else torch.Size()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = network.in_one_line(error)
+        reason = in_one_line(error)
         raise UserError(
             f"--arch={arch} cannot be built for {input_size}-pixel images ({reason}): set --input_size"
         ) from None
