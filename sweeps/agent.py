@@ -37,7 +37,7 @@ from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
-from sweeps.local.sweep_file import Sweep, naming, read_sweep
+from sweeps.local.sweep_file import Sweep, name_of, naming, read_sweep
 from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
 from sweeps.local.trials import Claim, TrialLost, Trials
 from sweeps.local.workers import assign_devices
@@ -308,7 +308,7 @@ def run_sweep(options: Namespace) -> int:
             sweep = with_best_by(sweep)
             check_contract(sweep)
         command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing
-    name = options.name or sweep.name or options.file.stem
+    name = name_of(sweep, options.file, options.name)
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
     count = options.count or sweep.run_cap

@@ -24,7 +24,7 @@ from analysis.read.sweeps import sweep_folder
 from data.errors import UserError
 from data.paths import default_runs_dir
 from data.visible import say
-from sweeps.local.sweep_file import read_sweep
+from sweeps.local.sweep_file import name_of, read_sweep
 
 SCRIPT = Template("""\
 #!/bin/bash
@@ -117,7 +117,7 @@ def own_agent(options: Namespace) -> tuple[str, list[str]]:
         )
     told = Parser(add_help=False)
     told.add_argument("--name")
-    return told.parse_known_args(options.agent)[0].name or sweep.name or options.file.stem, words
+    return name_of(sweep, options.file, told.parse_known_args(options.agent)[0].name), words
 
 
 def agent_of_wandb(options: Namespace) -> tuple[str, list[str]]:

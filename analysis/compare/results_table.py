@@ -136,7 +136,7 @@ def reference_of(result: Result) -> Reference | None:
     return max(fitting, key=lambda reference: len(reference.settings), default=None)
 
 
-def recipe_of(result: Result) -> str:
+def recipe_file_of(result: Result) -> str:
     """Return the name of the recipe's file whose settings a result has; "" where there is none."""
     own = {"model": result.model, "lr": result.lr, "epochs": result.epochs, **result.settings}
     return next((name for name, settings in recipes().items() if settings == own), "")
@@ -168,7 +168,7 @@ def row(reference: Reference | None, result: Result | None) -> list[str]:
     obtained = [""] * (len(COLUMNS) - 3)
     if result:
         special = reference.settings if reference else {}
-        recipe = recipe_of(result)
+        recipe = recipe_file_of(result)
         told = [f"{key}={value}" for key, value in result.settings.items() if key not in special]
         title = ", ".join([title, f"[recipe](../sweeps/best/{recipe})"] if recipe else [title, *told])
         figures = (figure(result.metrics, name) for name in (metric, "test/loss"))

@@ -25,6 +25,7 @@ from data.visible import warn
 from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
 from models.core.objective import Objective
 from models.core.panel import Panel
+from models.core.training import judged_split
 from models.parts.sampling import sample_metric_names
 
 NUM_PICTURES = 32  # images of the validation split that panels show
@@ -125,7 +126,7 @@ def get_ready(model: Any, loaders: Mapping[str, Loader]) -> None:
         check_latents(loaders, split_looked_at(loaders), settings.latent_images)
     if not sample_metric_names(model):
         return
-    for name in {"val" if "val" in loaders else "train", split_looked_at(loaders)}:
+    for name in {judged_split(loaders), split_looked_at(loaders)}:
         if settings.fid_every:
             check_numbers(settings.fid_images, len(loaders[name]))
         if len(loaders[name]) < 2:

@@ -46,7 +46,7 @@ def report_of_whole(folder: Path) -> str:
         ]
     rows += [
         ("validation", result(summary, "val", kept_epoch(summary))),
-        ("best logged", best_elsewhere(summary)),
+        ("best logged", best_logged(summary)),
         ("test", result(summary, "test", "read once")),
         ("warning", summary.get("warning", "")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
@@ -73,7 +73,7 @@ def kept_epoch(summary: Mapping[str, Any]) -> str:
     return f"epoch {summary.get('best_epoch')}, whose weights are kept{by}"
 
 
-def best_elsewhere(summary: Mapping[str, Any]) -> str:
+def best_logged(summary: Mapping[str, Any]) -> str:
     """Return the best values that were logged of metrics that the kept weights are not the best in; "" for none."""
     found = summary.get("best") or {}
     texts = [f"{name} {shown(name, best['value'])} in epoch {best['epoch']}" for name, best in found.items()]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,11 @@ class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
 
+def judged_split(splits: Container[str]) -> str:
+    """Return the split whose metrics a model is judged by: "val", or "train" without images to validate with."""
+    return "val" if "val" in splits else "train"
+
+
 class Trainer:
     """The training of a model, from its first step or from a checkpoint.
 
@@ -42,7 +47,7 @@ class Trainer:
 
     Attributes:
         progress: how far training has come.
-        split: whose metrics the model is judged by: "val", or "train" without images to validate with.
+        split: whose metrics the model is judged by, see `judged_split`.
         evaluated: the model that is evaluated: `objective` itself or, with the setting `ema_decay`, a copy of it that
             holds the moving averages of its weights.
     """
@@ -54,7 +59,7 @@ class Trainer:
         self.accelerator = accelerator
         self.objective = objective
         self.loader = loaders["train"]
-        self.split = "val" if "val" in loaders else "train"
+        self.split = judged_split(loaders)
         self.progress = Progress()
         self.restored: Path | None = None  # the checkpoint, until it has proved to fit in a first step
         self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)

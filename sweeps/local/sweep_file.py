@@ -96,6 +96,11 @@ def read_sweep(path: Path) -> Sweep:
         return parse_sweep(content)
 
 
+def name_of(sweep: Sweep, path: Path, told: str | None = None) -> str:
+    """Return the name of a sweep: the one that was told, else its `name:` in the file, else the file's own."""
+    return told or sweep.name or path.stem
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Name a sweep file in errors about what it says."""
