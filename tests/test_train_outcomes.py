@@ -339,6 +339,15 @@ def test_sizes_that_no_memory_holds_are_told_in_one_line(tmp_path, capsys, words
     assert len(error.splitlines()) == 1
 
 
+def refusal_to_go_on(tmp_path, capsys):
+    """What the run says, in one line, when it is to be resumed."""
+    capsys.readouterr()
+    assert run(tmp_path, "--run_id=a") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    return error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "{"], ids=["missing", "damaged"])
 def test_a_run_whose_settings_are_gone_is_not_resumed_with_others(tmp_path, monkeypatch, capsys, content):
@@ -347,11 +356,8 @@ def test_a_run_whose_settings_are_gone_is_not_resumed_with_others(tmp_path, monk
     path.unlink()
     if content is not None:
         path.write_text(content)
-    capsys.readouterr()
-    assert run(tmp_path, "--run_id=a") == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"train.py: {path} is missing or damaged, beside a checkpoint: restore it")
-    assert len(error.splitlines()) == 1
+    told = f"train.py: {path} is missing or damaged, beside a checkpoint: restore it"
+    assert refusal_to_go_on(tmp_path, capsys).startswith(told)
 
 
 @pytest.mark.slow
@@ -359,11 +365,7 @@ def test_a_checkpoint_that_was_cut_is_told_in_one_line(tmp_path, monkeypatch, ca
     run_with_stop(monkeypatch, 25, tmp_path, "--run_id=a")
     path = tmp_path / "a" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    capsys.readouterr()
-    assert run(tmp_path, "--run_id=a") == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"train.py: {path} is damaged (")
-    assert len(error.splitlines()) == 1
+    assert refusal_to_go_on(tmp_path, capsys).startswith(f"train.py: {path} is damaged (")
 
 
 @pytest.mark.slow
