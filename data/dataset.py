@@ -1,7 +1,7 @@
 """Datasets in main memory: their images as uint8 tensors, their splits, and a description of them for the models."""
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,13 @@ class Split(NamedTuple):
     images: Tensor  # [N, 3, H, W] uint8
     labels: Tensor  # [N] int64; zeros where the dataset has none
     features: Tensor | None = None  # [N, V, D] from a frozen network, if there is one: V augmented copies an image
+    names: Sequence[str] = ()  # N files, as they are called in the dataset's folder; none where images are no files
+
+    def select(self, index: Tensor) -> "Split":
+        """Return the images with these indices [B], as a split of their own."""
+        names = [self.names[i] for i in index.tolist()] if self.names else ()
+        features = None if self.features is None else self.features.index_select(0, index)
+        return Split(self.images.index_select(0, index), self.labels.index_select(0, index), features, names)
 
 
 class Batch(NamedTuple):
@@ -155,11 +162,7 @@ def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, se
         raise UserError(f"--val_fraction={val_fraction} leaves no validation image of {num_used}: raise it, or give 0")
     order = stratified_order(dataset.train.labels, seed)
     parts = {"train": order[num_val:num_used], "val": order[:num_val]}
-    splits = {
-        name: Split(dataset.train.images.index_select(0, index), dataset.train.labels.index_select(0, index))
-        for name, index in parts.items()
-        if len(index)
-    }
+    splits = {name: dataset.train.select(index) for name, index in parts.items() if len(index)}
     return splits if dataset.test is None else {**splits, "test": dataset.test}
 
 
@@ -167,8 +170,9 @@ def join_val(dataset: Dataset) -> Dataset:
     """Return a dataset whose own images to validate with are added to those to train on."""
     assert dataset.val is not None
     parts = dataset.train, dataset.val
-    together = Split(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
-    return replace(dataset, train=together, val=None)
+    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    names = [name for part in parts for name in part.names]
+    return replace(dataset, train=Split(images, labels, names=names), val=None)
 
 
 def class_sizes(splits: Iterable[Split], num_classes: int) -> tuple[int, int]:

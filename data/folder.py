@@ -51,7 +51,9 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
             listing = listings[name]
             check_classes(listing, listings["train"])
             left_out += listing.left_out
-            splits[name], notes[name] = read_split(listing, classes, size, max_corrupt_images)
+            split, notes[name] = read_split(listing, classes, size, max_corrupt_images)
+            within = f"{listing.root.name}/" if roots else ""
+            splits[name] = split._replace(names=[within + file for file in split.names])
     if left_out:
         warn(f"{visible(data_dir)}: {left_out_line(left_out)}")
     marks = {"train": "", "val": "-val", "test": "-"}
@@ -134,7 +136,8 @@ def read_split(
     tell_unread(root, closed | decoded.damaged, max_corrupt_images)
     own_labels = dict(zip(names, listing.labels, strict=True))
     labels = [classes.index(name) for name in listing.classes]  # by the label in this split alone
-    return Split(images, torch.tensor([labels[own_labels[name]] if labels else 0 for name in decoded.kept])), decoded
+    numbers = torch.tensor([labels[own_labels[name]] if labels else 0 for name in decoded.kept])
+    return Split(images, numbers, names=decoded.kept), decoded
 
 
 def tell_unread(root: Path, unread: dict[str, str], limit: int) -> None:

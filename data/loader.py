@@ -56,6 +56,7 @@ class Loader:
         fewest: int = 1,
     ) -> None:
         self.info = info
+        self.names = split.names
         self.device = device
         self.shard = shard
         self.fewest = fewest
@@ -235,7 +236,8 @@ class FeatureLoader(Loader):
 
     def __init__(self, split: Split, info: DatasetInfo, device: torch.device, **options: Any) -> None:
         assert split.features is not None
-        super().__init__(Split(split.features, split.labels), info, device, **{**options, "channels_last": False})
+        features = split._replace(images=split.features)
+        super().__init__(features, info, device, **{**options, "channels_last": False})
         self.originals = split.images
 
     def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:

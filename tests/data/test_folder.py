@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from data import decoding, folder
+from data.dataset import make_splits
 from data.errors import UserError
 from data.folder_layout import SUFFIXES
 from data.paths import cache_dir
@@ -53,6 +54,17 @@ def test_class_folders_are_the_classes_in_sorted_order(tmp_path):
     assert dataset.classes == ("cat", "dog")
     assert (colours(dataset.train), dataset.train.labels.tolist()) == ([BLUE, RED, GREEN], [0, 0, 1])
     assert dataset.test is None
+
+
+def test_every_image_of_a_split_knows_its_file(tmp_path):
+    for split in ("train", "val", "Testing"):
+        for i, name in enumerate(("cat", "dog")):
+            save(tmp_path / split / name / f"{i}.png", (10 * i, len(split), 0))
+    dataset = folder.load(tmp_path, 8, 0)
+    for fraction in (0.0, 0.5):  # the images in val are trained on, or not
+        for split in make_splits(dataset, 1.0, fraction, seed=0).values():
+            files = [Image.open(tmp_path / name).getpixel((0, 0)) for name in split.names]
+            assert files == colours(split)
 
 
 def test_flat_folder_has_no_classes_and_zeros_for_labels(three):
