@@ -49,6 +49,20 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Return the number of things that `text` spells, none among them."""
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ArgumentTypeError(f"{text} is not a whole number from 0 to 999999999")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """Return the number above 0 that `text` spells."""
+    if not re.fullmatch(r"[0-9]{0,9}\.?[0-9]{0,9}", text, re.ASCII) or not text.strip("0."):
+        raise ArgumentTypeError(f"{text} is not a number above 0, such as 1.5")
+    return float(text)
+
+
 def seed(text: str) -> int:
     """Return the seed that `text` spells, as the setting `seed` takes it."""
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:

@@ -31,13 +31,13 @@ from data.internals import trial_id
 from data.metrics import shown
 from data.visible import visible, warn
 from models.resolve import validate
-from sweeps.local.contract import check_contract, with_best_by
+from sweeps.local.contract import checked_sweep, is_train_py
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
-from sweeps.local.sweep_file import Sweep, name_of, naming, read_sweep
+from sweeps.local.sweep_file import Sweep, name_of
 from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
 from sweeps.local.trials import Claim, TrialLost, Trials
 from sweeps.local.workers import assign_devices
@@ -301,13 +301,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def run_sweep(options: Namespace) -> int:
     """Run a sweep to its end; return the exit code."""
-    sweep = read_sweep(options.file)
+    sweep = checked_sweep(options.file)
     devices = assign_devices(options.workers, options.devices)
-    with naming(options.file):
-        if is_train_py(sweep):
-            sweep = with_best_by(sweep)
-            check_contract(sweep)
-        command_words(sweep.command, sweep.program, {}, Path())  # now, while an error costs nothing
     name = name_of(sweep, options.file, options.name)
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
@@ -330,11 +325,6 @@ def run_sweep(options: Namespace) -> int:
     else:
         display.say(f"to train the best on all images: python sweeps/final.py {shlex.quote(name)}")
     return code
-
-
-def is_train_py(sweep: Sweep) -> bool:
-    """Return whether a sweep's program is ours, of which we know what it takes."""
-    return bool(sweep.program) and Path(sweep.program).resolve() == CHECKOUT / "train.py"
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

@@ -18,13 +18,14 @@ from string import Template
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from analysis.command_line import Parser, run_program, whole_number
+from analysis.command_line import Parser, count, run_program, whole_number
 from analysis.read.storage import HIDDEN, masked
 from analysis.read.sweeps import sweep_folder
 from data.errors import UserError
 from data.paths import default_runs_dir
 from data.visible import say
-from sweeps.local.sweep_file import name_of, read_sweep
+from sweeps.local.contract import checked_sweep
+from sweeps.local.sweep_file import name_of
 
 SCRIPT = Template("""\
 #!/bin/bash
@@ -64,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--sweep", metavar="ENTITY/PROJECT/ID", help="sweep on W&B, for agents of W&B; in place of FILE"
     )
     parser.add_argument("--nodes", type=whole_number, default=1, help="agents, each on one node; default: 1")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of each agent; default: none")
+    parser.add_argument("--gpus", type=count, default=0, help="GPUs of each agent; default: none")
     parser.add_argument("--time", default="4:00:00", help="time limit of each task, as for sbatch; default: 4:00:00")
     parser.add_argument(
         "--grace", type=whole_number, default=120, help="seconds before the limit at which trials save; default: 120"
@@ -104,7 +105,7 @@ def own_agent(options: Namespace) -> tuple[str, list[str]]:
     """
     if options.file is None:
         raise UserError("name the sweep: a file, or --sweep ENTITY/PROJECT/ID for one on W&B")
-    sweep = read_sweep(options.file)
+    sweep = checked_sweep(options.file)
     words = [sys.executable, "sweeps/agent.py", str(options.file.resolve()), *options.agent]
     if options.storage:
         if HIDDEN in masked(options.storage):

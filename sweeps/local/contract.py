@@ -1,6 +1,7 @@
 """Whether a sweep fits train.py: it takes the parameters, and logs the metric. Checked before any trial starts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
@@ -12,7 +13,30 @@ from models.logged import check_best_by, check_logged
 from models.registry import find_model
 from models.resolve import coerce
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.launch import command_words
+from sweeps.local.sweep_file import Sweep, naming, read_sweep
+
+TRAIN_PY = Path(__file__).resolve().parents[2] / "train.py"
+
+
+def checked_sweep(path: Path) -> Sweep:
+    """Return the sweep that a file describes, checked as far as can be before a trial starts.
+
+    Raises:
+        UserError: there is no such file, or its sweep cannot be run.
+    """
+    sweep = read_sweep(path)
+    with naming(path):
+        if is_train_py(sweep):
+            sweep = with_best_by(sweep)
+            check_contract(sweep)
+        command_words(sweep.command, sweep.program, {}, Path())
+    return sweep
+
+
+def is_train_py(sweep: Sweep) -> bool:
+    """Return whether a sweep's program is ours, of which we know what it takes."""
+    return bool(sweep.program) and Path(sweep.program).resolve() == TRAIN_PY
 
 
 def check_contract(sweep: Sweep) -> None:

@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
+from analysis.command_line import amount, count, parser_of_a_look, run_program, seed, whole_number
 from data.errors import UserError
 
 LOWER = "lower --batch_size, --image_size or the model's sizes, or take fewer images"
@@ -48,6 +48,20 @@ def test_a_wrong_command_line_is_told_in_one_line_with_the_way_to_help(words):
 def test_a_number_of_things_is_one_that_there_can_be(text):
     with pytest.raises(ArgumentTypeError):
         whole_number(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "1000000000", "", "1.5", "\u0660"])
+def test_a_count_may_be_none(text):
+    assert (count("0"), count("07")) == (0, 7)
+    with pytest.raises(ArgumentTypeError, match="whole number"):
+        count(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0.00", "-1", "nan", "inf", "1e3", ".", "", "\u0661"])
+def test_an_amount_is_above_none(text):
+    assert (amount("0.5"), amount("90"), amount(".25")) == (0.5, 90.0, 0.25)
+    with pytest.raises(ArgumentTypeError, match="above 0"):
+        amount(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "4294967296", "9" * 5000, "1.0", "\u0661", "", "nan"])

@@ -11,7 +11,7 @@ import pytest
 
 from sweeps import slurm
 from tests.slurm_cluster import PROGRAMS, Cluster
-from tests.sweep_agents import Stage, wait_until
+from tests.sweep_agents import ROOT, Stage, wait_until
 
 SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
@@ -154,6 +154,8 @@ WRONG = {
     "a password": (["sweep.yaml", "--storage=postgresql://me:secret@host/db"], "set PGPASSWORD instead"),
     "a quote that does not close": (["sweep.yaml", "--sbatch='--x"], "--sbatch="),
     "a line break": (["sweep.yaml", "--time=1\nrm"], "control character"),
+    "fewer GPUs than none": (["sweep.yaml", "--gpus=-1"], "--gpus: -1 is not"),
+    "a setting that is none": (["wrong.yaml"], "did you mean --width?"),
     "a machine without SLURM": (["sweep.yaml"], "sbatch is not on this machine's PATH"),
 }
 
@@ -161,6 +163,7 @@ WRONG = {
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
 def test_what_cannot_be_submitted_is_told_in_one_line(stage, monkeypatch, capsys, arguments, message):
     stage.write()
+    stage.write("wrong", program=str(ROOT / "train.py"), parameters={"model": "mlp", "widht": 3})
     monkeypatch.setenv("PATH", "")
     assert slurm.main(arguments) == 2
     error = capsys.readouterr().err
