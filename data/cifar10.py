@@ -55,8 +55,8 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
         contents = list(pool.map(read_checked, paths, CHECKSUMS[layout].values()))
     parse = parse_binary if layout == BINARY else parse_python
     images, labels = (np.concatenate(parts) for parts in zip(*map(parse, contents), strict=True))
-    everything = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
-    train, test = (Split(*(part[rows] for part in everything)) for rows in (slice(50_000), slice(50_000, None)))
+    pixels, numbers = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+    train, test = (Split(pixels[rows], numbers[rows]) for rows in (slice(50_000), slice(50_000, None)))
     # Both layouts hold the same images in the same order, so they share one fingerprint.
     return Dataset("cifar10", CLASSES, train, test, "cifar10-" + CHECKSUMS[BINARY]["data_batch_1.bin"][:8])
 

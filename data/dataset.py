@@ -1,7 +1,8 @@
-"""Datasets in main memory: their images as uint8 tensors, their splits, and a description of them for the models."""
+"""Datasets: their images as uint8 tensors, in memory or mapped from files, their splits, and what models need to know."""
 
+import math
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,22 +12,75 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
+from data.statistics import Channels, channel_statistics, pixel_sums
 from data.visible import visible
+
+BYTES_AT_ONCE = 2**24  # of pixels that are gone through
+
+
+class Joined(NamedTuple):
+    """Two tensors [M, 3, H, W] as if they were one, which would be a copy of both."""
+
+    first: Tensor
+    second: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of both together."""
+        return torch.Size((len(self.first) + len(self.second), *self.first.shape[1:]))
+
+    def element_size(self) -> int:
+        """Return the bytes of a value."""
+        return self.first.element_size()
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Return the images with these indices."""
+        assert dim == 0
+        images = self.first.new_empty(len(index), *self.first.shape[1:])
+        is_first = index < len(self.first)
+        for part, chosen, start in ((self.first, is_first, 0), (self.second, ~is_first, len(self.first))):
+            images[chosen] = part.index_select(0, index[chosen] - start)
+        return images
 
 
 class Split(NamedTuple):
-    """Images of one split and their labels, in main memory."""
+    """Images of one split and their labels. Images that are mapped from a file stay there until they are used."""
 
-    images: Tensor  # [N, 3, H, W] uint8
+    stored: Tensor | Joined  # [M, 3, H, W] uint8: the images of this split and maybe, see `rows`, of others
     labels: Tensor  # [N] int64; zeros where the dataset has none
     features: Tensor | None = None  # [N, V, D] from a frozen network, if there is one: V augmented copies an image
     names: Sequence[str] = ()  # N files, as they are called in the dataset's folder; none where images are no files
+    rows: Tensor | None = None  # [N] int64, where the images of this split are in `stored`; None if they are all of it
+    sums: Tensor | None = None  # [N, 3, 2], of each image, see `statistics.pixel_sums`; None if they are not known
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image."""
+        return tuple(self.stored.shape[1:])
+
+    @property
+    def images(self) -> Tensor:
+        """All images together, [N, 3, H, W] uint8: a copy, unless they are all that is stored."""
+        if self.rows is None and isinstance(self.stored, Tensor):
+            return self.stored
+        return self.gather(torch.arange(len(self.labels)))
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Return a copy of the images with these indices: [B] -> [B, 3, H, W] uint8."""
+        return self.stored.index_select(0, index if self.rows is None else self.rows.index_select(0, index))
+
+    def parts(self) -> Iterator[Tensor]:
+        """Yield the images in order, some at a time, [B, 3, H, W] uint8."""
+        num = max(1, BYTES_AT_ONCE // math.prod(self.image_shape))
+        for index in torch.arange(len(self.labels)).split(num):
+            yield self.gather(index)
 
     def select(self, index: Tensor) -> "Split":
-        """Return the images with these indices [B], as a split of their own."""
+        """Return the images with these indices [B], as a split of their own; no pixel is copied."""
+        features, sums = (part if part is None else part.index_select(0, index) for part in (self.features, self.sums))
         names = [self.names[i] for i in index.tolist()] if self.names else ()
-        features = None if self.features is None else self.features.index_select(0, index)
-        return Split(self.images.index_select(0, index), self.labels.index_select(0, index), features, names)
+        rows = index if self.rows is None else self.rows.index_select(0, index)
+        return Split(self.stored, self.labels.index_select(0, index), features, names, rows, sums)
 
 
 class Batch(NamedTuple):
@@ -169,10 +223,17 @@ def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, se
 def join_val(dataset: Dataset) -> Dataset:
     """Return a dataset whose own images to validate with are added to those to train on."""
     assert dataset.val is not None
-    parts = dataset.train, dataset.val
-    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    names = [name for part in parts for name in part.names]
-    return replace(dataset, train=Split(images, labels, names=names), val=None)
+    train, val = dataset.train, dataset.val
+    assert isinstance(train.stored, Tensor)
+    assert isinstance(val.stored, Tensor)
+    sums = None if train.sums is None or val.sums is None else torch.cat([train.sums, val.sums])
+    together = Split(
+        Joined(train.stored, val.stored),
+        torch.cat([train.labels, val.labels]),
+        names=[*train.names, *val.names],
+        sums=sums,
+    )
+    return replace(dataset, train=together, val=None)
 
 
 def class_sizes(splits: Iterable[Split], num_classes: int) -> tuple[int, int]:
@@ -183,31 +244,15 @@ def class_sizes(splits: Iterable[Split], num_classes: int) -> tuple[int, int]:
     return int(counts.min()), int(counts.max())
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the exact mean and standard deviation of each channel, of pixel values scaled to [0, 1].
-
-    Args:
-        images: [N, 3, H, W] uint8.
-
-    Returns:
-        Three means and three deviations; the deviation is 1 for a channel in which all pixels are equal.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        mean = (share * values).sum()
-        means.append(mean.item())
-        deviations.append((share * (values - mean) ** 2).sum().sqrt().item() or 1.0)
-    return tuple(means), tuple(deviations)
-
-
-def pixel_statistics(normalisation: str, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(normalisation: str, train: Split) -> tuple[Channels, Channels]:
     """Return the means and deviations that a value of the setting `normalisation` stands for, see `DatasetInfo`.
 
     Args:
         normalisation: "symmetric" for pixels in [-1, 1], "unit" for [0, 1], else the channels' own statistics.
-        images: the training images, [N, 3, H, W] uint8.
+        train: the training images.
     """
     fixed = {"symmetric": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
-    return fixed.get(normalisation) or channel_statistics(images)
+    if normalisation in fixed:
+        return fixed[normalisation]
+    sums = pixel_sums(train.parts()) if train.sums is None else train.sums.sum(0)
+    return channel_statistics(sums.tolist(), len(train.labels) * math.prod(train.image_shape[1:]))

@@ -70,10 +70,10 @@ def load_splits(
     """
     dataset = find_dataset(name).load(find_data_dir(data_dir), image_size, max_corrupt_images)
     splits = make_splits(dataset, train_fraction, val_fraction, data_seed)
-    mean, std = pixel_statistics(normalisation, splits["train"].images)
+    mean, std = pixel_statistics(normalisation, splits["train"])
     info = DatasetInfo(
         name=dataset.name,
-        image_size=splits["train"].images.shape[-1],
+        image_size=splits["train"].image_shape[-1],
         classes=dataset.classes,
         mean=mean,
         std=std,

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
 from data.errors import UserError
@@ -19,6 +21,7 @@ from data.files import UNFINISHED, sync
 from data.folder_layout import NoImagesError
 from data.paths import cache_dir
 from data.pixels import decode_image
+from data.statistics import pixel_sums
 
 LARGEST_OF_12_BITS = 4095
 
@@ -73,7 +76,7 @@ def decode(root: Path, names: list[str], image_size: int, limit: int, closed: di
     """Decode all files and write the result to the folder `cache`; call it with the lock held.
 
     images.npy holds the images, [N, 3, H, W] uint8, and at its end a row without meaning for each damaged file;
-    files.json holds the note that is returned.
+    sums.npy holds the sums of each image's pixels, [N, 3, 2]; files.json holds the note that is returned.
 
     Raises:
         UserError: more than `limit` files are damaged or `closed`, or all are damaged; one could not be read; or the
@@ -86,9 +89,10 @@ def decode(root: Path, names: list[str], image_size: int, limit: int, closed: di
     unfinished.mkdir(parents=True)
     try:
         images = allocate(unfinished / "images.npy", (len(names), 3, image_size, image_size))
-        note = decode_into(images, root, names, limit, closed)
+        note, sums = decode_into(images, root, names, limit, closed)
         images.flush()
         sync(unfinished / "images.npy")
+        np.save(unfinished / "sums.npy", sums)
         (unfinished / "files.json").write_text(json.dumps(asdict(note)), "utf-8")
         sync(unfinished / "files.json")
         unfinished.rename(cache)
@@ -113,8 +117,10 @@ def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def decode_into(images: np.memmap, root: Path, names: list[str], limit: int, closed: dict[str, str]) -> Decoded:
-    """Decode files in parallel into the first rows of `images`; see `decode`."""
+def decode_into(
+    images: np.memmap, root: Path, names: list[str], limit: int, closed: dict[str, str]
+) -> tuple[Decoded, np.ndarray]:
+    """Decode files in parallel into the first rows of `images`, and return the sums of each; see `decode`."""
     kept: list[str] = []
     damaged: dict[str, str] = {}
     sizes: list[tuple[int, int]] = []
@@ -143,11 +149,22 @@ def decode_into(images: np.memmap, root: Path, names: list[str], limit: int, clo
             f"black: scale them to the whole range"
         )
     digest = hashlib.sha256(json.dumps(kept).encode())
-    for pixels in images[: len(kept)]:
+    sums = np.empty((len(kept), 3, 2), np.int64)
+    for row, pixels in enumerate(images[: len(kept)]):
         digest.update(pixels)
+        sums[row] = pixel_sums([torch.from_numpy(pixels)[None]]).numpy()
     widths, heights = zip(*sizes, strict=True)
     extremes = [(function(widths), function(heights)) for function in (min, max)]
-    return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes)
+    return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes), sums
+
+
+def read_sums(cache: Path, num_images: int) -> Tensor | None:
+    """Return the sums of each image's pixels, [N, 3, 2]; None where an older version has decoded the images."""
+    try:
+        sums = np.load(cache / "sums.npy")
+    except (OSError, ValueError, EOFError):
+        return None
+    return torch.from_numpy(sums) if sums.shape == (num_images, 3, 2) and sums.dtype == np.int64 else None
 
 
 def reason_of(path: Path, error: Exception) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +33,16 @@ from data.files import locked
 
 HASH_BYTES = 16
 SECONDS_BETWEEN_WRITES = 5.0
+HASHED_AT_ONCE = 1024  # images
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Images(Protocol):
+    """Images that are asked for some at a time, as those of a tensor or of a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Tensor: ...  # [B] -> [B, 3, H, W] uint8, in main memory
 
 
 class FeatureCache:
@@ -106,15 +116,18 @@ class FeatureCache:
             images.write(b"".join(hashes))
 
 
-def hash_images(images: Tensor) -> list[bytes]:
-    """Return the hash of each image's pixels: [N, 3, H, W] uint8 -> N hashes."""
-    rows = images.contiguous().flatten(1).numpy()
-    return [hashlib.blake2b(row, digest_size=HASH_BYTES).digest() for row in rows]
+def hash_images(images: Images) -> list[bytes]:
+    """Return the hash of each image's pixels."""
+    hashes = []
+    for index in torch.arange(len(images)).split(HASHED_AT_ONCE):
+        rows = images[index].contiguous().flatten(1).numpy()
+        hashes += [hashlib.blake2b(row, digest_size=HASH_BYTES).digest() for row in rows]
+    return hashes
 
 
 def cached_features(
     cache: FeatureCache,
-    images: Tensor,
+    images: Images,
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
     accelerator: Accelerator,
@@ -125,7 +138,7 @@ def cached_features(
 
     Args:
         cache: the cache of the network.
-        images: [N, 3, H, W] uint8 in main memory.
+        images: N images.
         compute: function from images [B, 3, H, W] uint8 in main memory to features [B, D] on the device.
         batch_size: images that each process passes to `compute` at once.
         accelerator: the run's.
@@ -159,7 +172,7 @@ def cached_features(
 
 def compute_missing(
     cache: FeatureCache,
-    images: Tensor,
+    images: Images,
     hashes: list[bytes],
     missing: list[int],
     compute: Callable[[Tensor], Tensor],
@@ -194,7 +207,7 @@ def compute_missing(
     with bar:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
-            waiting.append((batch, compute(images[batch])))
+            waiting.append((batch, compute(images[torch.tensor(batch)])))
             bar.update(len(batch))
             if time.monotonic() - stored > SECONDS_BETWEEN_WRITES or start + batch_size >= len(missing):
                 if not store():

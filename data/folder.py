@@ -137,7 +137,8 @@ def read_split(
     own_labels = dict(zip(names, listing.labels, strict=True))
     labels = [classes.index(name) for name in listing.classes]  # by the label in this split alone
     numbers = torch.tensor([labels[own_labels[name]] if labels else 0 for name in decoded.kept])
-    return Split(images, numbers, names=decoded.kept), decoded
+    sums = decoding.read_sums(cache, len(decoded.kept))
+    return Split(images, numbers, names=decoded.kept, sums=sums), decoded
 
 
 def tell_unread(root: Path, unread: dict[str, str], limit: int) -> None:

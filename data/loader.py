@@ -1,9 +1,11 @@
 """Loaders, which make batches of the uint8 images of a split.
 
-The images are kept on the device or, if they are too many for it, in main memory. The order of the images depends only
-on the seed and the epoch, so that training can go on from the middle of an epoch without any saved state.
+The images are kept on the device or, if they are too many for it, where they are stored: in main memory, or in a file
+that is mapped into it. The order of the images depends only on the seed and the epoch, so that training can go on from
+the middle of an epoch without any saved state.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ from torch import Tensor
 from data.augmentation import AUGMENTATIONS, cutout
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
+from data.residence import choose_residence
 from data.seeding import mix_seeds
 
-PREFETCH = 3  # batches made ready ahead of their use, if the images are kept in main memory
+PREFETCH = 3  # batches made ready ahead of their use, if the images are not kept on the device
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,11 @@ class Loader:
     """A maker of normalised batches of one split; batches for training are also augmented.
 
     Args:
-        split: images and labels in main memory.
+        split: images and labels.
         info: the dataset's facts, for its normalisation.
         device: where the batches are put.
         shard: decides which part of every batch this process gets.
-        resident: where the images are kept: "device", "host" for main memory, or "auto" for the device if they take at
-            most half of its free memory, else main memory.
+        resident: where the images are kept, see `choose_residence`.
         channels_last: whether the batches have the memory layout channels last.
         fewest: images that the model needs at once in training; 2 for batch norm, which has no statistics of one.
     """
@@ -61,12 +63,16 @@ class Loader:
         self.shard = shard
         self.fewest = fewest
         self.channels_last = channels_last
-        self.on_device = lives_on_device(split.images, device, resident)
-        home = device if self.on_device else torch.device("cpu")
-        # Kept in the memory layout of the batches, so that no batch has to be converted.
-        images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
-        self.images = images.contiguous().to(home)  # [N, 3, H, W], or [N, H, W, 3] for channels_last
-        self.labels = split.labels.to(home)
+        num_bytes = len(split.labels) * math.prod(split.image_shape) * split.stored.element_size()
+        self.residence = choose_residence(num_bytes, device, resident, shard.num_processes)
+        self.labels = split.labels
+        if self.residence.on_device:
+            # Kept in the memory layout of the batches, so that no batch has to be converted.
+            images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
+            self.images = images.contiguous().to(device)  # [N, 3, H, W], or [N, H, W, 3] for channels_last
+            self.labels = self.labels.to(device)
+        else:
+            self.split = split
         self.shift = 255 * torch.tensor(info.mean, device=device).view(3, 1, 1)
         self.scale = 1 / (255 * torch.tensor(info.std, device=device).view(3, 1, 1))
 
@@ -175,11 +181,12 @@ class Loader:
         """Yield the uint8 images [B, 3, H, W] and labels [B] of each tensor of indices, on the device."""
         if not shares:
             return
-        if self.on_device:
+        if self.residence.on_device:
             index = torch.cat(shares).to(self.device)  # one copy for the whole epoch
             for part in index.split([len(share) for share in shares]):
                 # On a CPU, index_select takes a seventh of the time of images[part].
-                yield self.in_order(self.images.index_select(0, part)), self.labels.index_select(0, part)
+                images = self.images.index_select(0, part)
+                yield images.permute(0, 3, 1, 2) if self.channels_last else images, self.labels.index_select(0, part)
             return
         with ThreadPoolExecutor(1) as pool:
             waiting = iter(shares)
@@ -187,12 +194,11 @@ class Loader:
             while queue:
                 images, labels = queue.pop(0).result()
                 queue += [pool.submit(self.fetch, share) for share in islice(waiting, 1)]
-                images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
-                yield self.in_order(images), labels
+                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def fetch(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Return images and labels in main memory; for a GPU, page-locked, which makes the copy to it faster."""
-        images, labels = self.images.index_select(0, share), self.labels.index_select(0, share)
+        images, labels = self.split.gather(share), self.labels.index_select(0, share)
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
     def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
@@ -213,10 +219,6 @@ class Loader:
         """Return images as the model gets them in evaluation, only normalised: [B, 3, H, W] uint8 -> float32."""
         return self.normalise(images)
 
-    def in_order(self, images: Tensor) -> Tensor:
-        """Return gathered images with the shape [B, 3, H, W], whatever their memory layout."""
-        return images.permute(0, 3, 1, 2) if self.channels_last else images
-
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images [B, 3, H, W] into normalised float32 images with the memory layout of the batches."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -236,9 +238,9 @@ class FeatureLoader(Loader):
 
     def __init__(self, split: Split, info: DatasetInfo, device: torch.device, **options: Any) -> None:
         assert split.features is not None
-        features = split._replace(images=split.features)
+        features = split._replace(stored=split.features, rows=None)
         super().__init__(features, info, device, **{**options, "channels_last": False})
-        self.originals = split.images
+        self.originals = split
 
     def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
         """Return the features of one copy of each image, drawn at random: [B, V, D] -> [B, D]."""
@@ -250,12 +252,4 @@ class FeatureLoader(Loader):
         return images[:, 0].float()
 
     def pictures(self, index: Tensor) -> Tensor:
-        return self.originals[index].float() / 255
-
-
-def lives_on_device(images: Tensor, device: torch.device, resident: str) -> bool:
-    """Return whether the images of a split are kept on the device; `resident` is explained at `Loader`."""
-    if resident == "auto" and device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return images.nbytes <= free / 2
-    return resident != "host"
+        return self.originals.gather(index).float() / 255

@@ -166,12 +166,13 @@ class FrozenBackbone(Classification):
         }
         precision: str = settings.feature_precision
         if precision == "auto" and accelerator.is_main_process:
-            precision = extractor.sound_precision(splits["train"].images, caches["bf16"].folder / "deviation")
+            precision = extractor.sound_precision(ImagesOf(splits["train"]), caches["bf16"].folder / "deviation")
         [extractor.precision] = broadcast_object_list([precision])
         cache = caches[extractor.precision]
         encoded = {}
         for name, split in splits.items():
-            copies = [split.images, split.images.flip(-1)] if settings.flips and name == "train" else [split.images]
+            flips = (False, True) if settings.flips and name == "train" else (False,)
+            copies = [ImagesOf(split, is_mirrored) for is_mirrored in flips]
             features = [
                 cached_features(cache, images, extractor, extractor.batch_size, accelerator) for images in copies
             ]
@@ -181,6 +182,21 @@ class FrozenBackbone(Classification):
             assert training_features is not None
             self.net.standardise(training_features)
         return encoded
+
+
+@dataclass(frozen=True)
+class ImagesOf:
+    """The images of a split, or their mirror images, some at a time."""
+
+    split: Split
+    is_mirrored: bool = False
+
+    def __len__(self) -> int:
+        return len(self.split.labels)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        images = self.split.gather(index)
+        return images.flip(-1) if self.is_mirrored else images
 
 
 class LogisticProbe(FrozenBackbone):

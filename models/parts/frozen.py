@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
+from data.feature_cache import Images
 from data.files import locked, replace_file
 from data.internals import cpu_has_bf16
 from data.seeding import seed_everything
@@ -103,20 +104,20 @@ class Extractor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.network(images)
 
-    def sound_precision(self, images: Tensor, note: Path) -> str:
+    def sound_precision(self, images: Images, note: Path) -> str:
         """Return "bf16" if the device computes in bf16 and its features are close to those in fp32, else "fp32".
 
         Args:
-            images: [N, 3, H, W] uint8; features of the first ones are compared.
+            images: features of the first ones are compared.
             note: file in which the deviation is kept, so that it is measured only once.
         """
         if not has_fast_bf16(self.device):
             return "fp32"
         with locked(Path(f"{note}.lock"), f"another process measures {note.parent.name}: waiting for it"):
             if not note.exists():
-                features = {}
+                features, first = {}, images[torch.arange(min(NUM_COMPARED, len(images)))]
                 for self.precision in ("bf16", "fp32"):
-                    features[self.precision] = self(images[:NUM_COMPARED]).float()
+                    features[self.precision] = self(first).float()
                 rounded, exact = features["bf16"], features["fp32"]
                 measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
                 replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))

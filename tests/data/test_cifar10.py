@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 from data import cifar10
-from data.dataset import channel_statistics
+from data.dataset import pixel_statistics
 from data.errors import UserError
 
 RECORDS = 4  # of each fake file
@@ -186,7 +186,7 @@ def test_real_images_are_complete_and_balanced(real):
 
 
 def test_real_images_have_the_published_statistics(real):
-    means, deviations = channel_statistics(real.train.images)
+    means, deviations = pixel_statistics("channel", real.train)
     assert means == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-3)
     assert deviations == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-3)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data import digits
-from data.dataset import Dataset, DatasetInfo, Source, Split, channel_statistics, make_splits, stratified_order
+from data.dataset import Dataset, DatasetInfo, Source, Split, make_splits, pixel_statistics, stratified_order
 from data.datasets import DATASETS, describe, load_splits
 from data.errors import UserError
 from data.paths import default_data_dir
@@ -110,13 +110,14 @@ def test_channel_statistics_equal_numpy_in_float64():
     images = torch.randint(0, 256, (50, 3, 7, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images[:, 1] //= 3
     unit = images.numpy().astype(np.float64) / 255
-    means, deviations = channel_statistics(images)
+    means, deviations = pixel_statistics("channel", Split(images, torch.zeros(50)))
     np.testing.assert_allclose(means, unit.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(deviations, unit.std((0, 2, 3)), rtol=1e-12)
 
 
 def test_channel_of_one_value_gets_deviation_one():
-    means, deviations = channel_statistics(torch.full((4, 3, 2, 2), 51, dtype=torch.uint8))
+    split = Split(torch.full((4, 3, 2, 2), 51, dtype=torch.uint8), torch.zeros(4))
+    means, deviations = pixel_statistics("channel", split)
     assert means == pytest.approx((0.2,) * 3)
     assert deviations == (1.0,) * 3
 

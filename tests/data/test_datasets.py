@@ -58,14 +58,15 @@ def load(name, data_dir, image_size=0):
 def test_splits_are_uint8_images_of_one_size_with_labels_in_range(name, data_dir):
     info, splits = load(name, data_dir)
     assert set(splits) == {"train", "val", "test"}
-    for split, (images, labels, features) in splits.items():
+    for name, split in splits.items():
+        images, labels = split.images, split.labels
         assert images.dtype == torch.uint8
         assert images.shape == (len(labels), 3, info.image_size, info.image_size)
         assert labels.dtype == torch.int64
         assert labels.min() >= 0
         assert labels.max() < max(1, len(info.classes))
-        assert features is None
-        assert info.num_images[split] == len(labels) > 0
+        assert split.features is None
+        assert info.num_images[name] == len(labels) > 0
 
 
 @every_dataset

@@ -1,0 +1,56 @@
+"""Where the images of a split are kept while a model is trained on them, and how much memory there is for them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+CGROUPS = Path("/proc/self/cgroup")  # of Linux: where containers and batch systems note their limits
+ROOT = Path("/sys/fs/cgroup")
+GIB = 2**30
+
+
+class Residence(NamedTuple):
+    """Where images are kept: on the device, or where they are stored, in main memory or in a file; and why."""
+
+    on_device: bool
+    reason: str
+
+
+def choose_residence(num_bytes: int, device: torch.device, setting: str, num_processes: int = 1) -> Residence:
+    """Return where images are kept.
+
+    Args:
+        num_bytes: that they take.
+        device: of the batches.
+        setting: "device", "host" for where they are stored, or "auto" for the device if they take at most half of its
+            free memory, else where they are stored.
+        num_processes: that keep images; on a CPU they share the memory.
+    """
+    if setting != "auto":
+        return Residence(setting == "device", f"by --resident={setting}")
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() // num_processes
+    fits = num_bytes <= free / 2
+    place = f"in memory of the device {device.type}" if fits else "where they are stored, read batch by batch"
+    comparison = "at most" if fits else "more than"
+    return Residence(fits, f"{place}: {num_bytes / GIB:.2f} GiB, {comparison} half of the {free / GIB:.1f} GiB free")
+
+
+def free_memory() -> int:
+    """Return the bytes of main memory that this process may still take, within the limit of its container or job."""
+    limits = [int(text) for text in limit_texts() if text.isdigit()]  # "max" where there is none
+    own = psutil.Process().memory_info().rss
+    return max(0, min([psutil.virtual_memory().available, *(limit - own for limit in limits)]))
+
+
+def limit_texts() -> list[str]:
+    """Return what the files say that hold the limit of this process's control groups, of either version."""
+    texts = []
+    for line in CGROUPS.read_text("utf-8").splitlines() if CGROUPS.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        group = ROOT / "memory" if controllers else ROOT
+        file = group / path.strip("/") / ("memory.limit_in_bytes" if controllers else "memory.max")
+        if controllers in ("", "memory") and file.is_file():
+            texts.append(file.read_text("utf-8").strip())
+    return texts
