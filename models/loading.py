@@ -9,6 +9,7 @@ from data.datasets import load_splits
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
+from data.visible import say
 from models.core.objective import Objective, wants_channels_last
 from models.core.settings import Settings
 from models.registry import find_model
@@ -67,6 +68,8 @@ def load_model(
         )
         for name, split in objective.prepare(splits, info, accelerator).items()
     }
+    if settings.resident == "auto" and accelerator.is_main_process:
+        say(f"training images: {loaders['train'].residence.reason}")
     return objective, loaders
 
 
