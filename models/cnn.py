@@ -9,12 +9,13 @@ from torch import nn
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from models.core.settings import Count, Depth, Fraction, PositiveFloat, PositiveInt
-from models.parts.classification import Classification, ClassifierSettings
+from models.parts.classification import Classification
 from models.parts.layers import conv_blocks
+from models.parts.parametrization import WidthSettings, parametrized
 
 
 @dataclass(frozen=True, kw_only=True)
-class CnnSettings(ClassifierSettings):
+class CnnSettings(WidthSettings):
     """Blocks of 3x3 convolutions, batch norm, ReLU and pooling, each with twice the channels of the one before."""
 
     epochs: PositiveInt = 16
@@ -34,8 +35,8 @@ class CnnSettings(ClassifierSettings):
     """Dropout in the head."""
 
 
-def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
-    """Build the classifier that `settings` describe.
+def make_net(settings: CnnSettings, info: DatasetInfo) -> nn.Sequential:
+    """Return the network that `settings` describe.
 
     Raises:
         UserError: the images are too small to be halved `depth` times.
@@ -50,8 +51,19 @@ def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
     units = (settings.width << settings.depth - 1) * side**2
     head = nn.Sequential(nn.Flatten())
     if settings.head_width:
-        head.extend([nn.Linear(units, settings.head_width), nn.ReLU()])
-        units = settings.head_width
+        head_width = settings.grown(settings.head_width)
+        head.extend([nn.Linear(units, head_width), nn.ReLU()])
+        units = head_width
     head.extend([nn.Dropout(settings.dropout), nn.Linear(units, len(info.classes))])
-    net = nn.Sequential(OrderedDict(features=features, head=head))
-    return Classification(net, settings, info, prefers_channels_last=True)
+    return nn.Sequential(OrderedDict(features=features, head=head))
+
+
+def build(settings: CnnSettings, info: DatasetInfo) -> Classification:
+    """Build the classifier that `settings` describe.
+
+    Raises:
+        UserError: the images are too small to be halved `depth` times, or the parametrisation is not known for the
+            optimizer, or has no base width.
+    """
+    net, scales = parametrized(make_net, settings, info)
+    return Classification(net, settings, info, prefers_channels_last=True, scales=scales)

@@ -8,11 +8,12 @@ from torch import nn
 
 from data.dataset import DatasetInfo
 from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
-from models.parts.classification import Classification, ClassifierSettings
+from models.parts.classification import Classification
+from models.parts.parametrization import WidthSettings, parametrized
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpSettings(ClassifierSettings):
+class MlpSettings(WidthSettings):
     """Fully connected ReLU layers, each half as wide as the one before."""
 
     epochs: PositiveInt = 13
@@ -27,13 +28,22 @@ class MlpSettings(ClassifierSettings):
     """Dropout after every hidden layer."""
 
 
-def build(settings: MlpSettings, info: DatasetInfo) -> Classification:
-    """Build the classifier that `settings` describe."""
+def make_net(settings: MlpSettings, info: DatasetInfo) -> nn.Sequential:
+    """Return the network that `settings` describe."""
     widths = [3 * info.image_size**2, *(max(1, settings.width >> layer) for layer in range(settings.depth))]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip(widths, widths[1:], strict=False):
         norm = [nn.BatchNorm1d(outputs)] if settings.norm == "batch" else []
         layers += [nn.Linear(inputs, outputs), *norm, nn.ReLU(), nn.Dropout(settings.dropout)]
     head = nn.Linear(widths[-1], len(info.classes))
-    net = nn.Sequential(OrderedDict(hidden=nn.Sequential(*layers), head=head))
-    return Classification(net, settings, info)
+    return nn.Sequential(OrderedDict(hidden=nn.Sequential(*layers), head=head))
+
+
+def build(settings: MlpSettings, info: DatasetInfo) -> Classification:
+    """Build the classifier that `settings` describe.
+
+    Raises:
+        UserError: the parametrisation is not known for the optimizer, or has no base width.
+    """
+    net, scales = parametrized(make_net, settings, info)
+    return Classification(net, settings, info, scales=scales)

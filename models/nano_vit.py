@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
-from models.parts.classification import Classification, ClassifierSettings
+from models.parts.classification import Classification
 from models.parts.layers import ConvolutionalEmbedding, PatchEmbedding, SelfAttention, check_patch_size
+from models.parts.parametrization import WidthSettings, attention_scale, parametrized
 
 
 @dataclass(frozen=True, kw_only=True)
-class NanoVitSettings(ClassifierSettings):
+class NanoVitSettings(WidthSettings):
     """A small vision transformer; by default four layers on patches of 2x2 pixels and a class token."""
 
     epochs: PositiveInt = 16
@@ -46,9 +47,11 @@ STEMS: Mapping[str, type[PatchEmbedding | ConvolutionalEmbedding]] = {
 class EncoderLayer(nn.Module):
     """A layer of the original transformer's encoder, with ReLU and norms after the residual additions."""
 
-    def __init__(self, width: int, num_heads: int, ffn_width: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, num_heads: int, ffn_width: int, dropout: float, attention_scale: float | None = None
+    ) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, num_heads, dropout)
+        self.attention = SelfAttention(width, num_heads, dropout, attention_scale)
         self.norm1 = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
             nn.Linear(width, ffn_width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn_width, width)
@@ -73,8 +76,9 @@ class NanoVit(nn.Module):
         self.class_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.positions = nn.Parameter(torch.empty(1, self.embed.num_patches + 1, width).normal_(std=0.02))
         self.dropout = nn.Dropout(settings.dropout)
+        ffn_width, scale = settings.grown(settings.ffn_width), attention_scale(settings, settings.num_heads)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, settings.num_heads, settings.ffn_width, settings.dropout) for _ in range(settings.depth)
+            EncoderLayer(width, settings.num_heads, ffn_width, settings.dropout, scale) for _ in range(settings.depth)
         )
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
 
@@ -107,8 +111,8 @@ class NanoVit(nn.Module):
         return weights
 
 
-def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
-    """Build the classifier that `settings` describe.
+def make_net(settings: NanoVitSettings, info: DatasetInfo) -> NanoVit:
+    """Return the network that `settings` describe.
 
     Raises:
         UserError: the number of heads does not divide the width, or the patches do not tile the image.
@@ -116,4 +120,14 @@ def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
     if settings.width % settings.num_heads:
         raise UserError(f"--num_heads={settings.num_heads} does not divide --width={settings.width}: change either")
     check_patch_size(settings.patch_size, info.image_size)
-    return Classification(NanoVit(settings, info.image_size, len(info.classes)), settings, info)
+    return NanoVit(settings, info.image_size, len(info.classes))
+
+
+def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
+    """Build the classifier that `settings` describe.
+
+    Raises:
+        UserError: as `make_net`, or the parametrisation is not known for the optimizer, or has no base width.
+    """
+    net, scales = parametrized(make_net, settings, info)
+    return Classification(net, settings, info, scales=scales)

@@ -96,7 +96,7 @@ def layer_groups(backbone: nn.Module, settings: TimmSettings) -> list[dict]:
         backbone, settings.weight_decay, no_weight_decay_list=no_decay, layer_decay=settings.layer_decay
     )
     return [
-        {"params": group["params"], "lr": settings.lr * group["lr_scale"], "weight_decay": group["weight_decay"]}
+        {"params": group["params"], "lr_scale": group["lr_scale"], "weight_decay": group["weight_decay"]}
         for group in groups
     ]
 

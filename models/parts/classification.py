@@ -1,5 +1,6 @@
 """The objective that all classifiers share: cross-entropy, accuracy, and a panel of predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
 from models.core.objective import Objective, Phase
-from models.core.optimization import optimizer_of
+from models.core.optimization import Scale, optimizer_of
 from models.core.panel import Panel
 from models.core.settings import NonNegative, Range, Settings
 from models.parts.layers import check_classes
@@ -36,6 +37,7 @@ class Classification(Objective):
         settings: label smoothing, mixup, CutMix and the optimizer.
         info: the dataset's facts.
         prefers_channels_last: true for networks made mostly of convolutions.
+        scales: of learning rate and weight decay, by the name of a parameter of the network.
 
     Raises:
         UserError: the dataset has fewer than two classes.
@@ -44,12 +46,18 @@ class Classification(Objective):
     settings: ClassifierSettings
 
     def __init__(
-        self, net: nn.Module, settings: ClassifierSettings, info: DatasetInfo, prefers_channels_last: bool = False
+        self,
+        net: nn.Module,
+        settings: ClassifierSettings,
+        info: DatasetInfo,
+        prefers_channels_last: bool = False,
+        scales: Mapping[str, Scale] = {},
     ) -> None:
         super().__init__(settings, info)
         check_classes(info, "a classifier")
         self.net = net
         self.prefers_channels_last = prefers_channels_last
+        self.scales = scales
         self.mix = None
         if settings.mixup or settings.cutmix:
             from timm.data.mixup import Mixup  # imported late: timm takes a second
@@ -57,7 +65,7 @@ class Classification(Objective):
             self.mix = Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(info.classes))
 
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase("classify", optimizer_of(self.net, self.settings)),)
+        return (Phase("classify", optimizer_of(self.net, self.settings, self.scales)),)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         images, labels = batch

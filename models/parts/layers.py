@@ -118,12 +118,19 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention, https://arxiv.org/abs/1706.03762, whose attention weights can be read out.
 
     `forward` uses a fused kernel, which never stores the attention weights; `weights` computes them.
+
+    Args:
+        dim: of a token.
+        num_heads: heads, among which it is divided.
+        dropout: of the attention weights.
+        scale: what products of queries and keys are multiplied by; None for one over the root of the width of a head.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, scale: float | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        self.scale = scale
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.qkv.weight)
@@ -136,10 +143,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
         q, k, v = self.split_heads(x)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.dropout if self.training else 0.0, scale=self.scale
+        )
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32, rows sum to 1
+    def scores(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32
         q, k, _ = self.split_heads(x)
         with torch.autocast(x.device.type, enabled=False):  # the fused kernel does not round the scores, either
-            return torch.softmax(q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+            return q.float() @ k.float().transpose(-2, -1) * (self.scale or q.shape[-1] ** -0.5)
+
+    def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32, rows sum to 1
+        return torch.softmax(self.scores(x), dim=-1)
