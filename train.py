@@ -22,6 +22,7 @@ from tqdm import tqdm
 from analysis.look import closer
 from analysis.look.collapse import signs_of_collapse
 from analysis.record import run_folder
+from analysis.record.data_file import keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
 from analysis.record.saved import check_images, resolve
@@ -85,6 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         environment |= {"data": info.fingerprint, "images": info.in_one_line()}
         say(f"{info.name}: {info.in_one_line()}")
         tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
+        keep_info(folder, info)
 
     this = Run(settings, accelerator, trainer, loaders, folder, tracker)
     trainable, total = count_parameters(objective)
@@ -196,7 +198,7 @@ class Run:
         if self.tracker is None:
             return result
         split = closer.split_looked_at(self.loaders)
-        subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder / run_folder.PANELS)
+        subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder)
         with self.accelerator.autocast():
             found = closer.closer_look(subject)
         result |= {f"{split}/{name}": value for name, value in found.metrics.items()}

@@ -2,75 +2,33 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from analysis.look.calibration import Calibration, calibrate
 from analysis.look.panels import as_written, render
+from analysis.look.predictions import Predictions
 from analysis.record.findings import Analysis, Table
-from data.loader import Loader, Shard
+from data.loader import Loader
 from models.core.panel import Panel
 
 NUM_MISTAKES = 32
-NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
 
 
-class Calibration(NamedTuple):
-    """How right a classifier is in each bin of its confidence."""
-
-    confidence: np.ndarray  # [bins] mean confidence of each bin; NaN where it is empty
-    accuracy: np.ndarray  # [bins]; NaN where it is empty
-    share: np.ndarray  # [bins] share of all images
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error: the mean gap between confidence and accuracy, in [0, 1]."""
-        return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
-
-
-def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
-    """Return accuracy against confidence in bins of equal width; Guo et al. 2017, https://arxiv.org/abs/1706.04599.
-
-    Args:
-        probabilities: [N, num_classes], rows sum to 1.
-        labels: [N] true classes.
-        num_bins: bins of (0, 1].
-    """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    count = np.bincount(bins, minlength=num_bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty bin
-        return Calibration(
-            np.bincount(bins, confidence, num_bins) / count,
-            np.bincount(bins, right, num_bins) / count,
-            count / len(labels),
-        )
-
-
-def analyse_classifier(
-    predict: Callable[[torch.Tensor], torch.Tensor],
-    loader: Loader,
-    batch_size: int,
-    classes: tuple[str, ...],
-    folder: Path,
-) -> Analysis:
+def analyse_classifier(predictions: Predictions, loader: Loader, classes: tuple[str, ...], folder: Path) -> Analysis:
     """Look closely at a classifier on one split, and return what there is to log.
 
     Args:
-        predict: a batch's images to [B, num_classes] logits.
+        predictions: of the split.
         loader: of the split.
-        batch_size: images at once.
         classes: their names.
         folder: that the pictures and the table are written to.
     """
     from sklearn.metrics import confusion_matrix  # imported late: takes a second
 
-    batches = loader.evaluation_batches(batch_size, Shard())
-    parts = [(predict(images).softmax(1).cpu(), labels.cpu()) for images, labels in batches]
-    probabilities, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    predicted = probabilities.argmax(1)
-    calibration = calibrate(probabilities.numpy(), labels.numpy())
+    labels, predicted = predictions.labels, predictions.predicted
+    calibration = calibrate(predictions.probabilities.numpy(), labels.numpy())
     matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
     table = tabulate_classes(labels, predicted, classes)
     table.save(folder / "per_class.csv")
@@ -79,7 +37,7 @@ def analyse_classifier(
         folder / "reliability.png": lambda path: draw_reliability(calibration, path),
     }
     if (predicted != labels).any():
-        draws[folder / "mistakes.png"] = mistakes_panel(loader, classes, probabilities, labels)
+        draws[folder / "mistakes.png"] = mistakes_panel(loader, classes, predictions)
     return Analysis({"ece": calibration.error}, render(draws), {"per_class": table})
 
 
@@ -99,14 +57,14 @@ def worst_mistakes(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
     return confidence.argsort(descending=True)[: min(NUM_MISTAKES, int((predicted != labels).sum()))]
 
 
-def mistakes_panel(
-    loader: Loader, classes: tuple[str, ...], probabilities: torch.Tensor, labels: torch.Tensor
-) -> Panel:
-    """Return a panel of a split's worst mistakes, with what they are and what they were taken for."""
-    worst = worst_mistakes(probabilities, labels)
-    predicted = probabilities.argmax(1)
-    captions = tuple(f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst)
-    return Panel(loader.pictures(worst), captions, (False,) * len(worst))
+def mistakes_panel(loader: Loader, classes: tuple[str, ...], predictions: Predictions) -> Panel:
+    """Return a panel of a split's worst mistakes: what they are, what they were taken for, and in which file."""
+    labels, predicted = predictions.labels, predictions.predicted
+    worst = worst_mistakes(predictions.probabilities, labels)
+    captions = [f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst]
+    if loader.names:
+        captions = [f"{caption}\n{loader.names[i]}" for caption, i in zip(captions, worst, strict=True)]
+    return Panel(loader.pictures(worst), tuple(captions), (False,) * len(worst))
 
 
 def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from analysis.look.attention import NUM_PANEL_IMAGES, attention_panel
+from analysis.look.calibration import calibration_of
 from analysis.look.classification import analyse_classifier
 from analysis.look.codes import analyse_codes
 from analysis.look.collapse import NUM_WATCHED, variety
@@ -19,7 +20,10 @@ from analysis.look.extractors import Extractor, build_extractor
 from analysis.look.fidelity import check_numbers, measure
 from analysis.look.latents import analyse_latents, check_latents
 from analysis.look.panels import animate, render
+from analysis.look.predictions import predict_split, save_predictions
+from analysis.record import run_folder
 from analysis.record.findings import Analysis
+from data.files import write_json
 from data.loader import Loader
 from data.visible import warn
 from models.core.abilities import Classifies, HasAttention, HasCodes, HasLatents, Samples
@@ -41,7 +45,7 @@ class Subject:
         model: in evaluation mode.
         loaders: of its splits.
         split: whose images are looked at.
-        folder: that pictures are drawn into.
+        folder: of the run.
     """
 
     model: Any  # an Objective, and whatever ability a look asks for
@@ -54,12 +58,21 @@ class Subject:
         """The loader of the split that is looked at."""
         return self.loaders[self.split]
 
+    @property
+    def panels(self) -> Path:
+        """The folder that pictures are drawn into."""
+        return self.folder / run_folder.PANELS
+
 
 def look_at_classes(subject: Subject) -> Analysis:
-    """Look at what a classifier gets right and wrong."""
-    model = subject.model
-    batch_size, classes = model.settings.eval_batch_size, model.info.classes
-    return analyse_classifier(model.predict, subject.loader, batch_size, classes, subject.folder)
+    """Look at what a classifier gets right and wrong, and keep what it predicts of validation and test images."""
+    model, classes = subject.model, subject.model.info.classes
+    names = [name for name in subject.loaders if name in ("val", "test", subject.split)]
+    predictions = {name: predict_split(model, subject.loaders[name]) for name in names}
+    save_predictions(subject.folder / run_folder.PREDICTIONS, predictions, classes)
+    if "val" in predictions:
+        write_json(subject.folder / run_folder.CALIBRATION, calibration_of(predictions["val"]))
+    return analyse_classifier(predictions[subject.split], subject.loader, classes, subject.panels)
 
 
 def look_at_latents(subject: Subject) -> Analysis:
@@ -67,24 +80,24 @@ def look_at_latents(subject: Subject) -> Analysis:
     model = subject.model
     if not model.settings.latent_images:
         return Analysis()
-    return analyse_latents(model, subject.loaders, subject.split, subject.folder)
+    return analyse_latents(model, subject.loaders, subject.split, subject.panels)
 
 
 def look_at_codes(subject: Subject) -> Analysis:
     """Look at how a code book is used."""
-    return analyse_codes(subject.model, subject.loader, subject.model.settings.eval_batch_size, subject.folder)
+    return analyse_codes(subject.model, subject.loader, subject.model.settings.eval_batch_size, subject.panels)
 
 
 def look_at_samples(subject: Subject) -> Analysis:
     """Make an animation of the samples that were drawn in the course of training."""
-    path = subject.folder / "training.gif"
-    frames = sorted(subject.folder.glob("samples*-[0-9]*.png"))
+    path = subject.panels / "training.gif"
+    frames = sorted(subject.panels.glob("samples*-[0-9]*.png"))
     return Analysis(images=render({path: lambda path: animate(frames, path)} if frames else {}))
 
 
 def look_at_closing(subject: Subject) -> Analysis:
     """Take the metrics and panels that a model keeps for the end of a run."""
-    panels = {subject.folder / f"{name}.png": panel for name, panel in subject.model.closing_panels().items()}
+    panels = {subject.panels / f"{name}.png": panel for name, panel in subject.model.closing_panels().items()}
     return Analysis(images=render(panels), metrics=subject.model.closing_metrics(subject.loader))
 
 
@@ -101,6 +114,7 @@ LOOKS: tuple[tuple[type, Callable[[Subject], Analysis]], ...] = (
 @torch.no_grad()
 def closer_look(subject: Subject) -> Analysis:
     """Take every look that the model allows, and return all that there is to log."""
+    subject.panels.mkdir(exist_ok=True)
     found = [look(subject) for ability, look in LOOKS if isinstance(subject.model, ability)]
     return Analysis(
         {name: value for each in found for name, value in each.metrics.items()},

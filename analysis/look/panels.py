@@ -48,11 +48,15 @@ def as_written(text: str) -> str:
 
 
 def draw_grid(panel: Panel) -> Image.Image:
-    """Draw a panel as one picture, row by row; captions stand below the images, green for right and red for wrong."""
+    """Draw a panel as one picture, row by row; captions stand below the images, green for right and red for wrong.
+
+    A caption may have several lines; one that is too long for its image loses its middle.
+    """
     pixels = (panel.images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
     num, height, width, _ = pixels.shape
     zoom = max(1, -(-MIN_SIDE // width))
-    cell_width, cell_height = width * zoom + GAP, height * zoom + GAP + (CAPTION_HEIGHT if panel.captions else 0)
+    num_lines = max((caption.count("\n") + 1 for caption in panel.captions), default=0)
+    cell_width, cell_height = width * zoom + GAP, height * zoom + GAP + CAPTION_HEIGHT * num_lines
     columns = min(panel.columns, num)
     picture = Image.new("RGB", (columns * cell_width + GAP, -(-num // columns) * cell_height + GAP), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
@@ -62,8 +66,20 @@ def draw_grid(panel: Panel) -> Image.Image:
         picture.paste(tile, (left, top))
         if panel.captions:
             colour = (RIGHT if panel.marks[i] else WRONG) if panel.marks else NEUTRAL
-            draw.text((left, top + height * zoom), panel.captions[i], colour, font)
+            for line, text in enumerate(panel.captions[i].split("\n")):
+                place = (left, top + height * zoom + CAPTION_HEIGHT * line)
+                draw.text(place, fitted(text, width * zoom, font), colour, font)
     return picture
+
+
+def fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return a text without its middle, if it is wider than `width` pixels."""
+    kept = len(text)
+    shown = text
+    while kept > 1 and font.getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: kept // 2]}…{text[len(text) - (kept + 1) // 2 :]}"
+    return shown
 
 
 def draw_table(

@@ -9,6 +9,7 @@ import torch
 from analysis.read.index import find_run_folders
 from analysis.read.recipe import command_of
 from analysis.record import run_folder
+from analysis.record.data_file import saved_info
 from analysis.record.saved import check_images, resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
@@ -25,7 +26,7 @@ class TrainedRun(NamedTuple):
 
     settings: Settings
     info: DatasetInfo
-    splits: dict[str, Split]
+    splits: dict[str, Split]  # none of a run that was loaded without its images
     objective: Any  # an Objective in evaluation mode, with the weights of its best epoch, and whatever it is able to do
 
     def split(self, name: str) -> Split:
@@ -67,15 +68,45 @@ def find_run(name: str) -> Path:
 
 
 def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
-    """Load a run from its folder.
+    """Load a run from its folder, and its images from where they are.
 
     Args:
-        folder: holds the run's settings.
+        folder: holds the run's settings and weights.
         data_dir: where its images are; empty for where they were when it was trained.
 
     Raises:
         UserError: it has no weights yet or any more, its images are missing or have changed, or its settings are not
             known any more.
+    """
+    settings = settings_of(folder, data_dir)
+    info, splits = read_data(settings)
+    check_images(folder, info)
+    return TrainedRun(settings, info, splits, load_objective(folder, settings, info))
+
+
+def load_network(folder: Path, data_dir: str = "") -> TrainedRun:
+    """Load a run from its folder alone, without any images: it has no splits.
+
+    Args:
+        folder: holds the run's settings, its weights and what is to be known of its images.
+        data_dir: of a run that is older than the last: where its images are; empty for where they were.
+
+    Raises:
+        UserError: as `load_run`; of the images only where the run is as old as that.
+    """
+    settings = settings_of(folder, data_dir)
+    info = saved_info(folder)
+    if info is None:
+        info, _ = read_data(settings)
+        check_images(folder, info)
+    return TrainedRun(settings, info, {}, load_objective(folder, settings, info))
+
+
+def settings_of(folder: Path, data_dir: str) -> Settings:
+    """Return the settings of a run that has weights.
+
+    Raises:
+        UserError: it has none yet or any more, or its settings are not known any more.
     """
     if not (folder / run_folder.BEST).is_file():
         if run_folder.state(folder) == "finished":
@@ -85,11 +116,17 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
             )
         raise UserError(f"{folder} has no weights yet: {run_folder.BEST} is written with the first epoch's evaluation")
     told = [f"--runs_dir={folder.parent}", f"--run_id={folder.resolve().name}"]
-    settings = resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {})
-    info, splits = read_data(settings)
-    check_images(folder, info)
+    return resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {})
+
+
+def load_objective(folder: Path, settings: Settings, info: DatasetInfo) -> Any:
+    """Return a run's model with its best weights, in evaluation mode.
+
+    Raises:
+        UserError: the weights are damaged, or do not fit the settings.
+    """
     if isinstance(settings, TimmSettings):  # the run's own weights hold all that became of the pretrained ones
         settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
     checkpoint.load_weights(folder / run_folder.BEST, objective)
-    return TrainedRun(settings, info, splits, objective.eval())
+    return objective.eval()

@@ -2,11 +2,14 @@
 
 runs/<id>/settings.json     what was asked for
 runs/<id>/environment.json  command, commit, versions and hardware
+runs/<id>/data.json         what its images are: classes, size, normalisation, fingerprint
 runs/<id>/metrics.jsonl     one line a log call
 runs/<id>/summary.json      the result, once the run has ended
 runs/<id>/checkpoint.pt     where training stands
 runs/<id>/best.pt           weights of the best epoch
 runs/<id>/panels/           pictures
+runs/<id>/predictions.csv   what a classifier predicts of every validation and test image
+runs/<id>/calibration.json  how far its confidence is to be believed, and the temperature that mends it
 runs/<id>/.lock             held by the process that carries the run out; the system frees it when that dies
 runs/<id>/generation.json   how good its own images are, where they were measured
 
@@ -36,11 +39,14 @@ from data.files import read_json
 
 SETTINGS = "settings.json"
 ENVIRONMENT = "environment.json"
+DATA = "data.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 PANELS = "panels"
+PREDICTIONS = "predictions.csv"
+CALIBRATION = "calibration.json"
 LOCK = ".lock"
 GENERATION = "generation.json"
 

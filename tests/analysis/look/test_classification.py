@@ -13,6 +13,7 @@ from analysis.look.classification import (
     draw_confusion_matrix,
     mistakes_panel,
 )
+from analysis.look.predictions import Predictions
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
 
@@ -49,11 +50,11 @@ def test_always_sure_and_half_right_is_a_calibration_error_of_a_half():
 
 @pytest.fixture
 def six_images():
-    """Six images that hold their own number, in two batches, and a classifier that looks their logits up."""
+    """What a classifier predicts of six images that hold their own number, and their loader."""
     sure = [(0, 0.9), (0, 0.62), (1, 0.82), (1, 0.7), (2, 0.95), (2, 0.5)]  # predicted class, confidence
     probabilities = torch.tensor([[p if c == k else (1 - p) / 2 for c in range(3)] for k, p in sure])
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    return lambda images: probabilities.log()[images[:, 0, 0, 0].round().long()], numbered_images(labels)
+    return Predictions(probabilities.log(), labels), numbered_images(labels)
 
 
 def numbered_images(labels):
@@ -64,7 +65,7 @@ def numbered_images(labels):
 
 @pytest.mark.slow
 def test_a_classifiers_figures_by_hand(six_images, tmp_path):
-    analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
+    analysis = analyse_classifier(*six_images, INFO.classes, tmp_path)
     with (tmp_path / "per_class.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["class", "precision", "recall", "f1-score", "support"]
@@ -81,8 +82,8 @@ def test_a_classifiers_figures_by_hand(six_images, tmp_path):
     "classes", [("accuracy", "macro avg", "weighted avg"), ("micro avg", "$x^$", "a_{$"), ("ant", "ant ", "Käfer 漢")]
 )
 def test_names_of_classes_are_taken_as_they_are(classes, six_images, tmp_path, capsys):
-    plain = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
-    analysis = analyse_classifier(*six_images, 4, classes, tmp_path)
+    plain = analyse_classifier(*six_images, INFO.classes, tmp_path)
+    analysis = analyse_classifier(*six_images, classes, tmp_path)
     rows, expected = (found.tables["per_class"].rows for found in (analysis, plain))
     assert rows == [(name, *row[1:]) for name, row in zip(classes, expected, strict=True)]
     assert set(analysis.images) == {"confusion_matrix", "reliability", "mistakes"}
@@ -103,7 +104,7 @@ def test_dollars_in_the_name_of_a_class_are_no_mathematics(tmp_path, monkeypatch
 
 
 def test_a_classifiers_pictures_are_written(six_images, tmp_path):
-    analysis = analyse_classifier(*six_images, 4, INFO.classes, tmp_path)
+    analysis = analyse_classifier(*six_images, INFO.classes, tmp_path)
     assert analysis.images == {
         name: tmp_path / f"{name}.png" for name in ("confusion_matrix", "reliability", "mistakes")
     }
@@ -112,25 +113,32 @@ def test_a_classifiers_pictures_are_written(six_images, tmp_path):
 
 
 def test_without_a_mistake_there_is_no_picture_of_mistakes(six_images, tmp_path):
-    predict, loader = six_images
-    flawless = numbered_images(predict(loader.batch(torch.arange(6)).images).argmax(1))
-    assert "mistakes" not in analyse_classifier(predict, flawless, 4, INFO.classes, tmp_path).images
+    predictions, loader = six_images
+    flawless = Predictions(predictions.logits, predictions.predicted)
+    assert "mistakes" not in analyse_classifier(flawless, loader, INFO.classes, tmp_path).images
     assert not (tmp_path / "mistakes.png").exists()
 
 
 def test_mistakes_come_surest_first(six_images):
-    predict, loader = six_images
-    images, labels = loader.batch(torch.arange(6))
-    panel = mistakes_panel(loader, INFO.classes, predict(images).softmax(1), labels)
+    predictions, loader = six_images
+    images, _ = loader.batch(torch.arange(6))
+    panel = mistakes_panel(loader, INFO.classes, predictions)
     assert panel.captions == ("bee as cat", "ant as bee")  # .95 and .82
     assert panel.marks == (False, False)
     torch.testing.assert_close(panel.images, images[[4, 2]] / 255)
+
+
+def test_mistakes_are_named_by_their_files_where_there_are_any(six_images):
+    predictions, loader = six_images
+    loader.names = [f"cat/{i}.png" for i in range(6)]
+    captions = mistakes_panel(loader, INFO.classes, predictions).captions
+    assert captions == ("bee as cat\ncat/4.png", "ant as bee\ncat/2.png")
 
 
 def test_only_the_worst_mistakes_are_shown():
     confidence = torch.linspace(0.5, 0.9, NUM_MISTAKES + 5)
     probabilities = torch.stack([confidence, 1 - confidence, torch.zeros_like(confidence)], dim=1)
     loader = numbered_images(torch.ones(NUM_MISTAKES + 5, dtype=torch.long))
-    panel = mistakes_panel(loader, INFO.classes, probabilities, loader.labels)
+    panel = mistakes_panel(loader, INFO.classes, Predictions(probabilities.log(), loader.labels))
     shown = (panel.images[:, 0, 0, 0] * 255).round().tolist()
     assert shown == list(reversed(range(5, NUM_MISTAKES + 5)))

@@ -130,6 +130,6 @@ def test_latents_of_a_few_images_of_any_classes_are_looked_at(num, num_train, nu
     found = closer_look(Subject(build("vae").eval(), loaders, "val", tmp_path))
     assert {"clusters", "interpolations", "traversals", "tsne"} <= found.images.keys()
     assert ("latent/probe_accuracy" in found.metrics) == (num_classes > 1)
-    assert (tmp_path / "latent.csv").exists() == (num_classes > 1)
+    assert (tmp_path / "panels" / "latent.csv").exists() == (num_classes > 1)
     word = f"latents are compared with no classes: all {num_train} training images looked at are of one\n"
     assert capsys.readouterr().err == ("" if num_classes > 1 else word)

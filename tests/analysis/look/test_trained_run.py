@@ -1,9 +1,17 @@
 """Runs are found by what the listing shows of them."""
 
-import pytest
+from dataclasses import asdict
 
-from analysis.look.trained_run import find_run, load_run
+import pytest
+import torch
+
+from analysis.look.trained_run import find_run, load_network, load_run
+from analysis.record import run_folder
+from analysis.record.data_file import keep_info
 from data.errors import UserError
+from data.files import write_json
+from models.core import checkpoint
+from tests.models.test_objectives import build
 from tests.run_folders import write_run
 
 
@@ -42,3 +50,20 @@ def test_weights_that_are_gone_are_told_with_the_command_that_makes_them_again(t
     (folder / "summary.json").unlink()
     with pytest.raises(UserError, match="has no weights yet: best.pt is written with"):
         load_run(folder)
+
+
+def test_a_network_is_loaded_where_its_images_are_gone(tmp_path):
+    folder, model = tmp_path / "moved", build("cnn")
+    folder.mkdir()
+    settings = {**asdict(model.settings), "model": "cnn", "dataset": "folder", "data_dir": str(tmp_path / "gone")}
+    write_json(folder / run_folder.SETTINGS, {**settings, "run_id": "before it was moved"})
+    checkpoint.save(folder / run_folder.BEST, model.state_dict())
+    with pytest.raises(UserError, match=f"{tmp_path / 'gone'} is not a folder"):
+        load_network(folder)  # of a run that is older than data.json
+    keep_info(folder, model.info)
+    run = load_network(folder)
+    assert run.info == model.info
+    assert not run.splits
+    assert not run.objective.training
+    for name, values in model.state_dict().items():
+        assert torch.equal(run.objective.state_dict()[name], values)

@@ -151,4 +151,4 @@ def test_the_head_learns_to_classify(tmp_path):
         assert model.evaluate(batch)["accuracy"].mean() > 0.8
         analysis = closer_look(Subject(model, {"val": loader_of(batch)}, "val", tmp_path))
     assert {"active_units", "posterior_collapse", "ece"} <= analysis.metrics.keys()
-    assert (tmp_path / "confusion_matrix.png").exists()
+    assert (tmp_path / "panels" / "confusion_matrix.png").exists()

@@ -1,0 +1,79 @@
+"""How far a classifier's confidence is to be believed, and the temperature that mends it.
+
+Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from analysis.look.predictions import Predictions
+
+NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
+LOG_TEMPERATURES = (math.log(0.05), math.log(20))  # within which one is looked for
+
+
+class Calibration(NamedTuple):
+    """How right a classifier is in each bin of its confidence."""
+
+    confidence: np.ndarray  # [bins] mean confidence of each bin; NaN where it is empty
+    accuracy: np.ndarray  # [bins]; NaN where it is empty
+    share: np.ndarray  # [bins] share of all images
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean gap between confidence and accuracy, in [0, 1]."""
+        return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
+
+
+def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
+    """Return accuracy against confidence in bins of equal width; Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+
+    Args:
+        probabilities: [N, num_classes], rows sum to 1.
+        labels: [N] true classes.
+        num_bins: bins of (0, 1].
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    count = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty bin
+        return Calibration(
+            np.bincount(bins, confidence, num_bins) / count,
+            np.bincount(bins, right, num_bins) / count,
+            count / len(labels),
+        )
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the number that logits [N, C] have to be divided by for the least cross-entropy with labels [N].
+
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    """
+    from scipy.optimize import minimize_scalar
+
+    exact_logits = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        return F.cross_entropy(exact_logits / math.exp(log_temperature), labels).item()
+
+    return math.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded").x)
+
+
+def calibration_of(predictions: Predictions) -> dict[str, float]:
+    """Return the temperature fitted on a split, and the calibration error in [0, 1] on it before and after."""
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    return {
+        "temperature": temperature,
+        "ece": error_of(predictions.probabilities, predictions.labels),
+        "ece_calibrated": error_of((predictions.logits / temperature).softmax(1), predictions.labels),
+        "num_images": len(predictions.labels),
+    }
+
+
+def error_of(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error of probabilities [N, C] against labels [N], in [0, 1]."""
+    return calibrate(np.asarray(probabilities), np.asarray(labels)).error

@@ -1,0 +1,55 @@
+"""What a run's folder keeps of its images, so that the network can be used where they are not."""
+
+import math
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+from analysis.record import run_folder
+from data.dataset import DatasetInfo
+from data.files import read_json, refusing_damage, write_json
+
+RESIZING = "central square, bicubic"  # how a picture of any size becomes one of image_size, see data/pixels.py
+LARGEST_SIDE = 100_000  # pixels
+
+
+def keep_info(folder: Path, info: DatasetInfo) -> None:
+    """Write into a run's folder what is needed to use its network without its images."""
+    write_json(folder / run_folder.DATA, {**asdict(info), "channels": len(info.mean), "resizing": RESIZING})
+
+
+def saved_info(folder: Path) -> DatasetInfo | None:
+    """Return the facts about its images that a run's folder keeps; None for a run older than this file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / run_folder.DATA
+    if not path.exists():
+        return None
+    content = read_json(path)
+    with refusing_damage(path, "restore it, or remove it and give the run's images with --data_dir"):
+        asked = [field.name for field in fields(DatasetInfo) if field.name in content or field.default is MISSING]
+        read = {name: content[name] for name in asked}
+        values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in read.items()}
+        info = DatasetInfo(**values)
+        check(info)
+    return info
+
+
+def check(info: DatasetInfo) -> None:
+    """Check the facts that a file held, those which a model is built with.
+
+    Raises:
+        TypeError, ValueError: they describe no images.
+    """
+    if type(info.image_size) is not int or not 0 < info.image_size <= LARGEST_SIDE:
+        raise ValueError(f"image_size {info.image_size!r}")
+    if not all(type(value) is float and math.isfinite(value) for value in (*info.mean, *info.std)):
+        raise ValueError(f"mean {info.mean!r}, std {info.std!r}")
+    if len(info.mean) != len(info.std) or not info.std or min(info.std) <= 0:
+        raise ValueError(f"mean {info.mean!r}, std {info.std!r}")
+    if not all(isinstance(name, str) for name in (info.name, info.fingerprint, *info.classes)):
+        raise ValueError(f"classes {info.classes!r}")
+    if type(info.num_images) is not dict or not all(type(num) is int for num in info.num_images.values()):
+        raise ValueError(f"num_images {info.num_images!r}")
