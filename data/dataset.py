@@ -1,4 +1,4 @@
-"""Datasets: their images as uint8 tensors, in memory or mapped from files, their splits, and what models need to know."""
+"""Datasets: their images as uint8 tensors, in memory or mapped from files, their splits, and what models ask about."""
 
 import math
 import unicodedata
@@ -52,6 +52,7 @@ class Split(NamedTuple):
     names: Sequence[str] = ()  # N files, as they are called in the dataset's folder; none where images are no files
     rows: Tensor | None = None  # [N] int64, where the images of this split are in `stored`; None if they are all of it
     sums: Tensor | None = None  # [N, 3, 2], of each image, see `statistics.pixel_sums`; None if they are not known
+    groups: Tensor | None = None  # [N] int64: what each image shows, a patient, say; None where nobody has told it
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -63,7 +64,7 @@ class Split(NamedTuple):
         """All images together, [N, 3, H, W] uint8: a copy, unless they are all that is stored."""
         if self.rows is None and isinstance(self.stored, Tensor):
             return self.stored
-        return self.gather(torch.arange(len(self.labels)))
+        return self.stored.index_select(0, self.places())
 
     def gather(self, index: Tensor) -> Tensor:
         """Return a copy of the images with these indices: [B] -> [B, 3, H, W] uint8."""
@@ -77,10 +78,34 @@ class Split(NamedTuple):
 
     def select(self, index: Tensor) -> "Split":
         """Return the images with these indices [B], as a split of their own; no pixel is copied."""
-        features, sums = (part if part is None else part.index_select(0, index) for part in (self.features, self.sums))
+        optional = (self.features, self.sums, self.groups)
+        features, sums, groups = (None if part is None else part.index_select(0, index) for part in optional)
         names = [self.names[i] for i in index.tolist()] if self.names else ()
         rows = index if self.rows is None else self.rows.index_select(0, index)
-        return Split(self.stored, self.labels.index_select(0, index), features, names, rows, sums)
+        return Split(self.stored, self.labels.index_select(0, index), features, names, rows, sums, groups)
+
+    def join(self, other: "Split") -> "Split":
+        """Return the images of this split and then those of another; no pixel is copied."""
+        assert isinstance(self.stored, Tensor)
+        assert isinstance(other.stored, Tensor)
+        is_shared = self.stored is other.stored
+        return Split(
+            self.stored if is_shared else Joined(self.stored, other.stored),
+            torch.cat([self.labels, other.labels]),
+            names=[*self.names, *other.names],
+            rows=torch.cat([self.places(), other.places() + (0 if is_shared else len(self.stored))]),
+            sums=together(self.sums, other.sums),
+            groups=together(self.groups, other.groups),
+        )
+
+    def places(self) -> Tensor:
+        """Return where the images are in `stored`, [N] int64."""
+        return torch.arange(len(self.labels)) if self.rows is None else self.rows
+
+
+def together(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Return two tensors as one; None if either is missing."""
+    return None if first is None or second is None else torch.cat([first, second])
 
 
 class Batch(NamedTuple):
@@ -223,17 +248,7 @@ def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, se
 def join_val(dataset: Dataset) -> Dataset:
     """Return a dataset whose own images to validate with are added to those to train on."""
     assert dataset.val is not None
-    train, val = dataset.train, dataset.val
-    assert isinstance(train.stored, Tensor)
-    assert isinstance(val.stored, Tensor)
-    sums = None if train.sums is None or val.sums is None else torch.cat([train.sums, val.sums])
-    together = Split(
-        Joined(train.stored, val.stored),
-        torch.cat([train.labels, val.labels]),
-        names=[*train.names, *val.names],
-        sums=sums,
-    )
-    return replace(dataset, train=together, val=None)
+    return replace(dataset, train=dataset.train.join(dataset.val), val=None)
 
 
 def class_sizes(splits: Iterable[Split], num_classes: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data import arrays, cifar10, digits, faces, folder
+from data import arrays, cifar10, csv_table, digits, faces, folder
 from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
 from data.errors import check_known
 from data.paths import default_data_dir, expanded
@@ -10,6 +10,7 @@ from data.paths import default_data_dir, expanded
 DATASETS: dict[str, Source] = {
     "arrays": arrays.SOURCE,
     "cifar10": cifar10.SOURCE,
+    "csv": csv_table.SOURCE,
     "digits": digits.SOURCE,
     "faces": faces.SOURCE,
     "folder": folder.SOURCE,

@@ -1,13 +1,14 @@
-"""Images of a folder decoded once, in parallel, and kept in the cache folder for later runs."""
+"""Images decoded once, in parallel, and kept in the cache folder for later runs."""
 
 import errno
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,44 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
+from data.dataset import Split
 from data.errors import UserError
-from data.files import UNFINISHED, sync
+from data.files import UNFINISHED, locked, sync
 from data.folder_layout import NoImagesError
 from data.paths import cache_dir
-from data.pixels import decode_image
+from data.pixels import Picture, decode_image
 from data.statistics import pixel_sums
+from data.visible import counted, visible, warn
 
 LARGEST_OF_12_BITS = 4095
+NUM_NAMED = 20  # files that cannot be read which are named one by one
+DECODING = 2  # number of the way in which images are decoded; images decoded in another way are decoded anew
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """Images that are to be decoded, unless an earlier run has decoded them.
+
+    Attributes:
+        place: the folder that they lie in, or the name of the dataset that they are part of.
+        names: of the images, within that place.
+        identity: what tells these images from all others, for JSON.
+        image_size: side in pixels to which they are resized.
+        decode: function of a name, that returns the image or the error if it cannot be read.
+        closed: name of each file that may not be opened -> why; they are not among `names`.
+    """
+
+    place: Path
+    names: list[str]
+    identity: Sequence[object]
+    image_size: int
+    decode: Callable[[str], Picture | Exception]
+    closed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Name of the folder of the decoded images."""
+        return hashlib.sha256(json.dumps([*self.identity, self.image_size, DECODING]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -42,6 +73,22 @@ class Decoded:
     damaged: dict[str, str]
     smallest: tuple[int, int]
     largest: tuple[int, int]
+
+
+def of_files(root: Path, paths: Sequence[Path], image_size: int, closed: dict[str, str] = {}) -> Undecoded:
+    """Return image files below a folder as images that are to be decoded, known by their sizes and times.
+
+    Raises:
+        UserError: one of them is gone.
+    """
+    names = [path.relative_to(root).as_posix() for path in paths]
+    try:
+        stats = [path.stat() for path in paths]
+    except OSError as error:  # removed in the meantime, say
+        raise UserError(f"{error.filename} could not be read ({error.strerror}): start again") from None
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
+    identity = (str(root.resolve()), files)
+    return Undecoded(root, names, identity, image_size, lambda name: decode_image(root / name, image_size), closed)
 
 
 def decoded_dir() -> Path:
@@ -72,14 +119,56 @@ def read_note(cache: Path) -> Decoded | None:
     return note
 
 
-def decode(root: Path, names: list[str], image_size: int, limit: int, closed: dict[str, str], cache: Path) -> Decoded:
-    """Decode all files and write the result to the folder `cache`; call it with the lock held.
+def read(work: Undecoded, limit: int) -> tuple[Split, Decoded]:
+    """Return decoded images, with zeros for labels, and the note beside them.
+
+    They are decoded unless an earlier run left them in the cache. Those that cannot be read are named.
+
+    Raises:
+        UserError: more than `limit` images cannot be read, or none can.
+    """
+    cache = decoded_dir() / work.key
+    try:
+        decoded = read_note(cache)
+        if decoded is None:
+            with locked(lock_of(work.key), f"another process decodes {work.place}: waiting for it"):
+                decoded = read_note(cache)
+                if decoded is None:
+                    decoded = decode(work, limit, cache)
+        # Copy-on-write: pixels are read only when they are used, and torch gets the writable array that it insists on.
+        images = torch.from_numpy(np.load(cache / "images.npy", mmap_mode="c")[: len(decoded.kept)])
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{cache_dir()} cannot keep the decoded images ({reason}): make room there, or set XDG_CACHE_HOME"
+        ) from None
+    tell_unread(work.place, work.closed | decoded.damaged, limit)
+    labels = torch.zeros(len(images), dtype=torch.long)
+    return Split(images, labels, names=decoded.kept, sums=read_sums(cache, len(images))), decoded
+
+
+def tell_unread(place: Path, unread: dict[str, str], limit: int) -> None:
+    """Name the files that cannot be read, and why.
+
+    Raises:
+        UserError: there are more than `limit`.
+    """
+    if len(unread) > limit:
+        raise too_many_unread(place, limit, *next(iter(unread.items())))
+    for name, reason in list(unread.items())[:NUM_NAMED]:
+        warn(f"{visible(place / name)} cannot be read and is skipped: {visible(reason)}")
+    if len(unread) > NUM_NAMED:
+        warn(f"{visible(place)}: {counted(len(unread) - NUM_NAMED, 'more file')} cannot be read: skipped, too")
+
+
+def decode(work: Undecoded, limit: int, cache: Path) -> Decoded:
+    """Decode all images and write the result to the folder `cache`; call it with the lock held.
 
     images.npy holds the images, [N, 3, H, W] uint8, and at its end a row without meaning for each damaged file;
     sums.npy holds the sums of each image's pixels, [N, 3, 2]; files.json holds the note that is returned.
 
     Raises:
-        UserError: more than `limit` files are damaged or `closed`, or all are damaged; one could not be read; or the
+        UserError: more than `limit` images are damaged or closed, or all are damaged; one could not be read; or the
             values of the 16-bit images use too little of their range.
         OSError: the cache cannot be written, for example because the disk is full.
     """
@@ -88,8 +177,8 @@ def decode(root: Path, names: list[str], image_size: int, limit: int, closed: di
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        images = allocate(unfinished / "images.npy", (len(names), 3, image_size, image_size))
-        note, sums = decode_into(images, root, names, limit, closed)
+        images = allocate(unfinished / "images.npy", (len(work.names), 3, work.image_size, work.image_size))
+        note, sums = decode_into(images, work, limit)
         images.flush()
         sync(unfinished / "images.npy")
         np.save(unfinished / "sums.npy", sums)
@@ -117,17 +206,16 @@ def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def decode_into(
-    images: np.memmap, root: Path, names: list[str], limit: int, closed: dict[str, str]
-) -> tuple[Decoded, np.ndarray]:
-    """Decode files in parallel into the first rows of `images`, and return the sums of each; see `decode`."""
+def decode_into(images: np.memmap, work: Undecoded, limit: int) -> tuple[Decoded, np.ndarray]:
+    """Decode images in parallel into the first rows of `images`, and return the sums of each; see `decode`."""
+    root, names, closed = work.place, work.names, work.closed
     kept: list[str] = []
     damaged: dict[str, str] = {}
     sizes: list[tuple[int, int]] = []
     largest_of_16_bits = 0
     pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter lock
     try:
-        decoded = pool.map(lambda name: decode_image(root / name, images.shape[-1]), names)
+        decoded = pool.map(work.decode, names)
         bar = tqdm(decoded, f"decoding {root.name}", len(names), unit=" images", disable=None)
         for name, picture in zip(names, bar, strict=True):
             if isinstance(picture, Exception):

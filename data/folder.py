@@ -8,26 +8,19 @@ The images are decoded once, in parallel, and kept as a uint8 array in the cache
 memory.
 """
 
-import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data import decoding
 from data.dataset import Dataset, Source, Split
 from data.decoding import Decoded
 from data.errors import UserError
-from data.files import locked
 from data.folder_layout import Listing, find_splits, left_out_line, list_images, refuse_classes_beside_splits
-from data.paths import cache_dir
-from data.visible import counted, visible, warn
+from data.visible import visible, warn
 
 IMAGE_SIZE = 64  # pixels, if no other size is asked for
-NUM_NAMED = 20  # files that cannot be read which are named one by one
-DECODING = 2  # number of the way in which images are decoded; images decoded in another way are decoded anew
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
@@ -110,49 +103,13 @@ def read_split(
         UserError: more than `max_corrupt_images` files cannot be read, or none can.
     """
     root = listing.root
-    names = [path.relative_to(root).as_posix() for path in listing.files]
-    try:
-        stats = [path.stat() for path in listing.files]
-    except OSError as error:  # removed in the meantime, say
-        raise UserError(f"{error.filename} could not be read ({error.strerror}): start again") from None
-    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
-    key = hashlib.sha256(json.dumps([str(root.resolve()), files, image_size, DECODING]).encode()).hexdigest()[:16]
-    cache = decoding.decoded_dir() / key
     closed = {path.relative_to(root).as_posix(): "it may not be opened" for path in listing.unreadable}
-    try:
-        decoded = decoding.read_note(cache)
-        if decoded is None:
-            with locked(decoding.lock_of(key), f"another process decodes {root}: waiting for it"):
-                decoded = decoding.read_note(cache)
-                if decoded is None:
-                    decoded = decoding.decode(root, names, image_size, max_corrupt_images, closed, cache)
-        # Copy-on-write: pixels are read only when they are used, and torch gets the writable array that it insists on.
-        images = torch.from_numpy(np.load(cache / "images.npy", mmap_mode="c")[: len(decoded.kept)])
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{cache_dir()} cannot keep the decoded images ({reason}): make room there, or set XDG_CACHE_HOME"
-        ) from None
-    tell_unread(root, closed | decoded.damaged, max_corrupt_images)
-    own_labels = dict(zip(names, listing.labels, strict=True))
+    work = decoding.of_files(root, listing.files, image_size, closed)
+    split, decoded = decoding.read(work, max_corrupt_images)
+    own_labels = dict(zip(work.names, listing.labels, strict=True))
     labels = [classes.index(name) for name in listing.classes]  # by the label in this split alone
     numbers = torch.tensor([labels[own_labels[name]] if labels else 0 for name in decoded.kept])
-    sums = decoding.read_sums(cache, len(decoded.kept))
-    return Split(images, numbers, names=decoded.kept, sums=sums), decoded
-
-
-def tell_unread(root: Path, unread: dict[str, str], limit: int) -> None:
-    """Name the files that cannot be read, and why.
-
-    Raises:
-        UserError: there are more than `limit`.
-    """
-    if len(unread) > limit:
-        raise decoding.too_many_unread(root, limit, *next(iter(unread.items())))
-    for name, reason in list(unread.items())[:NUM_NAMED]:
-        warn(f"{visible(root / name)} cannot be read and is skipped: {visible(reason)}")
-    if len(unread) > NUM_NAMED:
-        warn(f"{visible(root)}: {counted(len(unread) - NUM_NAMED, 'more file')} cannot be read: skipped, too")
+    return split._replace(labels=numbers), decoded
 
 
 SOURCE = Source(load, has_test_images=has_test_images)

@@ -36,8 +36,22 @@ def make_arrays(root):
         np.savez(root / f"{split}.npz", images=images, labels=np.arange(16) % 2, **classes)
 
 
+def make_csv(root):
+    make_folder(root)
+    paths = [path.relative_to(root) for path in sorted(root.rglob("*.png"))]
+    lines = [f"{path},{path.parent.name},{path.parts[0]}\n" for path in paths]
+    (root / "images.csv").write_text("path,label,split\n" + "".join(lines))
+
+
 # Makes a small copy of a dataset in a folder; None where it needs none, or only the real one will do.
-MAKERS = {"cifar10": None, "digits": None, "faces": make_faces, "folder": make_folder, "arrays": make_arrays}
+MAKERS = {
+    "arrays": make_arrays,
+    "cifar10": None,
+    "csv": make_csv,
+    "digits": None,
+    "faces": make_faces,
+    "folder": make_folder,
+}
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
 

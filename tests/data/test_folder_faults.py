@@ -29,11 +29,11 @@ def test_damaged_files_are_named_at_each_run(three, capsys, no_decoding):
 
 
 def test_of_many_damaged_files_the_first_are_named_and_the_others_counted(three, capsys):
-    for i in range(folder.NUM_NAMED + 3):
+    for i in range(decoding.NUM_NAMED + 3):
         corrupt(three / f"d{i:02}.png")
     folder.load(three, 8, 100)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == folder.NUM_NAMED + 1
+    assert len(lines) == decoding.NUM_NAMED + 1
     assert lines[-1] == f"{three}: 3 more files cannot be read: skipped, too"
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from data import folder, residence
 from data.dataset import DatasetInfo, Split, make_splits, pixel_statistics
 from data.loader import Loader
+from data.paths import cache_dir
 from data.residence import GIB, choose_residence, free_memory
 
 CPU = torch.device("cpu")
@@ -98,7 +99,7 @@ def test_statistics_come_from_sums_kept_beside_the_images_and_equal_those_of_the
 
 def test_a_cache_of_a_version_without_sums_is_read(photos):
     before = folder.load(photos, 8, 0)
-    for path in folder.cache_dir().glob("decoded/*/sums.npy"):
+    for path in cache_dir().glob("decoded/*/sums.npy"):
         path.write_bytes(b"cut")
     after = folder.load(photos, 8, 0)
     assert after.train.sums is None

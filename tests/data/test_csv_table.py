@@ -1,0 +1,166 @@
+"""A CSV file that lists images: what it may look like, and what is told of one that does not."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import csv_table
+from data.dataset import make_splits
+from data.errors import UserError
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a CSV file beside eight images, i.png being of the grey i; return its path."""
+    for i in range(8):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+
+    def write(text, encoding="utf-8"):
+        (tmp_path / "table.csv").write_bytes(text.encode(encoding))
+        return tmp_path / "table.csv"
+
+    return write
+
+
+def load(path):
+    return csv_table.load(path, 8, 0)
+
+
+def greys(split):
+    return split.images[:, 0, 0, 0].tolist()
+
+
+SPLIT = "path,label,split\n0.png,cat,train\n1.png,dog,test\n2.png,dog,train\n3.png,cat,val\n4.png,dog,training\n"
+
+
+def test_labels_and_splits_are_those_of_the_columns(table):
+    dataset = load(table(SPLIT))
+    assert (dataset.name, dataset.classes) == ("table", ("cat", "dog"))
+    parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    assert {name: greys(split) for name, split in parts.items()} == {"train": [0, 2, 4], "val": [3], "test": [1]}
+    assert {name: split.labels.tolist() for name, split in parts.items()} == {
+        "train": [0, 1, 1],
+        "val": [0],
+        "test": [1],
+    }
+    assert dataset.train.names == ["0.png", "2.png", "4.png"]
+
+
+def test_images_to_validate_with_may_be_trained_on(table):
+    splits = make_splits(load(table(SPLIT)), 1.0, 0.0, seed=0)
+    assert sorted(greys(splits["train"])) == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_separators_line_ends_and_marks_of_all_programs_are_read(separator, encoding, end, table):
+    lines = [["Path", " age", "Label "], ["0.png", "7", "Käfer"], [], ["1.png", "8", '"a b"']]
+    dataset = load(table(end.join(separator.join(line) for line in lines) + end, encoding))
+    assert dataset.classes == ("Käfer", "a b") or dataset.classes == ("a b", "Käfer")
+    assert greys(dataset.train) == [0, 1]
+
+
+def test_labels_that_are_numbers_are_sorted_as_numbers(table):
+    rows = "".join(f"{i}.png,{label}\n" for i, label in enumerate((10, 9, 2)))
+    assert load(table("path,label\n" + rows)).classes == ("2", "9", "10")
+
+
+def test_a_table_without_labels_has_no_classes(table):
+    dataset = load(table("path\n1.png\n0.png\n"))
+    assert (dataset.classes, greys(dataset.train), dataset.train.labels.tolist()) == ((), [1, 0], [0, 0])
+
+
+def test_groups_have_numbers_and_an_image_without_one_is_a_group_of_its_own(table):
+    groups = load(table("path,group\n0.png,ann\n1.png,bob\n2.png,\n3.png,ann\n4.png,\n")).train.groups
+    assert groups.tolist() == [0, 1, 2, 0, 3]
+    assert load(table("path,group\n0.png,\n")).train.groups is None
+
+
+def test_a_folder_stands_for_the_only_table_in_it(table):
+    path = table(SPLIT)
+    assert csv_table.has_test_images(path.parent)
+    assert load(path.parent).fingerprint == load(path).fingerprint
+    (path.parent / "more.csv").touch()
+    with pytest.raises(UserError, match="has more.csv, table.csv: name one with --data_dir="):
+        load(path.parent)
+
+
+def test_other_labels_are_other_data(table):
+    assert load(table(SPLIT)).fingerprint != load(table(SPLIT.replace("4.png,dog", "4.png,cat"))).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column path .it is empty.: its first line is to name the columns, such as path,label"),
+        ("file,label\n0.png,a\n", "has no column path .file, label.: its first line"),
+        ("path,label,label\n0.png,a,a\n", "has two columns label: rename one"),
+        ("path,label\n", "lists no image: its first line"),
+        ("path,label\n0.png\n", "row 2 has 1 values for 2 columns: give one for each"),
+        ("path,label\n0.png,a\n9.png,a\n", "row 3 names '9.png', which is no file: write its path from"),
+        ("path,label\n,a\n", "row 2 names '', which is no file"),
+        ("path,label\n0.png,a\n1.png,a\n0.png,b\n", "row 4 names 0.png, as row 2 does: leave one of them out"),
+        ("path\n../other.png\n", "row 2 names ../other.png, which is not below .*: move the CSV file above it"),
+        ("path,label\n0.png,a\n1.png,\n", "row 3 has no label: correct it, or leave the row out"),
+        ("path,label,split\n0.png,a,train\n1.png,b,test\n", "row 3 has the label b, which no image to train on has"),
+        ("path,split\n0.png,holdout\n", "row 2 is of the split 'holdout': write train, val or test"),
+        ("path,split\n0.png,test\n", "lists no image to train on that can be read"),
+        ('path\n"0.png\n', "cannot be read as CSV .*: save it anew, in UTF-8"),
+    ],
+)
+def test_faults_are_told_in_one_line_with_the_row(text, message, table):
+    path = table(text)
+    Image.new("RGB", (8, 8)).save(path.parent.parent / "other.png")
+    with pytest.raises(UserError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_what_is_no_text_or_not_there_is_told_in_one_line(table, tmp_path):
+    path = table("path\n0.png\n", "utf-16")
+    with pytest.raises(UserError, match="cannot be read as CSV"):
+        load(path)
+    with pytest.raises(UserError, match="is not there: name a CSV file"):
+        load(tmp_path / "nothing.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no CSV file: name one"):
+        load(tmp_path / "empty")
+
+
+def test_tables_of_all_kinds_load_or_end_in_one_line(table):
+    draw = random.Random(0)
+    cells = ["0.png", "1.png", "2.png", "a", "7", "", " ", '"', "train", "TEST", "../x", "/", "\x1b[2J", "x" * 5000]
+    cells += ["\ud800", "9" * 5000, "$x$", "\0", "path", "é"]
+    loaded = 0
+    for _ in range(300):
+        head = draw.choice([["path"], ["path", "label"], ["label", "path", "split", "group"]])
+        likely = {"path": ["0.png", "1.png", "2.png", "3.png"], "split": ["train", "val", "test", ""]}
+        lines = [head]
+        for _ in range(draw.randint(0, 4)):
+            lines.append([draw.choice(likely.get(n, ["a", "b"]) if draw.random() < 0.9 else cells) for n in head])
+        path = table("")
+        path.write_bytes("\n".join(map(",".join, lines)).encode("utf-8", "surrogatepass"))
+        try:
+            dataset = load(path)
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            continue
+        loaded += 1
+        assert dataset.train.labels.max() < max(1, len(dataset.classes))
+    assert loaded > 20
+
+
+def test_files_that_cannot_be_read_are_skipped_up_to_the_limit(table):
+    path = table("path,label,group\n0.png,a,x\n1.png,b,x\n2.png,a,y\n")
+    (path.parent / "1.png").write_text("no image")
+    with pytest.raises(UserError, match="more than --max_corrupt_images=0 files cannot be read, the first is 1.png"):
+        load(path)
+    dataset = csv_table.load(path, 8, 1)
+    assert (greys(dataset.train), dataset.classes) == ([0, 2], ("a",))
+    assert torch.equal(dataset.train.groups, torch.tensor([0, 1]))
+    np.testing.assert_array_equal(dataset.train.images[0], 0)
