@@ -34,6 +34,23 @@ def report_values(trial: Any, values: Mapping[int, float]) -> None:
             session.add(model(trial_id=own_id, step=step, intermediate_value=stored, intermediate_value_type=kind))
 
 
+def reopen_trials(storage: Any, ids: Collection[int]) -> None:
+    """Let Optuna trials that have failed run again, which Optuna has no way to do.
+
+    Args:
+        storage: of the database.
+        ids: of the trials in it; those that have not failed are left as they are.
+    """
+    from optuna.storages._rdb.models import TrialModel
+    from optuna.trial import TrialState
+    from sqlalchemy import update
+
+    have_failed = (TrialModel.trial_id.in_(ids), TrialModel.state == TrialState.FAIL)
+    opened = {"state": TrialState.RUNNING, "datetime_complete": None}
+    with storage.engine.begin() as connection:
+        connection.execute(update(TrialModel).where(*have_failed).values(**opened))
+
+
 class TrialRow(NamedTuple):
     """A trial as its database has it."""
 
@@ -88,6 +105,23 @@ def connect_wandb_api(run: Any) -> None:
 
     with suppress(wandb.errors.Error):
         run._public_api()
+
+
+STOP_FLAG = """query RunStoppedStatus($project: String, $entity: String, $run: String!) {
+  project(name: $project, entityName: $entity) { run(name: $run) { stopped } }
+}"""
+STOP_FLAG_SECONDS = 5.0  # for the answer
+
+
+def wandb_stop_flag(run: Any) -> bool:
+    """Return whether W&B's server has told a run to stop.
+
+    Raises:
+        Exception: the server does not answer in time.
+    """
+    place = {"project": run.project, "entity": run.entity, "run": run.id}
+    answer = run._public_api()._service_api.execute_graphql(STOP_FLAG, place, timeout=STOP_FLAG_SECONDS)
+    return bool(((answer.get("project") or {}).get("run") or {}).get("stopped"))
 
 
 def run_exit_handlers() -> None:

@@ -4,6 +4,7 @@ The sweep file is W&B's, and each trial is started with the command and the envi
 it. Optuna does the search. Agents with one --storage share one sweep. More in sweeps/README.md.
 """
 
+import math
 import os
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.command_line import Parser, run_program, seed, whole_number
+from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
 from analysis.read.storage import masked_arguments, reason_of, url_of_file
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
@@ -29,13 +30,14 @@ from data.errors import UserError
 from data.files import replace_file
 from data.internals import trial_id
 from data.metrics import shown
-from data.visible import visible, warn
+from data.visible import counted, visible, warn
 from models.resolve import validate
 from sweeps.local.contract import checked_sweep, is_train_py
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
+from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import Sweep, name_of
 from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
@@ -54,21 +56,21 @@ class SweepError(RuntimeError):
 
 
 class Agent:
-    """Runs trials, several at a time, until the sweep has `count` of them or somebody ends it."""
+    """Runs trials, several at a time, until the sweep has all that its limits allow, or somebody ends it."""
 
     def __init__(
         self,
         sweep: Sweep,
         trials: Trials,
         runs_dir: Path,
-        count: int | None,
+        limits: Limits,
         devices: Sequence[Mapping[str, str]],
         display: Display,
     ) -> None:
         self.sweep = sweep
         self.trials = trials
         self.runs_dir = runs_dir
-        self.count = count
+        self.limits = limits
         self.display = display
         self.pool: Pool[TrialRun] = Pool(devices)
         self.failure = ""  # what ended the sweep
@@ -161,6 +163,7 @@ class Agent:
         for run in self.pool.runs:
             try:
                 has_news |= run.report(self.trials)
+                self.limits.enforce(run)
                 if run.has_ended():
                     self.settle(run)
                     self.pool.free(run)
@@ -183,9 +186,9 @@ class Agent:
         """Return whether trials may still have to be started: those that other agents run may be left to this one."""
         if self.is_pausing() or self.failure:
             return False
-        trials = self.trials.all()[: self.count]
+        trials = self.trials.all()[: self.limits.count]
         is_any_open = any(trial.state == TrialState.RUNNING for trial in trials)
-        return (len(trials) != self.count or is_any_open) and not self.trials.have_reached_target()
+        return (len(trials) != self.limits.count or is_any_open) and not self.trials.have_reached_target()
 
     def let_go_of_lost_ones(self) -> None:
         """Let go of trials that other agents have taken over."""
@@ -202,7 +205,7 @@ class Agent:
     def fill_slots(self) -> None:
         """Start a trial in every free slot, as far as there are trials."""
         while self.pool.has_room():
-            claim = self.trials.take(self.count, [run.claim.trial_id for run in self.pool.runs])
+            claim = self.trials.take(self.limits.count, [run.claim.trial_id for run in self.pool.runs])
             if claim is None or self.failure:
                 return
             try:
@@ -227,9 +230,9 @@ class Agent:
         environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.pool.free_devices()}
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
-        num_values = len(self.trials.all()[claim.number].intermediate_values)
+        trial = self.trials.all()[claim.number]
         try:
-            run = TrialRun(claim, self.sweep.metric, num_values, words, self.runs_dir, environment)
+            run = TrialRun(claim, self.sweep.metric, trial, words, self.runs_dir, environment)
         except OSError:
             self.trials.release(claim.trial_id)
             raise
@@ -246,15 +249,14 @@ class Agent:
             for trial in self.trials.all()
         }
         for number in to_stop(self.sweep.hyperband, costs, list(candidates)):
-            candidates[number].stop(STOPPED_EARLY)
+            candidates[number].end(STOPPED_EARLY, TrialState.PRUNED)
 
     def settle(self, run: TrialRun) -> None:
         """Store what became of a trial whose process has ended."""
         run.report(self.trials)  # it may have logged its last values after the last look
         claim = run.claim
         self.trials.hold(claim)
-        trials = self.trials.all()
-        outcome = run.outcome(trials[claim.number].user_attrs)
+        outcome = run.outcome(self.limits.retries)
         if outcome.state is None:
             self.trials.leave(claim, outcome.notes)
         else:
@@ -296,6 +298,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each trial, 0+1,2+3")
     parser.add_argument("--seed", type=seed, default=3407, help="seed of the search; default: 3407")
     parser.add_argument("--storage", help="database that agents share: postgresql+psycopg://USER@HOST/DATABASE")
+    parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
+    parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
+    parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
+    parser.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed trials again")
     return parser.parse_args(arguments)
 
 
@@ -306,11 +312,11 @@ def run_sweep(options: Namespace) -> int:
     name = name_of(sweep, options.file, options.name)
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
-    count = options.count or sweep.run_cap
-    if sweep.method == "grid":
-        count = min(count or sys.maxsize, len(sweep.grid()))
-    with Display(sweep, name, count, len(devices)) as display:
-        agent = Agent(sweep, trials, folder, count, devices, display)
+    limits = limits_of(sweep, options)
+    with Display(sweep, name, limits.count, len(devices)) as display:
+        if options.retry_failed:
+            display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
+        agent = Agent(sweep, trials, folder, limits, devices, display)
         code = agent.run()
     display.leaderboard(trials.started(), agent.progress())
     again = f"to go on: python sweeps/agent.py {shlex.join(masked_arguments(sys.argv[1:]))}"
@@ -325,6 +331,14 @@ def run_sweep(options: Namespace) -> int:
     else:
         display.say(f"to train the best on all images: python sweeps/final.py {shlex.quote(name)}")
     return code
+
+
+def limits_of(sweep: Sweep, options: Namespace) -> Limits:
+    """Return what the options, and the sweep file, allow trials."""
+    num = options.count or sweep.run_cap
+    if sweep.method == "grid":
+        num = min(num or sys.maxsize, len(sweep.grid()))
+    return Limits(num, options.retries, options.trial_minutes, options.silent_minutes)
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

@@ -66,6 +66,17 @@ def suffer(first_epoch: int, epoch: int) -> None:
             os._exit(int(settings["cut_code"]))
 
 
+def is_to_crash(epoch: int) -> bool:
+    """Whether this trial is told to crash now; with crash_times, so often and no more."""
+    is_told = does("crashing") or settings.get("crashing_seed", "none") == settings.get("seed")
+    marker = FOLDER / "crashes"
+    num = marker.stat().st_size if marker.exists() else 0
+    if not is_told or epoch < int(settings.get("crash_epoch", 1)) or num >= int(settings.get("crash_times", 1000)):
+        return False
+    marker.write_text("x" * (num + 1))
+    return True
+
+
 def train(first_epoch: int) -> str:
     for epoch in range(first_epoch, int(settings["epochs"]) + 1):
         journal("epoch", epoch=epoch)
@@ -77,8 +88,7 @@ def train(first_epoch: int) -> str:
                 time.sleep(float(settings.get("saving_seconds", 0)))
                 return "stopped"
             time.sleep(0.005)
-        is_crashing = does("crashing") or settings.get("crashing_seed", "none") == settings.get("seed")
-        if is_crashing and epoch >= int(settings.get("crash_epoch", 1)):
+        if is_to_crash(epoch):
             write("summary.json", {"state": "failed"})
             sys.exit(f"line 1\nCUDA out of luck in trial {TRIAL}")
         if not does("silent"):
@@ -118,3 +128,4 @@ if __name__ == "__main__":
         figures = {}
     write("summary.json", {"state": state, **figures, **result})
     journal("end", state=state)
+    sys.exit(int(settings.get("stop_code", 0)) if state == "stopped" else 0)

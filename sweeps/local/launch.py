@@ -178,10 +178,12 @@ class Run:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def fault(self) -> Fault | None:
-        """Return what was wrong with the machine, if it failed for that."""
-        num_killed = num_killed_for_memory() - self.num_killed_before
+        """Return what was wrong with the machine, if it failed for that; one that was stopped has not failed."""
         code = self.process.returncode
-        return fault_of(code, self.last_lines(NUM_LAST_LINES), self.folder, num_killed) if code else None
+        if not code or self.state() == "stopped":
+            return None
+        num_killed = num_killed_for_memory() - self.num_killed_before
+        return fault_of(code, self.last_lines(NUM_LAST_LINES), self.folder, num_killed)
 
     def last_lines(self, num: int) -> str:
         """Return the last lines of its output; of a progress bar, which is written over and over, the last state."""

@@ -2,11 +2,12 @@
 
 import re
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from analysis.record import run_folder
 from data.internals import report_values
@@ -15,6 +16,7 @@ from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.trials import Claim, Trials
 
 MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between
+REFUSED = 2  # exit code of a program that does not take its settings, nor will it next time
 RANK_WAS_KILLED = re.compile(r"Signal (2|9|15) \(SIG\w+\) received by PID")
 STOPPED_EARLY = "stopped early"
 
@@ -41,7 +43,7 @@ class TrialRun(Run):
     Args:
         claim: the trial.
         metric: the sweep's.
-        num_values: values of the metric that the storage already has of this trial.
+        trial: what the storage has of it from earlier starts.
         words: the command.
         runs_dir: folder of the run's own folder.
         environment: further environment variables.
@@ -51,7 +53,7 @@ class TrialRun(Run):
         self,
         claim: Claim,
         metric: Metric,
-        num_values: int,
+        trial: FrozenTrial,
         words: Sequence[str],
         runs_dir: Path,
         environment: Mapping[str, str],
@@ -59,12 +61,15 @@ class TrialRun(Run):
         super().__init__(words, claim.run_id, runs_dir, claim.settings, environment)
         self.claim = claim
         self.metric = metric
-        self.num_values = num_values
-        self.epoch = num_values
+        self.before: Mapping[str, Any] = trial.user_attrs
+        self.num_values = len(trial.intermediate_values)  # that the storage has
+        self.epoch = self.num_values
         self.log = run_folder.LogReader(self.folder)
         self.num_read = 0  # values of the metric in the log, as far as it has been read
         self.best: Best | None = None  # of these
         self.waiting: list[float] = []  # those of them that the storage does not have yet
+        self.heard = self.started  # when it logged its newest row
+        self.verdict: TrialState | None = None  # what it counts as if it is stopped; None if it is to go on later
 
     def report(self, trials: Trials) -> bool:
         """Write what the run has logged since the last look into the storage; return whether there was anything.
@@ -87,6 +92,7 @@ class TrialRun(Run):
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Note what the run has logged: its values of the metric that are finite; W&B ignores the others, too."""
+        self.heard = time.monotonic()
         self.epoch = rows[-1].get("epoch", 0)
         ranked = [row for row in rows if is_finite(row.get(self.metric.name))]
         # A program that logs no epochs: its logged values are counted.
@@ -97,15 +103,33 @@ class TrialRun(Run):
         self.waiting += [row[self.metric.name] for row in ranked[num_known:]]
         self.num_read += len(ranked)
 
-    def outcome(self, before: Mapping[str, Any]) -> Outcome:
+    def seconds_in_all(self) -> float:
+        """Return the seconds that the trial has taken, earlier starts included."""
+        return self.before.get("seconds", 0.0) + self.seconds()
+
+    def seconds_silent(self) -> float:
+        """Return the seconds since it last logged a row, or since its start."""
+        return time.monotonic() - self.heard
+
+    def end(self, reason: str, verdict: TrialState) -> None:
+        """Ask it to save its state and end for good, unless it has been asked to end before."""
+        if not self.reason:
+            self.verdict = verdict
+            self.stop(reason)
+
+    def outcome(self, retries: int) -> Outcome:
         """Return what became of the trial, now that its process has ended.
 
         Args:
-            before: notes on the trial from earlier.
+            retries: how often it may be tried again if it has crashed or had nothing to say.
         """
-        notes, state, code = self.notes(before), self.state(), self.process.returncode
+        before, notes, state, code = self.before, self.notes(), self.state(), self.process.returncode
         if self.reason and state != "finished":
-            return Outcome(self.reason, TrialState.PRUNED if self.reason == STOPPED_EARLY else None, notes)
+            if self.verdict == TrialState.FAIL:
+                return self.failure(self.reason, retries)
+            if self.verdict and not self.num_values:
+                return self.failure(f"{self.reason}, it logged no {self.metric.name}")
+            return Outcome(self.reason, self.verdict, {**notes, "ending": self.reason} if self.verdict else notes)
         fault = self.fault()
         if fault and not fault.may_recur:
             return Outcome(f"cut short ({fault.reason}), stays open", None, notes, fault.reason)
@@ -117,13 +141,21 @@ class TrialRun(Run):
                 notes |= {"tries": tries, "tried_at": self.num_values}
                 goes_on = "stays open" if fault else "goes on"
                 return Outcome(f"cut short ({reason}), {goes_on}", None, notes, fault.reason if fault else "")
-            error = f"cut short {tries} times without getting further, {reason}"
-        elif code == 0 and self.num_values:
-            return Outcome("finished", TrialState.COMPLETE, notes)
-        else:
-            error = self.exit() if code else f"it logged no {self.metric.name}"
-        notes["error"] = f"{error}\n{self.last_lines(NUM_LAST_LINES)}"
-        return Outcome("failed", TrialState.FAIL, notes)
+            return self.failure(f"cut short {tries} times without getting further, {reason}")
+        if code:
+            return self.failure(self.exit(), 0 if code == REFUSED else retries)
+        if not self.num_values:
+            return self.failure(f"it logged no {self.metric.name}")
+        return Outcome("finished", TrialState.COMPLETE, notes)
+
+    def failure(self, error: str, retries: int = 0) -> Outcome:
+        """Return that the trial has failed or, as often as it may be, that it is tried again."""
+        failures = self.before.get("failures", 0) + 1
+        if failures <= retries:
+            text = f"failed ({error}), is tried again"
+            return Outcome(text, None, {**self.notes(), "failures": failures})
+        error = f"{error}\n{self.last_lines(NUM_LAST_LINES)}"
+        return Outcome("failed", TrialState.FAIL, {**self.notes(), "error": error})
 
     def was_interrupted(self) -> bool:
         """Return whether the run was cut short from outside, so that it can go on.
@@ -137,7 +169,7 @@ class TrialRun(Run):
         has_saved = (self.folder / run_folder.CHECKPOINT).exists()
         return state == "unfinished" and (128 < code <= 128 + max(signal.valid_signals()) or (code == 1 and has_saved))
 
-    def notes(self, before: Mapping[str, Any]) -> dict[str, Any]:
+    def notes(self) -> dict[str, Any]:
         """Return the trial's time so far, and its best value with its epoch."""
-        notes = {"seconds": before.get("seconds", 0.0) + self.seconds()}
+        notes = {"seconds": self.seconds_in_all()}
         return notes if self.best is None else {**notes, "best": self.best.value, "best_epoch": self.best.epoch}

@@ -21,7 +21,7 @@ from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweeps import NOTES, check_notes, checked_run_id
 from analysis.record.run_folder import fresh_run_id
 from data.errors import UserError
-from data.internals import trial_id
+from data.internals import reopen_trials, trial_id
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
 from sweeps.local.search import Search, settings_of
@@ -29,7 +29,8 @@ from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat has not changed for so long
 NOBODY = ""
-OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "error": str}  # beside those that others read, too
+# Notes beside those that others read, too:
+OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
 CLAIMS = Table(
     "vision_sweeps_claims",
     MetaData(),
@@ -95,17 +96,13 @@ class Trials:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
         self.owner = owner_name()
-        storage = open_storage(url, CLAIMS)
-        self.engine = storage.engine
+        self.storage = open_storage(url, CLAIMS)
+        self.engine = self.storage.engine
+        self.name = name
+        self.sampler = Search(sweep, seed)
         content = json.loads(json.dumps(sweep.content))
         try:
-            self.study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                direction=sweep.metric.goal,
-                sampler=Search(sweep, seed),
-                load_if_exists=True,
-            )
+            self.study = self.open_study()
             if len(self.study.directions) != 1:
                 raise ValueError("it has lost its goal")
             known = dict(self.study.user_attrs.get("sweep", content))
@@ -122,6 +119,32 @@ class Trials:
         self.study.set_user_attr("sweep", content)
         self.beats: dict[int, Beat] = {}  # of agents on other machines, by trial id
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
+
+    def open_study(self) -> optuna.Study:
+        """Open the study, which has read no trials yet; it is made if it is not there."""
+        return optuna.create_study(
+            storage=self.storage,
+            study_name=self.name,
+            direction=self.sweep.metric.goal,
+            sampler=self.sampler,
+            load_if_exists=True,
+        )
+
+    def reopen_failed(self) -> int:
+        """Let trials that have failed go on, with the numbers and the settings that they have; return how many.
+
+        Other agents that run have seen them fail: for these they stay failed, and so the trials are this one's.
+        """
+        failed = [trial for trial in self.all() if trial.state == TrialState.FAIL]
+        ids = [trial_id(trial) for trial in failed]
+        with self.engine.begin() as connection:  # first, since the agents that held them may live
+            connection.execute(CLAIMS.update().where(CLAIMS.c.trial_id.in_(ids)).values(owner=NOBODY))
+        reopen_trials(self.storage, ids)
+        self.study = self.open_study()  # which does not know that they were failed
+        for trial in failed:
+            for note in trial.user_attrs.keys() & {"failures", "tries"}:
+                self.storage.set_trial_user_attr(trial_id(trial), note, 0)
+        return len(failed)
 
     def all(self) -> list[FrozenTrial]:
         """Return every trial so far, by number."""

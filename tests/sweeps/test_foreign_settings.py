@@ -12,6 +12,7 @@ from optuna.trial import TrialState, create_trial
 from data.errors import UserError
 from sweeps.agent import Agent, open_trials
 from sweeps.local.display import Display
+from sweeps.local.limits import Limits
 from sweeps.local.trials import Trials
 from tests.sweep_helpers import LR, sweep_of
 
@@ -34,7 +35,7 @@ def test_a_trial_with_foreign_settings_fails_and_the_sweep_goes_on(tmp_path, cap
             state=TrialState.RUNNING, params={"epochs": value}, distributions={"epochs": space}, user_attrs=notes
         )
     )
-    agent = Agent(sweep, trials, tmp_path, 1, [{}], Display(sweep, "s", 1, 1))
+    agent = Agent(sweep, trials, tmp_path, Limits(1), [{}], Display(sweep, "s", 1, 1))
     agent.fill_slots()
     [trial] = trials.all()
     assert trial.state == TrialState.FAIL
