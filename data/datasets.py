@@ -1,10 +1,11 @@
 """The table of all datasets, and the functions that look one up in it and load it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from data import arrays, cifar10, csv_table, digits, faces, folder
+from data import arrays, cifar10, csv_table, digits, faces, folder, torchvision_sets
 from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
-from data.errors import check_known
+from data.errors import UserError, check_known
 from data.paths import default_data_dir, expanded
 
 DATASETS: dict[str, Source] = {
@@ -15,15 +16,22 @@ DATASETS: dict[str, Source] = {
     "faces": faces.SOURCE,
     "folder": folder.SOURCE,
 }
+# What stands before the slash of other names -> function of what stands behind it.
+FAMILIES: dict[str, Callable[[str], Source]] = {
+    "torchvision": torchvision_sets.source,
+}
 
 
 def find_dataset(name: str) -> Source:
-    """Return the dataset of that name.
+    """Return the dataset of that name, such as "cifar10" or "torchvision/mnist".
 
     Raises:
         UserError: there is no dataset of that name.
     """
-    check_known(f"--dataset={name}", name, DATASETS)
+    family, slash, rest = name.partition("/")
+    if slash and family in FAMILIES:
+        return FAMILIES[family](rest)
+    check_known(f"--dataset={name}", name, [*DATASETS, *(f"{family}/NAME" for family in FAMILIES)])
     return DATASETS[name]
 
 
@@ -34,7 +42,10 @@ def find_data_dir(data_dir: str) -> Path:
 
 def has_test_images(name: str, data_dir: str) -> bool:
     """Return whether a dataset has test images, without reading any; True for an unknown name, reported elsewhere."""
-    return name not in DATASETS or DATASETS[name].has_test_images(find_data_dir(data_dir))
+    try:
+        return find_dataset(name).has_test_images(find_data_dir(data_dir))
+    except UserError:
+        return True
 
 
 def describe(name: str, image_size: int) -> DatasetInfo | None:
@@ -43,8 +54,11 @@ def describe(name: str, image_size: int) -> DatasetInfo | None:
     Image counts and fingerprint are left empty, and mean and deviation are placeholders. Return None if the classes
     are known only after reading the dataset, or if there is no dataset of that name.
     """
-    source = DATASETS.get(name)
-    if source is None or source.classes is None:
+    try:
+        source = find_dataset(name)
+    except UserError:  # reported elsewhere
+        return None
+    if source.classes is None:
         return None
     return DatasetInfo(name, image_size or source.image_size, source.classes, (0.0,) * 3, (1.0,) * 3, {}, "")
 

@@ -124,6 +124,14 @@ def wandb_stop_flag(run: Any) -> bool:
     return bool(((answer.get("project") or {}).get("run") or {}).get("stopped"))
 
 
+def torchvision_labels(dataset: Any) -> Any:
+    """Return the label of each image of a dataset of torchvision, which calls them by many names."""
+    for name in ("targets", "labels", "_labels"):
+        if hasattr(dataset, name):
+            return getattr(dataset, name)
+    return [label for _, label in dataset._samples]
+
+
 def run_exit_handlers() -> None:
     """Run what was registered with atexit, ahead of an exit that skips it."""
     atexit._run_exitfuncs()

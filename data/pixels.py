@@ -32,11 +32,20 @@ def decode_image(path: Path, image_size: int) -> Picture | Exception:
                 if image.getexif().get(ORIENTATION) in SIDEWAYS:
                     size = (size[1], size[0])
                 ImageOps.exif_transpose(image, in_place=True)
-            rgb, largest = to_rgb(image, bits_per_value(image))
-            square = ImageOps.fit(rgb, (image_size, image_size))
-            return Picture(np.asarray(square).transpose(2, 0, 1), size, largest)
+            return picture_of(image, image_size)._replace(size=size)
     except Exception as error:  # for a damaged file Pillow raises nearly any error, struct.error for one
         return error
+
+
+def picture_of(image: Image.Image, image_size: int) -> Picture:
+    """Return the central square of an image that lies upright in memory.
+
+    Raises:
+        ValueError: its values have no range, or exceed it.
+    """
+    rgb, largest = to_rgb(image, bits_per_value(image))
+    square = ImageOps.fit(rgb, (image_size, image_size))
+    return Picture(np.asarray(square).transpose(2, 0, 1), image.size, largest)
 
 
 def bits_per_value(image: Image.Image) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
-from data.datasets import DATASETS, describe
-from data.errors import UserError, suggestion
+from data.datasets import describe, find_dataset
+from data.errors import UserError
 from data.metrics import metric_named
 from models.core.settings import INVOCATION, Settings
 from models.logged import check_best_by, check_logged
@@ -88,8 +88,7 @@ def values_of(parameter: Parameter) -> list[Scalar]:
 
 def check_metric(metric: str, settings: Settings) -> None:
     """Refuse a metric that a run with these settings does not log every epoch, as its own or by `best_by`."""
-    if settings.dataset not in DATASETS:
-        raise UserError(f"dataset={settings.dataset} is not known{suggestion(settings.dataset, DATASETS)}")
+    find_dataset(settings.dataset)
     info = describe(settings.dataset, settings.image_size)
     # None: only the images themselves say how large they are and how many classes there are
     check_logged(metric, f"metric {metric}", settings, info)

@@ -1,0 +1,138 @@
+"""Datasets of torchvision, `--dataset=torchvision/NAME`: torchvision finds, downloads and reads their files.
+
+They are where torchvision puts them: `data_dir/cifar-100-python`, `data_dir/MNIST/raw` and so on.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from data import decoding
+from data.dataset import Dataset, Source, Split, class_name
+from data.decoding import Decoded, Undecoded
+from data.errors import UserError, check_known, in_one_line
+from data.files import locked
+from data.folder import IMAGE_SIZE, describe_sizes
+from data.internals import torchvision_labels
+from data.pixels import Picture, picture_of
+
+FLAG = {"train": {"train": True}, "test": {"train": False}}
+TWO = {"train": {"split": "train"}, "test": {"split": "test"}}
+THREE = {name: {"split": name} for name in ("train", "val", "test")}
+
+
+class Entry(NamedTuple):
+    """A dataset of torchvision."""
+
+    class_name: str  # in torchvision.datasets
+    splits: Mapping[str, Mapping[str, Any]]  # name of each -> the arguments by which the class knows it
+    files: str  # pattern of its files in data_dir
+    image_size: int = 0  # pixels; 0 where its images differ in size
+
+
+ENTRIES = {
+    "cifar100": Entry("CIFAR100", FLAG, "cifar-100-python/*", 32),
+    "country211": Entry("Country211", {**TWO, "val": {"split": "valid"}}, "country211/**/*"),
+    "dtd": Entry("DTD", THREE, "dtd/**/*"),
+    "eurosat": Entry("EuroSAT", {"train": {}}, "eurosat/**/*", 64),
+    "fashion_mnist": Entry("FashionMNIST", FLAG, "FashionMNIST/raw/*", 28),
+    "fgvc_aircraft": Entry("FGVCAircraft", THREE, "fgvc-aircraft-2013b/**/*"),
+    "flowers102": Entry("Flowers102", THREE, "flowers-102/**/*"),
+    "food101": Entry("Food101", TWO, "food-101/**/*"),
+    "gtsrb": Entry("GTSRB", TWO, "gtsrb/**/*"),
+    "kmnist": Entry("KMNIST", FLAG, "KMNIST/raw/*", 28),
+    "mnist": Entry("MNIST", FLAG, "MNIST/raw/*", 28),
+    "oxford_pets": Entry("OxfordIIITPet", {**TWO, "train": {"split": "trainval"}}, "oxford-iiit-pet/**/*"),
+    "stl10": Entry("STL10", TWO, "stl10_binary/*", 96),
+    "svhn": Entry("SVHN", TWO, "*_32x32.mat", 32),
+}
+
+
+def source(name: str) -> Source:
+    """Return the dataset that torchvision has under this name.
+
+    Raises:
+        UserError: it is none of ENTRIES.
+    """
+    check_known(f"--dataset=torchvision/{name}", name, ENTRIES)
+    entry = ENTRIES[name]
+
+    def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+        return load_entry(name, data_dir, image_size or entry.image_size or IMAGE_SIZE, max_corrupt_images)
+
+    return Source(load, entry.image_size, has_test_images=lambda data_dir: "test" in entry.splits)
+
+
+def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+    """Return a dataset of torchvision, decoded at a size.
+
+    Raises:
+        UserError: its files are not there and cannot be downloaded, or too many images cannot be read.
+    """
+    decoding.sweep_decoded()
+    entry, root = ENTRIES[name], data_dir.resolve()
+    classes: tuple[str, ...] = ()
+    splits: dict[str, Split] = {}
+    notes: dict[str, Decoded] = {}
+    for split, arguments in entry.splits.items():
+        theirs = open_split(name, data_dir, arguments)
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(root.glob(entry.files))]
+        labels = torch.as_tensor(torchvision_labels(theirs)).long()
+        names = [str(number) for number in range(len(labels))]
+
+        def decode(number: str, theirs: Any = theirs) -> Picture | Exception:
+            try:
+                return picture_of(theirs[int(number)][0], image_size)
+            except Exception as error:  # whatever torchvision and Pillow raise of a damaged file
+                return error
+
+        identity = ("torchvision", name, split, files)
+        work = Undecoded(Path("torchvision", name, split), names, identity, image_size, decode)
+        ours, notes[split] = decoding.read(work, max_corrupt_images)
+        classes = classes or classes_of(theirs, int(labels.max()) + 1)
+        kept = torch.tensor([int(number) for number in notes[split].kept])
+        splits[split] = ours._replace(labels=labels[kept], names=())
+    told = {split: (note.fingerprint, splits[split].labels.tolist()) for split, note in notes.items()}
+    return Dataset(
+        name,
+        classes,
+        splits["train"],
+        splits.get("test"),
+        hashlib.sha256(json.dumps([classes, told], sort_keys=True).encode()).hexdigest()[:16],
+        val=splits.get("val"),
+        preparation=describe_sizes(list(notes.values()), image_size),
+        is_reduced=max(max(note.largest) for note in notes.values()) > image_size,
+    )
+
+
+def open_split(name: str, data_dir: Path, arguments: Mapping[str, Any]) -> Any:
+    """Return torchvision's dataset of a split; where its files are not there, download them first.
+
+    Raises:
+        UserError: they cannot be downloaded or read.
+    """
+    from torchvision import datasets  # imported late: torchvision takes a second
+
+    make = getattr(datasets, ENTRIES[name].class_name)
+    try:
+        try:
+            return make(str(data_dir), **arguments)
+        except RuntimeError:  # so it says that they are not there
+            notice = f"another process downloads {name} into {data_dir}: waiting for it"
+            with locked(data_dir / f".{name}.lock", notice):
+                return make(str(data_dir), **arguments, download=True)
+    except Exception as error:  # of urllib, tarfile, scipy and torchvision
+        raise UserError(
+            f"{data_dir} holds no {name} that can be read, and it could not be downloaded ({in_one_line(error)}): put "
+            f"the files there that torchvision.datasets.{make.__name__} downloads, or name their folder with --data_dir"
+        ) from None
+
+
+def classes_of(theirs: Any, least: int) -> tuple[str, ...]:
+    """Return the names of the classes of a dataset of torchvision; numbers where it does not tell them."""
+    names = tuple(class_name(str(name)) for name in getattr(theirs, "classes", ()))
+    return names if len(names) >= least and len(set(names)) == len(names) else tuple(map(str, range(least)))
