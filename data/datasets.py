@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data import arrays, cifar10, csv_table, digits, faces, folder, torchvision_sets
+from data import arrays, cifar10, csv_table, digits, faces, folder, hugging_face, torchvision_sets
 from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
 from data.errors import UserError, check_known
 from data.paths import default_data_dir, expanded
@@ -18,6 +18,7 @@ DATASETS: dict[str, Source] = {
 }
 # What stands before the slash of other names -> function of what stands behind it.
 FAMILIES: dict[str, Callable[[str], Source]] = {
+    "hf": hugging_face.source,
     "torchvision": torchvision_sets.source,
 }
 

@@ -132,6 +132,11 @@ def torchvision_labels(dataset: Any) -> Any:
     return [label for _, label in dataset._samples]
 
 
+def datasets_fingerprint(dataset: Any) -> str:
+    """Return what tells the content of a `datasets.Dataset` from all others."""
+    return dataset._fingerprint
+
+
 def run_exit_handlers() -> None:
     """Run what was registered with atexit, ahead of an exit that skips it."""
     atexit._run_exitfuncs()

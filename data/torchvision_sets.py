@@ -3,22 +3,19 @@
 They are where torchvision puts them: `data_dir/cifar-100-python`, `data_dir/MNIST/raw` and so on.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 
-from data import decoding
-from data.dataset import Dataset, Source, Split, class_name
-from data.decoding import Decoded, Undecoded
+from data.collection import Part, load_parts
+from data.dataset import Dataset, Source, class_name
 from data.errors import UserError, check_known, in_one_line
 from data.files import locked
-from data.folder import IMAGE_SIZE, describe_sizes
+from data.folder import IMAGE_SIZE
 from data.internals import torchvision_labels
-from data.pixels import Picture, picture_of
 
 FLAG = {"train": {"train": True}, "test": {"train": False}}
 TWO = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -73,40 +70,21 @@ def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: i
     Raises:
         UserError: its files are not there and cannot be downloaded, or too many images cannot be read.
     """
-    decoding.sweep_decoded()
     entry, root = ENTRIES[name], data_dir.resolve()
+    parts: dict[str, Part] = {}
     classes: tuple[str, ...] = ()
-    splits: dict[str, Split] = {}
-    notes: dict[str, Decoded] = {}
     for split, arguments in entry.splits.items():
         theirs = open_split(name, data_dir, arguments)
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(root.glob(entry.files))]
         labels = torch.as_tensor(torchvision_labels(theirs)).long()
-        names = [str(number) for number in range(len(labels))]
-
-        def decode(number: str, theirs: Any = theirs) -> Picture | Exception:
-            try:
-                return picture_of(theirs[int(number)][0], image_size)
-            except Exception as error:  # whatever torchvision and Pillow raise of a damaged file
-                return error
-
-        identity = ("torchvision", name, split, files)
-        work = Undecoded(Path("torchvision", name, split), names, identity, image_size, decode)
-        ours, notes[split] = decoding.read(work, max_corrupt_images)
+        parts[split] = Part(image_of(theirs), labels, ("torchvision", name, split, files))
         classes = classes or classes_of(theirs, int(labels.max()) + 1)
-        kept = torch.tensor([int(number) for number in notes[split].kept])
-        splits[split] = ours._replace(labels=labels[kept], names=())
-    told = {split: (note.fingerprint, splits[split].labels.tolist()) for split, note in notes.items()}
-    return Dataset(
-        name,
-        classes,
-        splits["train"],
-        splits.get("test"),
-        hashlib.sha256(json.dumps([classes, told], sort_keys=True).encode()).hexdigest()[:16],
-        val=splits.get("val"),
-        preparation=describe_sizes(list(notes.values()), image_size),
-        is_reduced=max(max(note.largest) for note in notes.values()) > image_size,
-    )
+    return load_parts(Path("torchvision", name), classes, parts, image_size, max_corrupt_images)
+
+
+def image_of(theirs: Any) -> Callable[[int], Image.Image]:
+    """Return the function that gives an image of a dataset of torchvision by its number."""
+    return lambda number: theirs[number][0]
 
 
 def open_split(name: str, data_dir: Path, arguments: Mapping[str, Any]) -> Any:

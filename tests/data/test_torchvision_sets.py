@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 from scipy.io import savemat
 
-from data import torchvision_sets
+from data import collection
 from data.datasets import describe, find_dataset, has_test_images, load_splits
 from data.errors import UserError
 from data.torchvision_sets import ENTRIES
@@ -140,7 +140,7 @@ def test_photographs_are_cropped_and_those_to_validate_with_are_its_own(flowers1
 
 def test_later_runs_decode_nothing(mnist, tmp_path, monkeypatch):
     before, _ = load("mnist", tmp_path)
-    monkeypatch.setattr(torchvision_sets, "picture_of", lambda *_: pytest.fail("decoded anew"))
+    monkeypatch.setattr(collection, "picture_of", lambda *_: pytest.fail("decoded anew"))
     assert load("mnist", tmp_path)[0] == before
 
 

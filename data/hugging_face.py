@@ -1,0 +1,133 @@
+"""Datasets in the form of HuggingFace's library `datasets`, `--dataset=hf/NAME` or `hf/NAME:SPLIT`.
+
+NAME is a folder in data_dir, as `save_to_disk` or any other program writes them, or else a dataset of the hub. SPLIT is
+what is trained on, `train` if it is left out; the other splits are known by their names, such as `validation`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from data.collection import Part, load_parts
+from data.dataset import Dataset, Source, class_name
+from data.errors import UserError, in_one_line
+from data.folder import IMAGE_SIZE
+from data.folder_layout import split_named
+from data.internals import datasets_fingerprint
+
+
+def source(name: str) -> Source:
+    """Return the dataset of this name, `NAME` or `NAME:SPLIT`.
+
+    Raises:
+        UserError: the name is empty.
+    """
+    name, _, split = name.partition(":")
+    if not name:
+        raise UserError("--dataset=hf/ names no dataset: write hf/NAME, such as hf/beans, or hf/NAME:SPLIT")
+
+    def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+        return load_named(name, split or "train", data_dir, image_size or IMAGE_SIZE, max_corrupt_images)
+
+    # Only reading it tells whether there are test images; if not, the run says so.
+    return Source(load)
+
+
+def load_named(name: str, trained_on: str, data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+    """Return a dataset in HuggingFace's form, decoded at a size.
+
+    Raises:
+        UserError: the library or the dataset is missing, it has no such split, not one column of images, several of
+            labels, or too many images that cannot be read.
+    """
+    told = f"--dataset=hf/{name}"
+    splits = open_splits(name, data_dir)
+    if trained_on not in splits:
+        raise UserError(f"{told}:{trained_on}: there is no such split; there are: {', '.join(map(str, splits))}")
+    held_out = {split_named(str(key)): key for key in splits if key != trained_on}
+    chosen = {"train": trained_on}
+    chosen |= {key: held_out[key] for key in ("val", "test") if key in held_out}
+    images, labels = find_columns(told, splits[trained_on].features)
+    classes = classes_of(splits[trained_on], labels)
+    numbers = {label: number for number, label in enumerate(classes)}
+    parts = {}
+    for split, key in chosen.items():
+        theirs = splits[key]
+        names = [text_of(theirs, labels, value) for value in theirs[labels]] if labels else []
+        if unknown := set(names) - set(classes):
+            raise UserError(f"{told}: {key} has the label {min(unknown)}, which {trained_on} lacks: remove its images")
+        own = torch.tensor([numbers[label] for label in names]) if labels else torch.zeros(len(theirs)).long()
+        parts[split] = Part(image_of(theirs, images), own, ("hf", name, key, datasets_fingerprint(theirs)))
+    return load_parts(Path("hf", name), classes, parts, image_size, max_corrupt_images)
+
+
+def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
+    """Return the splits of a dataset, each a `datasets.Dataset`.
+
+    Raises:
+        UserError: the library is not installed, or there is no such dataset.
+    """
+    try:
+        import datasets  # optional
+    except ImportError:
+        raise UserError("--dataset=hf/NAME needs the library datasets: pip install datasets") from None
+    local = data_dir / name
+    try:
+        if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+            found = datasets.load_from_disk(str(local))
+        else:
+            found = datasets.load_dataset(str(local) if local.is_dir() else name)
+    except Exception as error:  # of the library, the hub and the network
+        raise UserError(
+            f"--dataset=hf/{name} cannot be had ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
+            f"network, a dataset of the hub"
+        ) from None
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def find_columns(told: str, features: Any) -> tuple[str, str]:
+    """Return the columns of the images and of the labels, "" where there are no labels.
+
+    Raises:
+        UserError: there is not one column of images, or there are several of labels.
+    """
+    import datasets
+
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    if len(images) != 1:
+        raise UserError(
+            f"{told} has {len(images)} columns of images, of {', '.join(features)}: keep one, by cast_column or "
+            f"select_columns of the library datasets"
+        )
+    labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if "label" in features:
+        return images[0], "label"
+    if len(labels) > 1:
+        raise UserError(
+            f"{told} has several columns of labels ({', '.join(labels)}): rename the one that is meant label"
+        )
+    return images[0], labels[0] if labels else ""
+
+
+def text_of(theirs: Any, column: str, value: Any) -> str:
+    """Return the name of the class that a value of the column of labels stands for."""
+    names = getattr(theirs.features[column], "names", None)
+    return class_name(names[value] if names and value is not None and value >= 0 else str(value))
+
+
+def classes_of(theirs: Any, column: str) -> tuple[str, ...]:
+    """Return the names of the classes: those that the column tells, else its values, sorted; none without a column."""
+    if not column:
+        return ()
+    if names := getattr(theirs.features[column], "names", None):
+        return tuple(map(class_name, names))
+    values = set(theirs[column])
+    return tuple(class_name(str(value)) for value in sorted(values, key=lambda value: (str(type(value)), value)))
+
+
+def image_of(theirs: Any, column: str) -> Callable[[int], Image.Image]:
+    """Return the function that gives an image by its number."""
+    return lambda number: theirs[number][column]

@@ -1,0 +1,105 @@
+"""Datasets in HuggingFace's form, out of folders that its library has written."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import collection
+from data.datasets import load_splits
+from data.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+datasets.disable_progress_bars()
+OPTIONS = {"train_fraction": 1.0, "val_fraction": 0.25, "data_seed": 0, "normalisation": "channel"}
+PIXELS = np.random.RandomState(0).randint(0, 256, (12, 9, 9, 3), dtype=np.uint8)
+LABELS = datasets.ClassLabel(names=["ant", "bee"])
+
+
+def rows(numbers, labels=LABELS, **more):
+    """A split of the images with these numbers; the label of an image says whether its number is odd."""
+    content = {"image": [Image.fromarray(PIXELS[i]) for i in numbers], "label": [i % 2 for i in numbers]}
+    features = {"image": datasets.Image(), "label": labels}
+    return datasets.Dataset.from_dict({**content, **more}, features=datasets.Features(features))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save splits of a dataset as data_dir/insects."""
+    return lambda **splits: datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "insects"))
+
+
+def load(data_dir, name="insects", image_size=9):
+    return load_splits(f"hf/{name}", str(data_dir), image_size=image_size, max_corrupt_images=0, **OPTIONS)
+
+
+def test_splits_images_and_labels_are_those_of_the_library(saved, tmp_path):
+    saved(train=rows(range(6)), validation=rows(range(6, 9)), test=rows(range(9, 12)))
+    info, splits = load(tmp_path)
+    assert (info.name, info.classes, info.has_own_val) == ("insects", ("ant", "bee"), True)
+    for name, numbers in (("train", range(6)), ("val", range(6, 9)), ("test", range(9, 12))):
+        order = splits[name].places()  # of the training images, by chance
+        assert torch.equal(splits[name].images, torch.from_numpy(PIXELS[list(numbers)]).permute(0, 3, 1, 2)[order])
+        assert splits[name].labels.tolist() == [numbers[i] % 2 for i in order]
+
+
+def test_a_split_may_be_named_to_train_on(saved, tmp_path):
+    saved(train=rows(range(4)), extra=rows(range(4, 10)))
+    info, splits = load(tmp_path, "insects:extra")
+    assert len(splits["train"].labels) + len(splits["val"].labels) == 6
+    with pytest.raises(UserError, match="hf/insects:rest: there is no such split; there are: train, extra"):
+        load(tmp_path, "insects:rest")
+
+
+def test_a_folder_of_images_is_read_as_the_library_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for i in range(8):
+        path = tmp_path / "photos" / ["ant", "bee"][i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS[i]).save(path)
+    info, splits = load(tmp_path, "photos")
+    assert (info.classes, info.num_images) == (("ant", "bee"), {"train": 6, "val": 2})
+
+
+def test_labels_without_names_are_sorted_by_value(saved, tmp_path):
+    saved(train=rows(range(6), datasets.Value("int64")))
+    assert load(tmp_path)[0].classes == ("0", "1")
+
+
+def test_later_runs_decode_nothing(saved, tmp_path, monkeypatch):
+    saved(train=rows(range(6)))
+    before, _ = load(tmp_path)
+    monkeypatch.setattr(collection, "picture_of", lambda *_: pytest.fail("decoded anew"))
+    assert load(tmp_path)[0] == before
+
+
+def test_a_single_split_that_was_saved_is_trained_on(tmp_path):
+    rows(range(6)).save_to_disk(str(tmp_path / "insects"))
+    assert load(tmp_path)[0].num_images == {"train": 4, "val": 2}
+
+
+def test_other_columns_are_told_in_one_line(tmp_path):
+    numbers = datasets.Dataset.from_dict({"x": [1, 2]})
+    numbers.save_to_disk(str(tmp_path / "insects"))
+    with pytest.raises(UserError, match="hf/insects has 0 columns of images, of x: keep one, by cast_column"):
+        load(tmp_path)
+
+
+def test_what_is_not_there_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="hf/nobody/nothing cannot be had .*: name a folder in .*") as error:
+        load(tmp_path, "nobody/nothing")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="hf/ names no dataset: write hf/NAME"):
+        load(tmp_path, "")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="hf/empty cannot be had"):
+        load(tmp_path, "empty")
+
+
+def test_a_missing_library_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="needs the library datasets: pip install datasets"):
+        load(tmp_path)
