@@ -59,7 +59,8 @@ class Settings:
     model: str = "cnn"
     """Model to train: a key of MODELS in models/registry.py."""
     dataset: str = "cifar10"
-    """Images to train on: a key of DATASETS in data/datasets.py, or torchvision/NAME for one of torchvision's."""
+    """Images to train on: a key of DATASETS in data/datasets.py, or torchvision/NAME for one of torchvision's,
+    or hf/NAME for one in HuggingFace's form; data/README.md has them all."""
     epochs: PositiveInt = 16
     """Passes over the training images; with `patience` there may be fewer."""
     batch_size: PositiveInt = 128
