@@ -9,281 +9,35 @@ import os
 import shlex
 import shutil
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
 from analysis.read.storage import masked_arguments, reason_of, url_of_file
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
-from data.errors import UserError
 from data.files import replace_file
-from data.internals import trial_id
-from data.metrics import shown
 from data.visible import counted, visible, warn
-from models.resolve import validate
-from sweeps.local.contract import checked_sweep, is_train_py
+from sweeps.local.agent import Agent
+from sweeps.local.contract import checked_sweep
 from sweeps.local.display import Display
-from sweeps.local.heart import Heart
-from sweeps.local.hyperband import to_stop
-from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
 from sweeps.local.limits import Limits
-from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import Sweep, name_of
-from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
-from sweeps.local.trials import Claim, TrialLost, Trials
+from sweeps.local.telling import Ending, tell
+from sweeps.local.trials import Trials
 from sweeps.local.workers import assign_devices
-
-SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
-SECONDS_BETWEEN_BEATS = 10.0
-MANY_FAILURES = 3  # end the sweep if no trial has logged a value
-NUM_SHOWN_LINES = 5
-UNREAD = 141  # exit code where nobody reads the output any more, as a shell gives it for SIGPIPE
 
 
 class SweepError(RuntimeError):
     """Something is wrong with all trials of a sweep, or with the machine."""
-
-
-class Agent:
-    """Runs trials, several at a time, until the sweep has all that its limits allow, or somebody ends it."""
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        trials: Trials,
-        runs_dir: Path,
-        limits: Limits,
-        devices: Sequence[Mapping[str, str]],
-        display: Display,
-    ) -> None:
-        self.sweep = sweep
-        self.trials = trials
-        self.runs_dir = runs_dir
-        self.limits = limits
-        self.display = display
-        self.pool: Pool[TrialRun] = Pool(devices)
-        self.failure = ""  # what ended the sweep
-        self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
-        self.num_failed = 0
-        self.heart = Heart(trials, SECONDS_BETWEEN_BEATS)
-        self.next_survey = 0.0
-
-    def run(self) -> int:
-        """Run to the end of the sweep; return the exit code."""
-        with self.heart:
-            try:
-                return self.look_until_done()
-            finally:  # trials are left only where an exception has ended the loop
-                self.pool.close("paused")
-
-    def look_until_done(self) -> int:
-        """Look again and again; return the exit code."""
-        while True:
-            try:
-                if not self.look():
-                    return self.pool.exit_code or int(bool(self.fault)) or (UNREAD if self.display.is_unread else 0)
-            except (StorageInternalError, SQLAlchemyError) as error:  # meanwhile the trials run on
-                self.display.say(f"the storage does not answer, trying again: {reason_of(error)}")
-                self.trials.beats.clear()  # the other agents could not beat either
-                self.wait_for_storage()
-                if len(self.pool.signals) > 1:
-                    self.pool.kill()
-                if self.is_pausing() and self.pool.has_ended():  # the next agent finds their values in their folders
-                    raise
-            except OSError as error:  # the agent itself has no room on the disk, for example
-                self.fault = self.fault or str(error)
-                self.pool.stop("paused")
-                if self.pool.has_ended():
-                    raise
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-
-    def wait_for_storage(self) -> None:
-        """Wait a little, or until a signal has ended all trials, which it does even without the storage."""
-        end = time.monotonic() + SECONDS_BETWEEN_BEATS
-        while time.monotonic() < end and len(self.pool.signals) < 2:
-            if self.is_pausing():
-                self.announce_pause()
-                if self.pool.has_ended():
-                    return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-
-    def announce_pause(self) -> None:
-        """Ask the trials to save their state, and say so once."""
-        if any(not run.reason for run in self.pool.runs):
-            self.display.say("pausing: the trials save their state; a second signal kills them")
-        self.pool.stop("paused")
-
-    def look(self) -> bool:
-        """See to everything once; return False when there is nothing more to do.
-
-        It takes its knowledge from processes, files and the storage each time. So after an error in the middle of it,
-        it is simply called again.
-        """
-        self.let_go_of_lost_ones()
-        has_news = self.see_to_runs()
-        if len(self.pool.signals) > 1:
-            self.kill_all()
-            return False
-        if not has_news and not self.is_pausing() and time.monotonic() < self.next_survey:
-            return True
-        self.next_survey = time.monotonic() + SECONDS_BETWEEN_SURVEYS
-        self.stop_the_worst()
-        if self.is_pausing():
-            self.announce_pause()
-        elif self.failure:
-            self.pool.stop("ended")
-        elif not self.trials.have_reached_target():
-            self.fill_slots()
-        if self.display.is_due():
-            self.display.show(self.trials.started(), self.progress())
-        return bool(self.pool.runs) or self.work_is_left()
-
-    def is_pausing(self) -> bool:
-        """Return whether the trials are to be stopped so that a later command can go on with them."""
-        return bool(self.pool.signals or self.fault or self.display.is_unread)
-
-    def see_to_runs(self) -> bool:
-        """Look at each run of this agent: store what it has logged since the last look and, if it has ended, how.
-
-        Returns:
-            Whether any run has logged something or ended.
-        """
-        has_news = False
-        for run in self.pool.runs:
-            try:
-                has_news |= run.report(self.trials)
-                self.limits.enforce(run)
-                if run.has_ended():
-                    self.settle(run)
-                    self.pool.free(run)
-                    has_news = True
-            except (TrialLost, UpdateFinishedTrialError):
-                self.let_go(run)
-        return has_news
-
-    def progress(self) -> dict[int, tuple[int, float]]:
-        """Return epoch and seconds of every trial under way, those of other agents included."""
-        owned = self.trials.owned()
-        others = {
-            trial.number: (len(trial.intermediate_values), 0.0)
-            for trial in self.trials.all()
-            if trial.state == TrialState.RUNNING and trial_id(trial) in owned
-        }
-        return others | {run.claim.number: (run.epoch, run.seconds()) for run in self.pool.runs}
-
-    def work_is_left(self) -> bool:
-        """Return whether trials may still have to be started: those that other agents run may be left to this one."""
-        if self.is_pausing() or self.failure:
-            return False
-        trials = self.trials.all()[: self.limits.count]
-        is_any_open = any(trial.state == TrialState.RUNNING for trial in trials)
-        return (len(trials) != self.limits.count or is_any_open) and not self.trials.have_reached_target()
-
-    def let_go_of_lost_ones(self) -> None:
-        """Let go of trials that other agents have taken over."""
-        for run in self.pool.runs:
-            if self.heart.has_lost(run.claim, run.started):
-                self.let_go(run)
-
-    def let_go(self, run: TrialRun) -> None:
-        """Kill the run of a trial that another agent has taken over."""
-        self.display.say(f"trial {run.claim.number}: another agent has taken it over")
-        run.kill()
-        self.pool.free(run)
-
-    def fill_slots(self) -> None:
-        """Start a trial in every free slot, as far as there are trials."""
-        while self.pool.has_room():
-            claim = self.trials.take(self.limits.count, [run.claim.trial_id for run in self.pool.runs])
-            if claim is None or self.failure:
-                return
-            try:
-                self.start(claim)
-            except ValueError as error:
-                self.trials.end(claim, TrialState.FAIL, {"error": str(error), "seconds": 0.0})
-                self.count_failure(claim.number, str(error))
-
-    def start(self, claim: Claim) -> None:
-        """Start a trial, or go on with it from its checkpoint.
-
-        Raises:
-            ValueError: it cannot be told its settings, as they may be in a storage that others write to.
-        """
-        if claim.fault:
-            raise UserError(claim.fault)
-        if is_train_py(self.sweep):
-            validate(claim.settings, {})
-        folder = self.runs_dir / claim.run_id
-        verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
-        words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.pool.free_devices()}
-        if self.sweep.project:
-            environment["WANDB_PROJECT"] = self.sweep.project
-        trial = self.trials.all()[claim.number]
-        try:
-            run = TrialRun(claim, self.sweep.metric, trial, words, self.runs_dir, environment)
-        except OSError:
-            self.trials.release(claim.trial_id)
-            raise
-        self.pool.add(run)
-        self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
-
-    def stop_the_worst(self) -> None:
-        """Stop those of this agent's trials that hyperband rules out, by the trials of all agents."""
-        candidates = {run.claim.number: run for run in self.pool.runs if not run.reason}
-        if self.sweep.hyperband is None or not candidates:
-            return
-        costs = {
-            trial.number: [self.sweep.metric.cost(value) for _, value in sorted(trial.intermediate_values.items())]
-            for trial in self.trials.all()
-        }
-        for number in to_stop(self.sweep.hyperband, costs, list(candidates)):
-            candidates[number].end(STOPPED_EARLY, TrialState.PRUNED)
-
-    def settle(self, run: TrialRun) -> None:
-        """Store what became of a trial whose process has ended."""
-        run.report(self.trials)  # it may have logged its last values after the last look
-        claim = run.claim
-        self.trials.hold(claim)
-        outcome = run.outcome(self.limits.retries)
-        if outcome.state is None:
-            self.trials.leave(claim, outcome.notes)
-        else:
-            self.trials.end(claim, outcome.state, outcome.notes)
-        self.fault = self.fault or outcome.fault
-        if outcome.state == TrialState.FAIL:
-            reason, *output = outcome.notes["error"].splitlines()
-            self.count_failure(claim.number, f"{reason}; its output in {run.folder / OUTPUT} ends with", output)
-        name = self.sweep.metric.name
-        best = f", best {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""
-        self.display.log(f"trial {claim.number} {outcome.text}: epoch {run.epoch}{best}")
-
-    def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
-        """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""
-        self.num_failed += 1
-        self.display.say(f"trial {number} failed: {reason}")
-        if output:
-            self.display.say("\n".join(f"    {line}" for line in output[-NUM_SHOWN_LINES:]))
-        if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in self.trials.all()):
-            self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
-
-    def kill_all(self) -> None:
-        """Kill every trial; each can go on from its last checkpoint."""
-        self.pool.kill()
-        for run in self.pool.runs:
-            self.trials.release(run.claim.trial_id)
-            self.pool.free(run)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -302,6 +56,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
     parser.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed trials again")
+    parser.add_argument("--on_end", metavar="CMD", help="command that is told the end, as JSON on its standard input")
     return parser.parse_args(arguments)
 
 
@@ -313,24 +68,44 @@ def run_sweep(options: Namespace) -> int:
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
     limits = limits_of(sweep, options)
-    with Display(sweep, name, limits.count, len(devices)) as display:
-        if options.retry_failed:
-            display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
-        agent = Agent(sweep, trials, folder, limits, devices, display)
-        code = agent.run()
-    display.leaderboard(trials.started(), agent.progress())
-    again = f"to go on: python sweeps/agent.py {shlex.join(masked_arguments(sys.argv[1:]))}"
-    if agent.fault and not agent.pool.signals:
-        raise SweepError(f"paused, {agent.fault}: when that is mended, {again}")
-    if agent.failure:
-        raise SweepError(f"{agent.failure}: the last lines of their output are above")
-    if code == 0 and not display.leaders(trials.started()):
-        raise SweepError(f"no trial logged a {sweep.metric.name}")
+    display = Display(sweep, name, limits.count, len(devices))
+    if options.retry_failed:
+        display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
+    agent = Agent(sweep, trials, folder, limits, devices, display)
+    try:
+        with display:
+            code = agent.run()
+        display.leaderboard(trials.started(), agent.progress())
+    except Exception as error:
+        tell(Ending("failed", reason_of(error), again()), agent, options.on_end)
+        raise
+    ending = ending_of(agent, code)
+    tell(ending, agent, options.on_end)
+    if ending.reason:
+        raise SweepError(ending.reason)
     if code:
-        display.say(f"paused; {again}")
+        display.say(f"paused; to go on: {ending.next}")
     else:
-        display.say(f"to train the best on all images: python sweeps/final.py {shlex.quote(name)}")
+        display.say(f"to train the best on all images: {ending.next}")
     return code
+
+
+def ending_of(agent: Agent, code: int) -> Ending:
+    """Return how an agent has ended, by its exit code and by what it knows."""
+    if agent.fault and not agent.pool.signals:
+        return Ending("paused", f"paused, {agent.fault}: when that is mended, to go on: {again()}", again())
+    if agent.failure:
+        return Ending("failed", f"{agent.failure}: the last lines of their output are above", again())
+    if code == 0 and not agent.display.leaders(agent.trials.started()):
+        return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", again())
+    if code:
+        return Ending("paused", "", again())
+    return Ending("finished", "", f"python sweeps/final.py {shlex.quote(agent.display.name)}")
+
+
+def again() -> str:
+    """Return the command line of this agent, without passwords."""
+    return f"python sweeps/agent.py {shlex.join(masked_arguments(sys.argv[1:]))}"
 
 
 def limits_of(sweep: Sweep, options: Namespace) -> Limits:

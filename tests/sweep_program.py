@@ -118,7 +118,7 @@ if __name__ == "__main__":
     seed = int(settings["seed"])
     typed = {"model": "mlp", "lr": float(settings["lr"]), "epochs": int(settings["epochs"]), "seed": seed}
     write("settings.json", typed)
-    write("environment.json", {"device": "none"})
+    write("environment.json", {"device": "none", "wandb": settings.get("wandb")})
     (FOLDER / "summary.json").unlink(missing_ok=True)
     state = train(done + 1)
     result = {"num_parameters": 10, "train_seconds": 1.5 * seed, "images_per_second": 100.0}

@@ -128,11 +128,15 @@ class Display:
         table = self.table(leaders[:NUM_LEADERS], running)
         table.title = Text(f"{visible(self.name)}: the best of {counted(len(trials), 'trial')}")
         self.attempt(lambda: self.console.print(table))
+        ends = ", ".join(f"{count} {text}" for text, count in self.counts(trials, running).items() if count)
+        self.say(f"{counted(len(trials), 'trial')}: {ends}; {clock(time.monotonic() - self.started)}")
+
+    def counts(self, trials: Sequence[FrozenTrial], running: Running) -> dict[str, int]:
+        """Return how many trials are in each state, in a user's words."""
         counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", "paused")}
         for trial in trials:
             counts[self.state(trial, running)] += 1
-        ends = ", ".join(f"{count} {text}" for text, count in counts.items() if count)
-        self.say(f"{counted(len(trials), 'trial')}: {ends}; {clock(time.monotonic() - self.started)}")
+        return counts
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """Return a table with a row for each trial."""

@@ -139,6 +139,7 @@ class Trials:
         ids = [trial_id(trial) for trial in failed]
         with self.engine.begin() as connection:  # first, since the agents that held them may live
             connection.execute(CLAIMS.update().where(CLAIMS.c.trial_id.in_(ids)).values(owner=NOBODY))
+            connection.execute(CLAIMS.delete().where(CLAIMS.c.trial_id == self.id_of_end()))
         reopen_trials(self.storage, ids)
         self.study = self.open_study()  # which does not know that they were failed
         for trial in failed:
@@ -264,6 +265,14 @@ class Trials:
         """Return the ids of the trials that an agent holds, or held when it died."""
         with self.engine.begin() as connection:
             return set(connection.execute(select(CLAIMS.c.trial_id).where(CLAIMS.c.owner != NOBODY)).scalars())
+
+    def id_of_end(self) -> int:
+        """Return what stands for the end of the sweep among the ids of trials: another one once there are more."""
+        return -max(map(trial_id, self.all()), default=0)
+
+    def is_first_to_end(self) -> bool:
+        """Return whether this agent is the first to say that the sweep, as far as it goes, has ended."""
+        return self.claim(self.id_of_end(), None)
 
     def release(self, trial: int) -> None:
         """Give up the claim on a trial, by its id, so that any agent may take it."""

@@ -10,7 +10,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from data.errors import UserError
-from sweeps.agent import Agent, open_trials
+from sweeps.agent import open_trials
+from sweeps.local.agent import Agent
 from sweeps.local.display import Display
 from sweeps.local.limits import Limits
 from sweeps.local.trials import Trials

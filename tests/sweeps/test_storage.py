@@ -25,7 +25,7 @@ DEBIAN = "/usr/lib/postgresql/*/bin"
 MISSED = 2.0  # seconds without a sign of life
 OTHER_MACHINE = {"socket.gethostname": functools.partial(str, "other"), "sweeps.local.trials.processes_of": no_process}
 THIS_MACHINE = {"sweeps.local.trials.processes_of": no_process}  # of the other
-QUICK = {"sweeps.local.trials.SECONDS_TO_BE_MISSED": MISSED, "sweeps.agent.SECONDS_BETWEEN_BEATS": 0.3}
+QUICK = {"sweeps.local.trials.SECONDS_TO_BE_MISSED": MISSED, "sweeps.local.agent.SECONDS_BETWEEN_BEATS": 0.3}
 SLOW = {"epochs": 20, "seconds": 0.1}
 
 
@@ -236,7 +236,7 @@ def test_a_frozen_agent_lets_go_of_what_another_has_taken_over(stage, postgresql
 @pytest.mark.slow
 def test_an_agent_that_was_out_of_touch_ends_its_copy_at_the_next_value(stage, postgresql):
     command = (stage.write(parameters={"epochs": 2, "seconds": 6.0}), "--count=1", f"--storage={postgresql}")
-    silent = {**QUICK, **OTHER_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 1000.0}
+    silent = {**QUICK, **OTHER_MACHINE, "sweeps.local.agent.SECONDS_BETWEEN_BEATS": 1000.0}
     elsewhere = {"VISION_SWEEPS_RUNS": str(stage.folder / "two")}
     lost = stage.start(*command, patches=silent, environment=elsewhere)
     [own] = stage.wait_for("epoch", 1)
@@ -253,11 +253,11 @@ def test_an_agent_that_was_out_of_touch_ends_its_copy_at_the_next_value(stage, p
 @pytest.mark.slow
 def test_agents_go_on_after_the_database_server_was_away(server, stage, postgresql):
     command = (stage.write(parameters={"epochs": 70, "seconds": 0.1}), "--count=2", f"--storage={postgresql}")
-    one = stage.start(*command, patches={**QUICK, **OTHER_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 1.5})
+    one = stage.start(*command, patches={**QUICK, **OTHER_MACHINE, "sweeps.local.agent.SECONDS_BETWEEN_BEATS": 1.5})
     stage.wait_for("epoch", 1)
     # With an idle worker that looks for orphans, and is the first to find the server again.
     two = stage.start(
-        *command, "--workers=2", patches={**QUICK, **THIS_MACHINE, "sweeps.agent.SECONDS_BETWEEN_BEATS": 0.1}
+        *command, "--workers=2", patches={**QUICK, **THIS_MACHINE, "sweeps.local.agent.SECONDS_BETWEEN_BEATS": 0.1}
     )
     stage.wait_for("start", 2)
     server.stop()

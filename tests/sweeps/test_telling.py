@@ -1,0 +1,130 @@
+"""What people are told as an agent ends."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from tests.sweep_agents import LR_GRID, dump_no_second
+from tests.sweeps.test_agent import (
+    SLOW,
+    stage,  # noqa: F401
+)
+from tests.wandb_site import server, site  # noqa: F401
+
+TELL = "--on_end=cat >> told.jsonl; echo >> told.jsonl"
+
+
+def fail(*arguments):
+    raise ValueError("a bug")
+
+
+def told(stage):
+    path = stage.folder / "told.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_the_end_of_a_sweep_is_told_once_with_all_that_there_is_to_say(stage):
+    file = stage.write(method="grid", parameters={"lr": LR_GRID, "crashing": "0"})
+    stage.run(file, TELL)
+    [message] = told(stage)
+    best = stage.trials()[2]
+    assert message.pop("trial_hours") == sum(trial.user_attrs["seconds"] for trial in stage.trials()) / 3600
+    assert message.pop("text").startswith(
+        "sweep sweep finished; best val/loss 0.3333 by trial 2 (lr=0.001); 2 finished;"
+    )
+    assert message == {
+        "sweep": "sweep",
+        "state": "finished",
+        "reason": "",
+        "next": "python sweeps/final.py sweep",
+        "metric": "val/loss",
+        "best": {
+            "trial": 2,
+            "run_id": best.user_attrs["run_id"],
+            "value": best.value,
+            "epoch": 3,
+            "settings": {"lr": 0.001, "crashing": "0"},
+        },
+        "trials": {"finished": 2, "stopped early": 0, "failed": 1, "running": 0, "paused": 0},
+    }
+    stage.run(file, TELL)
+    assert len(told(stage)) == 1  # nothing has happened since
+    stage.run(file, TELL, "--retry-failed")
+    assert len(told(stage)) == 2
+
+
+@pytest.mark.slow
+def test_of_two_agents_of_one_sweep_one_tells_its_end(stage):
+    file = stage.write(parameters={"epochs": 2, "seconds": 0.1})
+    agents = [stage.start(file, "--count=4", TELL) for _ in range(2)]
+    assert [agent.wait() for agent in agents] == [0, 0]
+    assert [message["trials"]["finished"] for message in told(stage)] == [4]
+
+
+@pytest.mark.slow
+def test_a_pause_a_failure_and_a_death_are_told(stage):
+    agent = stage.start(stage.write(parameters=SLOW), "--count=3", TELL)
+    stage.wait_for("epoch", 1, epoch=2)
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 143
+    stage.run(stage.write("bad", parameters={"crashing": "all", "silent": "all"}), "--count=9", TELL, code=1)
+    full = {"yaml.safe_dump": dump_no_second}
+    stage.run(stage.write("full", parameters=SLOW), "--count=3", "--workers=2", TELL, code=1, patches=full)
+    bug = {"sweeps.local.agent.Agent.fill_slots": fail}
+    stage.run(stage.write("bug"), "--count=3", TELL, code=1, patches=bug)
+    paused, failed, halted, died = told(stage)
+    assert (paused["state"], paused["reason"], paused["trials"]["paused"]) == ("paused", "", 1)
+    assert paused["next"] == f"python sweeps/agent.py sweep.yaml --count=3 '{TELL}'"
+    assert (failed["state"], failed["best"], failed["trials"]["failed"]) == ("failed", None, 3)
+    assert failed["reason"].startswith("the first 3 trials failed")
+    assert (halted["state"], halted["trials"]["paused"]) == ("paused", 2)
+    assert "No space left" in halted["reason"]
+    assert (died["state"], died["reason"]) == ("failed", "a bug")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("exit 3", "--on_end failed, exit code 3"),
+        ("no-such-program", "--on_end failed, exit code 127"),
+        ("sleep 50 & wait", "--on_end had not ended after 0.5 seconds, and was killed"),
+    ],
+)
+def test_a_command_that_fails_or_hangs_costs_a_line(stage, command, line):
+    soon = {"sweeps.local.telling.SECONDS_TO_TELL": 0.5}
+    started = time.monotonic()
+    done = stage.run(stage.write(parameters={"epochs": 1}), "--count=1", f"--on_end={command}", patches=soon)
+    assert line in done.output
+    assert stage.states() == ["COMPLETE"]
+    assert time.monotonic() - started < 30
+    assert stage.processes() == []
+
+
+@pytest.mark.slow
+def test_an_alert_goes_to_wandb_where_the_trials_are_there(stage, site, server):
+    address = f"{server.url}/team/cats/runs/a"
+    file = stage.write(parameters={"epochs": 1, "wandb": address})
+    stage.run(file, "--count=1", environment=site.variables)
+    stage.run(file, "--count=2", environment=site.variables)
+    run = server.runs["sweep-sweep"]
+    assert (run.project, run.group, run.job_type, run.state) == ("cats", "sweep", "sweep", "finished")
+    first, second = run.alerts
+    assert (first["entityName"], first["projectName"], first["title"]) == ("team", "cats", "sweep sweep finished")
+    assert first["text"].startswith("sweep sweep finished; best val/loss ")
+    assert "2 finished" in second["text"]
+    assert run.summary["trials"]["finished"] == 2
+    assert not server.faults
+
+
+@pytest.mark.slow
+def test_an_alert_to_a_server_that_is_away_costs_a_line(stage, site, server):
+    server.go_offline()
+    file = stage.write(parameters={"epochs": 1, "wandb": f"{server.url}/team/cats/runs/a"})
+    soon = {"sweeps.local.telling.SECONDS_TO_TELL": 3.0}
+    done = stage.run(file, "--count=1", environment=site.variables, patches=soon)
+    assert "the alert on W&B had not ended after 3 seconds, and was killed" in done.output
+    assert stage.processes() == []
