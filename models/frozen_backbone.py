@@ -166,7 +166,8 @@ class FrozenBackbone(Classification):
         }
         precision: str = settings.feature_precision
         if precision == "auto" and accelerator.is_main_process:
-            precision = extractor.sound_precision(ImagesOf(splits["train"]), caches["bf16"].folder / "deviation")
+            first = splits.get("train", next(iter(splits.values())))
+            precision = extractor.sound_precision(ImagesOf(first), caches["bf16"].folder / "deviation")
         [extractor.precision] = broadcast_object_list([precision])
         cache = caches[extractor.precision]
         encoded = {}
@@ -177,7 +178,7 @@ class FrozenBackbone(Classification):
                 cached_features(cache, images, extractor, extractor.batch_size, accelerator) for images in copies
             ]
             encoded[name] = split._replace(features=torch.stack(features, dim=1))
-        if settings.standardise:
+        if settings.standardise and "train" in encoded:  # without, the head has the means of its own run
             training_features = encoded["train"].features
             assert training_features is not None
             self.net.standardise(training_features)

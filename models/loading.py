@@ -52,11 +52,20 @@ def load_model(
 ) -> tuple[Objective, dict[str, Loader]]:
     """Return the model, on this process's device, and a loader for each split, by name."""
     objective = build_objective(settings, info)
+    loaders = put_on_device(objective, splits, accelerator)
+    if settings.resident == "auto" and accelerator.is_main_process:
+        say(f"training images: {loaders['train'].residence.reason}")
+    return objective, loaders
+
+
+def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Loader]:
+    """Put a model onto this process's device, and return a loader for each split of images, by name."""
+    settings, info = objective.settings, objective.info
     channels_last = wants_channels_last(settings, objective, accelerator.device)
     if channels_last:
         objective.to(memory_format=torch.channels_last)
     objective.to(accelerator.device)
-    loaders = {
+    return {
         name: (Loader if split.features is None else FeatureLoader)(
             split,
             info,
@@ -68,9 +77,6 @@ def load_model(
         )
         for name, split in objective.prepare(splits, info, accelerator).items()
     }
-    if settings.resident == "auto" and accelerator.is_main_process:
-        say(f"training images: {loaders['train'].residence.reason}")
-    return objective, loaders
 
 
 def has_batch_norm(objective: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from analysis.look.panels import as_written, render
 from analysis.look.predictions import Predictions
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader
+from data.visible import visible
 from models.core.panel import Panel
 
 NUM_MISTAKES = 32
@@ -63,7 +64,7 @@ def mistakes_panel(loader: Loader, classes: tuple[str, ...], predictions: Predic
     worst = worst_mistakes(predictions.probabilities, labels)
     captions = [f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst]
     if loader.names:
-        captions = [f"{caption}\n{loader.names[i]}" for caption, i in zip(captions, worst, strict=True)]
+        captions = [f"{caption}\n{visible(loader.names[i])}" for caption, i in zip(captions, worst, strict=True)]
     return Panel(loader.pictures(worst), tuple(captions), (False,) * len(worst))
 
 

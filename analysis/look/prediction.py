@@ -1,0 +1,263 @@
+"""Predictions of image files by one trained classifier or the mean of several, which need their folders alone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from analysis.look.calibration import calibration_of
+from analysis.look.picture_files import NO_CLASS, PictureFile
+from analysis.look.predictions import predict_split
+from analysis.look.trained_run import TrainedRun, load_network, load_run
+from analysis.record import run_folder
+from data.dataset import Split
+from data.errors import UserError, in_one_line
+from data.files import read_json
+from data.loader import Loader
+from data.metrics import is_finite
+from data.pixels import decode_image
+from data.visible import counted, visible, warn
+from models.core.abilities import Classifies
+from models.loading import put_on_device
+
+DECODED_AT_ONCE = 1024  # images, at least
+NUM_NAMED = 20  # files that cannot be read which are named one by one
+NUM_KEPT = 256  # pictures that are kept for a sheet of them
+LARGEST_OF_12_BITS = 4095
+CALIBRATION = ("temperature", "ece", "ece_calibrated", "num_images")  # what is kept of one
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A classifier, on its device.
+
+    Attributes:
+        name: of its run's folder.
+        run: without images.
+        accelerator: of this process.
+        calibration: as its run's folder keeps it; nothing for none.
+    """
+
+    name: str
+    run: TrainedRun
+    accelerator: Accelerator
+    calibration: Mapping[str, float]
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by."""
+        return self.calibration.get("temperature", 1.0)
+
+    def loader(self, images: Tensor) -> Loader:
+        """Return a loader of images [N, 3, H, W] uint8, as the run's own."""
+        objective = self.run.objective
+        split = Split(images, torch.zeros(len(images), dtype=torch.long))
+        return put_on_device(objective, {"new": split}, self.accelerator)["new"]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of images [N, 3, H, W] uint8, computed as at the end of the run: [N, C] float32."""
+        kind, loader = self.run.settings.mixed_precision, self.loader(images)
+        self.run.objective.eval()
+        with torch.autocast(loader.device.type, PRECISIONS.get(kind), enabled=kind in PRECISIONS):
+            return predict_split(self.run.objective, loader).logits
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was predicted of image files.
+
+    Attributes:
+        files: those that could be read.
+        classes: names of the classes.
+        probabilities: [N, C], the mean over the members.
+        uncalibrated: [N, C], the same without temperatures.
+        votes: [M, N], the class that each member would have named alone.
+        pictures: [P, 3, H, W] uint8, the first ones as the network has seen them.
+    """
+
+    files: list[PictureFile]
+    classes: tuple[str, ...]
+    probabilities: Tensor
+    uncalibrated: Tensor
+    votes: Tensor
+    pictures: Tensor
+
+    @property
+    def true(self) -> Tensor:
+        """[N] the true classes, NO_CLASS where one is not known."""
+        return torch.tensor([file.true for file in self.files])
+
+    @property
+    def losses(self) -> Tensor:
+        """[N] the cross-entropy in nats; without meaning where the true class is not known."""
+        share = self.probabilities.gather(1, self.true.clamp(min=0).unsqueeze(1)).squeeze(1)
+        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
+
+    @property
+    def known(self) -> Tensor:
+        """[L] the places of the images whose true class is known."""
+        return (self.true != NO_CLASS).nonzero().squeeze(1)
+
+    @property
+    def agreed(self) -> Tensor:
+        """[N] how many members name the class that their mean names."""
+        return (self.votes == self.probabilities.argmax(1)).sum(0)
+
+
+def load_members(folders: Sequence[Path], data_dir: str, is_calibrated: bool) -> list[Member]:
+    """Load the classifiers of some runs.
+
+    Args:
+        folders: of the runs.
+        data_dir: where the images of a run are that keeps too little in its folder.
+        is_calibrated: whether to divide logits by the temperature of the run's validation images.
+
+    Raises:
+        UserError: as `load_network`; a model does not classify; two have other classes; or a run has no validation
+            images to calibrate by.
+    """
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    members: list[Member] = []
+    for folder in folders:
+        run = load_network(folder, data_dir)
+        if not isinstance(run.objective, Classifies):
+            raise UserError(f"{folder} is a {run.settings.model}, which predicts no classes: name a classifier's run")
+        if members and run.info.classes != members[0].run.info.classes:
+            names = [", ".join(each.info.classes[:5]) for each in (members[0].run, run)]
+            raise UserError(f"{folder} has the classes {names[1]}, but {folders[0]} {names[0]}: name runs of the same")
+        member = Member(str(folder), run, accelerator, {})
+        calibration = calibrate_member(member, folder, data_dir) if is_calibrated else {}
+        members.append(Member(member.name, run, accelerator, calibration))
+    return members
+
+
+def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str, float]:
+    """Return the temperature and calibration errors of a run that its folder keeps, else of its validation images.
+
+    Raises:
+        UserError: it has no validation images, or they are missing.
+    """
+    kept = read_json(folder / run_folder.CALIBRATION)
+    if all(is_finite(kept.get(name)) for name in CALIBRATION) and kept["temperature"] > 0:
+        return kept
+    if not member.run.settings.val_fraction:
+        raise UserError(f"--temperature=val: {folder} has held out no images to validate with: leave it out")
+    split = load_run(folder, data_dir).split("val")
+    loader = put_on_device(member.run.objective, {"val": split}, member.accelerator)["val"]
+    member.run.objective.eval()
+    return calibration_of(predict_split(member.run.objective, loader))
+
+
+def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip: bool = False) -> Predicted:
+    """Predict the classes of image files; those that cannot be read are named and left out.
+
+    The images go through the network in batches of the run's own `eval_batch_size`, in order.
+
+    Args:
+        members: one or more classifiers of the same classes.
+        files: the images.
+        flip: whether to take the mean over each image and its mirror image.
+
+    Raises:
+        UserError: none of the files can be read.
+    """
+    batch_size, first = members[0].run.settings.eval_batch_size, members[0].run.info
+    num_at_once = batch_size * ceil(DECODED_AT_ONCE / batch_size)
+    sizes = {member.run.info.image_size for member in members}
+    kept: list[PictureFile] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    pictures: list[Tensor] = []
+    unread: dict[Path, str] = {}
+    deepest = 0
+    with tqdm(desc="predicting", total=len(files), unit=" images", leave=False, disable=None) as bar:
+        for start in range(0, len(files), num_at_once):
+            chunk = files[start : start + num_at_once]
+            whole, images, greatest = read_pictures(chunk, sizes, unread)
+            if whole:
+                parts.append(predict_images(members, images, flip))
+                pictures.append(images[first.image_size][: max(0, NUM_KEPT - len(kept))])
+                kept += whole
+            deepest = max(deepest, greatest)
+            bar.update(len(chunk))
+    tell_unread(unread, is_nothing_left=not kept)
+    if 0 < deepest <= LARGEST_OF_12_BITS:
+        warn(f"the 16-bit images hold no value above {deepest:,} of 65,535 and look nearly black: scale them first")
+    calibrated, plain, votes = zip(*parts, strict=True)
+    return Predicted(
+        kept, first.classes, torch.cat(calibrated), torch.cat(plain), torch.cat(votes, dim=1), torch.cat(pictures)
+    )
+
+
+def read_pictures(
+    files: Sequence[PictureFile], sizes: Collection[int], unread: dict[Path, str]
+) -> tuple[list[PictureFile], dict[int, Tensor], int]:
+    """Read image files as those of a dataset are read.
+
+    Args:
+        files: the images.
+        sizes: sides in pixels.
+        unread: file -> reason; those that cannot be read are added.
+
+    Returns:
+        The files that could be read, their pixels by side [N, 3, side, side] uint8, and the greatest value in a grey
+        image of 16 bits, 0 without one.
+    """
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+        read = {size: list(pool.map(partial(decode_image, image_size=size), [f.path for f in files])) for size in sizes}
+    kept: list[PictureFile] = []
+    pixels: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
+    deepest = 0
+    for file, *pictures in zip(files, *read.values(), strict=True):
+        if error := next((it for it in pictures if isinstance(it, Exception)), None):
+            unread[file.path] = getattr(error, "strerror", None) or in_one_line(error)
+            continue
+        kept.append(file)
+        for size, picture in zip(sizes, pictures, strict=True):
+            pixels[size].append(picture.pixels)
+            deepest = max(deepest, picture.largest_of_16_bits)
+    return kept, {size: torch.from_numpy(np.stack(each)) for size, each in pixels.items() if each}, deepest
+
+
+def tell_unread(unread: Mapping[Path, str], is_nothing_left: bool) -> None:
+    """Name the files that cannot be read, and why.
+
+    Raises:
+        UserError: there is no other file.
+    """
+    if is_nothing_left:
+        path, reason = next(iter(unread.items()))
+        others = f", nor can {counted(len(unread) - 1, 'other')}" if len(unread) > 1 else ""
+        raise UserError(f"{path} cannot be read as an image ({reason}){others}: name image files")
+    for path, reason in list(unread.items())[:NUM_NAMED]:
+        warn(f"{visible(path)} cannot be read and is left out: {visible(reason)}")
+    if len(unread) > NUM_NAMED:
+        warn(f"{counted(len(unread) - NUM_NAMED, 'more file')} cannot be read: left out, too")
+
+
+def predict_images(
+    members: Sequence[Member], images: Mapping[int, Tensor], flip: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities and uncalibrated ones, both [N, C], and the members' votes [M, N].
+
+    Args:
+        members: one or more classifiers.
+        images: side in pixels -> [N, 3, side, side] uint8.
+        flip: whether to take the mean over each image and its mirror image.
+    """
+    calibrated, plain = [], []
+    for member in members:
+        own = images[member.run.info.image_size]
+        logits = [member.logits(one) for one in ([own, own.flip(-1)] if flip else [own])]
+        plain.append(torch.stack([each.softmax(1) for each in logits]).mean(0))
+        calibrated.append(torch.stack([(each / member.temperature).softmax(1) for each in logits]).mean(0))
+    votes = torch.stack([each.argmax(1) for each in calibrated])
+    return torch.stack(calibrated).mean(0), torch.stack(plain).mean(0), votes
