@@ -3,14 +3,19 @@
 The same file runs under `accelerate launch` on several processes, and under an agent that hands it a sweep's values.
 """
 
+if __name__ == "__main__":
+    from models.core.processes import hold_signals
+
+    hold_signals()  # the imports take seconds
+
 import os
 import shlex
-import signal
 import statistics
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,10 +30,11 @@ from analysis.record import run_folder
 from analysis.record.data_file import keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
-from analysis.record.saved import check_images, resolve
+from analysis.record.saved import check_images, resolve_with_checkpoint
 from analysis.record.text_report import epoch_line, network_lines, report
 from analysis.record.tracker import Tracker
-from data.datasets import describe
+from analysis.record.wandb_run import give_back
+from data.dataset import DatasetInfo
 from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.loader import Loader
 from data.metrics import best_elsewhere
@@ -36,78 +42,93 @@ from data.visible import is_first_process, say, visible, warn
 from models.core import checkpoint
 from models.core.abilities import Samples
 from models.core.objective import count_parameters
-from models.core.processes import StopRequest, die_with_launcher, leave, start_all_processes
+from models.core.processes import StopRequest, StopRequested, die_with_launcher, leave, start_all_processes
 from models.core.settings import Settings
 from models.core.training import DivergedError, Trainer
-from models.help import help_text
-from models.loading import build_objective, load_model, read_data
+from models.help import help_text, outline
+from models.loading import load_model, make_accelerator, read_data
 from models.logged import check_best_by
 from models.resolve import sweep_values
 
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Carry out one run, from the command line to its report; return the exit code."""
+def run(arguments: Sequence[str], stop: StopRequest) -> int:
+    """Carry out one run, from the command line to its report; return the exit code.
+
+    Raises:
+        StopRequested: it was asked to stop before there was anything to save.
+    """
     # Said outright, else accelerate takes several processes on a CPU for strangers.
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     is_main = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).is_main_process
+    with stop.interrupting():
+        settings = resolve_with_checkpoint(arguments, os.environ) if is_main else None
+        [settings] = broadcast_object_list([settings])
+        folder = Path(settings.runs_dir) / settings.run_id
+        if settings.dry_run or run_folder.state(folder) == "finished":
+            if is_main:
+                say(outline(settings) if settings.dry_run else already_finished(folder))
+            return 0
+        accelerator = make_accelerator(settings, on_cpu)
+        info, loaders, trainer = prepare(settings, accelerator, folder)
+    tracker = start_tracking(arguments, settings, folder, info, trainer) if is_main else None
 
-    settings = resolve(arguments, os.environ) if is_main else None
-    if settings and not settings.run_id:
-        settings = replace(settings, run_id=run_folder.fresh_run_id())
-    [settings] = broadcast_object_list([settings])
-    folder = Path(settings.runs_dir) / settings.run_id
-    if settings.dry_run or run_folder.state(folder) == "finished":
-        if is_main:
-            say(outline(settings) if settings.dry_run else already_finished(folder))
-        return 0
-
-    accelerator = make_accelerator(settings, on_cpu)
-    with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
-        info, splits = read_data(settings)
-    check_images(folder, info)
-    if not settings.test:
-        splits.pop("test", None)
-    if is_main:
-        check_best_by(settings, info)
-    objective, loaders = load_model(settings, info, splits, accelerator)
-    if is_main:
-        closer.get_ready(objective, loaders)
-    del splits  # the loaders have what they need of them
-
-    trainer = Trainer(settings, accelerator, objective, loaders)
-    if (folder / run_folder.CHECKPOINT).exists():
-        trainer.restore(folder / run_folder.CHECKPOINT)
-    stop = StopRequest()
-    tracker = None
-    if is_main:
-        environment = describe_environment(arguments, accelerator.device, accelerator.num_processes)
-        environment |= {"data": info.fingerprint, "images": info.in_one_line()}
-        say(f"{info.name}: {info.in_one_line()}")
-        tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
-        keep_info(folder, info)
-
-    this = Run(settings, accelerator, trainer, loaders, folder, tracker)
-    trainable, total = count_parameters(objective)
-    summary = {"num_parameters": trainable, "total_parameters": total, "network": network_lines(objective)}
-    state = "failed"
+    this = Run(settings, accelerator, trainer, loaders, folder, tracker, stop)
+    trainable, total = count_parameters(trainer.objective)
+    summary = {"num_parameters": trainable, "total_parameters": total, "network": network_lines(trainer.objective)}
+    state, code = "failed", 0
     try:
-        ended = this.train(stop)
-        if ended == "finished":
-            summary |= this.close()
-        state = ended
+        summary |= this.train_and_close()
+        state = "finished"
+    except StopRequested:
+        state = "stopped"
     except Exception as error:
         summary["error"] = textwrap.shorten(str(error) or type(error).__name__, width=500)
         raise
     finally:
         if tracker is not None:
-            tracker.finish(state, {**summary, **this.result_so_far()}, folder / run_folder.BEST)
+            code = tracker.finish(state, {**summary, **this.result_so_far()}, stop.exit_code)
     if is_main:
         say(report(folder) + (how_to_go_on(settings) if state == "stopped" else ""))
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return 0
+    return code
+
+
+def prepare(
+    settings: Settings, accelerator: Accelerator, folder: Path
+) -> tuple[DatasetInfo, dict[str, Loader], Trainer]:
+    """Read the images and build the model; return the facts about them, a loader for each split, and the trainer.
+
+    The trainer goes on from the checkpoint in the run's folder, if there is one.
+    """
+    with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
+        info, splits = read_data(settings)
+    check_images(folder, info)
+    if not settings.test:
+        splits.pop("test", None)
+    if accelerator.is_main_process:
+        check_best_by(settings, info)
+    objective, loaders = load_model(settings, info, splits, accelerator)
+    if accelerator.is_main_process:
+        closer.get_ready(objective, loaders)
+    trainer = Trainer(settings, accelerator, objective, loaders)
+    if (folder / run_folder.CHECKPOINT).exists():
+        trainer.restore(folder / run_folder.CHECKPOINT)
+    return info, loaders, trainer
+
+
+def start_tracking(
+    arguments: Sequence[str], settings: Settings, folder: Path, info: DatasetInfo, trainer: Trainer
+) -> Tracker:
+    """Return what records the run, in its folder and on W&B."""
+    environment = describe_environment(arguments, trainer.accelerator.device, trainer.accelerator.num_processes)
+    environment |= {"data": info.fingerprint, "images": info.in_one_line()}
+    say(f"{info.name}: {info.in_one_line()}")
+    tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
+    keep_info(folder, info)
+    return tracker
 
 
 @dataclass
@@ -120,15 +141,23 @@ class Run:
     loaders: Mapping[str, Loader]
     folder: Path
     tracker: Tracker | None  # of the main process alone
+    stop: StopRequest
 
-    def train(self, stop: StopRequest) -> str:
-        """Train to the end, or to a request to stop; return the run's state."""
-        while self.trainer.progress.epoch < self.settings.epochs and not self.trainer.is_out_of_patience():
-            if not self.trainer.train_epoch(stop):
-                self.trainer.save(self.folder / run_folder.CHECKPOINT)
-                return "stopped"
-            self.end_epoch()
-        return "finished"
+    def train_and_close(self) -> dict[str, float]:
+        """Train to the end, and evaluate for good; return the closing metrics.
+
+        Raises:
+            StopRequested: the run was asked to stop; all that it needs to go on is saved.
+        """
+        try:
+            while self.trainer.progress.epoch < self.settings.epochs and not self.trainer.is_out_of_patience():
+                if not self.trainer.train_epoch(self.stop):
+                    raise StopRequested
+                self.end_epoch()
+        except StopRequested:
+            self.trainer.save(self.folder / run_folder.CHECKPOINT)
+            raise
+        return self.close()
 
     def end_epoch(self) -> None:
         """Evaluate, log and save what there is at the end of an epoch."""
@@ -140,9 +169,11 @@ class Run:
             "peak_memory_gib": peak_memory_bytes(self.accelerator.device) / 2**30,
             **progress.epoch_means(self.accelerator),
         }
-        progress.finish_epoch()
         split = self.trainer.split
-        validation = {f"{split}/{name}": value for name, value in self.evaluate(split, progress.epoch).items()}
+        with self.interruptible():  # the epoch is then ended when the run goes on
+            found = self.evaluate(split, progress.epoch + 1)
+        validation = {f"{split}/{name}": value for name, value in found.items()}
+        progress.finish_epoch()
         row = {"epoch": progress.epoch, "images_seen": progress.images_seen, **metrics, **validation}
         if self.trainer.note_epoch(validation, row):
             self.save_best()
@@ -154,6 +185,10 @@ class Run:
             progress.num_logged = self.tracker.num_logged
             tqdm.write(epoch_line(progress.epoch, settings.epochs, row))
         self.trainer.save(self.folder / run_folder.CHECKPOINT)
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Let a request to stop end at once what is done inside; with several processes, the others would wait."""
+        return self.stop.interrupting() if self.accelerator.num_processes == 1 else nullcontext()
 
     def evaluate(self, split: str, epoch: int) -> dict[str, float]:
         """Return metrics of a split by name; of training images those of the model's samples alone."""
@@ -189,17 +224,20 @@ class Run:
     def close(self) -> dict[str, float]:
         """Evaluate the best weights for good and take a closer look at them; return the metrics."""
         progress, evaluated = self.trainer.progress, self.trainer.evaluated
+        if self.settings.log_model == "final" and self.accelerator.is_main_process:
+            checkpoint.save(self.folder / run_folder.LAST, evaluated.state_dict())
         if progress.best:
             checkpoint.load_weights(self.folder / run_folder.BEST, evaluated)
         else:
             self.save_best()
-        test = self.evaluate("test", self.settings.epochs) if self.settings.test else {}
+        with self.interruptible():
+            test = self.evaluate("test", self.settings.epochs) if self.settings.test else {}
         result = {f"test/{name}": value for name, value in test.items()}
         if self.tracker is None:
             return result
         split = closer.split_looked_at(self.loaders)
         subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self.interruptible():
             found = closer.closer_look(subject)
         result |= {f"{split}/{name}": value for name, value in found.metrics.items()}
         self.tracker.log(
@@ -225,18 +263,6 @@ class Run:
         }
 
 
-def outline(settings: Settings) -> str:
-    """Return what a run would train, and with what settings, as text."""
-    info = describe(settings.dataset, settings.image_size) or read_data(settings)[0]
-    check_best_by(settings, info)
-    objective = build_objective(settings, info)
-    trainable, total = count_parameters(objective)
-    lines = [f"{key}: {value}" for key, value in asdict(settings).items()]
-    if info.num_images:  # else no image was read
-        lines.append(f"images: {info.in_one_line()}")
-    return "\n".join([*lines, str(objective), f"num_parameters: {trainable}", f"total_parameters: {total}"])
-
-
 def how_to_go_on(settings: Settings) -> str:
     """Return the line that tells how a run that was stopped is resumed."""
     again = shlex.join(["python", "train.py", f"--runs_dir={settings.runs_dir}", f"--run_id={settings.run_id}"])
@@ -248,34 +274,16 @@ def already_finished(folder: Path) -> str:
     return f"{folder} is finished; give another --run_id to train anew\n{report(folder)}"
 
 
-def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
-    """Return what handles precision and processes.
-
-    Raises:
-        UserError: the device cannot compute in the precision that was asked for.
-    """
-    if on_cpu and settings.mixed_precision == "fp16":
-        raise UserError("--mixed_precision=fp16 needs a GPU, whose gradients accelerate scales: give bf16")
-    torch.backends.cudnn.benchmark = True
-    try:
-        return Accelerator(
-            cpu=on_cpu,
-            mixed_precision=settings.mixed_precision,
-            gradient_accumulation_steps=settings.accumulation_steps,
-        )
-    except ValueError as error:
-        raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
-
-
 def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
         say(help_text())
         return 0
     die_with_launcher()
+    stop = StopRequest()
     try:
         start_all_processes(arguments)
-        return run(arguments)
+        return run(arguments, stop)
     except (UserError, DivergedError, OSError) as error:
         if is_first_process() or isinstance(error, OSError):  # the others would only repeat what the user did wrong
             rank = "" if is_first_process() else f" (process {os.environ['RANK']})"
@@ -286,8 +294,9 @@ def main(arguments: Sequence[str]) -> int:
             raise
         warn(f"train.py: {lack}")
         return 1
-    except KeyboardInterrupt:  # before there is anything to save
-        return 128 + signal.SIGINT
+    except StopRequested:
+        give_back(stop.exit_code)
+        return stop.exit_code
 
 
 if __name__ == "__main__":

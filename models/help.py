@@ -1,11 +1,19 @@
-"""The text that `train.py --help` prints: each setting with its default, its range or choices, and its meaning."""
+"""What `train.py --help` and `--dry_run` print.
+
+The help is each setting with its default, its range or choices, and its meaning.
+"""
 
 import ast
 import inspect
 import textwrap
 from collections.abc import Mapping
+from dataclasses import asdict
 
+from data import datasets
+from models.core.objective import count_parameters
 from models.core.settings import Settings, kinds
+from models.loading import build_objective, read_data
+from models.logged import check_best_by
 from models.registry import MODELS
 
 USAGE = (
@@ -57,3 +65,15 @@ def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[st
         lines.append(f"  --{key}={default!r}  ({values.strip()})")
         lines += textwrap.wrap(doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
     return lines
+
+
+def outline(settings: Settings) -> str:
+    """Return what a run would train, and with what settings, as text."""
+    info = datasets.describe(settings.dataset, settings.image_size) or read_data(settings)[0]
+    check_best_by(settings, info)
+    objective = build_objective(settings, info)
+    trainable, total = count_parameters(objective)
+    lines = [f"{key}: {value}" for key, value in asdict(settings).items()]
+    if info.num_images:  # else no image was read
+        lines.append(f"images: {info.in_one_line()}")
+    return "\n".join([*lines, str(objective), f"num_parameters: {trainable}", f"total_parameters: {total}"])

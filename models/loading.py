@@ -31,6 +31,8 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         data_seed=settings.data_seed,
         normalisation=settings.normalisation,
         max_corrupt_images=settings.max_corrupt_images,
+        fold=settings.fold,
+        group_by=settings.group_by,
     )
     if settings.test and "test" not in splits:
         raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")
@@ -83,3 +85,22 @@ def has_batch_norm(objective: nn.Module) -> bool:
     """Return whether a model normalises over the batch, in the mode that it is in; a frozen batch norm does not."""
     kinds = nn.BatchNorm1d | nn.BatchNorm2d
     return any(isinstance(module, kinds) and module.training for module in objective.modules())
+
+
+def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
+    """Return what handles precision and processes.
+
+    Raises:
+        UserError: the device cannot compute in the precision that was asked for.
+    """
+    if on_cpu and settings.mixed_precision == "fp16":
+        raise UserError("--mixed_precision=fp16 needs a GPU, whose gradients accelerate scales: give bf16")
+    torch.backends.cudnn.benchmark = True
+    try:
+        return Accelerator(
+            cpu=on_cpu,
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.accumulation_steps,
+        )
+    except ValueError as error:
+        raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None

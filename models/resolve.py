@@ -86,7 +86,8 @@ def config_values(name: str) -> dict[str, Any]:
 def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
     """Return the settings on the command line: `--key=value`, `--key value`, or `--key` alone for true.
 
-    If a key occurs several times, the last one counts.
+    If a key occurs several times, the last one counts. Keys that begin with an underscore are W&B's own, such as the
+    _wandb of a run that it hands out a second time.
 
     Raises:
         UserError: a word does not belong to a setting.
@@ -101,7 +102,7 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
         if not equals:
             value = words.pop(0) if words and not words[0].startswith("--") else Bare("true")
         given[key.replace("-", "_")] = value if isinstance(value, Bare) else Text(value)
-    return given
+    return {key: value for key, value in given.items() if not key.startswith("_")}
 
 
 def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:

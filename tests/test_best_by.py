@@ -11,6 +11,7 @@ from analysis.record.saved import resolve
 from data.errors import UserError
 from data.files import read_json, write_json
 from tests.test_train import (
+    STOPPED,
     _fresh_process_state,  # noqa: F401
     assert_same_state,
     epochs,
@@ -114,7 +115,7 @@ def older(folder):
 
 def test_a_run_older_than_the_setting_goes_on_bit_for_bit_and_keeps_its_choice(tmp_path, monkeypatch):
     assert run(tmp_path, *QUICK, "--epochs=3") == 0
-    assert run_with_stop(monkeypatch, 4, tmp_path / "stopped", *QUICK, "--epochs=3") == 0
+    assert run_with_stop(monkeypatch, 4, tmp_path / "stopped", *QUICK, "--epochs=3") == STOPPED
     older(tmp_path / "stopped" / "a")
     with pytest.raises(UserError, match="best_by='val/accuracy' differs from the '' of run 'a'"):
         resolve([f"--runs_dir={tmp_path / 'stopped'}", "--run_id=a", "--best_by=val/accuracy"], {})

@@ -71,10 +71,10 @@ def test_images_are_augmented_on_a_gpu_as_on_a_cpu(name):
 
 
 def test_a_run_goes_on_from_its_checkpoint_on_a_gpu(tmp_path, monkeypatch):
-    from tests.test_train import run_with_stop
+    from tests.test_train import STOPPED, run_with_stop
 
     arguments = ["--run_id=a", "--mixed_precision=bf16", "--ema_decay=0.9"]
-    assert run_with_stop(monkeypatch, 20, tmp_path, *arguments) == 0
+    assert run_with_stop(monkeypatch, 20, tmp_path, *arguments) == STOPPED
     assert run_folder.state(tmp_path / "a") == "stopped"
     assert run(tmp_path, *arguments) == 0
     assert run_folder.state(tmp_path / "a") == "finished"

@@ -1,9 +1,11 @@
 """train.py with W&B's real client, beside a double of its server, or beside one that refuses or keeps silent."""
 
+import json
 import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import psutil
 import pytest
@@ -79,6 +81,37 @@ def test_the_servers_summary_has_the_best_figures_and_tables_and_pictures_beside
     assert double.faults == []
 
 
+@pytest.mark.parametrize(("asked", "file"), [("auto", "best.pt"), ("final", "final.pt")])
+def test_weights_on_wandb_say_what_they_are_and_which_images_they_come_from(asked, file, double, tmp_path):
+    names = {"WANDB_NAME": "mine", "WANDB_RUN_GROUP": "wide nets", "WANDB_TAGS": "x,y"}
+    train(tmp_path, double.url, "--tracking=online", f"--log_model={asked}", "--tags=z", **names)
+    run, folder = double.run("a"), tmp_path / "runs" / "a"
+    [model] = [artifact for artifact in run.artifacts if artifact["artifactTypeName"] == "model"]
+    assert model["committed"]
+    assert model["files"][file] == (folder / file).read_bytes()
+    assert {"settings.json", "data.json"} <= model["files"].keys()
+    assert model["aliases"] == sorted(["latest", Path(file).stem, "wide-nets"])
+    metadata, environment = json.loads(model["metadata"]), read_json(folder / run_folder.ENVIRONMENT)
+    assert metadata["metrics"]["val/loss"] == read_json(folder / run_folder.SUMMARY)["val/loss"]
+    assert metadata["settings"]["width"] == 16
+    assert metadata["classes"] == [str(digit) for digit in range(10)]
+    assert metadata["data"] == environment["data"]
+    assert metadata["commit"] == environment["commit"]
+    [images] = [artifact for artifact in run.artifacts if artifact["id"] in run.used]
+    assert (images["artifactTypeName"], images["artifactCollectionName"]) == ("dataset", "dataset-digits")
+    assert environment["data"] in images["files"]["manifest"].decode()
+    assert (run.display_name, run.group, sorted(run.tags), run.job_type) == ("mine", "wide nets", ["x", "y"], "run")
+    assert double.faults == []
+
+
+def test_a_finished_run_keeps_its_weights_and_no_checkpoint(double, tmp_path):
+    train(tmp_path, double.url, "--tracking=off", "--log_model=none")
+    files = {path.name for path in (tmp_path / "runs" / "a").iterdir()}
+    assert run_folder.BEST in files
+    assert run_folder.CHECKPOINT not in files
+    assert run_folder.LAST not in files
+
+
 def wait_for_epochs(folder, num, seconds=60):
     deadline = time.monotonic() + seconds
     while len(run_folder.read_metrics(folder / "runs" / "a")) < num:
@@ -98,7 +131,7 @@ def test_after_a_kill_the_server_ends_up_with_every_row_once(seconds_between_sen
     num = len(run_folder.read_metrics(folder))
     wait_for_epochs(tmp_path, num + 3)
     going_on.signal(signal.SIGTERM)
-    assert going_on.wait() == 0
+    assert going_on.wait() == 128 + signal.SIGTERM
     logged = [row["epoch"] for row in run_folder.read_metrics(folder)]
     assert logged == list(range(1, len(logged) + 1))
     assert [row["epoch"] for row in double.run("a").history] == logged
@@ -112,5 +145,5 @@ def test_the_death_of_wandbs_own_process_ends_no_training(mode, double, tmp_path
     core.kill()
     wait_for_epochs(tmp_path, len(run_folder.read_metrics(tmp_path / "runs" / "a")) + 10)
     training.signal(signal.SIGTERM)
-    assert training.wait() == 0
+    assert training.wait() == 128 + signal.SIGTERM
     assert run_folder.state(tmp_path / "runs" / "a") == "stopped"

@@ -12,6 +12,7 @@ from data.files import read_json
 from models.registry import MODELS
 from tests.test_train import (
     GAN,
+    STOPPED,
     _fresh_process_state,  # noqa: F401
     assert_same_state,
     epochs,
@@ -31,7 +32,7 @@ def test_resuming_on_other_images_is_refused(tmp_path, monkeypatch, capsys):
             for i in range(20):
                 Image.new("RGB", (8, 8), (colour, i, 0)).save(tmp_path / name / label / f"{i}.png")
     folder = ["--run_id=a", "--dataset=folder", "--image_size=8", "--batch_size=4"]
-    assert run_with_stop(monkeypatch, 3, tmp_path, *folder, f"--data_dir={tmp_path / 'one'}") == 0
+    assert run_with_stop(monkeypatch, 3, tmp_path, *folder, f"--data_dir={tmp_path / 'one'}") == STOPPED
     assert run(tmp_path, *folder, f"--data_dir={tmp_path / 'two'}") == 2
     assert "holds other images" in capsys.readouterr().err
     assert run(tmp_path, *folder, f"--data_dir={tmp_path / 'one'}") == 0

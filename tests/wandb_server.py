@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 import yaml
 
-ENTITY = "team"
+from tests.wandb_artifacts import ENTITY, Artifacts
+
 API_KEY = "0" * 40
 
 
@@ -24,6 +25,7 @@ class Sweep:
     config: dict[str, Any]
     project: str
     trials: list[dict[str, Any]] = field(default_factory=list)  # settings that no agent has had yet
+    requeued: list[str] = field(default_factory=list)  # preempted runs, for the next agent
 
 
 @dataclass
@@ -35,11 +37,18 @@ class Run:
     group: str = ""
     tags: list[str] = field(default_factory=list)
     created: str = "2026-11-01T12:00:00"
+    given: dict[str, Any] = field(default_factory=dict)  # by its sweep
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by W&B's step: what is sent again replaces it
     files: dict[str, bytes] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)  # with "files" and, at the end, "committed"
+    used: list[str] = field(default_factory=list)  # ids of artifacts
+    display_name: str = ""
+    job_type: str = ""
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    is_preempting: bool = False
+    num_preempted: int = 0
     exit_code: int | None = None
     stop_times: list[float] = field(default_factory=list)  # monotonic seconds at which its agent was told to stop it
     end_time: float | None = None  # and at which the run itself said that it has ended
@@ -50,6 +59,8 @@ class Run:
 
     @property
     def state(self) -> str:
+        if self.is_preempting:
+            return "preempting" if self.exit_code is None else "preempted"
         return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
 
 
@@ -60,7 +71,7 @@ class Agent:
     runs: list[str] = field(default_factory=list)
 
 
-class WandbServer:
+class WandbServer(Artifacts):
     """Answers in threads of its own from the start to `go_offline`, and again from `come_back`."""
 
     def __init__(self) -> None:
@@ -165,13 +176,27 @@ class WandbServer:
 
     def next_trial(self, agent: Agent) -> dict[str, Any]:
         sweep = self.sweeps[agent.sweep]
+        if sweep.requeued:
+            return self.resume(sweep, agent)
         if not sweep.trials:
             return {"type": "exit"}
         run = self.run(f"trial{sum(len(other.runs) for other in self.agents.values())}")
         agent.runs.append(run.name)
         run.agent, run.sweep, run.project = agent.name, sweep.name, sweep.project
-        arguments = {key: {"value": value} for key, value in sweep.trials.pop(0).items()}
+        run.given = sweep.trials.pop(0)
+        arguments = {key: {"value": value} for key, value in run.given.items()}
         return {"type": "run", "run_id": run.name, "program": sweep.config["program"], "args": arguments}
+
+    def resume(self, sweep: Sweep, agent: Agent) -> dict[str, Any]:
+        """Give an agent a run that was preempted, with a key of W&B's own among its arguments, as the real server."""
+        run = self.runs[sweep.requeued.pop(0)]
+        agent.runs.append(run.name)
+        run.agent, run.exit_code, run.is_preempting = agent.name, None, False
+        arguments = {key: {"value": value} for key, value in run.given.items()} | {"_wandb": {"value": {"t": {}}}}
+        return {"type": "resume", "run_id": run.name, "program": sweep.config["program"], "args": arguments}
+
+    def stop_flag(self, variables: dict) -> dict:
+        return {"project": {"run": {"stopped": variables["run"] in self.stopping}}}
 
     def resume_status(self, variables: dict) -> dict:
         run = self.runs.get(variables["name"])
@@ -188,6 +213,10 @@ class WandbServer:
         run = self.run(variables["name"] or variables["id"])
         run.project = variables["project"] or run.project
         run.sweep = variables["sweep"] or run.sweep
+        run.display_name = variables.get("displayName") or run.display_name
+        run.job_type = variables.get("jobType") or run.job_type
+        run.group = variables.get("groupName") or run.group
+        run.tags = variables.get("tags") or run.tags
         if variables["config"]:
             run.config |= {
                 key: entry["value"] for key, entry in json.loads(variables["config"]).items() if key != "_wandb"
@@ -202,38 +231,6 @@ class WandbServer:
             {"name": name, "uploadUrl": f"{self.url}/upload/{variables['run']}/{name}"} for name in variables["files"]
         ]
         return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
-
-    def create_artifact(self, variables: dict) -> dict:
-        asked = variables["input"]
-        run = self.run(asked["runName"])
-        run.artifacts.append({**asked, "id": f"{run.name}:{len(run.artifacts)}", "files": {}, "committed": False})
-        node = {"id": run.artifacts[-1]["id"], "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
-        return {"createArtifact": {"artifact": node}}
-
-    def artifact(self, identity: str) -> dict[str, Any]:
-        name, _, number = identity.rpartition(":")
-        return self.run(name).artifacts[int(number)]
-
-    def artifact_url(self, identity: str, name: str) -> str:
-        return f"{self.url}/artifact/{identity}/{name}"
-
-    def create_manifest(self, variables: dict) -> dict:
-        identity = variables["artifactID"]
-        file = {"id": "1", "uploadUrl": self.artifact_url(identity, "manifest"), "uploadHeaders": []}
-        return {"createArtifactManifest": {"artifactManifest": {"id": f"{identity}:manifest", "file": file}}}
-
-    def create_artifact_files(self, variables: dict) -> dict:
-        nodes = []
-        for file in variables["input"]["artifactFiles"]:
-            identity = file["artifactID"]
-            node = {"storagePath": file["name"], "uploadUrl": self.artifact_url(identity, file["name"])}
-            nodes.append({"node": {**node, "uploadHeaders": [], "artifact": {"id": identity}}})
-        return {"createArtifactFiles": {"files": {"edges": nodes}}}
-
-    def commit_artifact(self, variables: dict) -> dict:
-        artifact = self.artifact(variables["artifactID"])
-        artifact["committed"] = True
-        return {"commitArtifact": {"artifact": {"id": artifact["id"], "digest": artifact["digest"]}}}
 
     def list_runs(self, variables: dict) -> dict:
         filters = json.loads(variables["filters"]).get("$and", [])
@@ -263,7 +260,7 @@ class WandbServer:
         config = json.dumps({key: {"value": value} for key, value in run.config.items()})
         node = {"id": run.name, "name": run.name, "displayName": run.name, "projectId": 1, "state": run.state}
         node |= {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}"}
-        node |= {"tags": run.tags, "group": run.group, "createdAt": run.created}
+        node |= {"tags": run.tags, "group": run.group, "jobType": run.job_type, "createdAt": run.created}
         node |= {"sweepName": run.sweep or None, "user": {"name": ENTITY, "username": ENTITY}}
         node["historyKeys"] = {"lastStep": max(run.rows, default=-1)}
         return {**node, "parquetHistory": {"parquetUrls": [], "liveData": run.history}}
@@ -288,10 +285,13 @@ class WandbServer:
         names = ("type", "name", "displayName", "description", "spec")
         return {"upsertView": {"view": {**view, **{name: variables[name] for name in names}}, "inserted": True}}
 
-    def artifact_type(self, variables: dict) -> dict:
-        return {"project": {"artifact": None}}
+    def alert(self, variables: dict) -> dict:
+        self.run(variables["runName"]).alerts.append(variables)
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     OPERATIONS = {
+        **Artifacts.OPERATIONS,
+        "RunStoppedStatus": stop_flag,
         "Viewer": viewer,
         "GetDefaultEntity": viewer,
         "ServerFeaturesQuery": server_features,
@@ -304,12 +304,8 @@ class WandbServer:
         "Heartbeat": heartbeat,
         "RunResumeStatus": resume_status,
         "UpsertBucket": upsert_run,
+        "NotifyScriptableRunAlert": alert,
         "CreateRunFiles": create_files,
-        "ArtifactType": artifact_type,
-        "CreateArtifact": create_artifact,
-        "CreateArtifactManifest": create_manifest,
-        "CreateArtifactFiles": create_artifact_files,
-        "CommitArtifact": commit_artifact,
         "Runs": list_runs,
         "Run": one_run,
         "RunHistoryKeys": one_run,
@@ -337,12 +333,16 @@ class WandbServer:
             run.rows |= {row["_step"]: row for row in rows}
         if "wandb-summary.json" in files:
             run.summary = json.loads(files["wandb-summary.json"]["content"][-1])
+        run.is_preempting = run.is_preempting or body.get("preempting", False)
         if body.get("complete"):
             run.exit_code, run.end_time = body["exitcode"], time.monotonic()
+            if run.state == "preempted" and run.exit_code:
+                run.num_preempted += 1
+                self.sweeps[run.sweep].requeued.append(run.name)
         return {}
 
     def upload(self, kind: str, owner: str, name: str, content: bytes) -> None:
-        files = self.run(owner).files if kind == "upload" else self.artifact(owner)["files"]
+        files = self.run(owner).files if kind == "upload" else self.artifact_of(owner)["files"]
         files[name] = content
 
 
@@ -350,7 +350,11 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     def do_GET(self) -> None:
-        self.reply({})
+        kind, _, place = unquote(self.path)[1:].partition("/")
+        if kind != "artifact":
+            return self.reply({})
+        identity, _, name = place.partition("/")
+        self.send(self.server.double.artifact_of(identity)["files"][name])
 
     def do_POST(self) -> None:
         double, body, answer = self.server.double, self.body(), {}
@@ -374,7 +378,9 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def reply(self, content: dict) -> None:
-        data = json.dumps(content).encode()
+        self.send(json.dumps(content).encode())
+
+    def send(self, data: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

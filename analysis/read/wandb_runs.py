@@ -91,6 +91,7 @@ def read_wandb_sweep(path: str) -> tuple[WandbSweep, list[RunRecord]]:
 def record_of_wandb(run: Any) -> RunRecord:
     """Return the record of a run, by W&B's own object."""
     settings = dict(run.config)
+    environment = settings.pop("environment", {})
     summary = {key: NOT_FINITE.get(str(value), value) for key, value in own_items(run.summary_metrics)}
     state = summary.get("state", ENDED.get(run.state))
     return RunRecord(
@@ -104,7 +105,7 @@ def record_of_wandb(run: Any) -> RunRecord:
         tags=tuple(run.tags),
         settings=settings,
         summary=summary,
-        environment={},
+        environment=environment if isinstance(environment, dict) else {},
     )
 
 

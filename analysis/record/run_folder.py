@@ -5,8 +5,9 @@ runs/<id>/environment.json  command, commit, versions and hardware
 runs/<id>/data.json         what its images are: classes, size, normalisation, fingerprint
 runs/<id>/metrics.jsonl     one line a log call
 runs/<id>/summary.json      the result, once the run has ended
-runs/<id>/checkpoint.pt     where training stands
+runs/<id>/checkpoint.pt     where training stands, until the run is finished
 runs/<id>/best.pt           weights of the best epoch
+runs/<id>/final.pt          weights after the last epoch, where --log_model=final asks for them
 runs/<id>/panels/           pictures
 runs/<id>/predictions.csv   what a classifier predicts of every validation and test image
 runs/<id>/calibration.json  how far its confidence is to be believed, and the temperature that mends it
@@ -44,6 +45,7 @@ METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
+LAST = "final.pt"
 PANELS = "panels"
 PREDICTIONS = "predictions.csv"
 CALIBRATION = "calibration.json"

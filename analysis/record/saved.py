@@ -1,6 +1,7 @@
 """The settings of a run, which may go on from a folder that exists."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,26 @@ def resolve(arguments: Iterable[str], environment: Mapping[str, str]) -> Setting
     told = parse(arguments, environment)
     saved = saved_settings(told)
     return validate(merge(told, saved), saved)
+
+
+def resolve_with_checkpoint(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a run that is about to start, whose checkpoint may have to be brought from W&B first.
+
+    A run without an id gets a fresh one.
+
+    Raises:
+        UserError: as `resolve` and `fetch_checkpoint`.
+    """
+    settings = resolve(arguments, environment)
+    if not settings.run_id:
+        return replace(settings, run_id=run_folder.fresh_run_id())
+    folder = Path(settings.runs_dir) / settings.run_id
+    if settings.checkpoint_artifact == "on" and run_folder.state(folder) != "finished" and not settings.dry_run:
+        from analysis.record.wandb_artifacts import fetch_checkpoint  # imported late: loads torch
+
+        if fetch_checkpoint(settings, folder):
+            return resolve(arguments, environment)
+    return settings
 
 
 def saved_settings(told: Told) -> dict[str, Any]:

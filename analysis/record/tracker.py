@@ -8,10 +8,12 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_login import check_limits, choose_mode
-from analysis.record.wandb_run import WandbRun, start_wandb
+from analysis.record.wandb_run import RunFacts, WandbRun, start_wandb
 from data.errors import UserError
 from data.files import replace_file, write_json
 from data.visible import counted, say
+
+UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model
 
 
 class Tracker:
@@ -37,6 +39,7 @@ class Tracker:
         num_logged: int = 0,
     ) -> None:
         self.folder = folder
+        self.facts = RunFacts(folder, settings, environment, sweep)
         mode, reason = choose_mode(settings["tracking"])
         if mode != "off":
             check_limits(settings)
@@ -59,8 +62,8 @@ class Tracker:
         self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.wandb: WandbRun | None = None
         if mode != "off":
-            run = start_wandb(folder, settings, sweep, mode, reason, is_resumed=bool(rows))
-            self.wandb = WandbRun(run, folder, rows, num_lost)
+            run = start_wandb(self.facts, mode, reason, is_resumed=bool(rows))
+            self.wandb = WandbRun(run, self.facts, rows, num_lost)
             if not run.offline:
                 write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": run.url})
 
@@ -85,16 +88,34 @@ class Tracker:
         if self.wandb is not None:
             self.wandb.update_summary(summary)
 
-    def finish(self, state: str, summary: Mapping[str, Any], artifact: Path | None = None) -> None:
-        """Write the summary and close the run.
+    def finish(self, state: str, summary: Mapping[str, Any], stop_code: int) -> int:
+        """Write the summary, close the run, and free what only a run that is under way needs; return its exit code.
 
         Args:
             state: "finished", "stopped" or "failed".
             summary: the run's result.
-            artifact: file of weights to upload, if it exists.
+            stop_code: exit code of a run that was stopped, but not by W&B, which expects 0 then.
         """
         self.metrics_file.close()
         write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        code = stop_code if state == "stopped" else 0
         if self.wandb is not None:
-            self.wandb.finish(state, summary, artifact)
+            if state == "finished" and (weights := self.weights_to_upload()):
+                self.wandb.log_model(weights, summary)
+            code = self.wandb.finish(state, summary, code)
+        if state == "finished":
+            self.drop_checkpoint()
         self.lock.release()
+        return code
+
+    def drop_checkpoint(self) -> None:
+        """Delete the checkpoint, three times the size of the network, which nobody goes on from any more."""
+        (self.folder / run_folder.CHECKPOINT).unlink(missing_ok=True)
+
+    def weights_to_upload(self) -> Path | None:
+        """Return the file of weights that --log_model asks for; None without one."""
+        asked = self.facts.settings["log_model"]
+        if asked == "auto":
+            asked = "none" if self.facts.job_type == "trial" else "best"
+        path = self.folder / UPLOADED[asked]
+        return path if path.is_file() else None

@@ -156,6 +156,16 @@ def load_weights(path: Path, objective: nn.Module) -> None:
         objective.load_state_dict(content)
 
 
+def images_seen(path: Path) -> int:
+    """Return how far the training in a checkpoint has come.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with refusing_misfits(path):
+        return load(path)["progress"]["images_seen"]
+
+
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a file under a temporary name, then rename it; if the process is killed, the file before is kept.
 

@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -32,6 +32,13 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_OF_ONE_REQUEST = 1.0  # within which the same signal may arrive twice, from the launcher and from elsewhere
 
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, LAUNCHER_IS_GONE)
+
+
+class StopRequested(BaseException):
+    """The run was asked to stop in the midst of something that can be done again from its start."""
+
+
 class StopRequest:
     """A flag that is set when the process is asked to stop, by SIGTERM, by Ctrl-C or by the death of its launcher.
 
@@ -42,17 +49,49 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received: dict[int, float] = {}  # time of each signal's first arrival
-        for number in (signal.SIGTERM, signal.SIGINT, LAUNCHER_IS_GONE):
+        self.is_interrupting = False
+        for number in STOP_SIGNALS:
             signal.signal(number, self.receive)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: set the flag, or end the process if the same signal came a second ago or more."""
         now = time.monotonic()
         if now - self.received.setdefault(number, now) >= SECONDS_OF_ONE_REQUEST:
             os._exit(128 + number)
+        if self.is_interrupting:
+            self.is_interrupting = False  # the same request may come once more
+            raise StopRequested
 
     def __bool__(self) -> bool:
         return bool(self.received)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that this request has ended; that of SIGTERM where another rank was asked."""
+        return 128 + next(iter(self.received), signal.SIGTERM)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let a request end what is done inside at once, instead of after the current step.
+
+        Raises:
+            StopRequested: the request came while it was done, or before.
+        """
+        self.is_interrupting = True
+        try:
+            if self.received:
+                raise StopRequested
+            yield
+        finally:
+            self.is_interrupting = False
+
+
+def hold_signals() -> None:
+    """Let signals that ask to stop wait until there is a `StopRequest` to receive them."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def die_with_launcher() -> None:

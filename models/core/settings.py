@@ -79,6 +79,14 @@ class Settings:
     val_fraction: Annotated[float, Range(0, 0.9)] = 0.1
     """Share of the used training images that is held out for validation; 0 for no validation, where images that the
     dataset has for it are trained on."""
+    fold: str = ""
+    """Fold that is held out to validate with in place of val_fraction, such as 2/5, the second of five, of all images
+    that are not to test with; with val_fraction=0 nothing is held out."""
+    group_by: str = ""
+    """Regular expression that finds in the names of image files what they show, such as patient(\\d+): images of one
+    group are never divided between training and validation. A CSV file's column group needs none."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """Images of an epoch. uniform: each once, in random order; balanced: as many, of all classes equally often."""
     test: bool = False
     """Evaluate on the test images too, once, at the end of the run."""
     image_size: Count = 0
@@ -156,17 +164,30 @@ class Settings:
     """W&B project; its default is $WANDB_PROJECT, if that is set."""
     tags: Annotated[str, Role.CIRCUMSTANCE] = ""
     """W&B tags, separated by commas."""
+    log_model: Annotated[Literal["auto", "none", "best", "final"], Role.CIRCUMSTANCE] = "auto"
+    """Weights that a finished run uploads to W&B as an artifact. best: those of its best epoch; final: those after its
+    last epoch; auto: none from the trials of a sweep, best from all other runs."""
+    checkpoint_artifact: Annotated[Literal["off", "on"], Role.CIRCUMSTANCE] = "off"
+    """on: a run of a W&B sweep that is preempted uploads its checkpoint, and goes on from it on whatever machine W&B
+    gives it to; for machines that share no runs_dir."""
     panels_every: Annotated[PositiveInt, Role.CIRCUMSTANCE] = 5
     """Epochs from one rendering of the image panels to the next; they are also rendered after the last epoch."""
     dry_run: Annotated[bool, Role.INVOCATION] = False
     """Print the settings, the network and its number of parameters, and do not train."""
 
     def __post_init__(self) -> None:
-        """Refuse a run_id that cannot name a folder and a W&B run.
+        """Refuse texts that are not of the form that they must have.
 
         Raises:
-            UserError: it holds other characters than letters, digits and - _ .
+            UserError: run_id cannot name a folder and a W&B run, or fold or group_by is not as its text says.
         """
+        numbers = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", self.fold)
+        if self.fold and not (numbers and int(numbers[1]) <= int(numbers[2]) > 1):
+            raise UserError(f"--fold={self.fold} is no fold: write 2/5, for example, for the second of five")
+        try:
+            re.compile(self.group_by)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UserError(f"--group_by={self.group_by} is no regular expression ({error}): correct it") from None
         if not self.runs_dir:
             raise UserError("--runs_dir is empty: name a folder, or leave it out")
         if self.run_id and not re.fullmatch(r"(?!sweeps$)\w[\w.-]*", self.run_id):

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from analysis.read.runs import RunList, RunRecord
-from tests.sweeps.test_wandb_sweeps import add_run, server, site  # noqa: F401
+from tests.wandb_site import add_run, server, site  # noqa: F401
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ FROZEN = ["--pretrained=False", "--arch=test_efficientnet", "--input_size=32", "
 def words(runs_dir: Path, *arguments: str) -> list[str]:
     """The arguments of train.py for a small run, of an MLP unless they name another model."""
     mlp = [] if any(word.startswith("--model=") for word in arguments) else ["--model=mlp", "--width=64"]
-    return [*RUN, *mlp, f"--runs_dir={runs_dir}", *arguments]
+    return [*RUN, *mlp, "--log_model=final", f"--runs_dir={runs_dir}", *arguments]
 
 
 def start(
@@ -67,6 +67,10 @@ def finish_fork(*processes: Fork) -> str:
         code = process.wait(TIMEOUT_SECONDS)
         assert code == 0, process.output + process.errors
     return "".join(process.output + process.errors for process in processes)
+
+
+def keep(self) -> None:
+    """Leave a finished run its checkpoint."""
 
 
 def save_for_ever(self, path: Path) -> None:
@@ -101,7 +105,10 @@ def assert_all_end(processes: list[psutil.Process], seconds: float) -> None:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["objective"]
+    """Those of the checkpoint or, of a finished run, those after its last epoch."""
+    if (folder / run_folder.CHECKPOINT).exists():
+        return torch.load(folder / run_folder.CHECKPOINT, weights_only=True)["objective"]
+    return torch.load(folder / run_folder.LAST, weights_only=True)
 
 
 @pytest.mark.slow
@@ -330,7 +337,7 @@ def test_a_kill_loses_at_most_the_epoch_under_way(tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     arguments = ["--epochs=4", "--tracking=off", "--lr=0.002"]
-    finish_fork(fork(tmp_path, *arguments))
+    finish_fork(fork(tmp_path, *arguments, patches={"analysis.record.tracker.Tracker.drop_checkpoint": keep}))
     (tmp_path / "a" / "summary.json").unlink()
     size = (tmp_path / "a" / "checkpoint.pt").stat().st_size
     shrunk = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)

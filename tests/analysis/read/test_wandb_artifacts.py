@@ -1,0 +1,54 @@
+"""Which artifacts of a project nobody needs, and that these alone are deleted."""
+
+import pytest
+
+from tests.wandb_site import add_run, server, site  # noqa: F401
+
+COMMAND = ("python", "-m", "analysis.artifacts", "--project=team/project", "--prune")
+
+
+def add_artifact(server, run, kind, aliases=()):
+    """Log an artifact as the client does it, the latest of its name."""
+    name = f"{kind}-{run}"
+    asked = {"artifactTypeName": kind, "artifactCollectionName": name, "runName": run, "projectName": "project"}
+    asked |= {"artifactAliases": [{"alias": alias} for alias in aliases], "digest": "0", "metadata": "{}"}
+    answer = server.create_artifact({"input": asked})
+    identity = answer["createArtifact"]["artifact"]["id"]
+    server.upload("artifact", identity, "weights.pt", bytes(3_000_000))
+    server.upload("artifact", identity, "manifest", b"{}")
+    server.commit_artifact({"artifactID": identity})
+
+
+@pytest.mark.slow
+def test_what_nobody_needs_is_listed_and_deleted_only_when_asked(site, server):
+    server.add_sweep({"method": "grid", "metric": {"name": "val/accuracy", "goal": "maximize"}}, [])
+    add_run(server, "best", [0.5, 0.9], model="mlp", dataset="digits")
+    add_run(server, "worse", [0.5], model="mlp", dataset="digits")
+    add_run(server, "marked", [0.4], model="mlp", dataset="digits")
+    add_run(server, "under_way", [0.1], model="mlp", dataset="digits")
+    for name, run in server.runs.items():
+        run.project = "project"
+        run.summary = {"val/accuracy": max(row.get("val/accuracy", 0) for row in run.history)}
+        add_artifact(server, name, "model", ["best"])
+    add_artifact(server, "marked", "model", ["paper"])
+    server.runs["under_way"].exit_code = None
+    for name in ("best", "under_way", "under_way"):
+        add_artifact(server, name, "checkpoint")
+    add_artifact(server, "final-best-seed1", "model", ["best"])
+    server.runs["final-best-seed1"].project = "project"
+
+    listing = site.finish(site.start(*COMMAND))
+    assert sum(len(run.artifacts) for run in server.runs.values()) == 9
+    for name in ("checkpoint-best:v0", "checkpoint-under_way:v0", "model-worse:v0", "model-marked:v0"):
+        assert name in listing
+    assert "5 artifacts of 15.0 MB can go" in listing
+    site.finish(site.start(*COMMAND, "--yes"))
+    left = {(each["artifactCollectionName"], each["version"]) for run in server.runs.values() for each in run.artifacts}
+    assert left == {
+        ("model-best", 0),
+        ("model-marked", 1),
+        ("checkpoint-under_way", 1),
+        ("model-final-best-seed1", 0),
+        ("model-under_way", 0),
+    }
+    assert "0 artifacts of 0.0 MB can go" in site.finish(site.start(*COMMAND))
