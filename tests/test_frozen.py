@@ -53,9 +53,17 @@ def parser_of(command):
 
 
 def options_of(command):
-    """Every option and positional argument of a command, in order."""
-    actions = parser_of(command)._actions
-    return [f"{'/'.join(it.option_strings) or it.dest}{' required' if it.required else ''}" for it in actions]
+    """Every option and positional argument of a command, in order; those of its parts behind each part's name."""
+    return options_of_parser(parser_of(command))
+
+
+def options_of_parser(parser):
+    options = []
+    for it in parser._actions:
+        options.append(f"{'/'.join(it.option_strings) or it.dest}{' required' if it.required else ''}")
+        if isinstance(it, argparse._SubParsersAction):
+            options += [f"{name} {option}" for name, part in it.choices.items() for option in options_of_parser(part)]
+    return options
 
 
 def record():

@@ -1,0 +1,50 @@
+"""Does the best learning rate of a narrow network serve a wide one? Two checks, see models/README.md for muP.
+
+    python -m analysis.transfer coords --model mlp     a few steps at several widths: do activations keep their size?
+    python -m analysis.transfer lr lr_transfer_mlp     a finished sweep of rates and widths: where is the best rate?
+
+`coords` takes settings of train.py beside its own, as --dataset=digits; the exit code is 1 where muP does not pass.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from analysis.command_line import parser_of, path, run_program, whole_number
+from data.visible import say
+
+TOLERANCE = 0.25  # of a slope: over 8 times the width a size may change by 8^0.25 = 1.7
+
+
+def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """Return what the command line says, and the words of it that are settings of train.py."""
+    parser = parser_of("transfer", __doc__, allow_abbrev=False)
+    checks = parser.add_subparsers(dest="check", metavar="CHECK", required=True)
+    coords = checks.add_parser("coords", help="activations and what steps change of them, at several widths")
+    coords.add_argument("--widths", nargs="+", type=whole_number, default=[], help="default: 1/8 of the model's to all")
+    coords.add_argument("--seeds", type=whole_number, default=3, help="networks of each width; default: 3")
+    coords.add_argument("--steps", type=whole_number, default=4, help="of training; default: 4")
+    coords.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of a slope; default: {TOLERANCE}")
+    coords.add_argument("--out", type=path, default="coords.png", metavar="FILE", help="picture; default: coords.png")
+    return parser.parse_known_args(arguments)
+
+
+def check(options: Namespace, words: Sequence[str]) -> int:
+    """Make the check that is asked for, print what it finds and where the picture is; return the exit code."""
+    from analysis.look.coordinate_figure import check_model  # imported late: torch, which `lr` does without
+    from analysis.record.saved import resolve
+
+    settings = resolve(words, {})
+    numbers = options.seeds, options.steps, options.tolerance
+    lines, passes = check_model(settings, options.widths, *numbers, options.out)
+    say(*lines)
+    return not passes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make a check, or say in one line what keeps it from being made; return the exit code."""
+    return run_program("transfer", lambda: check(*parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
