@@ -2,16 +2,14 @@
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import UserError
 from data.statistics import Channels, channel_statistics, pixel_sums
 from data.visible import visible
 
@@ -161,6 +159,8 @@ class DatasetInfo:
     has_own_val: bool = False  # the dataset has images to validate with, beside those to train on
     preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
     is_reduced: bool = False  # there are larger images in the files, which another image_size would show
+    class_counts: tuple[int, ...] = ()  # images of each class to train on
+    held_out: str = ""  # how the images to validate with were chosen, where it was not at random
 
     def in_one_line(self) -> str:
         """Return what a run trains on: classes, splits and sizes of the images, for people to check."""
@@ -171,7 +171,8 @@ class DatasetInfo:
         is_held_out = "val" in self.num_images
         trained_on = "--val_fraction=0: the dataset's own val images are trained on"
         note = "val is the dataset's own: --val_fraction is of no use" if is_held_out else trained_on
-        own = f" ({note})" if self.has_own_val else ""
+        own = f" ({note})" if self.has_own_val and not self.held_out else ""
+        own += f" ({self.held_out})" if self.held_out else ""
         preparation = self.preparation or f"{self.image_size}x{self.image_size}"
         return f"{classes}, {splits}{own}, {preparation}"
 
@@ -184,79 +185,6 @@ class DatasetInfo:
 def class_name(text: str) -> str:
     """Return the name of a class in Unicode's form NFC, with all that no file or terminal can show escaped."""
     return visible(unicodedata.normalize("NFC", text))
-
-
-def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """Return a random order of the images in which every stretch holds the classes in their overall proportions.
-
-    The order depends on the labels and the seed alone, also in later versions of numpy: RandomState's random numbers
-    are guaranteed never to change.
-
-    Args:
-        labels: [N] int64.
-        seed: another seed gives another order.
-
-    Returns:
-        [N] int64 indices.
-    """
-    random = np.random.RandomState(seed)
-    shuffled = random.permutation(len(labels))
-    classes = labels.numpy()[shuffled]
-    place = np.empty(len(labels))  # in (0, 1): how far down the list of its own class an image stands
-    names = np.unique(classes)
-    # Each class is shifted by a different amount; else the first stretch would hold no image of any small class.
-    for label, start in zip(names, (random.permutation(len(names)) + 0.5) / len(names), strict=True):
-        members = np.flatnonzero(classes == label)
-        place[members] = (np.arange(len(members)) + start) / len(members)
-    return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
-
-
-def make_splits(dataset: Dataset, train_fraction: float, val_fraction: float, seed: int) -> dict[str, Split]:
-    """Return the splits of a dataset by name: "train", "val" and "test".
-
-    "train" and "val" are parts of the dataset's training images with equal shares of every class, unless it has images
-    of its own to validate with; "test" holds its test images. A split is left out if there is nothing to put in it.
-
-    Args:
-        dataset: all its images.
-        train_fraction: share of the training images used at all.
-        val_fraction: share of those that goes to "val"; 0 for no validation split, where the dataset's own images to
-            validate with are trained on.
-        seed: another seed puts other images into "train" and "val", see `stratified_order`.
-
-    Raises:
-        UserError: the fractions leave no image to train on or to validate with.
-    """
-    if dataset.val is not None:
-        if not val_fraction:
-            return make_splits(join_val(dataset), train_fraction, 0, seed)
-        rest = make_splits(replace(dataset, val=None), train_fraction, 0, seed)
-        return {"train": rest.pop("train"), "val": dataset.val, **rest}
-    total = len(dataset.train.labels)
-    num_used = round(total * train_fraction)
-    num_val = round(num_used * val_fraction)
-    if num_used - num_val < 1:
-        raise UserError(f"--train_fraction={train_fraction} leaves none of {total} images to train on: raise it")
-    if val_fraction and num_val == 0:
-        raise UserError(f"--val_fraction={val_fraction} leaves no validation image of {num_used}: raise it, or give 0")
-    order = stratified_order(dataset.train.labels, seed)
-    parts = {"train": order[num_val:num_used], "val": order[:num_val]}
-    splits = {name: dataset.train.select(index) for name, index in parts.items() if len(index)}
-    return splits if dataset.test is None else {**splits, "test": dataset.test}
-
-
-def join_val(dataset: Dataset) -> Dataset:
-    """Return a dataset whose own images to validate with are added to those to train on."""
-    assert dataset.val is not None
-    return replace(dataset, train=dataset.train.join(dataset.val), val=None)
-
-
-def class_sizes(splits: Iterable[Split], num_classes: int) -> tuple[int, int]:
-    """Return the numbers of images of the smallest and of the largest class, all splits together; zeros without any."""
-    if not num_classes:
-        return 0, 0
-    counts = torch.cat([split.labels for split in splits]).bincount(minlength=num_classes)
-    return int(counts.min()), int(counts.max())
 
 
 def pixel_statistics(normalisation: str, train: Split) -> tuple[Channels, Channels]:

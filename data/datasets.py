@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import arrays, cifar10, csv_table, digits, faces, folder, hugging_face, torchvision_sets
-from data.dataset import DatasetInfo, Source, Split, class_sizes, make_splits, pixel_statistics
+from data.dataset import DatasetInfo, Source, Split, pixel_statistics
 from data.errors import UserError, check_known
 from data.paths import default_data_dir, expanded
+from data.splitting import Splitting, class_counts, describe_holding_out, make_splits
 
 DATASETS: dict[str, Source] = {
     "arrays": arrays.SOURCE,
@@ -74,6 +75,8 @@ def load_splits(
     data_seed: int,
     normalisation: str,
     max_corrupt_images: int,
+    fold: str = "",
+    group_by: str = "",
 ) -> tuple[DatasetInfo, dict[str, Split]]:
     """Load a dataset and split it; `name` is the setting `dataset`, the other arguments are the settings so named.
 
@@ -85,7 +88,10 @@ def load_splits(
         UserError: the dataset is not known, files are missing or damaged, or a split would hold no image.
     """
     dataset = find_dataset(name).load(find_data_dir(data_dir), image_size, max_corrupt_images)
-    splits = make_splits(dataset, train_fraction, val_fraction, data_seed)
+    how = Splitting(train_fraction, val_fraction, data_seed, fold, group_by)
+    splits = make_splits(dataset, how)
+    num_classes = len(dataset.classes)
+    sizes = class_counts([splits[name] for name in ("train", "val") if name in splits], num_classes)
     mean, std = pixel_statistics(normalisation, splits["train"])
     info = DatasetInfo(
         name=dataset.name,
@@ -95,9 +101,11 @@ def load_splits(
         std=std,
         num_images={name: len(split.labels) for name, split in splits.items()},
         fingerprint=dataset.fingerprint,
-        class_sizes=class_sizes([splits[name] for name in ("train", "val") if name in splits], len(dataset.classes)),
+        class_sizes=(min(sizes, default=0), max(sizes, default=0)),
         has_own_val=dataset.val is not None,
         preparation=dataset.preparation,
         is_reduced=dataset.is_reduced,
+        class_counts=class_counts([splits["train"]], num_classes),
+        held_out=describe_holding_out(how, splits),
     )
     return info, splits

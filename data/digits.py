@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data.dataset import Dataset, Source, Split, stratified_order
+from data.dataset import Dataset, Source, Split
+from data.splitting import stratified_order
 
 CLASSES = tuple("0123456789")
 NUM_TEST = 360

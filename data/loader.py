@@ -125,6 +125,7 @@ class Loader:
         batch_size: int,
         start: int = 0,
         micro_batches: int = 1,
+        sampling: str = "uniform",
         augmentation: str,
         cutout_size: int,
     ) -> Iterator[Batch]:
@@ -139,12 +140,16 @@ class Loader:
             batch_size: images of a step, all processes together.
             start: first step to yield; above 0 to go on from the middle of an epoch.
             micro_batches: parts into which each process divides its share of a step.
+            sampling: "uniform" for each image once, "balanced" for as many, of all classes equally often.
             augmentation: a key of AUGMENTATIONS.
             cutout_size: side of the cutout square in pixels, 0 for none.
         """
         [order_seed] = mix_seeds(seed, epoch, num=1)
         generator = torch.Generator().manual_seed(order_seed)
-        order = torch.randperm(len(self), generator=generator)
+        if sampling == "balanced":
+            order = balanced_order(self.labels.cpu(), generator)
+        else:
+            order = torch.randperm(len(self), generator=generator)
         parts = self.shard.num_processes * micro_batches
         shares = []
         for step in range(start, self.steps_per_epoch(batch_size, micro_batches)):
@@ -223,6 +228,30 @@ class Loader:
         """Turn uint8 images [B, 3, H, W] into normalised float32 images with the memory layout of the batches."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
+
+
+def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random images, as many as there are, among which all classes are equally frequent, also in every stretch.
+
+    The images of a class are repeated only after all of them, and so in an order of their own each time.
+
+    Args:
+        labels: [N] int64.
+        generator: of the random numbers.
+
+    Returns:
+        [N] int64 indices.
+    """
+    members = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    rounds = -(-len(labels) // len(members))
+    classes = torch.rand(rounds, len(members), generator=generator).argsort(1).flatten()[: len(labels)]
+    order = torch.empty_like(labels)
+    for number, own in enumerate(members):
+        places = (classes == number).nonzero().flatten()
+        times = -(-len(places) // len(own))
+        drawn = [own[torch.randperm(len(own), generator=generator)] for _ in range(times)]
+        order[places] = torch.cat(drawn)[: len(places)] if drawn else own[:0]
+    return order
 
 
 class FeatureLoader(Loader):

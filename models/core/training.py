@@ -147,6 +147,7 @@ class Trainer:
             batch_size=self.batch_size,
             start=progress.step,
             micro_batches=settings.accumulation_steps,
+            sampling=settings.sampling,
             augmentation=settings.augmentation,
             cutout_size=settings.cutout,
         )

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from data import arrays, folder
-from data.dataset import make_splits
 from data.errors import UserError
 from data.pixels import Picture, decode_image
+from data.splitting import Splitting, make_splits
 
 NAMES = ["train", "Training", "val", "Valid", "test", "TESTING", "cat", "dog", "accuracy", "$x$", ".git", "@eaDir"]
 NAMES += ["a b", "Käfer", "Ka\u0308fer", "漢字", "\udce4", "\x1b[2J", "x" * 200, "-rf", "*", "[a]", "None", "."]
@@ -66,7 +66,7 @@ def load_or_one_line(load, root):
     except UserError as error:
         return error
     for fraction in (0.0, 0.3) if len(dataset.train.labels) > 1 else (0.0,):
-        splits = make_splits(dataset, 1.0, fraction, 0)
+        splits = make_splits(dataset, Splitting(1.0, fraction, 0))
         assert all(len(split.images) == len(split.labels) > 0 for split in splits.values())
         assert all(split.labels.max() < max(1, len(dataset.classes)) for split in splits.values())
     "".join(dataset.classes).encode()

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from data import csv_table
-from data.dataset import make_splits
 from data.errors import UserError
+from data.splitting import Splitting, make_splits
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_labels_and_splits_are_those_of_the_columns(table):
 
 
 def test_images_to_validate_with_may_be_trained_on(table):
-    splits = make_splits(load(table(SPLIT)), 1.0, 0.0, seed=0)
+    splits = make_splits(load(table(SPLIT)), Splitting(1.0, 0.0, 0))
     assert sorted(greys(splits["train"])) == [0, 2, 3, 4]
 
 

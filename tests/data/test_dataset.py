@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from data import digits
-from data.dataset import Dataset, DatasetInfo, Source, Split, make_splits, pixel_statistics, stratified_order
+from data.dataset import Dataset, DatasetInfo, Source, Split, pixel_statistics
 from data.datasets import DATASETS, describe, load_splits
 from data.errors import UserError
 from data.paths import default_data_dir
+from data.splitting import Splitting, make_splits, stratified_order
 
 CIFAR_LABELS = torch.arange(50_000) % 10
 UNEVEN_LABELS = torch.tensor([0] * 300 + [1] * 30 + [2] * 3)
@@ -37,17 +38,17 @@ def load(name="digits", **changes):
 
 
 def test_fractions_give_the_documented_sizes():
-    splits = make_splits(dataset_of(CIFAR_LABELS), 0.2, 0.2, seed=0)
+    splits = make_splits(dataset_of(CIFAR_LABELS), Splitting(0.2, 0.2, 0))
     assert {name: len(split.labels) for name, split in splits.items()} == {"train": 8_000, "val": 2_000}
 
 
 def test_splits_are_disjoint_and_together_the_used_images():
-    splits = make_splits(dataset_of(UNEVEN_LABELS), 1.0, 0.1, seed=0)
+    splits = make_splits(dataset_of(UNEVEN_LABELS), Splitting(1.0, 0.1, 0))
     assert sorted(indices(splits["train"]) + indices(splits["val"])) == list(range(333))
 
 
 def test_labels_stay_with_their_images():
-    splits = make_splits(dataset_of(UNEVEN_LABELS), 0.5, 0.3, seed=1)
+    splits = make_splits(dataset_of(UNEVEN_LABELS), Splitting(0.5, 0.3, 1))
     for split in splits.values():
         assert torch.equal(split.labels, UNEVEN_LABELS[indices(split)])
 
@@ -57,12 +58,12 @@ def test_labels_stay_with_their_images():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_split_holds_the_classes_in_their_proportions(labels, val_fraction, seed):
     share = labels.bincount() / len(labels)
-    for split in make_splits(dataset_of(labels), 1.0, val_fraction, seed).values():
+    for split in make_splits(dataset_of(labels), Splitting(1.0, val_fraction, seed)).values():
         assert (split.labels.bincount(minlength=len(share)) - len(split.labels) * share).abs().max() <= 1
 
 
 def test_smaller_training_fraction_is_a_part_of_the_larger():
-    used = [make_splits(dataset_of(CIFAR_LABELS), fraction, 0.0, seed=0) for fraction in (0.1, 0.3)]
+    used = [make_splits(dataset_of(CIFAR_LABELS), Splitting(fraction, 0.0, 0)) for fraction in (0.1, 0.3)]
     assert set(indices(used[0]["train"])) < set(indices(used[1]["train"]))
 
 
@@ -78,7 +79,7 @@ def test_splits_depend_on_the_data_seed_alone():
 
 def test_many_small_classes_beside_a_large_one_all_reach_a_small_split_in_proportion():
     labels = torch.cat([torch.zeros(1_000, dtype=torch.long), torch.arange(1, 101).repeat(5)])
-    val = make_splits(dataset_of(labels), 1.0, 0.05, seed=0)["val"]
+    val = make_splits(dataset_of(labels), Splitting(1.0, 0.05, 0))["val"]
     num_small = int((val.labels > 0).sum())
     assert abs(num_small - len(val.labels) / 3) <= 2
 
@@ -89,12 +90,12 @@ def test_order_is_the_same_on_every_machine():
 
 
 def test_no_validation_split_where_its_fraction_is_zero():
-    assert list(make_splits(dataset_of(UNEVEN_LABELS), 1.0, 0.0, seed=0)) == ["train"]
+    assert list(make_splits(dataset_of(UNEVEN_LABELS), Splitting(1.0, 0.0, 0))) == ["train"]
 
 
 def test_test_split_is_passed_on_untouched():
     test = Split(torch.zeros(2, 3, 1, 1), torch.tensor([1, 0]))
-    assert make_splits(dataset_of(UNEVEN_LABELS, test), 0.1, 0.1, seed=0)["test"] is test
+    assert make_splits(dataset_of(UNEVEN_LABELS, test), Splitting(0.1, 0.1, 0))["test"] is test
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_test_split_is_passed_on_untouched():
 )
 def test_split_without_images_is_refused(train_fraction, val_fraction, message):
     with pytest.raises(UserError, match=message):
-        make_splits(dataset_of(UNEVEN_LABELS), train_fraction, val_fraction, seed=0)
+        make_splits(dataset_of(UNEVEN_LABELS), Splitting(train_fraction, val_fraction, 0))
 
 
 def test_channel_statistics_equal_numpy_in_float64():

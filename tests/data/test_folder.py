@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from data import decoding, folder
-from data.dataset import make_splits
 from data.errors import UserError
 from data.folder_layout import SUFFIXES
 from data.paths import cache_dir
 from data.pixels import Picture
+from data.splitting import Splitting, make_splits
 
 ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -62,7 +62,7 @@ def test_every_image_of_a_split_knows_its_file(tmp_path):
             save(tmp_path / split / name / f"{i}.png", (10 * i, len(split), 0))
     dataset = folder.load(tmp_path, 8, 0)
     for fraction in (0.0, 0.5):  # the images in val are trained on, or not
-        for split in make_splits(dataset, 1.0, fraction, seed=0).values():
+        for split in make_splits(dataset, Splitting(1.0, fraction, 0)).values():
             files = [Image.open(tmp_path / name).getpixel((0, 0)) for name in split.names]
             assert files == colours(split)
 

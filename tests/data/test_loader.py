@@ -4,7 +4,7 @@ import torch
 
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
-from data.loader import PREFETCH, FeatureLoader, Loader, Shard
+from data.loader import PREFETCH, FeatureLoader, Loader, Shard, balanced_order
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.1, 0.5, 0.7), (0.5, 0.25, 2.0)
@@ -49,6 +49,24 @@ def assert_same_batches(batches, others):
 def test_epoch_holds_every_image_once(num, batch_size):
     batches = epoch_of(make_loader(num), batch_size=batch_size)
     assert sorted(sum(numbers(batches), [])) == list(range(num))
+
+
+@pytest.mark.parametrize("counts", [(20, 3), (1, 30), (7, 7, 7), (12,)])
+def test_balanced_batches_hold_all_classes_equally_often(counts):
+    labels = torch.cat([torch.full((num,), 5 * label) for label, num in enumerate(counts)])
+    split = numbered_split(len(labels))._replace(labels=labels, names=())
+    batches = epoch_of(Loader(split, INFO, CPU), batch_size=2 * len(counts), sampling="balanced")
+    drawn = [batch.labels.unique(return_counts=True)[1].tolist() for batch in batches]
+    assert sum(map(sum, drawn)) == len(labels)
+    assert all(sizes == [2] * len(counts) for sizes in drawn[:-1])
+
+
+def test_balanced_images_are_repeated_only_after_all_of_their_class():
+    labels = torch.tensor([0] * 12 + [1] * 4)
+    order = balanced_order(labels, torch.Generator().manual_seed(0))
+    assert len(order[labels[order] == 0].unique()) == 8
+    assert order[labels[order] == 1].bincount(minlength=16)[12:].tolist() == [2, 2, 2, 2]
+    assert not torch.equal(order, balanced_order(labels, torch.Generator().manual_seed(1)))
 
 
 def test_order_differs_by_epoch_and_seed_alone():

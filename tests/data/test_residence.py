@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 
 from data import folder, residence
-from data.dataset import DatasetInfo, Split, make_splits, pixel_statistics
+from data.dataset import DatasetInfo, Split, pixel_statistics
 from data.loader import Loader
 from data.paths import cache_dir
 from data.residence import GIB, choose_residence, free_memory
+from data.splitting import Splitting, make_splits
 
 CPU = torch.device("cpu")
 
@@ -71,7 +72,7 @@ def test_free_memory_is_at_most_what_a_container_may_take(version, tmp_path, mon
 
 def test_splits_of_a_folder_are_indices_into_the_file_that_holds_its_images(photos):
     dataset = folder.load(photos / "train", 8, 0)
-    splits = make_splits(dataset, 1.0, 0.25, seed=0)
+    splits = make_splits(dataset, Splitting(1.0, 0.25, 0))
     assert {name: len(split.rows) for name, split in splits.items()} == {"train": 9, "val": 3}
     assert {storage(split.stored) for split in splits.values()} == {storage(dataset.train.stored)}
     for split in splits.values():
@@ -80,7 +81,7 @@ def test_splits_of_a_folder_are_indices_into_the_file_that_holds_its_images(phot
 
 def test_images_that_were_joined_are_gathered_from_both_files(photos):
     dataset = folder.load(photos, 8, 0)
-    together = make_splits(dataset, 1.0, 0.0, seed=0)["train"]
+    together = make_splits(dataset, Splitting(1.0, 0.0, 0))["train"]
     parts = torch.cat([dataset.train.images, dataset.val.images])
     assert [storage(part) for part in together.stored] == [storage(s.stored) for s in (dataset.train, dataset.val)]
     assert torch.equal(together.images, parts[together.rows])
@@ -90,7 +91,7 @@ def test_images_that_were_joined_are_gathered_from_both_files(photos):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25])
 def test_statistics_come_from_sums_kept_beside_the_images_and_equal_those_of_the_pixels(fraction, photos):
-    train = make_splits(folder.load(photos, 8, 0), 1.0, fraction, seed=0)["train"]
+    train = make_splits(folder.load(photos, 8, 0), Splitting(1.0, fraction, 0))["train"]
     assert train.sums is not None
     assert pixel_statistics("channel", train) == pixel_statistics("channel", train._replace(sums=None))
     pixels = train.images.double().numpy() / 255
@@ -108,7 +109,7 @@ def test_a_cache_of_a_version_without_sums_is_read(photos):
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_batches_of_images_too_large_for_memory_are_those_of_images_in_memory(channels_last, photos, free):
-    split = make_splits(folder.load(photos, 8, 0), 1.0, 0.0, seed=0)["train"]
+    split = make_splits(folder.load(photos, 8, 0), Splitting(1.0, 0.0, 0))["train"]
     info = DatasetInfo("photos", 8, ("a", "b"), (0.5,) * 3, (0.5,) * 3, {}, "")
     loaders = []
     for num_bytes in (GIB, 1000):

@@ -1,0 +1,200 @@
+"""The images of a dataset divided among training, validation and test: by class, by group, or into folds."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.dataset import Dataset, Split
+from data.errors import UserError
+from data.visible import counted
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How the images to train on are divided.
+
+    Attributes:
+        train_fraction: share of them that is used at all.
+        val_fraction: share of those that is held out to validate with; 0 for none, where the dataset's own images to
+            validate with are trained on.
+        seed: another seed holds out other images, see `stratified_order`.
+        fold: such as "2/5": the second of five equal parts is held out, whatever `val_fraction`; "" for no folds.
+        group_by: regular expression that finds in the name of an image's file what it shows, a patient, say; "" for
+            the dataset's own groups, if it has any.
+    """
+
+    train_fraction: float
+    val_fraction: float
+    seed: int
+    fold: str = ""
+    group_by: str = ""
+
+    def folds(self) -> tuple[int, int]:
+        """Return the number of the fold that is held out, counted from 0, and that of all folds."""
+        number, _, num = self.fold.partition("/")
+        return int(number) - 1, int(num)
+
+
+def stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """Return a random order of the images in which every stretch holds the classes in their overall proportions.
+
+    The order depends on the labels and the seed alone, also in later versions of numpy: RandomState's random numbers
+    are guaranteed never to change.
+
+    Args:
+        labels: [N] int64.
+        seed: another seed gives another order.
+
+    Returns:
+        [N] int64 indices.
+    """
+    random = np.random.RandomState(seed)
+    shuffled = random.permutation(len(labels))
+    classes = labels.numpy()[shuffled]
+    place = np.empty(len(labels))  # in (0, 1): how far down the list of its own class an image stands
+    names = np.unique(classes)
+    # Each class is shifted by a different amount; else the first stretch would hold no image of any small class.
+    for label, start in zip(names, (random.permutation(len(names)) + 0.5) / len(names), strict=True):
+        members = np.flatnonzero(classes == label)
+        place[members] = (np.arange(len(members)) + start) / len(members)
+    return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
+
+
+def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed: int) -> Tensor:
+    """Divide images into parts so that no group is torn apart, and each part has about its share of every class.
+
+    Groups are dealt out one by one, the largest first, each to the part that then lacks the most of its classes.
+
+    Args:
+        labels: [N] int64.
+        groups: [N] int64, the number of each image's group.
+        shares: of the parts, which add up to 1.
+        seed: another seed divides them in another way.
+
+    Returns:
+        [N] int64, the number of each image's part.
+    """
+    _, own = np.unique(groups.numpy(), return_inverse=True)
+    counts = np.zeros((own.max() + 1, int(labels.max()) + 1))  # images of each group and class
+    np.add.at(counts, (own, labels.numpy()), 1)
+    wanted = np.outer(shares, counts.sum(0))
+    shuffled = np.random.RandomState(seed).permutation(len(counts))
+    part_of = np.zeros(len(counts), np.int64)
+    for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
+        part_of[group] = np.argmax(wanted @ counts[group])
+        wanted[part_of[group]] -= counts[group]
+    return torch.from_numpy(part_of[own])
+
+
+def make_splits(dataset: Dataset, how: Splitting) -> dict[str, Split]:
+    """Return the splits of a dataset by name: "train", "val" and "test".
+
+    "train" and "val" are parts of the dataset's training images with equal shares of every class, unless it has images
+    of its own to validate with; folds are made of all of these. "test" holds its test images. A split is left out if
+    there is nothing to put in it.
+
+    Raises:
+        UserError: the fractions, folds or groups leave no image to train on or to validate with, or a group is in two
+            of the dataset's own splits.
+    """
+    dataset = with_groups(dataset, how.group_by)
+    check_groups(dataset)
+    if dataset.val is not None:
+        if not how.val_fraction or how.fold:
+            together = replace(dataset, train=dataset.train.join(dataset.val), val=None)
+            return make_splits(together, replace(how, group_by=""))
+        rest = make_splits(replace(dataset, val=None), replace(how, val_fraction=0.0, group_by=""))
+        return {"train": rest.pop("train"), "val": dataset.val, **rest}
+    total = len(dataset.train.labels)
+    order = stratified_order(dataset.train.labels, how.seed)[: round(total * how.train_fraction)]
+    val, train = hold_out(dataset.train, order, how)
+    if not len(train):
+        raise UserError(f"--train_fraction={how.train_fraction} leaves none of {total} images to train on: raise it")
+    if how.val_fraction and not len(val):
+        groups = "" if dataset.train.groups is None else f" in {counted(len(dataset.train.groups.unique()), 'group')}"
+        told = f"--val_fraction={how.val_fraction}", "raise it, or give 0"
+        told = (f"--fold={how.fold}", "take fewer folds") if how.fold else told
+        raise UserError(f"{told[0]} leaves no validation image of {len(order)}{groups}: {told[1]}")
+    splits = {name: dataset.train.select(index) for name, index in (("train", train), ("val", val)) if len(index)}
+    return splits if dataset.test is None else {**splits, "test": dataset.test}
+
+
+def hold_out(images: Split, order: Tensor, how: Splitting) -> tuple[Tensor, Tensor]:
+    """Return the indices of the images that are held out, and of those to train on, each in the given order."""
+    if not how.val_fraction:
+        return order[:0], order
+    if images.groups is not None:
+        # The largest groups come first: the part that is held out is the last to get one.
+        num = math.floor(1 / how.val_fraction + 1e-9)
+        shares = [how.val_fraction] * num + [1 - num * how.val_fraction]
+        part = num - 1
+        if how.fold:
+            part, num = how.folds()
+            shares = [1 / num] * num
+        labels, groups = images.labels.index_select(0, order), images.groups.index_select(0, order)
+        is_held_out = divide_groups(labels, groups, shares, how.seed) == part
+        return order[is_held_out], order[~is_held_out]
+    start, end = 0, round(len(order) * how.val_fraction)
+    if how.fold:
+        part, num = how.folds()
+        start, end = (len(order) * i // num for i in (part, part + 1))
+    return order[start:end], torch.cat([order[:start], order[end:]])
+
+
+def with_groups(dataset: Dataset, rule: str) -> Dataset:
+    """Return a dataset whose images are grouped by what a regular expression finds in the names of their files.
+
+    Where the expression has a group of its own, in parentheses, that is what counts.
+
+    Raises:
+        UserError: the images are no files, or the name of one does not have what the rule looks for.
+    """
+    if not rule:
+        return dataset
+    numbers: dict[str, int] = {}
+    splits = {name: split for name in ("train", "val", "test") if (split := getattr(dataset, name)) is not None}
+    for name, split in splits.items():
+        if not split.names:
+            raise UserError(f"--group_by={rule}: the images of {dataset.name} are no files, which it could go by")
+        found = [re.search(rule, file) for file in split.names]
+        if None in found:
+            file = split.names[found.index(None)]
+            raise UserError(f"--group_by={rule} is not found in {file}: write one that is in the name of every file")
+        keys = [match.group(match.re.groups and 1) or "" for match in found if match]
+        splits[name] = split._replace(groups=torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys]))
+    return replace(dataset, **splits)
+
+
+def check_groups(dataset: Dataset) -> None:
+    """Check that no group is in two of a dataset's own splits.
+
+    Raises:
+        UserError: one is, so that what is measured on the one has been learned on the other.
+    """
+    splits = {name: split for name in ("train", "val", "test") if (split := getattr(dataset, name)) is not None}
+    owners: dict[int, str] = {}
+    for name, split in splits.items():
+        for number, group in enumerate([] if split.groups is None else split.groups.tolist()):
+            if (other := owners.setdefault(group, name)) != name:
+                file = split.names[number]
+                raise UserError(f"{file} of the split {name} is of a group that is also in {other}: move one of them")
+
+
+def class_counts(splits: Iterable[Split], num_classes: int) -> tuple[int, ...]:
+    """Return the number of images of each class, all splits together."""
+    return tuple(torch.cat([split.labels for split in splits]).bincount(minlength=num_classes)[:num_classes].tolist())
+
+
+def describe_holding_out(how: Splitting, splits: Mapping[str, Split]) -> str:
+    """Return how the images to validate with were chosen, in a few words; "" where it was at random."""
+    if "val" not in splits:
+        return ""
+    groups = splits["val"].groups
+    fold = f"val is fold {how.fold.replace('/', ' of ')}" if how.fold else ""
+    whole = "" if groups is None else f"{counted(len(groups.unique()), 'whole group')} in val"
+    return ", ".join(filter(None, (fold, whole)))

@@ -1,0 +1,148 @@
+"""Images divided by group and into folds: no group is torn apart, every image is held out once, classes stay in
+proportion."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.model_selection import StratifiedGroupKFold
+
+from data import csv_table
+from data.dataset import Dataset, Split
+from data.datasets import load_splits
+from data.errors import UserError
+from data.splitting import Splitting, divide_groups, make_splits
+
+RANDOM = np.random.RandomState(0)
+GROUPS = torch.from_numpy(np.repeat(np.arange(60), RANDOM.randint(1, 25, 60)))  # of 1 to 24 images
+LABELS = torch.from_numpy((GROUPS.numpy() * 7 % 10 > 6).astype(np.int64))  # each group of one class, 3 : 7
+FOLDS = [f"{number}/5" for number in range(1, 6)]
+
+
+def dataset_of(labels, groups=None, names=(), val=None):
+    images = torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8)
+    train = Split(images, labels, names=names, rows=torch.arange(len(labels)), groups=groups)
+    return Dataset("numbers", ("a", "b"), train, None, "", val=val)
+
+
+def split(dataset, val_fraction=0.2, train_fraction=1.0, **how):
+    return make_splits(dataset, Splitting(train_fraction, val_fraction, 0, **how))
+
+
+def rows(part):
+    return set(part.rows.tolist())
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["images", "groups"])
+@pytest.mark.parametrize("train_fraction", [1.0, 0.6])
+def test_every_image_is_held_out_in_one_fold(groups, train_fraction):
+    dataset = dataset_of(LABELS, groups)
+    splits = [split(dataset, fold=fold, train_fraction=train_fraction) for fold in FOLDS]
+    held_out = sum([each["val"].rows.tolist() for each in splits], [])
+    assert len(held_out) == len(set(held_out)) == round(train_fraction * len(LABELS))
+    for each in splits:
+        assert rows(each["train"]) | rows(each["val"]) == set(held_out)
+        assert not rows(each["train"]) & rows(each["val"])
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["images", "groups"])
+def test_folds_are_of_one_size_and_hold_the_classes_in_proportion(groups):
+    for fold in FOLDS:
+        val = split(dataset_of(LABELS, groups), fold=fold)["val"]
+        assert len(val.labels) == pytest.approx(len(LABELS) / 5, rel=0.1)
+        assert val.labels.double().mean().item() == pytest.approx(LABELS.double().mean().item(), abs=0.05)
+
+
+@pytest.mark.parametrize("how", [{"val_fraction": f} for f in (0.05, 0.1, 0.3, 0.5, 0.8)] + [{"fold": "2/5"}])
+def test_no_group_is_both_trained_on_and_held_out(how):
+    splits = split(dataset_of(LABELS, GROUPS), **how)
+    train, val = (set(splits[name].groups.tolist()) for name in ("train", "val"))
+    assert not train & val
+    assert train | val == set(range(60))
+    share = len(splits["val"].labels) / len(LABELS)
+    assert share == pytest.approx(how.get("val_fraction", 0.2), abs=0.03)
+
+
+def test_groups_are_divided_about_as_evenly_as_scikit_learn_divides_them():
+    features = np.zeros(len(LABELS))
+    theirs = StratifiedGroupKFold(5).split(features, LABELS, GROUPS)
+    parts = divide_groups(LABELS, GROUPS, [0.2] * 5, seed=0)
+    ours = [(parts == part).nonzero().flatten().numpy() for part in range(5)]
+
+    def unevenness(folds):
+        counts = np.array([np.bincount(LABELS[fold], minlength=2) for fold in folds])
+        return (counts - counts.mean(0)).__abs__().max()
+
+    assert unevenness(ours) <= unevenness([fold for _, fold in theirs]) + 2
+
+
+def test_another_seed_divides_groups_in_another_way():
+    parts = [divide_groups(LABELS, GROUPS, [0.2, 0.8], seed) for seed in (0, 0, 1)]
+    assert torch.equal(parts[0], parts[1])
+    assert not torch.equal(parts[0], parts[2])
+
+
+def test_a_fold_of_nothing_held_out_trains_on_everything():
+    assert list(split(dataset_of(LABELS, GROUPS), val_fraction=0.0, fold="2/5")) == ["train"]
+
+
+def test_folds_are_made_of_the_images_to_validate_with_too():
+    val = Split(torch.zeros(10, 3, 1, 1, dtype=torch.uint8), torch.arange(10) % 2)
+    dataset = dataset_of(LABELS[:40], val=val)
+    assert [len(split(dataset, fold=fold)["val"].labels) for fold in FOLDS] == [10] * 5
+
+
+NAMES = [f"cat/patient{group}_{number}.png" for number, group in enumerate(GROUPS.tolist())]
+
+
+@pytest.mark.parametrize("rule", [r"patient(\d+)", r"patient\d+", "^[^_]*"])
+def test_a_rule_finds_groups_in_the_names_of_files(rule):
+    splits = split(dataset_of(LABELS, names=NAMES), group_by=rule)
+    train, val = ({name.partition("_")[0] for name in splits[name].names} for name in ("train", "val"))
+    assert train
+    assert val
+    assert not train & val
+
+
+@pytest.mark.parametrize(
+    ("dataset", "how", "message"),
+    [
+        (dataset_of(LABELS, names=NAMES), {"group_by": "scene"}, "--group_by=scene is not found in cat/patient0_0.png"),
+        (dataset_of(LABELS), {"group_by": "scene"}, "--group_by=scene: the images of numbers are no files"),
+        (
+            dataset_of(LABELS[:9], GROUPS[:9] * 0),
+            {},
+            "--val_fraction=0.2 leaves no validation image of 9 in 1 group: r",
+        ),
+        (dataset_of(LABELS[:3]), {"fold": "1/5"}, "--fold=1/5 leaves no validation image of 3: take fewer folds"),
+    ],
+)
+def test_what_cannot_be_divided_is_told(dataset, how, message):
+    with pytest.raises(UserError, match=message):
+        split(dataset, **how)
+
+
+def test_a_group_that_a_table_puts_into_two_splits_is_told_with_the_file(tmp_path):
+    for i in range(4):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+    lines = "".join(f"{i}.png,a,{['train', 'test'][i % 2]},ann\n" for i in range(4))
+    (tmp_path / "table.csv").write_text("path,label,split,group\n" + lines)
+    with pytest.raises(UserError, match="1.png of the split test is of a group that is also in train: move one of"):
+        make_splits(csv_table.load(tmp_path, 8, 0), Splitting(1.0, 0.5, 0))
+
+
+def test_what_was_held_out_is_told_in_the_line_of_a_run(tmp_path):
+    for i in range(8):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"patient{i // 2}_{i}.png")
+    options = {"image_size": 8, "train_fraction": 1.0, "val_fraction": 0.25, "data_seed": 0, "normalisation": "unit"}
+    told = {}
+    for how in ({}, {"fold": "1/4"}, {"group_by": "patient."}, {"fold": "2/4", "group_by": "patient."}):
+        info, _ = load_splits("folder", str(tmp_path), max_corrupt_images=0, **options, **how)
+        told[" ".join(how)] = info.held_out
+        assert info.in_one_line().startswith("no classes, 6 train / 2 val / 0 test" + " (" * bool(how) + info.held_out)
+    assert told == {
+        "": "",
+        "fold": "val is fold 1 of 4",
+        "group_by": "1 whole group in val",
+        "fold group_by": "val is fold 2 of 4, 1 whole group in val",
+    }
