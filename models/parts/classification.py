@@ -1,8 +1,8 @@
 """The objective that all classifiers share: cross-entropy, accuracy, and a panel of predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from models.parts.layers import check_classes
 class ClassifierSettings(Settings):
     """The settings of all classifiers."""
 
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the training loss. balanced: as 1 / the number of a class's images to train on."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     """Share of the target probability that is spread evenly over all classes, https://arxiv.org/abs/1512.00567."""
     mixup: NonNegative = 0.0
@@ -44,6 +46,7 @@ class Classification(Objective):
     """
 
     settings: ClassifierSettings
+    class_weights: Tensor | None  # [num_classes], of the training loss
 
     def __init__(
         self,
@@ -58,6 +61,9 @@ class Classification(Objective):
         self.net = net
         self.prefers_channels_last = prefers_channels_last
         self.scales = scales
+        self.register_buffer("class_weights", None, persistent=False)
+        if settings.class_weights == "balanced" and info.class_counts:
+            self.class_weights = balanced_weights(info.class_counts)
         self.mix = None
         if settings.mixup or settings.cutmix:
             from timm.data.mixup import Mixup  # imported late: timm takes a second
@@ -76,7 +82,9 @@ class Classification(Objective):
             images, targets = self.mix(images.clone(), labels)  # changes its argument
         logits = self.net(images)
         return {
-            "loss": F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing),
+            "loss": F.cross_entropy(
+                logits, targets, weight=self.class_weights, label_smoothing=self.settings.label_smoothing
+            ),
             "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
         }
 
@@ -103,3 +111,10 @@ class Classification(Objective):
             captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
             marks.append(guess == label)
         return {"predictions": Panel(pictures, tuple(captions), tuple(marks))}
+
+
+def balanced_weights(counts: Sequence[int]) -> Tensor:
+    """Return a weight for each class, inverse to its number of images, 1 on average over these; 0 without images."""
+    numbers = torch.tensor(counts, dtype=torch.float64)
+    present = numbers > 0
+    return torch.where(present, numbers.sum() / (present.sum() * numbers.clamp(min=1)), 0.0).float()
