@@ -45,7 +45,7 @@ export VISION_SWEEPS_RUNS=$runs_dir
 $command &
 agent=$$!
 while told=; wait $$agent; code=$$?; [ "$$told" ]; do :; done
-if [ "$$limit" ] && [ $$code -ne 0 ]; then  # 0: the sweep has ended
+if [ "$$limit" ] && [ $$code $ended ]; then  # else the sweep has ended
     scontrol requeue "$$SLURM_JOB_ID" && sleep 60  # until SLURM ends this script
 fi
 exit $$code
@@ -130,7 +130,8 @@ def agent_of_wandb(options: Namespace) -> tuple[str, list[str]]:
     parts = options.sweep.split("/")
     if options.file or options.storage or len(parts) != 3 or not all(parts):
         raise UserError(f"--sweep={options.sweep}: give ENTITY/PROJECT/ID, and neither a sweep file nor --storage")
-    return parts[-1], [sys.executable, "-m", "wandb", "agent", *options.agent, options.sweep]
+    words = ["agent", "--forward-signals", *options.agent, options.sweep]  # it waits for its run to save its state
+    return parts[-1], [sys.executable, "-m", "wandb", *words]
 
 
 def script_of(options: Namespace, name: str, command: Sequence[str], folder: Path) -> str:
@@ -159,6 +160,7 @@ def script_of(options: Namespace, name: str, command: Sequence[str], folder: Pat
         checkout=shlex.quote(str(CHECKOUT)),
         runs_dir=shlex.quote(str(default_runs_dir().absolute())),
         command=shlex.join(command),
+        ended="-ge 0" if options.sweep else "-ne 0",  # an agent of W&B does not say whether its sweep has ended
     )
 
 

@@ -13,6 +13,22 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items):
+    """Have each worker begin with its share of the tests that wait; else they wait one after the other at the end."""
+    num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    units: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if mark := item.get_closest_marker("waits"):
+            units.setdefault(item.path if mark.kwargs.get("together") else item.nodeid, []).append(item)
+    waiting = {item for unit in units.values() for item in unit}
+    others = [item for item in items if item not in waiting]
+    ordered = []
+    for i in range(num_workers):
+        ordered += [item for unit in list(units.values())[i::num_workers] for item in unit]
+        ordered += others[len(others) * i // num_workers : len(others) * (i + 1) // num_workers]
+    items[:] = ordered
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

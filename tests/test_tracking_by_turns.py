@@ -13,7 +13,7 @@ from analysis.record import run_folder
 from tests.test_tracking_online import LONG, double, start, wait_for_epochs  # noqa: F401
 from tests.wandb_server import API_KEY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 
 def rows(folder):

@@ -17,7 +17,7 @@ from tests.wandb_server import API_KEY, WandbServer
 
 RUN = ["--dataset=digits", "--model=mlp", "--width=16", "--epochs=2", "--run_id=a"]
 LONG = ["--tracking=online", "--epochs=100000"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 
 def start(folder, url, *arguments, **variables):

@@ -49,6 +49,7 @@ def report_of_whole(folder: Path) -> str:
         ("best logged", best_logged(summary)),
         ("test", result(summary, "test", "read once")),
         ("warning", summary.get("warning", "")),
+        ("W&B", environment.get("wandb", "")),
         ("pictures", f"{folder / CURVES}, {folder / run_folder.PANELS}/"),
     ]
     title = visible(title)

@@ -24,14 +24,15 @@ def pool():
 
 
 def start(pool, folder, run_id, code):
-    pool.add(Run([sys.executable, "-c", code], run_id, folder, {}, pool.free_devices()))
+    slot = pool.free_slots()[0]
+    pool.add(Run([sys.executable, "-c", code], run_id, folder, {}, pool.devices[slot]), slot)
 
 
 def test_each_run_has_a_slot_with_its_own_devices_and_leaves_it_free_when_it_has_ended(pool, tmp_path):
     for run_id in ("one", "two"):
-        assert pool.has_room()
+        assert pool.free_slots()
         start(pool, tmp_path, run_id, "import os; print(os.environ['DEVICE'])")
-    assert not pool.has_room()
+    assert not pool.free_slots()
     wait_until(lambda: len(pool.ended()) == 2, "both end")
     assert [(tmp_path / name / OUTPUT).read_text() for name in ("one", "two")] == ["a\n", "b\n"]
     pool.free(pool.runs[0])

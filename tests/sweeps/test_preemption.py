@@ -9,6 +9,8 @@ import pytest
 from analysis.record import run_folder
 from tests.wandb_site import Site, server, trial_processes, wait_until  # noqa: F401
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def boxes(tmp_path, server):

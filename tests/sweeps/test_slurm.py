@@ -12,6 +12,9 @@ import pytest
 from sweeps import slurm
 from tests.slurm_cluster import PROGRAMS, Cluster
 from tests.sweep_agents import ROOT, Stage, wait_until
+from tests.wandb_site import server, site  # noqa: F401
+
+pytestmark = pytest.mark.waits(together=True)
 
 SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
@@ -137,12 +140,29 @@ def test_a_node_that_is_drained_ends_its_trials_and_gets_no_more(cluster, stage,
     assert_all_is_well(stage, 3)
 
 
+@pytest.mark.slow
+def test_an_agent_of_wandb_gives_its_trial_back_before_the_time_limit_and_goes_on_with_it(
+    cluster, stage, server, site, monkeypatch, capsys
+):
+    for name, value in {**cluster.environment, **site.environment}.items():
+        monkeypatch.setenv(name, value)
+    assert slurm.main([f"--sweep={site.sweep([{'epochs': 120}])}"]) == 0, capsys.readouterr().err
+    job = re.match(r"job (\d+): ", capsys.readouterr().out)[1]
+    site.wait_for_epoch("trial0", 3)
+    cluster.ask("scancel", "--batch", "--signal=USR1", f"{job}_1")  # as SLURM does it before the limit
+    wait_until(lambda: server.runs["trial0"].num_preempted == 1, "W&B hears of it")
+    wait_for_the_end(cluster, job, seconds=120)
+    run = server.runs["trial0"]
+    assert run.state == "finished"
+    assert [row["epoch"] for row in run.history] == [*range(1, 121), 120]
+
+
 def test_the_script_of_an_agent_of_wandb(stage, capsys):
     assert slurm.main(["--sweep=me/cats/abc123", "--nodes=3", "--gpus=2", "--dry_run", "--", "--count", "5"]) == 0
     script = capsys.readouterr().out
     assert "#SBATCH --array=1-3\n" in script
     assert "#SBATCH --gpus-per-node=2\n" in script
-    assert "-m wandb agent --count 5 me/cats/abc123 &\n" in script
+    assert "-m wandb agent --forward-signals --count 5 me/cats/abc123 &\n" in script
     assert not (stage.runs_dir / "sweeps").exists()
 
 

@@ -8,6 +8,8 @@ import pytest
 from analysis.record import run_folder
 from tests.wandb_site import server, site  # noqa: F401
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.slow
 def test_a_server_that_goes_and_comes_back_gets_everything(site, server):

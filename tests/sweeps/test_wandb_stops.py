@@ -22,6 +22,8 @@ from tests.wandb_site import (  # noqa: F401
     weights,
 )
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [PYTHON, ACCELERATE_1, ACCELERATE_2], ids=["python", "accelerate1", "accelerate2"])

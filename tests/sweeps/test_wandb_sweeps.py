@@ -10,6 +10,8 @@ from analysis.record import run_folder
 from data.files import read_json
 from tests.wandb_site import ACCELERATE_2, ROOT, server, site, weights  # noqa: F401
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.slow
 def test_wandb_sweep_takes_every_file_as_it_is_without_a_warning(site, server):
