@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from data.statistics import pixel_sums
 from data.visible import counted, visible, warn
 
 LARGEST_OF_12_BITS = 4095
+DECODED_AHEAD = 256  # images that wait decoded in memory, at most
 NUM_NAMED = 20  # files that cannot be read which are named one by one
 DECODING = 2  # number of the way in which images are decoded; images decoded in another way are decoded anew
 
@@ -212,23 +215,23 @@ def decode_into(images: np.memmap, work: Undecoded, limit: int) -> tuple[Decoded
     kept: list[str] = []
     damaged: dict[str, str] = {}
     sizes: list[tuple[int, int]] = []
+    sums = np.empty((len(names), 3, 2), np.int64)
     largest_of_16_bits = 0
-    pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter lock
-    try:
-        decoded = pool.map(work.decode, names)
-        bar = tqdm(decoded, f"decoding {root.name}", len(names), unit=" images", disable=None)
-        for name, picture in zip(names, bar, strict=True):
-            if isinstance(picture, Exception):
-                damaged[name] = reason_of(root / name, picture)
-                if len(damaged) + len(closed) > limit:
-                    raise too_many_unread(root, limit, *next(iter({**damaged, **closed}.items())))
-            else:
-                images[len(kept)] = picture.pixels
-                kept.append(name)
-                sizes.append(picture.size)
-                largest_of_16_bits = max(largest_of_16_bits, picture.largest_of_16_bits)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    digest = hashlib.sha256(json.dumps(names).encode())
+    bar = tqdm(decoded_in_turn(work), f"decoding {root.name}", len(names), unit=" images", disable=None)
+    for name, picture in zip(names, bar, strict=True):
+        if isinstance(picture, Exception):
+            damaged[name] = reason_of(root / name, picture)
+            if len(damaged) + len(closed) > limit:
+                raise too_many_unread(root, limit, *next(iter({**damaged, **closed}.items())))
+            continue
+        row = len(kept)
+        images[row] = picture.pixels
+        digest.update(images[row])
+        sums[row] = pixel_sums([torch.from_numpy(images[row : row + 1])])
+        kept.append(name)
+        sizes.append(picture.size)
+        largest_of_16_bits = max(largest_of_16_bits, picture.largest_of_16_bits)
     if not kept:
         raise NoImagesError(f"{root} holds no image that can be read: name another folder with --data_dir")
     if 0 < largest_of_16_bits <= LARGEST_OF_12_BITS:
@@ -236,14 +239,26 @@ def decode_into(images: np.memmap, work: Undecoded, limit: int) -> tuple[Decoded
             f"{root}: its 16-bit images hold no value above {largest_of_16_bits:,} of 65,535, so they would be nearly "
             f"black: scale them to the whole range"
         )
-    digest = hashlib.sha256(json.dumps(kept).encode())
-    sums = np.empty((len(kept), 3, 2), np.int64)
-    for row, pixels in enumerate(images[: len(kept)]):
-        digest.update(pixels)
-        sums[row] = pixel_sums([torch.from_numpy(pixels)[None]]).numpy()
+    if damaged:  # then other names come before the images in what is hashed
+        digest = hashlib.sha256(json.dumps(kept).encode())
+        for pixels in images[: len(kept)]:
+            digest.update(pixels)
     widths, heights = zip(*sizes, strict=True)
     extremes = [(function(widths), function(heights)) for function in (min, max)]
-    return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes), sums
+    return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes), sums[: len(kept)]
+
+
+def decoded_in_turn(work: Undecoded) -> Iterator[Picture | Exception]:
+    """Yield all images of a work in order, decoded in parallel, few of them ahead of their use."""
+    pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter lock
+    waiting = iter(work.names)
+    try:
+        queue = deque(pool.submit(work.decode, name) for name in islice(waiting, DECODED_AHEAD))
+        while queue:
+            yield queue.popleft().result()
+            queue.extend(pool.submit(work.decode, name) for name in islice(waiting, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_sums(cache: Path, num_images: int) -> Tensor | None:
