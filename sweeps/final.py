@@ -22,6 +22,7 @@ from rich.text import Text
 
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.results_table import figures_of, plus_minus, spread
+from analysis.compare.seeds import difference_over_images, duel, right_by_image, verdict
 from analysis.read.recipe import command_of
 from analysis.read.storage import masked_arguments
 from analysis.read.sweeps import SweepRecord, Trial, read_sweep, read_yaml, sweep_folder
@@ -30,7 +31,7 @@ from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import read_json, write_json
-from data.metrics import is_finite, shown
+from data.metrics import is_finite, metric_named, shown
 from data.visible import say, visible, warn
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.resolve import validate
@@ -160,19 +161,19 @@ class Finals:
 
     def fill_slots(self, waiting: list[Final]) -> None:
         """Start runs in the free slots, and take them from those that are waiting."""
-        while self.pool.has_room():
+        for slot in self.pool.free_slots():
             # Processes that a killed command has left behind may still be saving the state of their run.
             ready = next((final for final in waiting if not processes_of(final.run_id)), None)
             if ready is None:
                 return
             waiting.remove(ready)
-            self.start(ready)
+            self.start(ready, slot)
 
-    def start(self, final: Final) -> None:
+    def start(self, final: Final, slot: int) -> None:
         """Start a run, or go on with it from its checkpoint; one that has finished ends at once."""
         words = command_words(self.command, self.program, final.settings, self.folder / final.run_id / ARGUMENTS)
-        environment = {**self.environment, **self.pool.free_devices()}
-        self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment))
+        environment = {**self.environment, **self.pool.devices[slot]}
+        self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment), slot)
 
     def has_succeeded(self, run: Run) -> bool:
         """Return whether a run has finished with figures, and print how it has ended."""
@@ -250,6 +251,39 @@ def over_trials(results: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> di
     return {key: spread([x for result in results if key in result for x in result[key]["values"]]) for key in keys}
 
 
+def against_the_first(
+    folder: Path, finals: Sequence[Sequence[Final]], results: Sequence[Mapping[str, Any]], key: str
+) -> list[dict[str, Any]]:
+    """Return how the trial that was chosen compares with each of the others, whose settings were trained, too.
+
+    Args:
+        folder: of the sweep.
+        finals: the runs of each trial's settings, the chosen trial first.
+        results: of these.
+        key: the figure by which they are compared.
+    """
+    known = [(runs, result) for runs, result in zip(finals, results, strict=True) if key in result]
+    by_seed = [dict(zip(result["seeds"], result[key]["values"], strict=True)) for _, result in known]
+    images = [
+        right_by_image([folder / final.run_id for final in runs if final.seed in result["seeds"]], key.split("/")[0])
+        for runs, result in known
+    ]
+    found = []
+    for (_, other), values, right in list(zip(known, by_seed, images, strict=True))[1:]:
+        contest, over_images = duel(by_seed[0], values, metric_named(key)), difference_over_images(images[0], right)
+        found.append(
+            {
+                "trial": known[0][1]["trial"],
+                "against": other["trial"],
+                "metric": key,
+                **contest._asdict(),
+                "over_images": over_images,
+                "verdict": verdict(contest, over_images, key),
+            }
+        )
+    return found
+
+
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return the options of the command line."""
     parser = Parser(prog="python sweeps/final.py", description=__doc__)
@@ -288,10 +322,14 @@ def run_finals(options: Namespace) -> int:
     elif not any(result["seeds"] for result in results):
         warn("final.py: no run has finished: the last lines of their output are above")
     else:
-        together = over_trials(results, shown_keys(results, metric))
-        result = {"sweep": options.sweep, "metric": metric, "trials": results, "over_trials": together}
+        keys = shown_keys(results, metric)
+        comparisons = against_the_first(folder, finals, results, keys[0]) if keys else []
+        result = {"sweep": options.sweep, "metric": metric, "trials": results}
+        result |= {"over_trials": over_trials(results, keys), "comparisons": comparisons}
         write_json(folder / run_folder.FINAL_RESULT, result)
         show(results, metric)
+        for each in comparisons:
+            say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")
         say(f"written to {folder / run_folder.FINAL_RESULT}")
     return code
 

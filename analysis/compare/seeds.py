@@ -1,0 +1,210 @@
+"""Recipes over their seeds: mean and interval of each, and whether one of them beats another.
+
+The seeds of a recipe are a sample of all that there could be. Intervals are Student's: with the three to ten seeds that
+people train, a bootstrap of so few values is too narrow (of 5 values it holds the mean in 83 of 100 cases in place of
+95). Two recipes with the same seeds are compared seed by seed, others by Welch's test. Whether the images are enough is
+another question than whether the seeds are: it is answered by a bootstrap over images that both have predicted.
+
+Source: Dror et al. 2018, The Hitchhiker's Guide to Testing Statistical Significance, https://aclanthology.org/P18-1128
+"""
+
+import csv
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.metrics import Metric, shown
+from data.visible import counted
+
+CONFIDENCE = 0.95
+MOST_SEEDS = 1000  # that are worth telling anybody to train
+NUM_RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """A mean, and between which bounds it lies with a confidence of 95 %; without bounds where nothing tells them."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Duel(NamedTuple):
+    """How the mean of one recipe differs from that of another.
+
+    Attributes:
+        difference: the one less the other, over the seeds.
+        probability: that the one is better in the mean over all seeds; None for a single seed of each.
+        num_more: further seeds of each that would settle which is better, if they differ as they do; 0 if that is
+            settled, None if no number of seeds is worth it, or a single seed of each tells nothing.
+        num_paired: seeds that both have; 0 where they have different ones.
+    """
+
+    difference: Interval
+    probability: float | None
+    num_more: int | None
+    num_paired: int
+
+
+def mean_over_seeds(values: Sequence[float]) -> Interval:
+    """Return the mean of a recipe's values, one for each seed, with Student's interval."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean)
+    half = student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def duel(one: Mapping[int, float], other: Mapping[int, float], metric: Metric) -> Duel:
+    """Compare two recipes.
+
+    Args:
+        one: seed -> value of the metric.
+        other: the same of the other recipe.
+        metric: says whether more or less of it is better.
+    """
+    shared = sorted(one.keys() & other.keys())
+    if len(shared) >= 2:
+        differences = [one[seed] - other[seed] for seed in shared]
+        mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(shared))
+        freedom = float(len(shared) - 1)
+    else:
+        shared = []
+        mean = statistics.fmean(one.values()) - statistics.fmean(other.values())
+        parts = [statistics.variance(each.values()) / len(each) for each in (one, other) if len(each) > 1]
+        if not parts:
+            return Duel(Interval(mean), None, None, 0)
+        error = math.sqrt(sum(parts) if len(parts) == 2 else 2 * parts[0])  # a single value varies as the others do
+        freedom = welch_freedom(parts, [len(each) - 1 for each in (one, other) if len(each) > 1])
+    half = student(freedom) * error
+    num_seeds = len(shared) or min(len(one), len(other))
+    return Duel(
+        Interval(mean, mean - half, mean + half),
+        probability_of_more(mean if metric.cost(1.0) < metric.cost(0.0) else -mean, error, freedom),
+        seeds_to_settle(mean, error, num_seeds),
+        len(shared),
+    )
+
+
+def student(freedom: float) -> float:
+    """Return how many standard errors of a mean an interval reaches to each side."""
+    from scipy.stats import t  # imported late: takes half a second
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def welch_freedom(parts: Sequence[float], freedoms: Sequence[int]) -> float:
+    """Return the degrees of freedom of a difference whose variance is the sum of parts with their own (Welch 1947)."""
+    below = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
+    return sum(parts) ** 2 / below if below else float(min(freedoms))
+
+
+def probability_of_more(mean: float, error: float, freedom: float) -> float:
+    """Return the probability that a true mean is above 0, if all means were equally likely before."""
+    from scipy.stats import t  # imported late: takes half a second
+
+    if error == 0:
+        return 0.5 if mean == 0 else float(mean > 0)
+    return float(t.cdf(mean / error, freedom))
+
+
+def seeds_to_settle(mean: float, error: float, num_seeds: int) -> int | None:
+    """Return how many further seeds would make the interval of a difference leave 0 out, if mean and spread stay."""
+    deviation = error * math.sqrt(num_seeds)
+    for more in range(MOST_SEEDS):
+        num = num_seeds + more
+        if num > 1 and abs(mean) > student(num - 1) * deviation / math.sqrt(num):
+            return more
+    return None
+
+
+def right_by_image(folders: Collection[Path], split: str) -> dict[str, float]:
+    """Return image -> in which share of some runs it was classified rightly, by the predictions in their folders.
+
+    Args:
+        folders: of runs with different seeds.
+        split: "val" or "test".
+
+    Returns:
+        The images that all of the runs have predicted; {} where a run has no predictions.
+    """
+    found: list[dict[str, bool]] = []
+    for folder in folders:
+        try:
+            with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row.get("split") == split]
+            found.append({row["file"]: row["true"] == row["predicted"] for row in rows})
+        except (OSError, KeyError, csv.Error, UnicodeError):
+            return {}
+    shared = set.intersection(*map(set, found)) if found else set()
+    return {image: statistics.fmean(run[image] for run in found) for image in sorted(shared)}
+
+
+def difference_over_images(one: Mapping[str, float], other: Mapping[str, float]) -> Interval | None:
+    """Return the difference of two recipes' accuracies, and within which it would lie on other images like these.
+
+    Args:
+        one: image -> share of its runs that are right, as `right_by_image` gives it.
+        other: the same of the other recipe.
+
+    Returns:
+        None where they have fewer than two images in common.
+    """
+    from scipy.stats import bootstrap  # imported late: takes half a second
+
+    shared = one.keys() & other.keys()
+    differences = np.array([one[image] - other[image] for image in sorted(shared)])
+    if len(differences) < 2:
+        return None
+    mean = float(differences.mean())
+    if not differences.any():
+        return Interval(mean, mean, mean)
+    found = bootstrap(
+        (differences,), np.mean, n_resamples=NUM_RESAMPLES, batch=50, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def verdict(found: Duel, over_images: Interval | None, metric: str) -> str:
+    """Return in words what is known of two recipes.
+
+    Args:
+        found: the one against the other over their seeds.
+        over_images: their difference in accuracy over images; None where that is not known.
+        metric: name of the metric, which says how its values are written.
+    """
+    difference = found.difference
+    parts = [f"{signed(metric, difference.mean)}{between(metric, difference)} over the seeds"]
+    if found.probability is not None:
+        parts.append(f"{found.probability:.0%} likely to be better")
+    if over_images is not None:
+        parts.append(f"{signed('accuracy', over_images.mean)}{between('accuracy', over_images)} over the images")
+    text = ", ".join(parts)
+    if found.num_more:
+        text += f"; {counted(found.num_more, 'further seed')} of each would settle it, if this is their difference"
+    elif found.num_more is None:
+        text += "; not to be told apart" if found.probability is not None else "; one seed of each tells nothing"
+    elif over_images is not None and contains_zero(over_images):
+        text += "; on these images, but they are too few to say it of others"
+    return text
+
+
+def between(metric: str, interval: Interval) -> str:
+    """Return the bounds of an interval as people read them."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f" [{signed(metric, interval.low)}, {signed(metric, interval.high)}]"
+
+
+def signed(metric: str, value: float) -> str:
+    """Return a difference of two values of a metric as people read it, with its sign."""
+    return ("+" if value >= 0 else "") + shown(metric, value)
+
+
+def contains_zero(interval: Interval) -> bool:
+    """Return whether an interval does not tell the sign of a difference."""
+    return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high

@@ -1,0 +1,107 @@
+"""Recipes over their seeds, against closed forms, scipy's own tests and simulations."""
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.compare import seeds
+from analysis.compare.seeds import difference_over_images, duel, mean_over_seeds, right_by_image, verdict
+from data.metrics import metric_named
+
+ACCURACY, LOSS = metric_named("test/accuracy"), metric_named("test/loss")
+
+
+def by_seed(values):
+    return dict(enumerate(values, 1))
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = [0.9, 0.92, 0.97]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert mean_over_seeds(values) == pytest.approx((np.mean(values), low, high))
+    assert mean_over_seeds([0.9]) == (0.9, None, None)
+
+
+def test_the_interval_of_three_seeds_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [mean_over_seeds(rng.normal(size=3).tolist()) for _ in range(2000)]
+    assert np.mean([each.low < 0 < each.high for each in found]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_recipes_with_the_same_seeds_are_compared_seed_by_seed():
+    one, other = [0.9, 0.8, 0.7, 0.95], [0.89, 0.78, 0.69, 0.93]  # the seeds differ far more than the recipes
+    found, expected = duel(by_seed(one), by_seed(other), ACCURACY), stats.ttest_rel(one, other)
+    low, high = expected.confidence_interval()
+    assert found.difference == pytest.approx((0.015, low, high))
+    assert found.probability == pytest.approx(1 - expected.pvalue / 2)
+    assert (found.num_more, found.num_paired) == (0, 4)
+    assert duel(by_seed(one), by_seed(other), LOSS).probability == pytest.approx(expected.pvalue / 2)
+
+
+def test_recipes_with_other_seeds_are_compared_by_welchs_test():
+    one, other = [0.9, 0.8, 0.7, 0.95], [0.6, 0.62, 0.61]
+    found, expected = duel(by_seed(one), {seed + 9: x for seed, x in by_seed(other).items()}, ACCURACY), None
+    expected = stats.ttest_ind(one, other, equal_var=False)
+    low, high = expected.confidence_interval()
+    assert found.difference == pytest.approx((np.mean(one) - np.mean(other), low, high))
+    assert found.probability == pytest.approx(1 - expected.pvalue / 2)
+    assert found.num_paired == 0
+
+
+def test_a_single_seed_of_each_tells_nothing():
+    found = duel({1: 0.9}, {1: 0.8}, ACCURACY)
+    assert found == ((pytest.approx(0.1), None, None), None, None, 0)
+    assert verdict(found, None, "test/accuracy") == "+10.00 % over the seeds; one seed of each tells nothing"
+
+
+def test_the_further_seeds_that_are_named_settle_it_and_one_fewer_does_not():
+    differences = np.array([0.02, -0.01, 0.03])
+    found = duel(by_seed(0.5 + differences), by_seed(np.full(3, 0.5)), ACCURACY)
+    assert found.num_more > 0
+    mean, deviation = differences.mean(), differences.std(ddof=1)
+    for num, is_settled in ((3 + found.num_more, True), (2 + found.num_more, False)):
+        assert (mean > stats.t.ppf(0.975, num - 1) * deviation / num**0.5) == is_settled
+    assert f"{found.num_more} further seeds of each would settle it" in verdict(found, None, "test/accuracy")
+
+
+def test_equal_recipes_are_not_to_be_told_apart():
+    found = duel(by_seed([0.5, 0.6]), by_seed([0.5, 0.6]), ACCURACY)
+    assert (found.probability, found.num_more) == (0.5, None)
+    assert "not to be told apart" in verdict(found, None, "test/accuracy")
+
+
+def write_predictions(folder, right, split="test"):
+    folder.mkdir()
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "split", "true", "predicted", "probability", "loss"))
+        for i, is_right in enumerate(right):
+            table.writerow((f"{i}.png", split, "cat", "cat" if is_right else "dog", 0.9, 0.1))
+
+
+def test_few_images_are_told_from_many(tmp_path):
+    rng = np.random.default_rng(0)
+    for num, is_enough in ((54, False), (10_000, True)):
+        for seed in (1, 2):
+            write_predictions(tmp_path / f"a{num}-{seed}", rng.permutation(num) < 0.93 * num)
+            write_predictions(tmp_path / f"b{num}-{seed}", rng.permutation(num) < 0.90 * num)
+        one, other = ([tmp_path / f"{name}{num}-{seed}" for seed in (1, 2)] for name in "ab")
+        right = right_by_image(one, "test")
+        assert len(right) == num
+        assert set(right.values()) <= {0.0, 0.5, 1.0}
+        found = difference_over_images(right, right_by_image(other, "test"))
+        assert (found.low > 0) == is_enough
+        expected = stats.sem([right[i] - right_by_image(other, "test")[i] for i in right]) * 1.96
+        assert found.high - found.mean == pytest.approx(expected, rel=0.15)
+    assert right_by_image(one, "val") == {}
+    assert right_by_image([*one, tmp_path], "test") == {}  # a run without predictions
+    assert difference_over_images({}, right) is None
+
+
+def test_a_difference_that_more_images_might_undo_is_said():
+    found = duel(by_seed([0.9, 0.91, 0.905]), by_seed([0.8, 0.81, 0.806]), ACCURACY)
+    text = verdict(found, seeds.Interval(0.1, -0.02, 0.2), "test/accuracy")
+    assert "over the images" in text
+    assert "too few to say it of others" in text
