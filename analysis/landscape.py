@@ -1,0 +1,79 @@
+"""The loss of a trained run round its weights, and between two runs: how steep, how rough, how far apart?
+
+    python -m analysis.landscape RUN                  lines and a plane in random directions; the greatest curvatures
+    python -m analysis.landscape RUN RUN2 --match     two runs beside each other, and the straight way between them
+
+Directions are as long as the weights, filter by filter (https://arxiv.org/abs/1712.09913). Batch norm takes its
+statistics of the images at hand, at every point anew. --match permutes the hidden units of RUN2 so that they resemble
+those of RUN (https://arxiv.org/abs/2209.04836); for mlp and cnn.
+"""
+
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.command_line import parser_of_a_look, path, run_program, seed, whole_number
+from analysis.look.landscape_runs import Plan, look_at_runs
+from analysis.look.trained_run import find_run
+from data.visible import say
+
+
+def distance(text: str) -> float:
+    """Return the distance that `text` spells: above 0, and up to 1000."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise ArgumentTypeError(f"{text} is not a number above 0 and up to 1000")
+    return value
+
+
+def count(text: str) -> int:
+    """Return the number of things that `text` spells, which may be none."""
+    return 0 if text == "0" else whole_number(text)
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Return what the command line says."""
+    parser = parser_of_a_look("landscape", __doc__)
+    parser.add_argument("other", metavar="RUN2", nargs="?", help="a second run, to compare with the first")
+    parser.add_argument("--split", default="train", help="whose images the loss is of; default: train")
+    parser.add_argument("--images", type=whole_number, default=1000, help="of the split, at most; default: 1000")
+    parser.add_argument("--points", type=whole_number, default=21, help="on a side of the plane; default: 21")
+    parser.add_argument(
+        "--reach", type=distance, default=1.0, help="of the plane, in lengths of the weights; default: 1"
+    )
+    parser.add_argument("--eigenvalues", type=count, default=3, help="of the Hessian; 0 for none; default: 3")
+    parser.add_argument("--match", action="store_true", help="the way to RUN2 with its hidden units matched, too")
+    parser.add_argument("--seed", type=seed, default=0, help="of the directions; default: 0")
+    parser.add_argument(
+        "--out", type=path, default=Path("landscape"), help="folder of the pictures; default: landscape"
+    )
+    return parser.parse_args(arguments)
+
+
+def look(options: Namespace) -> None:
+    """Look at the landscapes, print their figures and where the pictures are."""
+    folders = [find_run(name) for name in (options.run, options.other) if name is not None]
+    plan = Plan(
+        split=options.split,
+        num_images=options.images,
+        num_points=options.points,
+        reach=options.reach,
+        seed=options.seed,
+        num_eigenvalues=options.eigenvalues,
+        match=options.match,
+        folder=options.out,
+    )
+    say(*look_at_runs(folders, options.data_dir, plan))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Look at a landscape, or say in one line what keeps us from it; return the exit code."""
+    return run_program("landscape", lambda: look(parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
