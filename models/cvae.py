@@ -15,7 +15,7 @@ from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
 from models.core.settings import PositiveInt
-from models.parts.layers import one_hot
+from models.parts.layers import is_exported, one_hot
 from models.parts.likelihoods import gaussian_kl
 from models.parts.variational import Conditional, VariationalSettings
 
@@ -73,9 +73,11 @@ class Cvae(Conditional):
 
         hidden = for_every_label(begin_decoding, features, self.num_labels)  # [B, L, C, h, w]
         num = max(1, DECODED_AT_ONCE // self.num_labels)
+        # An exported network has no loop whose length depends on the batch.
+        parts = [(hidden, images)] if is_exported() else zip(hidden.split(num), images.split(num), strict=True)
         reconstructions = [
             self.likelihood(self.decoder.rest(part.flatten(0, 1)).unflatten(0, part.shape[:2]), some.unsqueeze(1))
-            for part, some in zip(hidden.split(num), images.split(num), strict=True)
+            for part, some in parts
         ]
         kl = gaussian_kl(*self.posteriors(features)).sum(dim=2)
         return torch.cat(reconstructions) + self.settings.beta * kl

@@ -84,7 +84,8 @@ class NanoVit(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 1 + N, D], class token first
         patches = self.embed(images)
-        x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        # Not len(patches), which an export would take for a constant.
+        x = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(x + self.positions)
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes]

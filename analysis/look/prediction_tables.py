@@ -92,7 +92,8 @@ def draw_sheet(predicted: Predicted, path: Path) -> None:
     for row, file in zip(rows_of(predicted), predicted.files[: len(pictures)], strict=False):
         name, share = row["ranked"][0]
         is_right = row.get("true", name) == name
-        captions.append(f"{name} {share:.0%}" + ("" if is_right else f", is {row['true']}") + f"\n{visible(file.path.name)}")
+        told = f"{name} {share:.0%}" + ("" if is_right else f", is {row['true']}")
+        captions.append(f"{told}\n{visible(file.path.name)}")
         marks.append(is_right)
     has_classes = any(file.true != NO_CLASS for file in predicted.files)
     columns = max(COLUMNS, ceil(sqrt(len(pictures))))

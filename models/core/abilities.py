@@ -41,6 +41,17 @@ class Samples(Protocol):
 
 
 @runtime_checkable
+class DrawsFromLatents(Protocol):
+    """A generative model that makes an image of a latent vector in one pass."""
+
+    num_labels: int  # as of `Samples`
+    noise: Tensor  # [N, Z], fixed latents
+
+    def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Return the images [B, 3, H, W] in [0, 1] of latents [B, Z], drawn from N(0, 1), and labels [B] int64."""
+
+
+@runtime_checkable
 class HasLatents(Protocol):
     """A model that encodes images as latent vectors and decodes latent vectors into images."""
 

@@ -155,3 +155,8 @@ class SelfAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32, rows sum to 1
         return torch.softmax(self.scores(x), dim=-1)
+
+
+def is_exported() -> bool:
+    """Return whether the network is being traced for an export, in which the batch may have any size."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()

@@ -1,0 +1,110 @@
+"""The page that tells people of an exported network: what it is, how it is used, how it was made, how good it is."""
+
+import json
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from data.metrics import shown
+from data.visible import visible
+
+NETWORK, WEIGHTS = "network.pt2", "model.safetensors"  # files beside the page
+MOST_CLASSES = 100  # that are listed
+
+OF_TIMM = """\
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+network = timm.create_model("local-dir:.", pretrained=True).eval()  # on the hub: "hf-hub:YOU/NAME"
+transform = create_transform(**resolve_model_data_config(network))
+with torch.no_grad():
+    probabilities = network(transform(Image.open("picture.jpg").convert("RGB"))[None]).softmax(1)[0]
+classes = network.pretrained_cfg["label_names"]
+print(classes[probabilities.argmax()], probabilities.max().item())
+"""
+OF_A_CLASSIFIER = """\
+import json
+
+import numpy
+import torch
+from PIL import Image, ImageOps
+
+extra = {"metadata.json": ""}
+network = torch.export.load("network.pt2", extra_files=extra).module()
+about = json.loads(extra["metadata.json"])
+picture = ImageOps.fit(Image.open("picture.jpg").convert("RGB"), (about["image_size"], about["image_size"]))
+probabilities = network(torch.from_numpy(numpy.array(picture))[None])[0]
+print(about["classes"][probabilities.argmax()], probabilities.max().item())
+"""
+OF_A_GENERATOR = """\
+import torch
+from PIL import Image
+
+network = torch.export.load("network.pt2").module()
+images = network({inputs})  # [8, H, W, 3] in [0, 1]
+Image.fromarray((255 * images[0]).round().byte().numpy()).save("sample.png")
+"""
+
+
+def usage(metadata: Mapping[str, Any], is_timms: bool) -> str:
+    """Return the lines of Python that use a network, beside its files."""
+    if is_timms:
+        return OF_TIMM
+    if metadata["output"] == "probabilities":
+        return OF_A_CLASSIFIER
+    size = metadata["latent_size"]
+    inputs = f"torch.randn(8, {size})" + (", torch.arange(8) % 2" if "labels" in metadata["inputs"] else "")
+    return OF_A_GENERATOR.format(inputs=inputs)
+
+
+def model_card(
+    metadata: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    is_timms: bool,
+    images: str,
+) -> str:
+    """Return the page in Markdown, with what the Hugging Face hub reads at its head.
+
+    Args:
+        metadata: of the exported network.
+        settings: of the run that have to be told to repeat it.
+        metrics: by name, such as test/accuracy.
+        is_timms: whether timm builds the network.
+        images: what the run was trained on, in one line.
+    """
+    is_classifier = metadata["output"] != "images"
+    head = {
+        "library_name": "timm" if is_timms else "pytorch",
+        "pipeline_tag": "image-classification" if is_classifier else "unconditional-image-generation",
+    }
+    classes = metadata["classes"]
+    named = ", ".join(map(visible, classes[:MOST_CLASSES])) + (", ..." if len(classes) > MOST_CLASSES else "")
+    facts = {"trained on": images, "classes": f"{len(classes)}: {named}" if classes else "none"}
+    facts |= {f"input {name}": text for name, text in metadata["inputs"].items()}
+    facts |= {key: json.dumps(metadata[key]) for key in ("output", "mean", "std")}
+    facts["fingerprint of the images"] = metadata["data"]
+    parts = [
+        "\n".join(["---", *(f"{key}: {value}" for key, value in head.items()), "---"]),
+        f"# {metadata['model']}, run {metadata['run']}",
+        f"```python\n{usage(metadata, is_timms)}```",
+        table("", "", facts),
+        "## Results",
+        table("metric", "value", {name: shown(name, value) for name, value in metrics.items()}),
+        "## Settings",
+        table("setting", "value", settings),
+    ]
+    if is_timms and metadata["image_size"] != metadata["size"]:
+        note = f"""In the run, images were reduced to {metadata["image_size"]} pixels first, and then resized to
+            {metadata["size"]}; figures hold for images that are prepared so."""
+        parts.insert(4, textwrap.fill(" ".join(note.split()), 120))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(first: str, second: str, rows: Mapping[str, Any]) -> str:
+    """Return a table of two columns in Markdown."""
+    lines = [f"| {first} | {second} |", "|---|---|"]
+    cells = ((key, visible(value).replace("|", r"\|")) for key, value in rows.items())
+    return "\n".join([*lines, *(f"| {key} | {value} |" for key, value in cells)])

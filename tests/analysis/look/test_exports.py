@@ -1,0 +1,164 @@
+"""Exported networks run without this project, and give what the run's own network gives."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from analysis.export import main
+from analysis.look.exports import Exportable, greatest_difference, to_pt2
+from analysis.look.picture_files import find_pictures
+from analysis.look.prediction import load_members, predict_files
+from analysis.look.trained_run import load_network
+from analysis.record import run_folder
+from data.errors import UserError
+from data.files import read_json, write_json
+from tests.trained_runs import CLASSES, info_for, save_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+OUTSIDE = Path(__file__).with_name("exported_outside.py")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six tiles of a photograph."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(6):
+        tile = load_sample_image("china.jpg")[100 : 100 + 32, 90 * i : 90 * i + 32]
+        Image.fromarray(tile).save(folder / f"{i}.png")
+    return folder
+
+
+def export(capsys, *words):
+    code = main([str(word) for word in words])
+    return code, *capsys.readouterr()
+
+
+WANTED = {  # what is written of each model, and loaded elsewhere
+    "cnn": ("onnx", "page"),
+    "cvae": ("pt2",),
+    "nano_vit": ("onnx", "torchscript"),
+    "timm": ("timm", "hf", "page"),
+    "frozen": ("timm", "torchscript"),
+    "vae": ("onnx", "page"),
+    "cvae_head": ("torchscript",),  # what draws
+}
+ENDS = {"torchscript": ".pt", "timm": ".safetensors", "hf": "", "page": ""}
+
+
+@pytest.mark.slow
+def test_exports_are_loaded_elsewhere_and_give_what_the_run_predicts(tmp_path, pictures, capsys):
+    np.save(tmp_path / "latents.npy", np.random.RandomState(0).randn(6, 32).astype(np.float32))
+    jobs, expected = {}, {}
+    for model, forms in WANTED.items():
+        own = {"input_size": 0, "feature_precision": "fp32"} if model == "frozen" else {}
+        folder = save_run(tmp_path / model, model, **own)
+        outputs = drawn(folder, tmp_path / "latents.npy") if model in DRAWING else predicted(folder, pictures)
+        capsys.readouterr()
+        for form in forms:
+            path = tmp_path / f"{model}-{form}{ENDS.get(form, f'.{form}')}"
+            words = {"cvae_head": ["--generator"], "vae": []}.get(model, ["--check", pictures])
+            code, out, err = export(capsys, folder, "--to", "hf" if form == "page" else form, "--out", path, *words)
+            assert (code, err) == (0, ""), err
+            assert re.search(rf"outputs differ by at most \S+ on {3 if model in DRAWING else 9} inputs\n{path}\n$", out)
+            jobs[f"{model} {form}"] = (form, timm_job(path) if form == "timm" else str(path))
+            expected[f"{model} {form}"] = outputs[0] if form == "page" else outputs
+    words = [sys.executable, "-I", "-W", "ignore", str(OUTSIDE), str(tmp_path), json.dumps(jobs)]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "outputs.npz")
+    assert found.keys() == expected.keys()
+    assert found["vae page"].shape == (8, 32, 32, 3)
+    for name in expected.keys() - {"vae page"}:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4, err_msg=name)
+
+
+DRAWING = ("vae", "cvae_head")
+
+
+def predicted(folder, pictures):
+    """What a run predicts of pictures, [N, C]."""
+    return predict_files(load_members([folder], "", False), find_pictures([pictures], CLASSES)).probabilities.numpy()
+
+
+@torch.no_grad()
+def drawn(folder, latents):
+    """The images [N, H, W, 3] that a run's model draws of latents; the classes take turns."""
+    model, latents = load_network(folder).objective, torch.from_numpy(np.load(latents))
+    return model.pictures_of(latents, torch.arange(len(latents)) % max(1, model.num_labels)).permute(0, 2, 3, 1).numpy()
+
+
+def timm_job(path):
+    """What timm is told of a file of weights, out of the texts in it."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        texts = file.metadata()
+    options = {
+        "num_classes": len(json.loads(texts["classes"])),
+        "input_size": [3, int(texts["size"]), int(texts["size"])],
+    }
+    options |= {key: json.loads(texts[key]) for key in ("mean", "std")}
+    arch = {"timm": "test_vit", "frozen": "test_efficientnet"}[path.name.partition("-")[0]]
+    return str(path), arch, options | ({"img_size": 32} if arch == "test_vit" else {})
+
+
+def test_a_folder_for_the_hub_tells_settings_and_results(tmp_path, capsys):
+    folder = save_run(tmp_path / "run", "timm")
+    write_json(folder / run_folder.SUMMARY, {"test/accuracy": 0.5, "val/loss": 1.25, "epochs": 3})
+    code, out, err = export(capsys, folder, "--to=hf")
+    place = folder / "export" / "hf"
+    assert (code, err, out.splitlines()[-1]) == (0, "", str(place))
+    config, info = read_json(place / "config.json"), info_for("timm")
+    assert config["metrics"] == {"test/accuracy": 0.5, "val/loss": 1.25}
+    assert config["label_names"] == list(CLASSES)
+    assert config["pretrained_cfg"]["input_size"] == [3, info.image_size, info.image_size]
+    assert config["settings"]["arch"] == "test_vit"
+    page = (place / "README.md").read_text()
+    for told in ("| test/accuracy | 50.00 % |", "| arch | test_vit |", "library_name: timm", "3: cat, dog, frog"):
+        assert told in page
+    assert str(tmp_path) not in page
+
+
+def test_an_export_with_other_outputs_is_refused(tmp_path):
+    network = Exportable(load_network(save_run(tmp_path / "run", "mlp")))
+    runner = to_pt2(network, tmp_path / "x.pt2")
+    assert greatest_difference(network, runner, network.examples) < 1e-5
+    for wrong in (lambda inputs: runner(inputs) + 1e-3, lambda inputs: runner(inputs) * torch.nan):
+        with pytest.raises(UserError, match="outputs differ by .* from the run's own: do not use it"):
+            greatest_difference(network, wrong, network.examples)
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "told"),
+    [
+        ("mlp", ["--to=timm"], "--to=timm: mlp is no network as timm builds it: give --to=hf, or onnx"),
+        ("vq_vae", ["--to=pt2"], "vq_vae makes no image of a latent in one pass, and predicts no classes"),
+        ("mlp", ["--to=pt2", "--generator"], "mlp makes no image of a latent in one pass: name another run"),
+        ("mlp", ["--to=onnx", "--out=x.pt"], "--out=x.pt: give a file name that ends in .onnx"),
+        ("mlp", ["--to=hf", "--out={dir}"], "is not an empty folder: name a new one"),
+        ("mlp", ["--to=tflite"], "invalid choice: 'tflite'"),
+        ("mlp", [], "required: --to"),
+        ("mlp", ["--to=pt2", "--check", "nowhere.png"], "nowhere.png is not there"),
+        ("vae", ["--to=pt2", "--check", "x.png"], "--check=x.png: a generator takes no pictures: leave it out"),
+    ],
+)
+def test_bad_inputs_are_told_in_one_line(model, words, told, tmp_path, capsys):
+    folder = save_run(tmp_path / "run", model)
+    code, out, err = export(capsys, folder, *(word.format(dir=tmp_path) for word in words))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+
+
+def test_without_a_library_the_command_that_installs_it_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("analysis.look.exports.find_spec", lambda name: None)
+    code, _, err = export(capsys, save_run(tmp_path / "run", "mlp"), "--to=onnx")
+    assert (code, err) == (2, "export: --to=onnx needs onnx: pip install -c constraints.txt -e '.[export]'\n")
