@@ -52,7 +52,7 @@ def lack_of_memory(error: Exception) -> str:
     is_said_so = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
     if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError" and not is_said_so:
         return ""
-    reason = textwrap.shorten(str(error).partition("\n")[0], 200)
+    reason = textwrap.shorten(str(error).partition("\n")[0], LONGEST_MESSAGE // 2)
     return f"no memory ({reason}): lower --batch_size, --image_size or the model's sizes, or take fewer images"
 
 

@@ -30,6 +30,7 @@ from sweeps.local.agent import Agent
 from sweeps.local.contract import checked_sweep
 from sweeps.local.display import Display
 from sweeps.local.limits import Limits
+from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep, name_of
 from sweeps.local.telling import Ending, tell
 from sweeps.local.trials import Trials
@@ -50,6 +51,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--count", type=whole_number, help="trials of the sweep in all; default: the file's run_cap")
     parser.add_argument("--workers", type=whole_number, help="trials at a time; default: one for each device, else 1")
     parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each trial, 0+1,2+3")
+    parser.add_argument("--memory", type=amount, metavar="GIB", help="memory of each device; default: what is free")
     parser.add_argument("--seed", type=seed, default=3407, help="seed of the search; default: 3407")
     parser.add_argument("--storage", help="database that agents share: postgresql+psycopg://USER@HOST/DATABASE")
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
@@ -71,7 +73,7 @@ def run_sweep(options: Namespace) -> int:
     display = Display(sweep, name, limits.count, len(devices))
     if options.retry_failed:
         display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
-    agent = Agent(sweep, trials, folder, limits, devices, display)
+    agent = Agent(sweep, trials, folder, limits, devices, Room(devices, options.memory), display)
     try:
         with display:
             code = agent.run()

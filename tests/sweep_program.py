@@ -12,7 +12,10 @@ import re
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+
+from fake_device import held
 
 FOLDER = Path(os.environ["VISION_SWEEPS_RUNS"]) / os.environ["WANDB_RUN_ID"]
 JOURNAL = Path(os.environ["SWEEP_JOURNAL"])
@@ -77,6 +80,16 @@ def is_to_crash(epoch: int) -> bool:
     return True
 
 
+def is_sized() -> bool:
+    return "sizes" in settings
+
+
+def size() -> float:
+    """GiB that this trial's model takes, such as 2 by sizes=small:2,large:8, with one micro-batch."""
+    sizes = dict(each.split(":") for each in settings["sizes"].split(","))
+    return float(sizes[settings["model"]]) / int(settings.get("accumulation_steps", 1))
+
+
 def train(first_epoch: int) -> str:
     for epoch in range(first_epoch, int(settings["epochs"]) + 1):
         journal("epoch", epoch=epoch)
@@ -94,7 +107,8 @@ def train(first_epoch: int) -> str:
         if not does("silent"):
             value = math.nan if does("diverging") else loss(float(settings["lr"]), epoch)
             with (FOLDER / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"epoch": epoch, "val/loss": value}) + "\n")
+                peak = {"peak_memory_gib": size()} if is_sized() else {}
+                file.write(json.dumps({"epoch": epoch, "val/loss": value, **peak}) + "\n")
         if does("leaving") and epoch == 2:
             return "stopped"
         if does("dying"):
@@ -117,10 +131,16 @@ if __name__ == "__main__":
     metrics.write_text("".join(lines))
     seed = int(settings["seed"])
     typed = {"model": "mlp", "lr": float(settings["lr"]), "epochs": int(settings["epochs"]), "seed": seed}
+    typed |= {"batch_size": 128, "accumulation_steps": int(settings.get("accumulation_steps", 1))}
     write("settings.json", typed)
     write("environment.json", {"device": "none", "wandb": settings.get("wandb")})
     (FOLDER / "summary.json").unlink(missing_ok=True)
-    state = train(done + 1)
+    try:
+        with held(JOURNAL / "device.json", float(settings["device_gib"]), size()) if is_sized() else nullcontext():
+            state = train(done + 1)
+    except MemoryError as error:
+        write("summary.json", {"state": "failed", "error": str(error)[:200]})
+        sys.exit(str(error))
     result = {"num_parameters": 10, "train_seconds": 1.5 * seed, "images_per_second": 100.0}
     split = "val" if settings.get("dataset") == "faces" else "test"
     figures = {f"{split}/loss": 0.5 + seed**2, f"{split}/accuracy": 1 / seed}

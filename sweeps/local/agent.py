@@ -21,6 +21,7 @@ from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
 from sweeps.local.trials import Claim, TrialLost, Trials
@@ -42,17 +43,20 @@ class Agent:
         runs_dir: Path,
         limits: Limits,
         devices: Sequence[Mapping[str, str]],
+        room: Room,
         display: Display,
     ) -> None:
         self.sweep = sweep
         self.trials = trials
         self.runs_dir = runs_dir
         self.limits = limits
+        self.room = room
         self.display = display
         self.pool: Pool[TrialRun] = Pool(devices)
         self.failure = ""  # what ended the sweep
         self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
         self.num_failed = 0
+        self.waiting: int | None = None  # number of the trial that there is no room for
         self.heart = Heart(trials, SECONDS_BETWEEN_BEATS)
         self.next_survey = 0.0
 
@@ -181,17 +185,28 @@ class Agent:
 
     def fill_slots(self) -> None:
         """Start a trial in every free slot, as far as there are trials."""
-        while self.pool.has_room():
+        while self.pool.free_slots():
             claim = self.trials.take(self.limits.count, [run.claim.trial_id for run in self.pool.runs])
             if claim is None or self.failure:
                 return
+            slot = self.room.slot_for(claim, self.pool, self.trials.all())
+            if slot is None:
+                self.wait_for_room(claim)
+                return
             try:
-                self.start(claim)
+                self.start(claim, slot)
             except ValueError as error:
                 self.trials.end(claim, TrialState.FAIL, {"error": str(error), "seconds": 0.0})
                 self.count_failure(claim.number, str(error))
 
-    def start(self, claim: Claim) -> None:
+    def wait_for_room(self, claim: Claim) -> None:
+        """Leave a trial until others have ended, or to an agent with more memory; those after it wait as well."""
+        self.trials.release(claim.trial_id)
+        if self.waiting != claim.number:
+            self.display.log(f"trial {claim.number} waits for memory: {self.display.varied(claim.settings)}")
+        self.waiting = claim.number
+
+    def start(self, claim: Claim, slot: int) -> None:
         """Start a trial, or go on with it from its checkpoint.
 
         Raises:
@@ -204,7 +219,7 @@ class Agent:
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.pool.free_devices()}
+        environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.pool.devices[slot]}
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
         trial = self.trials.all()[claim.number]
@@ -213,7 +228,9 @@ class Agent:
         except OSError:
             self.trials.release(claim.trial_id)
             raise
-        self.pool.add(run)
+        for other in self.room.on_device(slot, self.pool):
+            run.had_company = other.had_company = True
+        self.pool.add(run, slot)
         self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:

@@ -19,6 +19,8 @@ PATTERNS = {
     "too many files are open": r"\[Errno 2[34]\]|Too many open files",
     OUT_OF_MEMORY: r"\[Errno 12\]|Cannot allocate memory|^MemoryError\b|DefaultCPUAllocator: (can't|not enough)",
 }
+OTHERS_HOLD_MEMORY = "other programs hold its GPU's memory"
+TAKES_TOO_MUCH = re.compile(r"\b(CUDA|HIP)( error:)? out of memory|DefaultCPUAllocator: (can't|not enough)")
 GIBIBYTES = {"MiB": 2**-10, "GiB": 1.0}
 SIZE = r"([\d.]+) (MiB|GiB)"
 GPU_MEMORY = re.compile(
@@ -56,8 +58,25 @@ def fault_of(code: int, output: str, folder: Path, num_killed: int) -> Fault | N
         if re.search(pattern, output, re.MULTILINE):
             return Fault(reason, reason == OUT_OF_MEMORY)
     if lacks_memory_to_others(output):
-        return Fault("other programs hold its GPU's memory", True)
+        return Fault(OTHERS_HOLD_MEMORY, True)
     return Fault(FULL, False) if code > 0 and free_bytes(folder) < LEAST_FREE_BYTES else None
+
+
+def is_short_of_memory(fault: Fault | None, words: str) -> bool:
+    """Return whether a run failed for lack of memory, whoever holds it.
+
+    Args:
+        fault: what was wrong with the machine.
+        words: the run's own reason, and the last lines of its output.
+    """
+    is_of_machine = fault is not None and fault.reason in (OUT_OF_MEMORY, OTHERS_HOLD_MEMORY)
+    return is_of_machine or bool(TAKES_TOO_MUCH.search(words))
+
+
+def takes_too_much(fault: Fault | None, words: str) -> bool:
+    """Return whether a run itself asked for more memory than there is, so that smaller batches may help it."""
+    is_of_others = fault is not None and fault.reason == OTHERS_HOLD_MEMORY
+    return not is_of_others and bool(TAKES_TOO_MUCH.search(words))
 
 
 def lacks_memory_to_others(output: str) -> bool:

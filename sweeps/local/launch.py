@@ -19,6 +19,7 @@ import yaml
 
 from analysis.record import run_folder
 from data.errors import UserError, suggestion
+from data.files import read_json
 from sweeps.local.faults import Fault, fault_of, num_killed_for_memory
 from sweeps.local.owners import OWNER_VARIABLE, owner_name
 
@@ -171,6 +172,10 @@ class Run:
     def state(self) -> str:
         """Return how it ended, as its folder says: "finished", "stopped", "failed" or "unfinished"."""
         return run_folder.state(self.folder)
+
+    def error(self) -> str:
+        """Return why it failed, as it has noted itself; "" for nothing."""
+        return str(read_json(self.folder / run_folder.SUMMARY).get("error", ""))
 
     def exit(self) -> str:
         """Return how its process ended, in words."""

@@ -44,17 +44,13 @@ class Pool(Generic[AnyRun]):
         """The runs that have a slot."""
         return [run for run in self.slots if run is not None]
 
-    def has_room(self) -> bool:
-        """Return whether a slot is free."""
-        return None in self.slots
+    def free_slots(self) -> list[int]:
+        """Return the numbers of the slots that are free."""
+        return [number for number, run in enumerate(self.slots) if run is None]
 
-    def free_devices(self) -> Mapping[str, str]:
-        """Return the environment variables of the free slot that the next run will have."""
-        return self.devices[self.slots.index(None)]
-
-    def add(self, run: AnyRun) -> None:
-        """Give a run that has been started with `free_devices` its slot."""
-        self.slots[self.slots.index(None)] = run
+    def add(self, run: AnyRun, slot: int) -> None:
+        """Give a run that has been started with the `devices` of a slot that slot."""
+        self.slots[slot] = run
 
     def free(self, run: AnyRun) -> None:
         """Free the slot of a run that has ended."""

@@ -10,15 +10,19 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from analysis.record import run_folder
+from data.files import read_json
 from data.internals import report_values
 from data.metrics import Best, Metric, is_finite
+from sweeps.local.faults import Fault, is_short_of_memory, takes_too_much
 from sweeps.local.launch import NUM_LAST_LINES, Run
-from sweeps.local.trials import Claim, Trials
+from sweeps.local.trials import Claim, Trials, new_run_id
 
 MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between
 REFUSED = 2  # exit code of a program that does not take its settings, nor will it next time
 RANK_WAS_KILLED = re.compile(r"Signal (2|9|15) \(SIG\w+\) received by PID")
 STOPPED_EARLY = "stopped early"
+PEAK = "peak_memory_gib"  # as runs log it
+MOST_HALVINGS = 2  # of a trial's micro-batches
 
 
 class Outcome(NamedTuple):
@@ -69,6 +73,8 @@ class TrialRun(Run):
         self.best: Best | None = None  # of these
         self.waiting: list[float] = []  # those of them that the storage does not have yet
         self.heard = self.started  # when it logged its newest row
+        self.peak_gib = 0.0  # the most memory that it says it has used
+        self.had_company = False  # of other trials on its device
         self.verdict: TrialState | None = None  # what it counts as if it is stopped; None if it is to go on later
 
     def report(self, trials: Trials) -> bool:
@@ -93,6 +99,7 @@ class TrialRun(Run):
     def read(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Note what the run has logged: its values of the metric that are finite; W&B ignores the others, too."""
         self.heard = time.monotonic()
+        self.peak_gib = max(self.peak_gib, *(row[PEAK] for row in rows if is_finite(row.get(PEAK))), 0.0)
         self.epoch = rows[-1].get("epoch", 0)
         ranked = [row for row in rows if is_finite(row.get(self.metric.name))]
         # A program that logs no epochs: its logged values are counted.
@@ -123,30 +130,60 @@ class TrialRun(Run):
         Args:
             retries: how often it may be tried again if it has crashed or had nothing to say.
         """
-        before, notes, state, code = self.before, self.notes(), self.state(), self.process.returncode
+        state, code = self.state(), self.process.returncode
         if self.reason and state != "finished":
-            if self.verdict == TrialState.FAIL:
-                return self.failure(self.reason, retries)
-            if self.verdict and not self.num_values:
-                return self.failure(f"{self.reason}, it logged no {self.metric.name}")
-            return Outcome(self.reason, self.verdict, {**notes, "ending": self.reason} if self.verdict else notes)
-        fault = self.fault()
+            return self.outcome_of_a_stop(retries)
+        fault, words = self.fault(), f"{self.error()}\n{self.last_lines(NUM_LAST_LINES)}"
+        is_short = bool(code) and state != "stopped" and is_short_of_memory(fault, words)
+        if is_short and self.had_company:
+            return Outcome("short of memory beside others, goes on alone", None, {**self.notes(), "alone": True})
+        if is_short and not self.num_read and takes_too_much(fault, words) and (anew := self.with_smaller_batches()):
+            return anew
         if fault and not fault.may_recur:
-            return Outcome(f"cut short ({fault.reason}), stays open", None, notes, fault.reason)
-        if fault or self.was_interrupted():
-            got_further = self.num_values > before.get("tried_at", 0)
-            tries = 1 if got_further else before.get("tries", 0) + 1
-            reason = fault.reason if fault else self.exit()
-            if tries <= MOST_INTERRUPTIONS:
-                notes |= {"tries": tries, "tried_at": self.num_values}
-                goes_on = "stays open" if fault else "goes on"
-                return Outcome(f"cut short ({reason}), {goes_on}", None, notes, fault.reason if fault else "")
-            return self.failure(f"cut short {tries} times without getting further, {reason}")
+            return Outcome(f"cut short ({fault.reason}), stays open", None, self.notes(), fault.reason)
+        if fault or self.was_interrupted() or (is_short and self.num_read):
+            return self.outcome_of_an_interruption(fault)
         if code:
             return self.failure(self.exit(), 0 if code == REFUSED else retries)
         if not self.num_values:
             return self.failure(f"it logged no {self.metric.name}")
-        return Outcome("finished", TrialState.COMPLETE, notes)
+        return Outcome("finished", TrialState.COMPLETE, self.notes())
+
+    def outcome_of_a_stop(self, retries: int) -> Outcome:
+        """Return what became of a trial that was asked to end."""
+        if self.verdict == TrialState.FAIL:
+            return self.failure(self.reason, retries)
+        if self.verdict and not self.num_values:
+            return self.failure(f"{self.reason}, it logged no {self.metric.name}")
+        ending = {"ending": self.reason} if self.verdict else {}
+        return Outcome(self.reason, self.verdict, {**self.notes(), **ending})
+
+    def outcome_of_an_interruption(self, fault: Fault | None) -> Outcome:
+        """Return that a trial goes on after its process was cut short, unless that happens again and again."""
+        got_further = self.num_values > self.before.get("tried_at", 0)
+        tries = 1 if got_further else self.before.get("tries", 0) + 1
+        reason = fault.reason if fault else self.exit()
+        if tries > MOST_INTERRUPTIONS:
+            return self.failure(f"cut short {tries} times without getting further, {reason}")
+        notes = {**self.notes(), "tries": tries, "tried_at": self.num_values}
+        goes_on = "stays open" if fault else "goes on"
+        return Outcome(f"cut short ({reason}), {goes_on}", None, notes, fault.reason if fault else "")
+
+    def with_smaller_batches(self) -> Outcome | None:
+        """Return that a trial begins anew with micro-batches half as large; None if that is not possible.
+
+        A step still sees the same images. As the number of micro-batches belongs to a run's recipe, it is another run.
+        """
+        settings, halvings = read_json(self.folder / run_folder.SETTINGS), self.before.get("halvings", 0) + 1
+        batch_size, steps = (settings.get(name) for name in ("batch_size", "accumulation_steps"))
+        if halvings > MOST_HALVINGS or not isinstance(batch_size, int) or not isinstance(steps, int):
+            return None
+        if batch_size % (2 * steps):
+            return None
+        changed = {"accumulation_steps": 2 * steps}
+        notes = {**self.notes(), **changed, "halvings": halvings, "run_id": new_run_id(self.claim.number)}
+        notes["settings"] = {**self.claim.settings, **changed}
+        return Outcome(f"short of memory, begins anew with accumulation_steps={2 * steps}", None, notes)
 
     def failure(self, error: str, retries: int = 0) -> Outcome:
         """Return that the trial has failed or, as often as it may be, that it is tried again."""
@@ -172,4 +209,6 @@ class TrialRun(Run):
     def notes(self) -> dict[str, Any]:
         """Return the trial's time so far, and its best value with its epoch."""
         notes = {"seconds": self.seconds_in_all()}
+        if peak := max(self.peak_gib, self.before.get("peak_gib", 0.0)):
+            notes["peak_gib"] = peak
         return notes if self.best is None else {**notes, "best": self.best.value, "best_epoch": self.best.epoch}

@@ -31,6 +31,7 @@ SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat h
 NOBODY = ""
 # Notes beside those that others read, too:
 OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
+OWN_NOTES |= {"peak_gib": float, "alone": bool, "halvings": int, "accumulation_steps": int}
 CLAIMS = Table(
     "vision_sweeps_claims",
     MetaData(),
@@ -61,12 +62,14 @@ class Claim:
         run_id: name of its run folder; it stays the same after a pause.
         settings: what its run is told, constants included.
         fault: why it cannot be run: what its database has of it does not fit the sweep; "" for nothing.
+        is_alone: whether it needs a device to itself.
     """
 
     trial: Trial
     run_id: str
     settings: Mapping[str, Any]
     fault: str = ""
+    is_alone: bool = False
 
     @property
     def number(self) -> int:
@@ -77,6 +80,11 @@ class Claim:
     def trial_id(self) -> int:
         """The trial's id in the database."""
         return trial_id(self.trial)
+
+
+def new_run_id(number: int) -> str:
+    """Return a name for the run of the trial of that number."""
+    return f"{number:03d}-{fresh_run_id()}"
 
 
 class Trials:
@@ -211,19 +219,20 @@ class Trials:
 
     def prepare(self, trial: Trial) -> Claim:
         """Return what is needed to run a trial; the first time, draw its settings and store them."""
-        settings, fault = dict[str, Any](), ""
+        settings, fault, notes = dict[str, Any](), "", trial.user_attrs
         try:
             settings = settings_of(self.sweep, trial)
-            begun = trial.user_attrs.get("settings", settings)  # without what agents tell since, it goes on
+            begun = notes.get("settings", settings)  # without what agents tell since, it goes on
             settings = {name: value for name, value in settings.items() if name in begun}
+            settings |= {name: notes[name] for name in ("accumulation_steps",) if name in notes}
         except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
             fault = f"its settings in the storage are not those of the sweep ({error})"
-        run_id = trial.user_attrs.get("run_id")
+        run_id = notes.get("run_id")
         if run_id is None:
-            run_id = f"{trial.number:03d}-{fresh_run_id()}"
+            run_id = new_run_id(trial.number)
             trial.set_user_attr("settings", settings)
             trial.set_user_attr("run_id", run_id)
-        return Claim(trial, checked_run_id(run_id), settings, fault)
+        return Claim(trial, checked_run_id(run_id), settings, fault, notes.get("alone", False))
 
     def claim(self, trial: int, seen: Row | None) -> bool:
         """Claim a trial if its claim is still as it was `seen`; of several agents that try, one succeeds.
