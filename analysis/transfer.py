@@ -11,6 +11,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from analysis.command_line import parser_of, path, run_program, whole_number
+from analysis.compare.lr_transfer import FILE, METRIC, draw_transfer
+from data.errors import UserError
 from data.visible import say
 
 TOLERANCE = 0.25  # of a slope: over 8 times the width a size may change by 8^0.25 = 1.7
@@ -26,11 +28,20 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     coords.add_argument("--steps", type=whole_number, default=4, help="of training; default: 4")
     coords.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of a slope; default: {TOLERANCE}")
     coords.add_argument("--out", type=path, default="coords.png", metavar="FILE", help="picture; default: coords.png")
+    lr = checks.add_parser("lr", help="the best learning rate at each width, by a sweep")
+    lr.add_argument("sweep", metavar="SWEEP", help="name of a sweep in runs/sweeps, or path of its folder")
+    lr.add_argument("--metric", default=METRIC, help=f"of which less is better; default: {METRIC}")
+    lr.add_argument("--out", type=path, metavar="FILE", help=f"picture; default: {FILE} in the sweep's folder")
     return parser.parse_known_args(arguments)
 
 
 def check(options: Namespace, words: Sequence[str]) -> int:
     """Make the check that is asked for, print what it finds and where the picture is; return the exit code."""
+    if options.check == "lr":
+        if words:
+            raise UserError(f"{words[0]} is not understood (see --help)")
+        say(*draw_transfer(options.sweep, options.metric, options.out))
+        return 0
     from analysis.look.coordinate_figure import check_model  # imported late: torch, which `lr` does without
     from analysis.record.saved import resolve
 

@@ -1,0 +1,236 @@
+"""Where the best learning rate lies at each width, by a sweep of rates, widths and seeds at equal steps.
+
+A notch is a factor of 2. The best rate between those tried is the vertex of the parabola through the best one and its
+two neighbours, over the logarithm of the rate; each seed has its own, and their deviation is its uncertainty.
+
+Source: figure 1 of Yang & Hu et al. 2022, https://arxiv.org/abs/2203.03466
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis.compare.beta_figure import find_sweep, save
+from analysis.read.records import RunRecord
+from analysis.read.runs import curves, read_runs
+from data.errors import UserError
+from data.files import replace_file
+from data.metrics import is_finite, shown
+from data.visible import counted
+
+FILE = "lr_transfer.png"
+METRIC = "train/classify/loss"  # at the last epoch
+STANDARD = "standard"
+NAMES = {STANDARD: "standard parametrisation", "mup": "muP"}
+EQUAL = ("model", "dataset", "epochs", "batch_size", "train_fraction", "val_fraction", "optimizer", "schedule")
+
+
+@dataclass
+class Curve:
+    """What runs of one parametrisation and width reach at each learning rate.
+
+    Attributes:
+        values: of the metric, by rate and then by seed; infinite where a run failed.
+        seconds: that all of them trained.
+    """
+
+    values: dict[float, dict[int, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def means(self) -> dict[float, float]:
+        """Return the mean over the seeds, by rate, the least rate first."""
+        return {rate: statistics.mean(self.values[rate].values()) for rate in sorted(self.values)}
+
+    def best_rate(self) -> float:
+        """Return the rate of the least mean."""
+        means = self.means()
+        return min(means, key=means.__getitem__)
+
+    def is_at_end(self) -> bool:
+        """Return whether the best rate is the least or the greatest of those tried, so that a better may lie beyond."""
+        return self.best_rate() in (min(self.values), max(self.values))
+
+    def optima(self) -> list[float]:
+        """Return the logarithm to base 2 of the best rate of each seed, between those tried.
+
+        Seeds that have not been tried at the best rate and at those next to it are left out.
+        """
+        rates = sorted(self.values)
+        place = rates.index(self.best_rate())
+        needed = rates[max(0, place - 1) : place + 2]
+        seeds = set.intersection(*(set(self.values[rate]) for rate in needed))
+        return [vertex({rate: own[seed] for rate, own in self.values.items() if seed in own}) for seed in sorted(seeds)]
+
+
+def vertex(values: Mapping[float, float]) -> float:
+    """Return the logarithm to base 2 of the best rate, by the parabola through the best value and its neighbours."""
+    rates = sorted(values)
+    place = min(range(len(rates)), key=lambda i: values[rates[i]])
+    middle = math.log2(rates[place])
+    if place in (0, len(rates) - 1):
+        return middle
+    (left, right) = (math.log2(rates[i]) - middle for i in (place - 1, place + 1))
+    down, up = (values[rates[i]] - values[rates[place]] for i in (place - 1, place + 1))
+    if not (math.isfinite(down) and math.isfinite(up)) or down + up <= 0:
+        return middle
+    # The parabola through (left, down), (0, 0) and (right, up).
+    return middle + (down * right**2 - up * left**2) / (2 * (down * right - up * left))
+
+
+Curves = dict[str, dict[int, Curve]]  # by parametrisation, then by width, the narrowest first
+
+
+def draw_transfer(name: str, metric: str, out: Path | None) -> list[str]:
+    """Draw a sweep's curves; return what it says of the transfer, line by line, and the picture's file.
+
+    Args:
+        name: of the sweep in runs/sweeps, or path of its folder.
+        metric: that the runs logged, of which less is better.
+        out: the picture; None for one in the sweep's folder.
+
+    Raises:
+        UserError: there is no such sweep, its runs have no such values, or they are not to be compared.
+    """
+    folder = find_sweep(name)
+    path = out or folder / FILE
+    records = [run for run in read_runs(folder).records if not run.is_final]
+    found = curves_of(records, metric)
+    figure = draw(found, f"{folder.name}: {metric} after the last epoch", metric)
+    replace_file(path, lambda unfinished: save(figure, unfinished, path.suffix))
+    return [*in_words(found, metric), str(path)]
+
+
+def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
+    """Return the curve of each parametrisation and width.
+
+    Args:
+        records: runs that have finished, or failed, which makes their value infinite; others are left out.
+        metric: of which the value after the last epoch counts.
+
+    Raises:
+        UserError: the runs differ in what is to be equal, such as their epochs, or have no values at two rates.
+    """
+    ended = [run for run in records if run.state in ("finished", "failed") and has_a_place(run.settings)]
+    for key in EQUAL:
+        if len(known := {str(run.settings.get(key)) for run in ended}) > 1:
+            raise UserError(f"the runs differ in {key} ({', '.join(sorted(known))}): name a sweep in which it is equal")
+    found: Curves = {}
+    pairs = zip(ended, curves(ended, metric), strict=True)
+    for run, curve in sorted(pairs, key=lambda pair: pair[0].settings["width"]):
+        settings = run.settings
+        if run.state == "finished" and not curve:
+            raise UserError(f"--metric={metric}: run {run.run_id} has no value of it; classifiers log {METRIC}")
+        by_width = found.setdefault(str(settings.get("parametrization", STANDARD)), {})
+        own = by_width.setdefault(settings["width"], Curve())
+        value = curve[-1][1] if curve and run.state == "finished" else math.inf
+        own.values.setdefault(settings["lr"], {})[settings.get("seed", 0)] = value
+        own.seconds += run.train_seconds or 0.0
+    if not any(len(curve.values) > 1 for widths in found.values() for curve in widths.values()):
+        raise UserError("no width has ended runs at two learning rates: let the sweep go on, or name another")
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != STANDARD, name))}
+
+
+def has_a_place(settings: Mapping[str, Any]) -> bool:
+    """Return whether the settings of a run have a rate, a width and a seed that its value can be drawn at."""
+    numbers = [settings.get("lr"), settings.get("width"), settings.get("seed", 1)]
+    return all(is_finite(number) and number >= 0 for number in numbers) and min(numbers[:2]) > 0
+
+
+def moved(widths: Mapping[int, Curve]) -> tuple[float, float]:
+    """Return by how many notches the best rate differs at most between widths, and the deviation of that."""
+    known = [optima for curve in widths.values() if (optima := curve.optima())]
+    low, high = min(known, key=statistics.mean), max(known, key=statistics.mean)
+    deviations = [statistics.stdev(optima) if len(optima) > 1 else 0.0 for optima in (low, high)]
+    return statistics.mean(high) - statistics.mean(low), math.hypot(*deviations)
+
+
+def in_words(found: Curves, metric: str) -> list[str]:
+    """Return what curves say, line by line."""
+    lines = []
+    for name, widths in found.items():
+        lines.append(f"{NAMES.get(name, name)}:")
+        for width, curve in widths.items():
+            optima = curve.optima()
+            place = f"2^{statistics.mean(optima):.2f}" + (
+                f" ± {statistics.stdev(optima):.2f}" if len(optima) > 1 else ""
+            )
+            num = max(len(by_seed) for by_seed in curve.values.values())
+            best = curve.best_rate()
+            end = ", at the end of those tried" if curve.is_at_end() else ""
+            value = shown(metric, curve.means()[best])
+            lines.append(
+                f"  width {width}: best rate {best:g} ({place}{end}), {metric} {value}, {counted(num, 'seed')}"
+            )
+        lines += comparison_of(widths, metric)
+    return lines
+
+
+def comparison_of(widths: Mapping[int, Curve], metric: str) -> list[str]:
+    """Return in words how the best rate moves with the width, and what the narrowest one's is worth in the widest."""
+    if len(widths) < 2:
+        return []
+    notches, deviation = moved(widths)
+    narrow, *_, wide = widths
+    means = widths[wide].means()
+    best = [min(curve.means().values()) for curve in widths.values()]
+    order = "falls" if best == sorted(best, reverse=True) else "does not fall"
+    lines = [
+        f"  the best rate moves by {notches:.2f} ± {deviation:.2f} notches (factors of 2); at its best rate the metric "
+        f"{order} from each width to the next"
+    ]
+    if (rate := widths[narrow].best_rate()) in means:
+        price = means[rate] - min(means.values())
+        at_rate = f"  width {wide} at the best rate of width {narrow}, {rate:g}"
+        lines.append(f"{at_rate}: {shown(metric, means[rate])}, {price:.4f} above its best")
+    if widths[narrow].seconds:
+        ratio = widths[wide].seconds / widths[narrow].seconds
+        lines.append(
+            f"  the search took {widths[narrow].seconds:.0f} s of training at width {narrow} and "
+            f"{widths[wide].seconds:.0f} s at width {wide}: {ratio:.1f} times as much"
+        )
+    return lines
+
+
+def draw(found: Curves, headline: str, metric: str) -> Any:
+    """Return a figure of the metric over the rate: a column for each parametrisation, a line for each width."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # imported late: takes a second
+
+    figure = Figure(figsize=(6.5 * len(found), 5.5), layout="constrained")
+    figure.suptitle(
+        f"{headline}\nStars: the best rate of each width, between those tried. Where they stand above each other, "
+        "the best rate of a narrow network serves a wide one."
+    )
+    grid = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    all_widths = sorted({width for widths in found.values() for width in widths})
+    colours = dict(
+        zip(
+            all_widths, colormaps["viridis"]([i / max(1, len(all_widths)) for i in range(len(all_widths))]), strict=True
+        )
+    )
+    for axes, (name, widths) in zip(grid, found.items(), strict=True):
+        for width, curve in widths.items():
+            draw_curve(axes, curve, colours[width], f"width {width}")
+        notches = "; the best rate moves by {:.1f} ± {:.1f} notches".format(*moved(widths)) if len(widths) > 1 else ""
+        axes.set(xscale="log", title=f"{NAMES.get(name, name)}{notches}", xlabel="learning rate")
+        axes.set_xscale("log", base=2)
+        axes.grid(alpha=0.3)
+    means = [value for widths in found.values() for curve in widths.values() for value in curve.means().values()]
+    finite = sorted(filter(math.isfinite, means))
+    grid[0].set(ylabel=metric, ylim=(finite[0] - 0.05, min(finite[-1], finite[0] + 1.2) + 0.05))
+    grid[0].legend()
+    return figure
+
+
+def draw_curve(axes: Any, curve: Curve, colour: Any, label: str) -> None:
+    """Draw the mean over the seeds, their range, and a star at the best rate."""
+    means = {rate: mean for rate, mean in curve.means().items() if math.isfinite(mean)}
+    rates: Sequence[float] = list(means)
+    axes.plot(rates, list(means.values()), marker="o", color=colour, label=label)
+    low, high = ([extreme(curve.values[rate].values()) for rate in rates] for extreme in (min, max))
+    axes.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
+    optimum = 2 ** statistics.mean(curve.optima()) if curve.optima() else curve.best_rate()
+    axes.plot(optimum, min(means.values()), "*", color=colour, markersize=18, markeredgecolor="black")

@@ -1,0 +1,126 @@
+"""Where the best learning rate lies at each width, on made-up runs whose best rates are known."""
+
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+
+from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw_transfer, moved, vertex
+from analysis.read.runs import read_runs
+from analysis.transfer import main
+from data.errors import UserError
+from tests.analysis.test_no_torch import CODE, ROOT
+from tests.run_folders import SWEEP, write_run
+
+RATES = [2.0**power for power in range(-12, -5)]
+
+
+def loss_at(rate, best, least):
+    """A loss that is least at the rate 2^best."""
+    return least + 0.1 * (math.log2(rate) - best) ** 2
+
+
+def write_sweep(folder, best, seeds=(1, 2, 3), **settings):
+    """Runs at seven rates, whose best ones are told by parametrisation and width."""
+    for parametrization, by_width in best.items():
+        for width, power in by_width.items():
+            for rate in RATES:
+                for seed in seeds:
+                    value = loss_at(rate, power + 0.1 * (seed - 2), 2 - width / 100)
+                    told = {"parametrization": parametrization, "width": width, "lr": rate, "seed": seed}
+                    run_id = f"{parametrization}-{width}-{rate}-{seed}"
+                    write_run(folder / run_id, [9.0, 3 * value], model="mlp", **told, **settings)  # a third is logged
+    (folder / "sweep.yaml").write_text(SWEEP)
+    return folder
+
+
+BEST = {"standard": {8: -7.3, 16: -8.6, 64: -10.2}, "mup": {8: -7.3, 16: -7.4, 64: -7.0}}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("runs") / "sweeps" / "transfer", BEST)
+
+
+def test_the_vertex_is_that_of_the_parabola_and_an_end_where_there_are_no_neighbours():
+    assert vertex({rate: loss_at(rate, -9.3, 1) for rate in RATES}) == pytest.approx(-9.3)
+    assert vertex({rate: loss_at(rate, -9.3, 1) for rate in (2**-10, 2**-9, 2**-6)}) == pytest.approx(-9.3)
+    assert vertex({2**-9: 1.0, 2**-8: 2.0}) == -9
+    assert vertex({2**-9: 2.0, 2**-8: 1.0, 2**-7: math.inf}) == -8
+    assert vertex({2**-9: 1.0, 2**-8: 1.0, 2**-7: 1.0}) == -9
+
+
+def test_best_rates_and_their_uncertainty_are_those_of_the_runs(sweep):
+    found = curves_of(read_runs(sweep).records, METRIC)
+    assert list(found) == ["standard", "mup"]
+    assert list(found["mup"]) == [8, 16, 64]
+    for name, by_width in BEST.items():
+        for width, power in by_width.items():
+            assert found[name][width].optima() == pytest.approx([power - 0.1, power, power + 0.1], abs=1e-9)
+            assert found[name][width].seconds == len(RATES) * 3 * 1.0
+    assert moved(found["standard"]) == pytest.approx((2.9, math.hypot(0.1, 0.1)))
+    assert moved(found["mup"]) == pytest.approx((0.4, math.hypot(0.1, 0.1)))
+
+
+def test_the_words_tell_what_moves_and_what_the_narrow_rate_is_worth(sweep, tmp_path, capsys):
+    assert main(["lr", str(sweep), f"--out={tmp_path / 'a.png'}"]) == 0
+    words = capsys.readouterr().out
+    assert "the best rate moves by 2.90 ± 0.14 notches" in words
+    assert "the best rate moves by 0.40 ± 0.14 notches" in words
+    assert "falls from each width to the next" in words
+    price = 0.1 * ((-7 + 10.2) ** 2 - 0.2**2)
+    assert (
+        f"width 64 at the best rate of width 8, 0.0078125: {2 - 0.64 + 0.1 * 3.2**2 + 0.1 * 0.02 / 3:.4f}, {price:.4f}"
+        in words
+    )
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_failed_runs_are_worst_and_seeds_that_are_not_through_do_not_count():
+    curve = Curve({2**-10: {1: 1.0, 2: 1.0}, 2**-9: {1: 0.9}, 2**-8: {1: 2.0, 2: math.inf}})
+    assert curve.means()[2**-8] == math.inf
+    assert curve.best_rate() == 2**-9
+    assert len(curve.optima()) == 1
+
+
+def test_runs_of_unequal_steps_are_not_compared(tmp_path):
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,), epochs=3)
+    write_run(folder / "more", [1.0], model="mlp", width=8, lr=0.1, seed=1, epochs=4)
+    with pytest.raises(UserError, match=r"^the runs differ in epochs \(3, 4\)"):
+        draw_transfer(str(folder), METRIC, None)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"width": [8]}, {"lr": "x"}, {"seed": None}, {"width": 0}, {"lr": -1.0}, {"parametrization": []}, {"seed": 1e999}],
+)
+def test_runs_with_odd_settings_are_left_out_or_stand_apart(tmp_path, odd):
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,))
+    write_run(folder / "odd", [1.0], model="mlp", **{"width": 8, "lr": 0.1, "seed": 1, **odd})
+    found = curves_of(read_runs(folder).records, METRIC)
+    assert found["mup"][8].optima() == pytest.approx([-8.1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr", "nothing"], "nothing is no sweep with runs"),
+        (["lr", "{}", "--metric=val/none"], "--metric=val/none: run .* has no value of it"),
+        (["lr", "{}", "--widths=3"], "--widths=3 is not understood"),
+        (["lr", "{}", "--out=/dev/null/a.png"], "/dev/null/a.png"),
+    ],
+)
+def test_the_program_refuses_what_it_cannot_do_in_one_line(sweep, words, message, capsys):
+    assert main([word.format(sweep) for word in words]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
+
+
+@pytest.mark.slow
+def test_reading_the_runs_loads_no_torch(sweep, tmp_path):
+    command = [sys.executable, "-c", CODE, "analysis.transfer", "lr", str(sweep), f"--out={tmp_path / 'a.png'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []"
