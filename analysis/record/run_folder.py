@@ -11,6 +11,7 @@ runs/<id>/final.pt          weights after the last epoch, where --log_model=fina
 runs/<id>/panels/           pictures
 runs/<id>/predictions.csv   what a classifier predicts of every validation and test image
 runs/<id>/calibration.json  how far its confidence is to be believed, and the temperature that mends it
+runs/<id>/evaluations.json  how good it is on other images, where that was measured
 runs/<id>/.lock             held by the process that carries the run out; the system frees it when that dies
 runs/<id>/generation.json   how good its own images are, where they were measured
 
@@ -49,6 +50,7 @@ LAST = "final.pt"
 PANELS = "panels"
 PREDICTIONS = "predictions.csv"
 CALIBRATION = "calibration.json"
+EVALUATIONS = "evaluations.json"
 LOCK = ".lock"
 GENERATION = "generation.json"
 

@@ -1,0 +1,129 @@
+"""The metrics of a trained run on other images, kept in its folder apart from its own."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from analysis.look.calibration import error_of
+from analysis.look.predictions import predict_split
+from analysis.look.trained_run import TrainedRun
+from analysis.record import run_folder
+from analysis.record.evaluation import evaluate
+from data.dataset import Dataset, DatasetInfo, Split
+from data.datasets import find_data_dir, find_dataset
+from data.errors import UserError
+from data.files import read_json, write_json
+from models.core.abilities import Classifies
+from models.loading import make_accelerator, put_on_device, read_data
+
+ALL = "all"  # what images are called that no folder divides
+
+
+class OtherData(NamedTuple):
+    """Images that a run is evaluated on.
+
+    Attributes:
+        dataset: the setting of that name.
+        data_dir: where they are.
+        fingerprint: of all of them.
+        is_own: whether the run was trained on these.
+        splits: by name, labelled as the run labels its classes.
+    """
+
+    dataset: str
+    data_dir: Path
+    fingerprint: str
+    is_own: bool
+    splits: dict[str, Split]
+
+    def choose(self, name: str) -> str:
+        """Return the name of the split that is meant: that which is asked for, else the test images, else the only one.
+
+        Raises:
+            UserError: there is no such split, or several without test images.
+        """
+        wanted = name or next((it for it in ("test", ALL) if it in self.splits), "")
+        if wanted not in self.splits:
+            there = f"{self.data_dir} has {', '.join(self.splits)}"
+            raise UserError(f"--split={name}: {there}" if name else f"{there}: name one with --split")
+        return wanted
+
+
+def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
+    """Read images to evaluate a run on, at the size of its own.
+
+    They are divided as their folders are; without such folders they are called "all". The run's own images are divided
+    as they were for it.
+
+    Args:
+        run: without images.
+        dataset: as the setting of that name.
+        data_dir: as the setting of that name.
+
+    Raises:
+        UserError: as `load_splits`, or the images have a class that the run does not know.
+    """
+    info, settings, place = run.info, run.settings, find_data_dir(data_dir)
+    found = find_dataset(dataset).load(place, info.stored_size or info.image_size, settings.max_corrupt_images)
+    if found.fingerprint == info.fingerprint:
+        _, splits = read_data(replace(settings, dataset=dataset, data_dir=data_dir))
+        return OtherData(dataset, place, found.fingerprint, True, splits)
+    parts = {name: it for name in ("train", "val", "test") if (it := getattr(found, name)) is not None}
+    if len(parts) == 1:
+        parts = {ALL: found.train}
+    labels = labels_in(found, info)
+    splits = {name: it._replace(labels=labels[it.labels] if len(labels) else it.labels) for name, it in parts.items()}
+    return OtherData(dataset, place, found.fingerprint, False, splits)
+
+
+def labels_in(found: Dataset, info: DatasetInfo) -> torch.Tensor:
+    """Return the run's label of each class of other images, by name; nothing where the run knows no classes.
+
+    Raises:
+        UserError: the images have no classes, or one that the run does not know.
+    """
+    if not info.classes:
+        return torch.empty(0, dtype=torch.long)
+    if not found.classes:
+        raise UserError(
+            f"{found.name} has no classes, but the run has {len(info.classes)}: sort the images into folders"
+        )
+    for name in found.classes:
+        if name not in info.classes:
+            raise UserError(
+                f"{found.name} has the class {name}, which the run does not know: it knows {', '.join(info.classes)}"
+            )
+    return torch.tensor([info.classes.index(name) for name in found.classes])
+
+
+def evaluate_on(run: TrainedRun, split: Split) -> dict[str, float]:
+    """Return a run's metrics on images, as those that it logs of its own; of a classifier also its ece."""
+    settings, model = run.settings, run.objective
+    accelerator = make_accelerator(settings, on_cpu=not torch.accelerator.is_available())
+    loader = put_on_device(model, {"other": split}, accelerator)["other"]
+    metrics = evaluate(accelerator, model, loader, settings.eval_batch_size)
+    if isinstance(model, Classifies):
+        with accelerator.autocast():
+            predictions = predict_split(model, loader)
+        metrics["ece"] = error_of(predictions.probabilities, predictions.labels)
+    return metrics
+
+
+def keep(folder: Path, data: OtherData, split: str, metrics: Mapping[str, float]) -> Path:
+    """Write metrics into a run's folder, under the images' fingerprint and the split's name; return the file."""
+    path = folder / run_folder.EVALUATIONS
+    entry: dict[str, Any] = {
+        "dataset": data.dataset,
+        "data_dir": str(data.data_dir),
+        "split": split,
+        "num_images": len(data.splits[split].labels),
+        "are_the_runs_own": data.is_own,
+        "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": dict(metrics),
+    }
+    write_json(path, {**read_json(path), f"{data.fingerprint}/{split}": entry})
+    return path
