@@ -4,10 +4,12 @@ The random numbers come from torch's global CPU generator, which the training lo
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from data.photographs import centre_crop, erase, jitter_colours, resized_crop, turn
 from data.policies import randaugment, trivialaugment
 
 
@@ -61,9 +63,53 @@ def cutout(images: Tensor, size: int) -> Tensor:
     return torch.where(square, 0.0, images)  # masked_fill would lose the memory format
 
 
+POLICIES: Mapping[str, Callable[[Tensor], Tensor]] = {"randaugment": randaugment, "trivialaugment": trivialaugment}
 AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "none": lambda images: images,
     "crop_flip": crop_flip,
     "randaugment": lambda images: randaugment(crop_flip(images)),
     "trivialaugment": lambda images: trivialaugment(crop_flip(images)),
 }
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random changes to training images; those that are left out do nothing.
+
+    Attributes:
+        kind: a key of AUGMENTATIONS.
+        crop_scale: least area of a random resized crop, as a share of the image, in place of the shift of `kind`.
+        crop_ratio: greatest ratio of the crop's sides.
+        rotation: degrees to either side.
+        colour_jitter: greatest change of brightness, contrast and saturation.
+        cutout: side in pixels of a square that is blanked out in every image.
+        erasing: share of the images in which a box is blanked out.
+    """
+
+    kind: str = "none"
+    crop_scale: float = 0.0
+    crop_ratio: float = 4 / 3
+    rotation: float = 0.0
+    colour_jitter: float = 0.0
+    cutout: int = 0
+    erasing: float = 0.0
+
+    def of_pixels(self, images: Tensor, size: int) -> Tensor:
+        """Change images [B, 3, H, W] uint8, and bring them to `size` pixels: [B, 3, size, size] uint8."""
+        if self.rotation:
+            images = turn(images, self.rotation)
+        if self.crop_scale:
+            images = resized_crop(images, size, self.crop_scale, self.crop_ratio)
+            images = POLICIES.get(self.kind, AUGMENTATIONS["none"])(images)
+        else:
+            images = centre_crop(AUGMENTATIONS[self.kind](images), size)
+        return jitter_colours(images, self.colour_jitter) if self.colour_jitter else images
+
+    def of_normalised(self, images: Tensor) -> Tensor:
+        """Blank out parts of normalised images [B, 3, H, W]."""
+        if self.cutout:
+            images = cutout(images, self.cutout)
+        return erase(images, self.erasing) if self.erasing else images
+
+
+NO_CHANGE = Augmentation()

@@ -160,6 +160,7 @@ class DatasetInfo:
     preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
     is_reduced: bool = False  # there are larger images in the files, which another image_size would show
     class_counts: tuple[int, ...] = ()  # images of each class to train on
+    stored_size: int = 0  # side of images as they are kept, of which models see the central square; 0: image_size
     held_out: str = ""  # how the images to validate with were chosen, where it was not at random
 
     def in_one_line(self) -> str:
@@ -174,6 +175,8 @@ class DatasetInfo:
         own = f" ({note})" if self.has_own_val and not self.held_out else ""
         own += f" ({self.held_out})" if self.held_out else ""
         preparation = self.preparation or f"{self.image_size}x{self.image_size}"
+        if self.stored_size:
+            preparation += f", of which {self.image_size}x{self.image_size} are seen"
         return f"{classes}, {splits}{own}, {preparation}"
 
     def to_unit_range(self, images: Tensor) -> Tensor:

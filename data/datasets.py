@@ -50,7 +50,7 @@ def has_test_images(name: str, data_dir: str) -> bool:
         return True
 
 
-def describe(name: str, image_size: int) -> DatasetInfo | None:
+def describe(name: str, image_size: int, eval_crop: float = 1.0) -> DatasetInfo | None:
     """Return the facts about a dataset that are known without reading its images.
 
     Image counts and fingerprint are left empty, and mean and deviation are placeholders. Return None if the classes
@@ -62,7 +62,8 @@ def describe(name: str, image_size: int) -> DatasetInfo | None:
         return None
     if source.classes is None:
         return None
-    return DatasetInfo(name, image_size or source.image_size, source.classes, (0.0,) * 3, (1.0,) * 3, {}, "")
+    side = image_size or round(source.image_size * eval_crop)
+    return DatasetInfo(name, side, source.classes, (0.0,) * 3, (1.0,) * 3, {}, "")
 
 
 def load_splits(
@@ -77,6 +78,7 @@ def load_splits(
     max_corrupt_images: int,
     fold: str = "",
     group_by: str = "",
+    eval_crop: float = 1.0,
 ) -> tuple[DatasetInfo, dict[str, Split]]:
     """Load a dataset and split it; `name` is the setting `dataset`, the other arguments are the settings so named.
 
@@ -87,15 +89,17 @@ def load_splits(
     Raises:
         UserError: the dataset is not known, files are missing or damaged, or a split would hold no image.
     """
-    dataset = find_dataset(name).load(find_data_dir(data_dir), image_size, max_corrupt_images)
+    dataset = find_dataset(name).load(find_data_dir(data_dir), round(image_size / eval_crop), max_corrupt_images)
     how = Splitting(train_fraction, val_fraction, data_seed, fold, group_by)
     splits = make_splits(dataset, how)
     num_classes = len(dataset.classes)
     sizes = class_counts([splits[name] for name in ("train", "val") if name in splits], num_classes)
     mean, std = pixel_statistics(normalisation, splits["train"])
+    stored_size = splits["train"].image_shape[-1]
+    side = image_size or round(stored_size * eval_crop)
     info = DatasetInfo(
         name=dataset.name,
-        image_size=splits["train"].image_shape[-1],
+        image_size=side,
         classes=dataset.classes,
         mean=mean,
         std=std,
@@ -106,6 +110,7 @@ def load_splits(
         preparation=dataset.preparation,
         is_reduced=dataset.is_reduced,
         class_counts=class_counts([splits["train"]], num_classes),
+        stored_size=stored_size if side < stored_size else 0,
         held_out=describe_holding_out(how, splits),
     )
     return info, splits

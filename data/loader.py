@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.augmentation import AUGMENTATIONS, cutout
+from data.augmentation import NO_CHANGE, Augmentation
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
+from data.photographs import centre_crop
 from data.residence import choose_residence
 from data.seeding import mix_seeds
 
@@ -126,8 +127,7 @@ class Loader:
         start: int = 0,
         micro_batches: int = 1,
         sampling: str = "uniform",
-        augmentation: str,
-        cutout_size: int,
+        augmentation: Augmentation = NO_CHANGE,
     ) -> Iterator[Batch]:
         """Yield this process's share of every step of an epoch, from step `start` on; each epoch has another order.
 
@@ -141,8 +141,7 @@ class Loader:
             start: first step to yield; above 0 to go on from the middle of an epoch.
             micro_batches: parts into which each process divides its share of a step.
             sampling: "uniform" for each image once, "balanced" for as many, of all classes equally often.
-            augmentation: a key of AUGMENTATIONS.
-            cutout_size: side of the cutout square in pixels, 0 for none.
+            augmentation: random changes to the images.
         """
         [order_seed] = mix_seeds(seed, epoch, num=1)
         generator = torch.Generator().manual_seed(order_seed)
@@ -157,7 +156,7 @@ class Loader:
             share = len(whole) // parts * micro_batches
             shares.append(whole[self.shard.rank * share : (self.shard.rank + 1) * share])
         for images, labels in self.gather(shares):
-            yield Batch(self.for_training(images, augmentation, cutout_size), labels)
+            yield Batch(self.for_training(images, augmentation), labels)
 
     def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
         """Yield the images of this process's share of the split, in order, normalised and not augmented.
@@ -180,7 +179,7 @@ class Loader:
     def pictures(self, index: Tensor) -> Tensor:
         """Return the images with these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""
         images, _ = next(self.gather([index]))
-        return images.float() / 255
+        return centre_crop(images, self.info.image_size).float() / 255
 
     def gather(self, shares: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the uint8 images [B, 3, H, W] and labels [B] of each tensor of indices, on the device."""
@@ -206,23 +205,21 @@ class Loader:
         images, labels = self.split.gather(share), self.labels.index_select(0, share)
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
-    def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
-        """Return images as the model gets them in training: changed at random, normalised, with a square blanked out.
+    def for_training(self, images: Tensor, augmentation: Augmentation) -> Tensor:
+        """Return images as the model gets them in training, changed at random and normalised.
 
         Args:
-            images: [B, 3, H, W] uint8.
-            augmentation: the random changes, a key of AUGMENTATIONS.
-            cutout_size: side of the square in pixels, 0 for none.
+            images: [B, 3, H, W] uint8, as large as they are kept.
+            augmentation: the random changes.
 
         Returns:
-            [B, 3, H, W] float32.
+            [B, 3, S, S] float32, as large as the model sees them.
         """
-        images = self.normalise(AUGMENTATIONS[augmentation](images))
-        return cutout(images, cutout_size) if cutout_size else images
+        return augmentation.of_normalised(self.normalise(augmentation.of_pixels(images, self.info.image_size)))
 
     def for_evaluation(self, images: Tensor) -> Tensor:
-        """Return images as the model gets them in evaluation, only normalised: [B, 3, H, W] uint8 -> float32."""
-        return self.normalise(images)
+        """Return the central square of images as the model gets it in evaluation: [B, 3, H, W] uint8 -> float32."""
+        return self.normalise(centre_crop(images, self.info.image_size))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images [B, 3, H, W] into normalised float32 images with the memory layout of the batches."""
@@ -271,7 +268,7 @@ class FeatureLoader(Loader):
         super().__init__(features, info, device, **{**options, "channels_last": False})
         self.originals = split
 
-    def for_training(self, images: Tensor, augmentation: str, cutout_size: int) -> Tensor:
+    def for_training(self, images: Tensor, augmentation: Augmentation) -> Tensor:
         """Return the features of one copy of each image, drawn at random: [B, V, D] -> [B, D]."""
         num, copies, _ = images.shape
         return images[torch.arange(num, device=self.device), torch.randint(copies, (num,), device=self.device)].float()

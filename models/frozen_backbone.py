@@ -24,7 +24,9 @@ from models.parts.backbone import BackboneSettings, find_weights, network_size, 
 from models.parts.classification import Classification
 from models.parts.frozen import Extractor, FrozenNetwork
 
-OF_IMAGES = ("augmentation", "cutout", "cutmix")  # settings that need the images themselves in each epoch
+OF_IMAGES = (
+    *("augmentation", "crop_scale", "eval_crop", "rotation", "colour_jitter", "erasing", "cutout", "cutmix"),
+)  # settings that need the images themselves in each epoch
 # Settings of training by gradient steps, which a logistic regression does not use.
 OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")
 

@@ -69,7 +69,7 @@ def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[st
 
 def outline(settings: Settings) -> str:
     """Return what a run would train, and with what settings, as text."""
-    info = datasets.describe(settings.dataset, settings.image_size) or read_data(settings)[0]
+    info = datasets.describe(settings.dataset, settings.image_size, settings.eval_crop) or read_data(settings)[0]
     check_best_by(settings, info)
     objective = build_objective(settings, info)
     trainable, total = count_parameters(objective)

@@ -33,6 +33,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         max_corrupt_images=settings.max_corrupt_images,
         fold=settings.fold,
         group_by=settings.group_by,
+        eval_crop=settings.eval_crop,
     )
     if settings.test and "test" not in splits:
         raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")

@@ -108,6 +108,20 @@ class Settings:
     augmentation: Literal["none", "crop_flip", "randaugment", "trivialaugment"] = "none"
     """Random changes to training images. crop_flip: shift by up to 1/8 of the side, and mirror half of the images;
     randaugment, trivialaugment: the same, then operations of that policy, drawn anew for every image."""
+    crop_scale: Fraction = 0.0
+    """Least area of a random resized crop, as a share of the image, that each training image is replaced by, mirrored
+    in half of the cases and antialiased; it takes the place of the shift. 0 for none; ImageNet's is 0.08."""
+    crop_ratio: Annotated[float, Range(1, 10)] = 1.333
+    """Greatest ratio of the longer to the shorter side of a random resized crop."""
+    eval_crop: Annotated[float, Range(0.5, 1)] = 1.0
+    """Share of the side that is seen in validation, at the centre: images are kept at image_size / eval_crop pixels."""
+    rotation: Annotated[float, Range(0, 180)] = 0.0
+    """Degrees by which training images are turned at random, at most, to either side."""
+    colour_jitter: Fraction = 0.0
+    """Greatest random change of the brightness, contrast and saturation of training images: factors of 1 +- that."""
+    erasing: Fraction = 0.0
+    """Share of the training images in which a random box of 2 to 33 % of the area is blanked out,
+    https://arxiv.org/abs/1708.04896."""
     cutout: Count = 0
     """Side in pixels of the square that is blanked out, at a random place, in every training image; 0 for none."""
 
@@ -172,6 +186,9 @@ class Settings:
     gives it to; for machines that share no runs_dir."""
     panels_every: Annotated[PositiveInt, Role.CIRCUMSTANCE] = 5
     """Epochs from one rendering of the image panels to the next; they are also rendered after the last epoch."""
+    preview: Annotated[int, Range(0, 512), Role.CIRCUMSTANCE] = 32
+    """Images of the first batch that are drawn with their labels into panels/training_images.png before the first step,
+    as training sees them; 0 for none."""
     dry_run: Annotated[bool, Role.INVOCATION] = False
     """Print the settings, the network and its number of parameters, and do not train."""
 

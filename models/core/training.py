@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
+from data.augmentation import Augmentation
 from data.dataset import Batch
 from data.loader import Loader
 from data.metrics import Metric, metric_named
@@ -34,6 +35,19 @@ class DivergedError(RuntimeError):
 def judged_split(splits: Container[str]) -> str:
     """Return the split whose metrics a model is judged by: "val", or "train" without images to validate with."""
     return "val" if "val" in splits else "train"
+
+
+def augmentation_of(settings: Settings) -> Augmentation:
+    """Return the random changes to training images that settings ask for."""
+    return Augmentation(
+        kind=settings.augmentation,
+        crop_scale=settings.crop_scale,
+        crop_ratio=settings.crop_ratio,
+        rotation=settings.rotation,
+        colour_jitter=settings.colour_jitter,
+        cutout=settings.cutout,
+        erasing=settings.erasing,
+    )
 
 
 class Trainer:
@@ -133,6 +147,27 @@ class Trainer:
         averaged = self.evaluated if self.ema else None
         save_training(path, self.accelerator, self.objective, averaged, self.phases, self.progress)
 
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of this process in an epoch, from a step on."""
+        return self.loader.training_batches(
+            seed=self.settings.seed,
+            epoch=epoch,
+            batch_size=self.batch_size,
+            start=start,
+            micro_batches=self.settings.accumulation_steps,
+            sampling=self.settings.sampling,
+            augmentation=augmentation_of(self.settings),
+        )
+
+    def seeds(self, epoch: int) -> list[int]:
+        """Return the seed of each step of this process in an epoch."""
+        return mix_seeds(self.settings.seed, epoch, self.accelerator.process_index, num=self.steps_per_epoch)
+
+    def first_batch(self) -> Batch:
+        """Return the batch of the run's first step, augmented as in that step."""
+        seed_everything(self.seeds(0)[0])
+        return next(self.batches(0))
+
     def train_epoch(self, stop: StopRequest) -> bool:
         """Train to the end of the epoch; return False if training stopped before that, because it was asked to.
 
@@ -141,16 +176,7 @@ class Trainer:
         """
         settings, progress = self.settings, self.progress
         self.objective.train()
-        batches = self.loader.training_batches(
-            seed=settings.seed,
-            epoch=progress.epoch,
-            batch_size=self.batch_size,
-            start=progress.step,
-            micro_batches=settings.accumulation_steps,
-            sampling=settings.sampling,
-            augmentation=settings.augmentation,
-            cutout_size=settings.cutout,
-        )
+        batches = self.batches(progress.epoch, progress.step)
         bar = tqdm(
             desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
             initial=progress.step,
@@ -160,8 +186,7 @@ class Trainer:
             disable=None if self.accelerator.is_main_process else True,
         )
         started = time.perf_counter() - progress.epoch_seconds
-        rank = self.accelerator.process_index
-        seeds = mix_seeds(settings.seed, progress.epoch, rank, num=self.steps_per_epoch)
+        seeds = self.seeds(progress.epoch)
         with bar:
             while progress.step < self.steps_per_epoch:
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented

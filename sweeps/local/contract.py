@@ -89,7 +89,7 @@ def values_of(parameter: Parameter) -> list[Scalar]:
 def check_metric(metric: str, settings: Settings) -> None:
     """Refuse a metric that a run with these settings does not log every epoch, as its own or by `best_by`."""
     find_dataset(settings.dataset)
-    info = describe(settings.dataset, settings.image_size)
+    info = describe(settings.dataset, settings.image_size, settings.eval_crop)
     # None: only the images themselves say how large they are and how many classes there are
     check_logged(metric, f"metric {metric}", settings, info)
     if metric_named(settings.best_by).name != metric:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.augmentation import Augmentation
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.loader import PREFETCH, FeatureLoader, Loader, Shard, balanced_order
@@ -22,12 +23,13 @@ def make_loader(num=23, **options):
     return Loader(numbered_split(num), INFO, CPU, **options)
 
 
-EPOCH = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "none", "cutout_size": 0}
+EPOCH = {"seed": 1, "epoch": 0, "batch_size": 4}
 
 
-def epoch_of(loader, **changes):
+def epoch_of(loader, augmentation="none", cutout_size=0, **changes):
     torch.manual_seed(0)  # of the augmentation
-    return list(loader.training_batches(**{**EPOCH, **changes}))
+    augmentation = Augmentation(augmentation, cutout=cutout_size)
+    return list(loader.training_batches(**{**EPOCH, "augmentation": augmentation, **changes}))
 
 
 def numbers(batches):

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from data import folder, residence
+from data.augmentation import Augmentation
 from data.dataset import DatasetInfo, Split, pixel_statistics
 from data.loader import Loader
 from data.paths import cache_dir
@@ -119,7 +120,7 @@ def test_batches_of_images_too_large_for_memory_are_those_of_images_in_memory(ch
     epochs = []
     for loader in loaders:
         torch.manual_seed(0)
-        options = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": "crop_flip", "cutout_size": 2}
+        options = {"seed": 1, "epoch": 0, "batch_size": 4, "augmentation": Augmentation("crop_flip", cutout=2)}
         epochs.append([*loader.training_batches(**options), *loader.evaluation_batches(5)])
     for one, other in zip(*epochs, strict=True):
         assert torch.equal(one.images, other.images)
