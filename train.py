@@ -25,6 +25,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm import tqdm
 
 from analysis.look import closer
+from analysis.look.preview import draw_preview
 from analysis.look.collapse import signs_of_collapse
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
@@ -127,6 +128,7 @@ def start_tracking(
     environment |= {"data": info.fingerprint, "images": info.in_one_line()}
     say(f"{info.name}: {info.in_one_line()}")
     tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
+    draw_preview(trainer, folder / run_folder.PANELS)
     keep_info(folder, info)
     return tracker
 
