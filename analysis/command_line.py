@@ -63,6 +63,17 @@ def amount(text: str) -> float:
     return float(text)
 
 
+def positive_number(text: str) -> float:
+    """Return the number above 0 that `text` spells, at most 1000."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise ArgumentTypeError(f"{text} is not a number above 0 and up to 1000")
+    return value
+
+
 def seed(text: str) -> int:
     """Return the seed that `text` spells, as the setting `seed` takes it."""
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:

@@ -9,25 +9,14 @@ those of RUN (https://arxiv.org/abs/2209.04836); for mlp and cnn.
 """
 
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, path, run_program, seed, whole_number
+from analysis.command_line import parser_of_a_look, path, positive_number, run_program, seed, whole_number
 from analysis.look.landscape_runs import Plan, look_at_runs
 from analysis.look.trained_run import find_run
 from data.visible import say
-
-
-def distance(text: str) -> float:
-    """Return the distance that `text` spells: above 0, and up to 1000."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise ArgumentTypeError(f"{text} is not a number above 0 and up to 1000")
-    return value
 
 
 def count(text: str) -> int:
@@ -43,7 +32,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--images", type=whole_number, default=1000, help="of the split, at most; default: 1000")
     parser.add_argument("--points", type=whole_number, default=21, help="on a side of the plane; default: 21")
     parser.add_argument(
-        "--reach", type=distance, default=1.0, help="of the plane, in lengths of the weights; default: 1"
+        "--reach", type=positive_number, default=1.0, help="of the plane, in lengths of the weights; default: 1"
     )
     parser.add_argument("--eigenvalues", type=count, default=3, help="of the Hessian; 0 for none; default: 3")
     parser.add_argument("--match", action="store_true", help="the way to RUN2 with its hidden units matched, too")

@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import parser_of, path, run_program, whole_number
+from analysis.command_line import parser_of, path, positive_number, run_program, whole_number
 from analysis.compare.lr_transfer import FILE, METRIC, draw_transfer
 from data.errors import UserError
 from data.visible import say
@@ -26,7 +26,9 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     coords.add_argument("--widths", nargs="+", type=whole_number, default=[], help="default: 1/8 of the model's to all")
     coords.add_argument("--seeds", type=whole_number, default=3, help="networks of each width; default: 3")
     coords.add_argument("--steps", type=whole_number, default=4, help="of training; default: 4")
-    coords.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of a slope; default: {TOLERANCE}")
+    coords.add_argument(
+        "--tolerance", type=positive_number, default=TOLERANCE, help=f"of a slope; default: {TOLERANCE}"
+    )
     coords.add_argument("--out", type=path, default="coords.png", metavar="FILE", help="picture; default: coords.png")
     lr = checks.add_parser("lr", help="the best learning rate at each width, by a sweep")
     lr.add_argument("sweep", metavar="SWEEP", help="name of a sweep in runs/sweeps, or path of its folder")

@@ -21,6 +21,7 @@ from data.metrics import shown
 from data.visible import counted
 
 NUM_LINES = 3  # random directions
+MOST_POINTS = 1000  # on a side of a plane
 NUM_ON_WAY = 21  # points from one run to another
 DIP = 0.98  # of the lesser neighbour's loss: what is lower counts as a minimum of its own
 FIGURES = "landscape.json"
@@ -62,6 +63,8 @@ def look_at_runs(folders: Sequence[Path], data_dir: str, plan: Plan) -> list[str
     Raises:
         UserError: a run cannot be looked at, both are one, or what is to be matched has no way between.
     """
+    if plan.num_points > MOST_POINTS:
+        raise UserError(f"--points={plan.num_points} are too many for a picture: give at most {MOST_POINTS}")
     runs = {as_written(folder.resolve().name): load_run(folder, data_dir) for folder in folders}
     if len(runs) < len(folders):
         raise UserError(f"{folders[0]} and {folders[1]} have one name: name two runs")

@@ -20,11 +20,11 @@ RESUMED = (r"runs/half/.*", *CACHES)
 SWEPT = (r"runs/sweeps/.*", r"journal(/.*)?", *CACHES)
 DIVERGED = "diverged|not finite|is nan|no memory"
 TRAINS = r"^\S+: .* train / "
-LASTING = ("--num", "--num_images", "--rounds", "--batch_sizes")  # options with which there may be work for years
+LASTING = ("--num", "--num_images", "--rounds", "--batch_sizes", "--points", "--eigenvalues")  # options with which there may be work for years
 TRAINED_WITH = ("zero", "one", "fraction", "tiny", "yes")
 ODD = (r"odd(/.*)?", r"home(/.*)?", r"here(/.*)?", r"out(/.*)?")  # an option can name these
 LOOKS = ("attention", "latent", "samples", "generation", "classification_score", "reproduce")
-LOOKS = (*LOOKS, "benchmark", "feature_benchmark")
+LOOKS = (*LOOKS, "benchmark", "feature_benchmark", "landscape")
 OUTSIDE = ("dots", "root")  # values that name what is outside of a world
 
 
@@ -150,6 +150,8 @@ def look_bases() -> Iterator[Base]:
     yield Base("analysis.attention", ["vit", "--images", "0"], weights("vit"), panels, **looks)
     latent = ["vae", "--num_images=30", "--out={w}/out/latent"]
     yield Base("analysis.latent", latent, weights("vae"), (r"out/.*", *CACHES), **looks)
+    landscape = ["mlp", "--images=4", "--points=2", "--eigenvalues=1", "--out={w}/out/landscape"]
+    yield Base("analysis.landscape", landscape, weights("mlp"), (r"out/.*", *CACHES), **looks)
     samples = ["cvae", "--num=3", "--out={w}/out/samples"]
     yield Base("analysis.samples", samples, weights("cvae"), (r"out/.*", *CACHES), **looks)
     generation = ["vae", "--num=8", "--extractor", "test_efficientnet"]

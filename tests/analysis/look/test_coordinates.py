@@ -124,7 +124,7 @@ def test_the_program_prints_the_slopes_draws_a_picture_and_ends_by_the_verdict(t
     assert main([*words, "--widths", "64", "512"]) == 0
     assert "muP passes in all 3 layers" in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert main([*words, "--widths", "64", "512", "--tolerance=-1"]) == 1
+    assert main([*words, "--widths", "64", "512", "--tolerance=1e-9"]) == 1
 
 
 @pytest.mark.parametrize("words", [["coords", "--modell=mlp"], ["coords", "--widths", "0"], ["cords"], []])

@@ -288,6 +288,7 @@ def test_runs_of_two_kinds_are_shown_beside_each_other_without_a_way(runs, tmp_p
         (["{0}", "--images=1"], "--images: 1 train image is too little"),
         (["{0}", "--split=none"], "--split=none: the run has"),
         (["{0}", "--points=0"], "--points: 0 is not a whole number"),
+        (["{0}", "--points=99999"], "--points=99999 are too many"),
         (["{0}", "--reach=nan"], "--reach: nan is not a number above 0"),
         (["{0}", "--eigenvalues=999999"], "--eigenvalues=999999: there are"),
         (["nothing"], "nothing is no run"),
