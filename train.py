@@ -9,7 +9,6 @@ if __name__ == "__main__":
     hold_signals()  # the imports take seconds
 
 import os
-import shlex
 import statistics
 import sys
 import textwrap
@@ -25,14 +24,14 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm import tqdm
 
 from analysis.look import closer
-from analysis.look.preview import draw_preview
 from analysis.look.collapse import signs_of_collapse
+from analysis.look.preview import draw_preview
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
 from analysis.record.saved import check_images, resolve_with_checkpoint
-from analysis.record.text_report import epoch_line, network_lines, report
+from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
 from data.dataset import DatasetInfo
@@ -92,7 +91,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
             code = tracker.finish(state, {**summary, **this.result_so_far()}, stop.exit_code)
     if is_main:
         say(report(folder) + (how_to_go_on(settings) if state == "stopped" else ""))
-    accelerator.wait_for_everyone()
+    [code] = broadcast_object_list([code])
     accelerator.end_training()
     return code
 
@@ -128,8 +127,8 @@ def start_tracking(
     environment |= {"data": info.fingerprint, "images": info.in_one_line()}
     say(f"{info.name}: {info.in_one_line()}")
     tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
-    draw_preview(trainer, folder / run_folder.PANELS)
     keep_info(folder, info)
+    draw_preview(trainer, folder / run_folder.PANELS)
     return tracker
 
 
@@ -265,25 +264,14 @@ class Run:
         }
 
 
-def how_to_go_on(settings: Settings) -> str:
-    """Return the line that tells how a run that was stopped is resumed."""
-    again = shlex.join(["python", "train.py", f"--runs_dir={settings.runs_dir}", f"--run_id={settings.run_id}"])
-    return f"\nstopped; to go on: {again}"
-
-
-def already_finished(folder: Path) -> str:
-    """Return the report of a run that has nothing left to do."""
-    return f"{folder} is finished; give another --run_id to train anew\n{report(folder)}"
-
-
 def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
         say(help_text())
         return 0
-    die_with_launcher()
     stop = StopRequest()
     try:
+        die_with_launcher()
         start_all_processes(arguments)
         return run(arguments, stop)
     except (UserError, DivergedError, OSError) as error:

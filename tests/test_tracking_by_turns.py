@@ -22,7 +22,7 @@ def rows(folder):
 
 def stop(training):
     training.signal(signal.SIGTERM)
-    assert training.wait() == 0
+    assert training.wait() == 128 + signal.SIGTERM
 
 
 def test_the_death_of_wandbs_own_process_is_one_line(double, tmp_path):  # noqa: F811

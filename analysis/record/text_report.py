@@ -1,5 +1,6 @@
 """The report of one run: settings, network, cost and result as text, and its curves as a picture."""
 
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -10,6 +11,7 @@ from analysis.record import run_folder
 from data.files import read_json, refusing_damage
 from data.metrics import Curve, is_epoch, shown, thinned
 from data.visible import counted, visible
+from models.core.settings import Settings
 
 CURVES = "curves.png"
 WIDTH = 100  # columns
@@ -59,6 +61,17 @@ def report_of_whole(folder: Path) -> str:
             lines += textwrap.wrap(visible(text), WIDTH, initial_indent=f"{name:<12}", subsequent_indent=" " * 12)
     draw_curves(run_folder.read_metrics(folder), folder / CURVES)
     return "\n".join(lines)
+
+
+def how_to_go_on(settings: Settings) -> str:
+    """Return the line that tells how a run that was stopped is resumed."""
+    again = shlex.join(["python", "train.py", f"--runs_dir={settings.runs_dir}", f"--run_id={settings.run_id}"])
+    return f"\nstopped; to go on: {again}"
+
+
+def already_finished(folder: Path) -> str:
+    """Return the report of a run that has nothing left to do."""
+    return f"{folder} is finished; give another --run_id to train anew\n{report(folder)}"
 
 
 def duration(summary: Mapping[str, Any]) -> str:

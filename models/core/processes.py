@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from data.errors import UserError
 from data.internals import run_exit_handlers
+from data.visible import warn
 
 LAUNCHED_BY_US = "VISION_SWEEPS_LAUNCHED"  # set by our own programs for the train.py that they start
 # Accelerate, torchrun and sweep agents set these for the processes that they launch. Users set none of them in a shell,
@@ -100,12 +101,16 @@ def die_with_launcher() -> None:
     A launcher may itself have been launched; all of them are watched, by a thread that looks twice a second. (prctl's
     PR_SET_PDEATHSIG would report the death of the direct parent alone, and pidfd_open needs Linux 5.3.) If this process
     replaces itself by `exec`, the thread ends, and the new program must call this function again.
+
+    Raises:
+        StopRequested: a launcher has died already.
     """
     if sys.platform != "linux":
         return
     parents = launched_processes()
     if any(is_orphan(pid, parent) for pid, parent in parents.items()):  # it died while we were importing
-        sys.exit("the launcher is gone")
+        warn("the launcher is gone")
+        raise StopRequested
     if parents:
         threading.Thread(target=watch, args=(parents, threading.get_ident()), daemon=True).start()
 

@@ -63,11 +63,11 @@ def fork_ranks(runs_dir: Path, *arguments: str) -> list[Fork]:
     return [fork(runs_dir, *arguments, environment={**group, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
 
 
-def finish_fork(*processes: Fork) -> str:
-    """What runs that succeed have said."""
+def finish_fork(*processes: Fork, expected: int = 0) -> str:
+    """What runs that succeed, or end as expected, have said."""
     for process in processes:
         code = process.wait(TIMEOUT_SECONDS)
-        assert code == 0, process.output + process.errors
+        assert code == expected, process.output + process.errors
     return "".join(process.output + process.errors for process in processes)
 
 
@@ -184,7 +184,7 @@ def test_two_processes_go_on_bit_for_bit(tmp_path):
     wait_for_epoch(tmp_path / "cut" / "a", 1)
     for rank in cut:
         rank.signal(signal.SIGTERM)
-    finish_fork(*cut)
+    finish_fork(*cut, expected=128 + signal.SIGTERM)
     assert run_folder.state(tmp_path / "cut" / "a") == "stopped"
     for name in ("cut", "whole"):
         finish_fork(*fork_ranks(tmp_path / name, *arguments))
@@ -199,7 +199,7 @@ def test_a_signal_stops_a_tracked_run_with_its_state_saved(tmp_path, number):
     process = fork(tmp_path, "--epochs=100000", "--tracking=offline")
     wait_for_epoch(tmp_path / "a", 2)
     os.killpg(process.pid, number)  # as a terminal does, W&B's own processes included
-    assert "stopped; to go on" in finish_fork(process)
+    assert "stopped; to go on" in finish_fork(process, expected=128 + number)
     assert run_folder.state(tmp_path / "a") == "stopped"
     assert list((tmp_path / "a" / "wandb").glob("offline-run-*/run-a.wandb"))
 
@@ -223,7 +223,7 @@ def test_a_signal_that_arrives_twice_at_once_is_one_request(tmp_path):
     process.signal(signal.SIGTERM)
     time.sleep(0.05)
     process.signal(signal.SIGTERM)
-    finish_fork(process)
+    finish_fork(process, expected=128 + signal.SIGTERM)
     assert run_folder.state(tmp_path / "a") == "stopped"
 
 
@@ -371,7 +371,7 @@ def test_a_run_in_progress_is_left_alone_by_a_second_one_of_its_name(tmp_path):
     assert "is in progress in another process" in second.errors
     assert run_folder.read_metrics(tmp_path / "a")[: len(rows)] == rows
     process.signal(signal.SIGTERM)
-    finish_fork(process)
+    finish_fork(process, expected=128 + signal.SIGTERM)
     later = [row["epoch"] for row in run_folder.read_metrics(tmp_path / "a")]
     assert later == list(range(1, len(later) + 1))
 
