@@ -5,6 +5,7 @@ python -m analysis.runs --sweep cnn_lr                 a sweep's runs, the best 
 python -m analysis.runs --state failed --since 2d      what went wrong lately
 python -m analysis.runs --sweeps                       every sweep
 python -m analysis.runs --project ENTITY/PROJECT       what W&B keeps
+python -m analysis.runs --prune                        files that nobody needs any more; --yes deletes them
 """
 
 import re
@@ -13,16 +14,21 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from analysis.command_line import parser_of, path, run_program, whole_number
+from analysis.command_line import count, parser_of, path, run_program, whole_number
+from analysis.compare.pruning import prune
 from analysis.compare.ranking import choose_metric
 from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
 from analysis.read.records import STATES, Filter, RunList
 from analysis.read.runs import read_runs
+from analysis.read.spare import find_spare
 from analysis.read.sweep_metrics import metrics_of_sweeps
 from analysis.read.sweeps import read_sweeps
+from data.errors import UserError
 from data.metrics import metric_named
+from data.paths import default_runs_dir, expanded
 
 NUM_SHOWN = 30
+NUM_KEPT = 5  # trials of a sweep whose weights are kept
 HOURS = {"h": 1, "d": 24, "w": 168}
 
 
@@ -52,17 +58,29 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--metric", default="", help="metric to show; default: that of --sweep, else val/loss")
     parser.add_argument("--sort", choices=SORTS, help="default: age, and best with --sweep")
     parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"the most rows; default: {NUM_SHOWN}")
+    parser.add_argument("--prune", action="store_true", help="list the files of these runs that can be deleted")
+    parser.add_argument(
+        "--keep_weights", type=count, default=NUM_KEPT, help=f"best trials that keep theirs; default: {NUM_KEPT}"
+    )
+    parser.add_argument("--yes", action="store_true", help="with --prune: delete them")
     return parser.parse_args(arguments)
 
 
 def show(options: Namespace) -> None:
     """Print the table that the options ask for."""
+    if (options.prune and options.project) or options.yes > options.prune:
+        raise UserError("--prune is for a folder, and --yes for --prune: leave out --project, or give --prune")
     runs = read_runs(options.runs_dir, options.project)
     if options.sweeps:
         print_sweeps(read_sweeps(options.runs_dir, runs.records, options.project))
         return
     conditions = ("sweep", "model", "dataset", "tag", "state", "since", "until")
     found = Filter(**{name: getattr(options, name) for name in conditions}).apply(runs.records)
+    if options.prune:
+        runs_dir = expanded(options.runs_dir or default_runs_dir())
+        sweeps = read_sweeps(runs_dir, runs.records).sweeps
+        prune(runs_dir, find_spare(runs_dir, found, sweeps, options.keep_weights), options.limit, options.yes)
+        return
     metric = metric_named("val/loss")
     if options.metric or options.sweep:
         metrics = metrics_of_sweeps({record.sweep for record in found}, options.runs_dir, options.project)

@@ -58,6 +58,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
     parser.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed trials again")
+    parser.add_argument("--keep_weights", type=count, metavar="K", help="best trials that keep theirs; default: all")
     parser.add_argument("--on_end", metavar="CMD", help="command that is told the end, as JSON on its standard input")
     return parser.parse_args(arguments)
 
@@ -115,7 +116,7 @@ def limits_of(sweep: Sweep, options: Namespace) -> Limits:
     num = options.count or sweep.run_cap
     if sweep.method == "grid":
         num = min(num or sys.maxsize, len(sweep.grid()))
-    return Limits(num, options.retries, options.trial_minutes, options.silent_minutes)
+    return Limits(num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

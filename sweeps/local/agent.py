@@ -8,7 +8,9 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
+from analysis.read.sweeps import checked_run_id
 from analysis.record import run_folder
 from data.errors import UserError
 from data.internals import trial_id
@@ -259,9 +261,18 @@ class Agent:
         if outcome.state == TrialState.FAIL:
             reason, *output = outcome.notes["error"].splitlines()
             self.count_failure(claim.number, f"{reason}; its output in {run.folder / OUTPUT} ends with", output)
+        self.thin_out_weights()
         name = self.sweep.metric.name
         best = f", best {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""
         self.display.log(f"trial {claim.number} {outcome.text}: epoch {run.epoch}{best}")
+
+    def thin_out_weights(self) -> None:
+        """Delete the weights of trials that have ended and are not among the best that are to keep theirs."""
+        if self.limits.keep_weights is None:
+            return
+        ended = [trial for trial in self.trials.started() if trial.state.is_finished()]
+        for trial in self.display.leaders(ended)[self.limits.keep_weights :]:
+            free_weights(self.runs_dir / checked_run_id(trial.user_attrs["run_id"]))
 
     def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
         """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""

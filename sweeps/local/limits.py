@@ -17,12 +17,14 @@ class Limits:
         retries: how often one that crashes, or says nothing, goes on from its checkpoint before it has failed.
         trial_minutes: for one trial, all its starts together; then it counts with its best value.
         silent_minutes: without a logged row.
+        keep_weights: best trials that keep their weights; None for all.
     """
 
     count: int | None = None
     retries: int = 0
     trial_minutes: float = math.inf
     silent_minutes: float = math.inf
+    keep_weights: int | None = None
 
     def enforce(self, run: TrialRun) -> None:
         """Ask a run to save its state and end if it has taken too long, or has said nothing for too long."""

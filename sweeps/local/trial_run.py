@@ -137,8 +137,11 @@ class TrialRun(Run):
         is_short = bool(code) and state != "stopped" and is_short_of_memory(fault, words)
         if is_short and self.had_company:
             return Outcome("short of memory beside others, goes on alone", None, {**self.notes(), "alone": True})
-        if is_short and not self.num_read and takes_too_much(fault, words) and (anew := self.with_smaller_batches()):
-            return anew
+        if is_short and not self.num_read and takes_too_much(fault, words):
+            if anew := self.with_smaller_batches():
+                return anew
+            if steps := self.before.get("accumulation_steps"):
+                return self.failure(f"short of memory even with accumulation_steps={steps}, {self.exit()}")
         if fault and not fault.may_recur:
             return Outcome(f"cut short ({fault.reason}), stays open", None, self.notes(), fault.reason)
         if fault or self.was_interrupted() or (is_short and self.num_read):

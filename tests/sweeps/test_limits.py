@@ -136,3 +136,15 @@ def test_what_is_stopped_from_outside_goes_on_whatever_its_exit_code(stage):
     assert "cut short (exit code 143), goes on" in agent.output
     assert stage.states() == ["COMPLETE"]
     assert stage.disorder() == []
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_the_weights_of_its_best_trials_alone(stage):
+    lrs = {"values": [0.1, 0.001, 0.01, 0.0001]}
+    file = stage.write(method="grid", parameters={"lr": lrs, "epochs": 1, "crashing": "3", "crash_times": 1})
+    stage.run(file, "--keep_weights=1")
+    assert stage.states() == ["COMPLETE"] * 3 + ["FAIL"]
+    kept = [path.parent.name[:3] for path in sorted(stage.sweep().glob("*/checkpoint.pt"))]
+    assert kept == ["001"]
+    stage.run(file, "--keep_weights=0", "--retry-failed")
+    assert list(stage.sweep().glob("*/checkpoint.pt")) == []

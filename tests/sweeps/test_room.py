@@ -138,6 +138,7 @@ def test_micro_batches_are_halved_until_the_trial_fits_but_no_more_than_twice(st
     assert json.loads((folder / "settings.json").read_text())["accumulation_steps"] == steps
     assert len(list(stage.sweep().glob("000-*"))) == 1 + trial.user_attrs["halvings"]
     if state == "FAIL":
+        assert trial.user_attrs["error"].startswith("short of memory even with accumulation_steps=4, exit code 1")
         assert "CUDA out of memory" in trial.user_attrs["error"]
 
 
