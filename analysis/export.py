@@ -26,6 +26,7 @@ from analysis.look.prediction import read_pictures, tell_unread
 from analysis.look.timm_export import to_hub, to_timm
 from analysis.look.trained_run import find_run, load_network
 from data.errors import UserError
+from data.photographs import centre_crop
 from data.visible import counted, say
 
 ENDS = {"timm": ".safetensors", "hf": "", **{form: end for form, (end, _) in FORMATS.items()}}
@@ -70,10 +71,11 @@ def pictures(paths: Sequence[Path], network: Exportable) -> list[tuple[Tensor, .
         return []
     if "images" not in network.inputs:
         raise UserError(f"--check={paths[0]}: a generator takes no pictures: leave it out")
-    side, unread = network.run.info.image_size, dict[Path, str]()
-    whole, images, _ = read_pictures(find_pictures(paths, ()), [side], unread)
+    info, unread = network.run.info, dict[Path, str]()
+    whole, images, _ = read_pictures(find_pictures(paths, ()), [info.kept_size], unread)
     tell_unread(unread, is_nothing_left=not whole)
-    return [(images[side].permute(0, 2, 3, 1).contiguous(),)]
+    seen = centre_crop(images[info.kept_size], info.image_size)
+    return [(seen.permute(0, 2, 3, 1).contiguous(),)]
 
 
 def write(options: Namespace) -> None:

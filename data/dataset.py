@@ -163,6 +163,11 @@ class DatasetInfo:
     stored_size: int = 0  # side of images as they are kept, of which models see the central square; 0: image_size
     held_out: str = ""  # how the images to validate with were chosen, where it was not at random
 
+    @property
+    def kept_size(self) -> int:
+        """Side in pixels of the images as they are kept, of which models see the central `image_size`."""
+        return self.stored_size or self.image_size
+
     def in_one_line(self) -> str:
         """Return what a run trains on: classes, splits and sizes of the images, for people to check."""
         fewest, most = (f"{size:,}" for size in self.class_sizes)

@@ -23,6 +23,7 @@ from data.errors import UserError, in_one_line
 from data.files import read_json
 from data.loader import Loader
 from data.metrics import is_finite
+from data.photographs import centre_crop
 from data.pixels import decode_image
 from data.visible import counted, visible, warn
 from models.core.abilities import Classifies
@@ -172,7 +173,7 @@ def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip:
     """
     batch_size, first = members[0].run.settings.eval_batch_size, members[0].run.info
     num_at_once = batch_size * ceil(DECODED_AT_ONCE / batch_size)
-    sizes = {member.run.info.image_size for member in members}
+    sizes = {member.run.info.kept_size for member in members}
     kept: list[PictureFile] = []
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     pictures: list[Tensor] = []
@@ -184,7 +185,7 @@ def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip:
             whole, images, greatest = read_pictures(chunk, sizes, unread)
             if whole:
                 parts.append(predict_images(members, images, flip))
-                pictures.append(images[first.image_size][: max(0, NUM_KEPT - len(kept))])
+                pictures.append(images[first.kept_size][: max(0, NUM_KEPT - len(kept))])
                 kept += whole
             deepest = max(deepest, greatest)
             bar.update(len(chunk))
@@ -255,7 +256,8 @@ def predict_images(
     """
     calibrated, plain = [], []
     for member in members:
-        own = images[member.run.info.image_size]
+        info = member.run.info
+        own = centre_crop(images[info.kept_size], info.image_size)
         logits = [member.logits(one) for one in ([own, own.flip(-1)] if flip else [own])]
         plain.append(torch.stack([each.softmax(1) for each in logits]).mean(0))
         calibrated.append(torch.stack([(each / member.temperature).softmax(1) for each in logits]).mean(0))

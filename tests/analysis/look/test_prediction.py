@@ -99,6 +99,20 @@ def test_every_classifier_predicts_without_its_images(name, tmp_path):
     torch.testing.assert_close(found.probabilities.sum(1), torch.ones(9))
 
 
+def test_a_run_that_saw_the_centre_of_its_images_sees_it_in_pictures(run, pictures, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    content = read_json(run / run_folder.DATA)
+    write_json(tmp_path / "run" / run_folder.DATA, {**content, "stored_size": 40})
+    paths = sorted(pictures.rglob("*.*"))[:3]
+    network = load_network(tmp_path / "run")
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.info.mean, network.info.std))
+    pixels = torch.stack([torch.from_numpy(decode_image(path, 40).pixels.copy()) for path in paths])[..., 4:36, 4:36]
+    with torch.no_grad():
+        expected = network.objective.predict((pixels / 255 - mean) / std).softmax(1)
+    found = predict_files(load_members([tmp_path / "run"], "", False), [PictureFile(path) for path in paths], False)
+    torch.testing.assert_close(found.probabilities, expected)
+
+
 def test_a_folder_with_classes_is_told_with_its_accuracy(run, pictures, capsys):
     code, out, err = predict(capsys, run, pictures, "--format=csv")
     rows = read_csv(out)
