@@ -35,6 +35,7 @@ from data.metrics import is_finite, metric_named, shown
 from data.visible import say, visible, warn
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.resolve import validate
+from sweeps.local.from_width import transfer_of
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import COMMAND
@@ -290,6 +291,12 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("sweep", help="name of a sweep in runs/sweeps, or entity/project/sweep_id of W&B")
     parser.add_argument("--seeds", type=whole_number, default=5, help="runs of each trial's settings; default: 5")
     parser.add_argument("--top", type=whole_number, default=1, help="trials to train, the best first; default: 1")
+    parser.add_argument(
+        "--from-width",
+        type=whole_number,
+        metavar="W",
+        help="train the widest model by the best trial of width W, and by the best of its own width, if there are such",
+    )
     parser.add_argument("--workers", type=whole_number, help="runs at a time; default: one for each device, else 1")
     parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1 or, two for each run, 0+1,2+3")
     parser.add_argument("--storage", default="", help="database of the sweep, if it is not in the sweep's folder")
@@ -309,7 +316,9 @@ def run_finals(options: Namespace) -> int:
     folder = sweep_folder(sweep.name)
     if not options.trust:
         check_command(sweep, folder)
-    finals = [finals_of(sweep, trial, options.seeds) for trial in sweep.leaders[: options.top]]
+    transfer = transfer_of(sweep, options.from_width) if options.from_width else None
+    trials = transfer.trials if transfer else sweep.leaders[: options.top]
+    finals = [finals_of(sweep, trial, options.seeds) for trial in trials]
     if command_and_program(sweep.content)[1] == PROGRAM:  # ours, of which we know what it takes
         for of_trial in finals:
             validate(of_trial[0].settings, {})
@@ -330,6 +339,8 @@ def run_finals(options: Namespace) -> int:
         show(results, metric)
         for each in comparisons:
             say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")
+        if transfer:
+            say(transfer.words)
         say(f"written to {folder / run_folder.FINAL_RESULT}")
     return code
 
