@@ -6,6 +6,7 @@ each setting, differences and pictures. With --publish the same comparison becom
 python -m analysis.report                          all runs
 python -m analysis.report --sweep cnn_lr mlp_lr    the runs of some sweeps
 python -m analysis.report --model cnn              the runs of a model
+python -m analysis.report --serve                  the page on this machine, which follows the runs
 """
 
 import shlex
@@ -13,9 +14,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import parser_of, path, run_program
+from analysis.command_line import count, parser_of, path, run_program
 from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
+from analysis.compare.serve import serve
+from data.errors import UserError
 from data.visible import say
+
+PORT = 8000
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -34,18 +39,23 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--out", type=path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
     parser.add_argument("--publish", action="store_true", help="make a report on W&B in place of a file")
+    parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1, fresh while runs go")
+    parser.add_argument("--port", type=count, default=PORT, help=f"with --serve; 0 for any; default: {PORT}")
     return parser.parse_args(arguments)
 
 
 def report(options: Namespace, arguments: Sequence[str]) -> None:
     """Make the report that the options ask for, and print where it is."""
     choice = Choice(options.runs_dir, options.project, options.sweep, options.model, options.metric)
-    comparison = find_comparison(choice)
-    if options.publish:
-        say(publish_report(choice, comparison))
+    command = shlex.join(["python", "-m", "analysis.report", *arguments])
+    if options.serve:
+        if options.project or options.out or options.publish:
+            raise UserError("--serve is for runs on this machine: leave out --project, --out and --publish")
+        serve(choice, command, options.port)
+    elif options.publish:
+        say(publish_report(choice, find_comparison(choice)))
     else:
-        command = shlex.join(["python", "-m", "analysis.report", *arguments])
-        say(write_report(choice, comparison, options.out, command))
+        say(write_report(choice, find_comparison(choice), options.out, command))
 
 
 def main(arguments: Sequence[str]) -> int:

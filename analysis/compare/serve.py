@@ -1,0 +1,136 @@
+"""The report on 127.0.0.1: made anew when it is asked for and the runs have gone on since."""
+
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import Any
+
+from analysis.compare.html_page import html_page
+from analysis.compare.report import Choice, find_comparison
+from analysis.read.index import find_run_folders, stamp_of
+from analysis.record import run_folder
+from data.errors import UserError, in_one_line
+from data.paths import default_runs_dir, expanded
+from data.visible import say, visible, warn
+
+HOST = "127.0.0.1"
+FILES = (run_folder.SETTINGS, run_folder.METRICS, run_folder.SUMMARY, run_folder.GENERATION)
+OF_SWEEPS = (run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT)
+
+
+class Pages:
+    """Makes the page of a report, and keeps it as long as the runs' files stay as they are.
+
+    Args:
+        choice: which runs are compared.
+        command: the command line that makes the page, which it names.
+    """
+
+    def __init__(self, choice: Choice, command: str) -> None:
+        self.choice = choice
+        self.command = command
+        self.stamps = ""
+        self.page = b""
+        self.lock = Lock()  # a browser asks several times at once
+
+    def current(self) -> bytes:
+        """Return the page.
+
+        Raises:
+            UserError: there are no such runs any more.
+        """
+        with self.lock:
+            stamps = self.stamps_now()
+            if stamps != self.stamps:
+                self.page = html_page(find_comparison(self.choice), self.command).encode("utf-8", "replace")
+                self.stamps = stamps
+            return self.page
+
+    def stamps_now(self) -> str:
+        """Return a text that changes with the files that the page is made of."""
+        root = expanded(self.choice.runs_dir or default_runs_dir())
+        runs = find_run_folders(root).runs
+        stamps = [f"{folder} {stamp_of(folder, FILES)}" for folder in runs]
+        stamps += [f"{folder} {stamp_of(folder, OF_SWEEPS)}" for folder in sorted({folder.parent for folder in runs})]
+        return "\n".join(stamps)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers a browser: there is one page.
+
+    Args:
+        pages: makes the page.
+        details: of the request, from the server.
+    """
+
+    def __init__(self, pages: Pages, *details: Any) -> None:
+        self.pages = pages
+        super().__init__(*details)
+
+    def do_GET(self) -> None:
+        """Answer with the page, or with a line that says why there is none."""
+        name = self.headers.get("Host", "").rpartition(":")[0]
+        if name not in (HOST, "localhost"):  # another site's name that leads here, whose scripts would read the page
+            return self.answer(HTTPStatus.FORBIDDEN, b"ask 127.0.0.1", "text/plain")
+        if self.path.partition("?")[0] not in ("/", "/index.html"):
+            return self.answer(HTTPStatus.NOT_FOUND, b"there is one page, /", "text/plain")
+        try:
+            page = self.pages.current()
+        except (UserError, OSError) as error:
+            line = f"no report: {visible(error)}; load again once there is one"
+            return self.answer(HTTPStatus.SERVICE_UNAVAILABLE, line.encode(), "text/plain")
+        except Exception as error:  # the runs go on, and the next page may come out
+            warn(f"report: {type(error).__name__}: {in_one_line(error)}")
+            line = f"the report has failed ({in_one_line(error)}); load again later"
+            return self.answer(HTTPStatus.INTERNAL_SERVER_ERROR, line.encode(), "text/plain")
+        self.answer(HTTPStatus.OK, page, "text/html")
+
+    do_HEAD = do_GET
+
+    def answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+        """Send an answer; a browser that has gone away meanwhile misses it."""
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+        except ConnectionError:
+            self.close_connection = True
+
+    def log_message(self, *arguments: Any) -> None:
+        """Keep quiet about every request."""
+
+
+def make_server(choice: Choice, command: str, port: int) -> ThreadingHTTPServer:
+    """Return a server of the report, which has made the page once.
+
+    Args:
+        choice: which runs are compared.
+        command: the command line that makes the page, which it names.
+        port: where; 0 for any that is free.
+
+    Raises:
+        UserError: there are no such runs, or the port cannot be had.
+    """
+    pages = Pages(choice, command)
+    pages.current()  # now, while an error ends the program
+    try:
+        server = ThreadingHTTPServer((HOST, port), partial(Handler, pages))
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+        raise UserError(f"--port={port}: {reason}: name another, or 0 for any that is free") from None
+    server.daemon_threads = True
+    return server
+
+
+def serve(choice: Choice, command: str, port: int) -> None:
+    """Serve the report until Ctrl-C; arguments and errors are those of `make_server`."""
+    with make_server(choice, command, port) as server:
+        say(f"http://{HOST}:{server.server_port}/ shows the report until Ctrl-C; load it again as runs go on")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.1)
