@@ -9,15 +9,12 @@ from typing import Any
 
 from analysis.compare.html_page import html_page
 from analysis.compare.report import Choice, find_comparison
-from analysis.read.index import find_run_folders, stamp_of
-from analysis.record import run_folder
+from analysis.read.index import stamp_of_all
 from data.errors import UserError, in_one_line
 from data.paths import default_runs_dir, expanded
 from data.visible import say, visible, warn
 
 HOST = "127.0.0.1"
-FILES = (run_folder.SETTINGS, run_folder.METRICS, run_folder.SUMMARY, run_folder.GENERATION)
-OF_SWEEPS = (run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT)
 
 
 class Pages:
@@ -42,19 +39,11 @@ class Pages:
             UserError: there are no such runs any more.
         """
         with self.lock:
-            stamps = self.stamps_now()
+            stamps = stamp_of_all(expanded(self.choice.runs_dir or default_runs_dir()))
             if stamps != self.stamps:
                 self.page = html_page(find_comparison(self.choice), self.command).encode("utf-8", "replace")
                 self.stamps = stamps
             return self.page
-
-    def stamps_now(self) -> str:
-        """Return a text that changes with the files that the page is made of."""
-        root = expanded(self.choice.runs_dir or default_runs_dir())
-        runs = find_run_folders(root).runs
-        stamps = [f"{folder} {stamp_of(folder, FILES)}" for folder in runs]
-        stamps += [f"{folder} {stamp_of(folder, OF_SWEEPS)}" for folder in sorted({folder.parent for folder in runs})]
-        return "\n".join(stamps)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -251,6 +251,14 @@ def stamp_of(folder: Path, names: Sequence[str]) -> str:
     return ";".join(stamps)
 
 
+def stamp_of_all(root: Path) -> str:
+    """Return a text that changes whenever the runs or the sweeps under a folder go on."""
+    folders = find_run_folders(root).runs
+    stamps = [stamp_of(folder, (*PARTS, run_folder.METRICS, run_folder.GENERATION)) for folder in folders]
+    stamps += [stamp_of(folder, sorted(SWEEP_FILES)) for folder in dict.fromkeys(run.parent for run in folders)]
+    return "\n".join([*map(str, folders), *stamps])
+
+
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield what a run logged, one dict a log call, as far as it can be read."""
     for rows in readable_rows(run_folder.LogReader(folder)):
