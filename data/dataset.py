@@ -5,27 +5,45 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from data.image_file import ImageFile
 from data.statistics import Channels, channel_statistics, pixel_sums
 from data.visible import visible
 
 BYTES_AT_ONCE = 2**24  # of pixels that are gone through
 
 
-class Joined(NamedTuple):
-    """Two tensors [M, 3, H, W] as if they were one, which would be a copy of both."""
+class Store(Protocol):
+    """Images [M, 3, H, W] in one place, of which some are asked for: a tensor, or a file."""
 
-    first: Tensor
-    second: Tensor
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __len__(self) -> int: ...
+
+    def element_size(self) -> int: ...
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor: ...
+
+
+class Joined:
+    """Images of two stores as if they lay in one, which would be a copy of both."""
+
+    def __init__(self, first: Store, second: Store) -> None:
+        self.first = first
+        self.second = second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
 
     @property
     def shape(self) -> torch.Size:
         """The shape of both together."""
-        return torch.Size((len(self.first) + len(self.second), *self.first.shape[1:]))
+        return torch.Size((len(self), *self.first.shape[1:]))
 
     def element_size(self) -> int:
         """Return the bytes of a value."""
@@ -34,7 +52,7 @@ class Joined(NamedTuple):
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Return the images with these indices."""
         assert dim == 0
-        images = self.first.new_empty(len(index), *self.first.shape[1:])
+        images = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8)
         is_first = index < len(self.first)
         for part, chosen, start in ((self.first, is_first, 0), (self.second, ~is_first, len(self.first))):
             images[chosen] = part.index_select(0, index[chosen] - start)
@@ -42,9 +60,9 @@ class Joined(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Images of one split and their labels. Images that are mapped from a file stay there until they are used."""
+    """Images of one split and their labels. Images in a file stay there until they are used."""
 
-    stored: Tensor | Joined  # [M, 3, H, W] uint8: the images of this split and maybe, see `rows`, of others
+    stored: Store  # [M, 3, H, W] uint8: the images of this split and maybe, see `rows`, of others
     labels: Tensor  # [N] int64; zeros where the dataset has none
     features: Tensor | None = None  # [N, V, D] from a frozen network, if there is one: V augmented copies an image
     names: Sequence[str] = ()  # N files, as they are called in the dataset's folder; none where images are no files
@@ -62,6 +80,8 @@ class Split(NamedTuple):
         """All images together, [N, 3, H, W] uint8: a copy, unless they are all that is stored."""
         if self.rows is None and isinstance(self.stored, Tensor):
             return self.stored
+        if self.rows is None and isinstance(self.stored, ImageFile):
+            return self.stored.mapped
         return self.stored.index_select(0, self.places())
 
     def gather(self, index: Tensor) -> Tensor:
@@ -84,8 +104,6 @@ class Split(NamedTuple):
 
     def join(self, other: "Split") -> "Split":
         """Return the images of this split and then those of another; no pixel is copied."""
-        assert isinstance(self.stored, Tensor)
-        assert isinstance(other.stored, Tensor)
         is_shared = self.stored is other.stored
         return Split(
             self.stored if is_shared else Joined(self.stored, other.stored),

@@ -23,6 +23,7 @@ from data.dataset import Split
 from data.errors import UserError
 from data.files import UNFINISHED, locked, sync
 from data.folder_layout import NoImagesError
+from data.image_file import ImageFile
 from data.paths import cache_dir
 from data.pixels import Picture, decode_image
 from data.statistics import pixel_sums
@@ -138,8 +139,7 @@ def read(work: Undecoded, limit: int) -> tuple[Split, Decoded]:
                 decoded = read_note(cache)
                 if decoded is None:
                     decoded = decode(work, limit, cache)
-        # Copy-on-write: pixels are read only when they are used, and torch gets the writable array that it insists on.
-        images = torch.from_numpy(np.load(cache / "images.npy", mmap_mode="c")[: len(decoded.kept)])
+        images = ImageFile(cache / "images.npy", len(decoded.kept))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(

@@ -192,7 +192,7 @@ class Loader:
                 images = self.images.index_select(0, part)
                 yield images.permute(0, 3, 1, 2) if self.channels_last else images, self.labels.index_select(0, part)
             return
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(PREFETCH) as pool:
             waiting = iter(shares)
             queue = [pool.submit(self.fetch, share) for share in islice(waiting, PREFETCH)]
             while queue:

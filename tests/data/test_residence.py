@@ -1,5 +1,7 @@
 """Where images are kept: on the device if they fit, else where they are stored, from where batches are gathered."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -32,10 +34,6 @@ def photos(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.randint(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
     return tmp_path
-
-
-def storage(images):
-    return images.untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +73,7 @@ def test_splits_of_a_folder_are_indices_into_the_file_that_holds_its_images(phot
     dataset = folder.load(photos / "train", 8, 0)
     splits = make_splits(dataset, Splitting(1.0, 0.25, 0))
     assert {name: len(split.rows) for name, split in splits.items()} == {"train": 9, "val": 3}
-    assert {storage(split.stored) for split in splits.values()} == {storage(dataset.train.stored)}
+    assert all(split.stored is dataset.train.stored for split in splits.values())
     for split in splits.values():
         assert torch.equal(split.images, dataset.train.images[split.rows])
 
@@ -84,10 +82,25 @@ def test_images_that_were_joined_are_gathered_from_both_files(photos):
     dataset = folder.load(photos, 8, 0)
     together = make_splits(dataset, Splitting(1.0, 0.0, 0))["train"]
     parts = torch.cat([dataset.train.images, dataset.val.images])
-    assert [storage(part) for part in together.stored] == [storage(s.stored) for s in (dataset.train, dataset.val)]
+    assert (together.stored.first, together.stored.second) == (dataset.train.stored, dataset.val.stored)
     assert torch.equal(together.images, parts[together.rows])
     index = torch.tensor([15, 0, 3, 3])
     assert torch.equal(together.gather(index), parts[together.rows[index]])
+
+
+def test_images_are_read_by_their_places_in_the_file(photos):
+    stored = folder.load(photos / "train", 8, 0).train.stored
+    index = torch.tensor([11, 0, 5, 5])
+    assert torch.equal(stored.index_select(0, index), stored.mapped[index])
+    assert stored.index_select(0, index[:0]).shape == (0, 3, 8, 8)
+
+
+def test_a_file_that_is_cut_in_the_meantime_is_no_endless_wait(photos):
+    stored = folder.load(photos / "train", 8, 0).train.stored
+    [path, *_] = cache_dir().glob("decoded/*/images.npy")
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(OSError, match=f"{path} has been cut: delete it"):
+        stored.index_select(0, torch.tensor([11]))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25])
