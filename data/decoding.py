@@ -85,9 +85,10 @@ def of_files(root: Path, paths: Sequence[Path], image_size: int, closed: dict[st
     Raises:
         UserError: one of them is gone.
     """
-    names = [path.relative_to(root).as_posix() for path in paths]
+    start = os.path.join(root, "")
+    names = [os.fspath(path).removeprefix(start) for path in paths]  # relative_to takes seconds for 100,000
     try:
-        stats = [path.stat() for path in paths]
+        stats = [os.stat(path) for path in paths]
     except OSError as error:  # removed in the meantime, say
         raise UserError(f"{error.filename} could not be read ({error.strerror}): start again") from None
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
