@@ -26,7 +26,6 @@ from analysis.look.prediction import read_pictures, tell_unread
 from analysis.look.timm_export import to_hub, to_timm
 from analysis.look.trained_run import find_run, load_network
 from data.errors import UserError
-from data.photographs import centre_crop
 from data.visible import counted, say
 
 ENDS = {"timm": ".safetensors", "hf": "", **{form: end for form, (end, _) in FORMATS.items()}}
@@ -74,8 +73,7 @@ def pictures(paths: Sequence[Path], network: Exportable) -> list[tuple[Tensor, .
     info, unread = network.run.info, dict[Path, str]()
     whole, images, _ = read_pictures(find_pictures(paths, ()), [info.kept_size], unread)
     tell_unread(unread, is_nothing_left=not whole)
-    seen = centre_crop(images[info.kept_size], info.image_size)
-    return [(seen.permute(0, 2, 3, 1).contiguous(),)]
+    return [(images[info.kept_size].permute(0, 2, 3, 1).contiguous(),)]
 
 
 def write(options: Namespace) -> None:

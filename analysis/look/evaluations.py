@@ -68,7 +68,7 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         UserError: as `load_splits`, or the images have a class that the run does not know.
     """
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
-    found = find_dataset(dataset).load(place, info.stored_size or info.image_size, settings.max_corrupt_images)
+    found = find_dataset(dataset).load(place, info.kept_size, settings.max_corrupt_images)
     if found.fingerprint == info.fingerprint:
         _, splits = read_data(replace(settings, dataset=dataset, data_dir=data_dir))
         return OtherData(dataset, place, found.fingerprint, True, splits)

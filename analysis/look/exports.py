@@ -20,6 +20,7 @@ from analysis.look.trained_run import TrainedRun
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import replace_file
+from data.photographs import centre_crop
 from models.core.abilities import Classifies, DrawsFromLatents
 
 METADATA = "metadata.json"  # in TorchScript and torch.export; in ONNX its keys are the model's own properties
@@ -44,14 +45,19 @@ class ExportedClassifier(nn.Module):
     def __init__(self, model: Any, info: DatasetInfo) -> None:
         super().__init__()
         self.model = model
+        self.side = info.image_size
         self.net = model.image_network() if hasattr(model, "image_network") else None
         self.register_buffer("shift", 255 * torch.tensor(info.mean).view(3, 1, 1))
         self.register_buffer("scale", 1 / (255 * torch.tensor(info.std).view(3, 1, 1)))
 
     def forward(self, images: Tensor) -> Tensor:
-        normalised = (images.permute(0, 3, 1, 2).float() - self.shift) * self.scale
+        normalised = self.prepare(images)
         logits = self.model.predict(normalised) if self.net is None else self.net(normalised)
         return logits.float().softmax(1)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return images as the run's network gets them in evaluation: [B, S, S, 3] uint8 -> [B, 3, H, W] float32."""
+        return (centre_crop(images.permute(0, 3, 1, 2), self.side).float() - self.shift) * self.scale
 
 
 class ExportedGenerator(nn.Module):
@@ -98,7 +104,7 @@ class Exportable:
         generator = torch.Generator().manual_seed(0)
         if isinstance(model, Classifies) and not as_generator:
             self.network, self.output = ExportedClassifier(model, info), "probabilities"
-            shape = (NUM_COMPARED, info.image_size, info.image_size, 3)
+            shape = (NUM_COMPARED, info.kept_size, info.kept_size, 3)
             self.inputs = {"images": torch.randint(256, shape, dtype=torch.uint8, generator=generator)}
         elif isinstance(model, DrawsFromLatents):
             self.network, self.output = (GENERATORS[bool(model.num_labels)])(model), "images"
@@ -125,7 +131,8 @@ class Exportable:
             "output": self.output,
             **({"latent_size": shapes["latents"][0]} if "latents" in shapes else {}),
             "classes": list(info.classes),
-            "image_size": info.image_size,
+            "image_size": info.kept_size,
+            "seen_size": info.image_size,
             "mean": list(info.mean),
             "std": list(info.std),
             "resizing": "PIL.ImageOps.fit(image.convert('RGB'), (image_size, image_size))",

@@ -96,9 +96,9 @@ def model_card(
         "## Settings",
         table("setting", "value", settings),
     ]
-    if is_timms and metadata["image_size"] != metadata["size"]:
-        note = f"""In the run, images were reduced to {metadata["image_size"]} pixels first, and then resized to
-            {metadata["size"]}; figures hold for images that are prepared so."""
+    if is_timms and metadata["seen_size"] != metadata["size"]:
+        note = f"""In the run, images of {metadata["image_size"]} pixels were made of the pictures first, and then
+            resized to {metadata["size"]}; the figures hold for images that are prepared so."""
         parts.insert(4, textwrap.fill(" ".join(note.split()), 120))
     return "\n\n".join(parts) + "\n"
 

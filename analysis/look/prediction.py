@@ -185,7 +185,8 @@ def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip:
             whole, images, greatest = read_pictures(chunk, sizes, unread)
             if whole:
                 parts.append(predict_images(members, images, flip))
-                pictures.append(images[first.kept_size][: max(0, NUM_KEPT - len(kept))])
+                some = images[first.kept_size][: max(0, NUM_KEPT - len(kept))]
+                pictures.append(centre_crop(some, first.image_size))
                 kept += whole
             deepest = max(deepest, greatest)
             bar.update(len(chunk))

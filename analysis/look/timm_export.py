@@ -34,7 +34,8 @@ class TimmExport:
         prepare: what turns normalised images of the run into those that the network expects.
         network: timm's, with its classifier.
         arch: its name in timm, without the tag of weights.
-        size, interpolation: side in pixels of the images it expects, and how they are resized.
+        size, crop, interpolation: side in pixels of the images it expects, the share of the side that is seen, and how
+            images are resized.
         description: what timm says of the network, as far as it holds for these weights.
         options: of timm.create_model, besides the name.
 
@@ -52,6 +53,7 @@ class TimmExport:
         self.network = with_head(net, model) if isinstance(model, FrozenBackbone) else net.backbone
         self.arch = settings.arch.partition(".")[0]
         self.size = settings.input_size or run.info.image_size
+        self.crop = run.info.image_size / run.info.kept_size
         self.interpolation = settings.interpolation
         config = pretrained_config(settings.arch)
         self.description: dict[str, Any] = {key: getattr(config, key) for key in KEPT}
@@ -79,7 +81,7 @@ class TimmExport:
 
     def config(self, exportable: Exportable) -> dict[str, Any]:
         """Return the description of a network in the format of timm's folders on the hub."""
-        own: dict[str, Any] = {"input_size": [3, self.size, self.size], "crop_pct": 1.0, "crop_mode": "center"}
+        own: dict[str, Any] = {"input_size": [3, self.size, self.size], "crop_pct": self.crop, "crop_mode": "center"}
         own["interpolation"] = self.interpolation
         options = {key: value for key, value in self.options.items() if key != "num_classes"}
         return {
@@ -150,8 +152,7 @@ def prepared(exportable: Exportable, network: TimmExport, runner: Runner) -> Run
     classifier: Any = exportable.network
 
     def run(inputs: Inputs) -> Tensor:
-        normalised = (inputs[0].permute(0, 3, 1, 2).float() - classifier.shift) * classifier.scale
-        return runner((network.prepare(normalised),))
+        return runner((network.prepare(classifier.prepare(inputs[0])),))
 
     return run
 

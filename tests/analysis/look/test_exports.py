@@ -162,3 +162,16 @@ def test_without_a_library_the_command_that_installs_it_is_told(tmp_path, capsys
     monkeypatch.setattr("analysis.look.exports.find_spec", lambda name: None)
     code, _, err = export(capsys, save_run(tmp_path / "run", "mlp"), "--to=onnx")
     assert (code, err) == (2, "export: --to=onnx needs onnx: pip install -c constraints.txt -e '.[export]'\n")
+
+
+def test_what_a_run_saw_of_its_images_is_what_its_export_sees(tmp_path):
+    folder = save_run(tmp_path / "run", "mlp", image_size=32, eval_crop=0.8)
+    write_json(folder / run_folder.DATA, {**read_json(folder / run_folder.DATA), "stored_size": 40})
+    network = Exportable(load_network(folder))
+    [images] = network.examples
+    assert images.shape == (3, 40, 40, 3)
+    edge = images.clone()
+    edge[:, :4] = edge[:, -4:] = 0
+    assert torch.equal(network.network(images), network.network(edge))
+    runner = to_pt2(network, tmp_path / "x.pt2")
+    assert greatest_difference(network, runner, network.examples) < 1e-5

@@ -250,3 +250,17 @@ def test_runs_of_other_classes_or_of_none_are_refused(run, pictures, tmp_path, c
         == f"predict: {vae} is a vae, which predicts no classes: name a classifier's run\n"
     )
     assert info_for("vae").classes == CLASSES
+
+
+def test_a_run_that_saw_the_centre_of_its_images_sees_that_of_pictures(tmp_path):
+    folder = save_run(tmp_path / "run", "cnn", image_size=32, eval_crop=0.8)
+    write_json(folder / run_folder.DATA, {**read_json(folder / run_folder.DATA), "stored_size": 40})
+    paths = save_pictures(tmp_path / "pictures")
+    found = predict_files(load_members([folder], "", False), [PictureFile(path) for path in paths])
+    run = load_network(folder)
+    pixels = torch.stack([torch.tensor(decode_image(path, 40).pixels[:, 4:36, 4:36]) for path in paths])
+    assert torch.equal(found.pictures, pixels)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (run.info.mean, run.info.std))
+    with torch.no_grad():
+        expected = run.objective.predict((pixels / 255 - mean) / std).softmax(1)
+    torch.testing.assert_close(found.probabilities, expected, rtol=1e-4, atol=1e-6)
