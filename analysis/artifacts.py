@@ -36,7 +36,8 @@ def prune(options: Namespace) -> None:
     project = options.project
     records, _ = read_wandb_runs(project)
     sweeps = read_sweeps(None, records, project).sweeps
-    kept = {trial.run_id for sweep in sweeps for trial in sweep.leaders[: options.keep_weights]}
+    # Where the values of a sweep's trials are not known, all of them stay.
+    kept = {trial.run_id for sweep in sweeps for trial in sweep.leaders[: options.keep_weights] or sweep.trials}
     needless = find_needless(project, kept)
     table = make_table(("artifact", "MB", "why"))
     for each in needless:

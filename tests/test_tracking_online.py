@@ -97,7 +97,7 @@ def test_weights_on_wandb_say_what_they_are_and_which_images_they_come_from(aske
     assert metadata["classes"] == [str(digit) for digit in range(10)]
     assert metadata["data"] == environment["data"]
     assert metadata["commit"] == environment["commit"]
-    [images] = [artifact for artifact in run.artifacts if artifact["id"] in run.used]
+    [images] = [double.artifacts[identity] for identity in run.used]
     assert (images["artifactTypeName"], images["artifactCollectionName"]) == ("dataset", "dataset-digits")
     assert environment["data"] in images["files"]["manifest"].decode()
     assert (run.display_name, run.group, sorted(run.tags), run.job_type) == ("mine", "wide nets", ["x", "y"], "run")

@@ -9,29 +9,28 @@ PAGE = {"endCursor": None, "hasNextPage": False}
 
 
 class Artifacts:
-    """A part of `WandbServer`, which has `run`, `runs` and `url`.
+    """A part of `WandbServer`, which has `run` and `url`.
 
     An artifact is a dict: what `CreateArtifact` said of it, "id", "files", "committed", "version" and "aliases".
     """
 
+    def __init__(self) -> None:
+        self.artifacts: dict[str, dict[str, Any]] = {}  # by id
+        self.num_deleted = 0
+
     def create_artifact(self, variables: dict) -> dict:
         asked = variables["input"]
-        run = self.run(asked["runName"])
-        artifact = {**asked, "id": f"{run.name}:{self.num_created}", "files": {}, "committed": False, "aliases": []}
-        self.num_created += 1
-        run.artifacts.append({**artifact, "project": asked["projectName"]})
-        node = {"id": run.artifacts[-1]["id"], "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        identity = str(len(self.artifacts) + self.num_deleted)
+        artifact = {**asked, "id": identity, "files": {}, "committed": False, "project": asked["projectName"]}
+        self.artifacts[identity] = artifact
+        if asked["runName"]:  # what a run only uses has none
+            self.run(asked["runName"]).artifacts.append(self.artifacts[identity])
+        node = {"id": identity, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
         return {"createArtifact": {"artifact": node}}
-
-    num_created = 0
-
-    def artifact_of(self, identity: str) -> dict[str, Any]:
-        artifacts = self.run(identity.rpartition(":")[0]).artifacts
-        return next(artifact for artifact in artifacts if artifact["id"] == identity)
 
     def versions(self, collection: str) -> Iterator[dict[str, Any]]:
         """Yield what has been committed under a name, the newest first."""
-        known = [artifact for run in self.runs.values() for artifact in run.artifacts if artifact["committed"]]
+        known = [artifact for artifact in self.artifacts.values() if artifact["committed"]]
         own = [artifact for artifact in known if artifact["artifactCollectionName"] == collection]
         return iter(sorted(own, key=lambda artifact: -artifact["version"]))
 
@@ -52,9 +51,9 @@ class Artifacts:
         return {"createArtifactFiles": {"files": {"edges": nodes}}}
 
     def commit_artifact(self, variables: dict) -> dict:
-        artifact = self.artifact_of(variables["artifactID"])
+        artifact = self.artifacts[variables["artifactID"]]
         others = list(self.versions(artifact["artifactCollectionName"]))
-        asked = [alias["alias"] for alias in artifact.get("artifactAliases") or artifact.get("aliases") or []]
+        asked = [alias["alias"] for alias in artifact.get("aliases") or []]
         for other in others:
             other["aliases"] = [alias for alias in other["aliases"] if alias not in {"latest", *asked}]
         artifact |= {"committed": True, "version": max((each["version"] for each in others), default=-1) + 1}
@@ -76,7 +75,7 @@ class Artifacts:
         return {"project": {"artifactType": {"artifactCollection": node}}}
 
     def types(self, variables: dict) -> dict:
-        names = {artifact["artifactTypeName"] for run in self.runs.values() for artifact in run.artifacts}
+        names = {artifact["artifactTypeName"] for artifact in self.artifacts.values()}
         edges = [{"cursor": name, "node": self.type_node(name)} for name in sorted(names)]
         return {"project": {"artifactTypes": {"edges": edges, "pageInfo": PAGE}}}
 
@@ -89,8 +88,8 @@ class Artifacts:
 
     def collections(self, variables: dict) -> dict:
         kind = variables["type"]
-        all_of = [artifact for run in self.runs.values() for artifact in run.artifacts]
-        names = {each["artifactCollectionName"] for each in all_of if each["artifactTypeName"] == kind}
+        own = [artifact for artifact in self.artifacts.values() if artifact["artifactTypeName"] == kind]
+        names = {artifact["artifactCollectionName"] for artifact in own}
         nodes = [self.collection({"name": name})["project"]["artifactType"]["artifactCollection"] for name in names]
         found = {"totalCount": len(nodes), "pageInfo": PAGE, "edges": [{"node": node} for node in nodes]}
         return {"project": {"artifactType": {"artifactCollections": found}}}
@@ -122,6 +121,9 @@ class Artifacts:
         node |= {"fileCount": len(artifact["files"]) - 1, "createdAt": "2026-11-01T12:00:00Z", "updatedAt": None}
         return {**node, "digestAlgorithm": "MANIFEST_MD5"}
 
+    def by_id(self, variables: dict) -> dict:
+        return {"artifact": self.artifact_node(self.artifacts[variables["id"]])}
+
     def manifest(self, variables: dict) -> dict:
         url = self.artifact_url(variables["id"], "manifest")
         return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
@@ -141,8 +143,10 @@ class Artifacts:
 
     def delete_artifact(self, variables: dict) -> dict:
         identity = variables["input"]["artifactID"]
-        artifacts = self.run(identity.rpartition(":")[0]).artifacts
-        artifacts.remove(self.artifact_of(identity))
+        artifact = self.artifacts.pop(identity)
+        self.num_deleted += 1
+        if artifact["runName"]:
+            self.run(artifact["runName"]).artifacts.remove(artifact)
         return {"result": {"artifact": {"id": identity}}}
 
     def use_artifact(self, variables: dict) -> dict:
@@ -161,6 +165,7 @@ class Artifacts:
         "ProjectArtifactType": one_type,
         "ArtifactTypeArtifactCollections": collections,
         "ProjectArtifacts": list_versions,
+        "ArtifactByID": by_id,
         "FetchArtifactManifest": manifest,
         "GetArtifactMembershipFileUrls": file_urls,
         "DeleteArtifact": delete_artifact,

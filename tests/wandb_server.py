@@ -75,6 +75,7 @@ class WandbServer(Artifacts):
     """Answers in threads of its own from the start to `go_offline`, and again from `come_back`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sweeps: dict[str, Sweep] = {}
         self.runs: dict[str, Run] = {}
         self.agents: dict[str, Agent] = {}
@@ -342,7 +343,7 @@ class WandbServer(Artifacts):
         return {}
 
     def upload(self, kind: str, owner: str, name: str, content: bytes) -> None:
-        files = self.run(owner).files if kind == "upload" else self.artifact_of(owner)["files"]
+        files = self.run(owner).files if kind == "upload" else self.artifacts[owner]["files"]
         files[name] = content
 
 
@@ -354,7 +355,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind != "artifact":
             return self.reply({})
         identity, _, name = place.partition("/")
-        self.send(self.server.double.artifact_of(identity)["files"][name])
+        self.send(self.server.double.artifacts[identity]["files"][name])
 
     def do_POST(self) -> None:
         double, body, answer = self.server.double, self.body(), {}
