@@ -36,7 +36,7 @@ from data.visible import say, visible, warn
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.resolve import validate
 from sweeps.local.from_width import transfer_of
-from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of
+from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of, unless_set
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import COMMAND
 from sweeps.local.workers import assign_devices
@@ -132,7 +132,7 @@ class Finals:
         self, folder: Path, sweep: SweepRecord, devices: Sequence[Mapping[str, str]], place: Mapping[str, str]
     ) -> None:
         self.folder = folder
-        self.environment = {"WANDB_RUN_GROUP": folder.name, "WANDB_JOB_TYPE": "final", **place}
+        self.environment = {**unless_set({"WANDB_RUN_GROUP": folder.name, "WANDB_JOB_TYPE": "final"}), **place}
         self.command, self.program = command_and_program(sweep.content)
         self.pool: Pool[Run] = Pool(devices)
         self.fault = ""  # what is wrong with this machine, so that no further run is started

@@ -12,6 +12,7 @@ from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
 from analysis.read.sweeps import checked_run_id
 from analysis.record import run_folder
+from analysis.record.wandb_run import trial_name
 from data.errors import UserError
 from data.internals import trial_id
 from data.metrics import shown
@@ -20,7 +21,7 @@ from sweeps.local.contract import is_train_py
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
 from sweeps.local.hyperband import to_stop
-from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words
+from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.room import Room
@@ -221,7 +222,9 @@ class Agent:
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
-        environment = {"WANDB_RUN_GROUP": self.runs_dir.name, **self.pool.devices[slot]}
+        varied = {name: claim.settings[name] for name in self.sweep.space}
+        own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied)}
+        environment = {**unless_set(own), **self.pool.devices[slot]}
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
         trial = self.trials.all()[claim.number]

@@ -86,6 +86,11 @@ def environment_value(macro: re.Match[str]) -> str:
     return os.environ[macro[1]]
 
 
+def unless_set(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those of some environment variables that the user has not set: what the user says of runs counts."""
+    return {name: value for name, value in variables.items() if not os.environ.get(name)}
+
+
 class Run:
     """A run as a process on this machine, started as it is constructed; its output goes to a file in its folder.
 

@@ -1,0 +1,46 @@
+"""What a run is called on W&B."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.record.wandb_run import LONGEST_NAME, RunFacts, name_on_wandb, short, trial_name
+from sweeps.local.launch import unless_set
+
+NUMBERS = {0.00031: "3.1e-4", 3.1e-4 * 1.00001: "3.1e-4", 0.05: "0.05", 1.0: "1", 1e-5: "1e-5", 12345.6: "1.23e4"}
+
+
+@pytest.mark.parametrize(("value", "text"), NUMBERS.items())
+def test_a_setting_is_written_in_few_letters(value, text):
+    assert short(value) == text
+
+
+def test_a_trial_is_called_by_its_number_and_what_its_sweep_varies():
+    assert trial_name("007", {"lr": 3.1e-4, "weight_decay": 0.05, "augmentation": "crop_flip"}) == (
+        "007 lr=3.1e-4 weight_decay=0.05 augmentation=crop_flip"
+    )
+    long = trial_name("007", {f"setting{i}": "x" * 20 for i in range(20)})
+    assert len(long) <= LONGEST_NAME
+    assert long.endswith(" ...")
+
+
+def facts(run_id, sweep):
+    return RunFacts(Path(), {"model": "mlp", "run_id": run_id, "lr": 0.1}, {}, sweep)
+
+
+def test_a_trial_of_wandbs_agent_is_called_by_what_differs_from_the_models_defaults():
+    assert name_on_wandb(facts("abc", {"lr": 0.1, "optimizer": "adam"})) == "lr=0.1"  # adam is the default
+    assert name_on_wandb(facts("abc", {})) == "abc"
+    assert name_on_wandb(facts("final-abc-seed1", {"lr": 0.1})) == "final-abc-seed1"
+
+
+def test_runs_know_what_they_are():
+    kinds = {run_id: facts(run_id, sweep).job_type for run_id, sweep in (("a", {}), ("b", {"lr": 1}))}
+    assert kinds == {"a": "run", "b": "trial"}
+    assert facts("final-b-seed1", {"lr": 1}).job_type == "final"
+
+
+def test_what_the_user_says_of_a_run_counts(monkeypatch):
+    monkeypatch.setenv("WANDB_NAME", "mine")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "")
+    assert unless_set({"WANDB_NAME": "ours", "WANDB_RUN_GROUP": "sweep"}) == {"WANDB_RUN_GROUP": "sweep"}
