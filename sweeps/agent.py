@@ -84,6 +84,8 @@ def run_sweep(options: Namespace) -> int:
         raise
     ending = ending_of(agent, code)
     tell(ending, agent, options.on_end)
+    if ending.reason and ending.state == "paused":
+        raise SweepError(f"paused, {ending.reason}: when that is mended, to go on: {ending.next}")
     if ending.reason:
         raise SweepError(ending.reason)
     if code:
@@ -96,7 +98,7 @@ def run_sweep(options: Namespace) -> int:
 def ending_of(agent: Agent, code: int) -> Ending:
     """Return how an agent has ended, by its exit code and by what it knows."""
     if agent.fault and not agent.pool.signals:
-        return Ending("paused", f"paused, {agent.fault}: when that is mended, to go on: {again()}", again())
+        return Ending("paused", agent.fault, again())
     if agent.failure:
         return Ending("failed", f"{agent.failure}: the last lines of their output are above", again())
     if code == 0 and not agent.display.leaders(agent.trials.started()):

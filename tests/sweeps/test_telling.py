@@ -81,7 +81,8 @@ def test_a_pause_a_failure_and_a_death_are_told(stage):
     assert (failed["state"], failed["best"], failed["trials"]["failed"]) == ("failed", None, 3)
     assert failed["reason"].startswith("the first 3 trials failed")
     assert (halted["state"], halted["trials"]["paused"]) == ("paused", 2)
-    assert "No space left" in halted["reason"]
+    assert halted["reason"] == "[Errno 28] No space left on device"
+    assert "--on_end" not in halted["text"]  # which may hold a key, and goes to W&B
     assert (died["state"], died["reason"]) == ("failed", "a bug")
 
 
