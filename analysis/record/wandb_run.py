@@ -1,7 +1,6 @@
 """The run of W&B's client that a run of ours logs to, beside its folder."""
 
 import os
-import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -238,8 +237,8 @@ def name_on_wandb(facts: RunFacts) -> str:
 
     W&B does not tell a run which settings its sweep varies: those are named that are not the model's defaults.
     """
-    defaults = vars(find_model(facts.settings["model"]).settings_class)
-    chosen = {key: value for key, value in facts.sweep.items() if value != defaults.get(key)}
+    defaults = find_model(facts.settings["model"]).settings_class
+    chosen = {key: value for key, value in facts.sweep.items() if value != getattr(defaults, key, None)}
     return trial_name("", chosen) if chosen and facts.job_type == "trial" else facts.settings["run_id"]
 
 
@@ -258,7 +257,8 @@ def short(value: Any) -> str:
     """Return a setting's value in at most three digits, such as 3.1e-4."""
     if not isinstance(value, float):
         return str(value)
-    plain, scientific = f"{value:.3g}", re.sub(r"\.?0*e([+-])0", r"e\1", f"{value:.2e}")
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    plain, scientific = f"{value:.3g}", f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return min(plain, scientific, key=len)
 
 

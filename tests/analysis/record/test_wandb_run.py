@@ -29,7 +29,7 @@ def facts(run_id, sweep):
 
 
 def test_a_trial_of_wandbs_agent_is_called_by_what_differs_from_the_models_defaults():
-    assert name_on_wandb(facts("abc", {"lr": 0.1, "optimizer": "adam"})) == "lr=0.1"  # adam is the default
+    assert name_on_wandb(facts("abc", {"lr": 0.1, "schedule": "constant"})) == "lr=0.1"  # constant is the default
     assert name_on_wandb(facts("abc", {})) == "abc"
     assert name_on_wandb(facts("final-abc-seed1", {"lr": 0.1})) == "final-abc-seed1"
 
