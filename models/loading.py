@@ -1,5 +1,7 @@
 """Functions that build the model, the data and the loaders that a run's settings describe."""
 
+from dataclasses import replace
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -35,9 +37,21 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         group_by=settings.group_by,
         eval_crop=settings.eval_crop,
     )
+    if settings.overfit_batches:
+        num = settings.overfit_batches * settings.batch_size
+        splits["train"] = first_images(splits["train"], num or len(splits["train"].labels))  # 0: one batch of all
+    if settings.limit_batches:
+        num = settings.limit_batches * settings.eval_batch_size
+        splits |= {name: first_images(split, num) for name, split in splits.items() if name != "train"}
+    info = replace(info, num_images={name: len(split.labels) for name, split in splits.items()})
     if settings.test and "test" not in splits:
         raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")
     return info, splits
+
+
+def first_images(split: Split, num: int) -> Split:
+    """Return the first images of a split; all of it if there are no more."""
+    return split.select(torch.arange(num)) if num < len(split.labels) else split
 
 
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:

@@ -189,6 +189,15 @@ class Settings:
     preview: Annotated[int, Range(0, 512), Role.CIRCUMSTANCE] = 32
     """Images of the first batch that are drawn with their labels into panels/training_images.png before the first step,
     as training sees them; 0 for none."""
+    log_every: Annotated[Count, Role.CIRCUMSTANCE] = 0
+    """Steps from one row about them to the next: step/PHASE/loss and other terms, step/lr, step/PHASE/gradient_norm,
+    step/images_per_second; 0 for epochs alone."""
+    overfit_batches: Count = 0
+    """Batches to which the training images are cut down, for a look at whether the network can learn them by heart; 0
+    for all."""
+    limit_batches: Count = 0
+    """Greatest number of steps in an epoch, and of batches of eval_batch_size images in an evaluation, for a quick try;
+    0 for all."""
     dry_run: Annotated[bool, Role.INVOCATION] = False
     """Print the settings, the network and its number of parameters, and do not train."""
 

@@ -24,6 +24,7 @@ from models.core.objective import Objective, Phase, only_trainable
 from models.core.optimization import lr_factor, set_lr
 from models.core.processes import StopRequest
 from models.core.settings import Settings
+from models.core.step_log import StepLog
 
 STEPS_BETWEEN_POLLS = 16  # on a GPU, which has to wait whenever a loss is looked at; on a CPU it is every step
 
@@ -77,7 +78,9 @@ class Trainer:
         self.progress = Progress()
         self.restored: Path | None = None  # the checkpoint, until it has proved to fit in a first step
         self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)
-        self.steps_per_epoch = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
+        steps = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
+        self.steps_per_epoch = min(steps, settings.limit_batches or steps)
+        self.step_log = StepLog(settings.log_every if accelerator.is_main_process else 0)
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.ema = None
         self.evaluated = objective
@@ -187,6 +190,7 @@ class Trainer:
         )
         started = time.perf_counter() - progress.epoch_seconds
         seeds = self.seeds(progress.epoch)
+        self.step_log.start(progress.images_seen)
         with bar:
             while progress.step < self.steps_per_epoch:
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented
@@ -194,6 +198,7 @@ class Trainer:
                     self.train_step(next(batches))
                 self.restored = None
                 progress.step += 1
+                self.step_log.end_step(progress, self.steps_per_epoch, self.lr)
                 bar.update()
                 is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch
                 if is_due or (stop and self.accelerator.num_processes == 1):
@@ -226,9 +231,13 @@ class Trainer:
     def gradient_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
         """Take one gradient step; return the loss terms from before the step."""
         terms = self.accumulate_gradients(batch, phase)
-        if self.settings.grad_clip:
+        step = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        is_logged = self.step_log.is_due(step + 1)
+        if self.settings.grad_clip or is_logged:
             parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
-            self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip)
+            norm = self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip or math.inf)  # inf: no change
+            if is_logged and norm is not None:
+                self.step_log.norms[phase.name] = norm
         phase.optimizer.step()
         return terms
 

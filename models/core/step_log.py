@@ -1,0 +1,58 @@
+"""What every n-th training step has to say, within the epochs: losses, learning rate, gradient norms, speed."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.core.checkpoint import Progress
+
+
+class StepLog:
+    """Writes a row about every n-th step, by the figures of this process.
+
+    Args:
+        every: steps from one row to the next; 0 for none.
+
+    Attributes:
+        write: what takes a row; whoever trains sets it.
+        norms: name -> norm of a phase's gradients in a step that a row is due for, before they are clipped.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.write: Callable[[dict[str, float]], None] = lambda row: None
+        self.norms: dict[str, Tensor] = {}
+        self.since = 0.0, 0  # when the latest row was due or training began, and how many images were seen by then
+
+    def start(self, images_seen: int) -> None:
+        """Note that training begins, or goes on after an evaluation."""
+        self.since = time.perf_counter(), images_seen
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a row is due after so many steps."""
+        return bool(self.every) and step % self.every == 0
+
+    def end_step(self, progress: Progress, steps_per_epoch: int, lr: float) -> None:
+        """Write the row of the step that has just been counted, if one is due."""
+        step = progress.epoch * steps_per_epoch + progress.step
+        if not self.is_due(step):
+            return
+        terms = {key.removeprefix("train/"): values[-self.every :] for key, values in progress.terms.items()}
+        means = {f"step/{key}": torch.stack(values).double().mean().item() for key, values in terms.items()}
+        norms = {f"step/{key}/gradient_norm": value.item() for key, value in self.norms.items()}
+        seconds, images = time.perf_counter() - self.since[0], progress.images_seen - self.since[1]
+        self.write(
+            {
+                "epoch": step / steps_per_epoch,
+                "images_seen": progress.images_seen,
+                "step": step,
+                "step/lr": lr,
+                "step/images_per_second": images / seconds,
+                **means,
+                **norms,
+            }
+        )
+        self.norms = {}
+        self.start(progress.images_seen)
