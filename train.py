@@ -150,6 +150,7 @@ class Run:
         Raises:
             StopRequested: the run was asked to stop; all that it needs to go on is saved.
         """
+        self.trainer.step_log.write = self.log_step
         try:
             while self.trainer.progress.epoch < self.settings.epochs and not self.trainer.is_out_of_patience():
                 if not self.trainer.train_epoch(self.stop):
@@ -186,6 +187,12 @@ class Run:
             progress.num_logged = self.tracker.num_logged
             tqdm.write(epoch_line(progress.epoch, settings.epochs, row))
         self.trainer.save(self.folder / run_folder.CHECKPOINT)
+
+    def log_step(self, row: dict[str, float]) -> None:
+        """Log what there is to say of a step within an epoch."""
+        if self.tracker is not None:
+            self.tracker.log(row)
+            self.trainer.progress.num_logged = self.tracker.num_logged
 
     def interruptible(self) -> AbstractContextManager[None]:
         """Let a request to stop end at once what is done inside; with several processes, the others would wait."""
