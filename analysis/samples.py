@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from analysis.look.samples import choose_classes, load_sampling_run, write_samples
-from analysis.look.trained_run import find_run
+from analysis.look.trained_run import find_run, load_network
 from data.errors import UserError
 from data.visible import say
 
@@ -33,7 +33,7 @@ def write(options: Namespace) -> None:
     out: Path = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out={out} is not an empty folder: name a new one")
-    run = load_sampling_run(find_run(options.run), options.data_dir)
+    run = load_sampling_run(find_run(options.run), options.data_dir, load_network)
     grid = write_samples(run, options.num, options.seed, choose_classes(options.classes, run), out)
     say(out, grid)
 

@@ -22,13 +22,20 @@ IMAGES_AT_ONCE = 256  # sampled with one seed, so that a sample depends on the s
 Sample = Callable[[int, int, Tensor | None], Tensor]
 
 
-def load_sampling_run(folder: Path, data_dir: str = "") -> TrainedRun:
+def load_sampling_run(
+    folder: Path, data_dir: str = "", load: Callable[[Path, str], TrainedRun] = load_run
+) -> TrainedRun:
     """Load a run whose model makes images of its own, the model on the machine's best device.
 
+    Args:
+        folder: of the run.
+        data_dir: where its images are; empty for where they were.
+        load: `load_run`, or `load_network` for a run without its images.
+
     Raises:
-        UserError: as `load_run`, or the model makes none.
+        UserError: as `load`, or the model makes none.
     """
-    run = load_run(folder, data_dir)
+    run = load(folder, data_dir)
     run.objective.to(best_device())
     if not isinstance(run.objective, Samples):
         raise UserError(f"{run.settings.model} makes no images of its own: vae, cvae, vq_vae and the GANs do")

@@ -15,7 +15,9 @@ LARGEST_SIDE = 100_000  # pixels
 
 def keep_info(folder: Path, info: DatasetInfo) -> None:
     """Write into a run's folder what is needed to use its network without its images."""
-    write_json(folder / run_folder.DATA, {**asdict(info), "channels": len(info.mean), "resizing": RESIZING})
+    task = "classification" if info.classes else "none"  # that the labels are for
+    facts = {"task": task, "channels": len(info.mean), "resizing": RESIZING}
+    write_json(folder / run_folder.DATA, {**asdict(info), **facts})
 
 
 def saved_info(folder: Path) -> DatasetInfo | None:

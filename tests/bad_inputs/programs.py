@@ -24,7 +24,7 @@ LASTING = ("--num", "--num_images", "--rounds", "--batch_sizes", "--points", "--
 TRAINED_WITH = ("zero", "one", "fraction", "tiny", "yes")
 ODD = (r"odd(/.*)?", r"home(/.*)?", r"here(/.*)?", r"out(/.*)?")  # an option can name these
 LOOKS = ("attention", "latent", "samples", "generation", "classification_score", "reproduce")
-LOOKS = (*LOOKS, "benchmark", "feature_benchmark", "landscape")
+LOOKS = (*LOOKS, "benchmark", "feature_benchmark", "landscape", "predict", "evaluate", "export")
 OUTSIDE = ("dots", "root")  # values that name what is outside of a world
 
 
@@ -160,6 +160,13 @@ def look_bases() -> Iterator[Base]:
     score = ["cvae", "--num=20", "--model=mlp", "--width=4", "--epochs=1", "--batch_size=8"]
     kept = (r"runs/cvae/generation.json", *CACHES)
     yield Base("analysis.classification_score", score, (), kept, **looks)
+    used = [*weights("mlp"), "runs/mlp/data.json", "runs/mlp/calibration.json"]
+    with_data = {**looks, "parts": ("looks", "data")}
+    predicted = ["mlp", "{w}/data/pictures", "--temperature=val", "--out={w}/out/p.csv", "--sheet={w}/out/p.png"]
+    yield Base("analysis.predict", predicted, [*used, "data/pictures/cat/0.png"], (r"out/.*", *CACHES), **with_data)
+    evaluated = ["vae", "--data_dir={w}/data/pictures", "--dataset=folder"]
+    yield Base("analysis.evaluate", evaluated, weights("vae"), (r"runs/vae/evaluations.json", *CACHES), **with_data)
+    yield Base("analysis.export", ["mlp", "--to=pt2"], used[:-1], (r"runs/mlp/export/.*", *CACHES), **looks)
     reproduced = {**looks, "num_values": 4}
     yield Base("analysis.reproduce", ["mlp"], run_files("mlp"), **reproduced)
     yield Base("analysis.benchmark", ["--models=mlp", "--rounds=1"], **looks)

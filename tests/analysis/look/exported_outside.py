@@ -34,10 +34,6 @@ def run_weights(job, place):
     return run_timms(timm.create_model(arch, checkpoint_path=weights, pretrained_cfg_overlay=overlay, **options), place)
 
 
-def run_folder(job, place):
-    return run_timms(timm.create_model(f"local-dir:{job}", pretrained=True), place)
-
-
 def run_page(job, place):
     """Run the program that a page tells."""
     os.chdir(job)
@@ -84,7 +80,7 @@ def run_graph(network, about, place):
     return network(torch.tensor(np.stack([ImageOps.fit(picture, (side, side)) for picture in pictures(place)])))
 
 
-RUNNERS = {"timm": run_weights, "hf": run_folder, "page": run_page}
+RUNNERS = {"timm": run_weights, "page": run_page}
 RUNNERS |= {"onnx": run_onnx, "pt2": run_pt2, "torchscript": run_torchscript}
 
 

@@ -46,13 +46,13 @@ def export(capsys, *words):
 WANTED = {  # what is written of each model, and loaded elsewhere
     "cnn": ("onnx", "page"),
     "cvae": ("pt2",),
-    "nano_vit": ("onnx", "torchscript"),
-    "timm": ("timm", "hf", "page"),
-    "frozen": ("timm", "torchscript"),
-    "vae": ("onnx", "page"),
+    "nano_vit": ("torchscript",),
+    "timm": ("timm", "page"),
+    "frozen": ("timm",),
+    "vae": ("onnx",),
     "cvae_head": ("torchscript",),  # what draws
 }
-ENDS = {"torchscript": ".pt", "timm": ".safetensors", "hf": "", "page": ""}
+ENDS = {"torchscript": ".pt", "timm": ".safetensors", "page": ""}
 
 
 @pytest.mark.slow
@@ -76,8 +76,7 @@ def test_exports_are_loaded_elsewhere_and_give_what_the_run_predicts(tmp_path, p
     subprocess.run(words, cwd=tmp_path, check=True)
     found = np.load(tmp_path / "outputs.npz")
     assert found.keys() == expected.keys()
-    assert found["vae page"].shape == (8, 32, 32, 3)
-    for name in expected.keys() - {"vae page"}:
+    for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4, err_msg=name)
 
 

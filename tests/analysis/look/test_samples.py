@@ -21,6 +21,7 @@ from models.parts.sampling import balanced_labels
 from models.registry import MODELS
 from tests.analysis.look.test_fidelity import Pixels
 from tests.models.test_objectives import build
+from tests.trained_runs import save_run
 
 SAMPLING = [name for name in ("vae", "cvae", "cvae_head", "vq_vae", "dc_gan", "ac_gan") if name in MODELS]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,3 +135,9 @@ def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, capsys):
     assert classification_score.main([str(runs / "vae"), *words]) == 2
     assert classification_score.main([str(runs / "cvae"), "--epoch=1"]) == 2
     assert "did you mean --epochs?" in capsys.readouterr().err
+
+
+def test_samples_need_no_images_of_the_run(tmp_path):
+    folder = save_run(tmp_path / "run", "vae")
+    assert samples.main([str(folder), "--num=3", f"--out={tmp_path / 'new'}"]) == 0
+    assert len(list((tmp_path / "new").iterdir())) == 3
