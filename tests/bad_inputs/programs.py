@@ -204,7 +204,7 @@ def options_of(base: Base, draw: random.Random) -> Iterator[tuple[str, list[str]
                 yield f"--{name} {key}", [*base.words, *dry, f"--{name}={value}"]
         return
     for action in parser_of(base.module)._actions:
-        if isinstance(action, argparse._HelpAction):
+        if isinstance(action, argparse._HelpAction) or action.dest == "on_end":  # whose value is run, by a shell
             continue
         name = action.option_strings[0] if action.option_strings else action.dest
         for key, value in values_of(kind_of(action), draw):
@@ -224,9 +224,8 @@ def kind_of(action: argparse.Action) -> str:
     if action.choices:
         return "choice"
     name = getattr(action.type, "__name__", "")
-    return {"int": "number", "float": "number", "whole_number": "number", "seed": "number", "moment": "date"}.get(
-        name, "text"
-    )
+    numbers = dict.fromkeys(("int", "float", "whole_number", "count", "amount", "seed"), "number")
+    return {**numbers, "moment": "date"}.get(name, "text")
 
 
 def values_of(kind: str, draw: random.Random) -> Iterator[tuple[str, str]]:
