@@ -13,7 +13,7 @@ const distinct = (values) => [...new Set(values)];
 
 export function drawHead() {
   find("#subtitle").textContent = subtitle();
-  find("#tiles").replaceChildren(...[...bestTiles(), runsTile(), ...timeTiles(), ...finalTiles()]);
+  find("#tiles").replaceChildren(...[...finalTiles(), ...bestTiles(), runsTile(), ...timeTiles()]);
   find("#warning").textContent = warnings().join(" ");
   find("#warning").hidden = warnings().length === 0;
   const sections = [...document.querySelectorAll("section")].filter((section) => !section.hidden);
@@ -65,11 +65,14 @@ function timeTiles() {
   return times.length ? [tile("training time", formatSeconds(sum(times)), `${formatSeconds(mean(times))} a run`)] : [];
 }
 
+// The final runs of the best trial that has some: its mean over the seeds is the headline.
 function finalTiles() {
   const name = ["test/accuracy", "test/loss"].find((one) => figures.includes(one));
   const place = figures.indexOf(name);
-  const finals = runs.filter((run) => run.state === "final").map((run) => run.figures[place] ?? null);
-  const values = finals.filter((value) => value !== null);
+  const known = runs.filter((run) => run.state === "final" && (run.figures[place] ?? null) !== null);
+  const ofTrial = (i) => known.filter((run) => run.name.startsWith(`final-${runs[i].name}-seed`));
+  const finals = ranked.map(ofTrial).find((some) => some.length) ?? known;
+  const values = finals.map((run) => run.figures[place]);
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
   const more = values.length > 1 ? `± ${formatMetric(name, deviation)}, ${count(values.length, "run")}` : "1 run";

@@ -10,6 +10,7 @@ import { drawParallel } from "./parallel.js";
 import { drawPictures, setUpPictures } from "./pictures.js";
 import { resizeCharts } from "./plot.js";
 import { drawProgress, setUpProgress } from "./progress.js";
+import { drawRecipes } from "./recipes.js";
 import { drawSetting, setUpSetting } from "./setting.js";
 import { drawChips, showBest, toggle } from "./shown.js";
 
@@ -37,6 +38,7 @@ setUpPictures();
 showBest(drawShown);
 drawShown();
 drawImportance();
+drawRecipes();
 drawHead();
 ["#progress-chart", "#setting-chart", "#parallel-chart"].forEach(toggleOnClick);
 addEventListener("beforeprint", () => resizeCharts(true));

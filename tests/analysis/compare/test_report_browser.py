@@ -176,9 +176,9 @@ def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page)
     assert browser.run("document.querySelector('#setting-chart').layout.xaxis.type") == "log"
     assert browser.run("document.querySelectorAll('#importance-chart .bars .point').length") == 2
     assert browser.run("document.querySelector('#parallel-chart').layout.shapes.length") == 3  # lr, optimizer, val/loss
-    assert browser.texts(".tile .figure")[-1] == "91.50 %"  # test accuracy of the final runs
+    assert browser.texts(".tile .figure")[0] == "91.50 %"  # the headline: test accuracy of the final runs
     sections = browser.run("[...document.querySelectorAll('section')].map((one) => one.hidden)")
-    assert sections == [False] * 8
+    assert sections == [False] * 9
 
 
 @pytest.mark.slow
@@ -294,6 +294,25 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     assert browser.run("document.documentElement.scrollWidth") <= width
     charts = "[...document.querySelectorAll('.js-plotly-plot')]"
     assert browser.run(f"{charts}.filter((one) => !one.closest('.scroll')).every((one) => one.offsetWidth <= {width})")
+
+
+@pytest.mark.slow
+def test_runs_that_differ_in_their_seed_alone_are_one_row(browser, tmp_path):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.91), 1):
+        write_run(tmp_path / f"a{seed}", [1.0], [accuracy], lr=0.1, seed=seed)
+        write_run(tmp_path / f"b{seed}", [1.0], [accuracy - 0.05], lr=0.2, seed=seed)
+    assert report.main(["--runs_dir", str(tmp_path), "--metric=val/accuracy"]) == 0
+    browser.open(tmp_path / "report.html")
+    assert browser.texts("#recipes tbody tr:first-child td") == [
+        "val/accuracy",
+        "0.1",
+        "3",
+        "91.00 % ± 1.00 %",
+        "88.52 % to 93.48 %",
+        "–",
+    ]
+    [other] = browser.texts("#recipes tbody tr:last-child td:last-child")
+    assert other.startswith("-5.00 % [-5.00 %, -5.00 %] over the seeds, 0% likely to be better")
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+// Runs that differ in their seed alone as one row: mean, deviation, interval, and the comparison with the first.
+
+import { element, find } from "./elements.js";
+import { formatMetric, NONE, settingText } from "./format.js";
+import { recipes, runs, settings } from "./report.js";
+
+export function drawRecipes() {
+  find("#recipes").hidden = recipes.length === 0;
+  if (!recipes.length) return;
+  const shown = settings.map((_, k) => k).filter((k) => settings[k].name !== "seed");
+  const figures = ["seeds", "mean ± deviation", "95 % interval", "against the first of its kind"];
+  const names = ["recipe", ...shown.map((k) => settings[k].name), ...figures];
+  const head = element("tr", {}, ...names.map((name) => element("th", {}, name)));
+  const rows = recipes.map((recipe) => row(recipe, shown));
+  find("#recipes table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  find("#recipes .key").textContent =
+    "Runs that differ in their seed alone are one row. The interval is Student’s for the mean over all seeds. " +
+    "Final runs stand in the order of their trials: nothing is chosen by test images.";
+}
+
+function row(recipe, shown) {
+  const first = runs[recipe.runs[0]];
+  const write = (value) => formatMetric(recipe.metric, value);
+  const spread = recipe.deviation === null ? "" : ` ± ${write(recipe.deviation)}`;
+  const texts = [
+    recipe.kind === "final" ? `final, ${recipe.metric}` : recipe.metric,
+    ...shown.map((k) => settingText(first, k)),
+    recipe.runs.length.toLocaleString("en"),
+    write(recipe.mean) + spread,
+    recipe.low === null ? NONE : `${write(recipe.low)} to ${write(recipe.high)}`,
+    recipe.againstFirst || "–",
+  ];
+  const title = recipe.runs.map((i) => runs[i].name).join(", ");
+  return element("tr", { title }, ...texts.map((text) => element("td", {}, text)));
+}

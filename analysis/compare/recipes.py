@@ -1,0 +1,131 @@
+"""The runs of a comparison by their recipe: those that differ in their seed alone are one row."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from analysis.compare.comparison import Comparison, Entry
+from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, right_by_image, verdict
+from analysis.read.recipe import recipe_of
+from analysis.record.run_folder import FINAL
+from data.metrics import Metric, is_finite, metric_named
+
+SEED = "seed"
+TESTED = ("test/accuracy", "test/loss")  # what final runs are compared by, the first that all have
+
+
+class Recipe(NamedTuple):
+    """Runs with one recipe.
+
+    Attributes:
+        is_final: whether they are final runs, which have figures of the test images.
+        entries: the runs.
+        metric: name of the metric by which it is compared.
+        mean: of the runs' best values, with the interval over their seeds.
+        deviation: of these values; None for a single run.
+        against_first: what is known of it and the first recipe of its kind; "" for that one itself.
+    """
+
+    is_final: bool
+    entries: Sequence[Entry]
+    metric: str
+    mean: Interval
+    deviation: float | None
+    against_first: str
+
+
+def recipes_of(comparison: Comparison) -> list[Recipe]:
+    """Return the recipes of a comparison: of final runs, in the order of their trials, then others by their means.
+
+    Returns:
+        Nothing where no two runs differ in their seed alone.
+    """
+    final = [entry for entry in comparison.entries if entry.record.is_final and entry.state != "failed"]
+    judge = next((name for name in TESTED if final and all(is_finite(entry.further.get(name)) for entry in final)), "")
+    others = [entry for entry in comparison.ranked if not entry.record.is_final]
+    found = ranked_recipes(final, metric_named(judge), [entry.record.run_id for entry in others]) if judge else []
+    found += ranked_recipes(others, comparison.metric)
+    return found if any(len(recipe.entries) > 1 for recipe in found) else []
+
+
+def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str] = ()) -> list[Recipe]:
+    """Return the recipes of runs of one kind, the better first by their means.
+
+    Args:
+        entries: the runs.
+        metric: by which they are compared.
+        trials: ids of trials, the best first. Final runs stand in the order of theirs, which validation images tell:
+            nothing is chosen by test images.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != SEED}
+        groups.setdefault(repr(sorted(recipe.items(), key=str)), []).append(entry)
+    values = {key: by_seed(group, metric) for key, group in groups.items()}
+    places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
+    order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
+    right = {key: images_of(groups[key], metric) for key in order}
+    return [
+        Recipe(
+            groups[key][0].record.is_final,
+            groups[key],
+            metric.name,
+            mean_over_seeds(list(values[key].values())),
+            statistics.stdev(values[key].values()) if len(values[key]) > 1 else None,
+            against(values[order[0]], values[key], right[order[0]], right[key], metric) if key != order[0] else "",
+        )
+        for key in order
+    ]
+
+
+def place_of_trial(entry: Entry, trials: Sequence[str]) -> int:
+    """Return the place of the trial that a final run has its settings of; after all others where it is not there."""
+    own = entry.record.run_id.removeprefix(FINAL).rpartition("-seed")[0]
+    return trials.index(own) if own in trials else len(trials)
+
+
+def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:
+    """Return seed -> value of the metric; of several runs of a seed, the first."""
+    values: dict[int, float] = {}
+    for entry in entries:
+        value = entry.value if entry.further.get(metric.name) is None else entry.further[metric.name]
+        assert value is not None
+        values.setdefault(entry.record.settings.get(SEED, 0), value)
+    return values
+
+
+def images_of(entries: Sequence[Entry], metric: Metric) -> dict[str, float]:
+    """Return image -> share of the runs that are right, where the metric is an accuracy and the runs are folders."""
+    if not metric.name.endswith("/accuracy") or not all(entry.record.is_local for entry in entries):
+        return {}
+    return right_by_image([Path(entry.record.source) for entry in entries], metric.name.partition("/")[0])
+
+
+def against(
+    first: Mapping[int, float],
+    values: Mapping[int, float],
+    right_of_first: Mapping[str, float],
+    right: Mapping[str, float],
+    metric: Metric,
+) -> str:
+    """Return in words how a recipe compares with the first one."""
+    return verdict(duel(values, first, metric), difference_over_images(right, right_of_first), metric.name)
+
+
+def recipe_data(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return what the page shows of the recipes, fit for JSON; a run is named by its place in the list of runs."""
+    places = {entry.number: place for place, entry in enumerate(comparison.entries)}
+    return [
+        {
+            "kind": "final" if recipe.is_final else "run",
+            "runs": [places[entry.number] for entry in recipe.entries],
+            "metric": recipe.metric,
+            "mean": recipe.mean.mean,
+            "low": recipe.mean.low,
+            "high": recipe.mean.high,
+            "deviation": recipe.deviation,
+            "againstFirst": recipe.against_first,
+        }
+        for recipe in recipes_of(comparison)
+    ]

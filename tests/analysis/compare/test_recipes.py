@@ -1,0 +1,80 @@
+"""Runs that differ in their seed alone are one row of a comparison."""
+
+import json
+
+import pytest
+
+from analysis.compare.comparison import compare
+from analysis.compare.html_page import page_data
+from analysis.compare.recipes import recipes_of
+from analysis.read.runs import read_runs
+from analysis.record import run_folder
+from data.files import write_json
+from data.metrics import metric_named
+from tests.run_folders import write_run
+
+ACCURACY = metric_named("val/accuracy")
+# The luckiest run is one of the worse recipe.
+VALUES = {"good": (0.966, 0.969, 0.972, 0.968, 0.970), "lucky": (0.900, 0.931, 0.985, 0.915, 0.928)}
+
+
+def write_finals(folder, rate, values, trial=""):
+    for seed, value in enumerate(values, 1):
+        run = write_run(folder / f"final-{trial or rate}-seed{seed}", [0.5], lr=rate, seed=seed)
+        write_json(
+            run / run_folder.SUMMARY, {"state": "finished", "test/accuracy": value, "epochs": 1, "train_seconds": 1.0}
+        )
+        (run / run_folder.METRICS).write_text("")
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    for (name, values), rate in zip(VALUES.items(), (0.1, 0.2), strict=True):
+        for seed, value in enumerate(values, 1):
+            write_run(tmp_path / f"{name}{seed}", [1.0], [value], lr=rate, seed=seed)
+    return compare("runs", read_runs(tmp_path).records, ACCURACY)
+
+
+def test_recipes_are_ranked_by_their_means_not_by_the_luckiest_run(comparison):
+    assert comparison.ranked[0].record.run_id == "lucky3"
+    good, lucky = recipes_of(comparison)
+    assert [len(good.entries), len(lucky.entries)] == [5, 5]
+    assert good.mean.mean == pytest.approx(0.969)
+    assert good.deviation == pytest.approx(0.002236, rel=1e-3)
+    assert good.mean.low < 0.969 < good.mean.high
+    assert good.against_first == ""
+    assert lucky.against_first.startswith("-3.72 % [")
+
+
+def test_final_runs_are_compared_by_their_test_images_and_come_first(comparison, tmp_path):
+    write_finals(tmp_path / "sweeps" / "s", 0.1, (0.9, 0.91))
+    write_finals(tmp_path / "sweeps" / "s", 0.2, (0.95, 0.94))
+    found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    assert [(recipe.is_final, recipe.metric) for recipe in found] == [
+        (True, "test/accuracy"),
+        (True, "test/accuracy"),
+        (False, "val/accuracy"),
+        (False, "val/accuracy"),
+    ]
+    assert found[0].entries[0].record.settings["lr"] == 0.2
+
+
+def test_final_runs_stand_in_the_order_of_their_trials_not_of_their_test_images(tmp_path):
+    for name, accuracy, on_test in (("chosen", 0.9, 0.80), ("other", 0.8, 0.95)):
+        write_run(tmp_path / name, [1.0], [accuracy], lr=accuracy, seed=1)
+        write_finals(tmp_path / "sweeps" / "s", accuracy, (on_test, on_test + 0.01), trial=name)
+    found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.9, 0.8]
+
+
+def test_without_seeds_of_one_recipe_there_is_nothing_to_show(tmp_path):
+    for i in range(3):
+        write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 10], lr=10.0**-i, seed=1)
+    assert recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)) == []
+
+
+def test_the_page_has_them(comparison):
+    recipes = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]
+    assert [recipe["kind"] for recipe in recipes] == ["run", "run"]
+    assert len(recipes[0]["runs"]) == 5
+    assert recipes[0]["mean"] == pytest.approx(0.969)
