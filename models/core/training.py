@@ -23,6 +23,7 @@ from models.core.checkpoint import Progress, refusing_misfits, restore_training,
 from models.core.objective import Objective, Phase, only_trainable
 from models.core.optimization import lr_factor, set_lr
 from models.core.processes import StopRequest
+from models.core.profiler import Profiler
 from models.core.settings import Settings
 from models.core.step_log import StepLog
 
@@ -81,6 +82,8 @@ class Trainer:
         steps = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.steps_per_epoch = min(steps, settings.limit_batches or steps)
         self.step_log = StepLog(settings.log_every if accelerator.is_main_process else 0)
+        num_profiled = settings.profile if accelerator.is_main_process else 0
+        self.profiler = Profiler(num_profiled, Path(settings.runs_dir, settings.run_id))
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.ema = None
         self.evaluated = objective
@@ -199,6 +202,7 @@ class Trainer:
                 self.restored = None
                 progress.step += 1
                 self.step_log.end_step(progress, self.steps_per_epoch, self.lr)
+                self.profiler.end_step()
                 bar.update()
                 is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch
                 if is_due or (stop and self.accelerator.num_processes == 1):
@@ -206,6 +210,7 @@ class Trainer:
                     progress.epoch_seconds = time.perf_counter() - started
                     if stopping:
                         return False
+        self.profiler.close()
         return True
 
     def train_step(self, batch: Batch) -> None:

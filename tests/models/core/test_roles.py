@@ -17,7 +17,17 @@ def test_the_roles_of_settings_are_marked_on_their_fields():
     assert {"run_id", "runs_dir", "resume", "dry_run"} == INVOCATION
     assert {
         *("data_dir", "resident", "max_corrupt_images", "feature_dir", "eval_batch_size"),
-        *("tracking", "project", "tags", "panels_every", "preview", "log_every", "log_model", "checkpoint_artifact"),
+        *(
+            "tracking",
+            "project",
+            "tags",
+            "panels_every",
+            "preview",
+            "log_every",
+            "profile",
+            "log_model",
+            "checkpoint_artifact",
+        ),
     } == CIRCUMSTANCES - INVOCATION
 
 

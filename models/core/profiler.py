@@ -1,0 +1,46 @@
+"""A trace of some training steps, by torch's profiler."""
+
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from data.visible import counted, say
+
+TRACE = "trace.json.gz"  # in the run's folder
+SKIPPED = 5  # steps before those that are recorded, in which memory is allocated and kernels are chosen
+
+
+class Profiler:
+    """Records the steps of this process after the first five, up to the end of the epoch, and writes their trace.
+
+    Args:
+        num_steps: that are recorded; 0 for none.
+        folder: that the trace is written into.
+    """
+
+    def __init__(self, num_steps: int, folder: Path) -> None:
+        self.num_steps = num_steps
+        self.path = folder / TRACE
+        self.step = 0
+        self.running: profile | None = None
+
+    def end_step(self) -> None:
+        """Count a step; begin to record, or write the trace, where it is time for that."""
+        self.step += 1
+        if self.step == SKIPPED and self.num_steps:
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+            self.running = profile(activities=activities)
+            self.running.start()
+        elif self.step == SKIPPED + self.num_steps:
+            self.close()
+
+    def close(self) -> None:
+        """Write what has been recorded, if anything has."""
+        if self.running is None:
+            return
+        self.running.stop()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.running.export_chrome_trace(str(self.path))
+        self.running = None
+        say(f"trace of {counted(self.step - SKIPPED, 'step')}: {self.path}, to be opened in ui.perfetto.dev")
