@@ -100,7 +100,8 @@ def predict(options: Namespace) -> None:
     if not is_data:
         for table in tables(predicted, options.slice_by):
             make_console().print(table)
-        say(*filter(None, (options.out, options.sheet)))
+    if written := [str(it) for it in (options.out, options.sheet) if it and not is_data]:
+        say(*written)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -148,7 +148,7 @@ def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str
         UserError: it has no validation images, or they are missing.
     """
     kept = read_json(folder / run_folder.CALIBRATION)
-    if all(is_finite(kept.get(name)) for name in CALIBRATION) and kept["temperature"] > 0:
+    if all(is_finite(kept.get(name)) for name in CALIBRATION) and 0.01 <= kept["temperature"] <= 100:
         return kept
     if not member.run.settings.val_fraction:
         raise UserError(f"--temperature=val: {folder} has held out no images to validate with: leave it out")

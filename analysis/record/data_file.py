@@ -45,13 +45,16 @@ def check(info: DatasetInfo) -> None:
     Raises:
         TypeError, ValueError: they describe no images.
     """
-    if type(info.image_size) is not int or not 0 < info.image_size <= LARGEST_SIDE:
-        raise ValueError(f"image_size {info.image_size!r}")
+    for side, least in ((info.image_size, 1), (info.stored_size, 0)):
+        if type(side) is not int or not least <= side <= LARGEST_SIDE:
+            raise ValueError(f"image_size {info.image_size!r}, stored_size {info.stored_size!r}")
     if not all(type(value) is float and math.isfinite(value) for value in (*info.mean, *info.std)):
         raise ValueError(f"mean {info.mean!r}, std {info.std!r}")
     if len(info.mean) != len(info.std) or not info.std or min(info.std) <= 0:
         raise ValueError(f"mean {info.mean!r}, std {info.std!r}")
-    if not all(isinstance(name, str) for name in (info.name, info.fingerprint, *info.classes)):
+    if type(info.classes) is not tuple or not all(
+        type(it) is str for it in (info.name, info.fingerprint, *info.classes)
+    ):
         raise ValueError(f"classes {info.classes!r}")
     if type(info.num_images) is not dict or not all(type(num) is int for num in info.num_images.values()):
         raise ValueError(f"num_images {info.num_images!r}")

@@ -36,6 +36,7 @@ def test_a_file_of_an_older_or_a_newer_version_is_read(tmp_path):
     [
         {"image_size": 0},
         {"image_size": "32"},
+        {"stored_size": -1},
         {"classes": [1, 2]},
         {"classes": None},
         {"std": [0.1, 0.0, 0.1]},
