@@ -11,12 +11,15 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from analysis.look.calibration import calibration_of
 from analysis.look.closer import Subject, closer_look
 from analysis.look.picture_files import NO_CLASS, PictureFile, find_pictures
 from analysis.look.prediction import load_members, predict_files
-from analysis.look.trained_run import load_network
+from analysis.look.predictions import predict_split
+from analysis.look.trained_run import load_network, load_run
 from analysis.predict import main
 from analysis.record import run_folder
+from analysis.record.data_file import keep_info
 from data.files import read_json, write_json
 from data.folder import load
 from data.pixels import decode_image
@@ -111,6 +114,7 @@ def test_a_run_that_saw_the_centre_of_its_images_sees_it_in_pictures(run, pictur
         expected = network.objective.predict((pixels / 255 - mean) / std).softmax(1)
     found = predict_files(load_members([tmp_path / "run"], "", False), [PictureFile(path) for path in paths], False)
     torch.testing.assert_close(found.probabilities, expected)
+    assert torch.equal(found.pictures, pixels)
 
 
 def test_a_folder_with_classes_is_told_with_its_accuracy(run, pictures, capsys):
@@ -252,15 +256,13 @@ def test_runs_of_other_classes_or_of_none_are_refused(run, pictures, tmp_path, c
     assert info_for("vae").classes == CLASSES
 
 
-def test_a_run_that_saw_the_centre_of_its_images_sees_that_of_pictures(tmp_path):
-    folder = save_run(tmp_path / "run", "cnn", image_size=32, eval_crop=0.8)
-    write_json(folder / run_folder.DATA, {**read_json(folder / run_folder.DATA), "stored_size": 40})
-    paths = save_pictures(tmp_path / "pictures")
-    found = predict_files(load_members([folder], "", False), [PictureFile(path) for path in paths])
-    run = load_network(folder)
-    pixels = torch.stack([torch.tensor(decode_image(path, 40).pixels[:, 4:36, 4:36]) for path in paths])
-    assert torch.equal(found.pictures, pixels)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (run.info.mean, run.info.std))
-    with torch.no_grad():
-        expected = run.objective.predict((pixels / 255 - mean) / std).softmax(1)
-    torch.testing.assert_close(found.probabilities, expected, rtol=1e-4, atol=1e-6)
+def test_a_temperature_that_is_not_kept_is_fitted_on_the_validation_images(tmp_path, capsys):
+    save_pictures(tmp_path / "pictures", num=60)
+    folder = save_run(tmp_path / "run", "cnn", data_dir=str(tmp_path / "pictures"), image_size=32, val_fraction=0.5)
+    own = load_run(folder)
+    keep_info(folder, own.info)
+    _, _, err = predict(capsys, folder, tmp_path / "pictures", "--temperature=val", "--format=csv")
+    loaders = put_on_device(own.objective, {"val": own.split("val")}, Accelerator(cpu=True))
+    own.objective.eval()
+    expected = calibration_of(predict_split(own.objective, loaders["val"]))
+    assert f"{folder}: temperature {expected['temperature']:.3f}, ece on 30 validation images" in err
