@@ -27,7 +27,7 @@ def hessian_product(function: LossFunction, weights: Mapping[str, Tensor], vecto
     for batch in function.batches:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivatives
             loss = function.evaluate(own, batch)["loss"].sum() / function.num_images
-            gradients = torch.autograd.grad(loss, list(own.values()), create_graph=True)
+            gradients = torch.autograd.grad(loss, list(own.values()), create_graph=True, materialize_grads=True)
             slope = torch.cat([gradient.flatten() for gradient in gradients]) @ vector
             parts = torch.autograd.grad(slope, list(own.values()), materialize_grads=True)
         total += torch.cat([part.flatten() for part in parts])

@@ -20,7 +20,8 @@ class Transfer(NamedTuple):
     """What is trained, and what it spares.
 
     Attributes:
-        trials: the best narrow one, at the width of the wide model; then the best of those that were as wide, if any.
+        trials: the best narrow one, at the width of the wide model; then the best of those that were as wide, unless
+            there are none or it has the same settings.
         words: what the searches at both widths took.
     """
 
@@ -61,7 +62,14 @@ def transfer_of(sweep: SweepRecord, width: int) -> Transfer:
         words += f"; that of width {wide} itself {costs[1].words}"
         if costs[0].seconds and costs[1].seconds:
             words += f", {costs[1].seconds / costs[0].seconds:.1f} times as much"
+    if own and told(own[0]) == told(taken):
+        return Transfer([taken], f"{words}; both chose the same settings, so that nothing is lost")
     return Transfer([taken, *own[:1]], words)
+
+
+def told(trial: Trial) -> tuple[dict[str, Any], int | None]:
+    """Return what final runs take of a trial: its settings but for the seed, and its best epoch."""
+    return {key: value for key, value in trial.settings.items() if key != "seed"}, trial.best_epoch
 
 
 def defaults_of(trial: Trial) -> dict[str, Any]:
