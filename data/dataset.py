@@ -197,7 +197,7 @@ class DatasetInfo:
         note = "val is the dataset's own: --val_fraction is of no use" if is_held_out else trained_on
         own = f" ({note})" if self.has_own_val and not self.held_out else ""
         own += f" ({self.held_out})" if self.held_out else ""
-        preparation = self.preparation or f"{self.image_size}x{self.image_size}"
+        preparation = self.preparation or f"{self.kept_size}x{self.kept_size}"
         if self.stored_size:
             preparation += f", of which {self.image_size}x{self.image_size} are seen"
         return f"{classes}, {splits}{own}, {preparation}"

@@ -72,8 +72,10 @@ def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
     """
     try:
         import datasets  # optional
+        from huggingface_hub.utils import logging as hub_logging
     except ImportError:
         raise UserError("--dataset=hf/NAME needs the library datasets: pip install datasets") from None
+    hub_logging.set_verbosity_error()  # it tells every try to reach the hub
     local = data_dir / name
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():

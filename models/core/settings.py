@@ -95,9 +95,9 @@ class Settings:
     """Scale of the pixel values. channel: mean 0 and standard deviation 1 in each channel over the training split;
     symmetric: from -1 to 1; unit: from 0 to 1."""
     resident: Annotated[Literal["auto", "device", "host"], Role.CIRCUMSTANCE] = "auto"
-    """Where the uint8 images are kept: on the device, or where they are stored, in main memory or in a file that is
-    mapped into it, from where batches are gathered in the background (host). auto: on the device if they take at most
-    half of its free memory; the run says which it is."""
+    """Where the uint8 images are kept: on the device, or where they are stored, in main memory or in a file, from where
+    batches are gathered in the background (host). auto: on the device if they take at most half of its free memory; the
+    run says which it is."""
     max_corrupt_images: Annotated[Count, Role.CIRCUMSTANCE] = 10
     """Unreadable image files that are reported and skipped; if a folder has more, the run ends."""
 

@@ -1,6 +1,7 @@
 """Augmentation of photographs, against torchvision's, image by image."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,6 +128,7 @@ def test_validation_sees_the_central_square_of_images_that_are_kept_larger():
     assert (info.image_size, info.stored_size) == (28, 32)
     assert "8x8 -> 32x32, of which 28x28 are seen" in info.in_one_line()
     assert describe("digits", 28, 0.875).image_size == describe("digits", 0, 0.875).image_size == 28
+    assert "32x32, of which 28x28 are seen" in replace(info, preparation="").in_one_line()
     loader = Loader(splits["val"], info, torch.device("cpu"))
     expected = splits["val"].images[:, :, 2:30, 2:30].float() / 255
     index = torch.arange(5)
