@@ -1,8 +1,8 @@
 """Loaders, which make batches of the uint8 images of a split.
 
-The images are kept on the device or, if they are too many for it, where they are stored, in main memory or in a file. The
-order of the images depends only on the seed and the epoch, so that training can go on from
-the middle of an epoch without any saved state.
+The images are kept on the device or, if they are too many for it, where they are stored, in main memory or in a file.
+The order of the images depends only on the seed and the epoch, so that training can go on from the middle of an epoch
+without any saved state.
 """
 
 import math
