@@ -21,8 +21,9 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
+from analysis.compare.edges import ends_reached
 from analysis.read.storage import masked_arguments, reason_of, url_of_file
-from analysis.read.sweeps import sweep_folder
+from analysis.read.sweeps import read_yaml, sweep_folder
 from analysis.record import run_folder
 from data.files import replace_file
 from data.visible import counted, visible, warn
@@ -91,6 +92,11 @@ def run_sweep(options: Namespace) -> int:
     if code:
         display.say(f"paused; to go on: {ending.next}")
     else:
+        leaders = display.leaders(trials.started())
+        content = read_yaml(folder / run_folder.SWEEP_FILE)
+        parameters = content.get("parameters") if isinstance(content, dict) else None
+        for line in ends_reached(parameters, leaders[0].user_attrs["settings"], len(leaders)):
+            display.say(f"searched enough? {line}")
         display.say(f"to train the best on all images: {ending.next}")
     return code
 

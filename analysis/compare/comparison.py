@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from analysis.compare.comparability import warning_of
+from analysis.compare.edges import ends_reached
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
@@ -79,6 +80,7 @@ class Comparison:
         further: names of the metrics that are shown beside the one that ranks the runs.
         skipped: folders beside them that hold no run, or a broken one.
         warning: in what the runs differ that makes their values no fair comparison; "" for nothing.
+        edges: a line for each setting whose best value lies at an end of what its sweep has searched.
     """
 
     title: str
@@ -88,6 +90,7 @@ class Comparison:
     further: Sequence[str] = ()
     skipped: Sequence[str] = ()
     warning: str = ""
+    edges: Sequence[str] = ()
 
     @property
     def ranked(self) -> list[Entry]:
@@ -131,7 +134,16 @@ def compare(
     entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
     searched = [entry.record for entry in entries if not entry.record.is_final] or records
     varied = varied_settings([record.settings for record in searched])
-    return Comparison(title, metric, entries, varied, further, skipped, warning_of(records))
+    edges = [line for sweep in ranking for line in edges_of(sweep, is_one_of_many=len(ranking) > 1)]
+    return Comparison(title, metric, entries, varied, further, skipped, warning_of(records), edges)
+
+
+def edges_of(sweep: SweepRecord, is_one_of_many: bool) -> list[str]:
+    """Return a line for each setting whose best value lies at an end of what a sweep has searched."""
+    if not sweep.leaders:
+        return []
+    found = ends_reached(sweep.content.get("parameters"), sweep.leaders[0].settings, len(sweep.leaders))
+    return [f"{sweep.name}, {line}" if is_one_of_many else line for line in found]
 
 
 def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, Best], trial: Trial | None) -> Entry:

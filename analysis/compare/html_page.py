@@ -84,6 +84,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "numSkipped": len(comparison.skipped),
         "skipped": comparison.skipped[:MOST_SKIPPED],
         "warning": comparison.warning,
+        "edges": comparison.edges,
         "settings": [setting._asdict() for setting in settings],
         "numMoreSettings": len(comparison.varied) - len(settings),
         "sweeps": sorted({entry.record.sweep for entry in entries}),

@@ -4,7 +4,8 @@
 /** @type {any} */
 const report = JSON.parse(document.getElementById("data").textContent);
 
-export const { metric, runs, settings, sweeps, figures, details, curves, pictures, importance, recipes } = report;
+export const { metric, runs, settings, sweeps, figures, details, curves, pictures, importance, recipes, edges } =
+  report;
 export const { numSkipped, skipped, warning, numMoreSettings } = report;
 
 // Runs that can be shown: the page holds the curves of these alone.

@@ -4,13 +4,15 @@ import { element, find } from "./elements.js";
 import { BY_NAME, formatSetting } from "./format.js";
 import { marked, runMarkers, stateKey } from "./markers.js";
 import { logAxis, plot, plotText, valueAxis } from "./plot.js";
-import { runs, settings } from "./report.js";
+import { edges, runs, settings } from "./report.js";
 
 const MOST_LETTERS = 24; // of a tick
 const chosen = { setting: 0 };
 
 export function setUpSetting() {
   find("#setting-name").append(...settings.map((setting, k) => element("option", { value: k }, setting.name)));
+  find("#setting .remark").textContent = `Searched enough? ${edges.join(". ")}.`;
+  find("#setting .remark").hidden = edges.length === 0;
   find("#setting-name").onchange = (event) => {
     chosen.setting = Number(event.target.value);
     drawSetting();

@@ -1,0 +1,53 @@
+"""Where the best trial lies at an end of what a sweep has searched."""
+
+import math
+
+import pytest
+import yaml
+
+from analysis.compare.edges import ends_reached
+from sweeps.local.distributions import parameter
+
+LR = {"distribution": "log_uniform_values", "min": 1.0e-5, "max": 1.0e-3}
+CASES = {
+    "lower end, logarithmic": (LR, 1.1e-5, "lower", {"min": 1e-6, "max": 1e-4}),
+    "upper end, logarithmic": (LR, 9.9e-4, "upper", {"min": 1e-4, "max": 1e-2}),
+    "upper end, linear": ({"min": 0.1, "max": 0.5}, 0.49, "upper", {"min": 0.3, "max": 0.7}),
+    "whole numbers": ({"min": 1, "max": 9}, 9, "upper", {"min": 5, "max": 13}),
+    "a list": ({"values": [32, 64, 128]}, 128, "upper", {"values": [32, 64, 128, 256]}),
+    "a list of rates": ({"values": [0.1, 0.01, 0.001]}, 0.001, "lower", {"values": [1e-4, 1e-3, 1e-2, 1e-1]}),
+}
+QUIET = {
+    "the middle": (LR, 1e-4),
+    "near, but not at the end": (LR, 2e-5),
+    "a natural end": ({"min": 0.0, "max": 0.5}, 0.0),
+    "a share": ({"min": 0.0, "max": 1.0}, 1.0),
+    "text": ({"values": ["adam", "sgd", "lion"]}, "adam"),
+    "two values": ({"values": [64, 128]}, 128),
+    "a constant": ({"value": 3}, 3),
+    "a bell": ({"distribution": "normal", "mu": 0, "sigma": 1}, 3.0),
+    "nonsense": ({"min": "a", "max": 3}, 3),
+    "nothing": (None, 3),
+}
+
+
+@pytest.mark.parametrize(("entry", "value", "end", "wider"), CASES.values(), ids=CASES)
+def test_an_end_is_told_with_a_range_that_can_be_searched_next(entry, value, end, wider):
+    [line] = ends_reached({"x": entry}, {"x": value}, 20)
+    assert f"lies at the {end} end" in line
+    proposed = yaml.safe_load(line.partition("search ")[2].removesuffix(" next"))
+    assert {key: proposed[key] for key in wider} == pytest.approx(wider) if "values" not in wider else True
+    assert proposed.get("values", []) == pytest.approx(wider.get("values", []))
+    assert parameter("x", proposed)  # as the agent reads it
+
+
+@pytest.mark.parametrize(("entry", "value"), QUIET.values(), ids=QUIET)
+def test_other_settings_are_not_named(entry, value):
+    assert ends_reached({"x": entry}, {"x": value}, 20) == []
+
+
+def test_few_trials_and_foreign_values_say_nothing():
+    assert ends_reached({"x": LR}, {"x": 1e-5}, 4) == []
+    for settings in ({}, {"x": "high"}, {"x": math.nan}, {"x": 0.0}, {"x": -1.0}):
+        assert ends_reached({"x": LR}, settings, 20) == []
+    assert ends_reached("text", {"x": 1.0}, 20) == []
