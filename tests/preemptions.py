@@ -21,7 +21,8 @@ from tests.wandb_server import WandbServer
 from tests.wandb_site import Site, trial_processes
 
 RATES = (0.001, 0.003, 0.01, 0.03)
-SECONDS_BETWEEN = (4.0, 16.0)  # two preemptions of one machine
+SECONDS_BETWEEN = (4.0, 24.0)  # two preemptions of one machine
+SECONDS_AT_HOME = 5.0  # of an agent that had nothing to do, before it asks again
 SECONDS_OF_NOTICE = 30.0
 
 
@@ -37,6 +38,7 @@ class Box:
 
     def start(self) -> None:
         self.agent = self.site.agent(self.sweep)
+        self.home_since = 0.0
         self.due = time.monotonic() + self.dice.uniform(*SECONDS_BETWEEN)
 
     def preempt(self) -> None:
@@ -77,8 +79,10 @@ class Box:
     def step(self, may_preempt: bool) -> bool:
         """Preempt it if that is due, and start an agent that went home while trials may still come back."""
         if self.agent.poll() is not None:
-            self.go_down()
-            self.start()
+            self.home_since = self.home_since or time.monotonic()
+            if time.monotonic() > self.home_since + SECONDS_AT_HOME:
+                self.go_down()
+                self.start()
         elif may_preempt and time.monotonic() > self.due:
             self.preempt()
             return True

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, right_by_image, verdict
 from analysis.read.recipe import recipe_of
-from analysis.record.run_folder import FINAL
 from data.metrics import Metric, is_finite, metric_named
 
 SEED = "seed"
@@ -81,8 +80,7 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
 
 def place_of_trial(entry: Entry, trials: Sequence[str]) -> int:
     """Return the place of the trial that a final run has its settings of; after all others where it is not there."""
-    own = entry.record.run_id.removeprefix(FINAL).rpartition("-seed")[0]
-    return trials.index(own) if own in trials else len(trials)
+    return trials.index(entry.record.trial) if entry.record.trial in trials else len(trials)
 
 
 def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:

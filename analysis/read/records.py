@@ -55,6 +55,11 @@ class RunRecord:
         return self.run_id.startswith(run_folder.FINAL)
 
     @property
+    def trial(self) -> str:
+        """Id of the trial whose settings a final run has; "" for other runs."""
+        return self.run_id.removeprefix(run_folder.FINAL).rpartition("-seed")[0] if self.is_final else ""
+
+    @property
     def train_seconds(self) -> float | None:
         """How long the run has trained, in seconds; None where its summary does not say, or nothing that can be."""
         seconds = self.summary.get("train_seconds")
