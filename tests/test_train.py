@@ -155,7 +155,7 @@ NOISY += ["--schedule=one_cycle", "--warmup_epochs=0.5", "--grad_clip=1", "--opt
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 11, 16], ids=["mid-epoch", "epoch's end", "second epoch"])  # 11 steps an epoch
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
-    arguments = [*NOISY, "--run_id=cut"]
+    arguments = [*NOISY, "--run_id=cut", "--log_every=3", "--crop_scale=0.5", "--sampling=balanced"]
     assert run_with_stop(monkeypatch, step, tmp_path / "cut", *arguments) == STOPPED
     folder = tmp_path / "cut" / "cut"
     assert run_folder.state(folder) == "stopped"
@@ -164,6 +164,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
     whole = tmp_path / "whole" / "cut"
     assert_same_state(*(torch.load(path / "checkpoint.pt") for path in (folder, whole)))
     assert epochs(folder) == epochs(whole)
+    steps = [[row.get("step/classify/loss") for row in run_folder.read_metrics(path)] for path in (folder, whole)]
+    assert steps[0] == steps[1]
     assert run_folder.state(folder) == "finished"
 
 
