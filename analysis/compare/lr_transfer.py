@@ -40,6 +40,10 @@ class Curve:
     values: dict[float, dict[int, float]] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def seconds_a_run(self) -> float:
+        """Return how long a run trained in the mean; 0 where that is not known."""
+        return self.seconds / sum(map(len, self.values.values()))
+
     def means(self) -> dict[float, float]:
         """Return the mean over the seeds, by rate, the least rate first."""
         return {rate: statistics.mean(self.values[rate].values()) for rate in sorted(self.values)}
@@ -185,11 +189,11 @@ def comparison_of(widths: Mapping[int, Curve], metric: str) -> list[str]:
         price = means[rate] - min(means.values())
         at_rate = f"  width {wide} at the best rate of width {narrow}, {rate:g}"
         lines.append(f"{at_rate}: {shown(metric, means[rate])}, {price:.4f} above its best")
-    if widths[narrow].seconds:
-        ratio = widths[wide].seconds / widths[narrow].seconds
+    costs = [curve.seconds_a_run() for curve in (widths[narrow], widths[wide])]
+    if all(costs):
         lines.append(
-            f"  the search took {widths[narrow].seconds:.0f} s of training at width {narrow} and "
-            f"{widths[wide].seconds:.0f} s at width {wide}: {ratio:.1f} times as much"
+            f"  a run took {costs[0]:.1f} s of training at width {narrow} and {costs[1]:.1f} s at width {wide}: "
+            f"{costs[1] / costs[0]:.1f} times as much"
         )
     return lines
 

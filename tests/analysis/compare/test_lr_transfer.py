@@ -70,6 +70,7 @@ def test_the_words_tell_what_moves_and_what_the_narrow_rate_is_worth(sweep, tmp_
     assert "the best rate moves by 2.90 ± 0.14 notches" in words
     assert "the best rate moves by 0.40 ± 0.14 notches" in words
     assert "falls from each width to the next" in words
+    assert "a run took 1.0 s of training at width 8 and 1.0 s at width 64: 1.0 times as much" in words
     price = 0.1 * ((-7 + 10.2) ** 2 - 0.2**2)
     assert (
         f"width 64 at the best rate of width 8, 0.0078125: {2 - 0.64 + 0.1 * 3.2**2 + 0.1 * 0.02 / 3:.4f}, {price:.4f}"
