@@ -166,7 +166,7 @@ def look_bases() -> Iterator[Base]:
     yield Base("analysis.predict", predicted, [*used, "data/pictures/cat/0.png"], (r"out/.*", *CACHES), **with_data)
     evaluated = ["vae", "--data_dir={w}/data/pictures", "--dataset=folder"]
     yield Base("analysis.evaluate", evaluated, weights("vae"), (r"runs/vae/evaluations.json", *CACHES), **with_data)
-    yield Base("analysis.export", ["mlp", "--to=pt2"], used[:-1], (r"runs/mlp/export/.*", *CACHES), **looks)
+    yield Base("analysis.export", ["mlp", "--to=pt2"], used[:-1], (r"runs/mlp/export(/.*)?", *CACHES), **looks)
     reproduced = {**looks, "num_values": 4}
     yield Base("analysis.reproduce", ["mlp"], run_files("mlp"), **reproduced)
     yield Base("analysis.benchmark", ["--models=mlp", "--rounds=1"], **looks)
