@@ -90,8 +90,8 @@ def by_unit(state: Mapping[str, Tensor], hidden: Hidden) -> list[Tensor]:
 
 
 def permute(state: dict[str, Tensor], hidden: Hidden, order: Tensor) -> None:
-    """Put a layer's units in another order, in all the tensors of a state that hold them."""
-    for name in hidden.outputs:
+    """Put a layer's units in another order, in all the tensors that a state has of them."""
+    for name in state.keys() & hidden.outputs:
         state[name] = state[name][order]
     above = state[hidden.above]
     state[hidden.above] = above.unflatten(1, (len(order), -1))[:, order].flatten(1, 2)

@@ -222,6 +222,15 @@ def test_matching_changes_nothing_that_a_convolutional_network_computes():
     assert after < before
 
 
+def test_weights_are_matched_without_the_running_statistics_that_are_taken_anew():
+    nets = [trained("cnn", seed=seed).net for seed in (1, 2)]
+    whole = matched(nets[1], nets[1].state_dict(), nets[0].state_dict(), seed=0)
+    weights = [dict(net.named_parameters()) for net in nets]
+    with torch.no_grad():
+        found = matched(nets[1], weights[1], weights[0], seed=0)
+    assert all(torch.equal(found[name], whole[name]) for name in weights[0])
+
+
 def test_only_chains_are_matched():
     net = build("resnet18").net
     with pytest.raises(UserError, match="^--match: ResNet18 is no chain of layers"):
