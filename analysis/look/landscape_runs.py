@@ -182,7 +182,13 @@ def ways_between(
     first, second = functions
     steps = line(0, 1, NUM_ON_WAY)
     ways = {}
-    ends = {"as they are": second.weights}
+    stale = [LossFunction(run, plan.split, plan.num_images, keep_statistics=True) for run in runs]
+    start, end = (function.weights for function in stale)
+    has_statistics = len(start) > len(first.weights)  # of batch norm, which then count as weights
+    if has_statistics:
+        losses = stale[0].along(start, [difference(end, start)], steps, "way, old statistics")
+        ways["statistics of batch norm mixed, too"] = steps[:, 0], losses
+    ends = {"statistics of batch norm taken anew" if has_statistics else "as they are": second.weights}
     if plan.match:
         states = [
             {name.removeprefix("net."): p.cpu() for name, p in function.weights.items()} for function in functions
@@ -190,11 +196,6 @@ def ways_between(
         state = matched(runs[0].objective.net, states[1], states[0], plan.seed)
         device = next(iter(first.weights.values())).device
         ends["units matched"] = {f"net.{name}": weight.to(device) for name, weight in state.items()}
-    stale = [LossFunction(run, plan.split, plan.num_images, keep_statistics=True) for run in runs]
-    start, end = (function.weights for function in stale)
-    if len(start) > len(first.weights):  # batch norm's statistics count among them
-        losses = stale[0].along(start, [difference(end, start)], steps, "way, old statistics")
-        ways["statistics of batch norm mixed, too"] = steps[:, 0], losses
     for name, end in ends.items():
         ways[name] = steps[:, 0], first.along(first.weights, [difference(end, first.weights)], steps, f"way, {name}")
     return ways
