@@ -18,12 +18,19 @@ from pathlib import Path
 import psutil
 
 from tests.wandb_server import WandbServer
-from tests.wandb_site import Site, trial_processes
+from tests.wandb_site import Site
 
 RATES = (0.001, 0.003, 0.01, 0.03)
 SECONDS_BETWEEN = (4.0, 24.0)  # two preemptions of one machine
 SECONDS_AT_HOME = 5.0  # of an agent that had nothing to do, before it asks again
 SECONDS_OF_NOTICE = 30.0
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 class Box:
@@ -43,35 +50,41 @@ class Box:
 
     def preempt(self) -> None:
         """Take the machine away, in one of the ways in which it happens."""
-        with suppress(psutil.Error):
-            trainings = trial_processes(self.agent)[:1]
-            family = psutil.Process(self.agent.pid).children(recursive=True)
-            kind, struck = self.dice.choice(
-                [
-                    ("SIGTERM to all", [psutil.Process(self.agent.pid), *family]),
-                    ("SIGTERM to agent and training", [psutil.Process(self.agent.pid), *trainings]),
-                    ("SIGUSR1 to the training", trainings),
-                    ("SIGKILL to the agent", [psutil.Process(self.agent.pid)]),
-                ]
-            )
-            numbers = {"SIGUSR1": signal.SIGUSR1, "SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
-            for process in struck:
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(numbers[kind.split()[0]])
-            self.kinds.append(kind if trainings else f"{kind}, between trials")
-            psutil.wait_procs(trainings, SECONDS_OF_NOTICE)
-            left = [*family, psutil.Process(self.agent.pid)]
-            for process in left:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(left, 10)
+        family = self.family()
+        trainings = [process for process in family if "train.py" in command_of(process)][:1]
+        agent = [process for process in family if process.pid == self.agent.pid]
+        kind, number, struck = self.dice.choice(
+            [
+                ("SIGTERM to all", signal.SIGTERM, family),
+                ("SIGTERM to agent and training", signal.SIGTERM, [*agent, *trainings]),
+                ("SIGUSR1 to the training", signal.SIGUSR1, trainings),
+                ("SIGKILL to the agent", signal.SIGKILL, agent),
+            ]
+        )
+        for process in struck:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        self.kinds.append(kind if trainings else f"{kind}, between trials")
+        psutil.wait_procs(trainings, SECONDS_OF_NOTICE)
+        for process in {*family, *self.family()}:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.agent.wait()
         self.go_down()
         self.start()
 
+    def family(self) -> list[psutil.Process]:
+        """Return the agent and all that it has started, whether it still lives or not."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("VISION_SWEEPS_RUNS") == str(self.site.runs):
+                    found.append(process)
+        return found
+
     def go_down(self) -> None:
         """Keep what was printed; a machine may come back empty."""
-        with suppress(Exception):
-            self.agent.wait(10)
+        self.agent.wait(60)
         self.outputs.append(self.site.output(self.agent))
         if self.dice.random() < 0.5:
             shutil.rmtree(self.site.runs, ignore_errors=True)

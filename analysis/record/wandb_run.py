@@ -163,7 +163,7 @@ class WandbRun:
             else:
                 self.let_go(codes[state])
                 if is_preempted:  # the signal to stop may have reached the client's own process, too
-                    give_back(stop_code, self.run.project)
+                    give_back(stop_code, self.run.project, self.folder if travels else None)
             if travels and (is_preempted or state == "finished"):
                 delete_checkpoints(self.run.project, self.run.id, and_latest=state == "finished")
         except TimeoutError:
@@ -270,8 +270,14 @@ def was_stopped_by_wandb(run: Any) -> bool:
         return False
 
 
-def give_back(stop_code: int, project: str | None = None) -> None:
-    """Have W&B give a run of its sweep to another agent: one that was stopped before it began, for example."""
+def give_back(stop_code: int, project: str | None = None, folder: Path | None = None) -> None:
+    """Have W&B give a run of its sweep to another agent: one that was stopped before it began, for example.
+
+    Args:
+        stop_code: exit code of the run.
+        project: of the run; None for that of the agent.
+        folder: of the run, from where its checkpoint is uploaded; None for no upload.
+    """
     if SWEEP_ID not in os.environ or not is_first_process():
         return
     import wandb
@@ -279,6 +285,8 @@ def give_back(stop_code: int, project: str | None = None) -> None:
     try:
         with wandb.init(project=project, resume="allow", settings=wandb.Settings(silent=True, init_timeout=10)) as run:
             run.mark_preempting()
+            if folder is not None:
+                log_checkpoint(run, folder)
             run.finish(exit_code=stop_code)
     except Exception as error:  # W&B has no class for all that its transport raises
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -20,7 +20,8 @@ RESUMED = (r"runs/half/.*", *CACHES)
 SWEPT = (r"runs/sweeps/.*", r"journal(/.*)?", *CACHES)
 DIVERGED = "diverged|not finite|is nan|no memory"
 TRAINS = r"^\S+: .* train / "
-LASTING = ("--num", "--num_images", "--rounds", "--batch_sizes", "--points", "--eigenvalues")  # options with which there may be work for years
+# Options with which there may be work for years.
+LASTING = ("--num", "--num_images", "--rounds", "--batch_sizes", "--points", "--eigenvalues")
 TRAINED_WITH = ("zero", "one", "fraction", "tiny", "yes")
 ODD = (r"odd(/.*)?", r"home(/.*)?", r"here(/.*)?", r"out(/.*)?")  # an option can name these
 LOOKS = ("attention", "latent", "samples", "generation", "classification_score", "reproduce")

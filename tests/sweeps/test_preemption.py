@@ -1,6 +1,5 @@
 """Trials of a W&B sweep whose machine is taken away: they go on elsewhere, and W&B's history has no gap."""
 
-import os
 import signal
 
 import psutil
@@ -77,17 +76,17 @@ def test_a_trial_that_is_preempted_before_it_began_is_given_back(boxes, server):
 
 
 @pytest.mark.slow
-def test_a_trial_is_given_back_though_its_client_died_of_the_same_signal(boxes, server):
-    one, _ = boxes
-    sweep = one.sweep([{"epochs": 40}])
+def test_a_trial_is_given_back_with_its_checkpoint_though_its_client_died_of_the_same_signal(boxes, server):
+    one, two = boxes
+    sweep = one.sweep([{"epochs": 40}], arguments=("${args}", "--checkpoint_artifact=on"))
     agent = one.agent(sweep)
     one.wait_for_epoch("trial0", 3)
     training = training_of(agent)
     clients = [child for child in training.children(recursive=True) if child.name().startswith("wandb")]
     assert clients
-    for process in (*clients, training):
-        os.kill(process.pid, signal.SIGTERM)
+    for process in (*clients, training, psutil.Process(agent.pid)):
+        process.send_signal(signal.SIGTERM)
     training.wait(60)
-    wait_until(lambda: server.runs["trial0"].num_preempted == 1, "W&B hears of it")
-    one.finish(agent)
-    assert_whole(server, one, 40)
+    assert server.runs["trial0"].num_preempted == 1
+    assert "another machine has left there" in two.finish(two.agent(sweep))
+    assert_whole(server, two, 40)
