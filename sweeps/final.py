@@ -23,6 +23,8 @@ from rich.text import Text
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.results_table import figures_of, plus_minus, spread
 from analysis.compare.seeds import difference_over_images, duel, right_by_image, verdict
+from analysis.read.best_recipe import FILE as BEST_RECIPE
+from analysis.read.best_recipe import write_best
 from analysis.read.recipe import command_of
 from analysis.read.storage import masked_arguments
 from analysis.read.sweeps import SweepRecord, Trial, read_sweep, read_yaml, sweep_folder
@@ -336,12 +338,13 @@ def run_finals(options: Namespace) -> int:
         result = {"sweep": options.sweep, "metric": metric, "trials": results}
         result |= {"over_trials": over_trials(results, keys), "comparisons": comparisons}
         write_json(folder / run_folder.FINAL_RESULT, result)
+        write_best(sweep, folder / BEST_RECIPE)
         show(results, metric)
         for each in comparisons:
             say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")
         if transfer:
             say(transfer.words)
-        say(f"written to {folder / run_folder.FINAL_RESULT}")
+        say(f"written to {folder / run_folder.FINAL_RESULT}; the recipe: {folder / BEST_RECIPE}")
     return code
 
 

@@ -1,0 +1,48 @@
+"""The best trial of a sweep as a file that train.py takes."""
+
+import pytest
+
+from analysis import best
+from analysis.read.best_recipe import best_recipe, write_best
+from analysis.read.sweeps import SweepRecord, Trial
+from analysis.record.saved import resolve
+from data.errors import UserError
+from data.metrics import Metric
+from models.resolve import config_values
+
+TOLD = {"model": "mlp", "dataset": "digits", "lr": 1e-05, "epochs": 30, "tags": "x", "val_fraction": 0.2, "seed": 7}
+
+
+def sweep_of(*values):
+    trials = [
+        Trial(i, f"00{i}-abc", "COMPLETE", value, 12 + i, {**TOLD, "width": 32 + i}, None, None)
+        for i, value in enumerate(values)
+    ]
+    return SweepRecord("lr", "", Metric("val/accuracy", "maximize"), "random", ("lr",), tuple(trials), {})
+
+
+def test_train_py_takes_the_recipe_as_it_is(tmp_path):
+    write_best(sweep_of(0.5, 0.9, 0.7), tmp_path / "best.yaml")
+    assert config_values(str(tmp_path / "best.yaml")) == {
+        "model": "mlp",
+        "dataset": "digits",
+        "lr": 1e-05,
+        "epochs": 13,  # of the best epoch
+        "width": 33,
+    }
+    settings = resolve([f"--config={tmp_path / 'best.yaml'}", "--seed=1", "--val_fraction=0"], {})
+    assert (settings.model, settings.lr, settings.epochs, settings.seed) == ("mlp", 1e-05, 13, 1)
+
+
+def test_the_header_says_whose_recipe_it_is_and_how_to_use_it():
+    header = best_recipe(sweep_of(0.5, 0.9)).splitlines()[:3]
+    assert header[0] == "# The best of 2 trials of lr: 001-abc, val/accuracy 90.00 %"
+    assert header[2] == "# python train.py --config=best.yaml --val_fraction=0 --test=True --seed=1"
+
+
+def test_a_sweep_without_a_value_is_one_line(tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="sweep lr has no trial with a val/accuracy yet"):
+        best_recipe(sweep_of())
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    assert best.main(["nothing"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
