@@ -26,7 +26,7 @@ from analysis.look.trained_run import find_run
 from analysis.terminal import make_console
 from data.errors import UserError
 from data.files import replace_file
-from data.visible import say, warn
+from data.visible import say, visible_lines, warn
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -75,7 +75,7 @@ def write(predicted: Predicted, form: str, out: Path | None) -> None:
     text = StringIO()
     FORMATS[form](rows, text)
     if out is None:
-        print(text.getvalue(), end="", flush=True)
+        print(visible_lines(text.getvalue()), end="", flush=True)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, lambda unfinished: unfinished.write_text(text.getvalue(), "utf-8"))

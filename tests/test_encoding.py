@@ -32,7 +32,7 @@ def test_text_is_read_and_written_as_utf_8(path):
         owner = ast.unparse(call.func).rpartition(".")[0]
         if owner not in ("Image", "os", "webbrowser") and is_text(call):
             told = [*call.args, *(word.value for word in call.keywords)]
-            assert any(isinstance(arg, ast.Constant) and arg.value == "utf-8" for arg in told), (
+            assert any(isinstance(arg, ast.Constant) and arg.value in ("utf-8", "utf-8-sig") for arg in told), (
                 f"{path}:{call.lineno}: {ast.unparse(call)}"
             )
 
