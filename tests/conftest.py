@@ -14,19 +14,26 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items):
-    """Have each worker begin with its share of the tests that wait; else they wait one after the other at the end."""
+    """Have half of the workers begin with the tests that wait, beside others that compute.
+
+    Else they would wait one after the other at the end.
+    """
     num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    num_waiting = max(1, num_workers // 2)
     units: dict[str, list[pytest.Item]] = {}
     for item in items:
         if mark := item.get_closest_marker("waits"):
-            units.setdefault(item.path if mark.kwargs.get("together") else item.nodeid, []).append(item)
-    waiting = {item for unit in units.values() for item in unit}
-    others = [item for item in items if item not in waiting]
+            units.setdefault(str(item.path) if mark.kwargs.get("together") else item.nodeid, []).append(item)
+    waiting = [[item for unit in list(units.values())[i::num_waiting] for item in unit] for i in range(num_waiting)]
+    others = [item for item in items if not item.get_closest_marker("waits")]
+    share = -(-len(items) // num_workers)  # of a worker, as pytest-xdist deals them out
     ordered = []
     for i in range(num_workers):
-        ordered += [item for unit in list(units.values())[i::num_workers] for item in unit]
-        ordered += others[len(others) * i // num_workers : len(others) * (i + 1) // num_workers]
-    items[:] = ordered
+        own = waiting[i] if i < num_waiting else []
+        num_others = max(0, share - len(own))
+        ordered += own + others[:num_others]
+        others = others[num_others:]
+    items[:] = ordered + others
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,6 @@ from tests.sweeps.test_agent import (
     stage,  # noqa: F401
 )
 
-pytestmark = pytest.mark.waits
-
 
 @pytest.mark.slow
 def test_an_agent_that_cannot_write_itself_pauses_and_leaves_no_trial_or_process(stage):

@@ -24,8 +24,6 @@ from models.core.processes import start_all_processes
 from tests.forks import ROOT, Fork
 from tests.two_processes import free_port
 
-pytestmark = pytest.mark.waits
-
 BIN = Path(sys.executable).parent
 ACCELERATE = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes"]
 RUN = ["--dataset=digits", "--lr=0.001", "--batch_size=64", "--run_id=a"]
