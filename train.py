@@ -36,6 +36,7 @@ from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
 from data.dataset import DatasetInfo
 from data.errors import UserError, exit_code, lack_of_memory, shortened
+from data.internals import forget_exit_handlers
 from data.loader import Loader
 from data.metrics import best_elsewhere
 from data.visible import is_first_process, say, visible, warn
@@ -54,11 +55,7 @@ LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads
 
 
 def run(arguments: Sequence[str], stop: StopRequest) -> int:
-    """Carry out one run, from the command line to its report; return the exit code.
-
-    Raises:
-        StopRequested: it was asked to stop before there was anything to save.
-    """
+    """Carry out one run; return the exit code, or raise StopRequested before there is anything to save."""
     # Said outright, else accelerate takes several processes on a CPU for strangers.
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     is_main = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).is_main_process
@@ -72,7 +69,8 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
             return 0
         accelerator = make_accelerator(settings, on_cpu)
         info, loaders, trainer = prepare(settings, accelerator, folder)
-    tracker = start_tracking(arguments, settings, folder, info, trainer) if is_main else None
+    with stop.excusing():
+        tracker = start_tracking(arguments, settings, folder, info, trainer) if is_main else None
 
     this = Run(settings, accelerator, trainer, loaders, folder, tracker, stop)
     trainable, total = count_parameters(trainer.objective)
@@ -292,6 +290,7 @@ def main(arguments: Sequence[str]) -> int:
         warn(f"train.py: {lack}")
         return 1
     except StopRequested:
+        forget_exit_handlers()  # of libraries that were interrupted
         give_back(stop.exit_code)
         return stop.exit_code
 

@@ -140,3 +140,8 @@ def datasets_fingerprint(dataset: Any) -> str:
 def run_exit_handlers() -> None:
     """Run what was registered with atexit, ahead of an exit that skips it."""
     atexit._run_exitfuncs()
+
+
+def forget_exit_handlers() -> None:
+    """Forget what was registered with atexit."""
+    atexit._clear()

@@ -1,6 +1,8 @@
 """The run of W&B's client that a run of ours logs to, beside its folder."""
 
 import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +23,9 @@ from models.registry import find_model
 LONGEST_NAME = 128  # characters that W&B takes
 ENVIRONMENT = "environment"  # in W&B's config
 RECORDED = ("data", "num_processes", "commit")  # of it
+CHECKOUT = Path(__file__).resolve().parents[2]
+CLIENT_ADDRESS = "WANDB_SERVICE"  # of the client's own process, by which children of this one find it
+SECONDS_TO_TELL = 300
 SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
 
 
@@ -158,18 +163,31 @@ class WandbRun:
         self.update_summary({"state": state, **summary})
         codes = {"finished": 0, "failed": 1, "stopped": stop_code if is_preempted else 0}
         try:
-            if self.is_alive:
-                self.run.finish(exit_code=codes[state])
-            else:
-                self.let_go(codes[state])
-                if is_preempted:  # the signal to stop may have reached the client's own process, too
-                    give_back(stop_code, self.run.project, self.folder if travels else None)
+            self.close(codes[state])
+            if is_preempted and not self.is_alive:  # the signal to stop has reached the client's own process, too
+                give_back(stop_code, self.run.project, self.folder if travels else None)
             if travels and (is_preempted or state == "finished"):
                 delete_checkpoints(self.run.project, self.run.id, and_latest=state == "finished")
         except TimeoutError:
             command = f"wandb sync --include-online {Path(self.run.dir).parent}"
             say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
         return stop_code
+
+    def close(self, exit_code: int) -> None:
+        """Close W&B's run.
+
+        Raises:
+            TimeoutError: the server did not take all in time.
+        """
+        if self.is_alive:
+            try:
+                self.run.finish(exit_code=exit_code)
+            except TimeoutError:
+                raise
+            except Exception:  # W&B has no class for all that its transport raises
+                self.is_alive = False
+        if not self.is_alive:
+            self.let_go(exit_code)
 
     def let_go(self, exit_code: int) -> None:
         """Let go of the client's own process after a failure; else the client tries at exit, and prints a traceback."""
@@ -270,24 +288,30 @@ def was_stopped_by_wandb(run: Any) -> bool:
         return False
 
 
-def give_back(stop_code: int, project: str | None = None, folder: Path | None = None) -> None:
+def give_back(stop_code: int, project: str = "", folder: Path | None = None) -> None:
     """Have W&B give a run of its sweep to another agent: one that was stopped before it began, for example.
+
+    That is done by a process of its own: in this one, the signal to stop may have interrupted W&B's client anywhere.
 
     Args:
         stop_code: exit code of the run.
-        project: of the run; None for that of the agent.
+        project: of the run; "" for that of the agent.
         folder: of the run, from where its checkpoint is uploaded; None for no upload.
     """
     if SWEEP_ID not in os.environ or not is_first_process():
         return
-    import wandb
-
+    words = [sys.executable, "-m", "analysis.record.preempted", str(stop_code), project]
+    words += [str(folder.absolute())] if folder else []
+    own = {name: value for name, value in os.environ.items() if name != CLIENT_ADDRESS}
     try:
-        with wandb.init(project=project, resume="allow", settings=wandb.Settings(silent=True, init_timeout=10)) as run:
-            run.mark_preempting()
-            if folder is not None:
-                log_checkpoint(run, folder)
-            run.finish(exit_code=stop_code)
-    except Exception as error:  # W&B has no class for all that its transport raises
-        reason = " ".join(str(error).split()) or type(error).__name__
-        say(f"W&B: it does not hear that the run was preempted ({reason})")
+        subprocess.run(
+            words,
+            cwd=CHECKOUT,
+            env=own,
+            start_new_session=True,
+            capture_output=True,
+            timeout=SECONDS_TO_TELL,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"W&B: it does not hear that the run was preempted ({' '.join(str(error).split())})")

@@ -88,6 +88,20 @@ class StopRequest:
         finally:
             self.is_interrupting = False
 
+    @contextmanager
+    def excusing(self) -> Iterator[None]:
+        """Take an error for what was asked for: the same signal may have reached what the run depends on.
+
+        Raises:
+            StopRequested: there was an error after a request.
+        """
+        try:
+            yield
+        except Exception:
+            if self.received:
+                raise StopRequested from None
+            raise
+
 
 def hold_signals() -> None:
     """Let signals that ask to stop wait until there is a `StopRequest` to receive them."""
