@@ -4,7 +4,7 @@ The same file runs under `accelerate launch` on several processes, and under an 
 """
 
 if __name__ == "__main__":
-    from models.core.processes import hold_signals
+    from data.signals import hold_signals
 
     hold_signals()  # the imports take seconds
 

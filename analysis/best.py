@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.command_line import parser_of, path, run_program
 from analysis.read.best_recipe import FILE, write_best
 from analysis.read.sweeps import read_sweep, sweep_folder
+from data.errors import UserError
 from data.visible import say
 
 
@@ -29,6 +30,8 @@ def write(options: Namespace) -> None:
     """Write the recipe, and say where."""
     sweep = read_sweep(options.sweep, options.storage)
     file: Path = options.out or sweep_folder(sweep.name) / FILE
+    if options.out and not file.parent.is_dir():
+        raise UserError(f"--out {file}: there is no folder {file.parent}; make it, or name another")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_best(sweep, file)
     say(f"{file}: python train.py --config={file}")

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.paths import expanded
+from data.signals import release_signals
 from data.visible import visible, warn
 
 
@@ -98,6 +99,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
     try:
+        release_signals()
         code = work() or 0
         sys.stdout.flush()
         return code

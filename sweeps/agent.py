@@ -17,6 +17,11 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from data.signals import hold_signals
+
+if __name__ == "__main__":
+    hold_signals()  # the imports take seconds
+
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -59,7 +64,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
     parser.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed trials again")
-    parser.add_argument("--keep_weights", type=count, metavar="K", help="best trials that keep theirs; default: all")
+    parser.add_argument(
+        "--keep_weights", type=count, metavar="K", help="best trials that keep their weights; default: all"
+    )
     parser.add_argument("--on_end", metavar="CMD", help="command that is told the end, as JSON on its standard input")
     return parser.parse_args(arguments)
 
@@ -106,7 +113,7 @@ def ending_of(agent: Agent, code: int) -> Ending:
     if agent.fault and not agent.pool.signals:
         return Ending("paused", agent.fault, again())
     if agent.failure:
-        return Ending("failed", f"{agent.failure}: the last lines of their output are above", again())
+        return Ending("failed", f"{agent.failure}: mend what they say above", again())
     if code == 0 and not agent.display.leaders(agent.trials.started()):
         return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", again())
     if code:

@@ -18,6 +18,11 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from data.signals import hold_signals
+
+if __name__ == "__main__":
+    hold_signals()  # the imports take seconds
+
 from rich.text import Text
 
 from analysis.command_line import Parser, run_program, whole_number

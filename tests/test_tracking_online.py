@@ -70,6 +70,8 @@ def test_a_server_that_refuses_or_keeps_silent_leaves_the_run_offline(refusing, 
     output = train(tmp_path, refusing, WANDB_INIT_TIMEOUT="5")
     assert run_folder.state(tmp_path / "runs" / "a") == "finished"
     assert "W&B: offline" in output
+    assert "has failed" not in output
+    assert "WARNING" not in output
     assert len(list((tmp_path / "runs" / "a" / "wandb").glob("offline-run-*"))) == 1
 
 

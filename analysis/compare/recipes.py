@@ -19,7 +19,8 @@ class Recipe(NamedTuple):
 
     Attributes:
         is_final: whether they are final runs, which have figures of the test images.
-        entries: the runs.
+        entries: the finished runs.
+        num_seeds: different seeds among them.
         metric: name of the metric by which it is compared.
         mean: of the runs' best values, with the interval over their seeds.
         deviation: of these values; None for a single run.
@@ -28,6 +29,7 @@ class Recipe(NamedTuple):
 
     is_final: bool
     entries: Sequence[Entry]
+    num_seeds: int
     metric: str
     mean: Interval
     deviation: float | None
@@ -40,12 +42,13 @@ def recipes_of(comparison: Comparison) -> list[Recipe]:
     Returns:
         Nothing where no two runs differ in their seed alone.
     """
-    final = [entry for entry in comparison.entries if entry.record.is_final and entry.state != "failed"]
+    finished = [entry for entry in comparison.entries if entry.record.state == "finished"]
+    final = [entry for entry in finished if entry.record.is_final]
     judge = next((name for name in TESTED if final and all(is_finite(entry.further.get(name)) for entry in final)), "")
-    others = [entry for entry in comparison.ranked if not entry.record.is_final]
+    others = [entry for entry in finished if entry.is_ranked and not entry.record.is_final]
     found = ranked_recipes(final, metric_named(judge), [entry.record.run_id for entry in others]) if judge else []
     found += ranked_recipes(others, comparison.metric)
-    return found if any(len(recipe.entries) > 1 for recipe in found) else []
+    return found if any(recipe.num_seeds > 1 for recipe in found) else []
 
 
 def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str] = ()) -> list[Recipe]:
@@ -69,6 +72,7 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
         Recipe(
             groups[key][0].record.is_final,
             groups[key],
+            len(values[key]),
             metric.name,
             mean_over_seeds(list(values[key].values())),
             statistics.stdev(values[key].values()) if len(values[key]) > 1 else None,
@@ -84,13 +88,13 @@ def place_of_trial(entry: Entry, trials: Sequence[str]) -> int:
 
 
 def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:
-    """Return seed -> value of the metric; of several runs of a seed, the first."""
-    values: dict[int, float] = {}
+    """Return seed -> value of the metric; of several runs of a seed, their mean."""
+    values: dict[int, list[float]] = {}
     for entry in entries:
         value = entry.value if entry.further.get(metric.name) is None else entry.further[metric.name]
         assert value is not None
-        values.setdefault(entry.record.settings.get(SEED, 0), value)
-    return values
+        values.setdefault(entry.record.settings.get(SEED, 0), []).append(value)
+    return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
 
 
 def images_of(entries: Sequence[Entry], metric: Metric) -> dict[str, float]:
@@ -118,6 +122,7 @@ def recipe_data(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "kind": "final" if recipe.is_final else "run",
             "runs": [places[entry.number] for entry in recipe.entries],
+            "numSeeds": recipe.num_seeds,
             "metric": recipe.metric,
             "mean": recipe.mean.mean,
             "low": recipe.mean.low,

@@ -47,9 +47,13 @@ def log_model(run: Any, weights: Path, sweep: str, metadata: Mapping[str, Any]) 
     files = [weights, weights.parent / run_folder.SETTINGS, weights.parent / run_folder.DATA]
     aliases = ["latest", weights.stem, *([NOT_IN_NAMES.sub("-", sweep)] if sweep else [])]
     run.log_artifact(artifact_of(f"{MODEL}-{run.id}", MODEL, files, metadata), aliases=aliases)
+    if run.offline:  # W&B's client refuses to use an artifact then
+        return
     settings, data = metadata["settings"], metadata["data"]
     images = artifact_of(NOT_IN_NAMES.sub("-", f"{DATASET}-{settings['dataset']}"), DATASET, [], {"fingerprint": data})
-    images.add_reference(f"fingerprint://{settings['dataset']}/{data}", name="images")  # they stay where they are
+    images.add_reference(
+        f"fingerprint://{settings['dataset']}/{data}", name="images", checksum=False
+    )  # they stay where they are
     run.use_artifact(images)
 
 

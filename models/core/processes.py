@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from data.errors import UserError
 from data.internals import run_exit_handlers
+from data.signals import LAUNCHER_IS_GONE, STOP_SIGNALS, release_signals
 from data.visible import warn
 
 LAUNCHED_BY_US = "VISION_SWEEPS_LAUNCHED"  # set by our own programs for the train.py that they start
@@ -28,12 +29,8 @@ LAUNCHER_VARIABLES = (
     LAUNCHED_BY_US,
 )
 ACCELERATE_LAUNCH = ("launch", "accelerate-launch", "launch.py", "accelerate.commands.launch")
-LAUNCHER_IS_GONE = getattr(signal, "SIGUSR1", signal.SIGTERM)  # Windows has no SIGUSR1
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_OF_ONE_REQUEST = 1.0  # within which the same signal may arrive twice, from the launcher and from elsewhere
-
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, LAUNCHER_IS_GONE)
 
 
 class StopRequested(BaseException):
@@ -53,8 +50,7 @@ class StopRequest:
         self.is_interrupting = False
         for number in STOP_SIGNALS:
             signal.signal(number, self.receive)
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        release_signals()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: set the flag, or end the process if the same signal came a second ago or more."""
@@ -101,12 +97,6 @@ class StopRequest:
             if self.received:
                 raise StopRequested from None
             raise
-
-
-def hold_signals() -> None:
-    """Let signals that ask to stop wait until there is a `StopRequest` to receive them."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def die_with_launcher() -> None:

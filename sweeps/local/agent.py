@@ -263,7 +263,8 @@ class Agent:
         self.fault = self.fault or outcome.fault
         if outcome.state == TrialState.FAIL:
             reason, *output = outcome.notes["error"].splitlines()
-            self.count_failure(claim.number, f"{reason}; its output in {run.folder / OUTPUT} ends with", output)
+            where = f"; its output in {run.folder / OUTPUT} ends with" if output else ""
+            self.count_failure(claim.number, reason + where, output)
         self.thin_out_weights()
         name = self.sweep.metric.name
         best = f", best {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""

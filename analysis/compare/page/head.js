@@ -75,6 +75,10 @@ function finalTiles() {
   const values = finals.map((run) => run.figures[place]);
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
-  const more = values.length > 1 ? `± ${formatMetric(name, deviation)}, ${count(values.length, "run")}` : "1 run";
+  const spread = values.length > 1 ? `± ${formatMetric(name, deviation)}, ` : "";
+  const trials = distinct(finals.map((run) => run.name.replace(/^final-|-seed\d+$/g, "")));
+  const more = `${spread}${count(values.length, "run")} by ${
+    trials.length > 1 ? "several trials" : `trial ${trials[0]}`
+  }`;
   return [tile(`final ${name}`, formatMetric(name, mean(values)), more)];
 }

@@ -25,7 +25,7 @@ function row(recipe, shown) {
   const texts = [
     recipe.kind === "final" ? `final, ${recipe.metric}` : recipe.metric,
     ...shown.map((k) => settingText(first, k)),
-    recipe.runs.length.toLocaleString("en"),
+    recipe.numSeeds.toLocaleString("en"),
     write(recipe.mean) + spread,
     recipe.low === null ? NONE : `${write(recipe.low)} to ${write(recipe.high)}`,
     recipe.againstFirst || "–",

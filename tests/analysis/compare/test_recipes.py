@@ -67,6 +67,19 @@ def test_final_runs_stand_in_the_order_of_their_trials_not_of_their_test_images(
     assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.9, 0.8]
 
 
+def test_runs_of_one_seed_are_one_value_and_unfinished_ones_none(tmp_path):
+    for name, seed, accuracy, state in (
+        ("a", 1, 0.8, "finished"),
+        ("again", 1, 0.9, "finished"),
+        ("b", 2, 0.7, "finished"),
+        ("c", 3, 0.1, "stopped"),
+    ):
+        write_run(tmp_path / name, [1.0], [accuracy], state=state, lr=0.1, seed=seed)
+    [recipe] = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    assert recipe.num_seeds == 2
+    assert recipe.mean.mean == pytest.approx((0.85 + 0.7) / 2)
+
+
 def test_without_seeds_of_one_recipe_there_is_nothing_to_show(tmp_path):
     for i in range(3):
         write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 10], lr=10.0**-i, seed=1)
