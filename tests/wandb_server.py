@@ -82,6 +82,7 @@ class WandbServer(Artifacts):
         self.reports: list[dict[str, Any]] = []  # variables of their upserts, the spec parsed
         self.stopping: set[str] = set()  # runs that their agent is told to stop, as hyperband does, at every heartbeat
         self.faults: list[str] = []  # requests that the double cannot play
+        self.requeues = True  # gives preempted runs to the next agent
         self.lock = threading.RLock()
         self.http = self.bind(0)
         self.come_back()
@@ -339,7 +340,8 @@ class WandbServer(Artifacts):
             run.exit_code, run.end_time = body["exitcode"], time.monotonic()
             if run.state == "preempted" and run.exit_code:
                 run.num_preempted += 1
-                self.sweeps[run.sweep].requeued.append(run.name)
+                if self.requeues:
+                    self.sweeps[run.sweep].requeued.append(run.name)
         return {}
 
     def upload(self, kind: str, owner: str, name: str, content: bytes) -> None:

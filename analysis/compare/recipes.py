@@ -93,7 +93,8 @@ def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:
     for entry in entries:
         value = entry.value if entry.further.get(metric.name) is None else entry.further[metric.name]
         assert value is not None
-        values.setdefault(entry.record.settings.get(SEED, 0), []).append(value)
+        seed = entry.record.settings.get(SEED)
+        values.setdefault(seed if isinstance(seed, int) else 0, []).append(value)
     return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
 
 

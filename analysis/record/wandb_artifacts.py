@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
-from analysis.record.wandb_login import choose_mode
+from analysis.record.wandb_login import choose_mode, find_obstacle
 from data.errors import UserError
 from data.visible import say
 from models.core.checkpoint import images_seen
@@ -47,7 +47,7 @@ def log_model(run: Any, weights: Path, sweep: str, metadata: Mapping[str, Any]) 
     files = [weights, weights.parent / run_folder.SETTINGS, weights.parent / run_folder.DATA]
     aliases = ["latest", weights.stem, *([NOT_IN_NAMES.sub("-", sweep)] if sweep else [])]
     run.log_artifact(artifact_of(f"{MODEL}-{run.id}", MODEL, files, metadata), aliases=aliases)
-    if run.offline:  # W&B's client refuses to use an artifact then
+    if run.offline or find_obstacle(run.settings):  # W&B's client refuses to use an artifact, or waits for the server
         return
     settings, data = metadata["settings"], metadata["data"]
     images = artifact_of(NOT_IN_NAMES.sub("-", f"{DATASET}-{settings['dataset']}"), DATASET, [], {"fingerprint": data})

@@ -64,6 +64,7 @@ def test_nothing_outlives_its_agent(site, server, record_property):
 
 @pytest.mark.slow
 def test_nothing_of_two_processes_outlives_the_agent_or_their_launcher(site, server, record_property):
+    server.requeues = False  # else the agent that goes on would go on with its run
     path = site.sweep([LONG, LONG], ACCELERATE_2)
     killed, going_on = site.agent(path), site.agent(path)
     for run in ("trial0", "trial1"):

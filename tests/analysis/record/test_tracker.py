@@ -23,7 +23,7 @@ def test_an_untracked_run_is_written_to_its_folder(tmp_path):
     assert run_folder.read_metrics(folder) == [{"epoch": 1, "val/loss": 0.25}]  # flushed at once
     tracker.log({"epoch": 2, "val/loss": 0.125})
     assert run_folder.state(folder) == "unfinished"
-    tracker.finish("finished", {"val/loss": 0.125})
+    tracker.finish("finished", {"val/loss": 0.125}, 143)
     assert json.loads((folder / "settings.json").read_text())["lr"] == 0.5
     assert json.loads((folder / "environment.json").read_text()) == {"device": "Abacus 9"}
     assert (folder / "metrics.jsonl").read_text().count("\n") == 2
@@ -35,14 +35,14 @@ def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(num_logged, 
     tracker = track(tmp_path)
     for epoch in (1, 2, 3):
         tracker.log({"epoch": epoch, "run": 1})
-    tracker.finish("stopped", {})
+    assert tracker.finish("stopped", {}, 143) == 143
     tracker = track(tmp_path, num_logged=num_logged)
     assert run_folder.state(tmp_path) == "unfinished"
     assert tracker.num_logged == num_logged
     tracker.log({"epoch": num_logged + 1, "run": 2})
     kept = [{"epoch": epoch, "run": 1} for epoch in range(1, num_logged + 1)]
     assert run_folder.read_metrics(tmp_path) == [*kept, {"epoch": num_logged + 1, "run": 2}]
-    tracker.finish("finished", {})
+    assert tracker.finish("finished", {}, 143) == 0
 
 
 @pytest.mark.parametrize("name", ["runs", "runs/a"])
