@@ -88,12 +88,12 @@ def test_few_images_are_told_from_many(tmp_path):
             write_predictions(tmp_path / f"a{num}-{seed}", rng.permutation(num) < 0.93 * num)
             write_predictions(tmp_path / f"b{num}-{seed}", rng.permutation(num) < 0.90 * num)
         one, other = ([tmp_path / f"{name}{num}-{seed}" for seed in (1, 2)] for name in "ab")
-        right = right_by_image(one, "test")
+        right, of_other = right_by_image(one, "test"), right_by_image(other, "test")
         assert len(right) == num
         assert set(right.values()) <= {0.0, 0.5, 1.0}
-        found = difference_over_images(right, right_by_image(other, "test"))
+        found = difference_over_images(right, of_other)
         assert (found.low > 0) == is_enough
-        expected = stats.sem([right[i] - right_by_image(other, "test")[i] for i in right]) * 1.96
+        expected = stats.sem([right[i] - of_other[i] for i in right]) * 1.96
         assert found.high - found.mean == pytest.approx(expected, rel=0.15)
     assert right_by_image(one, "val") == {}
     assert right_by_image([*one, tmp_path], "test") == {}  # a run without predictions
