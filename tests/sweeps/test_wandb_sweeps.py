@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from analysis.record import run_folder
+from analysis.record.wandb_run import short
 from data.files import read_json
 from tests.wandb_site import ACCELERATE_2, ROOT, server, site, weights  # noqa: F401
 
@@ -56,7 +57,7 @@ def test_two_agents_share_a_sweep_and_all_of_its_trials_arrives(site, server):
         for picture in pictures.values():
             assert run.files[picture["path"]].startswith(b"\x89PNG")
         assert "model" not in {artifact["artifactTypeName"] for artifact in run.artifacts}  # no weights of a trial
-        assert run.display_name == f"lr={run.config['lr']:g} epochs=3"
+        assert run.display_name == f"lr={short(run.config['lr'])} epochs=3"
         assert (run.job_type, run.group) == ("trial", run.sweep)
         assert run.config["environment"].keys() == {"data", "num_processes", "commit"}
 
