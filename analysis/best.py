@@ -1,4 +1,4 @@
-"""Write the settings of a sweep's best trial to a file, or print them.
+"""Write the settings of a sweep's best trial to a file.
 
 python -m analysis.best cnn_lr                          best.yaml in the sweep's folder
 python -m analysis.best ENTITY/PROJECT/ID --out me.yaml of a sweep on W&B

@@ -27,9 +27,10 @@ from rich.text import Text
 
 from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.results_table import figures_of, plus_minus, spread
-from analysis.compare.seeds import difference_over_images, duel, right_by_image, verdict
+from analysis.compare.seeds import difference_over_images, duel, verdict
 from analysis.read.best_recipe import FILE as BEST_RECIPE
 from analysis.read.best_recipe import write_best
+from analysis.read.predictions import right_by_image
 from analysis.read.recipe import command_of
 from analysis.read.storage import masked_arguments
 from analysis.read.sweeps import SweepRecord, Trial, read_sweep, read_yaml, sweep_folder

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.compare.comparison import Comparison, Entry
-from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, right_by_image, verdict
+from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
+from analysis.read.predictions import right_by_image
 from analysis.read.recipe import recipe_of
 from data.metrics import Metric, is_finite, metric_named
 

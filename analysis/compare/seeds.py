@@ -8,11 +8,9 @@ another question than whether the seeds are: it is answered by a bootstrap over 
 Source: Dror et al. 2018, The Hitchhiker's Guide to Testing Statistical Significance, https://aclanthology.org/P18-1128
 """
 
-import csv
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -120,28 +118,6 @@ def seeds_to_settle(mean: float, error: float, num_seeds: int) -> int | None:
         if num > 1 and abs(mean) > student(num - 1) * deviation / math.sqrt(num):
             return more
     return None
-
-
-def right_by_image(folders: Collection[Path], split: str) -> dict[str, float]:
-    """Return image -> in which share of some runs it was classified rightly, by the predictions in their folders.
-
-    Args:
-        folders: of runs with different seeds.
-        split: "val" or "test".
-
-    Returns:
-        The images that all of the runs have predicted; {} where a run has no predictions.
-    """
-    found: list[dict[str, bool]] = []
-    for folder in folders:
-        try:
-            with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row.get("split") == split]
-            found.append({row["file"]: row["true"] == row["predicted"] for row in rows})
-        except (OSError, KeyError, csv.Error, UnicodeError):
-            return {}
-    shared = set.intersection(*map(set, found)) if found else set()
-    return {image: statistics.fmean(run[image] for run in found) for image in sorted(shared)}
 
 
 def difference_over_images(one: Mapping[str, float], other: Mapping[str, float]) -> Interval | None:

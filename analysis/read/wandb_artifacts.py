@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from analysis.read.wandb_runs import ask_wandb, list_runs
 from analysis.record.run_folder import FINAL
+from analysis.record.wandb_artifacts import CHECKPOINT, MODEL
 
-CHECKPOINT = "checkpoint"
-KINDS = (CHECKPOINT, "model")
+KINDS = (CHECKPOINT, MODEL)
 UNDER_WAY = ("pending", "running", "preempting", "preempted")  # as W&B names states of runs
 OWN_ALIASES = {"latest", "best", "final"}  # which our runs give; another is somebody's mark, and keeps an artifact
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
+from analysis.record.wandb_artifacts import fetch_checkpoint
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import read_json
@@ -36,11 +37,9 @@ def resolve_with_checkpoint(arguments: Sequence[str], environment: Mapping[str, 
     if not settings.run_id:
         return replace(settings, run_id=run_folder.fresh_run_id())
     folder = Path(settings.runs_dir) / settings.run_id
-    if settings.checkpoint_artifact == "on" and run_folder.state(folder) != "finished" and not settings.dry_run:
-        from analysis.record.wandb_artifacts import fetch_checkpoint  # imported late: loads torch
-
-        if fetch_checkpoint(settings, folder):
-            return resolve(arguments, environment)
+    may_be_there = settings.checkpoint_artifact == "on" and not settings.dry_run
+    if may_be_there and run_folder.state(folder) != "finished" and fetch_checkpoint(settings, folder):
+        return resolve(arguments, environment)
     return settings
 
 

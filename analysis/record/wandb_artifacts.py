@@ -12,7 +12,6 @@ from analysis.record import run_folder
 from analysis.record.wandb_login import choose_mode, find_obstacle
 from data.errors import UserError
 from data.visible import say
-from models.core.checkpoint import images_seen
 from models.core.settings import Settings
 
 CHECKPOINT, MODEL, DATASET = "checkpoint", "model", "dataset"  # types of artifacts
@@ -30,6 +29,8 @@ API_TIMEOUT_SECONDS = 30
 
 def log_checkpoint(run: Any, folder: Path) -> None:
     """Upload what a run needs to go on; W&B's client has sent it when the run is finished there."""
+    from models.core.checkpoint import images_seen  # imported late: loads torch
+
     seen = images_seen(folder / run_folder.CHECKPOINT)
     files = [folder / name for name in TRAVELLING]
     run.log_artifact(artifact_of(f"{CHECKPOINT}-{run.id}", CHECKPOINT, files, {"images_seen": seen}))
@@ -78,6 +79,8 @@ def fetch_checkpoint(settings: Settings, folder: Path) -> bool:
     if mode != "online":
         say(f"W&B: {mode}{reason}: a checkpoint there is not looked for")
         return False
+    from models.core.checkpoint import images_seen  # imported late: loads torch
+
     path = folder / run_folder.CHECKPOINT
     try:
         newest = next(

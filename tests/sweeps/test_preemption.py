@@ -24,6 +24,14 @@ def training_of(agent) -> psutil.Process:
     return trial_processes(agent)[0]
 
 
+def under_way(site, num_epochs):
+    """A sweep whose one trial travels, its agent, and its training, which has come to the third epoch."""
+    sweep = site.sweep([{"epochs": num_epochs}], arguments=("${args}", "--checkpoint_artifact=on"))
+    agent = site.agent(sweep)
+    site.wait_for_epoch("trial0", 3)
+    return sweep, agent, training_of(agent)
+
+
 def assert_whole(server, site, num_epochs):
     [run] = server.runs.values()
     rows = run_folder.read_metrics(site.runs / run.name)
@@ -37,10 +45,7 @@ def assert_whole(server, site, num_epochs):
 @pytest.mark.slow
 def test_a_preempted_trial_goes_on_from_its_checkpoint_on_another_machine(boxes, server):
     one, two = boxes
-    sweep = one.sweep([{"epochs": 80}], arguments=("${args}", "--checkpoint_artifact=on"))
-    agent = one.agent(sweep)
-    one.wait_for_epoch("trial0", 3)
-    training = training_of(agent)
+    sweep, agent, training = under_way(one, 80)
     for process in (training, agent):  # as a scheduler does it
         process.send_signal(signal.SIGTERM)
     training.wait(60)
@@ -78,10 +83,7 @@ def test_a_trial_that_is_preempted_before_it_began_is_given_back(boxes, server):
 @pytest.mark.slow
 def test_a_trial_is_given_back_with_its_checkpoint_though_its_client_died_of_the_same_signal(boxes, server):
     one, two = boxes
-    sweep = one.sweep([{"epochs": 40}], arguments=("${args}", "--checkpoint_artifact=on"))
-    agent = one.agent(sweep)
-    one.wait_for_epoch("trial0", 3)
-    training = training_of(agent)
+    sweep, agent, training = under_way(one, 40)
     clients = [child for child in training.children(recursive=True) if child.name().startswith("wandb")]
     assert clients
     for process in (*clients, training, psutil.Process(agent.pid)):

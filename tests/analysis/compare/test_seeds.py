@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from analysis.compare import seeds
-from analysis.compare.seeds import difference_over_images, duel, mean_over_seeds, right_by_image, verdict
+from analysis.compare.seeds import difference_over_images, duel, mean_over_seeds, verdict
+from analysis.read.predictions import right_by_image
 from data.metrics import metric_named
 
 ACCURACY, LOSS = metric_named("test/accuracy"), metric_named("test/loss")

@@ -1,36 +1,20 @@
 """The sheet of what training will see, drawn before the first step."""
 
 import numpy as np
-import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from analysis.look import preview
 from analysis.look.preview import NAME, draw_preview
-from models.core.training import Trainer
-from models.loading import load_model, read_data
-from models.resolve import merge, parse, validate
+from tests.models.core.test_step_log import make_trainer
+
+SMALL_BATCHES = "--batch_size=16"
 
 
-@pytest.fixture
-def make_trainer():
-    """Make a trainer on the digits, with settings as on a command line."""
-
-    def make(*arguments):
-        told = parse(["--model=mlp", "--width=4", "--dataset=digits", "--batch_size=16", *arguments], {})
-        settings = validate(merge(told, {}), {})
-        accelerator = Accelerator(cpu=True)
-        info, splits = read_data(settings)
-        return Trainer(settings, accelerator, *load_model(settings, info, splits, accelerator))
-
-    return make
-
-
-def test_the_sheet_shows_the_batch_of_the_first_step_with_its_labels(make_trainer, tmp_path, monkeypatch):
+def test_the_sheet_shows_the_batch_of_the_first_step_with_its_labels(tmp_path, monkeypatch):
     panels = {}
     monkeypatch.setattr(preview, "render", panels.update)
-    trainer = make_trainer("--augmentation=crop_flip", "--cutout=8", "--crop_scale=0.5", "--preview=10")
+    trainer = make_trainer(SMALL_BATCHES, "--augmentation=crop_flip", "--cutout=8", "--crop_scale=0.5", "--preview=10")
     seen = []
     monkeypatch.setattr(trainer, "train_step", seen.append)
     draw_preview(trainer, tmp_path)
@@ -40,10 +24,13 @@ def test_the_sheet_shows_the_batch_of_the_first_step_with_its_labels(make_traine
     assert panel.captions == tuple(str(label) for label in seen[0].labels[:10].tolist())
 
 
-def test_the_sheet_changes_nothing_in_training(make_trainer, tmp_path):
+def test_the_sheet_changes_nothing_in_training(tmp_path):
     weights = []
     for num in (0, 16):
-        trainer = make_trainer(f"--preview={num}", "--augmentation=trivialaugment", "--train_fraction=0.1")
+        small = (SMALL_BATCHES, "--train_fraction=0.1")
+        trainer = make_trainer(*small, f"--preview={num}", "--augmentation=trivialaugment")
+            SMALL_BATCHES, f"--preview={num}", "--augmentation=trivialaugment", "--train_fraction=0.1"
+        )
         draw_preview(trainer, tmp_path)
         trainer.train_epoch(None)
         weights.append(torch.cat([p.flatten() for p in trainer.objective.parameters()]))
@@ -51,7 +38,7 @@ def test_the_sheet_changes_nothing_in_training(make_trainer, tmp_path):
     assert np.asarray(Image.open(tmp_path / NAME)).std() > 10
 
 
-def test_a_sheet_that_is_there_is_kept(make_trainer, tmp_path):
+def test_a_sheet_that_is_there_is_kept(tmp_path):
     (tmp_path / NAME).write_bytes(b"as it was")
-    draw_preview(make_trainer(), tmp_path)
+    draw_preview(make_trainer(SMALL_BATCHES), tmp_path)
     assert (tmp_path / NAME).read_bytes() == b"as it was"

@@ -1,0 +1,30 @@
+"""What runs have predicted of the images that were held out, by the tables in their folders."""
+
+import csv
+import statistics
+from collections.abc import Collection
+from pathlib import Path
+
+from analysis.record import run_folder
+
+
+def right_by_image(folders: Collection[Path], split: str) -> dict[str, float]:
+    """Return image -> in which share of some runs it was classified rightly, by the predictions in their folders.
+
+    Args:
+        folders: of runs with different seeds.
+        split: "val" or "test".
+
+    Returns:
+        The images that all of the runs have predicted; {} where a run has no predictions.
+    """
+    found: list[dict[str, bool]] = []
+    for folder in folders:
+        try:
+            with (folder / run_folder.PREDICTIONS).open(encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row.get("split") == split]
+            found.append({row["file"]: row["true"] == row["predicted"] for row in rows})
+        except (OSError, KeyError, csv.Error, UnicodeError):
+            return {}
+    shared = set.intersection(*map(set, found)) if found else set()
+    return {image: statistics.fmean(run[image] for run in found) for image in sorted(shared)}
