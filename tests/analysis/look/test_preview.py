@@ -29,8 +29,6 @@ def test_the_sheet_changes_nothing_in_training(tmp_path):
     for num in (0, 16):
         small = (SMALL_BATCHES, "--train_fraction=0.1")
         trainer = make_trainer(*small, f"--preview={num}", "--augmentation=trivialaugment")
-            SMALL_BATCHES, f"--preview={num}", "--augmentation=trivialaugment", "--train_fraction=0.1"
-        )
         draw_preview(trainer, tmp_path)
         trainer.train_epoch(None)
         weights.append(torch.cat([p.flatten() for p in trainer.objective.parameters()]))
