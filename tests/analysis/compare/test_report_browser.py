@@ -139,7 +139,9 @@ def runs_dir(tmp_path_factory):
             (folder / run_folder.PANELS).mkdir()
             Image.new("RGB", (40, 30), "red").save(folder / run_folder.PANELS / "confusion_matrix.png")
     for seed in (1, 2):  # trained on all images, so that nothing was logged of a validation split
-        folder = write_run(runs_dir / "sweeps" / "tiny" / f"final-000-trial-seed{seed}", [0.5], lr=1e-3, days=1)
+        folder = write_run(
+            runs_dir / "sweeps" / "tiny" / f"final-000-trial-seed{seed}", [0.5], lr=1e-3, seed=seed, days=1
+        )
         rows = [{name: value for name, value in row.items() if "val/" not in name} for row in rows_of([0.5])]
         (folder / run_folder.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
         summary = {"state": "finished", "test/accuracy": 0.9 + seed / 100, "epochs": 1, "train_seconds": 1.0}
