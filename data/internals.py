@@ -107,6 +107,13 @@ def connect_wandb_api(run: Any) -> None:
         run._public_api()
 
 
+def forget_wandb_import_hooks() -> None:
+    """Have W&B's client no longer tell its server which libraries a run imports: if it has died, imports fail of it."""
+    from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
+
+    unregister_all_post_import_hooks()
+
+
 STOP_FLAG = """query RunStoppedStatus($project: String, $entity: String, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { stopped } }
 }"""

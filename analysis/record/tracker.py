@@ -8,12 +8,11 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_login import check_limits, choose_mode
-from analysis.record.wandb_run import RunFacts, WandbRun, start_wandb
+from analysis.record.wandb_run import WandbRun
+from analysis.record.wandb_start import RunFacts, start_wandb
 from data.errors import UserError
 from data.files import replace_file, write_json
 from data.visible import counted, say
-
-UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model
 
 
 class Tracker:
@@ -100,8 +99,6 @@ class Tracker:
         write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         code = stop_code if state == "stopped" else 0
         if self.wandb is not None:
-            if state == "finished" and (weights := self.weights_to_upload()):
-                self.wandb.log_model(weights, summary)
             code = self.wandb.finish(state, summary, code)
         if state == "finished":
             self.drop_checkpoint()
@@ -111,11 +108,3 @@ class Tracker:
     def drop_checkpoint(self) -> None:
         """Delete the checkpoint, three times the size of the network, which nobody goes on from any more."""
         (self.folder / run_folder.CHECKPOINT).unlink(missing_ok=True)
-
-    def weights_to_upload(self) -> Path | None:
-        """Return the file of weights that --log_model asks for; None without one."""
-        asked = self.facts.settings["log_model"]
-        if asked == "auto":
-            asked = "none" if self.facts.job_type == "trial" else "best"
-        path = self.folder / UPLOADED[asked]
-        return path if path.is_file() else None

@@ -3,53 +3,24 @@
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_artifacts import delete_checkpoints, log_checkpoint, log_model
-from data.errors import UserError
+from analysis.record.wandb_start import RECORDED, SWEEP_ID, RunFacts
 from data.files import read_json
-from data.internals import connect_wandb_api, wandb_stop_flag
+from data.internals import wandb_stop_flag
 from data.metrics import is_finite
 from data.visible import is_first_process, say
-from models.registry import find_model
 
-LONGEST_NAME = 128  # characters that W&B takes
-ENVIRONMENT = "environment"  # in W&B's config
-RECORDED = ("data", "num_processes", "commit")  # of it
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLIENT_ADDRESS = "WANDB_SERVICE"  # of the client's own process, by which children of this one find it
 SECONDS_TO_TELL = 300
-SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What there is to say of a run as it starts.
-
-    Attributes:
-        folder: its own.
-        settings: its settings by name.
-        environment: command, commit, versions, hardware and the fingerprint of its images.
-        sweep: those of the settings that a sweep gave.
-    """
-
-    folder: Path
-    settings: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    sweep: Mapping[str, Any]
-
-    @property
-    def job_type(self) -> str:
-        """What the run is in its sweep, if it has one: "trial", "final" or "run"."""
-        is_final = self.settings["run_id"].startswith(run_folder.FINAL)
-        return "final" if is_final else "trial" if self.sweep else "run"
+UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model
 
 
 class WandbRun:
@@ -131,6 +102,58 @@ class WandbRun:
         """Tell W&B the best values so far, which its tables and sweeps read."""
         self.attempt(lambda: self.run.summary.update(dict(summary)))
 
+    def finish(self, state: str, summary: Mapping[str, Any], stop_code: int) -> int:
+        """Close the run, and say how to upload later what the server did not take in time; return the exit code.
+
+        Where W&B's client has died, maybe of the signal that has stopped the run, a process of its own does the rest.
+
+        Args:
+            state: "finished", "stopped" or "failed".
+            summary: the run's result.
+            stop_code: exit code of a run that was stopped, unless W&B has stopped it.
+        """
+        if state == "stopped" and self.is_alive and was_stopped_by_wandb(self.run):
+            stop_code = 0
+        try:
+            self.upload(state, summary, stop_code)
+            if not self.is_alive and not self.run.offline and tell_wandb(stop_code, self.folder, self.num_lost):
+                say("W&B: what it lacked of figures is there now, and how the run ended")
+        except TimeoutError:
+            command = f"wandb sync --include-online {Path(self.run.dir).parent}"
+            say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
+        return stop_code
+
+    def upload(self, state: str, summary: Mapping[str, Any], stop_code: int) -> None:
+        """Send all that there is to say at the end of a run, and close it; the arguments are those of `finish`.
+
+        W&B gives a run of a sweep to another agent if it was marked as preempted and ends with another code than 0:
+        https://docs.wandb.ai/models/sweeps/signal-handling-sweep-runs
+
+        Raises:
+            TimeoutError: the server did not take all in time.
+        """
+        travels = self.facts.settings["checkpoint_artifact"] == "on" and not self.run.offline
+        is_preempted = state == "stopped" and stop_code and SWEEP_ID in os.environ and not self.run.offline
+        if state == "finished" and (weights := self.weights_to_upload()):
+            self.log_model(weights, summary)
+        if is_preempted:
+            self.attempt(self.run.mark_preempting)
+            if travels:
+                self.attempt(lambda: log_checkpoint(self.run, self.folder))
+        self.update_summary({"state": state, **summary})
+        codes = {"finished": 0, "failed": 1, "stopped": stop_code if is_preempted else 0}
+        self.close(codes[state])
+        if self.is_alive and travels and (is_preempted or state == "finished"):
+            delete_checkpoints(self.run.project, self.run.id, and_latest=state == "finished")
+
+    def weights_to_upload(self) -> Path | None:
+        """Return the file of weights that --log_model asks for; None without one."""
+        asked = self.facts.settings["log_model"]
+        if asked == "auto":
+            asked = "none" if self.facts.job_type == "trial" else "best"
+        path = self.folder / UPLOADED[asked]
+        return path if path.is_file() else None
+
     def log_model(self, weights: Path, summary: Mapping[str, Any]) -> None:
         """Upload weights with what there is to say of them, see `wandb_artifacts.log_model`."""
         metadata = {
@@ -140,38 +163,6 @@ class WandbRun:
             **{key: self.facts.environment[key] for key in RECORDED},
         }
         self.attempt(lambda: log_model(self.run, weights, self.run.sweep_id or self.run.group or "", metadata))
-
-    def finish(self, state: str, summary: Mapping[str, Any], stop_code: int) -> int:
-        """Close the run, and say how to upload later what the server did not take in time; return the exit code.
-
-        W&B gives a run of a sweep to another agent if it was marked as preempted and ends with another code than 0:
-        https://docs.wandb.ai/models/sweeps/signal-handling-sweep-runs
-
-        Args:
-            state: "finished", "stopped" or "failed".
-            summary: the run's result.
-            stop_code: exit code of a run that was stopped, unless W&B has stopped it.
-        """
-        if state == "stopped" and self.is_alive and was_stopped_by_wandb(self.run):
-            stop_code = 0
-        travels = self.facts.settings["checkpoint_artifact"] == "on" and not self.run.offline
-        is_preempted = state == "stopped" and stop_code and SWEEP_ID in os.environ and not self.run.offline
-        if is_preempted:
-            self.attempt(self.run.mark_preempting)
-            if travels:
-                self.attempt(lambda: log_checkpoint(self.run, self.folder))
-        self.update_summary({"state": state, **summary})
-        codes = {"finished": 0, "failed": 1, "stopped": stop_code if is_preempted else 0}
-        try:
-            self.close(codes[state])
-            if is_preempted and not self.is_alive:  # the signal to stop has reached the client's own process, too
-                give_back(stop_code, self.run.project, self.folder if travels else None)
-            if travels and (is_preempted or state == "finished"):
-                delete_checkpoints(self.run.project, self.run.id, and_latest=state == "finished")
-        except TimeoutError:
-            command = f"wandb sync --include-online {Path(self.run.dir).parent}"
-            say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
-        return stop_code
 
     def close(self, exit_code: int) -> None:
         """Close W&B's run.
@@ -197,89 +188,6 @@ class WandbRun:
             wandb.teardown(exit_code)
 
 
-def start_wandb(facts: RunFacts, mode: str, reason: str, is_resumed: bool) -> Any:
-    """Start the W&B run and print where it goes; return W&B's own run object."""
-    import wandb
-
-    os.environ.setdefault("WANDB_DATA_DIR", str(facts.folder / "wandb"))  # else artifacts wait outside the run folder
-    try:
-        run = init_wandb(facts, mode)
-    except wandb.errors.Error as error:  # an expired key, say, or a server that does not answer
-        tracking = facts.settings["tracking"]
-        if tracking != "auto" or mode == "offline":
-            raise UserError(f"--tracking={tracking}: {str(error).splitlines()[0]}; give offline, or off") from None
-        wandb.teardown()  # else the run's id stays taken, and the second start fails of it
-        return start_wandb(facts, "offline", f" ({type(error).__name__})", is_resumed)
-    for key, value in facts.sweep.items():
-        if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
-            run.finish(exit_code=1)
-            raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
-    run.define_metric("*", step_metric="epoch")
-    if mode == "online":
-        say(f"W&B: {run.url}")
-        connect_wandb_api(run)
-    else:
-        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
-        say(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
-    return run
-
-
-def init_wandb(facts: RunFacts, mode: str) -> Any:
-    """Return a fresh or resumed run of W&B's client; what W&B's variables in the environment say of it counts."""
-    import wandb
-
-    settings = facts.settings
-    own: dict[str, tuple[str, Any]] = {
-        "name": ("WANDB_NAME", name_on_wandb(facts)),
-        "group": ("WANDB_RUN_GROUP", os.environ.get(SWEEP_ID)),
-        "job_type": ("WANDB_JOB_TYPE", facts.job_type),
-        "tags": ("WANDB_TAGS", run_folder.split_tags(settings["tags"])),
-    }
-    told: dict[str, Any] = {key: value for key, (variable, value) in own.items() if not os.environ.get(variable)}
-    config = {key: value for key, value in settings.items() if key not in facts.sweep}
-    config[ENVIRONMENT] = {key: facts.environment[key] for key in RECORDED}
-    return wandb.init(
-        dir=str(facts.folder),
-        id=settings["run_id"],
-        project=settings["project"],
-        config=config,
-        mode="online" if mode == "online" else "offline",
-        resume="allow",  # offline, too: else the upload of a part begins the run anew
-        settings=wandb.Settings(silent=True),
-        **told,
-    )
-
-
-def name_on_wandb(facts: RunFacts) -> str:
-    """Return what a run is called on W&B: its id or, in a sweep of W&B, what the sweep chose for it.
-
-    W&B does not tell a run which settings its sweep varies: those are named that are not the model's defaults.
-    """
-    defaults = find_model(facts.settings["model"]).settings_class
-    chosen = {key: value for key, value in facts.sweep.items() if value != getattr(defaults, key, None)}
-    return trial_name("", chosen) if chosen and facts.job_type == "trial" else facts.settings["run_id"]
-
-
-def trial_name(number: str, chosen: Mapping[str, Any]) -> str:
-    """Return what a trial is called on W&B, such as `007 lr=3.1e-4 weight_decay=0.05`.
-
-    Args:
-        number: of the trial, if it has one.
-        chosen: settings that its sweep varies.
-    """
-    words = [number, *(f"{key}={short(value)}" for key, value in chosen.items())]
-    return textwrap.shorten(" ".join(words), LONGEST_NAME, placeholder=" ...")
-
-
-def short(value: Any) -> str:
-    """Return a setting's value in at most three digits, such as 3.1e-4."""
-    if not isinstance(value, float):
-        return str(value)
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    plain, scientific = f"{value:.3g}", f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return min(plain, scientific, key=len)
-
-
 def was_stopped_by_wandb(run: Any) -> bool:
     """Return whether W&B has told a run to stop, as its early termination does; not if the server does not answer."""
     try:
@@ -288,20 +196,19 @@ def was_stopped_by_wandb(run: Any) -> bool:
         return False
 
 
-def give_back(stop_code: int, project: str = "", folder: Path | None = None) -> None:
-    """Have W&B give a run of its sweep to another agent: one that was stopped before it began, for example.
+def give_back(stop_code: int) -> None:
+    """Have W&B give a run of its sweep, which was stopped before it began, to another agent."""
+    if SWEEP_ID in os.environ and is_first_process():
+        tell_wandb(stop_code)
 
-    That is done by a process of its own: in this one, the signal to stop may have interrupted W&B's client anywhere.
 
-    Args:
-        stop_code: exit code of the run.
-        project: of the run; "" for that of the agent.
-        folder: of the run, from where its checkpoint is uploaded; None for no upload.
+def tell_wandb(stop_code: int, folder: Path | None = None, num_lost: int = 0) -> bool:
+    """Have a process of its own tell W&B how a run ended, see `wandb_end`; return whether it could.
+
+    In this one, a signal to stop may have interrupted W&B's client anywhere.
     """
-    if SWEEP_ID not in os.environ or not is_first_process():
-        return
-    words = [sys.executable, "-m", "analysis.record.preempted", str(stop_code), project]
-    words += [str(folder.absolute())] if folder else []
+    words = [sys.executable, "-m", "analysis.record.wandb_end", str(stop_code)]
+    words += [str(folder.absolute()), str(num_lost)] if folder else []
     own = {name: value for name, value in os.environ.items() if name != CLIENT_ADDRESS}
     try:
         subprocess.run(
@@ -314,4 +221,6 @@ def give_back(stop_code: int, project: str = "", folder: Path | None = None) -> 
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        say(f"W&B: it does not hear that the run was preempted ({' '.join(str(error).split())})")
+        say(f"W&B: it does not hear how the run ended ({' '.join(str(error).split())})")
+        return False
+    return True

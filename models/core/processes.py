@@ -80,7 +80,8 @@ class StopRequest:
         try:
             if self.received:
                 raise StopRequested
-            yield
+            with self.excusing():
+                yield
         finally:
             self.is_interrupting = False
 

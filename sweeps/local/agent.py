@@ -12,7 +12,7 @@ from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
 from analysis.read.sweeps import checked_run_id
 from analysis.record import run_folder
-from analysis.record.wandb_run import trial_name
+from analysis.record.wandb_start import trial_name
 from data.errors import UserError
 from data.internals import trial_id
 from data.metrics import shown

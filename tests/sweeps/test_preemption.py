@@ -32,6 +32,12 @@ def under_way(site, num_epochs):
     return sweep, agent, training_of(agent)
 
 
+def clients_of(training) -> list[psutil.Process]:
+    clients = [child for child in training.children(recursive=True) if child.name().startswith("wandb")]
+    assert clients
+    return clients
+
+
 def assert_whole(server, site, num_epochs):
     [run] = server.runs.values()
     rows = run_folder.read_metrics(site.runs / run.name)
@@ -84,11 +90,20 @@ def test_a_trial_that_is_preempted_before_it_began_is_given_back(boxes, server):
 def test_a_trial_is_given_back_with_its_checkpoint_though_its_client_died_of_the_same_signal(boxes, server):
     one, two = boxes
     sweep, agent, training = under_way(one, 40)
-    clients = [child for child in training.children(recursive=True) if child.name().startswith("wandb")]
-    assert clients
-    for process in (*clients, training, psutil.Process(agent.pid)):
+    for process in (*clients_of(training), training, psutil.Process(agent.pid)):
         process.send_signal(signal.SIGTERM)
     training.wait(60)
     assert server.runs["trial0"].num_preempted == 1
     assert "another machine has left there" in two.finish(two.agent(sweep))
     assert_whole(server, two, 40)
+
+
+@pytest.mark.slow
+def test_w_and_b_hears_all_of_a_run_that_finished_after_its_client_had_died(boxes, server):
+    one, _ = boxes
+    _, agent, training = under_way(one, 40)
+    for process in clients_of(training):
+        process.kill()
+    assert "what it lacked of figures is there now" in one.finish(agent)
+    assert_whole(server, one, 40)
+    assert next(iter(server.runs.values())).exit_code == 0

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from analysis.record import run_folder
-from analysis.record.wandb_run import short
+from analysis.record.wandb_start import short
 from data.files import read_json
 from tests.wandb_site import ACCELERATE_2, ROOT, server, site, weights  # noqa: F401
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.record.wandb_run import LONGEST_NAME, RunFacts, name_on_wandb, short, trial_name
+from analysis.record.wandb_start import LONGEST_NAME, RunFacts, name_on_wandb, short, trial_name
 from sweeps.local.launch import unless_set
 
 NUMBERS = {0.00031: "3.1e-4", 3.1e-4 * 1.00001: "3.1e-4", 0.05: "0.05", 1.0: "1", 1e-5: "1e-5", 12345.6: "1.23e4"}

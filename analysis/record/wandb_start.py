@@ -1,0 +1,126 @@
+"""Start a run of W&B's client for a run of ours, under the name that it has there."""
+
+import os
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.record import run_folder
+from data.errors import UserError
+from data.internals import connect_wandb_api, forget_wandb_import_hooks
+from data.visible import say
+from models.registry import find_model
+
+LONGEST_NAME = 128  # characters that W&B takes
+ENVIRONMENT = "environment"  # in W&B's config
+RECORDED = ("data", "num_processes", "commit")  # of it
+SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What there is to say of a run as it starts.
+
+    Attributes:
+        folder: its own.
+        settings: its settings by name.
+        environment: command, commit, versions, hardware and the fingerprint of its images.
+        sweep: those of the settings that a sweep gave.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    sweep: Mapping[str, Any]
+
+    @property
+    def job_type(self) -> str:
+        """What the run is in its sweep, if it has one: "trial", "final" or "run"."""
+        is_final = self.settings["run_id"].startswith(run_folder.FINAL)
+        return "final" if is_final else "trial" if self.sweep else "run"
+
+
+def start_wandb(facts: RunFacts, mode: str, reason: str, is_resumed: bool) -> Any:
+    """Start the W&B run and print where it goes; return W&B's own run object."""
+    import wandb
+
+    os.environ.setdefault("WANDB_DATA_DIR", str(facts.folder / "wandb"))  # else artifacts wait outside the run folder
+    try:
+        run = init_wandb(facts, mode)
+    except wandb.errors.Error as error:  # an expired key, say, or a server that does not answer
+        tracking = facts.settings["tracking"]
+        if tracking != "auto" or mode == "offline":
+            raise UserError(f"--tracking={tracking}: {str(error).splitlines()[0]}; give offline, or off") from None
+        wandb.teardown()  # else the run's id stays taken, and the second start fails of it
+        return start_wandb(facts, "offline", f" ({type(error).__name__})", is_resumed)
+    for key, value in facts.sweep.items():
+        if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
+            run.finish(exit_code=1)
+            raise UserError(f"W&B records {key}={run.config[key]} where the sweep gave {value}: start a new run")
+    forget_wandb_import_hooks()
+    run.define_metric("*", step_metric="epoch")
+    if mode == "online":
+        say(f"W&B: {run.url}")
+        connect_wandb_api(run)
+    else:
+        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
+        say(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
+    return run
+
+
+def init_wandb(facts: RunFacts, mode: str) -> Any:
+    """Return a fresh or resumed run of W&B's client; what W&B's variables in the environment say of it counts."""
+    import wandb
+
+    settings = facts.settings
+    own: dict[str, tuple[str, Any]] = {
+        "name": ("WANDB_NAME", name_on_wandb(facts)),
+        "group": ("WANDB_RUN_GROUP", os.environ.get(SWEEP_ID)),
+        "job_type": ("WANDB_JOB_TYPE", facts.job_type),
+        "tags": ("WANDB_TAGS", run_folder.split_tags(settings["tags"])),
+    }
+    told: dict[str, Any] = {key: value for key, (variable, value) in own.items() if not os.environ.get(variable)}
+    config = {key: value for key, value in settings.items() if key not in facts.sweep}
+    config[ENVIRONMENT] = {key: facts.environment[key] for key in RECORDED}
+    return wandb.init(
+        dir=str(facts.folder),
+        id=settings["run_id"],
+        project=settings["project"],
+        config=config,
+        mode="online" if mode == "online" else "offline",
+        resume="allow",  # offline, too: else the upload of a part begins the run anew
+        settings=wandb.Settings(silent=True),
+        **told,
+    )
+
+
+def name_on_wandb(facts: RunFacts) -> str:
+    """Return what a run is called on W&B: its id or, in a sweep of W&B, what the sweep chose for it.
+
+    W&B does not tell a run which settings its sweep varies: those are named that are not the model's defaults.
+    """
+    defaults = find_model(facts.settings["model"]).settings_class
+    chosen = {key: value for key, value in facts.sweep.items() if value != getattr(defaults, key, None)}
+    return trial_name("", chosen) if chosen and facts.job_type == "trial" else facts.settings["run_id"]
+
+
+def trial_name(number: str, chosen: Mapping[str, Any]) -> str:
+    """Return what a trial is called on W&B, such as `007 lr=3.1e-4 weight_decay=0.05`.
+
+    Args:
+        number: of the trial, if it has one.
+        chosen: settings that its sweep varies.
+    """
+    words = [number, *(f"{key}={short(value)}" for key, value in chosen.items())]
+    return textwrap.shorten(" ".join(words), LONGEST_NAME, placeholder=" ...")
+
+
+def short(value: Any) -> str:
+    """Return a setting's value in at most three digits, such as 3.1e-4."""
+    if not isinstance(value, float):
+        return str(value)
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    plain, scientific = f"{value:.3g}", f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return min(plain, scientific, key=len)
