@@ -113,7 +113,7 @@ def ending_of(agent: Agent, code: int) -> Ending:
     if agent.fault and not agent.pool.signals:
         return Ending("paused", agent.fault, again())
     if agent.failure:
-        return Ending("failed", f"{agent.failure}: the last lines of their output are above", again())
+        return Ending("failed", f"{agent.failure}: the reasons are above", again())
     if code == 0 and not agent.display.leaders(agent.trials.started()):
         return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", again())
     if code:

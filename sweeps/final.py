@@ -337,7 +337,7 @@ def run_finals(options: Namespace) -> int:
         reason = f", {runs.fault}" if runs.fault else ""
         say(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(masked_arguments(sys.argv[1:]))}")
     elif not any(result["seeds"] for result in results):
-        warn("final.py: no run has finished: the last lines of their output are above")
+        warn("final.py: no run has finished: the reasons are above")
     else:
         keys = shown_keys(results, metric)
         comparisons = against_the_first(folder, finals, results, keys[0]) if keys else []

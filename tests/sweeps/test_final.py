@@ -172,7 +172,7 @@ def test_a_run_without_figures_has_failed_and_counts_as_no_seed(stage):
 def test_where_no_run_finishes_there_is_no_result(stage):
     sweep(stage, crashing_seed=1)
     done = final(stage, "--seeds=1", code=1)
-    assert done.errors.endswith("final.py: no run has finished: the last lines of their output are above\n")
+    assert done.errors.endswith("final.py: no run has finished: the reasons are above\n")
     assert not (stage.sweep() / "final.json").exists()
     assert "seeds" not in done.output
 
