@@ -7,6 +7,7 @@ python -m analysis.report                          all runs
 python -m analysis.report --sweep cnn_lr mlp_lr    the runs of some sweeps
 python -m analysis.report --model cnn              the runs of a model
 python -m analysis.report --serve                  the page on this machine, which follows the runs
+python -m analysis.report --sweep cnn_lr --text    which settings matter, as a table here
 """
 
 import shlex
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from analysis.command_line import count, parser_of, path, run_program
 from analysis.compare.report import FILE, Choice, find_comparison, publish_report, write_report
 from analysis.compare.serve import serve
+from analysis.compare.what_mattered import print_what_mattered
 from data.errors import UserError
 from data.visible import say
 
@@ -39,6 +41,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--out", type=path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
     parser.add_argument("--publish", action="store_true", help="make a report on W&B in place of a file")
+    parser.add_argument("--text", action="store_true", help="print which settings matter, in place of a file")
     parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1, fresh while runs go")
     parser.add_argument("--port", type=count, default=PORT, help=f"with --serve; 0 for any; default: {PORT}")
     return parser.parse_args(arguments)
@@ -49,9 +52,11 @@ def report(options: Namespace, arguments: Sequence[str]) -> None:
     choice = Choice(options.runs_dir, options.project, options.sweep, options.model, options.metric)
     command = shlex.join(["python", "-m", "analysis.report", *arguments])
     if options.serve:
-        if options.project or options.out or options.publish:
-            raise UserError("--serve is for runs on this machine: leave out --project, --out and --publish")
+        if options.project or options.out or options.publish or options.text:
+            raise UserError("--serve is for runs on this machine: leave out --project, --out, --publish and --text")
         serve(choice, command, options.port)
+    elif options.text:
+        print_what_mattered(find_comparison(choice))
     elif options.publish:
         say(publish_report(choice, find_comparison(choice)))
     else:

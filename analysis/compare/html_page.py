@@ -14,6 +14,7 @@ from typing import Any
 from analysis.compare.comparability import code_version
 from analysis.compare.comparison import Comparison, Entry, curves_of, finite
 from analysis.compare.importance import importance
+from analysis.compare.isolation import isolation_data
 from analysis.compare.recipes import recipe_data
 from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.recipe import recipe_of
@@ -96,6 +97,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "curves": curves,
         "pictures": pictures(entries, choose(entries, MOST_PICTURED, MOST_PICTURED)),
         "importance": importance(comparison)._asdict(),
+        "isolation": isolation_data(comparison),
         "recipes": recipe_data(comparison),
     }
 

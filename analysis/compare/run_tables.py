@@ -24,7 +24,7 @@ SPARKLINE_WIDTH = 16
 MOST_SETTINGS = 5  # columns of settings that differ
 COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red", "unfinished": "cyan"}
 FLUSH_LEFT = {"sweep", "run", "model", "dataset", "state", "course", "method", "metric"}  # headings of columns
-FLUSH_LEFT |= {"values in order", "best settings"}
+FLUSH_LEFT |= {"values in order", "best settings", "setting", "values"}
 NAMES = ("sweep", "run")  # columns that are never left out or clipped: other commands take what stands there
 # Columns that a narrow terminal does without, the first of them first.
 NARROW_FIRST = ("course", "values in order", "duration", "dataset", "age", "epochs", "test acc.", "model", "method")

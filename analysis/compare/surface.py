@@ -45,6 +45,12 @@ class Surface(NamedTuple):
         """Return the expected values at some points, [points, columns]."""
         return self.mean + self.scale * self.covariance(features) @ self.weights
 
+    def deviations(self, features: np.ndarray) -> np.ndarray:
+        """Return the standard deviations of the surface, without noise, at some points, [points, columns]."""
+        covariance = self.covariance(features)
+        spread = np.exp(self.parameters[0]) - np.einsum("ij,ij->i", covariance @ self.precision, covariance)
+        return self.scale * np.sqrt(np.maximum(spread, 0))
+
     def squared_differences(self, here: np.ndarray, there: np.ndarray) -> np.ndarray:
         """Return the expected squares of what the surface rises by from each of some points to another, [points].
 

@@ -1,0 +1,106 @@
+"""The best value in each part of a setting's range, against runs whose values are known."""
+
+import math
+import random
+
+import pytest
+
+from analysis import report
+from analysis.compare.comparison import compare
+from analysis.compare.importance import FEWEST_RUNS
+from analysis.compare.isolation import MOST_BINS, MOST_NAMES, isolation, isolation_data
+from analysis.read.runs import read_runs
+from data.metrics import Metric
+from tests.run_folders import write_run
+
+LOSS = Metric("val/loss", "minimize")
+
+
+def loss(lr, optimizer):
+    return 0.5 + 0.3 * math.log10(lr / 1e-3) ** 2 + {"sgd": 0.4, "adam": 0.0}[optimizer]
+
+
+def searched(folder, num, value=loss, seed=0):
+    """A comparison of runs with random settings, and these by the name of their run."""
+    draw, told = random.Random(seed), {}
+    for i in range(num):
+        told[f"run{i}"] = {"lr": 10 ** draw.uniform(-5, -1), "optimizer": draw.choice(("sgd", "adam"))}
+        write_run(folder / f"run{i}", [3.0, value(**told[f"run{i}"])], days=i, **told[f"run{i}"])
+    return compare("runs", read_runs(folder).records, LOSS), told
+
+
+def test_each_bin_has_the_best_of_all_its_runs_whatever_their_other_settings(tmp_path):
+    comparison, told = searched(tmp_path, 40)
+    found = isolation(comparison)
+    assert found.keys() == {"lr", "optimizer"}
+    assert sum(one.num_runs for one in found["lr"]) == sum(one.num_runs for one in found["optimizer"]) == 40
+    assert 2 < len(found["lr"]) <= MOST_BINS
+    for one in found["lr"]:
+        inside = [name for name, settings in told.items() if one.low <= settings["lr"] <= one.high]
+        assert len(inside) == one.num_runs
+        assert one.best == pytest.approx(min(loss(**told[name]) for name in inside), rel=1e-5)
+        assert loss(**told[one.run]) == pytest.approx(one.best, rel=1e-5)
+    assert all(a.high < b.low for a, b in zip(found["lr"], found["lr"][1:], strict=False))
+
+
+def test_where_sgd_alone_was_tried_the_surface_knows_what_adam_would_reach(tmp_path):
+    comparison, told = searched(tmp_path, 60)
+    fewest = [one for one in isolation(comparison)["lr"] if told[one.run]["optimizer"] == "sgd"]
+    lines = isolation(comparison)["lr"]
+    for one in lines:
+        assert one.expected is not None
+        better, mean, worse = one.expected
+        assert better <= mean <= worse
+        middle = math.sqrt(one.low * one.high)
+        assert abs(mean - min(loss(middle, "adam"), loss(one.low, "adam"), loss(one.high, "adam"))) < 0.25
+    assert all(one.expected[1] < one.best for one in fewest)
+
+
+def test_more_is_better_where_the_metric_says_so(tmp_path):
+    for i in range(12):
+        write_run(tmp_path / f"run{i}", [1.0], [0.05 * i], days=i, width=16 if i % 2 else 32, lr=10.0**-i)
+    found = isolation(compare("runs", read_runs(tmp_path).records, Metric("val/accuracy", "maximize")))["width"]
+    assert [(one.low, one.best) for one in found] == [(16, 0.55), (32, 0.5)]
+    for one in found:
+        better, mean, worse = one.expected
+        assert better >= mean >= worse
+
+
+def test_few_runs_have_bins_but_no_surface_and_one_run_has_nothing(tmp_path):
+    comparison, _ = searched(tmp_path / "few", FEWEST_RUNS - 1)
+    assert all(one.expected is None for bins in isolation(comparison).values() for one in bins)
+    assert isolation(searched(tmp_path / "one", 1)[0]) == {}
+
+
+def test_a_setting_that_some_models_lack_has_bins_of_those_that_have_it(tmp_path):
+    for i in range(12):
+        own = {"model": "mlp"} if i % 2 else {"model": "cnn", "width": 8 * (1 + i % 4)}
+        write_run(tmp_path / f"run{i}", [1.0 + i / 10], days=i, **own)
+    found = isolation(compare("runs", read_runs(tmp_path).records, LOSS))
+    assert [one.num_runs for one in found["width"]] == [3, 3]
+    assert {one.low for one in found["model"]} == {"mlp", "cnn"}
+
+
+def test_many_names_are_cut_to_those_with_most_runs_and_booleans_are_text_in_the_page(tmp_path):
+    for i in range(30):
+        write_run(tmp_path / f"run{i}", [1.0 + i / 10], days=i, arch=f"net{i % 20}", residual=i % 3 == 0)
+    data = isolation_data(compare("runs", read_runs(tmp_path).records, LOSS))
+    assert len(data["arch"]) == MOST_NAMES
+    assert sum(one["num_runs"] == 2 for one in data["arch"]) == 10
+    assert {one["low"] for one in data["residual"]} == {"False", "True"}
+
+
+def test_the_terminal_has_a_table_with_the_most_important_setting_first(tmp_path, capsys):
+    searched(tmp_path, 40)
+    assert report.main(["--runs_dir", str(tmp_path), "--metric", "val/loss", "--text"]) == 0
+    output = capsys.readouterr().out
+    assert output.index("lr") < output.index("optimizer")
+    for text in ("best val/loss", "expected", " to "):
+        assert text in output
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_terminal_says_where_there_is_nothing_to_tell(tmp_path, capsys):
+    write_run(tmp_path / "only", [1.0])
+    assert report.main(["--runs_dir", str(tmp_path), "--metric", "val/loss", "--text"]) == 0
+    assert "too few runs" in capsys.readouterr().out
