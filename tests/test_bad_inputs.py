@@ -35,7 +35,7 @@ MISDEEDS = {
     "0 lines": "return 2",
     "2 lines": "print('a\\nb', file=sys.stderr); return 2",
     "control characters": "print('\\x1b[2J'); return 0",
-    "memory": "len(b'x' * 90_000_000); return 0",
+    "memory": "len(b'x' * 400_000_000); return 0",
     "changed 'input'": "open('../input', 'w').close(); return 0",
     "deleted 'input'": "os.remove('../input'); return 0",
     "made 'tmp/left'": "open('../tmp/left', 'w').close(); return 0",
