@@ -15,6 +15,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.seeding import mix_seeds
 from sweeps.local.distributions import MOST_VALUES, Point
+from sweeps.local.observations import is_inside, observations, widened
+from sweeps.local.promotion import is_observed
 from sweeps.local.sweep_file import Sweep
 
 MOST_SEEN = 150  # ended trials that a model is told of
@@ -50,7 +52,7 @@ class Search(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Point]:
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        return self.propose(trial.number, others)
+        return self.propose(trial.number, observations(self.sweep, study.user_attrs, others))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -77,21 +79,22 @@ class Search(BaseSampler):
         Trials that were stopped early count with the best value that they had, failed ones with the worst of all.
         """
         known = {
-            trial.number: self.sweep.metric.cost(self.sweep.best_value(trial))
-            for trial in others
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
+            trial.number: self.sweep.metric.cost(self.sweep.best_value(trial)) for trial in others if is_observed(trial)
         }
-        if len(known) < max(4, 2 * len(self.space)):
+        inside = {trial.number for trial in others if is_inside(self.space, trial.params)}
+        if len(known) < max(4, 2 * len(self.space)) or inside.isdisjoint(known):
             return self.draw_untried(number, others)  # too few for a model
-        worst = max(known.values())
+        worst, best = max(known.values()), min(known[each] for each in inside.intersection(known))
         study = optuna.create_study(sampler=self.model(number))
-        for trial in self.seen(others, known):
-            is_running = trial.state == TrialState.RUNNING
+        # What lies outside the ranges, out of reach, counts as no better than the best inside, and comes after it.
+        for trial in sorted(self.seen(others, known), key=lambda trial: trial.number not in inside):
+            is_running = trial.state == TrialState.RUNNING and trial.number not in known
+            cost = known.get(trial.number, worst)
             study.add_trial(
                 create_trial(
                     params=trial.params,
-                    distributions=self.space,
-                    value=None if is_running else known.get(trial.number, worst),
+                    distributions=widened(self.space, trial.params),
+                    value=None if is_running else cost if trial.number in inside else max(cost, best),
                     state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
                 )
             )
@@ -107,8 +110,8 @@ class Search(BaseSampler):
         A Gaussian process over n trials takes time and memory of n^3 and n^2: 100 seconds and 2 GiB at 3,000.
         """
         told = [trial for trial in others if trial.params.keys() == self.space.keys()]
-        running = [trial.number for trial in told if trial.state == TrialState.RUNNING]
-        ended = [trial.number for trial in told if trial.state != TrialState.RUNNING]
+        running = [trial.number for trial in told if trial.state == TrialState.RUNNING and trial.number not in known]
+        ended = [trial.number for trial in told if trial.number not in running]
         if len(ended) > MOST_SEEN:
             best = sorted(known, key=lambda number: known[number])[: MOST_SEEN // 2]
             newest = [number for number in ended if number not in best][len(best) - MOST_SEEN :]
@@ -122,7 +125,8 @@ class Search(BaseSampler):
 
     def tried(self, others: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
         """Return the values of all trials that have any."""
-        return {self.values(trial.params) for trial in others if trial.params.keys() == self.space.keys()}
+        own = [trial.params for trial in others if trial.number >= 0]  # not those of earlier sweeps
+        return {self.values(points) for points in own if points.keys() == self.space.keys()}
 
     def draw_untried(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
         """Return a random point whose values no trial has, as long as there is one."""

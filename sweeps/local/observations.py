@@ -1,0 +1,145 @@
+"""What a search knows beside the trials of its own ranges: earlier runs, and trials of ranges that have since changed.
+
+A trial is stored with points of the distributions that it was drawn from. A search compares points of its present ones,
+so the points of others are found from the values that their settings had.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from models.core.settings import CIRCUMSTANCES
+from sweeps.local.distributions import QUANTILES, Parameter, Point
+from sweeps.local.sweep_file import Sweep
+
+PRIOR = "prior"  # attribute of a study: what was taken from earlier runs, by the place they were read from
+ASSUMED = "assumed"  # attribute of a study: what settings were, before they were searched, where trials do not say it
+# Settings by which two runs are draws of the same, as far as the value of a metric goes:
+NOT_COMPARED = CIRCUMSTANCES | {"seed", "test", "best_by", "accumulation_steps"}
+NUM_HALVINGS = 60  # of a range of quantiles, after which it is as short as a float can tell
+
+
+def observations(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return all that a model can learn from, as trials with points of a sweep's space.
+
+    Args:
+        sweep: what is searched.
+        notes: attributes of its study.
+        trials: of the study.
+    """
+    assumed = notes.get(ASSUMED, {})
+    return earlier_trials(sweep, notes.get(PRIOR, {}), assumed) + in_present_terms(sweep, trials, assumed)
+
+
+def earlier_trials(
+    sweep: Sweep, prior: Mapping[str, Sequence[Mapping[str, Any]]], assumed: Mapping[str, Any] = {}
+) -> list[FrozenTrial]:
+    """Return earlier runs as trials that have ended, with numbers below 0 since they are none of the sweep's.
+
+    Args:
+        sweep: what is searched.
+        prior: the settings and the best value of each run, None if it failed, by the place it was read from.
+        assumed: settings that a run had unless it says otherwise.
+    """
+    entries = [entry for place in prior.values() for entry in place]
+    trials = []
+    for number, entry in enumerate(entries, -len(entries)):
+        points = points_of(sweep, {**assumed, **entry["settings"]})
+        if points is None:
+            continue
+        value = entry["value"]
+        trial = create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            value=value,
+            params=points,
+            distributions=widened(sweep.space, points),
+            intermediate_values={} if value is None else {1: value},
+        )
+        trial.number = number
+        trials.append(trial)
+    return trials
+
+
+def in_present_terms(sweep: Sweep, trials: Iterable[FrozenTrial], assumed: Mapping[str, Any] = {}) -> list[FrozenTrial]:
+    """Return those trials that say something of a sweep's space, each with its points there, be they outside or not."""
+    space, known = sweep.space, []
+    for trial in trials:
+        settings = trial.user_attrs.get("settings")
+        if not trial.params or not isinstance(settings, Mapping) or is_of(sweep, space, trial, settings):
+            known.append(trial)
+        elif (points := points_of(sweep, {**assumed, **settings})) is not None:
+            moved = copy.copy(trial)
+            moved.params, moved.distributions = points, widened(space, points)
+            known.append(moved)
+    return known
+
+
+def is_of(sweep: Sweep, space: Mapping[str, BaseDistribution], trial: FrozenTrial, settings: Mapping[str, Any]) -> bool:
+    """Return whether a trial was drawn from a sweep's present space: its points mean there what they meant then."""
+    if trial.distributions != space:
+        return False
+    quantiles = [name for name in space if space[name] == QUANTILES]  # of which each distribution has the same
+    return all(sweep.parameters[name].value(trial.params[name]) == settings.get(name) for name in quantiles)
+
+
+def points_of(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Point] | None:
+    """Return the points of a sweep's space at which its settings have some values; None if there are none.
+
+    There are none, too, for settings of which a constant of the sweep is another.
+    """
+    constants = {name: entry.value(None) for name, entry in sweep.parameters.items() if entry.space is None}
+    if any(settings.get(name, value) != value for name, value in constants.items() if name not in NOT_COMPARED):
+        return None
+    points = {name: point_of(sweep.parameters[name], settings.get(name)) for name in sweep.space}
+    return None if None in points.values() else points
+
+
+def point_of(parameter: Parameter, value: Any) -> Point | None:
+    """Return the point at which a parameter has a value, or comes nearest to it; None if there is none.
+
+    Numbers have points outside the range, too, where a Gaussian process can still learn from them.
+    """
+    space = parameter.space
+    if isinstance(space, CategoricalDistribution):
+        return value if value in space.choices else None
+    if type(value) not in (int, float):
+        return None
+    if space == QUANTILES:
+        return quantile_of(parameter, value)
+    if isinstance(space, IntDistribution):
+        return int(value) if value == int(value) else None
+    is_logarithmic = isinstance(space, FloatDistribution) and space.log
+    return None if is_logarithmic and value <= 0 else float(value)
+
+
+def quantile_of(parameter: Parameter, value: float) -> float | None:
+    """Return the quantile at which a distribution has a value; None if it is beyond its ends."""
+    low, high = QUANTILES.low, QUANTILES.high
+    if not parameter.value(low) <= value <= parameter.value(high):  # type: ignore[operator]
+        return None
+    for _ in range(NUM_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if parameter.value(middle) < value else (low, middle)  # type: ignore[operator]
+    return high
+
+
+def is_inside(space: Mapping[str, BaseDistribution], points: Mapping[str, Point]) -> bool:
+    """Return whether these are points of a space, and lie within its ranges."""
+    return points.keys() == space.keys() and all(
+        entry.low <= points[name] <= entry.high
+        for name, entry in space.items()
+        if isinstance(entry, FloatDistribution | IntDistribution)
+    )
+
+
+def widened(space: Mapping[str, BaseDistribution], points: Mapping[str, Point]) -> dict[str, BaseDistribution]:
+    """Return a space whose ranges reach as far as some points do."""
+    wide = dict(space)
+    for name, entry in space.items():
+        if isinstance(entry, FloatDistribution | IntDistribution) and not entry.low <= points[name] <= entry.high:
+            ends = min(entry.low, points[name]), max(entry.high, points[name])
+            wide[name] = type(entry)(*ends, log=entry.log)
+    return wide
