@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from data.errors import check_known
-from models.core.settings import Settings
+from models.core.settings import Settings, kinds
 
 if TYPE_CHECKING:  # these load torch
     from data.dataset import DatasetInfo
@@ -68,3 +68,8 @@ def find_model(name: object) -> Model:
     """
     check_known(f"model={name!r}", name, MODELS)
     return MODELS[str(name)]
+
+
+def models_with(setting: str) -> list[str]:
+    """Return the names of the models that have a setting; this loads the files of all of them."""
+    return [name for name, model in MODELS.items() if setting in kinds(model.settings_class)]

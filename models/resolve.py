@@ -12,7 +12,7 @@ If several sources give a setting, the last of these counts:
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ from data.errors import UserError, suggestion
 from data.paths import expanded
 from data.yaml_file import read_yaml_file
 from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Settings, kinds
-from models.registry import MODELS, find_model
+from models.groups import CHOOSER, settings_for
+from models.registry import MODELS, find_model, models_with
 
 LARGEST_INT = 2**53  # which JSON and W&B still tell from its neighbours
 CONFIG = "config"  # on the command line; no setting of a run
@@ -31,6 +32,7 @@ VARIABLES = {
     "run_id": "WANDB_RUN_ID",
     "runs_dir": "VISION_SWEEPS_RUNS",
     "project": "WANDB_PROJECT",
+    "stop_after": "VISION_SWEEPS_STOP_AFTER",
 }
 
 
@@ -63,9 +65,11 @@ def parse(arguments: Iterable[str], environment: Mapping[str, str]) -> Told:
             have W&B's format.
     """
     variables = {key: Text(environment[name]) for key, name in VARIABLES.items() if environment.get(name)}
-    given = parse_arguments(arguments)
+    sweep = sweep_values(environment)
+    given = parse_arguments(arguments, groups={name for name, value in sweep.items() if isinstance(value, dict)})
     config = config_values(given.pop(CONFIG)) if CONFIG in given else {}
-    return Told(variables, config, given, sweep_values(environment))
+    told = Told(variables, config, given, sweep)
+    return told._replace(sweep=settings_for(told.text(CHOOSER, Settings.model), sweep))
 
 
 def config_values(name: str) -> dict[str, Any]:
@@ -83,11 +87,15 @@ def config_values(name: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in INVOCATION}
 
 
-def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
+def parse_arguments(arguments: Iterable[str], groups: Collection[str] = ()) -> dict[str, Text]:
     """Return the settings on the command line: `--key=value`, `--key value`, or `--key` alone for true.
 
     If a key occurs several times, the last one counts. Keys that begin with an underscore are W&B's own, such as the
     _wandb of a run that it hands out a second time.
+
+    Args:
+        arguments: the words.
+        groups: names of a sweep's groups, which W&B's agent writes as --group={'key': value}: the sweep has the values.
 
     Raises:
         UserError: a word does not belong to a setting.
@@ -101,12 +109,14 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Text]:
         key, equals, value = word[2:].partition("=")
         if not equals:
             value = words.pop(0) if words and not words[0].startswith("--") else Bare("true")
+        if key in groups and value.startswith("{"):
+            continue
         given[key.replace("-", "_")] = value if isinstance(value, Bare) else Text(value)
     return {key: value for key, value in given.items() if not key.startswith("_")}
 
 
 def sweep_values(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values that the sweep has chosen for this run; empty if the run does not belong to a sweep.
+    """Return the values that the sweep has chosen for this run, in their groups; empty if the run has no sweep.
 
     The sweep's agent writes them to a YAML file, {key: {value: v}}, and names it in an environment variable. Names that
     begin with an underscore are W&B's own, such as _wandb.
@@ -133,7 +143,17 @@ def merge(told: Told, saved: Mapping[str, Any]) -> dict[str, Any]:
         saved: settings of the run that is resumed; empty for a new run.
     """
     handed_on = {key: value for key, value in saved.items() if key not in INVOCATION or key == "run_id"}
-    return {**told.environment, **handed_on, **told.config, **told.command_line, **told.sweep}
+    merged = {**told.environment, **handed_on, **told.config, **told.command_line, **told.sweep}
+    foreign = not_applicable(told.sweep, str(merged.get(CHOOSER, Settings.model)))
+    return {key: value for key, value in merged.items() if key not in foreign}
+
+
+def not_applicable(values: Iterable[str], model: str) -> list[str]:
+    """Return those of the settings that a sweep of several models gives that this model lacks and another one has."""
+    if model not in MODELS:
+        return []
+    own = kinds(MODELS[model].settings_class)
+    return [key for key in values if key not in own and models_with(key)]
 
 
 def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
@@ -209,7 +229,7 @@ def unknown_setting(settings_class: type[Settings], key: str, value: Any) -> Use
 
     It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
     """
-    owners = [name for name, model in MODELS.items() if key in kinds(model.settings_class)]
+    owners = models_with(key)
     options = [f"--{name}" for name in kinds(settings_class)]
     whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"--{key}", options)
     return UserError(f"--{key}={value} is not a setting of {settings_class.__name__}{whose} (see --help)")

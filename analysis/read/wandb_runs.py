@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from analysis.read.records import STATES, RunRecord
 from analysis.record.wandb_login import find_obstacle
+from analysis.record.wandb_start import ENVIRONMENT, NOT_APPLICABLE
 from data.errors import UserError
 
 RUNS_A_PAGE = 500
@@ -91,7 +92,9 @@ def read_wandb_sweep(path: str) -> tuple[WandbSweep, list[RunRecord]]:
 def record_of_wandb(run: Any) -> RunRecord:
     """Return the record of a run, by W&B's own object."""
     settings = dict(run.config)
-    environment = settings.pop("environment", {})
+    environment = settings.pop(ENVIRONMENT, {})
+    environment = environment if isinstance(environment, dict) else {}
+    settings = {key: value for key, value in settings.items() if key not in foreign_of(environment, settings)}
     summary = {key: NOT_FINITE.get(str(value), value) for key, value in own_items(run.summary_metrics)}
     state = summary.get("state", ENDED.get(run.state))
     return RunRecord(
@@ -105,8 +108,14 @@ def record_of_wandb(run: Any) -> RunRecord:
         tags=tuple(run.tags),
         settings=settings,
         summary=summary,
-        environment=environment if isinstance(environment, dict) else {},
+        environment=environment,
     )
+
+
+def foreign_of(environment: Mapping[str, Any], config: Mapping[str, Any]) -> set[str]:
+    """Return what of a run's config on W&B is none of its settings: groups of a sweep, and settings of other models."""
+    named = environment.get(NOT_APPLICABLE)
+    return {*(named if isinstance(named, list) else ()), *(key for key, value in config.items() if type(value) is dict)}
 
 
 def read_wandb_history(address: str) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from analysis.record.wandb_artifacts import fetch_checkpoint
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import read_json
+from data.visible import say
 from models.core.settings import Settings
-from models.resolve import Told, merge, parse, validate
+from models.resolve import Told, merge, not_applicable, parse, validate
 
 
 def resolve(arguments: Iterable[str], environment: Mapping[str, str]) -> Settings:
@@ -34,6 +35,8 @@ def resolve_with_checkpoint(arguments: Sequence[str], environment: Mapping[str, 
         UserError: as `resolve` and `fetch_checkpoint`.
     """
     settings = resolve(arguments, environment)
+    if names := not_applicable(parse(arguments, environment).sweep, settings.model):
+        say(f"{settings.model} has no {', '.join(names)}: what the sweep gives for other models is left out")
     if not settings.run_id:
         return replace(settings, run_id=run_folder.fresh_run_id())
     folder = Path(settings.runs_dir) / settings.run_id

@@ -9,10 +9,12 @@ from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_login import check_limits, choose_mode
 from analysis.record.wandb_run import WandbRun
-from analysis.record.wandb_start import RunFacts, start_wandb
+from analysis.record.wandb_start import NOT_APPLICABLE, RunFacts, start_wandb
 from data.errors import UserError
 from data.files import replace_file, write_json
 from data.visible import counted, say
+from models.groups import settings_for
+from models.resolve import not_applicable
 
 
 class Tracker:
@@ -38,6 +40,8 @@ class Tracker:
         num_logged: int = 0,
     ) -> None:
         self.folder = folder
+        if names := not_applicable(settings_for(settings["model"], sweep), settings["model"]):
+            environment = {**environment, NOT_APPLICABLE: names}
         self.facts = RunFacts(folder, settings, environment, sweep)
         mode, reason = choose_mode(settings["tracking"])
         if mode != "off":

@@ -11,11 +11,13 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.internals import connect_wandb_api, forget_wandb_import_hooks
 from data.visible import say
+from models.groups import settings_for
 from models.registry import find_model
 
 LONGEST_NAME = 128  # characters that W&B takes
 ENVIRONMENT = "environment"  # in W&B's config
-RECORDED = ("data", "num_processes", "commit")  # of it
+NOT_APPLICABLE = "not_applicable"  # in it: what a sweep of several models gave that this model has not
+RECORDED = ("data", "num_processes", "commit", NOT_APPLICABLE)  # of it
 SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
 
 
@@ -27,7 +29,7 @@ class RunFacts:
         folder: its own.
         settings: its settings by name.
         environment: command, commit, versions, hardware and the fingerprint of its images.
-        sweep: those of the settings that a sweep gave.
+        sweep: the values that a sweep gave, in their groups, those that do not apply to the model among them.
     """
 
     folder: Path
@@ -83,7 +85,7 @@ def init_wandb(facts: RunFacts, mode: str) -> Any:
     }
     told: dict[str, Any] = {key: value for key, (variable, value) in own.items() if not os.environ.get(variable)}
     config = {key: value for key, value in settings.items() if key not in facts.sweep}
-    config[ENVIRONMENT] = {key: facts.environment[key] for key in RECORDED}
+    config[ENVIRONMENT] = {key: facts.environment[key] for key in RECORDED if key in facts.environment}
     return wandb.init(
         dir=str(facts.folder),
         id=settings["run_id"],
@@ -102,7 +104,8 @@ def name_on_wandb(facts: RunFacts) -> str:
     W&B does not tell a run which settings its sweep varies: those are named that are not the model's defaults.
     """
     defaults = find_model(facts.settings["model"]).settings_class
-    chosen = {key: value for key, value in facts.sweep.items() if value != getattr(defaults, key, None)}
+    given = settings_for(facts.settings["model"], facts.sweep)
+    chosen = {key: value for key, value in given.items() if value != getattr(defaults, key, value)}
     return trial_name("", chosen) if chosen and facts.job_type == "trial" else facts.settings["run_id"]
 
 
