@@ -9,7 +9,6 @@ if __name__ == "__main__":
     hold_signals()  # the imports take seconds
 
 import os
-import statistics
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,9 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm import tqdm
 
-from analysis.look import closer
-from analysis.look.collapse import signs_of_collapse
+from analysis.look import closer, finders
 from analysis.look.preview import draw_preview
+from analysis.look.result import result_so_far
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
@@ -38,7 +37,6 @@ from data.dataset import DatasetInfo
 from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.internals import forget_exit_handlers
 from data.loader import Loader
-from data.metrics import best_elsewhere
 from data.visible import is_first_process, say, visible, warn
 from models.core import checkpoint
 from models.core.abilities import Samples
@@ -69,6 +67,9 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
             return 0
         accelerator = make_accelerator(settings, on_cpu)
         info, loaders, trainer = prepare(settings, accelerator, folder)
+        if finders.is_asked_for(settings):
+            finders.find(trainer)
+            return 0
     with stop.excusing():
         tracker = start_tracking(arguments, settings, folder, info, trainer) if is_main else None
 
@@ -86,7 +87,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
         raise
     finally:
         if tracker is not None:
-            code = tracker.finish(state, {**summary, **this.result_so_far()}, stop.exit_code)
+            code = tracker.finish(state, {**summary, **result_so_far(trainer, folder)}, stop.exit_code)
     if is_main:
         say(report(folder) + (how_to_go_on(settings) if state == "stopped" else ""))
     [code] = broadcast_object_list([code])
@@ -252,21 +253,6 @@ class Run:
             {f"{split}/{name}": table for name, table in found.tables.items()},
         )
         return result
-
-    def result_so_far(self) -> dict[str, object]:
-        """Return what the summary says of the training, however it ended."""
-        progress, rows = self.trainer.progress, run_folder.read_metrics(self.folder)
-        rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
-        kept = self.trainer.kept()
-        return {
-            **kept,
-            "best": best_elsewhere(rows, kept),
-            **signs_of_collapse(rows),
-            "epochs": progress.epoch,
-            "images_seen": progress.images_seen,
-            "train_seconds": progress.train_seconds + progress.epoch_seconds,
-            "images_per_second": statistics.median(rates) if rates else None,
-        }
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,7 +2,8 @@
 
 Both hold `images`, all of one size, uint8, as [N, H, W, 3], [N, 3, H, W] or, where they are grey, [N, H, W], and may
 hold `labels`, whole numbers [N] from 0 on. `train.npz` may also hold `classes`, a name for each label; without it the
-classes are called by their numbers.
+classes are called by their numbers. In place of an npz file each array may lie in a file of its own, such as
+`train_images.npy`, `train_labels.npy`, `train_classes.npy` and `test_images.npy`.
 """
 
 import hashlib
@@ -54,7 +55,12 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
 
 def has_test_images(data_dir: Path) -> bool:
     """Return whether there are test images beside those to train on."""
-    return (data_dir / TEST).is_file()
+    return (data_dir / TEST).is_file() or part_of(data_dir / TEST, "images").is_file()
+
+
+def part_of(path: Path, key: str) -> Path:
+    """Return the file of one array that may lie beside an npz file, in its place: train_images.npy for train.npz."""
+    return path.with_name(f"{path.stem}_{key}.npy")
 
 
 def save(data_dir: Path, classes: Sequence[str], train: Split, test: Split | None = None) -> None:
@@ -68,23 +74,43 @@ def save(data_dir: Path, classes: Sequence[str], train: Split, test: Split | Non
 
 
 def read(path: Path) -> Arrays:
-    """Return the arrays of an npz file by name.
+    """Return the arrays of an npz file by name, or those of the npy files in its place.
 
     Raises:
         UserError: the file is missing or damaged, or has a name in it that is not known.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is not there: name the folder of your {TRAIN} with --data_dir")
-    try:
-        # Without pickle: unpickling an array of objects runs whatever code the file holds.
-        with np.load(path, allow_pickle=False) as file:
-            content = {key: np.asarray(file[key]) for key in file.files}  # bytes where one is no array
-    except Exception as error:  # of zipfile, zlib and numpy: damaged files raise nearly anything
-        reason = in_one_line(error)
-        raise UserError(f"{path} cannot be read ({reason}): write it anew with numpy.savez") from None
+    parts = {key: part_of(path, key) for key in KEYS[path.name] if part_of(path, key).is_file()}
+    if not path.is_file() and "images" not in parts:
+        known = f"{TRAIN} or {part_of(Path(TRAIN), 'images')}"
+        raise UserError(f"{path} is not there: name the folder of your {known} with --data_dir")
+    if path.is_file() and parts:
+        raise UserError(f"{path} and {next(iter(parts.values()))} are both there: keep the one that is meant")
+    if parts:
+        return {key: load_file(part) for key, part in parts.items()}
+    content = load_file(path)
     for key in content:
         check_known(f"{path}: {key}", key, KEYS[path.name])
     return content
+
+
+def load_file(path: Path) -> Any:
+    """Return what numpy reads from a file: an array, or arrays by name.
+
+    Raises:
+        UserError: it is damaged, or holds objects.
+    """
+    try:
+        # Without pickle: unpickling an array of objects runs whatever code the file holds.
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+            raise ValueError("its content is not what its name says")
+        if isinstance(found, np.ndarray):
+            return found
+        with found as file:
+            return {key: np.asarray(file[key]) for key in file.files}  # bytes where one is no array
+    except Exception as error:  # of zipfile, zlib and numpy: damaged files raise nearly anything
+        reason = in_one_line(error)
+        raise UserError(f"{path} cannot be read ({reason}): write it anew with numpy.save or savez") from None
 
 
 def images_of(content: Arrays, path: Path) -> Tensor:

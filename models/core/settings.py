@@ -201,8 +201,17 @@ class Settings:
     limit_batches: Count = 0
     """Greatest number of steps in an epoch, and of batches of eval_batch_size images in an evaluation, for a quick try;
     0 for all."""
+    stop_after: Annotated[Count, Role.INVOCATION] = 0
+    """Epoch after which the run stops with its state saved, to be resumed later; the course of the learning rate still
+    ends with `epochs`. 0 for none."""
     dry_run: Annotated[bool, Role.INVOCATION] = False
     """Print the settings, the network and its number of parameters, and do not train."""
+    find_lr: Annotated[bool, Role.INVOCATION] = False
+    """Find a learning rate by a test of its range, in place of a run: it rises from step to step, and is said and drawn
+    where the loss falls steepest."""
+    find_batch_size: Annotated[bool, Role.INVOCATION] = False
+    """Find a batch size, in place of a run: say the speed and the peak memory of ever larger ones, and which is the
+    smallest of almost the greatest speed."""
 
     def __post_init__(self) -> None:
         """Refuse texts that are not of the form that they must have.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +63,7 @@ class Trainer:
 
     Attributes:
         progress: how far training has come.
+        lr_factor: returns what the peak learning rate is multiplied by in a step, counted from 0.
         split: whose metrics the model is judged by, see `judged_split`.
         evaluated: the model that is evaluated: `objective` itself or, with the setting `ema_decay`, a copy of it that
             holds the moving averages of its weights.
@@ -81,6 +82,7 @@ class Trainer:
         self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)
         steps = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.steps_per_epoch = min(steps, settings.limit_batches or steps)
+        self.lr_factor: Callable[[int], float] = lambda step: lr_factor(settings, step, self.steps_per_epoch)
         self.step_log = StepLog(settings.log_every if accelerator.is_main_process else 0)
         num_profiled = settings.profile if accelerator.is_main_process else 0
         self.profiler = Profiler(num_profiled, Path(settings.runs_dir, settings.run_id))
@@ -181,6 +183,9 @@ class Trainer:
             DivergedError: the loss is no longer a finite number.
         """
         settings, progress = self.settings, self.progress
+        if 0 < settings.stop_after <= progress.epoch:
+            stop.is_planned = True
+            return False
         self.objective.train()
         batches = self.batches(progress.epoch, progress.step)
         bar = tqdm(
@@ -215,9 +220,9 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> None:
         """Take one training step: a step of every phase that takes place in it."""
-        progress, settings = self.progress, self.settings
+        progress = self.progress
         step = progress.epoch * self.steps_per_epoch + progress.step
-        factor = lr_factor(settings, step, self.steps_per_epoch)
+        factor = self.lr_factor(step)
         num_images = len(batch.labels) * self.accelerator.num_processes
         self.objective.epoch = step / self.steps_per_epoch
         for phase in self.phases:

@@ -54,6 +54,44 @@ def test_labels_are_read_with_the_names_of_their_classes(tmp_path):
     assert arrays.has_test_images(tmp_path)
 
 
+def test_arrays_in_files_of_their_own_are_those_of_an_npz_file(tmp_path):
+    labels = np.arange(12) % 3
+    for folder in ("one", "own"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "one", images=pixels(), labels=labels, classes=np.array(CLASSES))
+    write(tmp_path / "one", "test.npz", images=pixels(3), labels=labels[:3])
+    own = {"train_images": pixels(), "train_labels": labels, "train_classes": np.array(CLASSES)}
+    for name, array in {**own, "test_images": pixels(3), "test_labels": labels[:3]}.items():
+        np.save(tmp_path / "own" / f"{name}.npy", array)
+    one, others = load(tmp_path / "one"), load(tmp_path / "own")
+    assert others.fingerprint == one.fingerprint
+    assert others.classes == CLASSES
+    assert arrays.has_test_images(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"train.npz": "npz", "train_labels.npy": "npy"}, "are both there"),
+        ({"train_images.npy": "npz"}, "not what its name says"),
+        ({"train.npz": "npy"}, "not what its name says"),
+        ({"train_labels.npy": "npy"}, "train.npz is not there"),
+        ({"train_images.npy": "objects"}, "cannot be read"),
+    ],
+)
+def test_arrays_that_are_not_where_they_should_be_are_refused(files, told, tmp_path):
+    content = {
+        "npz": lambda file: np.savez(file, images=pixels()),
+        "npy": lambda file: np.save(file, pixels()),
+        "objects": lambda file: np.save(file, np.array([{}], dtype=object), allow_pickle=True),
+    }
+    for name, kind in files.items():
+        with (tmp_path / name).open("wb") as file:
+            content[kind](file)
+    with pytest.raises(UserError, match=told):
+        load(tmp_path)
+
+
 def test_classes_without_names_are_called_by_their_numbers(tmp_path):
     write(tmp_path, images=pixels(), labels=np.array([0, 3] * 6))
     assert load(tmp_path).classes == ("0", "1", "2", "3")

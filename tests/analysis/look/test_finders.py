@@ -1,0 +1,60 @@
+import re
+
+import pytest
+
+import train
+from analysis.look import finders
+from analysis.look.finders import Tried, smooth, steepest_fall
+from analysis.record import run_folder
+
+
+def run(tmp_path, *arguments):
+    own = ["--dataset=digits", "--tracking=off", f"--runs_dir={tmp_path}"]
+    return train.main([*own, *arguments])
+
+
+def test_the_average_of_equal_losses_is_that_loss():
+    assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_the_steepest_fall_is_the_middle_of_the_greatest_difference():
+    assert steepest_fall([5.0, 4.9, 4.0, 2.0, 1.5, 1.4]) == 2
+
+
+@pytest.mark.slow
+def test_the_learning_rate_found_trains_better_than_far_lower_and_higher_ones(tmp_path, capsys):
+    model = ("--model=mlp", "--width=32")
+    assert run(tmp_path, *model, "--find_lr") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["find_lr_mlp_digits.png"]
+    found = float(re.search(r"try --lr=([\d.e-]+)", capsys.readouterr().out)[1])
+    losses = {}
+    for factor in (1 / 30, 1, 100):
+        code = run(tmp_path, *model, f"--lr={factor * found}", "--epochs=3", f"--run_id=x{factor}")
+        losses[factor] = run_folder.read_metrics(tmp_path / f"x{factor}")[2]["val/loss"] if code == 0 else 1e9
+    assert min(losses, key=losses.get) == 1, losses
+
+
+def test_a_model_that_one_rate_does_not_bring_down_is_refused(tmp_path, capsys):
+    assert run(tmp_path, "--model=dc_gan", "--width=8", "--find_lr") == 2
+    assert "dc_gan has no one loss" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_batches_grow_until_the_images_are_used_up(tmp_path, capsys):
+    assert run(tmp_path, "--model=mlp", "--width=8", "--find_batch_size") == 0
+    said = capsys.readouterr().out
+    sizes = [int(size) for size in re.findall(r"batch size +(\d+):", said)]
+    assert sizes == [8, 16, 32, 64, 128, 256, 512, 1024]  # of 1,294 images
+    assert int(re.search(r"there are no more images; try --batch_size=(\d+)", said)[1]) in sizes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_does_not_fit_ends_the_search(tmp_path, monkeypatch, capsys):
+    def try_batch_size(trainer, size):
+        if size == 32:
+            raise MemoryError("no")
+        return Tried(size, {8: 100.0, 16: 103.0}[size], 1.0)
+
+    monkeypatch.setattr(finders, "try_batch_size", try_batch_size)
+    assert run(tmp_path, "--model=mlp", "--width=8", "--find_batch_size") == 0
+    assert "32 images do not fit into the memory; try --batch_size=8:" in capsys.readouterr().out
