@@ -51,6 +51,19 @@ def reopen_trials(storage: Any, ids: Collection[int]) -> None:
         connection.execute(update(TrialModel).where(*have_failed).values(**opened))
 
 
+def let_ranges_change(storage: Any) -> None:
+    """Let trials of one Optuna study be drawn from other distributions of a setting than those before, one for each.
+
+    Optuna refuses longer lists of values, though it stores with each trial the distribution that it was drawn from.
+    """
+    store = storage._set_trial_param
+
+    def store_unchecked(trial: int, name: str, value: float, distribution: Any, previous: Any) -> None:
+        store(trial, name, value, distribution, distribution)
+
+    storage._set_trial_param = store_unchecked
+
+
 class TrialRow(NamedTuple):
     """A trial as its database has it."""
 

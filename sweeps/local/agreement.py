@@ -1,0 +1,164 @@
+"""Whether two sweeps, or a sweep and an earlier run, train the same but for what is searched."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import yaml
+from optuna.study import Study
+
+from data.errors import UserError
+from models.core.settings import Settings
+from models.registry import MODELS
+from models.resolve import coerce, merge, parse, validate
+from sweeps.local.contract import is_train_py
+from sweeps.local.observations import ASSUMED, NOT_COMPARED
+from sweeps.local.sweep_file import Sweep
+
+LONGEST_ENTRY = 100  # letters of a changed part of a sweep file that are shown
+SEARCHED, UNKNOWN = object(), object()  # in place of the one value that a setting has in all trials
+
+
+class Change(NamedTuple):
+    """What has changed from one version of a sweep file to the next.
+
+    Attributes:
+        lines: for people, one for each part.
+        meanings: names of the parts by which values of new trials cannot be compared with those of old ones.
+        assumed: what settings had been, in all trials, that are searched from now on; those that are known.
+    """
+
+    lines: list[str]
+    meanings: list[str]
+    assumed: dict[str, Any]
+
+
+def base_settings(sweep: Sweep, model: str) -> dict[str, Any]:
+    """Return the settings that a sweep's runs of a model have as long as the sweep does not choose them.
+
+    They are the model's defaults and what the environment and the sweep's command say; of a program that is not
+    train.py nothing is known.
+
+    Raises:
+        UserError: there is no such model, or the command has words that are no settings.
+    """
+    if not is_train_py(sweep):
+        return {}
+    if model not in MODELS:
+        raise UserError(f"model={model!r} is no more")
+    settings_class = MODELS[model].settings_class
+    start = sweep.command.index("${program}") + 1 if "${program}" in sweep.command else len(sweep.command)
+    told = merge(parse([word for word in sweep.command[start:] if not word.startswith("${")], environment()), {})
+    defaults = {field.name: field.default for field in fields(settings_class)}
+    return defaults | {name: coerce(settings_class, name, value) for name, value in told.items()} | {"model": model}
+
+
+def environment() -> dict[str, str]:
+    """Return the environment that runs will have, without that of a sweep which this process may itself belong to."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SWEEP_PARAM_PATH"}
+
+
+def constants_of(sweep: Sweep) -> dict[str, Any]:
+    """Return the settings that a sweep gives all of its trials, by name."""
+    return {name: entry.value(None) for name, entry in sweep.parameters.items() if entry.space is None}
+
+
+def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings, but for those searched, in which a run differs from a sweep's trials.
+
+    Args:
+        sweep: what is searched.
+        settings: of the run; one that it lacks had its default.
+
+    Raises:
+        UserError: the run has settings that no trial of the sweep can have.
+    """
+    constants = constants_of(sweep)
+    searched = {name: settings[name] for name in sweep.space if name in settings}
+    model = str({**settings, **constants, **searched}.get("model", Settings.model))
+    base = base_settings(sweep, model)
+    expected = {**base, **constants, **searched}
+    if base:
+        validate(expected, {})
+        defaults = {field.name: field.default for field in fields(MODELS[model].settings_class)}
+        settings = {**defaults, **settings}
+    names = (expected.keys() | settings.keys() if not base else expected.keys()) - NOT_COMPARED - sweep.space.keys()
+    return sorted(name for name in names if settings.get(name) != expected.get(name))
+
+
+def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
+    """Return how the file of a sweep that has begun differs from what it was.
+
+    Args:
+        before: content of the earlier file.
+        sweep: by the present file.
+    """
+    after, found = sweep.content, Change([], [], {})
+    for key in sorted((before.keys() | after.keys()) - {"parameters"}):
+        if before.get(key) != after.get(key):
+            found.lines.append(f"{key}: {written(before.get(key))} is now {written(after.get(key))}")
+            if key in ("program", "command") or (key.startswith("metric") and aims(before) != aims(after)):
+                found.meanings.append(key)
+    old, new = before.get("parameters", {}), after["parameters"]
+    model = held(new, "model", {"model": Settings.model})
+    base = base_settings(sweep, model) if isinstance(model, str) else {}
+    for name in [*new, *(name for name in old if name not in new)]:
+        if old.get(name) == new.get(name):
+            continue
+        found.lines.append(f"{name}: {written(old.get(name))} is now {written(new.get(name))}")
+        was, is_now = held(old, name, base), held(new, name, base)
+        is_narrowed = was is SEARCHED and name in new
+        if is_now is SEARCHED and name not in old and was is not UNKNOWN:
+            found.assumed[name] = was
+        elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or name in NOT_COMPARED):
+            found.meanings.append(name)
+    return found
+
+
+def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
+    """Go on with a study by the present file of its sweep; return a line for each part of the file that has changed.
+
+    Args:
+        study: its trials.
+        sweep: by the present file.
+        known: content of the file that it was last run with.
+
+    Raises:
+        UserError: values of new trials could not be compared with those that there are.
+    """
+    found = change(known, sweep)
+    if found.meanings:
+        what = ", ".join(found.meanings)
+        raise UserError(
+            f"sweep {study.study_name} was begun with another {what}, new trials could not be compared with its own: "
+            f"give another --name"
+        )
+    if found.assumed:
+        study.set_user_attr(ASSUMED, {**found.assumed, **study.user_attrs.get(ASSUMED, {})})
+    study.set_user_attr("sweep", json.loads(json.dumps(sweep.content)))
+    return found.lines
+
+
+def held(parameters: Mapping[str, Any], name: str, base: Mapping[str, Any]) -> Any:
+    """Return the one value that a setting has in all trials, SEARCHED if it has several, UNKNOWN if nothing says it."""
+    if name not in parameters:
+        return base.get(name, UNKNOWN)
+    entry = parameters[name]
+    return entry["value"] if isinstance(entry, Mapping) and "value" in entry else SEARCHED
+
+
+def aims(content: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Return the names and goals of the metrics that a sweep file names."""
+    metrics = content.get("metrics") or [content.get("metric") or {}]
+    return [(metric.get("name"), metric.get("goal", "minimize")) for metric in metrics]
+
+
+def written(part: Any) -> str:
+    """Return a part of a sweep file in one short line."""
+    if part is None:
+        return "nothing"
+    text = " ".join(yaml.safe_dump(part, default_flow_style=True, width=10**6, sort_keys=False).split())
+    text = text.removesuffix(" ...")
+    return text if len(text) <= LONGEST_ENTRY else f"{text[:LONGEST_ENTRY]}..."

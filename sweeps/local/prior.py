@@ -1,0 +1,231 @@
+"""Earlier runs, wherever they are, that count as observations of a search."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optuna.study import Study
+
+from analysis.read.index import read_parts
+from analysis.read.records import RunRecord
+from analysis.read.runs import curves, find_run, read_runs, record_of
+from analysis.read.sweeps import read_sweep, sweep_folder, trials_of
+from analysis.read.wandb_runs import read_wandb_sweep
+from analysis.record import run_folder
+from data.datasets import find_data_dir, find_dataset
+from data.errors import UserError
+from data.metrics import Metric
+from data.visible import counted
+from sweeps.local.agreement import base_settings, constants_of, differing
+from sweeps.local.contract import is_train_py
+from sweeps.local.observations import NOT_COMPARED, PRIOR, is_inside, point_of, points_of
+from sweeps.local.search import MOST_SEEN
+from sweeps.local.sweep_file import Sweep
+
+Entry = dict[str, Any]  # a run as a study keeps it: its id, its settings and its best value, None if it failed
+USABLE = ("COMPLETE", "PRUNED", "FAIL")
+
+
+class Earlier(NamedTuple):
+    """An earlier run.
+
+    Attributes:
+        run_id: its name.
+        settings: all that are known.
+        state: of a trial: COMPLETE, PRUNED, FAIL or RUNNING.
+        value: its best value of the metric; None for none.
+        data: fingerprint of its images; "" if it is not known.
+    """
+
+    run_id: str
+    settings: Mapping[str, Any]
+    state: str
+    value: float | None
+    data: str
+
+
+class Taken(NamedTuple):
+    """What a search takes from one place.
+
+    Attributes:
+        entries: the runs that count.
+        line: how many there are, how many do not count, and why not.
+    """
+
+    entries: list[Entry]
+    line: str
+
+
+def learn_from(place: str, study: Study, sweep: Sweep, storage: str = "") -> str:
+    """Let earlier runs count as observations of a study, for good; return a line about them.
+
+    Args:
+        place: a sweep in the runs folder, entity/project/id of one on W&B, or a run.
+        study: of the sweep's trials.
+        sweep: what is searched.
+        storage: address of the database that sweeps are in; "" for that of each one's folder.
+
+    Raises:
+        UserError: they cannot be read, or none of them counts.
+    """
+    if place == study.study_name:
+        raise UserError(f"--prior={place} is this sweep itself, whose trials count anyway: leave it out")
+    kept = study.user_attrs.get(PRIOR, {})
+    if place in kept:
+        return f"prior {place}: {counted(len(kept[place]), 'observation')}, as taken when it was first named"
+    taken = take_prior(place, sweep, storage)
+    study.set_user_attr(PRIOR, {**study.user_attrs.get(PRIOR, {}), place: taken.entries})
+    return taken.line
+
+
+def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
+    """Return what a search can learn from the runs at a place.
+
+    Args:
+        place: a sweep in the runs folder, entity/project/id of one on W&B, or a run.
+        sweep: what is searched.
+        storage: address of the database that sweeps are in; "" for that of each one's folder.
+
+    Raises:
+        UserError: there is nothing at that place, it cannot be read, or nothing of it counts.
+    """
+    if sweep.method != "bayes":
+        raise UserError(f"--prior={place}: method {sweep.method} learns from no runs, write method: bayes")
+    entries, reasons, num_outside = [], Counter[str](), 0
+    images = Images(sweep)
+    runs = earlier_runs(place, sweep.metric, storage)
+    for run in runs:
+        reason = reason_against(run, sweep, images)
+        if reason:
+            reasons[reason] += 1
+            continue
+        points = points_of(sweep, run.settings)
+        num_outside += points is not None and not is_inside(sweep.space, points)
+        entries.append(entry_of(run, sweep))
+    refused = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
+    if not entries:
+        raise UserError(f"--prior={place}: none of its {counted(len(runs), 'run')} counts ({refused}): leave it out")
+    outside = f" ({num_outside:,} outside the ranges)" if num_outside else ""
+    line = f"prior {place}: {len(entries):,} of {counted(len(runs), 'run')} taken as observations{outside}"
+    line += f"; not taken: {refused}" if refused else ""
+    kept = best_and_newest(entries, sweep.metric)
+    line += f"; the best and the newest {len(kept)} are kept" if len(kept) < len(entries) else ""
+    return Taken(kept, line)
+
+
+def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]:
+    """Return the runs at a place, with their best values of a metric, in the order in which they were started."""
+    if place.count("/") == 2 and not Path(place).exists():
+        content, records = read_wandb_sweep(place)
+        return judged(records, metric)
+    if "/" not in place and (storage or (sweep_folder(place) / run_folder.SWEEP_FILE).exists()):
+        return runs_of_sweep(place, metric, storage)
+    folder = find_run(place)
+    record = record_of(folder, *read_parts(folder, [folder]))
+    if record is None:
+        raise UserError(f"--prior={place}: the run's settings name no model and no dataset")
+    return judged([record], metric)
+
+
+def runs_of_sweep(name: str, metric: Metric, storage: str) -> list[Earlier]:
+    """Return the trials of a local sweep; those that have a folder here by all that it says."""
+    folder = sweep_folder(name)
+    sweep = read_sweep(name, "" if (folder / run_folder.STUDY).exists() else storage)
+    records = {record.run_id: record for record in read_runs(folder).records} if folder.is_dir() else {}
+    by_folder = {run.run_id: run for run in judged([r for r in records.values() if not r.is_final], metric)}
+    is_same = (sweep.metric.name, sweep.metric.goal) == (metric.name, metric.goal)
+    runs = []
+    for trial in sweep.trials:
+        own = by_folder.get(trial.run_id)
+        value = trial.value if is_same else own and own.value
+        settings, data = (own.settings, own.data) if own else (trial.settings, "")
+        runs.append(Earlier(trial.run_id, settings, trial.state, value, data))
+    return runs
+
+
+def judged(records: Sequence[RunRecord], metric: Metric) -> list[Earlier]:
+    """Return runs with their best values of a metric, by their logs."""
+    by_id = {record.run_id: record for record in records}
+    trials = trials_of(records, curves(records, metric.name), metric)
+    return [
+        Earlier(trial.run_id, trial.settings, trial.state, trial.value, images_of(by_id[trial.run_id]))
+        for trial in trials
+    ]
+
+
+def images_of(record: RunRecord) -> str:
+    """Return the fingerprint of a run's images; "" if it is not known."""
+    return str(record.environment.get("data") or "")
+
+
+class Images:
+    """The images of a sweep's trials, of which the fingerprint is found when it is first asked for.
+
+    Args:
+        sweep: whose trials.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.known: dict[tuple[Any, ...], str] = {}
+
+    def fingerprint(self, settings: Mapping[str, Any]) -> str:
+        """Return the fingerprint of the images that a trial with these settings would have; this reads them.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        told = {**base_settings(self.sweep, settings["model"]), **constants_of(self.sweep)}
+        told |= {name: settings[name] for name in self.sweep.space if name in settings}
+        name, folder, side, crop = (told[key] for key in ("dataset", "data_dir", "image_size", "eval_crop"))
+        key = (name, folder, side, crop)
+        if key not in self.known:
+            dataset = find_dataset(name).load(find_data_dir(folder), round(side / crop), told["max_corrupt_images"])
+            self.known[key] = dataset.fingerprint
+        return self.known[key]
+
+
+def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
+    """Return in a few words why a run says nothing of a sweep's space; "" if it does.
+
+    Raises:
+        UserError: the sweep's own images cannot be read.
+    """
+    if run.state not in USABLE:
+        return "not ended"
+    if run.value is None and run.state != "FAIL":
+        return f"without a {sweep.metric.name}"
+    try:
+        names = differing(sweep, run.settings)
+    except UserError as error:
+        return f"with settings that no trial has ({error})"
+    if names:
+        return f"with another {', '.join(names)}"
+    if run.data and is_train_py(sweep) and images.fingerprint(run.settings) != run.data:
+        return "with other images"
+    if points_of(sweep, run.settings) is None:
+        lacking = [name for name in sweep.space if point_of(sweep.parameters[name], run.settings.get(name)) is None]
+        return f"with a {', '.join(lacking)} that the search has no place for"
+    return ""
+
+
+def entry_of(run: Earlier, sweep: Sweep) -> Entry:
+    """Return a run as a study keeps it: of its settings, those that are no defaults or stand in the sweep's file."""
+    base = base_settings(sweep, str(run.settings.get("model", "")))
+    settings = {
+        name: value
+        for name, value in run.settings.items()
+        if name in sweep.space or (name not in NOT_COMPARED and (name in sweep.parameters or base.get(name) != value))
+    }
+    return {"run": run.run_id, "settings": settings, "value": None if run.state == "FAIL" else run.value}
+
+
+def best_and_newest(entries: Sequence[Entry], metric: Metric) -> list[Entry]:
+    """Return as many entries as a model is told of, in their order: the best ones, and of the others the newest."""
+    if len(entries) <= MOST_SEEN:
+        return list(entries)
+    known = [number for number, entry in enumerate(entries) if entry["value"] is not None]
+    best = sorted(known, key=lambda number: metric.cost(entries[number]["value"]))[: MOST_SEEN // 2]
+    newest = [number for number in range(len(entries)) if number not in best][len(best) - MOST_SEEN :]
+    return [entries[number] for number in sorted(best + newest)]
