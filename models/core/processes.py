@@ -48,6 +48,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.received: dict[int, float] = {}  # time of each signal's first arrival
         self.is_interrupting = False
+        self.is_planned = False  # by the settings: nobody had to ask
         for number in STOP_SIGNALS:
             signal.signal(number, self.receive)
         release_signals()
@@ -67,6 +68,8 @@ class StopRequest:
     @property
     def exit_code(self) -> int:
         """The exit code of a process that this request has ended; that of SIGTERM where another rank was asked."""
+        if self.is_planned and not self.received:
+            return 0
         return 128 + next(iter(self.received), signal.SIGTERM)
 
     @contextmanager

@@ -20,13 +20,13 @@ from models.resolve import validate
 from sweeps.local.contract import is_train_py
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
-from sweeps.local.hyperband import to_stop
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.promotion import costs_of, hopeless, is_waiting, promotable
 from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep
-from sweeps.local.trial_run import STOPPED_EARLY, TrialRun
+from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, num_without
 from sweeps.local.trials import Claim, TrialLost, Trials
 
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
@@ -171,7 +171,8 @@ class Agent:
         if self.is_pausing() or self.failure:
             return False
         trials = self.trials.all()[: self.limits.count]
-        is_any_open = any(trial.state == TrialState.RUNNING for trial in trials)
+        is_any_open = any(trial.state == TrialState.RUNNING and not is_waiting(trial) for trial in trials)
+        is_any_open |= bool(promotable(self.sweep, trials, self.limits.count))
         return (len(trials) != self.limits.count or is_any_open) and not self.trials.have_reached_target()
 
     def let_go_of_lost_ones(self) -> None:
@@ -227,6 +228,8 @@ class Agent:
         environment = {**unless_set(own), **self.pool.devices[slot]}
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
+        if claim.until:
+            environment[STOP_AFTER] = str(claim.until + num_without(self.sweep.metric, folder))
         trial = self.trials.all()[claim.number]
         try:
             run = TrialRun(claim, self.sweep.metric, trial, words, self.runs_dir, environment)
@@ -236,18 +239,17 @@ class Agent:
         for other in self.room.on_device(slot, self.pool):
             run.had_company = other.had_company = True
         self.pool.add(run, slot)
-        self.display.log(f"trial {claim.number} {verb}: {self.display.varied(claim.settings)}")
+        goal = f" to {claim.until}" if claim.until and verb == "goes on" else ""
+        self.display.log(f"trial {claim.number} {verb}{goal}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:
-        """Stop those of this agent's trials that hyperband rules out, by the trials of all agents."""
+        """Stop those of this agent's trials that the sweep's rule rules out, by the trials of all agents."""
         candidates = {run.claim.number: run for run in self.pool.runs if not run.reason}
-        if self.sweep.hyperband is None or not candidates:
+        if self.sweep.early_terminate is None or not candidates:
             return
-        costs = {
-            trial.number: [self.sweep.metric.cost(value) for _, value in sorted(trial.intermediate_values.items())]
-            for trial in self.trials.all()
-        }
-        for number in to_stop(self.sweep.hyperband, costs, list(candidates)):
+        trials = self.trials.all()
+        finished = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
+        for number in self.sweep.early_terminate.to_stop(costs_of(self.sweep, trials), list(candidates), finished):
             candidates[number].end(STOPPED_EARLY, TrialState.PRUNED)
 
     def settle(self, run: TrialRun) -> None:
@@ -274,6 +276,8 @@ class Agent:
         """Delete the weights of trials that have ended and are not among the best that are to keep theirs."""
         if self.limits.keep_weights is None:
             return
+        for number in hopeless(self.sweep, self.trials.all(), self.limits.count):
+            self.trials.give_up(number)
         ended = [trial for trial in self.trials.started() if trial.state.is_finished()]
         for trial in self.display.leaders(ended)[self.limits.keep_weights :]:
             free_weights(self.runs_dir / checked_run_id(trial.user_attrs["run_id"]))

@@ -15,12 +15,19 @@ from rich.text import Text
 from analysis.terminal import clock, make_console, make_table, number
 from data.metrics import shown
 from data.visible import counted, visible, visible_lines
+from sweeps.local.promotion import is_waiting
 from sweeps.local.sweep_file import Sweep
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
 NUM_ROWS = 15
 NUM_LEADERS = 10
+WAITING = ("paused", "waiting")  # a trial that nobody runs: to go on, or at a rung
 Running = Mapping[int, tuple[int, float]]  # epoch and seconds of each trial under way, by its number
+
+
+def has_ended(trial: FrozenTrial) -> bool:
+    """Return whether nobody has to run a trial, unless it is promoted."""
+    return trial.state.is_finished() or is_waiting(trial)
 
 
 class Display:
@@ -95,7 +102,7 @@ class Display:
 
     def summary(self, trials: Sequence[FrozenTrial], running: Running) -> str:
         """Return how many trials have ended, the best value so far and the time left, in one line."""
-        num_ended = sum(trial.state.is_finished() for trial in trials)
+        num_ended = sum(has_ended(trial) for trial in trials)
         of_all = counted(self.count, "trial") if self.count else "any number of trials"
         parts = [f"{self.name}: {num_ended:,} of {of_all}"]
         if leaders := self.leaders(trials):
@@ -109,7 +116,7 @@ class Display:
 
     def seconds_left(self, trials: Sequence[FrozenTrial], running: Running) -> float | None:
         """Estimate the time left by the mean duration of the trials so far, without the workers of other agents."""
-        durations = [trial.user_attrs["seconds"] for trial in trials if trial.state.is_finished()]
+        durations = [trial.user_attrs["seconds"] for trial in trials if has_ended(trial)]
         if not durations or self.count is None:
             return None
         mean = sum(durations) / len(durations)
@@ -133,7 +140,7 @@ class Display:
 
     def counts(self, trials: Sequence[FrozenTrial], running: Running) -> dict[str, int]:
         """Return how many trials are in each state, in a user's words."""
-        counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", "paused")}
+        counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", *WAITING)}
         for trial in trials:
             counts[self.state(trial, running)] += 1
         return counts
@@ -158,7 +165,7 @@ class Display:
     def state(self, trial: FrozenTrial, running: Running) -> str:
         """Return a trial's state in a user's words."""
         ended = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
-        return ended.get(trial.state, "running" if trial.number in running else "paused")
+        return ended.get(trial.state) or ("running" if trial.number in running else WAITING[is_waiting(trial)])
 
     def varied(self, settings: Mapping[str, Any]) -> str:
         """Return the settings that the sweep varies, in one line."""

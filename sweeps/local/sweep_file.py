@@ -14,29 +14,13 @@ from optuna.trial import FrozenTrial
 from data.errors import UserError, suggestion
 from data.metrics import GOALS, Metric
 from data.yaml_file import read_yaml_file
-from sweeps.local.distributions import LARGEST, MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
+from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
+from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 SEARCHED = ("program", "command", "method", "metric", "early_terminate", "parameters")  # what makes a sweep the same
 KEYS = (*SEARCHED, "name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller")
-HYPERBAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
-MOST_BANDS = 100
-
-
-@dataclass(frozen=True)
-class Hyperband:
-    """Early termination: at each band the best 1/eta of the trials go on, the others are stopped.
-
-    Attributes:
-        bands: numbers of logged values, ascending.
-        eta: share of the trials that go on, as a divisor.
-        strict: whether a trial is judged by its value at the band alone; otherwise by its best value so far.
-    """
-
-    bands: tuple[int, ...]
-    eta: float = 3
-    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,7 +32,7 @@ class Sweep:
         command: words and macros that start a run.
         method: one of METHODS.
         metric: by which trials are ranked; no trial is started after one that has reached its target.
-        hyperband: early termination; None for none.
+        early_terminate: which trials are stopped or wait to be promoted; None for none.
         parameters: by name, those that vary and the constants.
         name: of the sweep; empty for the file's.
         project: of W&B; empty for the default.
@@ -60,7 +44,7 @@ class Sweep:
     command: tuple[str, ...]
     method: str
     metric: Metric
-    hyperband: Hyperband | None
+    early_terminate: EarlyTerminate | None
     parameters: Mapping[str, Parameter]
     name: str
     project: str
@@ -123,7 +107,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         program=content.get("program", ""),
         command=tuple(str(word) for word in content.get("command", COMMAND)),
         method=content["method"],
-        hyperband=parse_hyperband(content["early_terminate"]) if "early_terminate" in content else None,
+        early_terminate=parse_early_terminate(content["early_terminate"]) if "early_terminate" in content else None,
         parameters={name: read(name, config) for name, config in content["parameters"].items()},
         name=content.get("name", ""),
         project=str(content.get("project", "")),
@@ -188,40 +172,3 @@ def parse_metric(config: Any) -> Metric:
     if unknown := config.keys() - {"name", "goal", "target", "impute"}:
         raise UserError(f"metric has no {min(unknown, key=str)}")
     return Metric(config["name"], goal, target)
-
-
-def parse_hyperband(config: Any) -> Hyperband:
-    """Return the early termination that the section `early_terminate` of a sweep file describes."""
-    if not isinstance(config, dict) or config.get("type") != "hyperband":
-        raise UserError(f"early_terminate {config!r} is not known: write type: hyperband with min_iter: and eta:")
-    if unknown := config.keys() - set(HYPERBAND_KEYS):
-        raise UserError(f"early_terminate has no {min(unknown, key=str)}; it takes {', '.join(HYPERBAND_KEYS)}")
-    for key in ("min_iter", "max_iter", "s", "eta"):
-        if key in config and (type(config[key]) not in (int, float) or not abs(config[key]) <= LARGEST):
-            raise UserError(f"early_terminate {key} {config[key]!r} is not a number")
-        if key in config and key != "eta" and config[key] % 1:
-            raise UserError(f"early_terminate {key} {config[key]} is not a whole number of logged values or bands")
-    eta = config.get("eta", 3)
-    if eta <= 1:
-        raise UserError(f"early_terminate eta {eta} must be above 1: the best 1/eta of the trials go on")
-    strict = config.get("strict", True)
-    if not isinstance(strict, bool):
-        raise UserError(f"early_terminate strict {strict!r} is neither true nor false")
-    if "max_iter" in config and "s" not in config:
-        raise UserError(f"early_terminate max_iter {config['max_iter']} needs s, the number of bands: write s: 3")
-    bands: list[int] = []
-    if "max_iter" in config:
-        band = config["max_iter"] / eta
-        while band >= 1 and len(bands) < int(min(config["s"], MOST_BANDS)):
-            bands.insert(0, int(band))
-            band /= eta
-        if not bands:
-            raise UserError(f"early_terminate max_iter {config['max_iter']} leaves no band: raise it, or lower eta")
-    elif config.get("min_iter", 0) >= 1:
-        band = config["min_iter"]
-        while band <= LARGEST and len(bands) < MOST_BANDS:
-            bands.append(int(band))
-            band *= eta
-    else:
-        raise UserError("early_terminate needs min_iter: of at least 1, or max_iter: and s:")
-    return Hyperband(tuple(bands), eta, strict)

@@ -12,15 +12,18 @@ from optuna.trial import FrozenTrial, TrialState
 from analysis.record import run_folder
 from data.files import read_json
 from data.internals import report_values
-from data.metrics import Best, Metric, is_finite
+from data.metrics import Best, Metric, is_epoch, is_finite
 from sweeps.local.faults import Fault, is_short_of_memory, takes_too_much
 from sweeps.local.launch import NUM_LAST_LINES, Run
+from sweeps.local.promotion import WAITS
 from sweeps.local.trials import Claim, Trials, new_run_id
 
 MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between
 REFUSED = 2  # exit code of a program that does not take its settings, nor will it next time
 RANK_WAS_KILLED = re.compile(r"Signal (2|9|15) \(SIG\w+\) received by PID")
 STOPPED_EARLY = "stopped early"
+AT_RUNG = "at a rung"
+STOP_AFTER = "VISION_SWEEPS_STOP_AFTER"  # names to train.py, or any program, the epoch after which it is to stop
 PEAK = "peak_memory_gib"  # as runs log it
 MOST_HALVINGS = 2  # of a trial's micro-batches
 
@@ -39,6 +42,12 @@ class Outcome(NamedTuple):
     state: TrialState | None
     notes: dict[str, Any]
     fault: str = ""
+
+
+def num_without(metric: Metric, folder: Path) -> int:
+    """Return how many epochs a run has logged without a finite value of a metric: they count for no rung."""
+    epochs = [row for row in run_folder.read_metrics(folder) if "epoch" in row and is_epoch(row)]
+    return sum(not is_finite(row.get(metric.name)) for row in epochs)
 
 
 class TrialRun(Run):
@@ -94,6 +103,8 @@ class TrialRun(Run):
             report_values(self.claim.trial, dict(enumerate(self.waiting, self.num_values + 1)))
             self.num_values += len(self.waiting)
             self.waiting = []
+        if self.claim.until and self.num_values > self.claim.until:  # a program that does not stop by itself
+            self.stop(AT_RUNG)
         return has_news
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -131,6 +142,8 @@ class TrialRun(Run):
             retries: how often it may be tried again if it has crashed or had nothing to say.
         """
         state, code = self.state(), self.process.returncode
+        if self.has_come_to_a_rung():
+            return Outcome(f"waits at {self.claim.until}", None, {**self.notes(), WAITS: self.claim.until})
         if self.reason and state != "finished":
             return self.outcome_of_a_stop(retries)
         fault, words = self.fault(), f"{self.error()}\n{self.last_lines(NUM_LAST_LINES)}"
@@ -151,6 +164,11 @@ class TrialRun(Run):
         if not self.num_values:
             return self.failure(f"it logged no {self.metric.name}")
         return Outcome("finished", TrialState.COMPLETE, self.notes())
+
+    def has_come_to_a_rung(self) -> bool:
+        """Return whether the run has ended where it is to wait: stopped there by itself, or cut short soon after."""
+        is_there = 0 < self.claim.until <= self.num_values and self.verdict is None and self.state() != "finished"
+        return is_there and (bool(self.reason) or self.was_interrupted())
 
     def outcome_of_a_stop(self, retries: int) -> Outcome:
         """Return what became of a trial that was asked to end."""

@@ -23,7 +23,9 @@ from analysis.record.run_folder import fresh_run_id
 from data.errors import UserError
 from data.internals import reopen_trials, trial_id
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
+from sweeps.local.early_terminate import Asha
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
+from sweeps.local.promotion import UNTIL, WAITS, is_waiting, promotable
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -31,7 +33,7 @@ SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat h
 NOBODY = ""
 # Notes beside those that others read, too:
 OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
-OWN_NOTES |= {"peak_gib": float, "alone": bool, "halvings": int, "accumulation_steps": int}
+OWN_NOTES |= {"peak_gib": float, "alone": bool, "halvings": int, "accumulation_steps": int, UNTIL: int, WAITS: int}
 CLAIMS = Table(
     "vision_sweeps_claims",
     MetaData(),
@@ -63,6 +65,7 @@ class Claim:
         settings: what its run is told, constants included.
         fault: why it cannot be run: what its database has of it does not fit the sweep; "" for nothing.
         is_alone: whether it needs a device to itself.
+        until: logged values after which it waits to be promoted; 0 if it goes on to its end.
     """
 
     trial: Trial
@@ -70,6 +73,7 @@ class Claim:
     settings: Mapping[str, Any]
     fault: str = ""
     is_alone: bool = False
+    until: int = 0
 
     @property
     def number(self) -> int:
@@ -172,18 +176,17 @@ class Trials:
         return any(metric.cost(value) <= metric.cost(metric.target) for value in values)
 
     def take(self, count: int | None, running: Collection[int] = ()) -> Claim | None:
-        """Claim a trial: one that nobody runs any more, else a new one; None if there is none at the moment.
+        """Claim a trial: one that nobody runs any more, else one to promote, else a new one; None if there is none now.
 
         Args:
             count: number of trials of the whole sweep; None for no limit.
             running: ids of the trials that this agent runs. Others that it holds, it claimed as the database went away.
         """
-        trials = self.all()
-        with self.engine.begin() as connection:
+        with self.engine.begin() as connection:  # before the trials: one that changes later on has another claim then
             claims = {row.trial_id: row for row in connection.execute(select(CLAIMS))}
-        for trial in trials:
-            if trial.state != TrialState.RUNNING or (count is not None and trial.number >= count):
-                continue
+        trials = self.all()
+        open_ones = [trial for trial in trials[:count] if trial.state == TrialState.RUNNING and not is_waiting(trial)]
+        for trial in [*open_ones, *(trials[number] for number in promotable(self.sweep, trials, count))]:
             own_id = trial_id(trial)
             claim, run_id = claims.get(own_id), trial.user_attrs.get("run_id")
             is_idle = claim is None or claim.owner == NOBODY or self.is_dead(claim)
@@ -227,12 +230,15 @@ class Trials:
             settings |= {name: notes[name] for name in ("accumulation_steps",) if name in notes}
         except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
             fault = f"its settings in the storage are not those of the sweep ({error})"
-        run_id = notes.get("run_id")
+        run_id, until, rule = notes.get("run_id"), notes.get(UNTIL, 0), self.sweep.early_terminate
+        if isinstance(rule, Asha) and notes.get(WAITS, 0) == until:  # at a rung, or at its start
+            until = rule.rung_after(until)
+            trial.set_user_attr(UNTIL, until)
         if run_id is None:
             run_id = new_run_id(trial.number)
             trial.set_user_attr("settings", settings)
             trial.set_user_attr("run_id", run_id)
-        return Claim(trial, checked_run_id(run_id), settings, fault, notes.get("alone", False))
+        return Claim(trial, checked_run_id(run_id), settings, fault, notes.get("alone", False), until)
 
     def claim(self, trial: int, seen: Row | None) -> bool:
         """Claim a trial if its claim is still as it was `seen`; of several agents that try, one succeeds.
@@ -288,6 +294,15 @@ class Trials:
         own = (CLAIMS.c.trial_id == trial, CLAIMS.c.owner == self.owner)
         with self.engine.begin() as connection:
             connection.execute(CLAIMS.update().where(*own).values(owner=NOBODY))
+
+    def give_up(self, number: int) -> None:
+        """End a trial that waits at a rung and cannot be promoted any more, unless another agent is about to."""
+        own_id = trial_id(self.all()[number])
+        with self.engine.begin() as connection:
+            claim = connection.execute(select(CLAIMS).where(CLAIMS.c.trial_id == own_id)).one_or_none()
+        if claim and (claim.owner in (NOBODY, self.owner) or self.is_dead(claim)) and self.claim(own_id, claim):
+            self.storage.set_trial_user_attr(own_id, "ending", "not promoted")
+            self.study.tell(number, None, TrialState.PRUNED, skip_if_finished=True)
 
     def hold(self, claim: Claim) -> None:
         """Make sure that this agent still holds a trial, and goes on to hold it while something of it is stored.

@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from sweeps.local.hyperband import to_stop
-from sweeps.local.sweep_file import Hyperband, parse_hyperband
+from sweeps.local.early_terminate import Hyperband, parse_early_terminate
 
 DOCUMENTED = {  # the docstring of W&B's hyperband_stopping.py, whose bands are 1 (5/4) and 2 (5/2)
     "a": [10, 9],
@@ -18,8 +17,8 @@ DOCUMENTED = {  # the docstring of W&B's hyperband_stopping.py, whose bands are 
 
 def stop(histories, running, **config):
     numbered = {i: values for i, values in enumerate(histories.values())}
-    hyperband = parse_hyperband({"type": "hyperband", **config})
-    stopped = to_stop(hyperband, numbered, [list(histories).index(name) for name in running])
+    hyperband = parse_early_terminate({"type": "hyperband", **config})
+    stopped = hyperband.to_stop(numbered, [list(histories).index(name) for name in running])
     return "".join(list(histories)[number] for number in stopped)
 
 
@@ -61,7 +60,7 @@ def test_a_value_equal_to_the_threshold_goes_on():
 def test_a_trial_alone_or_without_values_goes_on():
     assert stop({"a": [5, 9, 99]}, "a", min_iter=1) == ""
     assert stop({"a": [], "b": [1]}, "ab", min_iter=1) == ""
-    assert to_stop(Hyperband((1,)), {}, [7]) == []
+    assert Hyperband((1,)).to_stop({}, [7]) == []
 
 
 @pytest.mark.parametrize("eta", [1.3, 2, 3, 4.5])
@@ -69,6 +68,6 @@ def test_of_trials_side_by_side_at_a_band_the_best_share_and_no_other_goes_on(et
     generator = random.Random(0)
     for num in range(1, 30):
         costs = {i: [generator.random() for _ in range(4)] for i in range(num)}
-        stopped = to_stop(Hyperband((4,), eta), costs, list(costs))
+        stopped = Hyperband((4,), eta).to_stop(costs, list(costs))
         ranked = sorted(costs, key=lambda i: costs[i][3])
         assert sorted(stopped) == sorted(ranked[int(num / eta) + 1 :])

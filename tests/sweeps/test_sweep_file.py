@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from data.errors import UserError
-from sweeps.local.sweep_file import COMMAND, parse_hyperband, parse_sweep, read_sweep
+from sweeps.local.early_terminate import parse_early_terminate
+from sweeps.local.sweep_file import COMMAND, parse_sweep, read_sweep
 from tests.sweep_helpers import LEFT_OUT, LR, ROOT, content, sweep_of
 
 GRID = {
@@ -19,7 +20,7 @@ GRID = {
 
 
 def hyperband(**config):
-    return parse_hyperband({"type": "hyperband", **config})
+    return parse_early_terminate({"type": "hyperband", **config})
 
 
 def test_a_file_says_what_it_says(tmp_path):
@@ -35,7 +36,7 @@ def test_a_file_says_what_it_says(tmp_path):
     )
     path.write_text(yaml.safe_dump(told))
     sweep = read_sweep(path)
-    assert (sweep.method, sweep.project, sweep.run_cap, sweep.hyperband) == ("bayes", "p", 7, None)
+    assert (sweep.method, sweep.project, sweep.run_cap, sweep.early_terminate) == ("bayes", "p", 7, None)
     assert sweep.command == ("python", "${program}", "3")
     assert (sweep.metric.name, sweep.metric.goal) == ("val/accuracy", "maximize")
     assert list(sweep.space) == ["lr"]
@@ -125,6 +126,13 @@ def test_hyperband_is_strict_with_an_eta_of_3_unless_told_otherwise():
         ({"type": "hyperband", "max_iter": 30, "s": 0}, "leaves no band"),
         ({"type": "hyperband", "min_iter": 3, "strict": "no"}, "strict 'no' is neither true nor false"),
         ({"type": "hyperband", "min_iters": 3, 4: 5}, "has no 4; it takes type, min_iter"),
+        ({"type": ["asha"]}, "write type: hyperband"),
+        ({"type": "asha"}, "needs min_iter: of at least 1, or max_iter: and s:"),
+        ({"type": "asha", "min_iter": 1, "eta": 0.5}, "eta 0.5 must be above 1"),
+        ({"type": "asha", "min_iter": 1, "min_trials": 3}, "has no min_trials; it takes type, min_iter, max_iter"),
+        ({"type": "median", "min_iter": 0}, "needs min_iter and min_trials of at least 1"),
+        ({"type": "median", "min_trials": 1.5}, "min_trials 1.5 is not a whole number"),
+        ({"type": "median", "eta": 2}, "has no eta; it takes type, min_iter, min_trials"),
     ],
 )
 def test_an_early_termination_that_cannot_be_is_refused(config, message):
@@ -221,13 +229,15 @@ def test_of_random_files_each_is_refused_or_read():
         changes = {generator.choice(keys_of_file): generator.choice(odd)} if generator.random() < 0.5 else {}
         chosen = {key: generator.choice([*odd, *range(1, 28)]) for key in keys if generator.random() < 0.3}
         if generator.random() < 0.8:
-            changes["early_terminate"] = {"type": "hyperband", "min_iter": 3, **chosen}
+            changes["early_terminate"] = {"type": generator.choice(["hyperband", "asha"]), "min_iter": 3, **chosen}
         try:
             sweep = parse_sweep(content(changes))
         except UserError:
             continue
         num_read += 1
-        assert sweep.hyperband is None or sorted(sweep.hyperband.bands) == list(sweep.hyperband.bands)
+        rule = sweep.early_terminate
+        bands = getattr(rule, "bands", getattr(rule, "rungs", ()))
+        assert sorted(bands) == list(bands)
     assert num_read > 100
 
 
