@@ -1,0 +1,19 @@
+"""A sweep of 10,000 trials is read from its database in little time."""
+
+import time
+
+import pytest
+
+from analysis.read.sweeps import read_sweeps
+from tests.large_study import write_large_study
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_are_read_in_a_second(tmp_path):
+    write_large_study(tmp_path / "sweeps" / "large", 10_000)
+    read_sweeps(tmp_path)  # the first one loads libraries
+    started = time.process_time()
+    [sweep] = read_sweeps(tmp_path).sweeps
+    assert time.process_time() - started < 1.0
+    assert len(sweep.trials) == 9_999  # one of those was never begun
+    assert sweep.leaders[0].value == min(trial.value for trial in sweep.trials if trial.state == "COMPLETE")
