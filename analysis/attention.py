@@ -14,7 +14,8 @@ from pathlib import Path
 from analysis.command_line import parser_of_a_look, run_program
 from analysis.look.attention import NUM_PANEL_IMAGES
 from analysis.look.attention_pictures import draw_attention
-from analysis.look.trained_run import find_run, load_run
+from analysis.look.trained_run import load_run
+from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.errors import UserError
 from data.visible import say

@@ -16,7 +16,7 @@ from analysis.command_line import parser_of_a_look, run_program, seed, whole_num
 from analysis.look.classification_score import score_run
 from analysis.look.fidelity import keep
 from analysis.look.samples import load_sampling_run
-from analysis.look.trained_run import find_run
+from analysis.read.runs import find_run
 from analysis.record.saved import resolve
 from data.metrics import shown
 from data.visible import say

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from analysis.command_line import parser_of, run_program
 from analysis.look.evaluations import evaluate_on, keep, read_other_data
-from analysis.look.trained_run import find_run, load_network
+from analysis.look.trained_run import load_network
+from analysis.read.runs import find_run
 from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
 from data.files import read_json

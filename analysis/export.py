@@ -24,7 +24,8 @@ from analysis.look.exports import FORMATS, Exportable, export, greatest_differen
 from analysis.look.picture_files import find_pictures
 from analysis.look.prediction import read_pictures, tell_unread
 from analysis.look.timm_export import to_hub, to_timm
-from analysis.look.trained_run import find_run, load_network
+from analysis.look.trained_run import load_network
+from analysis.read.runs import find_run
 from data.errors import UserError
 from data.visible import counted, say
 

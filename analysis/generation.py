@@ -12,7 +12,8 @@ from analysis.command_line import parser_of_a_look, run_program, seed, whole_num
 from analysis.look.extractors import INCEPTION, build_extractor
 from analysis.look.fidelity import keep, measure_run
 from analysis.look.samples import load_sampling_run
-from analysis.look.trained_run import best_device, find_run
+from analysis.look.trained_run import best_device
+from analysis.read.runs import find_run
 from data.metrics import shown
 from data.visible import say
 

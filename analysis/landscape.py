@@ -15,7 +15,7 @@ from pathlib import Path
 
 from analysis.command_line import parser_of_a_look, path, positive_number, run_program, seed, whole_number
 from analysis.look.landscape_runs import Plan, look_at_runs
-from analysis.look.trained_run import find_run
+from analysis.read.runs import find_run
 from data.visible import say
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from analysis.command_line import parser_of_a_look, run_program, whole_number
 from analysis.look.latents import analyse_run
-from analysis.look.trained_run import find_run, load_run
+from analysis.look.trained_run import load_run
+from analysis.read.runs import find_run
 from data.metrics import shown
 from data.visible import say
 

@@ -22,7 +22,7 @@ from analysis.look.picture_files import find_pictures
 from analysis.look.prediction import NUM_KEPT, Predicted, load_members, predict_files
 from analysis.look.prediction_scores import check_column, summary, tables
 from analysis.look.prediction_tables import FORMATS, draw_sheet, rows_of, table_of
-from analysis.look.trained_run import find_run
+from analysis.read.runs import find_run
 from analysis.terminal import make_console
 from data.errors import UserError
 from data.files import replace_file

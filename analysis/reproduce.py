@@ -13,7 +13,7 @@ from pathlib import Path
 
 from analysis.command_line import parser_of_a_look, run_program
 from analysis.look.reproduction import TOLERANCE, check_run, describe, read_run
-from analysis.look.trained_run import find_run
+from analysis.read.runs import find_run
 from data.files import refusing_damage
 from data.visible import say
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
 from analysis.look.samples import choose_classes, load_sampling_run, write_samples
-from analysis.look.trained_run import find_run, load_network
+from analysis.look.trained_run import load_network
+from analysis.read.runs import find_run
 from data.errors import UserError
 from data.visible import say
 

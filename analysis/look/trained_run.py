@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis.read.index import find_run_folders
 from analysis.read.recipe import command_of
 from analysis.record import run_folder
 from analysis.record.data_file import saved_info
@@ -14,7 +13,6 @@ from analysis.record.saved import check_images, resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.files import read_json
-from data.paths import default_runs_dir
 from models.core import checkpoint
 from models.core.settings import Settings
 from models.loading import build_objective, read_data
@@ -43,28 +41,6 @@ class TrainedRun(NamedTuple):
 def best_device() -> torch.device:
     """Return the machine's accelerator, else its CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def find_run(name: str) -> Path:
-    """Return the folder of a run, by its path, or by its id in runs/ and the sweeps there.
-
-    Raises:
-        UserError: there is none, or several sweeps have a run of that id.
-    """
-    runs_dir = default_runs_dir()
-    for folder in (Path(name), runs_dir / name):
-        if read_json(folder / run_folder.SETTINGS):
-            return folder
-    found = [folder for folder in find_run_folders(runs_dir).runs if folder.name == name]
-    if len(found) > 1:
-        raise UserError(
-            f"{name} is the id of {len(found)} runs: name one by its folder, {' or '.join(map(str, found))}"
-        )
-    if not found:
-        raise UserError(
-            f"{name} is no run: neither a folder with a {run_folder.SETTINGS}, nor the id of a run in {runs_dir}"
-        )
-    return found[0]
 
 
 def load_run(folder: Path, data_dir: str = "") -> TrainedRun:

@@ -20,6 +20,7 @@ from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.wandb_runs import read_wandb_history, read_wandb_runs
 from analysis.record import run_folder
 from data.errors import UserError
+from data.files import read_json
 from data.metrics import Best, Curve, Metric, is_finite, metric_named
 from data.paths import default_runs_dir, expanded
 
@@ -55,6 +56,28 @@ def read_runs(runs_dir: Path | None = None, project: str = "") -> RunList:
             for folder in sorted([*others, *broken, *notes])
         ]
     return RunList(sorted(records, key=lambda record: record.created, reverse=True), skipped)
+
+
+def find_run(name: str) -> Path:
+    """Return the folder of a run, by its path, or by its id in runs/ and the sweeps there.
+
+    Raises:
+        UserError: there is none, or several sweeps have a run of that id.
+    """
+    runs_dir = default_runs_dir()
+    for folder in (Path(name), runs_dir / name):
+        if read_json(folder / run_folder.SETTINGS):
+            return folder
+    found = [folder for folder in find_run_folders(runs_dir).runs if folder.name == name]
+    if len(found) > 1:
+        raise UserError(
+            f"{name} is the id of {len(found)} runs: name one by its folder, {' or '.join(map(str, found))}"
+        )
+    if not found:
+        raise UserError(
+            f"{name} is no run: neither a folder with a {run_folder.SETTINGS}, nor the id of a run in {runs_dir}"
+        )
+    return found[0]
 
 
 def find_originals(records: Sequence[RunRecord]) -> dict[RunRecord, RunRecord]:

@@ -11,7 +11,8 @@ from PIL import Image
 from analysis.attention import main
 from analysis.look.attention_pictures import choose_images
 from analysis.look.panels import GAP, HEADING_HEIGHT
-from analysis.look.trained_run import find_run, load_run
+from analysis.look.trained_run import load_run
+from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.dataset import DatasetInfo
 from data.datasets import load_splits

@@ -5,7 +5,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from analysis.look.trained_run import find_run, load_network, load_run
+from analysis.look.trained_run import load_network, load_run
+from analysis.read.runs import find_run
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
 from data.errors import UserError
