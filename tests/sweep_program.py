@@ -91,7 +91,10 @@ def size() -> float:
 
 
 def train(first_epoch: int) -> str:
+    last = 0 if does("deaf") else int(os.environ.get("VISION_SWEEPS_STOP_AFTER", 0))
     for epoch in range(first_epoch, int(settings["epochs"]) + 1):
+        if 0 < last < epoch:
+            return "stopped"
         journal("epoch", epoch=epoch)
         suffer(first_epoch, epoch)
         is_final = TRIAL == "final" and "final_seconds" in settings
@@ -105,10 +108,11 @@ def train(first_epoch: int) -> str:
             write("summary.json", {"state": "failed"})
             sys.exit(f"line 1\nCUDA out of luck in trial {TRIAL}")
         if not does("silent"):
-            value = math.nan if does("diverging") else loss(float(settings["lr"]), epoch)
+            is_nan = does("diverging") or (does("jumping") and epoch == 1)
+            value = math.nan if is_nan else loss(float(settings["lr"]), epoch)
             with (FOLDER / "metrics.jsonl").open("a") as file:
                 peak = {"peak_memory_gib": size()} if is_sized() else {}
-                file.write(json.dumps({"epoch": epoch, "val/loss": value, **peak}) + "\n")
+                file.write(json.dumps({"epoch": epoch, "lr": 0.1, "val/loss": value, **peak}) + "\n")
         if does("leaving") and epoch == 2:
             return "stopped"
         if does("dying"):

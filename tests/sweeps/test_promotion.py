@@ -1,4 +1,4 @@
-"""Asynchronous successive halving and the median rule, by histories worked out by hand and by what must hold for all."""
+"""Successive halving and the median rule, by histories worked out by hand and by what must hold for all."""
 
 import random
 
