@@ -1,0 +1,121 @@
+"""What --estimate says of a sweep, by arithmetic on trials whose costs are given, and by two real ones."""
+
+import os
+
+import pytest
+import yaml
+
+from sweeps import agent
+from sweeps.local.estimate import Measured, fewest_epochs, lines_about, trials_of
+from tests.sweep_helpers import LR, ROOT, content, sweep_of
+
+SIZES = {
+    "model": {"value": "cnn"},
+    "epochs": {"value": 12},
+    "width": {"values": [32, 4, 8]},
+    "batch_size": {"min": 16, "max": 128},
+    "train_fraction": {"min": 0.1, "max": 1.0},
+    "dropout": {"min": 0.0, "max": 0.5},
+    "lr": LR,
+    "optimizer": {"values": ["sgd", "adam"]},
+}
+ONE_CORE = {"OMP_NUM_THREADS": "1"}
+
+
+def measured(name="a trial", epochs=10, epoch_seconds=2.0, gib=0.5, **settings):
+    told = {"model": "cnn", "epochs": epochs, **settings}
+    return Measured(name, told, epochs, [5.0, 4.0], [epoch_seconds], [1.0], gib, 3 * 2**20)
+
+
+def test_the_cheap_trial_is_small_and_the_dear_one_large_and_what_costs_nothing_is_in_the_middle():
+    cheap, dear = trials_of(sweep_of(SIZES))
+    assert {key: cheap.settings[key] for key in ("width", "batch_size", "train_fraction")} == {
+        "width": 4,
+        "batch_size": 128,
+        "train_fraction": 0.1,
+    }
+    assert {key: dear.settings[key] for key in ("width", "batch_size", "train_fraction")} == {
+        "width": 32,
+        "batch_size": 16,
+        "train_fraction": 1.0,
+    }
+    for one in (cheap, dear):
+        assert one.epochs == 12
+        assert one.settings["lr"] == pytest.approx(1e-3)
+        assert one.settings["dropout"] == 0.25
+    assert cheap.name == "a cheap trial width=4 batch_size=128 train_fraction=0.1"
+
+
+def test_each_model_has_trials_of_its_own_and_where_nothing_costs_more_there_is_one():
+    models = {"model": {"values": ["mlp", "cnn"]}, "lr": LR}
+    assert [one.name for one in trials_of(sweep_of(models))] == ["a trial model=mlp", "a trial model=cnn"]
+    assert [one.epochs for one in trials_of(sweep_of(models))] == [13, 16]  # their defaults
+
+
+@pytest.mark.parametrize(
+    ("rule", "epochs", "fewest"),
+    [
+        (None, 16, 16),
+        ({"type": "hyperband", "min_iter": 4, "eta": 2}, 16, 4 + 4 / 2 + 8 / 4),
+        ({"type": "hyperband", "min_iter": 20, "eta": 2}, 16, 16),
+        ({"type": "asha", "min_iter": 2, "eta": 4}, 10, 2 + 6 / 4 + 2 / 16),
+        ({"type": "median", "min_iter": 2}, 10, 6),
+    ],
+)
+def test_early_termination_saves_at_most_what_all_stops_at_once_would(rule, epochs, fewest):
+    sweep = sweep_of({"lr": LR}, **({"early_terminate": rule} if rule else {}))
+    assert fewest_epochs(sweep, epochs) == pytest.approx(fewest)
+
+
+def test_the_time_of_all_is_that_of_the_trials_over_the_workers():
+    sweep = sweep_of({"lr": LR}, early_terminate={"type": "hyperband", "min_iter": 5, "eta": 2})
+    pair = [measured("cheap", epoch_seconds=1.0), measured("dear", epoch_seconds=3.0, gib=2.0)]
+    lines = "\n".join(lines_about(pair, sweep, [ONE_CORE] * 2, 8, free=3.0))
+    # 4 s to start (what is done once is not counted again), 1 s to end, 10 epochs: 15 and 35 s; 4 rounds of them
+    assert "8 trials of 10 epochs by 2 workers: about 1m40s, 1m00s if all were as the cheapest, 2m20s" in lines
+    assert "with early termination: 1m20s to 1m40s" in lines  # 7.5 of 10 epochs
+    assert "up to 4.00 GiB, of 3.0 GiB" in lines
+    assert "only 1 of the dearest trials" in lines
+    assert "24 MiB in all" in lines
+
+
+def test_what_is_not_known_is_said():
+    sweep = sweep_of({"lr": LR}, metric={"name": "val/loss", "goal": "minimize", "target": 0.1})
+    assumed = lines_about([measured(patience=3)], sweep, [ONE_CORE], None, 8.0)[-1]
+    for text in ("no run_cap", "patience", "target"):
+        assert text in assumed
+    assert "1 trial of 10 epochs by 1 worker" in lines_about([measured()], sweep, [ONE_CORE], None, 8.0)[1]
+
+
+def test_a_program_that_is_not_train_py_is_refused(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(content(program=str(ROOT / "tests" / "sweep_program.py"), run_cap=3)))
+    assert agent.main([str(path), "--estimate"]) == 2
+    assert "the epochs of train.py alone" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_two_real_trials_leave_nothing_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    for name, value in {"VISION_SWEEPS_RUNS": tmp_path / "runs", "TMPDIR": tmp_path, "OMP_NUM_THREADS": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = tmp_path / "real.yaml"
+    parameters = {"model": {"value": "cnn"}, "dataset": {"value": "digits"}, "width": {"values": [2, 8]}}
+    path.write_text(yaml.safe_dump(content(parameters={**parameters, "epochs": {"value": 4}, "lr": LR}, run_cap=6)))
+    assert agent.main([str(path), "--estimate", "--workers", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "a cheap trial width=2" in output
+    assert "a dear trial width=8" in output
+    assert "6 trials of 4 epochs by 2 workers: about" in output
+    assert os.listdir(tmp_path) == ["real.yaml"]
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_named(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "bad.yaml"
+    command = ["${env}", "false", "${program}"]
+    path.write_text(yaml.safe_dump(content(parameters={"model": {"value": "cnn"}, "lr": LR}, command=command)))
+    assert agent.main([str(path), "--estimate"]) == 2
+    assert "a trial fails, exit code 1" in capsys.readouterr().err
