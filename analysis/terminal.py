@@ -11,6 +11,7 @@ from rich.text import Text
 
 LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
 BARS = "▁▂▃▄▅▆▇█"
+NONE = "–"  # in place of a setting that a run's model has not
 
 
 class OurConsole(Console):
@@ -41,6 +42,11 @@ def make_table(headings: Sequence[str], title: str = "") -> Table:
 def number(value: Any) -> str:
     """Return a figure or a setting as text, in few digits; None as an empty text."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def number_or_dash(value: Any) -> str:
+    """Return a setting as text, in few digits; None, for a run whose model has no such setting, as a dash."""
+    return NONE if value is None else number(value)
 
 
 def clock(seconds: float) -> str:

@@ -33,7 +33,7 @@ from analysis.read.best_recipe import write_best
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import command_of
 from analysis.read.storage import masked_arguments
-from analysis.read.sweeps import SweepRecord, Trial, read_sweep, read_yaml, sweep_folder
+from analysis.read.sweeps import SweepRecord, Trial, entries_for, read_sweep, read_yaml, sweep_folder
 from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images
@@ -82,7 +82,7 @@ class Final:
 
 def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
     """Return the final runs of one trial's settings."""
-    parameters = sweep.content.get("parameters", {})
+    parameters = entries_for(sweep.content, trial.settings)
     # Where and how to run is for this machine to say, or for the sweep file; its tags are for the trials.
     recipe = {
         key: value

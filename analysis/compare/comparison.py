@@ -13,7 +13,7 @@ from analysis.compare.edges import ends_reached
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord, Trial, entries_for
 from data.errors import UserError
 from data.metrics import RANKING, Best, Metric, is_epoch, is_finite, metric_named
 
@@ -142,7 +142,8 @@ def edges_of(sweep: SweepRecord, is_one_of_many: bool) -> list[str]:
     """Return a line for each setting whose best value lies at an end of what a sweep has searched."""
     if not sweep.leaders:
         return []
-    found = ends_reached(sweep.content.get("parameters"), sweep.leaders[0].settings, len(sweep.leaders))
+    best = sweep.leaders[0].settings
+    found = ends_reached(entries_for(sweep.content, best), best, len(sweep.leaders))
     return [f"{sweep.name}, {line}" if is_one_of_many else line for line in found]
 
 

@@ -16,7 +16,7 @@ from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
-from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, sparkline
+from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, number_or_dash, sparkline
 from data.metrics import Best, Curve, Metric, is_finite, shown
 from data.visible import counted, say, visible
 
@@ -171,7 +171,7 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
 
 def setting_column(name: str) -> Column:
     """Return the column of a setting."""
-    return name, lambda row: number(row.record.settings.get(name))
+    return name, lambda row: number_or_dash(row.record.settings.get(name))
 
 
 def figure(metric: Metric, best: Best | None) -> str:
@@ -210,8 +210,8 @@ def values_in_order(sweep: SweepRecord) -> list[float]:
 
 def best_settings(sweep: SweepRecord) -> str:
     """Return what a sweep's best trial has for the settings that are searched; "" where no trial has a value yet."""
-    names = sweep.varied if sweep.leaders else ()
-    return " ".join(f"{name}={number(sweep.leaders[0].settings.get(name))}" for name in names)
+    settings = sweep.leaders[0].settings if sweep.leaders else {}
+    return " ".join(f"{name}={number(settings[name])}" for name in sweep.varied if name in settings)
 
 
 def final_accuracy(sweep: SweepRecord) -> str:

@@ -19,6 +19,8 @@ from data.internals import TrialRow, read_trials
 from data.metrics import Curve, Metric
 from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
+from models.core.settings import Settings
+from models.groups import CHOOSER, entries, may_be_told
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object}  # of a trial in its database
@@ -200,11 +202,24 @@ def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterabl
         source=source,
         metric=metric_of(content),
         method=str(content.get("method", "")),
-        varied=tuple(key for key, config in content.get("parameters", {}).items() if is_varied(config)),
+        varied=tuple(dict.fromkeys(path[-1] for path, config in entries_of(content) if is_varied(config))),
         trials=tuple(trials),
         final=read_json(Path(source) / run_folder.FINAL_RESULT),
         content=content,
     )
+
+
+def entries_of(content: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
+    """Return path and distribution of every parameter of a sweep file, those in groups among them; none if broken."""
+    with suppress(UserError):
+        return list(entries(content.get("parameters") or {}))
+    return []
+
+
+def entries_for(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return setting -> distribution of what a sweep file has for a trial with some settings, of its model alone."""
+    model = str(settings.get(CHOOSER, Settings.model))
+    return {path[-1]: entry for path, entry in entries_of(content) if may_be_told(path, model)}
 
 
 def read_yaml(path: Path) -> Any:

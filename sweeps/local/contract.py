@@ -8,10 +8,11 @@ from optuna.distributions import CategoricalDistribution
 from data.datasets import describe, find_dataset
 from data.errors import UserError
 from data.metrics import metric_named
-from models.core.settings import INVOCATION, Settings
+from models.core.settings import INVOCATION, Settings, kinds
+from models.groups import CHOOSER, may_be_told, refuse_double
 from models.logged import check_best_by, check_logged
 from models.registry import find_model
-from models.resolve import coerce
+from models.resolve import coerce, unknown_setting
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
 from sweeps.local.sweep_file import Sweep, naming, read_sweep
@@ -27,10 +28,19 @@ def checked_sweep(path: Path) -> Sweep:
     """
     sweep = read_sweep(path)
     with naming(path):
-        if is_train_py(sweep):
-            sweep = with_best_by(sweep)
-            check_contract(sweep)
-        command_words(sweep.command, sweep.program, {}, Path())
+        return checked(sweep)
+
+
+def checked(sweep: Sweep) -> Sweep:
+    """Return a sweep, as far as is known of its program by the names of settings, checked as `checked_sweep` does.
+
+    Raises:
+        UserError: it cannot be run.
+    """
+    if is_train_py(sweep):
+        sweep = with_best_by(by_settings(sweep))
+        check_contract(sweep)
+    command_words(sweep.command, sweep.program, {}, Path())
     return sweep
 
 
@@ -39,22 +49,75 @@ def is_train_py(sweep: Sweep) -> bool:
     return bool(sweep.program) and Path(sweep.program).resolve() == TRAIN_PY
 
 
+def by_settings(sweep: Sweep) -> Sweep:
+    """Return a sweep of train.py with its parameters by the names of settings, each for the models that have it.
+
+    A group is only a heading, unless it is named for a model: then its settings are that model's alone, and go by both
+    names, as in mlp.width.
+
+    Raises:
+        UserError: a parameter is a setting of none of the sweep's models, or one of them would be told a setting twice.
+    """
+    models = models_of(sweep)
+    parameters = {}
+    for entry in sweep.parameters.values():
+        allowed = [model for model in models if may_be_told(entry.place, model)]
+        own = frozenset(model for model in allowed if entry.place[-1] in kinds(find_model(model).settings_class))
+        if not own and not allowed:
+            raise UserError(
+                f"parameter {entry.name}: the sweep has no trials of that model, only of {', '.join(models)}"
+            )
+        if not own:
+            raise unknown_setting(find_model(allowed[0]).settings_class, entry.place[-1], values_of(entry)[0])
+        name = entry.place[-1] if len(allowed) == len(models) else entry.name
+        parameters[name] = replace(entry, only_for=own if len(own) < len(models) else None)
+    for model in models:
+        found: dict[str, tuple[str, ...]] = {}
+        for entry in sweep.parameters.values():
+            if may_be_told(entry.place, model):
+                refuse_double(entry.place, found)
+    chooser = CHOOSER if any(entry.only_for is not None for entry in parameters.values()) else ""
+    return replace(sweep, parameters=parameters, chooser=chooser, is_flat=True)
+
+
+def models_of(sweep: Sweep) -> list[str]:
+    """Return the models of a sweep's trials.
+
+    Raises:
+        UserError: there is no model of that name, or it depends on itself which it is.
+    """
+    entry = next((entry for entry in sweep.parameters.values() if entry.place[-1] == CHOOSER), None)
+    models = [str(value) for value in values_of(entry)] if entry else [Settings.model]
+    for model in models:
+        find_model(model)
+        if entry and not may_be_told(entry.place, model):
+            raise UserError(f"parameter {entry.name}: the model cannot stand in the group of another one")
+    return models
+
+
+def lines_of_foreign(sweep: Sweep) -> list[str]:
+    """Return a line for each model that lacks some of the settings that its sweep has for others."""
+    foreign = {model: sweep.foreign({sweep.chooser: model}) for model in sweep.choices}
+    return [f"{model} has no {', '.join(names)}: its trials are told none" for model, names in foreign.items() if names]
+
+
 def check_contract(sweep: Sweep) -> None:
     """Refuse a sweep that does not fit train.py.
 
     Raises:
         UserError: a parameter is no setting, or takes values that the setting does not take, or no run logs the metric.
     """
-    for name in sweep.parameters:
-        if name in INVOCATION:
-            raise UserError(f"parameter {name}: the agent sets it for each run, leave it out")
-    models = values_of(sweep.parameters["model"]) if "model" in sweep.parameters else [Settings.model]
-    for model in models:
+    for entry in sweep.parameters.values():
+        if entry.place[-1] in INVOCATION:
+            raise UserError(f"parameter {entry.name}: the agent sets it for each run, leave it out")
+    sweep = by_settings(sweep)
+    for model in models_of(sweep):
         settings_class = find_model(model).settings_class
+        own = sweep.branch(model).parameters if sweep.chooser else sweep.parameters
         options = {
             name: [coerce(settings_class, name, value) for value in values_of(parameter)]
-            for name, parameter in sweep.parameters.items()
-            if name != "model"
+            for name, parameter in own.items()
+            if name != CHOOSER
         }
         last = {name: values[-1] for name, values in options.items()}
         # Each name of a dataset, an optimizer, ... is tried by itself: all combinations would be too many.

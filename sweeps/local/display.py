@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import clock, make_console, make_table, number
+from analysis.terminal import clock, make_console, make_table, number, number_or_dash
 from data.metrics import shown
 from data.visible import counted, visible, visible_lines
 from sweeps.local.promotion import is_waiting
@@ -147,7 +147,7 @@ class Display:
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """Return a table with a row for each trial."""
-        table = make_table(("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.space))
+        table = make_table(("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.varied({})))
         table.columns[1].justify = "left"
         for trial in trials:
             settings = trial.user_attrs.get("settings", {})
@@ -157,7 +157,7 @@ class Display:
                 self.state(trial, running),
                 str(epoch),
                 shown(self.sweep.metric.name, self.sweep.best_value(trial)) if trial.intermediate_values else "",
-                *(number(settings.get(name, "")) for name in self.sweep.space),
+                *(number_or_dash(value) if settings else "" for value in self.sweep.varied(settings).values()),
             ]
             table.add_row(*(Text(visible(cell)) for cell in cells))
         return table
@@ -169,4 +169,5 @@ class Display:
 
     def varied(self, settings: Mapping[str, Any]) -> str:
         """Return the settings that the sweep varies, in one line."""
-        return " ".join(f"{name}={number(settings[name])}" for name in self.sweep.space)
+        told = self.sweep.varied(settings)
+        return " ".join(f"{name}={number(value)}" for name, value in told.items() if value is not None)

@@ -34,6 +34,8 @@ class Parameter:
         draw: returns the point at a quantile in [0, 1] of W&B's distribution.
         value: returns the setting's value at a point.
         grid: all values, if they are finite in number and equally likely.
+        path: names of the groups round it in the sweep file, the outermost first, and its own; empty for no groups.
+        only_for: values of the sweep's chooser with which it applies; None where it always does.
     """
 
     name: str
@@ -41,6 +43,17 @@ class Parameter:
     draw: Callable[[float], Point]
     value: Callable[[Point], Scalar]
     grid: Sequence[Scalar] | None = None
+    path: tuple[str, ...] = ()
+    only_for: frozenset[Scalar] | None = None
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where it stands in the sweep file."""
+        return self.path or (self.name,)
+
+    def applies(self, choice: Scalar | None) -> bool:
+        """Return whether it applies with that value of the sweep's chooser."""
+        return self.only_for is None or choice in self.only_for
 
 
 def parameter(name: str, config: Any) -> Parameter:
@@ -51,8 +64,6 @@ def parameter(name: str, config: Any) -> Parameter:
     """
     if not isinstance(config, Mapping):
         raise UserError(f"parameter {name}: {config!r} is not understood: write value:, values: or min: and max:")
-    if "parameters" in config:
-        raise UserError(f"parameter {name} is nested: train.py's settings are flat, give each its own entry")
     kind = config["distribution"] if "distribution" in config else implied_distribution(name, config)
     if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
         known = ", ".join(DISTRIBUTIONS)

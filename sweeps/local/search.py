@@ -1,9 +1,10 @@
 """Which values the next trial of a sweep tries: by Optuna's Bayesian optimisation, at random, or the next of a grid."""
 
+import copy
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -21,6 +22,8 @@ from sweeps.local.sweep_file import Sweep
 
 MOST_SEEN = 150  # ended trials that a model is told of
 MOST_DRAWS = 100
+LEAST_OF_A_BRANCH = 3  # trials before a bandit chooses
+CURIOSITY = 0.5  # of the bandit: how much a branch that was tried little may be worth beyond what it has shown
 SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
     FloatDistribution: lambda trial, name, space: trial.suggest_float(name, space.low, space.high, log=space.log),
     IntDistribution: lambda trial, name, space: trial.suggest_int(name, space.low, space.high),
@@ -43,6 +46,7 @@ class Search(BaseSampler):
         self.sweep = sweep
         self.seed = seed
         self.space = sweep.space
+        self.branches = {choice: Search(sweep.branch(choice), seed) for choice in sweep.choices}
         self.propose = {"bayes": self.bayes, "random": self.draw, "grid": self.next_of_grid}[sweep.method]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -52,6 +56,8 @@ class Search(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Point]:
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        if self.branches and self.sweep.method == "bayes":
+            return self.bayes_by_branch(trial.number, study.user_attrs, others)
         return self.propose(trial.number, observations(self.sweep, study.user_attrs, others))
 
     def sample_independent(
@@ -65,13 +71,70 @@ class Search(BaseSampler):
 
     def draw_with(self, generator: random.Random) -> dict[str, Point]:
         """Return the next random point that a generator gives."""
-        return {name: self.sweep.parameters[name].draw(generator.random()) for name in self.space}
+        return self.without_others({name: self.sweep.parameters[name].draw(generator.random()) for name in self.space})
+
+    def without_others(self, points: Mapping[str, Point]) -> dict[str, Point]:
+        """Return the points of those parameters alone that apply there."""
+        own = self.sweep.applicable(points) if self.branches else self.space
+        return {name: point for name, point in points.items() if name in own}
 
     def next_of_grid(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
         """Return the combination of a grid that has the trial's number."""
         combinations = self.sweep.grid()
         combination = combinations[number % len(combinations)]
-        return {name: combination[name] for name in self.space}
+        return {name: point for name, point in combination.items() if name in self.space}
+
+    def bayes_by_branch(self, number: int, notes: Mapping[str, Any], others: Sequence[FrozenTrial]) -> dict[str, Point]:
+        """Return a point of the branch that a bandit chooses, where a model of this branch alone expects the most.
+
+        A branch is what is left to search with one value of the sweep's chooser.
+        """
+        known = {
+            choice: observations(branch.sweep, notes, in_branch(self.sweep, choice, others))
+            for choice, branch in self.branches.items()
+        }
+        left = {choice: trials for choice, trials in known.items() if not self.branches[choice].is_exhausted(trials)}
+        choice = self.choose(number, left or known)
+        proposal = self.branches[choice].bayes(number, known[choice])
+        names = {
+            self.sweep.parameters[name].place[-1]: name for name in self.sweep.applicable({self.sweep.chooser: choice})
+        }
+        return {self.sweep.chooser: choice, **{names[setting]: point for setting, point in proposal.items()}}
+
+    def choose(self, number: int, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
+        """Return the value of the chooser to go on with: by the upper ends of what branches may be worth.
+
+        A branch is worth the share of its trials that are among the best quarter of all, and the less it was tried the
+        more that may be: Auer et al. 2002, https://doi.org/10.1023/A:1013689704352. At first each has some trials.
+
+        Args:
+            number: of the trial.
+            known: the trials of each branch.
+        """
+        numbers = {choice: len(trials) for choice, trials in known.items()}
+        fewest = min(numbers, key=lambda choice: numbers[choice])
+        if numbers[fewest] < max(LEAST_OF_A_BRANCH, 1 + len(self.branches[fewest].space)):
+            return fewest
+        metric = self.sweep.metric
+        costs = {
+            choice: [metric.cost(self.sweep.best_value(trial)) for trial in trials if is_observed(trial)]
+            for choice, trials in known.items()
+        }
+        ranked = sorted(itertools.chain(*costs.values()))
+        if not ranked:
+            return fewest
+        good, total = ranked[(len(ranked) - 1) // 4], sum(numbers.values())
+
+        def upper_end(choice: Any) -> float:
+            share = sum(cost <= good for cost in costs[choice]) / numbers[choice]
+            return share + CURIOSITY * math.sqrt(math.log(total) / numbers[choice])
+
+        return max(known, key=upper_end)
+
+    def is_exhausted(self, others: Sequence[FrozenTrial]) -> bool:
+        """Return whether trials have all the values that there are."""
+        points, tried = self.combinations(), self.tried(others)
+        return bool(points) and all(self.values(point) in tried for point in points)
 
     def bayes(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
         """Return the point at which a model of the trials so far expects the greatest improvement.
@@ -165,6 +228,29 @@ class Search(BaseSampler):
 
 
 def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
-    """Return the settings of a trial in the order of the sweep file, constants included; the first call draws them."""
-    points = {name: SUGGEST[type(space)](trial, name, space) for name, space in sweep.space.items()}
-    return {name: parameter.value(points.get(name)) for name, parameter in sweep.parameters.items()}
+    """Return the settings of a trial in the order of the sweep file, constants included; the first call draws them.
+
+    Those that do not apply are left out.
+    """
+    space, points = sweep.space, dict[str, Point]()
+    for names in ([sweep.chooser], list(space)):
+        own = [name for name in sweep.applicable(points) if name in names and name in space]
+        points |= {name: SUGGEST[type(space[name])](trial, name, space[name]) for name in own}
+    return sweep.told(points)
+
+
+def in_branch(sweep: Sweep, choice: Any, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that have a value of the sweep's chooser, with their points under the names of settings."""
+    found = []
+    for trial in trials:
+        if trial.params.get(sweep.chooser) == choice:
+            own = copy.copy(trial)
+            names = {
+                name: sweep.parameters[name].place[-1]
+                for name in sweep.applicable(trial.params)
+                if name in trial.params and name != sweep.chooser
+            }
+            own.params = {setting: trial.params[name] for name, setting in names.items()}
+            own.distributions = {setting: trial.distributions[name] for name, setting in names.items()}
+            found.append(own)
+    return found

@@ -2,25 +2,28 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from data.errors import UserError, suggestion
 from data.metrics import GOALS, Metric
 from data.yaml_file import read_yaml_file
-from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, grid_parameter, parameter
+from models.groups import entries
+from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, constant, grid_parameter, parameter
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 SEARCHED = ("program", "command", "method", "metric", "early_terminate", "parameters")  # what makes a sweep the same
 KEYS = (*SEARCHED, "name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller")
+KEYS += ("scheduler",)  # W&B's own, for `wandb sweep-scheduler`
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Sweep:
         method: one of METHODS.
         metric: by which trials are ranked; no trial is started after one that has reached its target.
         early_terminate: which trials are stopped or wait to be promoted; None for none.
-        parameters: by name, those that vary and the constants.
+        parameters: by name, those that vary and the constants; in groups, names are joined by dots: optimizer.lr.
         name: of the sweep; empty for the file's.
         project: of W&B; empty for the default.
         run_cap: number of trials; None for no limit.
         content: the part of the file that makes two sweeps the same.
+        chooser: name of the parameter whose value decides which others apply; empty where all do.
+        is_flat: whether its program takes settings without groups, of which the leaves are the settings then.
     """
 
     program: str
@@ -50,17 +55,69 @@ class Sweep:
     project: str
     run_cap: int | None
     content: Mapping[str, Any]
+    chooser: str = ""
+    is_flat: bool = False
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
         """The parameters that vary, each with the distribution that Optuna searches."""
         return {name: entry.space for name, entry in self.parameters.items() if entry.space is not None}
 
+    @property
+    def choices(self) -> list[Scalar]:
+        """The values of the chooser; none where all parameters apply."""
+        space = self.space.get(self.chooser)
+        return list(space.choices) if isinstance(space, CategoricalDistribution) else []
+
+    def applicable(self, points: Mapping[str, Any]) -> list[str]:
+        """Return the names of the parameters that apply at some points, of which the chooser's alone is looked at."""
+        return [name for name, entry in self.parameters.items() if entry.applies(points.get(self.chooser))]
+
+    def told(self, points: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a run is told at some points: the value of every parameter that applies, in its groups."""
+        settings: dict[str, Any] = {}
+        for name in self.applicable(points):
+            *groups, leaf = self.parameters[name].place
+            place = settings
+            for group in () if self.is_flat else groups:
+                place = place.setdefault(group, {})
+            place[leaf] = self.parameters[name].value(points.get(name))
+        return settings
+
+    def varied(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a run was told of the parameters that vary; None for those that do not apply to it."""
+        found: dict[str, Any] = {}
+        for name in self.space:
+            path = self.parameters[name].place[-1:] if self.is_flat else self.parameters[name].place
+            found[".".join(path)] = reduce(lambda part, key: (part or {}).get(key), path, settings)
+        return found
+
+    def foreign(self, points: Mapping[str, Any]) -> list[str]:
+        """Return the settings that the sweep has, but a run is not told at some points, since its model has none."""
+        own = {self.parameters[name].place[-1] for name in self.applicable(points)}
+        return list(dict.fromkeys(entry.place[-1] for entry in self.parameters.values() if entry.place[-1] not in own))
+
+    def branch(self, choice: Scalar) -> "Sweep":
+        """Return the sweep that is left with one value of the chooser, its parameters under the names of settings."""
+        own = {
+            self.parameters[name].place[-1]: self.parameters[name] for name in self.applicable({self.chooser: choice})
+        }
+        leaf = self.parameters[self.chooser].place[-1]
+        return replace(self, parameters={**own, leaf: constant(leaf, choice)}, chooser="")
+
     def grid(self) -> list[dict[str, Scalar]]:
-        """Return all combinations of values in W&B's order: by name, the last varying fastest."""
-        names = sorted(self.parameters)
+        """Return all combinations of values in W&B's order: by name, the last varying fastest.
+
+        Those that differ in parameters alone that do not apply are one.
+        """
+        names = sorted(self.parameters, key=lambda name: self.parameters[name].place)
         values = [self.parameters[name].grid or () for name in names]
-        return [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
+        points = [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
+        if not self.chooser:
+            return points
+        own = {choice: set(self.applicable({self.chooser: choice})) for choice in self.choices}
+        items = [tuple(each for each in point.items() if each[0] in own[point[self.chooser]]) for point in points]
+        return [dict(each) for each in dict.fromkeys(items)]
 
     def best_value(self, trial: FrozenTrial) -> float:
         """Return the best value that a trial has logged; there must be one."""
@@ -101,14 +158,14 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         UserError: as `read_sweep`.
     """
     check_keys(content)
-    read = grid_parameter if content["method"] == "grid" else parameter
+    is_grid = content["method"] == "grid"
     sweep = Sweep(
         metric=parse_metric(content.get("metric")),
         program=content.get("program", ""),
         command=tuple(str(word) for word in content.get("command", COMMAND)),
         method=content["method"],
         early_terminate=parse_early_terminate(content["early_terminate"]) if "early_terminate" in content else None,
-        parameters={name: read(name, config) for name, config in content["parameters"].items()},
+        parameters=parse_parameters(content["parameters"], grid_parameter if is_grid else parameter),
         name=content.get("name", ""),
         project=str(content.get("project", "")),
         run_cap=content.get("run_cap"),
@@ -116,6 +173,25 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
     )
     check_whole(sweep)
     return sweep
+
+
+def parse_parameters(content: Mapping[Any, Any], read: Callable[[str, Any], Parameter]) -> dict[str, Parameter]:
+    """Return the parameters that the section `parameters` of a sweep file describes, those in groups among them.
+
+    Args:
+        content: of the section.
+        read: returns a parameter by its name and its entry.
+    """
+    parameters: dict[str, Parameter] = {}
+    for path, config in entries(content):
+        for name in path:
+            if not isinstance(name, str):
+                raise UserError(f"parameter {name!r} has no text for a name: YAML reads on, yes and 1 as other things")
+        name = ".".join(path)
+        if name in parameters:
+            raise UserError(f"parameter {name} is given twice, in a group and with a dot in its name: leave one out")
+        parameters[name] = replace(read(name, config), path=path)
+    return parameters
 
 
 def check_keys(content: Mapping[str, Any]) -> None:
@@ -128,9 +204,6 @@ def check_keys(content: Mapping[str, Any]) -> None:
     parameters = content.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise UserError("parameters: there are none to search")
-    for name in parameters:
-        if not isinstance(name, str):
-            raise UserError(f"parameter {name!r} has no text for a name: YAML reads on, yes and 1 as other things")
     command = content.get("command", COMMAND)
     if not isinstance(command, list | tuple) or not command or not all(isinstance(word, Scalar) for word in command):
         raise UserError(f"command {command!r} is not a list of words")

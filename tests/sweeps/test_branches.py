@@ -1,0 +1,169 @@
+"""Sweeps over several models, each with settings of its own: what is drawn, told, told apart and shown."""
+
+import itertools
+import random
+import statistics
+
+import pytest
+from optuna.trial import TrialState
+
+from data.errors import UserError
+from sweeps.local.contract import by_settings, check_contract, lines_of_foreign, with_best_by
+from sweeps.local.search import Search, settings_of
+from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
+
+MODELS = {"model": {"values": ["mlp", "cnn"]}, "dataset": {"value": "digits"}}
+OWN = {  # `width` is both models', each with a range of its own; the dropout is shared, the pooling the CNN's
+    **MODELS,
+    "lr": LR,
+    "pooling": {"values": ["none", "mean"]},
+    "mlp": {"parameters": {"width": {"values": [16, 32]}}},
+    "cnn": {"parameters": {"width": {"min": 4, "max": 8}, "net": {"parameters": {"depth": {"values": [1, 2]}}}}},
+}
+
+
+def sweep(parameters, **changes):
+    return by_settings(sweep_of(parameters, **changes))
+
+
+def told(some, num, seed=0):
+    """The settings of the first trials of a search whose values are all the same."""
+    study, found = study_of(some, seed), []
+    for _ in range(num):
+        trial, settings = ask(some, study)
+        found.append(settings)
+        tell(study, trial, 1.0)
+    return found
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_trial_is_told_what_its_model_has_alone(method):
+    found = told(sweep(OWN, method=method), 20)
+    assert {settings["model"] for settings in found} == {"mlp", "cnn"}
+    for settings in found:
+        common = {"model", "dataset", "lr", "width"}
+        assert settings.keys() == common | ({"pooling", "depth"} if settings["model"] == "cnn" else set())
+        assert settings["width"] in ({"mlp": (16, 32), "cnn": range(4, 9)}[settings["model"]])
+
+
+def test_what_a_model_has_not_is_said_once_for_each():
+    assert lines_of_foreign(sweep(OWN)) == ["mlp has no pooling, depth: its trials are told none"]
+    assert lines_of_foreign(sweep({**MODELS, "lr": LR})) == []
+    assert sweep({**MODELS, "lr": LR}).chooser == ""
+
+
+def test_a_search_without_branches_is_what_it_was():
+    plain = {"lr": LR, "width": {"values": [16, 32]}, "model": {"value": "mlp"}}
+    nested = {
+        "a": {"parameters": {"lr": LR, "b": {"parameters": {"width": {"values": [16, 32]}}}}},
+        "model": {"value": "mlp"},
+    }
+    assert told(sweep_of(plain), 8) == told(sweep(plain), 8) == told(sweep(nested), 8)
+
+
+def test_another_programs_run_is_told_its_groups_as_wandb_tells_them():
+    nested = sweep_of({"a": {"parameters": {"lr": LR, "b": {"parameters": {"c": {"value": 3}}}}}, "cnn": {"value": 1}})
+    [settings] = told(nested, 1)
+    assert settings == {"a": {"lr": settings["a"]["lr"], "b": {"c": 3}}, "cnn": 1}
+    assert nested.varied(settings) == {"a.lr": settings["a"]["lr"]}
+
+
+def test_a_grid_has_each_combination_once_however_many_settings_do_not_apply():
+    parameters = {**OWN, "lr": {"values": [0.1, 0.2]}}
+    some = sweep(parameters, method="grid")
+    found = [tuple(sorted(settings.items())) for settings in told(some, len(some.grid()))]
+    assert len(set(found)) == len(found) == 2 * 2 + 2 * 2 * 5 * 2
+    plain = sweep(
+        {"model": {"values": ["mlp", "cnn"]}, "lr": {"values": [1.0]}, "pooling": {"values": ["none"]}}, method="grid"
+    )
+    assert told(plain, 2) == [{"model": "mlp", "lr": 1.0}, {"model": "cnn", "lr": 1.0, "pooling": "none"}]
+
+
+def test_nothing_is_tried_twice_and_a_branch_without_more_to_try_is_left():
+    finite = {
+        "model": MODELS["model"],
+        "width": {"values": [8, 16]},
+        "pooling": {"values": ["none", "mean"]},
+        "lr": {"value": 0.1},
+    }
+    for seed in range(3):
+        found = [tuple(sorted(settings.items())) for settings in told(sweep(finite), 6, seed)]
+        assert len(set(found)) == 6  # 2 of the MLP, 4 of the CNN
+
+
+def test_a_search_by_branches_goes_on_as_it_would_have():
+    some = sweep(OWN)
+    study, found = study_of(some, 3), []
+    for number in range(16):
+        study.sampler = Search(some, 3)  # as after a kill
+        trial, settings = ask(some, study)
+        assert settings_of(some, trial) == settings
+        found.append(settings)
+        tell(study, trial, 1.0)
+    assert found == told(some, 16, 3)
+
+
+def test_a_branch_whose_trials_all_fail_is_left_to_the_other():
+    some, counts = sweep(OWN), {"mlp": 0, "cnn": 0}
+    study = study_of(some, 0)
+    for _ in range(24):
+        trial, settings = ask(some, study)
+        counts[settings["model"]] += 1
+        if settings["model"] == "cnn":
+            study.tell(trial, None, TrialState.FAIL)
+        else:
+            tell(study, trial, settings["lr"])
+    assert counts["mlp"] > counts["cnn"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            {**MODELS, "lr": LR, "num_heads": {"values": [1, 2]}},
+            "num_heads=1 is not a setting of MlpSettings, it belongs to nano_vit",
+        ),
+        ({**MODELS, "lr": LR, "pooling": {"values": ["none", "maen"]}}, "pooling=maen is none of"),
+        (
+            {**MODELS, "lr": LR, "vae": {"parameters": {"beta": LR}}},
+            "vae.beta: the sweep has no trials of that model, only of mlp, cnn",
+        ),
+        ({**MODELS, "lr": LR, "cnn": {"parameters": {"lr": LR}}}, "lr is given twice, as lr and cnn.lr"),
+        (
+            {**MODELS, "a": {"parameters": {"lr": LR}}, "b": {"parameters": {"lr": LR}}},
+            "lr is given twice, as a.lr and b.lr",
+        ),
+        (
+            {**MODELS, "mlp": {"parameters": {"pooling": {"values": ["none"]}}}},
+            "pooling=none is not a setting of MlpSettings, it belongs to cnn",
+        ),
+        ({"cnn": {"parameters": MODELS}, "lr": LR}, "cnn.model: the model cannot stand in the group of another one"),
+        (
+            {**MODELS, "net": {"parameters": {"widht": {"values": [8, 16]}}}},
+            "widht=8 is not a setting .*did you mean --width",
+        ),
+        ({**MODELS, "lr": LR, "model": {"values": ["mlp", "vae"]}}, "val/accuracy: no run logs it"),
+        ({**MODELS, "a": {"parameters": {"run_id": {"value": "x"}}}, "lr": LR}, "a.run_id: the agent sets it"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_trial(parameters, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_contract(sweep_of(parameters, metric={"name": "val/accuracy", "goal": "maximize"}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"a": {"parameters": {}}}, "parameter a: the group holds none"),
+        ({"a": {"parameters": {"b": {"parameters": []}}}}, "parameter a.b: the group holds none"),
+        ({"a": {"parameters": {"b": 3}}}, "parameter a.b: 3 is not understood"),
+        ({"a": {"parameters": {"b": {"values": []}}}}, r"parameter a.b: values \[\] is not a list"),
+        ({"a": {"parameters": {True: LR}}}, "parameter True has no text for a name"),
+        ({"a": {"parameters": {"b": LR}}, "a.b": LR}, "parameter a.b is given twice"),
+        ({"a": {"parameters": {"b": LR}, "value": 3}}, "a group has parameters: alone, and no value"),
+    ],
+)
+def test_a_group_that_is_none_is_refused(parameters, message):
+    with pytest.raises(UserError, match=message):
+        sweep_of(parameters)
