@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.photographs import centre_crop, erase, jitter_colours, resized_crop, turn
+from data.photographs import centre_crop, erase, jitter_colours, reduce, resized_crop, turn
 from data.policies import randaugment, trivialaugment
 
 
@@ -84,6 +84,7 @@ class Augmentation:
         colour_jitter: greatest change of brightness, contrast and saturation.
         cutout: side in pixels of a square that is blanked out in every image.
         erasing: share of the images in which a box is blanked out.
+        side: in pixels, to which the changed images are reduced; 0 to leave them at their size.
     """
 
     kind: str = "none"
@@ -93,16 +94,18 @@ class Augmentation:
     colour_jitter: float = 0.0
     cutout: int = 0
     erasing: float = 0.0
+    side: int = 0
 
     def of_pixels(self, images: Tensor, size: int) -> Tensor:
-        """Change images [B, 3, H, W] uint8, and bring them to `size` pixels: [B, 3, size, size] uint8."""
+        """Change images [B, 3, H, W] uint8, and bring them to `size` or `side` pixels: [B, 3, size, size] uint8."""
         if self.rotation:
             images = turn(images, self.rotation)
         if self.crop_scale:
-            images = resized_crop(images, size, self.crop_scale, self.crop_ratio)
+            images = resized_crop(images, self.side or size, self.crop_scale, self.crop_ratio)
             images = POLICIES.get(self.kind, AUGMENTATIONS["none"])(images)
         else:
             images = centre_crop(AUGMENTATIONS[self.kind](images), size)
+            images = reduce(images, self.side) if self.side else images
         return jitter_colours(images, self.colour_jitter) if self.colour_jitter else images
 
     def of_normalised(self, images: Tensor) -> Tensor:

@@ -45,6 +45,12 @@ def draw_boxes(num: int, height: int, width: int, areas: tuple[float, float], la
     return Boxes(*(part.long() for part in (top, left, tall, wide)))
 
 
+def reduce(images: Tensor, size: int) -> Tensor:
+    """Resize images [B, 3, H, W] uint8 to `size` pixels, antialiased: [B, 3, size, size] uint8."""
+    smaller = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+    return smaller.round().clamp(0, 255).byte()
+
+
 def resized_crop(images: Tensor, size: int, least_area: float, largest_ratio: float) -> Tensor:
     """Cut a random box out of each image, resize it, and mirror half of the images.
 

@@ -113,6 +113,9 @@ class Settings:
     in half of the cases and antialiased; it takes the place of the shift. 0 for none; ImageNet's is 0.08."""
     crop_ratio: Annotated[float, Range(1, 10)] = 1.333
     """Greatest ratio of the longer to the shorter side of a random resized crop."""
+    start_size: Annotated[int, Range(0, 4096)] = 0
+    """Side in pixels of training images in the first epoch, for networks that take images of any size; it grows to
+    image_size until two thirds of the epochs. 0 for no such progressive resizing."""
     eval_crop: Annotated[float, Range(0.5, 1)] = 1.0
     """Share of the side that is seen in validation, at the centre: images are kept at image_size / eval_crop pixels."""
     rotation: Annotated[float, Range(0, 180)] = 0.0

@@ -14,11 +14,11 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
-from data.augmentation import Augmentation
 from data.dataset import Batch
 from data.loader import Loader
 from data.metrics import Metric, metric_named
 from data.seeding import mix_seeds, seed_everything
+from models.core.augmentation import augmentation_of, check_start_size
 from models.core.checkpoint import Progress, refusing_misfits, restore_training, save_training
 from models.core.objective import Objective, Phase, only_trainable
 from models.core.optimization import lr_factor, set_lr
@@ -37,19 +37,6 @@ class DivergedError(RuntimeError):
 def judged_split(splits: Container[str]) -> str:
     """Return the split whose metrics a model is judged by: "val", or "train" without images to validate with."""
     return "val" if "val" in splits else "train"
-
-
-def augmentation_of(settings: Settings) -> Augmentation:
-    """Return the random changes to training images that settings ask for."""
-    return Augmentation(
-        kind=settings.augmentation,
-        crop_scale=settings.crop_scale,
-        crop_ratio=settings.crop_ratio,
-        rotation=settings.rotation,
-        colour_jitter=settings.colour_jitter,
-        cutout=settings.cutout,
-        erasing=settings.erasing,
-    )
 
 
 class Trainer:
@@ -94,6 +81,8 @@ class Trainer:
 
             self.ema = ModelEmaV3(objective, settings.ema_decay, use_warmup=True)
             self.evaluated = self.ema.module
+        if settings.start_size:
+            check_start_size(settings, objective, accelerator.device)
         if settings.compile:
             objective.compile_nets()
         phases = objective.phases()
@@ -164,7 +153,7 @@ class Trainer:
             start=start,
             micro_batches=self.settings.accumulation_steps,
             sampling=self.settings.sampling,
-            augmentation=augmentation_of(self.settings),
+            augmentation=augmentation_of(self.settings, epoch, self.loader.info.image_size),
         )
 
     def seeds(self, epoch: int) -> list[int]:
