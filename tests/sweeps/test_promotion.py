@@ -1,13 +1,16 @@
 """Successive halving and the median rule, by histories worked out by hand and by what must hold for all."""
 
 import random
+import statistics
 
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from data.files import read_json
 from sweeps.local.early_terminate import Asha, Median, parse_early_terminate
 from sweeps.local.promotion import hopeless, is_observed, is_waiting, promotable
+from tests.promotion_benchmark import CURVES, RULES, search
 from tests.sweep_helpers import LR, sweep_of
 
 SWEEP = sweep_of({"lr": LR}, early_terminate={"type": "asha", "min_iter": 1, "eta": 3})
@@ -148,3 +151,21 @@ def test_the_median_rule_waits_for_enough_values_and_enough_finished_trials_that
     assert Median(3, 1).to_stop(costs, [2], [0]) == []
     assert Median(2, 1).to_stop(costs, [2], [0, 1]) == [2]
     assert Median().to_stop({}, [2], []) == []
+
+
+def test_on_recorded_curves_promotion_takes_fewer_epochs_than_stopping_and_both_far_fewer_than_neither():
+    curves = [[-value for value in entry["val/accuracy"]] for entry in read_json(CURVES)["curves"]]
+    goal = 0.99 * min(map(min, curves))
+    spent = {}
+    for name in ("none", "hyperband", "asha"):
+        orders = [random.Random(seed).sample(curves, len(curves)) for seed in range(10)]
+        spent[name] = statistics.median(search(RULES[name], order, goal, num_workers=1).epochs for order in orders)
+    assert spent["asha"] < spent["hyperband"] < spent["none"] / 1.5
+
+
+def test_a_search_over_curves_counts_every_epoch():
+    curves = [[5, 4, 3], [9, 9, 9], [5, 2, 1]]
+    assert search(None, curves, 1, num_workers=1) == (9, 3, True)
+    assert search(None, curves, 0, num_workers=2) == (9, 3, False)
+    # Each waits at 1; of equal ones the first goes on to 3, which is its end; no other is promoted any more.
+    assert search(Asha((1, 3), 3), curves, 0, num_workers=1) == (5, 3, False)
