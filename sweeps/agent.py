@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,14 +28,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
 from analysis.compare.edges import ends_reached
 from analysis.read.storage import masked_arguments, reason_of, url_of_file
-from analysis.read.sweeps import read_yaml, sweep_folder
+from analysis.read.sweeps import entries_for, sweep_folder
 from analysis.record import run_folder
 from data.files import replace_file
-from data.visible import counted, visible, warn
+from data.visible import counted, say, visible, warn
 from sweeps.local.agent import Agent
-from sweeps.local.contract import checked_sweep
+from sweeps.local.choices import Choice, choice_of, enqueue
+from sweeps.local.contract import checked_sweep, lines_of_foreign
 from sweeps.local.display import Display
+from sweeps.local.estimate import estimate
 from sweeps.local.limits import Limits
+from sweeps.local.prior import learn_from
 from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep, name_of
 from sweeps.local.telling import Ending, tell
@@ -60,6 +63,21 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--memory", type=amount, metavar="GIB", help="memory of each device; default: what is free")
     parser.add_argument("--seed", type=seed, default=3407, help="seed of the search; default: 3407")
     parser.add_argument("--storage", help="database that agents share: postgresql+psycopg://USER@HOST/DATABASE")
+    parser.add_argument(
+        "--prior",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="RUNS",
+        help="earlier runs that the search learns from, for good: a sweep, entity/project/id of one on W&B, or a run",
+    )
+    parser.add_argument(
+        "--enqueue",
+        action="append",
+        default=[],
+        metavar="SETTINGS",
+        help="settings to try first, such as best.yaml or 'lr=1e-3 width=64'; may be given several times",
+    )
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
@@ -67,6 +85,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--keep_weights", type=count, metavar="K", help="best trials that keep their weights; default: all"
     )
+    parser.add_argument("--estimate", action="store_true", help="tell what the sweep will take, and search nothing")
     parser.add_argument("--on_end", metavar="CMD", help="command that is told the end, as JSON on its standard input")
     return parser.parse_args(arguments)
 
@@ -75,11 +94,17 @@ def run_sweep(options: Namespace) -> int:
     """Run a sweep to its end; return the exit code."""
     sweep = checked_sweep(options.file)
     devices = assign_devices(options.workers, options.devices)
+    if options.estimate:
+        say(*estimate(sweep, devices, num_trials(sweep, options), options.memory))
+        return 0
+    choices = [choice_of(text, sweep) for text in options.enqueue]
     name = name_of(sweep, options.file, options.name)
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
     limits = limits_of(sweep, options)
     display = Display(sweep, name, limits.count, len(devices))
+    for line in [*lines_of_foreign(sweep), *beginning(trials, options, choices, limits.count)]:
+        display.say(line)
     if options.retry_failed:
         display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
     agent = Agent(sweep, trials, folder, limits, devices, Room(devices, options.memory), display)
@@ -90,6 +115,8 @@ def run_sweep(options: Namespace) -> int:
     except Exception as error:
         tell(Ending("failed", reason_of(error), again()), agent, options.on_end)
         raise
+    if agent.is_retired and not code:
+        return code
     ending = ending_of(agent, code)
     tell(ending, agent, options.on_end)
     if ending.reason and ending.state == "paused":
@@ -100,12 +127,33 @@ def run_sweep(options: Namespace) -> int:
         display.say(f"paused; to go on: {ending.next}")
     else:
         leaders = display.leaders(trials.started())
-        content = read_yaml(folder / run_folder.SWEEP_FILE)
-        parameters = content.get("parameters") if isinstance(content, dict) else None
-        for line in ends_reached(parameters, leaders[0].user_attrs["settings"], len(leaders)):
+        best = leaders[0].user_attrs["settings"]
+        for line in ends_reached(entries_for(sweep.content, best), best, len(leaders)):
             display.say(f"searched enough? {line}")
         display.say(f"to train the best on all images: {ending.next}")
     return code
+
+
+def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num: int | None) -> Iterator[str]:
+    """Do what a search begins with; yield a line about each thing.
+
+    Args:
+        trials: of the sweep.
+        options: of the command line.
+        choices: settings to try first.
+        num: trials of the sweep in all; None for no end.
+    """
+    yield from (f"changed since the sweep began: {line}" for line in trials.changes)
+    for place in options.prior:
+        yield learn_from(place, trials.study, trials.sweep, options.storage or "")
+    for text, choice in zip(options.enqueue, choices, strict=True):
+        yield from choice.lines
+        number = enqueue(choice.points, trials)
+        if number is None:
+            yield f"--enqueue={text}: this sweep has had it"
+        else:
+            more = "" if num is None or number < num else f", if --count={number + 1} or more lets it be tried"
+            yield f"--enqueue={text}: trial {number}{more}"
 
 
 def ending_of(agent: Agent, code: int) -> Ending:
@@ -128,10 +176,14 @@ def again() -> str:
 
 def limits_of(sweep: Sweep, options: Namespace) -> Limits:
     """Return what the options, and the sweep file, allow trials."""
-    num = options.count or sweep.run_cap
-    if sweep.method == "grid":
-        num = min(num or sys.maxsize, len(sweep.grid()))
+    num = num_trials(sweep, options)
     return Limits(num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
+
+
+def num_trials(sweep: Sweep, options: Namespace) -> int | None:
+    """Return how many trials a sweep has in all; None for no end."""
+    num = options.count or sweep.run_cap
+    return min(num or sys.maxsize, len(sweep.grid())) if sweep.method == "grid" else num
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

@@ -58,6 +58,7 @@ class Agent:
         self.pool: Pool[TrialRun] = Pool(devices)
         self.failure = ""  # what ended the sweep
         self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
+        self.is_retired = False
         self.num_failed = 0
         self.waiting: int | None = None  # number of the trial that there is no room for
         self.heart = Heart(trials, SECONDS_BETWEEN_BEATS)
@@ -127,11 +128,18 @@ class Agent:
             self.announce_pause()
         elif self.failure:
             self.pool.stop("ended")
-        elif not self.trials.have_reached_target():
+        elif not self.is_to_retire() and not self.trials.have_reached_target():
             self.fill_slots()
         if self.display.is_due():
             self.display.show(self.trials.started(), self.progress())
         return bool(self.pool.runs) or self.work_is_left()
+
+    def is_to_retire(self) -> bool:
+        """Return whether this agent takes no more trials, since another one has gone on with another sweep file."""
+        if not self.is_retired and self.trials.is_superseded():
+            self.is_retired = True
+            self.display.say("another agent goes on with a changed sweep file: this one ends after the trials it runs")
+        return self.is_retired
 
     def is_pausing(self) -> bool:
         """Return whether the trials are to be stopped so that a later command can go on with them."""
@@ -168,10 +176,10 @@ class Agent:
 
     def work_is_left(self) -> bool:
         """Return whether trials may still have to be started: those that other agents run may be left to this one."""
-        if self.is_pausing() or self.failure:
+        if self.is_pausing() or self.failure or self.is_retired:
             return False
         trials = self.trials.all()[: self.limits.count]
-        is_any_open = any(trial.state == TrialState.RUNNING and not is_waiting(trial) for trial in trials)
+        is_any_open = any(not trial.state.is_finished() and not is_waiting(trial) for trial in trials)
         is_any_open |= bool(promotable(self.sweep, trials, self.limits.count))
         return (len(trials) != self.limits.count or is_any_open) and not self.trials.have_reached_target()
 
@@ -223,7 +231,7 @@ class Agent:
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
-        varied = {name: claim.settings[name] for name in self.sweep.space}
+        varied = {name: value for name, value in self.sweep.varied(claim.settings).items() if value is not None}
         own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied)}
         environment = {**unless_set(own), **self.pool.devices[slot]}
         if self.sweep.project:

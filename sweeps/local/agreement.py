@@ -3,15 +3,16 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import yaml
 from optuna.study import Study
 
+from analysis.read.recipe import default_settings
 from data.errors import UserError
 from models.core.settings import Settings
-from models.registry import MODELS
+from models.groups import entries
+from models.registry import find_model
 from models.resolve import coerce, merge, parse, validate
 from sweeps.local.contract import is_train_py
 from sweeps.local.observations import ASSUMED, NOT_COMPARED
@@ -46,12 +47,9 @@ def base_settings(sweep: Sweep, model: str) -> dict[str, Any]:
     """
     if not is_train_py(sweep):
         return {}
-    if model not in MODELS:
-        raise UserError(f"model={model!r} is no more")
-    settings_class = MODELS[model].settings_class
+    defaults, settings_class = default_settings(model), find_model(model).settings_class
     start = sweep.command.index("${program}") + 1 if "${program}" in sweep.command else len(sweep.command)
     told = merge(parse([word for word in sweep.command[start:] if not word.startswith("${")], environment()), {})
-    defaults = {field.name: field.default for field in fields(settings_class)}
     return defaults | {name: coerce(settings_class, name, value) for name, value in told.items()} | {"model": model}
 
 
@@ -65,6 +63,12 @@ def constants_of(sweep: Sweep) -> dict[str, Any]:
     return {name: entry.value(None) for name, entry in sweep.parameters.items() if entry.space is None}
 
 
+def expected_settings(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a trial of a sweep has if it is told those of some settings that the sweep searches."""
+    told = constants_of(sweep) | {name: settings[name] for name in sweep.space if name in settings}
+    return {**base_settings(sweep, str(told.get("model", Settings.model))), **told}
+
+
 def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings, but for those searched, in which a run differs from a sweep's trials.
 
@@ -75,16 +79,14 @@ def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
     Raises:
         UserError: the run has settings that no trial of the sweep can have.
     """
-    constants = constants_of(sweep)
-    searched = {name: settings[name] for name in sweep.space if name in settings}
-    model = str({**settings, **constants, **searched}.get("model", Settings.model))
-    base = base_settings(sweep, model)
-    expected = {**base, **constants, **searched}
-    if base:
+    expected = expected_settings(sweep, settings)
+    if is_train_py(sweep):
         validate(expected, {})
-        defaults = {field.name: field.default for field in fields(MODELS[model].settings_class)}
-        settings = {**defaults, **settings}
-    names = (expected.keys() | settings.keys() if not base else expected.keys()) - NOT_COMPARED - sweep.space.keys()
+        settings = {**default_settings(expected["model"]), **settings}
+        names = set(expected)
+    else:
+        names = expected.keys() | settings.keys()
+    names -= NOT_COMPARED | sweep.space.keys()
     return sorted(name for name in names if settings.get(name) != expected.get(name))
 
 
@@ -101,18 +103,18 @@ def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
             found.lines.append(f"{key}: {written(before.get(key))} is now {written(after.get(key))}")
             if key in ("program", "command") or (key.startswith("metric") and aims(before) != aims(after)):
                 found.meanings.append(key)
-    old, new = before.get("parameters", {}), after["parameters"]
+    old, new = (leaves_of(content.get("parameters", {})) for content in (before, after))
     model = held(new, "model", {"model": Settings.model})
     base = base_settings(sweep, model) if isinstance(model, str) else {}
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) == new.get(name):
             continue
         found.lines.append(f"{name}: {written(old.get(name))} is now {written(new.get(name))}")
-        was, is_now = held(old, name, base), held(new, name, base)
+        setting, was, is_now = name.rpartition(".")[2], held(old, name, base), held(new, name, base)
         is_narrowed = was is SEARCHED and name in new
         if is_now is SEARCHED and name not in old and was is not UNKNOWN:
-            found.assumed[name] = was
-        elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or name in NOT_COMPARED):
+            found.assumed[setting] = was
+        elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or setting in NOT_COMPARED):
             found.meanings.append(name)
     return found
 
@@ -144,9 +146,14 @@ def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
 def held(parameters: Mapping[str, Any], name: str, base: Mapping[str, Any]) -> Any:
     """Return the one value that a setting has in all trials, SEARCHED if it has several, UNKNOWN if nothing says it."""
     if name not in parameters:
-        return base.get(name, UNKNOWN)
+        return base.get(name.rpartition(".")[2], UNKNOWN)
     entry = parameters[name]
     return entry["value"] if isinstance(entry, Mapping) and "value" in entry else SEARCHED
+
+
+def leaves_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of the section `parameters` of a sweep file, those in groups by names such as optimizer.lr."""
+    return {".".join(path): entry for path, entry in entries(parameters)}
 
 
 def aims(content: Mapping[str, Any]) -> list[tuple[Any, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import shlex
 import zlib
 from collections.abc import Mapping
@@ -17,10 +18,10 @@ from data.metrics import is_finite
 from models.core.settings import Settings
 from models.registry import find_model
 from models.resolve import Text, coerce, config_values, validate
-from sweeps.local.agreement import base_settings, constants_of
+from sweeps.local.agreement import constants_of, expected_settings
 from sweeps.local.contract import is_train_py
 from sweeps.local.distributions import Parameter, Point
-from sweeps.local.observations import NOT_COMPARED, is_inside, point_of
+from sweeps.local.observations import NOT_COMPARED, branch_for, is_inside, point_of
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trials import CLAIMS, Trials
 
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
     """What somebody wants to be tried.
 
     Attributes:
-        points: of the settings that the sweep searches and that were told, by name; the search chooses the others.
+        points: of what the sweep searches, by name; the search chooses those that are not there.
         lines: what there is to say about it.
     """
 
@@ -52,18 +53,36 @@ def choice_of(text: str, sweep: Sweep) -> Choice:
     is_file = text.endswith(FILES) or Path(text).is_file()
     try:
         settings = typed(config_values(text) if is_file else spelled(text), sweep)
-        lines = settle_others(settings, sweep, is_file)
-        points = {
-            name: checked_point(sweep.parameters[name], settings[name]) for name in sweep.space if name in settings
-        }
+        own = branch_for(sweep, settings)
+        if own is None:
+            raise UserError(
+                f"which model? Write one of {', '.join(f'model={choice}' for choice in sweep.choices)}, too"
+            )
+        lines = settle_others(settings, own, is_file)
+        chosen = [name for name in own.space if name in settings]
+        points = {name: checked_point(own.parameters[name], settings[name]) for name in chosen}
     except UserError as error:
         raise UserError(f"{told}: {error}") from None
-    if not points:
+    if not points and not sweep.chooser:
         raise UserError(f"{told} names none of the settings that are searched: {', '.join(sweep.space)}")
     for name in points:
-        if not is_inside({name: sweep.space[name]}, {name: points[name]}):
+        if not is_inside({name: own.space[name]}, {name: points[name]}):
             lines.append(f"{told}: {name}={settings[name]} is outside its range, it is tried all the same")
-    return Choice(points, lines)
+    return Choice(in_names_of(sweep, own, points), lines)
+
+
+def in_names_of(sweep: Sweep, own: Sweep, points: Mapping[str, Point]) -> dict[str, Point]:
+    """Return points of a part of a sweep by the names that the whole sweep has for them.
+
+    In a sweep with branches those that are not given are drawn, since its search may be about to choose another branch.
+    """
+    if not sweep.chooser:
+        return dict(points)
+    choice = own.parameters[sweep.parameters[sweep.chooser].place[-1]].value(None)
+    names = {sweep.parameters[name].place[-1]: name for name in sweep.applicable({sweep.chooser: choice})}
+    draws = random.Random(str(choice))
+    others = {name: own.parameters[name].draw(draws.random()) for name in own.space}
+    return {sweep.chooser: choice, **{names[setting]: point for setting, point in {**others, **points}.items()}}
 
 
 def spelled(text: str) -> dict[str, Any]:
@@ -106,11 +125,9 @@ def settle_others(settings: Mapping[str, Any], sweep: Sweep, is_file: bool) -> l
     Raises:
         UserError: they were not in a file, where they stand for other reasons; or no run takes the others.
     """
-    constants = constants_of(sweep)
-    model = str({**settings, **constants}.get("model", Settings.model))
-    expected = {**base_settings(sweep, model), **constants}
+    expected = expected_settings(sweep, settings)
     if is_train_py(sweep):
-        validate({**expected, **{name: settings[name] for name in sweep.space if name in settings}}, {})
+        validate(expected, {})
     others = [name for name in settings if name not in sweep.space and settings[name] != expected.get(name)]
     if is_file:
         others = [name for name in others if name not in NOT_COMPARED]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from models.core.settings import CIRCUMSTANCES
 from sweeps.local.distributions import QUANTILES, Parameter, Point
@@ -65,24 +65,34 @@ def earlier_trials(
 
 def in_present_terms(sweep: Sweep, trials: Iterable[FrozenTrial], assumed: Mapping[str, Any] = {}) -> list[FrozenTrial]:
     """Return those trials that say something of a sweep's space, each with its points there, be they outside or not."""
-    space, known = sweep.space, []
+    known = []
     for trial in trials:
         settings = trial.user_attrs.get("settings")
-        if not trial.params or not isinstance(settings, Mapping) or is_of(sweep, space, trial, settings):
+        if not trial.params or not isinstance(settings, Mapping) or is_of(sweep, trial, settings):
             known.append(trial)
         elif (points := points_of(sweep, {**assumed, **settings})) is not None:
             moved = copy.copy(trial)
-            moved.params, moved.distributions = points, widened(space, points)
+            moved.params, moved.distributions = points, widened(sweep.space, points)
             known.append(moved)
     return known
 
 
-def is_of(sweep: Sweep, space: Mapping[str, BaseDistribution], trial: FrozenTrial, settings: Mapping[str, Any]) -> bool:
+def is_of(sweep: Sweep, trial: FrozenTrial | Trial, settings: Mapping[str, Any]) -> bool:
     """Return whether a trial was drawn from a sweep's present space: its points mean there what they meant then."""
+    space = {name: sweep.space[name] for name in sweep.applicable(trial.params) if name in sweep.space}
     if trial.distributions != space:
         return False
-    quantiles = [name for name in space if space[name] == QUANTILES]  # of which each distribution has the same
-    return all(sweep.parameters[name].value(trial.params[name]) == settings.get(name) for name in quantiles)
+    quantiles = [sweep.parameters[name].place[-1] for name in space if space[name] == QUANTILES]  # of any distribution
+    told = sweep.told(trial.params) if quantiles else {}
+    return all(told.get(name) == settings.get(name) for name in quantiles)
+
+
+def branch_for(sweep: Sweep, settings: Mapping[str, Any]) -> Sweep | None:
+    """Return the part of a sweep, all of it as a rule, that settings belong to; None if there is none."""
+    if not sweep.chooser:
+        return sweep
+    choice = settings.get(sweep.parameters[sweep.chooser].place[-1])
+    return sweep.branch(choice) if choice in sweep.choices else None
 
 
 def points_of(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Point] | None:

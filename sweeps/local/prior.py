@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +11,17 @@ from optuna.study import Study
 from analysis.read.index import read_parts
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves, find_run, read_runs, record_of
-from analysis.read.sweeps import read_sweep, sweep_folder, trials_of
+from analysis.read.sweeps import Trial, read_sweep, sweep_folder, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep
 from analysis.record import run_folder
 from data.datasets import find_data_dir, find_dataset
 from data.errors import UserError
 from data.metrics import Metric
 from data.visible import counted
-from sweeps.local.agreement import base_settings, constants_of, differing
+from models.core.settings import Settings
+from sweeps.local.agreement import base_settings, differing, expected_settings
 from sweeps.local.contract import is_train_py
-from sweeps.local.observations import NOT_COMPARED, PRIOR, is_inside, point_of, points_of
+from sweeps.local.observations import NOT_COMPARED, PRIOR, branch_for, is_inside, point_of, points_of
 from sweeps.local.search import MOST_SEEN
 from sweeps.local.sweep_file import Sweep
 
@@ -92,17 +94,16 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
     """
     if sweep.method != "bayes":
         raise UserError(f"--prior={place}: method {sweep.method} learns from no runs, write method: bayes")
-    entries, reasons, num_outside = [], Counter[str](), 0
-    images = Images(sweep)
+    entries, reasons, num_outside, images = [], Counter[str](), 0, Images()
     runs = earlier_runs(place, sweep.metric, storage)
     for run in runs:
-        reason = reason_against(run, sweep, images)
-        if reason:
+        own = branch_for(sweep, run.settings)
+        reason = reason_against(run, own, images) if own else "with another model"
+        if own and not reason:
+            num_outside += not is_inside(own.space, points_of(own, run.settings) or {})
+            entries.append(entry_of(run, own))
+        else:
             reasons[reason] += 1
-            continue
-        points = points_of(sweep, run.settings)
-        num_outside += points is not None and not is_inside(sweep.space, points)
-        entries.append(entry_of(run, sweep))
     refused = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
     if not entries:
         raise UserError(f"--prior={place}: none of its {counted(len(runs), 'run')} counts ({refused}): leave it out")
@@ -119,8 +120,11 @@ def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]
     if place.count("/") == 2 and not Path(place).exists():
         content, records = read_wandb_sweep(place)
         return judged(records, metric)
-    if "/" not in place and (storage or (sweep_folder(place) / run_folder.SWEEP_FILE).exists()):
+    if "/" not in place and (sweep_folder(place) / run_folder.SWEEP_FILE).exists():
         return runs_of_sweep(place, metric, storage)
+    if "/" not in place and storage:
+        with suppress(UserError):  # it is the name of a run, perhaps
+            return runs_of_sweep(place, metric, storage)
     folder = find_run(place)
     record = record_of(folder, *read_parts(folder, [folder]))
     if record is None:
@@ -131,17 +135,27 @@ def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]
 def runs_of_sweep(name: str, metric: Metric, storage: str) -> list[Earlier]:
     """Return the trials of a local sweep; those that have a folder here by all that it says."""
     folder = sweep_folder(name)
-    sweep = read_sweep(name, "" if (folder / run_folder.STUDY).exists() else storage)
-    records = {record.run_id: record for record in read_runs(folder).records} if folder.is_dir() else {}
-    by_folder = {run.run_id: run for run in judged([r for r in records.values() if not r.is_final], metric)}
+    records = [record for record in read_runs(folder).records if not record.is_final] if folder.is_dir() else []
+    runs = judged(records, metric)
+    has_own = (folder / run_folder.STUDY).exists()
+    if not has_own and not storage:
+        return runs
+    sweep = read_sweep(name, "" if has_own else storage)
+    by_id = {run.run_id: run for run in runs}
     is_same = (sweep.metric.name, sweep.metric.goal) == (metric.name, metric.goal)
-    runs = []
-    for trial in sweep.trials:
-        own = by_folder.get(trial.run_id)
-        value = trial.value if is_same else own and own.value
-        settings, data = (own.settings, own.data) if own else (trial.settings, "")
-        runs.append(Earlier(trial.run_id, settings, trial.state, value, data))
-    return runs
+    return [with_folder(trial, by_id.get(trial.run_id), is_same) for trial in sweep.trials]
+
+
+def with_folder(trial: Trial, run: Earlier | None, is_same: bool) -> Earlier:
+    """Return what a database has of a trial together with what its folder has, if there is one here.
+
+    Args:
+        trial: by the database, which alone knows whether it is paused or was stopped for good.
+        run: by its folder.
+        is_same: whether the value of the trial is of the metric that is asked for.
+    """
+    own = run or Earlier(trial.run_id, trial.settings, trial.state, None, "")
+    return own._replace(state=trial.state, value=trial.value if is_same else own.value)
 
 
 def judged(records: Sequence[RunRecord], metric: Metric) -> list[Earlier]:
@@ -160,24 +174,18 @@ def images_of(record: RunRecord) -> str:
 
 
 class Images:
-    """The images of a sweep's trials, of which the fingerprint is found when it is first asked for.
+    """The images of a sweep's trials, of which the fingerprint is found when it is first asked for."""
 
-    Args:
-        sweep: whose trials.
-    """
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
+    def __init__(self) -> None:
         self.known: dict[tuple[Any, ...], str] = {}
 
-    def fingerprint(self, settings: Mapping[str, Any]) -> str:
+    def fingerprint(self, sweep: Sweep, settings: Mapping[str, Any]) -> str:
         """Return the fingerprint of the images that a trial with these settings would have; this reads them.
 
         Raises:
             UserError: they cannot be read.
         """
-        told = {**base_settings(self.sweep, settings["model"]), **constants_of(self.sweep)}
-        told |= {name: settings[name] for name in self.sweep.space if name in settings}
+        told = expected_settings(sweep, settings)
         name, folder, side, crop = (told[key] for key in ("dataset", "data_dir", "image_size", "eval_crop"))
         key = (name, folder, side, crop)
         if key not in self.known:
@@ -202,7 +210,7 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
         return f"with settings that no trial has ({error})"
     if names:
         return f"with another {', '.join(names)}"
-    if run.data and is_train_py(sweep) and images.fingerprint(run.settings) != run.data:
+    if run.data and is_train_py(sweep) and images.fingerprint(sweep, run.settings) != run.data:
         return "with other images"
     if points_of(sweep, run.settings) is None:
         lacking = [name for name in sweep.space if point_of(sweep.parameters[name], run.settings.get(name)) is None]
@@ -212,7 +220,7 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
 
 def entry_of(run: Earlier, sweep: Sweep) -> Entry:
     """Return a run as a study keeps it: of its settings, those that are no defaults or stand in the sweep's file."""
-    base = base_settings(sweep, str(run.settings.get("model", "")))
+    base = base_settings(sweep, str(run.settings.get("model", Settings.model)))
     settings = {
         name: value
         for name, value in run.settings.items()

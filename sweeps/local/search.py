@@ -55,6 +55,9 @@ class Search(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Point]:
+        fixed = trial.system_attrs.get("fixed_params", {})  # of a trial that was enqueued
+        if fixed and fixed.keys() >= self.without_others({**self.space, **fixed}).keys():
+            return {}
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         if self.branches and self.sweep.method == "bayes":
             return self.bayes_by_branch(trial.number, study.user_attrs, others)

@@ -6,6 +6,7 @@ not. Which agent holds it stands in a table of our own, which agents change by c
 
 import json
 import time
+import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from sqlalchemy.exc import IntegrityError
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweeps import NOTES, check_notes, checked_run_id
 from analysis.record.run_folder import fresh_run_id
-from data.errors import UserError
-from data.internals import reopen_trials, trial_id
-from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
+from data.internals import let_ranges_change, reopen_trials, trial_id
+from sweeps.local.agreement import aims, go_on, leaves_of
 from sweeps.local.early_terminate import Asha
+from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
+from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
 from sweeps.local.promotion import UNTIL, WAITS, is_waiting, promotable
 from sweeps.local.search import Search, settings_of
@@ -31,9 +33,18 @@ from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat has not changed for so long
 NOBODY = ""
+NOT_APPLICABLE = "not_applicable"  # settings of the sweep that the trial's model has not
 # Notes beside those that others read, too:
 OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
-OWN_NOTES |= {"peak_gib": float, "alone": bool, "halvings": int, "accumulation_steps": int, UNTIL: int, WAITS: int}
+OWN_NOTES |= {
+    "peak_gib": float,
+    "alone": bool,
+    "halvings": int,
+    "accumulation_steps": int,
+    NOT_APPLICABLE: list,
+    UNTIL: int,
+    WAITS: int,
+}
 CLAIMS = Table(
     "vision_sweeps_claims",
     MetaData(),
@@ -109,15 +120,18 @@ class Trials:
         self.sweep = sweep
         self.owner = owner_name()
         self.storage = open_storage(url, CLAIMS)
+        let_ranges_change(self.storage)
         self.engine = self.storage.engine
         self.name = name
         self.sampler = Search(sweep, seed)
-        content = json.loads(json.dumps(sweep.content))
+        self.content = json.loads(json.dumps(sweep.content))
         try:
             self.study = self.open_study()
             if len(self.study.directions) != 1:
                 raise ValueError("it has lost its goal")
-            known = dict(self.study.user_attrs.get("sweep", content))
+            known = dict(self.study.user_attrs.get("sweep", self.content))
+            leaves_of(known.get("parameters", {})), aims(known)  # to see whether they can be read
+            observations(sweep, self.study.user_attrs, [])  # likewise
             for number, trial in enumerate(self.all()):
                 if trial.number != number:
                     raise ValueError(f"trial {number} has the number {trial.number}")
@@ -126,11 +140,13 @@ class Trials:
                 check_notes(trial.number, trial.user_attrs, NOTES | OWN_NOTES)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
-        if changed := sorted(key for key in {**known, **content} if known.get(key) != content.get(key)):
-            raise UserError(f"sweep {name} was begun with another {', '.join(changed)}: give another --name")
-        self.study.set_user_attr("sweep", content)
+        self.changes = go_on(self.study, sweep, known)
         self.beats: dict[int, Beat] = {}  # of agents on other machines, by trial id
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
+
+    def is_superseded(self) -> bool:
+        """Return whether another agent has since gone on with the sweep by another file."""
+        return self.study.user_attrs.get("sweep") != self.content
 
     def open_study(self) -> optuna.Study:
         """Open the study, which has read no trials yet; it is made if it is not there."""
@@ -196,7 +212,8 @@ class Trials:
             is_still_ending = run_id is not None and self.is_still_ending(run_id)
             if not is_still_ending and self.claim(own_id, claim):
                 return self.prepare(Trial(self.study, own_id))
-        if count is not None and len(trials) >= count:
+        is_any_queued = any(trial.state == TrialState.WAITING for trial in trials[:count])
+        if count is not None and len(trials) >= count and not is_any_queued:
             return None
         fresh = self.study.ask()
         if not self.claim(trial_id(fresh), None):  # another agent was quicker, and runs it
@@ -224,9 +241,15 @@ class Trials:
         """Return what is needed to run a trial; the first time, draw its settings and store them."""
         settings, fault, notes = dict[str, Any](), "", trial.user_attrs
         try:
-            settings = settings_of(self.sweep, trial)
-            begun = notes.get("settings", settings)  # without what agents tell since, it goes on
-            settings = {name: value for name, value in settings.items() if name in begun}
+            begun = notes.get("settings")
+            if isinstance(begun, dict) and trial.params and not is_of(self.sweep, trial, begun):
+                names = {entry.place[-1 if self.sweep.is_flat else 0] for entry in self.sweep.parameters.values()}
+                settings = {name: value for name, value in begun.items() if name in names}  # of other ranges
+            else:
+                with warnings.catch_warnings(action="ignore"):  # of a choice outside the ranges, which is told
+                    settings = settings_of(self.sweep, trial)
+                begun = notes.get("settings", settings)  # without what agents tell since, it goes on
+                settings = {name: value for name, value in settings.items() if name in begun}
             settings |= {name: notes[name] for name in ("accumulation_steps",) if name in notes}
         except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
             fault = f"its settings in the storage are not those of the sweep ({error})"
@@ -237,6 +260,8 @@ class Trials:
         if run_id is None:
             run_id = new_run_id(trial.number)
             trial.set_user_attr("settings", settings)
+            if foreign := self.sweep.foreign(trial.params):
+                trial.set_user_attr(NOT_APPLICABLE, foreign)
             trial.set_user_attr("run_id", run_id)
         return Claim(trial, checked_run_id(run_id), settings, fault, notes.get("alone", False), until)
 

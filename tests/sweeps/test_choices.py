@@ -1,0 +1,118 @@
+"""Settings that people want to be tried first."""
+
+import pytest
+from optuna.trial import TrialState
+
+from data.errors import UserError
+from sweeps.local.choices import choice_of, enqueue
+from sweeps.local.trials import Trials
+from tests.sweep_helpers import LR, sweep_of
+
+PARAMETERS = {
+    "lr": LR,
+    "optimizer": {"values": ["sgd", "adam"]},
+    "model": {"value": "mlp"},
+    "width": {"distribution": "q_uniform", "min": 16, "max": 256, "q": 16},
+    "weight_decay": {"distribution": "log_normal", "mu": -8.0, "sigma": 1.0},
+    "epochs": {"value": 3},
+}
+BAD = {
+    "lr=fast": "not a number",
+    "lr=-1": "out of range",
+    "lr": "neither a file nor settings",
+    "": "neither a file nor settings",
+    "lr=1 lr=2": "lr is given twice",
+    "lr='1": "neither a file nor settings",
+    "optimizer=adamw": "optimizer=adamw cannot come out of its distribution",
+    "width=70": "rounded in this sweep: the nearest value is 64",
+    "weight_decay=0.9": "cannot come out of its distribution",
+    "epochs=4": "epochs is always 3 in this sweep",
+    "epochs=3": "names none of the settings that are searched",
+    "momentun=0.9": "is not a setting of",
+    "model=cnn lr=1e-3": "is always mlp in this sweep",
+    "none.yaml": "none.yaml",
+}
+
+
+def take(trials, num, count=None):
+    """The next trials, all of which are under way then."""
+    claims = []
+    for _ in range(num):
+        claims.append(trials.take(count, [claim.trial_id for claim in claims if claim]))
+    return claims
+
+
+@pytest.fixture
+def trials(tmp_path):
+    return Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS), "s", seed=0)
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_cannot_be_tried_is_refused_in_one_line(text):
+    with pytest.raises(UserError) as caught:
+        choice_of(text, sweep_of(PARAMETERS))
+    assert str(caught.value).startswith(f"--enqueue={text}")
+    assert BAD[text] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grid_has_nothing_to_try_first():
+    with pytest.raises(UserError, match="a grid tries each"):
+        choice_of("optimizer=sgd", sweep_of({"optimizer": PARAMETERS["optimizer"]}, method="grid"))
+
+
+def test_a_recipe_is_taken_for_what_the_sweep_searches(tmp_path):
+    (tmp_path / "best.yaml").write_text("model: mlp\nlr: 0.002\nepochs: 7\noptimizer: sgd\nseed: 4\nbatch_size: 64\n")
+    choice = choice_of(str(tmp_path / "best.yaml"), sweep_of(PARAMETERS))
+    assert choice.points == {"lr": 0.002, "optimizer": "sgd"}
+    assert choice.lines == ["left out, since the sweep has its own: epochs, batch_size"]
+
+
+@pytest.mark.parametrize("method", ["bayes", "random"])
+def test_choices_are_the_next_trials_in_their_order_and_the_search_fills_in_the_rest(tmp_path, method):
+    trials = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS, method=method), "s", seed=0)
+    take(trials, 1)
+    texts = ("lr=1e-3 width=64 optimizer=adam weight_decay=3e-4", "lr=2e-3")
+    assert [enqueue(choice_of(text, trials.sweep).points, trials) for text in texts] == [1, 2]
+    _, first, second, third = take(trials, 4)
+    assert {**first.settings, "weight_decay": 0} == {
+        "lr": 1e-3, "width": 64, "optimizer": "adam", "weight_decay": 0, "model": "mlp", "epochs": 3
+    }  # fmt: skip
+    assert first.settings["weight_decay"] == pytest.approx(3e-4)
+    assert second.settings["lr"] == 2e-3
+    assert second.settings["optimizer"] in ("sgd", "adam")
+    assert third.number == 3
+
+
+def test_a_value_outside_its_range_is_tried_and_told(trials, recwarn):
+    choice = choice_of("lr=0.5", trials.sweep)
+    assert choice.lines == ["--enqueue=lr=0.5: lr=0.5 is outside its range, it is tried all the same"]
+    enqueue(choice.points, trials)
+    claim = trials.take(1)
+    assert (claim.number, claim.settings["lr"], claim.fault) == (0, 0.5, "")
+    claim.trial.report(1.0, 1)
+    trials.end(claim, TrialState.COMPLETE, {})
+    for _ in range(9):
+        claim = trials.take(None)
+        claim.trial.report(1.0, 1)
+        trials.end(claim, TrialState.COMPLETE, {})
+        assert 1e-5 <= claim.settings["lr"] <= 0.1
+    assert not recwarn.list
+
+
+def test_a_choice_is_tried_once_in_a_sweep_whoever_asks(trials, tmp_path):
+    points = choice_of("lr=1e-3", trials.sweep).points
+    other = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS), "s", seed=0)
+    assert [enqueue(points, each) for each in (trials, other, trials)] == [0, None, None]
+    first, second = take(trials, 2, count=1)
+    assert first.settings["lr"] == 1e-3
+    assert second is None
+    assert enqueue(points, other) is None
+    assert len(other.all()) == 1
+
+
+def test_a_choice_beyond_the_count_waits_for_a_larger_one(trials):
+    take(trials, 1)
+    assert enqueue(choice_of("lr=1e-3", trials.sweep).points, trials) == 1
+    assert take(trials, 2, count=1)[1] is None
+    assert take(trials, 2, count=2)[1].settings["lr"] == 1e-3

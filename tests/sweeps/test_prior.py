@@ -1,0 +1,120 @@
+"""Which earlier runs count as observations of a sweep, and what is said of those that do not."""
+
+import pytest
+
+from analysis.record import run_folder
+from data.errors import UserError
+from data.files import read_json, write_json
+from sweeps.local.observations import PRIOR, observations
+from sweeps.local.prior import learn_from, take_prior
+from tests.run_folders import SWEEP, write_run
+from tests.sweep_helpers import LR, study_of, sweep_of
+
+PARAMETERS = {
+    "model": {"value": "mlp"},
+    "dataset": {"value": "digits"},
+    "lr": LR,
+    "width": {"values": [32, 64]},
+    "epochs": {"value": 2},
+}
+OWN = {"model": "mlp", "dataset": "digits", "lr": 0.01, "width": 32, "epochs": 2}
+REFUSED = {
+    "other epochs": ({"epochs": 3}, "1 with another epochs"),
+    "several others": ({"epochs": 3, "batch_size": 32}, "1 with another batch_size, epochs"),
+    "another model": ({"model": "cnn"}, "1 with another model"),
+    "another dataset": ({"dataset": "cifar10"}, "1 with another dataset"),
+    "a width that is not listed": ({"width": 128}, "1 with a width that the search has no place for"),
+    "a setting that is no more allowed": ({"lr": -1.0}, "1 with settings that no trial has (--lr=-1.0 is out of"),
+    "a run under way": ({"state": None}, "1 not ended"),
+    "a run without the metric": ({"losses": [float("nan")]}, "1 without a val/loss"),
+}
+ALIKE = {
+    "another seed": {"seed": 5},
+    "other circumstances": {"tags": "a", "tracking": "off", "data_dir": "elsewhere", "panels_every": 9},
+    "weights of another best": {"best_by": "val/accuracy", "test": True},
+    "a default told": {"batch_size": 128},
+    "micro-batches": {"accumulation_steps": 2},
+}
+
+
+@pytest.fixture
+def runs_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def write(folder, **changes):
+    losses, state = changes.pop("losses", [0.6, 0.5]), changes.pop("state", "finished")
+    return write_run(folder, losses, state=state, **{**OWN, **changes})
+
+
+def test_runs_of_the_same_recipe_count_with_their_best_values(runs_dir):
+    write(runs_dir / "one", lr=0.02)
+    taken = take_prior("one", sweep_of(PARAMETERS))
+    assert taken.line == "prior one: 1 of 1 run taken as observations"
+    [trial] = observations(sweep_of(PARAMETERS), {PRIOR: {"one": taken.entries}}, [])
+    assert trial.params == {"lr": 0.02, "width": 32}
+    assert trial.value == 0.5
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_settings_that_change_no_value_are_not_compared(runs_dir, case):
+    write(runs_dir / "one", **ALIKE[case])
+    assert len(take_prior("one", sweep_of(PARAMETERS)).entries) == 1
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_runs_are_refused_with_the_reason(runs_dir, case):
+    changes, reason = REFUSED[case]
+    write(runs_dir / "one", **changes)
+    with pytest.raises(UserError, match="none of its 1 run counts") as caught:
+        take_prior("one", sweep_of(PARAMETERS))
+    assert f"({reason}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_s_runs_are_counted_by_what_becomes_of_them(runs_dir):
+    folder = runs_dir / "sweeps" / "earlier"
+    for number, changes in enumerate(({}, {"lr": 0.9}, {"epochs": 9}, {"state": "failed", "lr": 0.05}, {"epochs": 9})):
+        write(folder / f"{number:03d}-x", days=number, **changes)
+    (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
+    taken = take_prior("earlier", sweep_of(PARAMETERS))
+    assert taken.line == (
+        "prior earlier: 3 of 5 runs taken as observations (1 outside the ranges); not taken: 2 with another epochs"
+    )
+    assert [entry["value"] for entry in taken.entries] == [0.5, 0.5, None]
+
+
+def test_runs_of_other_images_are_refused(runs_dir):
+    for name in ("one", "two"):
+        write(runs_dir / name)
+    environment = read_json(runs_dir / "one" / run_folder.ENVIRONMENT)
+    write_json(runs_dir / "one" / run_folder.ENVIRONMENT, {**environment, "data": "another"})
+    with pytest.raises(UserError, match=r"\(1 with other images\)"):
+        take_prior("one", sweep_of(PARAMETERS))
+    assert take_prior("two", sweep_of(PARAMETERS)).entries  # nothing is known of its images
+
+
+def test_what_was_taken_stays_with_the_study(runs_dir):
+    sweep = sweep_of(PARAMETERS)
+    study, folder = study_of(sweep, 0), write(runs_dir / "one")
+    learn_from("one", study, sweep)
+    (folder / run_folder.METRICS).unlink()
+    assert learn_from("one", study, sweep) == "prior one: 1 observation, as taken when it was first named"
+    assert len(observations(sweep, study.user_attrs, [])) == 1
+
+
+@pytest.mark.parametrize("place", ["nothing", "", "../x", "sweeps"])
+def test_a_place_without_runs_is_refused_in_one_line(runs_dir, place):
+    with pytest.raises(UserError) as caught:
+        take_prior(place, sweep_of(PARAMETERS))
+    assert "\n" not in str(caught.value)
+
+
+def test_methods_that_learn_from_nothing_and_the_sweep_itself_are_refused(runs_dir):
+    random = sweep_of(PARAMETERS, method="random")
+    with pytest.raises(UserError, match="method random learns from no runs"):
+        take_prior("one", random)
+    study = study_of(random, 0)
+    with pytest.raises(UserError, match="is this sweep itself"):
+        learn_from(study.study_name, study, random)
