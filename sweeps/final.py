@@ -54,6 +54,7 @@ PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
+MOST_OF_A_FRONT = 20  # trials that are named
 SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
 MOST_SEEDS = 10_000
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
@@ -300,6 +301,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--seeds", type=whole_number, default=5, help="runs of each trial's settings; default: 5")
     parser.add_argument("--top", type=whole_number, default=1, help="trials to train, the best first; default: 1")
     parser.add_argument(
+        "--pick",
+        metavar="TRIAL|METRIC",
+        help="the trial to train: its number or, of a sweep with several metrics, the metric that it is the best by",
+    )
+    parser.add_argument(
         "--from-width",
         type=whole_number,
         metavar="W",
@@ -312,9 +318,40 @@ def parse(arguments: Sequence[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
+def picked(sweep: SweepRecord, pick: str) -> Trial:
+    """Return the trial that `--pick` names.
+
+    Raises:
+        UserError: no trial with a value has that number, and it is no metric of the sweep.
+    """
+    if found := [trial for trial in sweep.leaders if str(trial.number) == pick]:
+        return found[0]
+    first, *others = sweep.metrics
+    if pick == first.name:
+        return sweep.leaders[0]
+    for metric in others:
+        if pick == metric.name and sweep.front:
+            return min(sweep.front, key=lambda trial: metric.cost(trial.objectives[metric.name]))
+    raise UserError(f"--pick={pick} is no trial with a value, nor a metric of the sweep: {front_in_words(sweep)}")
+
+
+def front_in_words(sweep: SweepRecord) -> str:
+    """Return the trials of a sweep's Pareto front, with their values."""
+    names = [metric.name for metric in sweep.metrics]
+    parts = []
+    for trial in sweep.front[:MOST_OF_A_FRONT]:
+        values = [trial.value, *(trial.objectives[name] for name in names[1:])]
+        told = ", ".join(f"{name} {shown(name, value)}" for name, value in zip(names, values, strict=True))
+        parts.append(f"{trial.number} ({told})")
+    more = len(sweep.front) - len(parts)
+    return f"there are {'; '.join(parts)}{f'; and {more} more' if more > 0 else ''}"
+
+
 def run_finals(options: Namespace) -> int:
     """Train the best trials of a sweep; return the exit code."""
     devices = assign_devices(options.workers, options.devices)
+    if options.pick and (options.from_width or options.top > 1):
+        raise UserError(f"--pick={options.pick} names one trial: leave out --top and --from-width")
     if options.seeds > MOST_SEEDS:
         raise UserError(f"--seeds={options.seeds} are more runs than there will be: give at most {MOST_SEEDS}")
     sweep = read_sweep(options.sweep, options.storage)
@@ -325,7 +362,8 @@ def run_finals(options: Namespace) -> int:
     if not options.trust:
         check_command(sweep, folder)
     transfer = transfer_of(sweep, options.from_width) if options.from_width else None
-    trials = transfer.trials if transfer else sweep.leaders[: options.top]
+    trials = transfer.trials if transfer else [picked(sweep, options.pick)] if options.pick else sweep.leaders
+    trials = trials[: options.top] if not transfer else trials
     finals = [finals_of(sweep, trial, options.seeds) for trial in trials]
     if command_and_program(sweep.content)[1] == PROGRAM:  # ours, of which we know what it takes
         for of_trial in finals:
@@ -350,6 +388,8 @@ def run_finals(options: Namespace) -> int:
             say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")
         if transfer:
             say(transfer.words)
+        if len(sweep.metrics) > 1 and not options.pick:
+            say(f"trained is the best by {metric}; of the Pareto front {front_in_words(sweep)}: --pick takes another")
         say(f"written to {folder / run_folder.FINAL_RESULT}; the recipe: {folder / BEST_RECIPE}")
     return code
 

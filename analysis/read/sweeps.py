@@ -16,14 +16,17 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.internals import TrialRow, read_trials
-from data.metrics import Curve, Metric
+from data.metrics import Curve, Goal, Metric, is_finite
+from data.pareto import pareto_front
 from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
 from models.core.settings import Settings
 from models.groups import CHOOSER, entries, may_be_told
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object}  # of a trial in its database
+OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that is after several
+# Of a trial in its database:
+NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object, OBJECTIVES: dict}
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -38,6 +41,7 @@ class Trial:
         value: the best value of the metric so far; None if it has logged none.
         best_epoch: the epoch of that value.
         settings: what the run was told, constants included.
+        objectives: values of the sweep's further metrics in that epoch, where it is after several.
         started: time in UTC; None if it is not known.
         ended: time in UTC; None if the trial has not ended, or the time is not known.
     """
@@ -50,6 +54,7 @@ class Trial:
     settings: Mapping[str, Any] = field(hash=False)
     started: datetime | None
     ended: datetime | None
+    objectives: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class SweepRecord:
     Attributes:
         name: name of its folder, or its id on W&B.
         source: its folder, or its address on W&B.
-        metric: the metric that its trials are ranked by; without a target, which only the search needs.
+        metric: the metric that its trials are ranked by, the first of several; without a target, which only the search
+            needs.
         method: how it searches.
         varied: names of the settings that it searches.
         trials: in the order in which they were started.
@@ -75,6 +81,22 @@ class SweepRecord:
     trials: tuple[Trial, ...]
     final: Mapping[str, Any] = field(hash=False)
     content: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """All metrics that it is after."""
+        return metrics_of(self.content)
+
+    @cached_property
+    def front(self) -> list[Trial]:
+        """Those of the leaders that no other beats by every metric, the best by the first metric first."""
+        first, *others = self.metrics
+        costs = {
+            trial: [first.cost(trial.value or 0.0), *(each.cost(trial.objectives[each.name]) for each in others)]
+            for trial in self.leaders
+            if all(is_finite(trial.objectives.get(each.name)) for each in others)
+        }
+        return pareto_front(costs)
 
     @cached_property
     def leaders(self) -> list[Trial]:
@@ -168,8 +190,8 @@ def read_sweep(name: str, storage: str = "") -> SweepRecord:
     """
     if name.count("/") == 2:
         sweep, records = read_wandb_sweep(name)
-        metric = metric_of(sweep.content)
-        return sweep_of(*sweep, trials_of(records, curves(records, metric.name), metric))
+        metrics = metrics_of(sweep.content)
+        return sweep_of(*sweep, trials_of(records, curves(records, metrics[0].name), *metrics))
     folder = sweep_folder(name)
     from analysis.read.storage import url_of_file  # imported late: takes half a second
 
@@ -188,11 +210,11 @@ def listed_sweep(name: str, source: str, content: Mapping[str, Any], records: Se
         with suppress(UserError):  # it is broken
             _, trials = read_study(url_of_file(path, mode="ro", uri="true"))
             return sweep_of(name, source, content, trials)
-    metric = metric_of(content)
+    metrics = metrics_of(content)
     is_local = all(record.is_local for record in records)
     # W&B is slow to give curves: without them, the best values are those of the summaries.
-    known = curves(records, metric.name) if is_local else [Curve()] * len(records)
-    return sweep_of(name, source, content, trials_of(records, known, metric))
+    known = curves(records, metrics[0].name) if is_local else [Curve()] * len(records)
+    return sweep_of(name, source, content, trials_of(records, known, *metrics))
 
 
 def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterable[Trial]) -> SweepRecord:
@@ -234,16 +256,27 @@ def is_sweep(content: Any) -> bool:
     """Return whether this is the content of a sweep file that names a metric."""
     return (
         isinstance(content, dict)
-        and isinstance(content.get("metric"), dict)
-        and isinstance(content["metric"].get("name"), str)
+        and bool(metrics := told_metrics(content))
+        and all(isinstance(metric, dict) and isinstance(metric.get("name"), str) for metric in metrics)
         and isinstance(content.get("parameters"), dict)
     )
 
 
+def told_metrics(content: Mapping[str, Any]) -> list[Any]:
+    """Return the entries of the metrics that a sweep file is after: several, or one."""
+    several = content.get("metrics")
+    return several if isinstance(several, list) else [content.get("metric")]
+
+
+def metrics_of(content: Mapping[str, Any]) -> list[Metric]:
+    """Return the metrics that a sweep file is after."""
+    goals: dict[bool, Goal] = {True: "maximize", False: "minimize"}
+    return [Metric(each["name"], goals[each.get("goal") == "maximize"]) for each in told_metrics(content)]
+
+
 def metric_of(content: Mapping[str, Any]) -> Metric:
-    """Return the metric that a sweep file names."""
-    metric = content["metric"]
-    return Metric(metric["name"], "maximize" if metric.get("goal") == "maximize" else "minimize")
+    """Return the metric by which a sweep's trials are ranked: the first that its file names."""
+    return metrics_of(content)[0]
 
 
 def is_varied(config: Any) -> bool:
@@ -311,6 +344,7 @@ def trial_of(row: TrialRow) -> Trial:
         value=row.notes.get("best"),
         best_epoch=row.notes.get("best_epoch"),
         settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
+        objectives=row.notes.get(OBJECTIVES, {}),
         started=utc(row.started),
         ended=utc(row.ended),
     )
@@ -321,13 +355,16 @@ def utc(time: datetime | None) -> datetime | None:
     return time and time.astimezone(UTC)
 
 
-def trials_of(records: Iterable[RunRecord], all_curves: Iterable[Curve], metric: Metric) -> list[Trial]:
+def trials_of(
+    records: Iterable[RunRecord], all_curves: Iterable[Curve], metric: Metric, *others: Metric
+) -> list[Trial]:
     """Return the trials that runs show; a run does not show whether it was paused or stopped early.
 
     Args:
         records: the runs of a sweep.
         all_curves: the metric of each run over its epochs, as far as it is known.
         metric: the sweep's.
+        others: further ones that it is after; a run's summary has their values in its best epoch.
     """
     runs = zip(records, all_curves, strict=True)
     ordered = sorted(runs, key=lambda run: (run[0].run_id if run[0].is_local else "", run[0].created))
@@ -344,6 +381,7 @@ def trials_of(records: Iterable[RunRecord], all_curves: Iterable[Curve], metric:
                 settings=record.settings,
                 started=record.created,
                 ended=None,
+                objectives={other.name: record.summary.get(other.name) for other in others},
             )
         )
     return trials

@@ -84,7 +84,8 @@ def read_wandb_sweep(path: str) -> tuple[WandbSweep, list[RunRecord]]:
         return WandbSweep(sweep.id, sweep.url, sweep.config), [record_of_wandb(run) for run in runs]
 
     sweep, records = ask_wandb(read, f"sweep {path}", "entity/project/id")
-    if not sweep.content.get("metric", {}).get("name"):
+    named = sweep.content.get("metrics") or [sweep.content.get("metric")]
+    if not all(isinstance(metric, dict) and metric.get("name") for metric in named):
         raise UserError(f"sweep {path} names no metric to rank its runs by: give one that does")
     return sweep, records
 

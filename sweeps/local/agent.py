@@ -240,7 +240,7 @@ class Agent:
             environment[STOP_AFTER] = str(claim.until + num_without(self.sweep.metric, folder))
         trial = self.trials.all()[claim.number]
         try:
-            run = TrialRun(claim, self.sweep.metric, trial, words, self.runs_dir, environment)
+            run = TrialRun(claim, self.sweep.objectives.metrics, trial, words, self.runs_dir, environment)
         except OSError:
             self.trials.release(claim.trial_id)
             raise

@@ -17,6 +17,7 @@ from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
 from sweeps.local.sweep_file import Sweep, naming, read_sweep
 
+MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gib")  # what every epoch says of its cost
 TRAIN_PY = Path(__file__).resolve().parents[2] / "train.py"
 
 
@@ -123,7 +124,9 @@ def check_contract(sweep: Sweep) -> None:
         # Each name of a dataset, an optimizer, ... is tried by itself: all combinations would be too many.
         others = [(name, value) for name, values in options.items() for value in values[:-1]]
         for change in ({}, *({name: value} for name, value in others if is_decisive(name, value))):
-            check_metric(sweep.metric.name, settings_class(**{**last, **change, "model": model}))
+            for metric in sweep.objectives.metrics:
+                if metric.name not in MEASURED or metric is sweep.metric:
+                    check_metric(metric.name, settings_class(**{**last, **change, "model": model}))
 
 
 def with_best_by(sweep: Sweep) -> Sweep:

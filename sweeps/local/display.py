@@ -12,11 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from analysis.read.sweeps import OBJECTIVES
 from analysis.terminal import clock, make_console, make_table, number, number_or_dash
 from data.metrics import shown
+from data.pareto import pareto_front
 from data.visible import counted, visible, visible_lines
 from sweeps.local.promotion import is_waiting
 from sweeps.local.sweep_file import Sweep
+from sweeps.local.worth import costs_of
 
 SECONDS_BETWEEN_DRAWINGS = 1.0
 NUM_ROWS = 15
@@ -125,15 +128,29 @@ class Display:
         return max(0.0, to_come + under_way) / self.num_workers
 
     def leaders(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the trials that have a value and have not failed, the best first."""
+        """Return the trials that have a value and have not failed, the best first; of several metrics by the first.
+
+        With several, the trials of the Pareto front come before the others.
+        """
         known = [trial for trial in trials if trial.intermediate_values and trial.state != TrialState.FAIL]
-        return sorted(known, key=lambda trial: self.sweep.metric.cost(self.sweep.best_value(trial)))
+        by_first = sorted(known, key=lambda trial: self.sweep.metric.cost(self.sweep.best_value(trial)))
+        front = self.front(trials)
+        return sorted(by_first, key=lambda trial: bool(front) and trial.number not in front)
+
+    def front(self, trials: Sequence[FrozenTrial]) -> set[int]:
+        """Return the numbers of the trials that no other beats by every metric; none where there is one metric."""
+        objectives = self.sweep.objectives
+        if len(objectives.metrics) == 1:
+            return set()
+        costs = {trial.number: costs_of(objectives, trial) for trial in trials if trial.state != TrialState.FAIL}
+        return set(pareto_front({number: known for number, known in costs.items() if known is not None}))
 
     def leaderboard(self, trials: Sequence[FrozenTrial], running: Running) -> None:
         """Print the best trials, and how many trials ended in which way."""
-        leaders = self.leaders(trials)
-        table = self.table(leaders[:NUM_LEADERS], running)
-        table.title = Text(f"{visible(self.name)}: the best of {counted(len(trials), 'trial')}")
+        leaders, front = self.leaders(trials), self.front(trials)
+        table = self.table(leaders[: len(front) or NUM_LEADERS], running)
+        what = "the best" if not front else "the Pareto front, which no other trial beats by every metric,"
+        table.title = Text(f"{visible(self.name)}: {what} of {counted(len(trials), 'trial')}")
         self.attempt(lambda: self.console.print(table))
         ends = ", ".join(f"{count} {text}" for text, count in self.counts(trials, running).items() if count)
         self.say(f"{counted(len(trials), 'trial')}: {ends}; {clock(time.monotonic() - self.started)}")
@@ -147,16 +164,18 @@ class Display:
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """Return a table with a row for each trial."""
-        table = make_table(("trial", "state", "epoch", self.sweep.metric.name, *self.sweep.varied({})))
+        metric, *others = (metric.name for metric in self.sweep.objectives.metrics)
+        table = make_table(("trial", "state", "epoch", metric, *others, *self.sweep.varied({})))
         table.columns[1].justify = "left"
         for trial in trials:
-            settings = trial.user_attrs.get("settings", {})
+            settings, further = trial.user_attrs.get("settings", {}), trial.user_attrs.get(OBJECTIVES, {})
             epoch, _ = running.get(trial.number, (len(trial.intermediate_values), 0.0))
             cells = [
                 str(trial.number),
                 self.state(trial, running),
                 str(epoch),
-                shown(self.sweep.metric.name, self.sweep.best_value(trial)) if trial.intermediate_values else "",
+                shown(metric, self.sweep.best_value(trial)) if trial.intermediate_values else "",
+                *(shown(name, further.get(name)) for name in others),
                 *(number_or_dash(value) if settings else "" for value in self.sweep.varied(settings).values()),
             ]
             table.add_row(*(Text(visible(cell)) for cell in cells))

@@ -14,15 +14,17 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from data.pareto import layers
 from data.seeding import mix_seeds
 from sweeps.local.distributions import MOST_VALUES, Point
 from sweeps.local.observations import is_inside, observations, widened
-from sweeps.local.promotion import is_observed
 from sweeps.local.sweep_file import Sweep
+from sweeps.local.worth import costs_of, is_pending
 
 MOST_SEEN = 150  # ended trials that a model is told of
 MOST_DRAWS = 100
-LEAST_OF_A_BRANCH = 3  # trials before a bandit chooses
+LEAST_OF_A_BRANCH = 3  # trials before a bandit chooses between branches
+SHARE = 0.5
 CURIOSITY = 0.5  # of the bandit: how much a branch that was tried little may be worth beyond what it has shown
 SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
     FloatDistribution: lambda trial, name, space: trial.suggest_float(name, space.low, space.high, log=space.log),
@@ -82,9 +84,10 @@ class Search(BaseSampler):
         return {name: point for name, point in points.items() if name in own}
 
     def next_of_grid(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
-        """Return the combination of a grid that has the trial's number."""
-        combinations = self.sweep.grid()
-        combination = combinations[number % len(combinations)]
+        """Return the first combination of a grid that no earlier trial has."""
+        left = left_of_grid(self.sweep, [other for other in others if 0 <= other.number < number])
+        combinations = left or self.sweep.grid()
+        combination = combinations[0 if left else number % len(combinations)]
         return {name: point for name, point in combination.items() if name in self.space}
 
     def bayes_by_branch(self, number: int, notes: Mapping[str, Any], others: Sequence[FrozenTrial]) -> dict[str, Point]:
@@ -97,42 +100,40 @@ class Search(BaseSampler):
             for choice, branch in self.branches.items()
         }
         left = {choice: trials for choice, trials in known.items() if not self.branches[choice].is_exhausted(trials)}
-        choice = self.choose(number, left or known)
+        choice = self.choose(left or known)
         proposal = self.branches[choice].bayes(number, known[choice])
         names = {
             self.sweep.parameters[name].place[-1]: name for name in self.sweep.applicable({self.sweep.chooser: choice})
         }
         return {self.sweep.chooser: choice, **{names[setting]: point for setting, point in proposal.items()}}
 
-    def choose(self, number: int, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
-        """Return the value of the chooser to go on with: by the upper ends of what branches may be worth.
+    def choose(self, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
+        """Return the value of the chooser to go on with: the branch whose best trial ranks highest, or was tried least.
 
-        A branch is worth the share of its trials that are among the best quarter of all, and the less it was tried the
-        more that may be: Auer et al. 2002, https://doi.org/10.1023/A:1013689704352. At first each has some trials.
+        Each branch has SHARE of what would be its part if all had the same: one that is bad at first may have the best
+        trial in the end. Beyond that, the less a branch was tried, the better its best trial may still turn out to be.
 
         Args:
-            number: of the trial.
             known: the trials of each branch.
         """
         numbers = {choice: len(trials) for choice, trials in known.items()}
-        fewest = min(numbers, key=lambda choice: numbers[choice])
-        if numbers[fewest] < max(LEAST_OF_A_BRANCH, 1 + len(self.branches[fewest].space)):
+        fewest, total = min(numbers, key=numbers.__getitem__), sum(numbers.values())
+        least = max(LEAST_OF_A_BRANCH, 1 + len(self.branches[fewest].space), SHARE * total / len(known))
+        if numbers[fewest] < least:
             return fewest
-        metric = self.sweep.metric
         costs = {
-            choice: [metric.cost(self.sweep.best_value(trial)) for trial in trials if is_observed(trial)]
+            (choice, trial.number): costs
             for choice, trials in known.items()
+            for trial in trials
+            if (costs := costs_of(self.sweep.objectives, trial)) is not None
         }
-        ranked = sorted(itertools.chain(*costs.values()))
-        if not ranked:
-            return fewest
-        good, total = ranked[(len(ranked) - 1) // 4], sum(numbers.values())
+        ranks = layers(costs)
 
-        def upper_end(choice: Any) -> float:
-            share = sum(cost <= good for cost in costs[choice]) / numbers[choice]
-            return share + CURIOSITY * math.sqrt(math.log(total) / numbers[choice])
+        def lower_end(choice: Any) -> float:
+            best = min((rank for (one, _), rank in ranks.items() if one == choice), default=total)
+            return best / total - CURIOSITY * math.sqrt(math.log(total) / numbers[choice])
 
-        return max(known, key=upper_end)
+        return min(known, key=lower_end)
 
     def is_exhausted(self, others: Sequence[FrozenTrial]) -> bool:
         """Return whether trials have all the values that there are."""
@@ -142,25 +143,27 @@ class Search(BaseSampler):
     def bayes(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
         """Return the point at which a model of the trials so far expects the greatest improvement.
 
-        Trials that were stopped early count with the best value that they had, failed ones with the worst of all.
+        Trials that were stopped early count with the best value that they had, failed ones with the worst of all,
+        unless the sweep says otherwise. Of several metrics it is the volume that the Pareto front encloses that grows.
         """
-        known = {
-            trial.number: self.sweep.metric.cost(self.sweep.best_value(trial)) for trial in others if is_observed(trial)
-        }
+        objectives = self.sweep.objectives
+        known = {trial.number: costs for trial in others if (costs := costs_of(objectives, trial)) is not None}
         inside = {trial.number for trial in others if is_inside(self.space, trial.params)}
         if len(known) < max(4, 2 * len(self.space)) or inside.isdisjoint(known):
             return self.draw_untried(number, others)  # too few for a model
-        worst, best = max(known.values()), min(known[each] for each in inside.intersection(known))
-        study = optuna.create_study(sampler=self.model(number))
+        worst = [max(costs) for costs in zip(*known.values(), strict=True)]
+        best = [min(costs) for costs in zip(*(known[each] for each in inside.intersection(known)), strict=True)]
+        study = optuna.create_study(directions=["minimize"] * len(worst), sampler=self.model(number))
         # What lies outside the ranges, out of reach, counts as no better than the best inside, and comes after it.
-        for trial in sorted(self.seen(others, known), key=lambda trial: trial.number not in inside):
-            is_running = trial.state == TrialState.RUNNING and trial.number not in known
-            cost = known.get(trial.number, worst)
+        for trial in sorted(self.seen(others, layers(known)), key=lambda trial: trial.number not in inside):
+            is_running = is_pending(objectives, trial)
+            costs = known.get(trial.number, worst)
+            within = costs if trial.number in inside else list(map(max, costs, best))
             study.add_trial(
                 create_trial(
                     params=trial.params,
                     distributions=widened(self.space, trial.params),
-                    value=None if is_running else cost if trial.number in inside else max(cost, best),
+                    values=None if is_running else within,
                     state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
                 )
             )
@@ -176,7 +179,7 @@ class Search(BaseSampler):
         A Gaussian process over n trials takes time and memory of n^3 and n^2: 100 seconds and 2 GiB at 3,000.
         """
         told = [trial for trial in others if trial.params.keys() == self.space.keys()]
-        running = [trial.number for trial in told if trial.state == TrialState.RUNNING and trial.number not in known]
+        running = [trial.number for trial in told if is_pending(self.sweep.objectives, trial)]
         ended = [trial.number for trial in told if trial.number not in running]
         if len(ended) > MOST_SEEN:
             best = sorted(known, key=lambda number: known[number])[: MOST_SEEN // 2]
@@ -240,6 +243,18 @@ def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
         own = [name for name in sweep.applicable(points) if name in names and name in space]
         points |= {name: SUGGEST[type(space[name])](trial, name, space[name]) for name in own}
     return sweep.told(points)
+
+
+def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[dict[str, Point]]:
+    """Return the combinations of a grid that some trials leave, in order; those without points will have the first."""
+
+    def key(points: Mapping[str, Point]) -> frozenset[tuple[str, Point]]:
+        return frozenset((name, point) for name, point in points.items() if name in space)
+
+    space, known = sweep.space, list(trials)
+    tried = {key(trial.params) for trial in known if trial.params}
+    left = [combination for combination in sweep.grid() if key(combination) not in tried]
+    return left[sum(not trial.params for trial in known) :]
 
 
 def in_branch(sweep: Sweep, choice: Any, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:

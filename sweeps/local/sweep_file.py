@@ -13,15 +13,24 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from data.errors import UserError, suggestion
-from data.metrics import GOALS, Metric
+from data.metrics import Metric
 from data.yaml_file import read_yaml_file
 from models.groups import entries
 from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, constant, grid_parameter, parameter
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
+from sweeps.local.objectives import Objectives, parse_objectives
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-SEARCHED = ("program", "command", "method", "metric", "early_terminate", "parameters")  # what makes a sweep the same
+SEARCHED = (
+    "program",
+    "command",
+    "method",
+    "metric",
+    "metrics",
+    "early_terminate",
+    "parameters",
+)  # what makes a sweep the same
 KEYS = (*SEARCHED, "name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller")
 KEYS += ("scheduler",)  # W&B's own, for `wandb sweep-scheduler`
 
@@ -34,7 +43,7 @@ class Sweep:
         program: what ${program} stands for in the command.
         command: words and macros that start a run.
         method: one of METHODS.
-        metric: by which trials are ranked; no trial is started after one that has reached its target.
+        objectives: the metrics that it is after, and how trials count that did not come to their ends.
         early_terminate: which trials are stopped or wait to be promoted; None for none.
         parameters: by name, those that vary and the constants; in groups, names are joined by dots: optimizer.lr.
         name: of the sweep; empty for the file's.
@@ -48,7 +57,7 @@ class Sweep:
     program: str
     command: tuple[str, ...]
     method: str
-    metric: Metric
+    objectives: Objectives
     early_terminate: EarlyTerminate | None
     parameters: Mapping[str, Parameter]
     name: str
@@ -57,6 +66,11 @@ class Sweep:
     content: Mapping[str, Any]
     chooser: str = ""
     is_flat: bool = False
+
+    @property
+    def metric(self) -> Metric:
+        """By which trials are ranked; no trial is started after one that has reached its target."""
+        return self.objectives.metrics[0]
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
@@ -160,7 +174,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
     check_keys(content)
     is_grid = content["method"] == "grid"
     sweep = Sweep(
-        metric=parse_metric(content.get("metric")),
+        objectives=parse_objectives(content),
         program=content.get("program", ""),
         command=tuple(str(word) for word in content.get("command", COMMAND)),
         method=content["method"],
@@ -228,20 +242,3 @@ def check_whole(sweep: Sweep) -> None:
         num = math.prod(len(entry.grid or ()) for entry in sweep.parameters.values())
         if num > MOST_VALUES:
             raise UserError(f"the grid has {num:,} combinations: take fewer values, or method: random")
-
-
-def parse_metric(config: Any) -> Metric:
-    """Return the metric that the section `metric` of a sweep file describes."""
-    if not isinstance(config, dict) or not isinstance(config.get("name"), str):
-        raise UserError("metric is missing: write metric: with name: val/loss and goal: minimize")
-    goal = config.get("goal", "minimize")
-    if goal not in GOALS:
-        raise UserError(f"metric goal {goal} is none of {', '.join(GOALS)}")
-    if config.get("impute", "worst") != "worst":
-        raise UserError(f"metric impute {config['impute']}: a failed trial counts as the worst one, leave it out")
-    target = config.get("target")
-    if target is not None and type(target) not in (int, float):
-        raise UserError(f"metric target {target!r} is not a number")
-    if unknown := config.keys() - {"name", "goal", "target", "impute"}:
-        raise UserError(f"metric has no {min(unknown, key=str)}")
-    return Metric(config["name"], goal, target)

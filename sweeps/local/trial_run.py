@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
+from analysis.read.sweeps import OBJECTIVES
 from analysis.record import run_folder
 from data.files import read_json
 from data.internals import report_values
@@ -55,7 +56,7 @@ class TrialRun(Run):
 
     Args:
         claim: the trial.
-        metric: the sweep's.
+        metrics: the sweep's; by the first, the best epoch is chosen.
         trial: what the storage has of it from earlier starts.
         words: the command.
         runs_dir: folder of the run's own folder.
@@ -65,7 +66,7 @@ class TrialRun(Run):
     def __init__(
         self,
         claim: Claim,
-        metric: Metric,
+        metrics: Sequence[Metric],
         trial: FrozenTrial,
         words: Sequence[str],
         runs_dir: Path,
@@ -73,7 +74,8 @@ class TrialRun(Run):
     ) -> None:
         super().__init__(words, claim.run_id, runs_dir, claim.settings, environment)
         self.claim = claim
-        self.metric = metric
+        self.metric, *self.others = metrics
+        self.at_best: Mapping[str, Any] = {}  # the row of the best epoch
         self.before: Mapping[str, Any] = trial.user_attrs
         self.num_values = len(trial.intermediate_values)  # that the storage has
         self.epoch = self.num_values
@@ -117,6 +119,7 @@ class TrialRun(Run):
         numbered = [{"epoch": i, **row} for i, row in enumerate(ranked, self.num_read + 1)]
         before = [] if self.best is None else [{"epoch": self.best.epoch, self.metric.name: self.best.value}]
         self.best = self.metric.best([*before, *numbered])
+        self.at_best = next((row for row in numbered if self.best and row["epoch"] == self.best.epoch), self.at_best)
         num_known = max(0, self.num_values + len(self.waiting) - self.num_read)
         self.waiting += [row[self.metric.name] for row in ranked[num_known:]]
         self.num_read += len(ranked)
@@ -229,7 +232,11 @@ class TrialRun(Run):
 
     def notes(self) -> dict[str, Any]:
         """Return the trial's time so far, and its best value with its epoch."""
-        notes = {"seconds": self.seconds_in_all()}
+        notes: dict[str, Any] = {"seconds": self.seconds_in_all()}
         if peak := max(self.peak_gib, self.before.get("peak_gib", 0.0)):
             notes["peak_gib"] = peak
-        return notes if self.best is None else {**notes, "best": self.best.value, "best_epoch": self.best.epoch}
+        if self.best is None:
+            return notes
+        if self.others:
+            notes[OBJECTIVES] = {metric.name: self.at_best.get(metric.name) for metric in self.others}
+        return {**notes, "best": self.best.value, "best_epoch": self.best.epoch}
