@@ -24,6 +24,7 @@ from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Setting
 from models.groups import CHOOSER, settings_for
 from models.registry import MODELS, find_model, models_with
 
+EXTENSIBLE = {"schedule": "constant", "start_size": 0}  # with these, training is the same for any number of epochs
 LARGEST_INT = 2**53  # which JSON and W&B still tell from its neighbours
 CONFIG = "config"  # on the command line; no setting of a run
 BOOLEANS = {"true": True, "false": False}
@@ -180,16 +181,24 @@ def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
 
 
 def refuse_change(key: str, value: Any, saved: Mapping[str, Any]) -> None:
-    """Refuse another value of a run's recipe than the one that was saved with it.
+    """Refuse another value of a run's recipe than the one that was saved with it; there may be more epochs, though.
 
     Raises:
-        UserError: the value differs from the saved one, and the setting is not a circumstance.
+        UserError: the value differs from the saved one, and the setting is not a circumstance; or there are to be more
+            epochs, and something takes a course over those that there were to be.
     """
-    if key not in CIRCUMSTANCES and key in saved and saved[key] != value:
+    if key in CIRCUMSTANCES or key not in saved or saved[key] == value:
+        return
+    differs = f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}"
+    if key == "epochs" and value > saved[key]:
+        courses = [f"--{name}={saved[name]}" for name, free in EXTENSIBLE.items() if saved.get(name, free) != free]
+        if not courses:
+            return
         raise UserError(
-            f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}: "
-            f"leave it out to resume, or give another --run_id"
+            f"{differs}, over which {' and '.join(courses)} takes its whole course: leave it out to resume, or give "
+            f"another --run_id; a run can be extended with {' and '.join(f'{k}={v}' for k, v in EXTENSIBLE.items())}"
         )
+    raise UserError(f"{differs}: leave it out to resume, or give another --run_id")
 
 
 def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ from analysis.record.wandb_artifacts import fetch_checkpoint
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import read_json
-from data.visible import say
+from data.visible import counted, say
 from models.core.settings import Settings
 from models.resolve import Told, merge, not_applicable, parse, validate
 
@@ -23,7 +23,15 @@ def resolve(arguments: Iterable[str], environment: Mapping[str, str]) -> Setting
     """
     told = parse(arguments, environment)
     saved = saved_settings(told)
-    return validate(merge(told, saved), saved)
+    settings = validate(merge(told, saved), saved)
+    if saved and settings.epochs != saved.get("epochs", settings.epochs):
+        folder = Path(settings.runs_dir, settings.run_id)
+        if run_folder.state(folder) == "finished":
+            raise UserError(
+                f"run {settings.run_id!r} has finished after {counted(saved['epochs'], 'epoch')}, and kept no "
+                f"checkpoint to go on from: give another --run_id to train {settings.epochs}"
+            )
+    return settings
 
 
 def resolve_with_checkpoint(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

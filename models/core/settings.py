@@ -62,7 +62,8 @@ class Settings:
     """Images to train on: a key of DATASETS in data/datasets.py, or torchvision/NAME for one of torchvision's,
     or hf/NAME for one in HuggingFace's form; data/README.md has them all."""
     epochs: PositiveInt = 16
-    """Passes over the training images; with `patience` there may be fewer."""
+    """Passes over the training images; with `patience` there may be fewer. A run that has not finished may be resumed
+    with more, unless its schedule or start_size takes a course over all of them."""
     batch_size: PositiveInt = 128
     """Images in one optimizer step, all processes and micro-batches together."""
     lr: PositiveFloat = 1e-3
@@ -98,6 +99,9 @@ class Settings:
     """Where the uint8 images are kept: on the device, or where they are stored, in main memory or in a file, from where
     batches are gathered in the background (host). auto: on the device if they take at most half of its free memory; the
     run says which it is."""
+    decode: Annotated[Literal["once", "each"], Role.CIRCUMSTANCE] = "once"
+    """Image files are decoded once, and kept so in the cache folder, or, where that takes too much room, each time they
+    are used."""
     max_corrupt_images: Annotated[Count, Role.CIRCUMSTANCE] = 10
     """Unreadable image files that are reported and skipped; if a folder has more, the run ends."""
 
