@@ -179,7 +179,7 @@ class Agent:
         if self.is_pausing() or self.failure or self.is_retired:
             return False
         trials = self.trials.all()[: self.limits.count]
-        is_any_open = any(not trial.state.is_finished() and not is_waiting(trial) for trial in trials)
+        is_any_open = any(not trial.state.is_finished() and not is_waiting(self.sweep, trial) for trial in trials)
         is_any_open |= bool(promotable(self.sweep, trials, self.limits.count))
         return (len(trials) != self.limits.count or is_any_open) and not self.trials.have_reached_target()
 

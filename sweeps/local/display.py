@@ -28,11 +28,6 @@ WAITING = ("paused", "waiting")  # a trial that nobody runs: to go on, or at a r
 Running = Mapping[int, tuple[int, float]]  # epoch and seconds of each trial under way, by its number
 
 
-def has_ended(trial: FrozenTrial) -> bool:
-    """Return whether nobody has to run a trial, unless it is promoted."""
-    return trial.state.is_finished() or is_waiting(trial)
-
-
 class Display:
     """Shows how a sweep stands; used as a context, during which a terminal shows the table.
 
@@ -105,7 +100,7 @@ class Display:
 
     def summary(self, trials: Sequence[FrozenTrial], running: Running) -> str:
         """Return how many trials have ended, the best value so far and the time left, in one line."""
-        num_ended = sum(has_ended(trial) for trial in trials)
+        num_ended = sum(self.has_ended(trial) for trial in trials)
         of_all = counted(self.count, "trial") if self.count else "any number of trials"
         parts = [f"{self.name}: {num_ended:,} of {of_all}"]
         if leaders := self.leaders(trials):
@@ -117,9 +112,13 @@ class Display:
             parts.append(f"about {clock(seconds)} left")
         return ", ".join(parts)
 
+    def has_ended(self, trial: FrozenTrial) -> bool:
+        """Return whether nobody has to run a trial, unless it is promoted."""
+        return trial.state.is_finished() or is_waiting(self.sweep, trial)
+
     def seconds_left(self, trials: Sequence[FrozenTrial], running: Running) -> float | None:
         """Estimate the time left by the mean duration of the trials so far, without the workers of other agents."""
-        durations = [trial.user_attrs["seconds"] for trial in trials if has_ended(trial)]
+        durations = [trial.user_attrs["seconds"] for trial in trials if self.has_ended(trial)]
         if not durations or self.count is None:
             return None
         mean = sum(durations) / len(durations)
@@ -184,7 +183,9 @@ class Display:
     def state(self, trial: FrozenTrial, running: Running) -> str:
         """Return a trial's state in a user's words."""
         ended = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
-        return ended.get(trial.state) or ("running" if trial.number in running else WAITING[is_waiting(trial)])
+        if trial.number in running:
+            return "running"
+        return ended.get(trial.state, WAITING[is_waiting(self.sweep, trial)])
 
     def varied(self, settings: Mapping[str, Any]) -> str:
         """Return the settings that the sweep varies, in one line."""

@@ -23,10 +23,21 @@ def costs_of(sweep: Sweep, trials: Sequence[FrozenTrial]) -> Costs:
     }
 
 
-def is_waiting(trial: FrozenTrial) -> bool:
-    """Return whether a trial waits at a rung; it may be about to be promoted."""
+def is_waiting(sweep: Sweep, trial: FrozenTrial) -> bool:
+    """Return whether a trial waits at a rung; none does once the sweep's file no longer asks for promotions."""
     notes = trial.user_attrs
-    return trial.state == TrialState.RUNNING and WAITS in notes and notes[WAITS] == notes.get(UNTIL)
+    is_open = trial.state == TrialState.RUNNING and isinstance(sweep.early_terminate, Asha)
+    return is_open and WAITS in notes and notes[WAITS] == notes.get(UNTIL)
+
+
+def goal_of(sweep: Sweep, trial: FrozenTrial) -> int:
+    """Return the rung up to which a trial runs when it is claimed; 0 if that is to its end."""
+    rule, notes = sweep.early_terminate, trial.user_attrs
+    if not isinstance(rule, Asha):
+        return 0
+    if UNTIL in notes and notes.get(WAITS) != notes[UNTIL]:  # it was under way
+        return notes[UNTIL]
+    return rule.rung_after(max(notes.get(UNTIL, 0), len(trial.intermediate_values) - 1))
 
 
 def is_observed(trial: FrozenTrial) -> bool:
@@ -47,7 +58,7 @@ def promotable(sweep: Sweep, trials: Sequence[FrozenTrial], count: int | None) -
         count: number of trials of the whole sweep; None for no limit.
     """
     rule = sweep.early_terminate
-    waiting = {trial.number: trial.user_attrs[WAITS] for trial in trials[:count] if is_waiting(trial)}
+    waiting = {trial.number: trial.user_attrs[WAITS] for trial in trials[:count] if is_waiting(sweep, trial)}
     if not isinstance(rule, Asha) or not waiting:
         return []
     costs = costs_of(sweep, trials)
@@ -64,6 +75,6 @@ def hopeless(sweep: Sweep, trials: Sequence[FrozenTrial], count: int | None) -> 
     rule = sweep.early_terminate
     if not isinstance(rule, Asha) or count is None:
         return []
-    waiting = {trial.number: trial.user_attrs[WAITS] for trial in trials if is_waiting(trial)}
+    waiting = {trial.number: trial.user_attrs[WAITS] for trial in trials if is_waiting(sweep, trial)}
     running = [trial.number for trial in trials if trial.state == TrialState.RUNNING and trial.number not in waiting]
     return rule.hopeless(costs_of(sweep, trials), waiting, running, max(0, count - len(trials)))

@@ -23,11 +23,10 @@ from analysis.read.sweeps import NOTES, check_notes, checked_run_id
 from analysis.record.run_folder import fresh_run_id
 from data.internals import let_ranges_change, reopen_trials, trial_id
 from sweeps.local.agreement import aims, go_on, leaves_of
-from sweeps.local.early_terminate import Asha
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
-from sweeps.local.promotion import UNTIL, WAITS, is_waiting, promotable
+from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -201,8 +200,9 @@ class Trials:
         with self.engine.begin() as connection:  # before the trials: one that changes later on has another claim then
             claims = {row.trial_id: row for row in connection.execute(select(CLAIMS))}
         trials = self.all()
-        open_ones = [trial for trial in trials[:count] if trial.state == TrialState.RUNNING and not is_waiting(trial)]
-        for trial in [*open_ones, *(trials[number] for number in promotable(self.sweep, trials, count))]:
+        started = [trial for trial in trials[:count] if trial.state == TrialState.RUNNING]
+        promoted = [trials[number] for number in promotable(self.sweep, trials, count)]
+        for trial in [*(trial for trial in started if not is_waiting(self.sweep, trial)), *promoted]:
             own_id = trial_id(trial)
             claim, run_id = claims.get(own_id), trial.user_attrs.get("run_id")
             is_idle = claim is None or claim.owner == NOBODY or self.is_dead(claim)
@@ -253,9 +253,8 @@ class Trials:
             settings |= {name: notes[name] for name in ("accumulation_steps",) if name in notes}
         except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
             fault = f"its settings in the storage are not those of the sweep ({error})"
-        run_id, until, rule = notes.get("run_id"), notes.get(UNTIL, 0), self.sweep.early_terminate
-        if isinstance(rule, Asha) and notes.get(WAITS, 0) == until:  # at a rung, or at its start
-            until = rule.rung_after(until)
+        run_id, until = notes.get("run_id"), goal_of(self.sweep, self.all()[trial.number])
+        if until != notes.get(UNTIL, 0):
             trial.set_user_attr(UNTIL, until)
         if run_id is None:
             run_id = new_run_id(trial.number)

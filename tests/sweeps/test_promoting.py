@@ -135,6 +135,16 @@ def test_final_runs_take_the_best_trial_of_a_sweep_of_promotions(stage, monkeypa
 
 
 @pytest.mark.slow
+def test_waiting_trials_go_on_to_their_end_once_the_file_asks_for_no_promotions(stage):
+    stage.run(write(stage), "--count=3")
+    file = stage.write(method="grid", parameters=GRID)
+    stage.run(file, "--count=3")
+    assert stage.states() == ["COMPLETE"] * 3
+    assert epochs_of(stage) == [9, 9, 9]
+    assert stage.disorder() == []
+
+
+@pytest.mark.slow
 def test_the_median_rule_stops_a_trial_that_is_worse_than_finished_ones(stage):
     rule = {"type": "median", "min_iter": 2, "min_trials": 2}
     file = stage.write(

@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 
 from data.files import read_json
 from sweeps.local.early_terminate import Asha, Median, parse_early_terminate
-from sweeps.local.promotion import hopeless, is_observed, is_waiting, promotable
+from sweeps.local.promotion import goal_of, hopeless, is_observed, is_waiting, promotable
 from tests.promotion_benchmark import CURVES, RULES, search
 from tests.sweep_helpers import LR, sweep_of
 
@@ -113,10 +113,22 @@ def test_nothing_is_promoted_while_too_few_have_come_and_the_best_goes_on_when_n
 
 
 def test_a_trial_waits_once_its_run_has_ended_at_its_rung():
-    assert not is_waiting(stored(0, [1.0], until=1))  # its run is still saving its state, or was killed
-    assert is_waiting(stored(0, [1.0], until=1, waits=1))
-    assert not is_waiting(stored(0, [1.0], until=3, waits=1))  # promoted
-    assert not is_waiting(stored(0, [1.0], TrialState.PRUNED, until=1, waits=1))
+    assert not is_waiting(SWEEP, stored(0, [1.0], until=1))  # its run is still saving its state, or was killed
+    assert is_waiting(SWEEP, stored(0, [1.0], until=1, waits=1))
+    assert not is_waiting(SWEEP, stored(0, [1.0], until=3, waits=1))  # promoted
+    assert not is_waiting(SWEEP, stored(0, [1.0], TrialState.PRUNED, until=1, waits=1))
+
+
+def test_a_trial_runs_up_to_the_next_rung_and_to_its_end_once_the_file_no_longer_asks_for_promotions():
+    plain = sweep_of({"lr": LR})
+    assert goal_of(SWEEP, stored(0, [])) == 1
+    assert goal_of(SWEEP, stored(0, [1.0], until=1)) == 1  # killed before its end was noted: it ends at once
+    assert goal_of(SWEEP, waiting(0, 1.0)) == 3
+    assert goal_of(SWEEP, stored(0, [1.0], until=3, waits=1)) == 3
+    assert goal_of(SWEEP, stored(0, [1.0] * 5, until=3, waits=3)) == 9  # of a program that ran past its rung
+    assert goal_of(SWEEP, stored(0, [1.0] * 5)) == 9  # it was begun before the file asked for promotions
+    assert goal_of(plain, waiting(0, 1.0)) == 0
+    assert not is_waiting(plain, waiting(0, 1.0))
 
 
 def test_a_trial_counts_for_the_search_from_its_first_rung_on():
