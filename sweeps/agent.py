@@ -23,6 +23,7 @@ if __name__ == "__main__":
     hold_signals()  # the imports take seconds
 
 from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
@@ -38,8 +39,10 @@ from sweeps.local.contract import checked_sweep, lines_of_foreign
 from sweeps.local.display import Display
 from sweeps.local.estimate import estimate
 from sweeps.local.limits import Limits
+from sweeps.local.observations import observations
 from sweeps.local.prior import learn_from
 from sweeps.local.room import Room
+from sweeps.local.search import left_of_grid
 from sweeps.local.sweep_file import Sweep, name_of
 from sweeps.local.telling import Ending, tell
 from sweeps.local.trials import Trials
@@ -101,7 +104,7 @@ def run_sweep(options: Namespace) -> int:
     name = name_of(sweep, options.file, options.name)
     folder = sweep_folder(name)
     trials = open_trials(sweep, name, folder, options)
-    limits = limits_of(sweep, options)
+    limits = limits_of(trials, options)
     display = Display(sweep, name, limits.count, len(devices))
     for line in [*lines_of_foreign(sweep), *beginning(trials, options, choices, limits.count)]:
         display.say(line)
@@ -148,12 +151,14 @@ def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num
         yield learn_from(place, trials.study, trials.sweep, options.storage or "")
     for text, choice in zip(options.enqueue, choices, strict=True):
         yield from choice.lines
-        number = enqueue(choice.points, trials)
-        if number is None:
-            yield f"--enqueue={text}: this sweep has had it"
+        trial = enqueue(choice.points, trials)
+        if trial is None:
+            yield f"--enqueue={text}: another agent has it tried"
+        elif trial.state != TrialState.WAITING:
+            yield f"--enqueue={text} is trial {trial.number}, which has begun"
         else:
-            more = "" if num is None or number < num else f", if --count={number + 1} or more lets it be tried"
-            yield f"--enqueue={text}: trial {number}{more}"
+            more = "" if num is None or trial.number < num else f", once --count is above {trial.number}"
+            yield f"--enqueue={text} will be trial {trial.number}{more}"
 
 
 def ending_of(agent: Agent, code: int) -> Ending:
@@ -174,16 +179,18 @@ def again() -> str:
     return f"python sweeps/agent.py {shlex.join(masked_arguments(sys.argv[1:]))}"
 
 
-def limits_of(sweep: Sweep, options: Namespace) -> Limits:
+def limits_of(trials: Trials, options: Namespace) -> Limits:
     """Return what the options, and the sweep file, allow trials."""
-    num = num_trials(sweep, options)
+    num = num_trials(trials.sweep, options, trials.started())
     return Limits(num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
 
 
-def num_trials(sweep: Sweep, options: Namespace) -> int | None:
-    """Return how many trials a sweep has in all; None for no end."""
+def num_trials(sweep: Sweep, options: Namespace, started: Sequence[FrozenTrial] = ()) -> int | None:
+    """Return how many trials a sweep has in all, those started so far included; None for no end."""
     num = options.count or sweep.run_cap
-    return min(num or sys.maxsize, len(sweep.grid())) if sweep.method == "grid" else num
+    if sweep.method != "grid":
+        return num
+    return min(num or sys.maxsize, len(started) + len(left_of_grid(sweep, observations(sweep, {}, started))))
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

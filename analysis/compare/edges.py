@@ -65,7 +65,8 @@ def in_range(entry: Mapping[str, Any], value: float) -> str:
     if distance > NEAR_AN_END * (end - start) or (scale is LINEAR and edge in NATURAL_ENDS):
         return ""
     half = (end - start) / 2
-    bounds = [scale.back(scale.forth(edge) + side * half) for side in (-1, 1)]
+    centre = place if distance < 0 else scale.forth(edge)  # one that somebody has enqueued lies beyond
+    bounds = [scale.back(centre + side * half) for side in (-1, 1)]
     if scale is LINEAR and low >= 0:
         bounds[0] = max(0.0, bounds[0])
     if is_whole:

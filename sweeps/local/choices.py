@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from optuna.trial import FrozenTrial
 from sqlalchemy import select
 
 from data.errors import UserError, suggestion
@@ -130,6 +131,10 @@ def settle_others(settings: Mapping[str, Any], sweep: Sweep, is_file: bool) -> l
         validate(expected, {})
     others = [name for name in settings if name not in sweep.space and settings[name] != expected.get(name)]
     if is_file:
+        if "model" in others:
+            raise UserError(
+                f"it is of {settings['model']}, and this sweep trains {expected.get('model')}: name another"
+            )
         others = [name for name in others if name not in NOT_COMPARED]
         return [f"left out, since the sweep has its own: {', '.join(others)}"] if others else []
     if others:
@@ -154,20 +159,16 @@ def checked_point(parameter: Parameter, value: Any) -> Point:
     return point
 
 
-def enqueue(points: Mapping[str, Any], trials: Trials) -> int | None:
-    """Let the next trial be one at given points, once in a sweep; return its number, None if it was there before."""
+def enqueue(points: Mapping[str, Any], trials: Trials) -> FrozenTrial | None:
+    """Let the next trial be one at given points, once in a sweep; return it, None while another agent does the same."""
 
-    def queued() -> int | None:
-        found = (trial.number for trial in trials.all() if trial.system_attrs.get("fixed_params") == points)
-        return next(found, None)
+    def queued() -> FrozenTrial | None:
+        return next((trial for trial in trials.all() if trial.system_attrs.get("fixed_params") == points), None)
 
-    if queued() is not None:
-        return None
     name = json.dumps([trials.name, points], sort_keys=True)
     own_id = -FIRST_OF_CHOICES - zlib.crc32(name.encode()) % FIRST_OF_CHOICES
     with trials.engine.begin() as connection:
         seen = connection.execute(select(CLAIMS).where(CLAIMS.c.trial_id == own_id)).one_or_none()
-    if (seen is None or trials.is_dead(seen)) and trials.claim(own_id, seen):
+    if queued() is None and (seen is None or trials.is_dead(seen)) and trials.claim(own_id, seen):
         trials.study.enqueue_trial(dict(points))
-        return queued()
-    return None  # another agent does so
+    return queued()

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from models.core.settings import CIRCUMSTANCES
-from sweeps.local.distributions import QUANTILES, Parameter, Point
+from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
 from sweeps.local.sweep_file import Sweep
 
 PRIOR = "prior"  # attribute of a study: what was taken from earlier runs, by the place they were read from
@@ -115,7 +115,7 @@ def point_of(parameter: Parameter, value: Any) -> Point | None:
     space = parameter.space
     if isinstance(space, CategoricalDistribution):
         return value if value in space.choices else None
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
         return None
     if space == QUANTILES:
         return quantile_of(parameter, value)

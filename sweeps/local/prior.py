@@ -94,6 +94,8 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
     """
     if sweep.method != "bayes":
         raise UserError(f"--prior={place}: method {sweep.method} learns from no runs, write method: bayes")
+    if "metrics" in sweep.content:
+        raise UserError(f"--prior={place}: runs are taken by one metric, write metric: in place of metrics:")
     entries, reasons, num_outside, images = [], Counter[str](), 0, Images()
     runs = earlier_runs(place, sweep.metric, storage)
     for run in runs:
@@ -117,6 +119,9 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
 
 def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]:
     """Return the runs at a place, with their best values of a metric, in the order in which they were started."""
+    folder = Path(place)
+    if (folder / run_folder.SWEEP_FILE).exists() and folder.resolve() == sweep_folder(folder.name).resolve():
+        return runs_of_sweep(folder.name, metric, storage)
     if place.count("/") == 2 and not Path(place).exists():
         content, records = read_wandb_sweep(place)
         return judged(records, metric)
@@ -221,12 +226,13 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
 def entry_of(run: Earlier, sweep: Sweep) -> Entry:
     """Return a run as a study keeps it: of its settings, those that are no defaults or stand in the sweep's file."""
     base = base_settings(sweep, str(run.settings.get("model", Settings.model)))
-    settings = {
+    told = {
         name: value
         for name, value in run.settings.items()
-        if name in sweep.space or (name not in NOT_COMPARED and (name in sweep.parameters or base.get(name) != value))
+        if name not in NOT_COMPARED and (not base or (name in base and base[name] != value))
     }
-    return {"run": run.run_id, "settings": settings, "value": None if run.state == "FAIL" else run.value}
+    listed = {name: value for name, value in run.settings.items() if name in sweep.parameters}
+    return {"run": run.run_id, "settings": {**told, **listed}, "value": None if run.state == "FAIL" else run.value}
 
 
 def best_and_newest(entries: Sequence[Entry], metric: Metric) -> list[Entry]:

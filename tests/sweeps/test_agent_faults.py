@@ -329,11 +329,14 @@ def test_a_command_line_is_refused_for(stage, case):
 
 
 @pytest.mark.slow
-def test_another_sweep_of_the_same_name_is_refused(stage):
+def test_a_sweep_of_another_meaning_and_the_same_name_is_refused(stage):
     stage.run(stage.write(), "--count=1")
     changed = stage.write(parameters={"epochs": 5})
     done = stage.run(changed, "--count=2", code=2)
-    assert done.errors == "agent.py: sweep sweep was begun with another parameters: give another --name\n"
+    assert done.errors == (
+        "agent.py: sweep sweep was begun with another epochs, new trials could not be compared with its own: "
+        "give another --name\n"
+    )
     assert len(stage.starts()) == 1
     stage.run(changed, "--count=1", "--name=another")
 

@@ -31,6 +31,8 @@ BAD = {
     "momentun=0.9": "is not a setting of",
     "model=cnn lr=1e-3": "is always mlp in this sweep",
     "none.yaml": "none.yaml",
+    "lr=nan": "not a finite number",
+    "lr=1e200": "cannot come out of its distribution",
 }
 
 
@@ -68,12 +70,18 @@ def test_a_recipe_is_taken_for_what_the_sweep_searches(tmp_path):
     assert choice.lines == ["left out, since the sweep has its own: epochs, batch_size"]
 
 
+def test_a_recipe_of_another_model_is_refused(tmp_path):
+    (tmp_path / "best.yaml").write_text("model: cnn\nlr: 0.002\n")
+    with pytest.raises(UserError, match="it is of cnn, and this sweep trains mlp"):
+        choice_of(str(tmp_path / "best.yaml"), sweep_of(PARAMETERS))
+
+
 @pytest.mark.parametrize("method", ["bayes", "random"])
 def test_choices_are_the_next_trials_in_their_order_and_the_search_fills_in_the_rest(tmp_path, method):
     trials = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS, method=method), "s", seed=0)
     take(trials, 1)
     texts = ("lr=1e-3 width=64 optimizer=adam weight_decay=3e-4", "lr=2e-3")
-    assert [enqueue(choice_of(text, trials.sweep).points, trials) for text in texts] == [1, 2]
+    assert [enqueue(choice_of(text, trials.sweep).points, trials).number for text in texts] == [1, 2]
     _, first, second, third = take(trials, 4)
     assert {**first.settings, "weight_decay": 0} == {
         "lr": 1e-3, "width": 64, "optimizer": "adam", "weight_decay": 0, "model": "mlp", "epochs": 3
@@ -103,16 +111,16 @@ def test_a_value_outside_its_range_is_tried_and_told(trials, recwarn):
 def test_a_choice_is_tried_once_in_a_sweep_whoever_asks(trials, tmp_path):
     points = choice_of("lr=1e-3", trials.sweep).points
     other = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS), "s", seed=0)
-    assert [enqueue(points, each) for each in (trials, other, trials)] == [0, None, None]
+    assert [enqueue(points, each).number for each in (trials, other, trials)] == [0, 0, 0]
     first, second = take(trials, 2, count=1)
     assert first.settings["lr"] == 1e-3
     assert second is None
-    assert enqueue(points, other) is None
+    assert enqueue(points, other).state == TrialState.RUNNING
     assert len(other.all()) == 1
 
 
 def test_a_choice_beyond_the_count_waits_for_a_larger_one(trials):
     take(trials, 1)
-    assert enqueue(choice_of("lr=1e-3", trials.sweep).points, trials) == 1
+    assert enqueue(choice_of("lr=1e-3", trials.sweep).points, trials).number == 1
     assert take(trials, 2, count=1)[1] is None
     assert take(trials, 2, count=2)[1].settings["lr"] == 1e-3

@@ -8,7 +8,8 @@ from data.files import read_json, write_json
 from sweeps.local.observations import PRIOR, observations
 from sweeps.local.prior import learn_from, take_prior
 from tests.run_folders import SWEEP, write_run
-from tests.sweep_helpers import LR, study_of, sweep_of
+from tests.sweep_helpers import LEFT_OUT, LR, content, study_of, sweep_of
+from tests.wandb_site import add_run, server, site  # noqa: F401
 
 PARAMETERS = {
     "model": {"value": "mlp"},
@@ -102,6 +103,38 @@ def test_what_was_taken_stays_with_the_study(runs_dir):
     (folder / run_folder.METRICS).unlink()
     assert learn_from("one", study, sweep) == "prior one: 1 observation, as taken when it was first named"
     assert len(observations(sweep, study.user_attrs, [])) == 1
+
+
+def test_a_sweep_may_be_named_by_its_folder(runs_dir):
+    folder = runs_dir / "sweeps" / "earlier"
+    write(folder / "000-x")
+    (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
+    assert len(take_prior(f"{folder}/", sweep_of(PARAMETERS)).entries) == 1
+
+
+def test_a_sweep_with_several_metrics_takes_no_earlier_runs(runs_dir):
+    write(runs_dir / "one")
+    metrics = [{"name": "val/loss", "goal": "minimize"}, {"name": "val/accuracy", "goal": "maximize"}]
+    with pytest.raises(UserError, match="runs are taken by one metric"):
+        take_prior("one", sweep_of(PARAMETERS, metric=LEFT_OUT, metrics=metrics))
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_the_runs_of_a_sweep_on_w_and_b_count_likewise(site, server):
+    aim = {"metric": {"name": "val/accuracy", "goal": "maximize"}, "program": "train.py"}
+    path = server.add_sweep(content(parameters=PARAMETERS, **aim), [])
+    for name, changes in (("a", {}), ("b", {"lr": 0.5}), ("c", {"epochs": 3})):
+        add_run(server, name, [0.5, 0.7], **{**OWN, **changes})
+    code = (
+        "import sys; from sweeps.local.prior import take_prior; from sweeps.local.sweep_file import parse_sweep\n"
+        f"taken = take_prior(sys.argv[1], parse_sweep({content(parameters=PARAMETERS, **aim)!r}))\n"
+        "print(taken.line, [entry['value'] for entry in taken.entries])"
+    )
+    assert site.finish(site.start("python", "-c", code, path)).splitlines()[-1] == (
+        f"prior {path}: 2 of 3 runs taken as observations (1 outside the ranges); not taken: 1 with another epochs "
+        "[0.7, 0.7]"
+    )
 
 
 @pytest.mark.parametrize("place", ["nothing", "", "../x", "sweeps"])
