@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import yaml
 
 from tests.wandb_artifacts import ENTITY, Artifacts
+from tests.wandb_scheduler import Schedulers
 
 API_KEY = "0" * 40
 
@@ -26,6 +27,8 @@ class Sweep:
     project: str
     trials: list[dict[str, Any]] = field(default_factory=list)  # settings that no agent has had yet
     requeued: list[str] = field(default_factory=list)  # preempted runs, for the next agent
+    queued: list[str] = field(default_factory=list)  # runs that its scheduler has asked for, those started among them
+    state: str = "RUNNING"
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Run:
     display_name: str = ""
     job_type: str = ""
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    is_pending: bool = False  # queued by a scheduler, and not yet given to an agent
     is_preempting: bool = False
     num_preempted: int = 0
     exit_code: int | None = None
@@ -59,6 +63,8 @@ class Run:
 
     @property
     def state(self) -> str:
+        if self.is_pending:
+            return "pending"
         if self.is_preempting:
             return "preempting" if self.exit_code is None else "preempted"
         return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
@@ -71,7 +77,7 @@ class Agent:
     runs: list[str] = field(default_factory=list)
 
 
-class WandbServer(Artifacts):
+class WandbServer(Artifacts, Schedulers):
     """Answers in threads of its own from the start to `go_offline`, and again from `come_back`."""
 
     def __init__(self) -> None:
@@ -81,6 +87,8 @@ class WandbServer(Artifacts):
         self.agents: dict[str, Agent] = {}
         self.reports: list[dict[str, Any]] = []  # variables of their upserts, the spec parsed
         self.stopping: set[str] = set()  # runs that their agent is told to stop, as hyperband does, at every heartbeat
+        self.features: list[str] = []  # that it says it has
+        self.filters: list[Any] = []  # with which a scheduler has asked for runs
         self.faults: list[str] = []  # requests that the double cannot play
         self.requeues = True  # gives preempted runs to the next agent
         self.lock = threading.RLock()
@@ -132,7 +140,7 @@ class WandbServer(Artifacts):
         return {"viewer": user}
 
     def server_features(self, variables: dict) -> dict:
-        return {"serverInfo": {"features": []}}
+        return {"serverInfo": {"features": [{"name": name, "isEnabled": True} for name in self.features]}}
 
     def organization(self, variables: dict) -> dict:
         return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
@@ -156,7 +164,7 @@ class WandbServer(Artifacts):
         return {"project": {"totalSweeps": len(nodes), "sweeps": page}}
 
     def sweep_node(self, sweep: Sweep) -> dict:
-        node = {"id": sweep.name, "name": sweep.name, "state": "RUNNING", "config": yaml.dump(sweep.config)}
+        node = {"id": sweep.name, "name": sweep.name, "state": sweep.state, "config": yaml.dump(sweep.config)}
         node |= {"method": sweep.config["method"], "displayName": None, "description": None, "bestLoss": None}
         return {**node, "createdAt": "", "updatedAt": "", "runCount": 0, "runCountExpected": None}
 
@@ -172,20 +180,31 @@ class WandbServer(Artifacts):
         for name in self.stopping & running.keys():
             self.run(name).stop_times.append(time.monotonic())
             commands.append({"type": "stop", "run_id": name})
-        if not running:
-            commands.append(self.next_trial(agent))
+        if not running and (command := self.next_trial(agent)):
+            commands.append(command)
         return {"agentHeartbeat": {"agent": {"id": agent.name}, "commands": json.dumps(commands)}}
 
     def next_trial(self, agent: Agent) -> dict[str, Any]:
         sweep = self.sweeps[agent.sweep]
         if sweep.requeued:
             return self.resume(sweep, agent)
+        if self.is_scheduled(sweep):
+            return self.next_queued(sweep, agent)
         if not sweep.trials:
             return {"type": "exit"}
         run = self.run(f"trial{sum(len(other.runs) for other in self.agents.values())}")
         agent.runs.append(run.name)
         run.agent, run.sweep, run.project = agent.name, sweep.name, sweep.project
         run.given = sweep.trials.pop(0)
+        arguments = {key: {"value": value} for key, value in run.given.items()}
+        return {"type": "run", "run_id": run.name, "program": sweep.config["program"], "args": arguments}
+
+    def next_queued(self, sweep: Sweep, agent: Agent) -> dict[str, Any]:
+        run = next((run for run in map(self.run, sweep.queued) if run.is_pending), None)
+        if run is None:
+            return {"type": "exit"} if sweep.state == "FINISHED" else {}
+        agent.runs.append(run.name)
+        run.agent, run.is_pending = agent.name, False
         arguments = {key: {"value": value} for key, value in run.given.items()}
         return {"type": "run", "run_id": run.name, "program": sweep.config["program"], "args": arguments}
 
@@ -293,6 +312,7 @@ class WandbServer(Artifacts):
 
     OPERATIONS = {
         **Artifacts.OPERATIONS,
+        **Schedulers.OPERATIONS,
         "RunStoppedStatus": stop_flag,
         "Viewer": viewer,
         "GetDefaultEntity": viewer,

@@ -1,0 +1,107 @@
+"""This suite's search for sweeps that W&B hosts: what `wandb sweep-scheduler` takes its proposals from.
+
+The scheduler is a part of W&B's client, experimental in 0.31. A sweep file that has these lines
+
+    scheduler: {engine: optuna, source: sweeps/scheduler.py, optimizer: study, search_space: settings}
+
+is searched by `wandb sweep-scheduler ENTITY/PROJECT/ID`, started in this checkout, once for all agents. These are
+started as ever, by `wandb agent`. Its method and its `early_terminate` are those of sweeps/agent.py then.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.storages import InMemoryStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from data.errors import UserError
+from sweeps.local.choices import in_names_of
+from sweeps.local.contract import checked
+from sweeps.local.observations import branch_for, points_of
+from sweeps.local.promotion import costs_of
+from sweeps.local.search import Search, left_of_grid, settings_of
+from sweeps.local.sweep_file import Sweep, parse_sweep
+
+SEED = 3407
+LAST = 2**31 - 1  # a step after all others
+
+
+class HostedSearch(Search):
+    """The search of a sweep whose trials W&B keeps."""
+
+    def is_exhausted(self, others: Any) -> bool:
+        """Return whether a grid has been tried; the scheduler asks for it, with its study, before each proposal."""
+        if isinstance(others, Study):
+            return self.sweep.method == "grid" and not left_of_grid(self.sweep, others.trials)
+        return super().is_exhausted(others)
+
+
+class HostedStudy(Study):
+    """Optuna's study of a sweep whose trials W&B keeps: it is made anew with each start of the scheduler."""
+
+    sampler: HostedSearch
+
+    def tell(self, trial: Any, values: Any = None, *arguments: Any, **options: Any) -> FrozenTrial:
+        """Store how a trial has ended; its final value counts among those that it has logged, of which W&B samples."""
+        if values is not None:
+            trial.report(values, LAST)
+        return super().tell(trial, values, *arguments, **options)
+
+    def enqueue_trial(self, params: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        """Let the next trial be a run that W&B has, by its config; the scheduler does so with each as it starts.
+
+        Raises:
+            UserError: it has a value that cannot come out of the sweep's distributions.
+        """
+        sweep = self.sampler.sweep
+        own = branch_for(sweep, params)
+        points = points_of(own, params) if own else None
+        if own is None or points is None:
+            raise UserError("its settings are none of this sweep")
+        super().enqueue_trial(in_names_of(sweep, own, points), *arguments, **options)
+
+
+class EarlyTermination(BasePruner):
+    """Stops runs by the rule of a sweep file's `early_terminate`."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Return whether a running trial is to be stopped."""
+        rule = self.sweep.early_terminate
+        if rule is None:
+            return False
+        trials = study.get_trials(deepcopy=False)
+        finished = [other.number for other in trials if other.state == TrialState.COMPLETE]
+        return trial.number in rule.to_stop(costs_of(self.sweep, trials), [trial.number], finished)
+
+
+def study(info: Any) -> Study:
+    """Return the study that searches a sweep of W&B.
+
+    Args:
+        info: the client's SweepInfo.
+
+    Raises:
+        ValueError: its sweep file is none that sweeps/agent.py takes.
+    """
+    sweep = checked(parse_sweep(info.config))
+    if "metrics" in sweep.content:
+        raise UserError("sweeps/scheduler.py searches by one metric: write metric: in place of metrics:")
+    storage = InMemoryStorage()
+    optuna.create_study(storage=storage, study_name=info.id, direction=sweep.metric.goal)
+    return HostedStudy(info.id, storage, HostedSearch(sweep, SEED), EarlyTermination(sweep))
+
+
+def settings(trial: Trial) -> Mapping[str, Any]:
+    """Return what a trial's run is told. The scheduler also tries it on a study of its own, where it is nothing."""
+    search = trial.study.sampler
+    return settings_of(search.sweep, trial) if isinstance(search, Search) else {}

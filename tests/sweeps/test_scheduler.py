@@ -1,0 +1,107 @@
+"""Sweeps on W&B that are searched as here: by `wandb sweep-scheduler`, the real one, and by its parts."""
+
+from types import SimpleNamespace
+
+import optuna
+import pytest
+
+from analysis.record import run_folder
+from data.errors import UserError
+from sweeps.scheduler import settings, study
+from tests.sweep_helpers import LR, content, study_of, sweep_of
+from tests.sweep_helpers import ask as ask_here
+from tests.sweep_helpers import tell as tell_here
+from tests.wandb_site import server, site, wait_until  # noqa: F401
+
+SCHEDULER = {
+    "engine": "optuna",
+    "source": "sweeps/scheduler.py",
+    "optimizer": "study",
+    "search_space": "settings",
+}
+PARAMETERS = {"lr": LR, "model": {"value": "mlp"}, "weight_decay": {"distribution": "log_normal", "mu": -8, "sigma": 1}}
+
+
+def info(parameters=PARAMETERS, **keys):
+    return SimpleNamespace(id="abc", config=content(parameters=parameters, scheduler=SCHEDULER, **keys))
+
+
+def ask(hosted):
+    trial = hosted.ask()
+    return trial, settings(trial)
+
+
+def test_it_proposes_what_the_local_agent_would():
+    hosted, sweep = study(info()), sweep_of(PARAMETERS)
+    local = study_of(sweep, 3407)
+    for _ in range(6):
+        (trial, told), (own, expected) = ask(hosted), ask_here(sweep, local)
+        assert told == {"best_by": "val/loss", **expected}
+        value = (told["lr"] - 0.01) ** 2
+        trial.report(value, 1)
+        hosted.tell(trial, value)
+        tell_here(local, own, value)
+
+
+def test_runs_that_w_and_b_has_are_learnt_by_the_values_of_their_settings():
+    hosted = study(info())
+    hosted.enqueue_trial(
+        {"lr": 0.02, "weight_decay": 3e-4, "model": "mlp", "epochs": 7, "environment": {"commit": "c"}}
+    )
+    _, told = ask(hosted)
+    assert told["lr"] == 0.02
+    assert told["weight_decay"] == pytest.approx(3e-4)
+    with pytest.raises(UserError):
+        hosted.enqueue_trial({"lr": 0.02, "weight_decay": 3e-4, "model": "cnn"})
+
+
+def test_the_scheduler_s_trial_of_the_function_gets_no_settings():
+    assert settings(optuna.create_study().ask()) == {}
+
+
+def test_a_grid_ends_when_each_combination_has_been_asked_for():
+    hosted = study(info({"lr": {"values": [0.1, 0.2]}}, method="grid"))
+    for number in range(2):
+        assert not hosted.sampler.is_exhausted(hosted), number
+        ask(hosted)
+    assert hosted.sampler.is_exhausted(hosted)
+
+
+def test_the_worst_are_stopped_by_the_rule_of_the_file():
+    hosted = study(info(early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2}))
+    trials = [ask(hosted)[0] for _ in range(4)]
+    for number, trial in enumerate(trials):
+        for step in (1, 2):
+            trial.report(float(number), step)
+    assert [trial.should_prune() for trial in trials] == [False, False, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_a_sweep_on_w_and_b_is_searched_from_here_and_goes_on_after_a_new_start(site, server):
+    server.features = ["SWEEPS_LOCAL_SCHEDULER"]
+    parameters = {"lr": LR, "dataset": {"value": "digits"}, "model": {"value": "mlp"}, "width": {"value": 16}}
+    parameters |= {"epochs": {"value": 2}, "tracking": {"value": "online"}}
+    config = content(parameters=parameters, scheduler=SCHEDULER, program="train.py")
+    path = server.add_sweep(config, [])
+    command = ("wandb", "sweep-scheduler", path, "--poll-interval", "1", "--batch-size", "1")
+
+    def num_finished():
+        return sum(run.state == "finished" for run in server.runs.values() if run.sweep)
+
+    scheduler, agent = site.start(*command), site.agent(path)
+    wait_until(lambda: num_finished() >= 2, "two trials")
+    scheduler.terminate()
+    scheduler.wait()
+    again = site.start(*command)
+    wait_until(lambda: num_finished() >= 4, "four trials")
+    agent.terminate()
+    again.terminate()
+    tried = [run.config["lr"] for run in server.runs.values() if run.sweep]
+    assert len(set(tried)) == len(tried)
+    expected = study_of(sweep_of(parameters), 3407)
+    assert tried[0] == ask_here(sweep_of(parameters), expected)[1]["lr"]
+    first = next(run for run in server.runs.values() if run.sweep)
+    assert first.config["best_by"] == "val/loss"
+    assert run_folder.state(site.runs / first.name) == "finished"
+    assert "Optimizer rejected" not in site.output(scheduler) + site.output(again)
