@@ -26,7 +26,12 @@ class Part(NamedTuple):
 
 
 def load_parts(
-    place: Path, classes: tuple[str, ...], parts: Mapping[str, Part], image_size: int, max_corrupt_images: int
+    place: Path,
+    classes: tuple[str, ...],
+    parts: Mapping[str, Part],
+    image_size: int,
+    max_corrupt_images: int,
+    each: bool,
 ) -> Dataset:
     """Return the images that another library holds, each cropped to its central square and resized.
 
@@ -36,6 +41,7 @@ def load_parts(
         parts: the splits, "train" and maybe "val" and "test".
         image_size: in pixels.
         max_corrupt_images: of a split, that may be skipped.
+        each: decode the images whenever they are used.
 
     Raises:
         UserError: more images of a split cannot be read.
@@ -46,7 +52,7 @@ def load_parts(
     for name, part in parts.items():
         names = [str(number) for number in range(len(part.labels))]
         work = Undecoded(place / name, names, part.identity, image_size, decoder(part, image_size))
-        split, notes[name] = decoding.read(work, max_corrupt_images)
+        split, notes[name] = decoding.read(work, max_corrupt_images, each)
         kept = torch.tensor([int(number) for number in notes[name].kept])
         splits[name] = split._replace(labels=part.labels[kept], names=())
     told = {name: (note.fingerprint, splits[name].labels.tolist()) for name, note in notes.items()}

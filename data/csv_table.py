@@ -36,13 +36,14 @@ class Row(NamedTuple):
     group: str  # "" where there are no groups
 
 
-def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False) -> Dataset:
     """Return the images that a CSV file lists, each cropped to its central square and resized (0 for 64).
 
     Args:
         data_dir: the file, or the folder in which it is the only one of its kind.
         image_size: in pixels.
         max_corrupt_images: that may be skipped.
+        each: decode the images whenever they are used.
 
     Raises:
         UserError: the file is missing or not as the head of this module says, names an image that is not there or
@@ -54,7 +55,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     decoding.sweep_decoded()
     work = decoding.of_files(path.parent, existing(path, rows), size)
     by_name = dict(zip(work.names, rows, strict=True))
-    everything, note = decoding.read(work, max_corrupt_images)
+    everything, note = decoding.read(work, max_corrupt_images, each)
     kept = [by_name[name] for name in note.kept]
     classes = classes_of(kept)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -193,4 +194,4 @@ def group_numbers(groups: Sequence[str]) -> Tensor | None:
     return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
-SOURCE = Source(load, has_test_images=has_test_images)
+SOURCE = Source(load, has_test_images=has_test_images, is_decoded=True)

@@ -151,15 +151,18 @@ class Source:
 
     Attributes:
         load: function of data_dir, image_size (0 for the dataset's own) and max_corrupt_images; may raise UserError.
+            Where images are decoded, True for a fourth argument has that done whenever they are used.
         image_size: side in pixels, if it is known without reading an image; else 0.
         classes: names of the classes, if they are known without reading an image; else None.
         has_test_images: function that tells whether a data_dir holds test images.
+        is_decoded: whether there are image files that are decoded.
     """
 
-    load: Callable[[Path, int, int], Dataset]
+    load: Callable[..., Dataset]
     image_size: int = 0
     classes: tuple[str, ...] | None = None
     has_test_images: Callable[[Path], bool] = lambda data_dir: True
+    is_decoded: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def load_splits(
     fold: str = "",
     group_by: str = "",
     eval_crop: float = 1.0,
+    decode: str = "once",
 ) -> tuple[DatasetInfo, dict[str, Split]]:
     """Load a dataset and split it; `name` is the setting `dataset`, the other arguments are the settings so named.
 
@@ -89,7 +90,11 @@ def load_splits(
     Raises:
         UserError: the dataset is not known, files are missing or damaged, or a split would hold no image.
     """
-    dataset = find_dataset(name).load(find_data_dir(data_dir), round(image_size / eval_crop), max_corrupt_images)
+    source = find_dataset(name)
+    if decode == "each" and not source.is_decoded:
+        raise UserError(f"--decode=each: the images of {name} are no files that are decoded: leave it out")
+    each = (True,) if decode == "each" else ()
+    dataset = source.load(find_data_dir(data_dir), round(image_size / eval_crop), max_corrupt_images, *each)
     how = Splitting(train_fraction, val_fraction, data_seed, fold, group_by)
     splits = make_splits(dataset, how)
     num_classes = len(dataset.classes)

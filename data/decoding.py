@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from data.dataset import Split
+from data.dataset import Split, Store
+from data.decode_each import DecodedEachTime
 from data.errors import UserError
 from data.files import UNFINISHED, locked, sync
 from data.folder_layout import NoImagesError
@@ -27,7 +28,7 @@ from data.image_file import ImageFile
 from data.paths import cache_dir
 from data.pixels import Picture, decode_image
 from data.statistics import pixel_sums
-from data.visible import counted, visible, warn
+from data.visible import counted, say, visible, warn
 
 LARGEST_OF_12_BITS = 4095
 DECODED_AHEAD = 256  # images that wait decoded in memory, at most
@@ -114,33 +115,39 @@ def sweep_decoded() -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def read_note(cache: Path) -> Decoded | None:
-    """Return the note beside decoded images; None if they are not there or not whole."""
+def read_note(cache: Path, each: bool) -> Decoded | None:
+    """Return the note beside decoded images, which need not be there with `each`; None if all is not there or whole."""
     try:
         note = Decoded(**json.loads((cache / "files.json").read_text("utf-8")))
-        np.load(cache / "images.npy", mmap_mode="r")
+        if not each:
+            np.load(cache / "images.npy", mmap_mode="r")
     except (OSError, ValueError, TypeError, EOFError):
         return None
     return note
 
 
-def read(work: Undecoded, limit: int) -> tuple[Split, Decoded]:
+def read(work: Undecoded, limit: int, each: bool = False) -> tuple[Split, Decoded]:
     """Return decoded images, with zeros for labels, and the note beside them.
 
     They are decoded unless an earlier run left them in the cache. Those that cannot be read are named.
+
+    Args:
+        work: the images.
+        limit: of those that cannot be read.
+        each: keep the note alone, and decode images whenever they are used.
 
     Raises:
         UserError: more than `limit` images cannot be read, or none can.
     """
     cache = decoded_dir() / work.key
     try:
-        decoded = read_note(cache)
+        decoded = read_note(cache, each)
         if decoded is None:
             with locked(lock_of(work.key), f"another process decodes {work.place}: waiting for it"):
-                decoded = read_note(cache)
+                decoded = read_note(cache, each)
                 if decoded is None:
-                    decoded = decode(work, limit, cache)
-        images = ImageFile(cache / "images.npy", len(decoded.kept))
+                    decoded = decode(work, limit, cache, each)
+        images = stored(work, decoded, cache, each)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -149,6 +156,15 @@ def read(work: Undecoded, limit: int) -> tuple[Split, Decoded]:
     tell_unread(work.place, work.closed | decoded.damaged, limit)
     labels = torch.zeros(len(images), dtype=torch.long)
     return Split(images, labels, names=decoded.kept, sums=read_sums(cache, len(images))), decoded
+
+
+def stored(work: Undecoded, note: Decoded, cache: Path, each: bool) -> Store:
+    """Return the images of a work, from the file that they have been decoded into, or to be decoded each time."""
+    if not each:
+        return ImageFile(cache / "images.npy", len(note.kept))
+    images = DecodedEachTime(work.decode, note.kept, work.image_size)
+    say(f"{work.place}: {counted(len(images), 'image')}, decoded whenever they are used, {images.rate():,.0f} a second")
+    return images
 
 
 def tell_unread(place: Path, unread: dict[str, str], limit: int) -> None:
@@ -165,10 +181,11 @@ def tell_unread(place: Path, unread: dict[str, str], limit: int) -> None:
         warn(f"{visible(place)}: {counted(len(unread) - NUM_NAMED, 'more file')} cannot be read: skipped, too")
 
 
-def decode(work: Undecoded, limit: int, cache: Path) -> Decoded:
+def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
     """Decode all images and write the result to the folder `cache`; call it with the lock held.
 
-    images.npy holds the images, [N, 3, H, W] uint8, and at its end a row without meaning for each damaged file;
+    images.npy holds the images, [N, 3, H, W] uint8, and at its end a row without meaning for each damaged file, but
+    with `each` it is not written;
     sums.npy holds the sums of each image's pixels, [N, 3, 2]; files.json holds the note that is returned.
 
     Raises:
@@ -181,10 +198,12 @@ def decode(work: Undecoded, limit: int, cache: Path) -> Decoded:
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        images = allocate(unfinished / "images.npy", (len(work.names), 3, work.image_size, work.image_size))
+        shape = (len(work.names), 3, work.image_size, work.image_size)
+        images = None if each else allocate(unfinished / "images.npy", shape)
         note, sums = decode_into(images, work, limit)
-        images.flush()
-        sync(unfinished / "images.npy")
+        if images is not None:
+            images.flush()
+            sync(unfinished / "images.npy")
         np.save(unfinished / "sums.npy", sums)
         (unfinished / "files.json").write_text(json.dumps(asdict(note)), "utf-8")
         sync(unfinished / "files.json")
@@ -210,8 +229,8 @@ def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def decode_into(images: np.memmap, work: Undecoded, limit: int) -> tuple[Decoded, np.ndarray]:
-    """Decode images in parallel into the first rows of `images`, and return the sums of each; see `decode`."""
+def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[Decoded, np.ndarray]:
+    """Decode images in parallel into the first rows of `images`, if any, and return the sums of each; see `decode`."""
     root, names, closed = work.place, work.names, work.closed
     kept: list[str] = []
     damaged: dict[str, str] = {}
@@ -226,10 +245,11 @@ def decode_into(images: np.memmap, work: Undecoded, limit: int) -> tuple[Decoded
             if len(damaged) + len(closed) > limit:
                 raise too_many_unread(root, limit, *next(iter({**damaged, **closed}.items())))
             continue
-        row = len(kept)
-        images[row] = picture.pixels
-        digest.update(images[row])
-        sums[row] = pixel_sums([torch.from_numpy(images[row : row + 1])])
+        row, pixels = len(kept), np.ascontiguousarray(picture.pixels)
+        if images is not None:
+            images[row] = pixels
+        digest.update(pixels)
+        sums[row] = pixel_sums([torch.from_numpy(pixels[None])])
         kept.append(name)
         sizes.append(picture.size)
         largest_of_16_bits = max(largest_of_16_bits, picture.largest_of_16_bits)
@@ -242,8 +262,10 @@ def decode_into(images: np.memmap, work: Undecoded, limit: int) -> tuple[Decoded
         )
     if damaged:  # then other names come before the images in what is hashed
         digest = hashlib.sha256(json.dumps(kept).encode())
-        for pixels in images[: len(kept)]:
-            digest.update(pixels)
+        again = decoded_in_turn(replace(work, names=kept)) if images is None else ()
+        pictures = (each.pixels for each in again if isinstance(each, Picture))
+        for pixels in pictures if images is None else images[: len(kept)]:
+            digest.update(np.ascontiguousarray(pixels))
     widths, heights = zip(*sizes, strict=True)
     extremes = [(function(widths), function(heights)) for function in (min, max)]
     return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes), sums[: len(kept)]

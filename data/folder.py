@@ -5,7 +5,7 @@ If there are test images, `ROOT/train` and `ROOT/test` are each laid out in that
 are then those to validate with.
 
 The images are decoded once, in parallel, and kept as a uint8 array in the cache folder; later runs map that array into
-memory.
+memory. Or they are decoded whenever they are used, see `decode_each`.
 """
 
 from collections import Counter
@@ -23,8 +23,10 @@ from data.visible import visible, warn
 IMAGE_SIZE = 64  # pixels, if no other size is asked for
 
 
-def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False) -> Dataset:
     """Return the images of a folder, each cropped to its central square and resized to `image_size` (0 for 64).
+
+    With `each` they are decoded whenever they are used.
 
     Raises:
         UserError: there are no images, the layout of the folders can be read in two ways, images lie beside class
@@ -44,7 +46,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
             listing = listings[name]
             check_classes(listing, listings["train"])
             left_out += listing.left_out
-            split, notes[name] = read_split(listing, classes, size, max_corrupt_images)
+            split, notes[name] = read_split(listing, classes, size, max_corrupt_images, each)
             within = f"{listing.root.name}/" if roots else ""
             splits[name] = split._replace(names=[within + file for file in split.names])
     if left_out:
@@ -93,7 +95,7 @@ def describe_sizes(notes: list[Decoded], size: int) -> str:
 
 
 def read_split(
-    listing: Listing, classes: tuple[str, ...], image_size: int, max_corrupt_images: int
+    listing: Listing, classes: tuple[str, ...], image_size: int, max_corrupt_images: int, each: bool
 ) -> tuple[Split, Decoded]:
     """Return the images of a split with their labels, and the note beside them.
 
@@ -105,11 +107,11 @@ def read_split(
     root = listing.root
     closed = {path.relative_to(root).as_posix(): "it may not be opened" for path in listing.unreadable}
     work = decoding.of_files(root, listing.files, image_size, closed)
-    split, decoded = decoding.read(work, max_corrupt_images)
+    split, decoded = decoding.read(work, max_corrupt_images, each)
     own_labels = dict(zip(work.names, listing.labels, strict=True))
     labels = [classes.index(name) for name in listing.classes]  # by the label in this split alone
     numbers = torch.tensor([labels[own_labels[name]] if labels else 0 for name in decoded.kept])
     return split._replace(labels=numbers), decoded
 
 
-SOURCE = Source(load, has_test_images=has_test_images)
+SOURCE = Source(load, has_test_images=has_test_images, is_decoded=True)

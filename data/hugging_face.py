@@ -29,14 +29,16 @@ def source(name: str) -> Source:
     if not name:
         raise UserError("--dataset=hf/ names no dataset: write hf/NAME, such as hf/beans, or hf/NAME:SPLIT")
 
-    def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
-        return load_named(name, split or "train", data_dir, image_size or IMAGE_SIZE, max_corrupt_images)
+    def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False) -> Dataset:
+        return load_named(name, split or "train", data_dir, image_size or IMAGE_SIZE, max_corrupt_images, each)
 
     # Only reading it tells whether there are test images; if not, the run says so.
-    return Source(load)
+    return Source(load, is_decoded=True)
 
 
-def load_named(name: str, trained_on: str, data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+def load_named(
+    name: str, trained_on: str, data_dir: Path, image_size: int, max_corrupt_images: int, each: bool
+) -> Dataset:
     """Return a dataset in HuggingFace's form, decoded at a size.
 
     Raises:
@@ -61,7 +63,7 @@ def load_named(name: str, trained_on: str, data_dir: Path, image_size: int, max_
             raise UserError(f"{told}: {key} has the label {min(unknown)}, which {trained_on} lacks: remove its images")
         own = torch.tensor([numbers[label] for label in names]) if labels else torch.zeros(len(theirs)).long()
         parts[split] = Part(image_of(theirs, images), own, ("hf", name, key, datasets_fingerprint(theirs)))
-    return load_parts(Path("hf", name), classes, parts, image_size, max_corrupt_images)
+    return load_parts(Path("hf", name), classes, parts, image_size, max_corrupt_images, each)
 
 
 def open_splits(name: str, data_dir: Path) -> dict[str, Any]:

@@ -58,13 +58,13 @@ def source(name: str) -> Source:
     check_known(f"--dataset=torchvision/{name}", name, ENTRIES)
     entry = ENTRIES[name]
 
-    def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
-        return load_entry(name, data_dir, image_size or entry.image_size or IMAGE_SIZE, max_corrupt_images)
+    def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False) -> Dataset:
+        return load_entry(name, data_dir, image_size or entry.image_size or IMAGE_SIZE, max_corrupt_images, each)
 
-    return Source(load, entry.image_size, has_test_images=lambda data_dir: "test" in entry.splits)
+    return Source(load, entry.image_size, has_test_images=lambda data_dir: "test" in entry.splits, is_decoded=True)
 
 
-def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
+def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: int, each: bool) -> Dataset:
     """Return a dataset of torchvision, decoded at a size.
 
     Raises:
@@ -79,7 +79,7 @@ def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: i
         labels = torch.as_tensor(torchvision_labels(theirs)).long()
         parts[split] = Part(image_of(theirs), labels, ("torchvision", name, split, files))
         classes = classes or classes_of(theirs, int(labels.max()) + 1)
-    return load_parts(Path("torchvision", name), classes, parts, image_size, max_corrupt_images)
+    return load_parts(Path("torchvision", name), classes, parts, image_size, max_corrupt_images, each)
 
 
 def image_of(theirs: Any) -> Callable[[int], Image.Image]:

@@ -36,6 +36,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         fold=settings.fold,
         group_by=settings.group_by,
         eval_crop=settings.eval_crop,
+        decode=settings.decode,
     )
     if settings.overfit_batches:
         num = settings.overfit_batches * settings.batch_size

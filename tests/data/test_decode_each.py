@@ -1,0 +1,75 @@
+"""Images that are decoded whenever they are used are those that are decoded once."""
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from analysis.record import run_folder
+from data import csv_table, folder
+from data.errors import UserError
+from data.paths import cache_dir
+from tests.data.test_folder import save
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    root = tmp_path / "pictures"
+    dice = np.random.default_rng(0)
+    for number in range(24):
+        pixels = dice.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+        save(root / ("cat", "dog")[number % 2] / f"{number:02}.png", pixels)
+    return root
+
+
+def decoded_bytes():
+    return sum(path.stat().st_size for path in (cache_dir() / "decoded").rglob("images.npy"))
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_pixels_fingerprint_and_sums_are_the_same(pictures, damage):
+    if damage:
+        (pictures / "cat" / "00.png").write_bytes(b"no picture")
+    each = folder.load(pictures, 8, 1, True)
+    assert decoded_bytes() == 0
+    once = folder.load(pictures, 8, 1)
+    assert torch.equal(each.train.images, once.train.images)
+    assert each.fingerprint == once.fingerprint
+    assert each.train.names == once.train.names
+    assert torch.equal(each.train.sums, once.train.sums)
+
+
+def test_a_table_can_be_decoded_each_time_too(pictures, tmp_path):
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(pictures.rglob("*.png"))]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]))
+    each = csv_table.load(tmp_path / "table.csv", 8, 0, True)
+    assert torch.equal(each.train.images, csv_table.load(tmp_path / "table.csv", 8, 0).train.images)
+
+
+def test_a_file_that_is_gone_is_named_when_it_is_used(pictures):
+    train_split = folder.load(pictures, 8, 0, True).train
+    (pictures / "cat" / "04.png").unlink()
+    with pytest.raises(UserError, match="cat/04.png can no longer be read"):
+        train_split.gather(torch.arange(24))
+
+
+def run(tmp_path, *arguments):
+    own = ["--model=mlp", "--width=8", "--batch_size=6", "--epochs=2", "--val_fraction=0.25", "--tracking=off"]
+    return train.main([*own, f"--runs_dir={tmp_path}", *arguments])
+
+
+def test_training_is_the_same_either_way(pictures, tmp_path, capsys):
+    data = ("--dataset=folder", f"--data_dir={pictures}", "--image_size=8", "--resident=host")
+    assert run(tmp_path, *data, "--decode=each", "--run_id=each") == 0
+    said = capsys.readouterr().out
+    assert "24 images, decoded whenever they are used, " in said
+    assert run(tmp_path, *data, "--run_id=once") == 0
+    losses = {
+        name: [row.get("val/loss") for row in run_folder.read_metrics(tmp_path / name)] for name in ("each", "once")
+    }
+    assert losses["each"] == losses["once"]
+
+
+def test_images_that_are_no_files_cannot_be_decoded_each_time(tmp_path, capsys):
+    assert run(tmp_path, "--dataset=digits", "--decode=each") == 2
+    assert "--decode=each: the images of digits are no files" in capsys.readouterr().err
