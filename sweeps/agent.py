@@ -38,7 +38,7 @@ from sweeps.local.choices import Choice, choice_of, enqueue
 from sweeps.local.contract import checked_sweep, lines_of_foreign
 from sweeps.local.display import Display
 from sweeps.local.estimate import estimate
-from sweeps.local.limits import Limits
+from sweeps.local.limits import Limits, check_repeats
 from sweeps.local.observations import observations
 from sweeps.local.prior import learn_from
 from sweeps.local.room import Room
@@ -81,6 +81,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         metavar="SETTINGS",
         help="settings to try first, such as best.yaml or 'lr=1e-3 width=64'; may be given several times",
     )
+    parser.add_argument("--repeats", type=whole_number, default=1, metavar="N", help="seeds of each trial; default: 1")
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
@@ -96,6 +97,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def run_sweep(options: Namespace) -> int:
     """Run a sweep to its end; return the exit code."""
     sweep = checked_sweep(options.file)
+    check_repeats(sweep, options.repeats)
     devices = assign_devices(options.workers, options.devices)
     if options.estimate:
         say(*estimate(sweep, devices, num_trials(sweep, options), options.memory))
@@ -182,7 +184,8 @@ def again() -> str:
 def limits_of(trials: Trials, options: Namespace) -> Limits:
     """Return what the options, and the sweep file, allow trials."""
     num = num_trials(trials.sweep, options, trials.started())
-    return Limits(num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
+    limits = (num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
+    return Limits(*limits, options.repeats)
 
 
 def num_trials(sweep: Sweep, options: Namespace, started: Sequence[FrozenTrial] = ()) -> int | None:

@@ -109,7 +109,8 @@ def train(first_epoch: int) -> str:
             sys.exit(f"line 1\nCUDA out of luck in trial {TRIAL}")
         if not does("silent"):
             is_nan = does("diverging") or (does("jumping") and epoch == 1)
-            value = math.nan if is_nan else loss(float(settings["lr"]), epoch)
+            noise = float(settings.get("noise", 0)) * (int(settings["seed"]) % 7)
+            value = math.nan if is_nan else loss(float(settings["lr"]), epoch) + noise
             with (FOLDER / "metrics.jsonl").open("a") as file:
                 peak = {"peak_memory_gib": size()} if is_sized() else {}
                 file.write(json.dumps({"epoch": epoch, "lr": 0.1, "val/loss": value, **peak}) + "\n")

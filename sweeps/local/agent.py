@@ -24,6 +24,7 @@ from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.promotion import costs_of, hopeless, is_waiting, promotable
+from sweeps.local.repeats import SEED, run_id_of, seeds_done
 from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, num_without
@@ -231,14 +232,15 @@ class Agent:
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
+        trial = self.trials.all()[claim.number]
         varied = {name: value for name, value in self.sweep.varied(claim.settings).items() if value is not None}
-        own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied)}
+        seed = {SEED: claim.settings[SEED]} if seeds_done(trial.user_attrs) else {}
+        own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied | seed)}
         environment = {**unless_set(own), **self.pool.devices[slot]}
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
         if claim.until:
             environment[STOP_AFTER] = str(claim.until + num_without(self.sweep.metric, folder))
-        trial = self.trials.all()[claim.number]
         try:
             run = TrialRun(claim, self.sweep.objectives.metrics, trial, words, self.runs_dir, environment)
         except OSError:
@@ -248,11 +250,12 @@ class Agent:
             run.had_company = other.had_company = True
         self.pool.add(run, slot)
         goal = f" to {claim.until}" if claim.until and verb == "goes on" else ""
+        goal += f" with seed {seed[SEED]}" if seed else ""
         self.display.log(f"trial {claim.number} {verb}{goal}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:
         """Stop those of this agent's trials that the sweep's rule rules out, by the trials of all agents."""
-        candidates = {run.claim.number: run for run in self.pool.runs if not run.reason}
+        candidates = {run.claim.number: run for run in self.pool.runs if not (run.reason or run.seeds_done)}
         if self.sweep.early_terminate is None or not candidates:
             return
         trials = self.trials.all()
@@ -265,7 +268,7 @@ class Agent:
         run.report(self.trials)  # it may have logged its last values after the last look
         claim = run.claim
         self.trials.hold(claim)
-        outcome = run.outcome(self.limits.retries)
+        outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.limits.repeats)
         if outcome.state is None:
             self.trials.leave(claim, outcome.notes)
         else:
@@ -288,7 +291,9 @@ class Agent:
             self.trials.give_up(number)
         ended = [trial for trial in self.trials.started() if trial.state.is_finished()]
         for trial in self.display.leaders(ended)[self.limits.keep_weights :]:
-            free_weights(self.runs_dir / checked_run_id(trial.user_attrs["run_id"]))
+            run_id = checked_run_id(trial.user_attrs["run_id"])
+            for number in range(max(1, len(seeds_done(trial.user_attrs)))):
+                free_weights(self.runs_dir / run_id_of(run_id, number))
 
     def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
         """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""

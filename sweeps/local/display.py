@@ -18,6 +18,7 @@ from data.metrics import shown
 from data.pareto import pareto_front
 from data.visible import counted, visible, visible_lines
 from sweeps.local.promotion import is_waiting
+from sweeps.local.repeats import deviation_of, seeds_done
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of
 
@@ -173,12 +174,18 @@ class Display:
                 str(trial.number),
                 self.state(trial, running),
                 str(epoch),
-                shown(metric, self.sweep.best_value(trial)) if trial.intermediate_values else "",
+                self.value(trial, metric) if trial.intermediate_values else "",
                 *(shown(name, further.get(name)) for name in others),
                 *(number_or_dash(value) if settings else "" for value in self.sweep.varied(settings).values()),
             ]
             table.add_row(*(Text(visible(cell)) for cell in cells))
         return table
+
+    def value(self, trial: FrozenTrial, metric: str) -> str:
+        """Return a trial's value as text, over several seeds with its deviation and their number."""
+        num_seeds = len(seeds_done(trial.user_attrs))
+        text = shown(metric, self.sweep.best_value(trial), deviation_of(trial))
+        return f"{text} ({counted(num_seeds, 'seed')})" if num_seeds else text
 
     def state(self, trial: FrozenTrial, running: Running) -> str:
         """Return a trial's state in a user's words."""

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 from optuna.trial import TrialState
 
+from data.errors import UserError
+from sweeps.local.repeats import SEED
+from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import TrialRun
+
+MOST_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Limits:
         trial_minutes: for one trial, all its starts together; then it counts with its best value.
         silent_minutes: without a logged row.
         keep_weights: best trials that keep their weights; None for all.
+        repeats: runs of each trial, with seeds of their own.
     """
 
     count: int | None = None
@@ -25,6 +31,7 @@ class Limits:
     trial_minutes: float = math.inf
     silent_minutes: float = math.inf
     keep_weights: int | None = None
+    repeats: int = 1
 
     def enforce(self, run: TrialRun) -> None:
         """Ask a run to save its state and end if it has taken too long, or has said nothing for too long."""
@@ -32,3 +39,17 @@ class Limits:
             run.end(f"over its {self.trial_minutes:g} minutes", TrialState.PRUNED)
         elif run.seconds_silent() > 60 * self.silent_minutes:
             run.end(f"silent for {self.silent_minutes:g} minutes", TrialState.FAIL)
+
+
+def check_repeats(sweep: Sweep, repeats: int) -> None:
+    """Refuse more runs of each trial than a sweep can have.
+
+    Raises:
+        UserError: its trials differ in their seeds already, or have several metrics.
+    """
+    if repeats > 1 and SEED in sweep.varied({}):
+        raise UserError(f"--repeats={repeats}: the sweep searches the seed itself, leave one of them out")
+    if repeats > 1 and len(sweep.objectives.metrics) > 1:
+        raise UserError(f"--repeats={repeats} is for a single metric: leave it out, or write metric: for metrics:")
+    if repeats > MOST_REPEATS:
+        raise UserError(f"--repeats={repeats} are more runs than a trial will have: give at most {MOST_REPEATS}")

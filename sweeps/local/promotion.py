@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.local.early_terminate import Asha, Costs
+from sweeps.local.repeats import REPEATS
 from sweeps.local.sweep_file import Sweep
 
 UNTIL, WAITS = "until", "waits"
@@ -41,9 +42,9 @@ def goal_of(sweep: Sweep, trial: FrozenTrial) -> int:
 
 
 def is_observed(trial: FrozenTrial) -> bool:
-    """Return whether a trial's best value so far counts for the search: it has ended, or has come to a rung."""
+    """Return whether a trial's value so far counts for the search: it has ended, come to a rung, or had a seed."""
     has_ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    return bool(trial.intermediate_values) and (has_ended or WAITS in trial.user_attrs)
+    return bool(trial.intermediate_values) and (has_ended or not trial.user_attrs.keys().isdisjoint((WAITS, REPEATS)))
 
 
 def promotable(sweep: Sweep, trials: Sequence[FrozenTrial], count: int | None) -> list[int]:

@@ -19,6 +19,7 @@ from models.groups import entries
 from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, constant, grid_parameter, parameter
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 from sweeps.local.objectives import Objectives, parse_objectives
+from sweeps.local.repeats import value_of
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -134,8 +135,8 @@ class Sweep:
         return [dict(each) for each in dict.fromkeys(items)]
 
     def best_value(self, trial: FrozenTrial) -> float:
-        """Return the best value that a trial has logged; there must be one."""
-        return min(trial.intermediate_values.values(), key=self.metric.cost)
+        """Return the best value that a trial has logged, or its mean over several seeds; there must be one."""
+        return value_of(self.metric, trial)
 
 
 def read_sweep(path: Path) -> Sweep:

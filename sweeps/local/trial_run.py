@@ -14,9 +14,11 @@ from analysis.record import run_folder
 from data.files import read_json
 from data.internals import report_values
 from data.metrics import Best, Metric, is_epoch, is_finite
+from data.visible import counted
 from sweeps.local.faults import Fault, is_short_of_memory, takes_too_much
 from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.promotion import WAITS
+from sweeps.local.repeats import best_trial, is_worse, notes_of, seeds_done
 from sweeps.local.trials import Claim, Trials, new_run_id
 
 MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between
@@ -77,7 +79,8 @@ class TrialRun(Run):
         self.metric, *self.others = metrics
         self.at_best: Mapping[str, Any] = {}  # the row of the best epoch
         self.before: Mapping[str, Any] = trial.user_attrs
-        self.num_values = len(trial.intermediate_values)  # that the storage has
+        self.seeds_done = seeds_done(trial.user_attrs)  # those before this run's: the storage has values of the first
+        self.num_values = 0 if self.seeds_done else len(trial.intermediate_values)  # that are stored, or need not be
         self.epoch = self.num_values
         self.log = run_folder.LogReader(self.folder)
         self.num_read = 0  # values of the metric in the log, as far as it has been read
@@ -102,7 +105,8 @@ class TrialRun(Run):
             has_news = True
         if self.waiting:
             trials.hold(self.claim)
-            report_values(self.claim.trial, dict(enumerate(self.waiting, self.num_values + 1)))
+            if not self.seeds_done:
+                report_values(self.claim.trial, dict(enumerate(self.waiting, self.num_values + 1)))
             self.num_values += len(self.waiting)
             self.waiting = []
         if self.claim.until and self.num_values > self.claim.until:  # a program that does not stop by itself
@@ -168,6 +172,25 @@ class TrialRun(Run):
             return self.failure(f"it logged no {self.metric.name}")
         return Outcome("finished", TrialState.COMPLETE, self.notes())
 
+    def with_its_seed(self, outcome: Outcome, trials: Sequence[FrozenTrial], repeats: int) -> Outcome:
+        """Return what becomes of a trial of several seeds that has finished with one: it goes on with the next.
+
+        Args:
+            outcome: of the run with this seed.
+            trials: of the sweep.
+            repeats: seeds of each trial.
+        """
+        if outcome.state != TrialState.COMPLETE or self.best is None or (repeats == 1 and not self.seeds_done):
+            return outcome
+        done, best = [*self.seeds_done, self.best], best_trial(trials, self.claim.number, self.metric)
+        notes = {**outcome.notes, **notes_of(done, repeats, best)}
+        if len(done) >= repeats:
+            return Outcome(f"finished with {counted(len(done), 'seed')}", TrialState.COMPLETE, notes)
+        if best is not None and (chance := is_worse(done, best, self.metric)) is not None:
+            ending = f"worse than trial {best.number} after {len(done)} of {repeats} seeds (p {chance:.2g})"
+            return Outcome(f"stopped early, {ending}", TrialState.PRUNED, {**notes, "ending": ending})
+        return Outcome(f"finished seed {len(done)} of {repeats}", None, notes)
+
     def has_come_to_a_rung(self) -> bool:
         """Return whether the run has ended where it is to wait: stopped there by itself, or cut short soon after."""
         is_there = 0 < self.claim.until <= self.num_values and self.verdict is None and self.state() != "finished"
@@ -177,7 +200,7 @@ class TrialRun(Run):
         """Return what became of a trial that was asked to end."""
         if self.verdict == TrialState.FAIL:
             return self.failure(self.reason, retries)
-        if self.verdict and not self.num_values:
+        if self.verdict and not (self.num_values or self.seeds_done):
             return self.failure(f"{self.reason}, it logged no {self.metric.name}")
         ending = {"ending": self.reason} if self.verdict else {}
         return Outcome(self.reason, self.verdict, {**self.notes(), **ending})
@@ -200,7 +223,7 @@ class TrialRun(Run):
         """
         settings, halvings = read_json(self.folder / run_folder.SETTINGS), self.before.get("halvings", 0) + 1
         batch_size, steps = (settings.get(name) for name in ("batch_size", "accumulation_steps"))
-        if halvings > MOST_HALVINGS or not isinstance(batch_size, int) or not isinstance(steps, int):
+        if self.seeds_done or halvings > MOST_HALVINGS or not isinstance(batch_size, int) or not isinstance(steps, int):
             return None
         if batch_size % (2 * steps):
             return None
@@ -231,11 +254,11 @@ class TrialRun(Run):
         return state == "unfinished" and (128 < code <= 128 + max(signal.valid_signals()) or (code == 1 and has_saved))
 
     def notes(self) -> dict[str, Any]:
-        """Return the trial's time so far, and its best value with its epoch."""
+        """Return the trial's time so far, and its best value with its epoch, unless it had other seeds before."""
         notes: dict[str, Any] = {"seconds": self.seconds_in_all()}
         if peak := max(self.peak_gib, self.before.get("peak_gib", 0.0)):
             notes["peak_gib"] = peak
-        if self.best is None:
+        if self.best is None or self.seeds_done:
             return notes
         if self.others:
             notes[OBJECTIVES] = {metric.name: self.at_best.get(metric.name) for metric in self.others}

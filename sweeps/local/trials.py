@@ -27,6 +27,7 @@ from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
 from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
+from sweeps.local.repeats import REPEATS, check_seeds, run_id_of, seed_of, seeds_done
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -43,6 +44,7 @@ OWN_NOTES |= {
     NOT_APPLICABLE: list,
     UNTIL: int,
     WAITS: int,
+    REPEATS: list,
 }
 CLAIMS = Table(
     "vision_sweeps_claims",
@@ -71,7 +73,7 @@ class Claim:
 
     Attributes:
         trial: Optuna's handle.
-        run_id: name of its run folder; it stays the same after a pause.
+        run_id: name of its run folder; it stays the same after a pause, but each further seed has its own.
         settings: what its run is told, constants included.
         fault: why it cannot be run: what its database has of it does not fit the sweep; "" for nothing.
         is_alone: whether it needs a device to itself.
@@ -137,6 +139,7 @@ class Trials:
                 if not all(isinstance(value, float) for value in trial.intermediate_values.values()):
                     raise TypeError(f"trial {number} has values that are no numbers")
                 check_notes(trial.number, trial.user_attrs, NOTES | OWN_NOTES)
+                check_seeds(trial.number, trial.user_attrs)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
         self.changes = go_on(self.study, sweep, known)
@@ -209,7 +212,8 @@ class Trials:
             is_forgotten = claim is not None and claim.owner == self.owner and own_id not in running
             if not is_idle and not is_forgotten:
                 continue
-            is_still_ending = run_id is not None and self.is_still_ending(run_id)
+            num_done = len(seeds_done(trial.user_attrs))
+            is_still_ending = run_id is not None and self.is_still_ending(run_id_of(run_id, num_done))
             if not is_still_ending and self.claim(own_id, claim):
                 return self.prepare(Trial(self.study, own_id))
         is_any_queued = any(trial.state == TrialState.WAITING for trial in trials[:count])
@@ -262,7 +266,10 @@ class Trials:
             if foreign := self.sweep.foreign(trial.params):
                 trial.set_user_attr(NOT_APPLICABLE, foreign)
             trial.set_user_attr("run_id", run_id)
-        return Claim(trial, checked_run_id(run_id), settings, fault, notes.get("alone", False), until)
+        num_done = len(seeds_done(notes))
+        settings = settings | seed_of(settings, num_done)
+        run_id, until = run_id_of(checked_run_id(run_id), num_done), 0 if num_done else until
+        return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
 
     def claim(self, trial: int, seen: Row | None) -> bool:
         """Claim a trial if its claim is still as it was `seen`; of several agents that try, one succeeds.

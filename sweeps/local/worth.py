@@ -6,6 +6,7 @@ from analysis.read.sweeps import OBJECTIVES
 from data.metrics import is_finite
 from sweeps.local.objectives import Objectives
 from sweeps.local.promotion import is_observed
+from sweeps.local.repeats import value_of
 
 
 def costs_of(objectives: Objectives, trial: FrozenTrial) -> tuple[float, ...] | None:
@@ -15,7 +16,7 @@ def costs_of(objectives: Objectives, trial: FrozenTrial) -> tuple[float, ...] | 
     if way not in ("best", "latest") or not values:
         return None
     first, *others = objectives.metrics
-    value = values[-1] if way == "latest" else min(values, key=first.cost)
+    value = values[-1] if way == "latest" else value_of(first, trial)
     further = trial.user_attrs.get(OBJECTIVES, {})
     if not all(is_finite(further.get(metric.name)) for metric in others):
         return None

@@ -1,0 +1,114 @@
+"""Trials of several seeds: one trial is a run for each seed, and counts with the mean over them.
+
+The seeds of a trial run one after the other, so that a trial that is worse than the best one so far ends after the
+first of them. The first is the trial's own, and the others are the numbers after it: trials share their seeds, and are
+compared seed by seed.
+"""
+
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from data.metrics import Best, Metric, is_finite
+from models.core.settings import Settings
+
+REPEATS = "repeats"  # note of a trial: the best value and its epoch for each seed that has finished, in their order
+SEED = "seed"
+NUM_SEEDS = 2**32
+SURE = 0.05  # probability below which a trial is taken for worse than the best one
+
+
+def seeds_done(notes: Mapping[str, Any]) -> list[Best]:
+    """Return the best value and its epoch for each seed of a trial that has finished, by the trial's notes."""
+    return [Best(*each) for each in notes.get(REPEATS, ())]
+
+
+def check_seeds(number: int, notes: Mapping[str, Any]) -> None:
+    """Refuse notes on a trial's seeds that are not as they are written here; raise TypeError."""
+    pairs = notes.get(REPEATS, [])
+    is_whole = all(isinstance(each, list) and len(each) == 2 and all(map(is_finite, each)) for each in pairs)
+    if not is_whole or (REPEATS in notes and not (pairs and "best" in notes)):
+        raise TypeError(f"trial {number} has the {REPEATS} {str(pairs)[:100]}")
+
+
+def run_id_of(run_id: str, num_done: int) -> str:
+    """Return the name of a trial's run with the next seed: the trial's own for the first, then 007-k3f9a2b1-s2."""
+    return f"{run_id}-s{num_done + 1}" if num_done else run_id
+
+
+def seed_of(settings: Mapping[str, Any], num_done: int) -> dict[str, Any]:
+    """Return the setting of a trial's next seed; nothing for the first, which its settings say."""
+    return {SEED: (settings.get(SEED, Settings.seed) + num_done) % NUM_SEEDS} if num_done else {}
+
+
+def value_of(metric: Metric, trial: FrozenTrial) -> float:
+    """Return what a trial counts with: what is noted of its seeds or, of a single run, its best value so far.
+
+    There must be one.
+    """
+    if REPEATS in trial.user_attrs:
+        return float(trial.user_attrs["best"])
+    return min(trial.intermediate_values.values(), key=metric.cost)
+
+
+def deviation_of(trial: FrozenTrial) -> float | None:
+    """Return the deviation of a trial's value over its seeds; None for fewer than two."""
+    values = [best.value for best in seeds_done(trial.user_attrs)]
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def notes_of(done: Sequence[Best], repeats: int, best: FrozenTrial | None) -> dict[str, Any]:
+    """Return what is noted of a trial after some seeds.
+
+    Its value is the mean over them. As long as seeds are missing, it is the mean of the best trial and the difference
+    to that over the seeds that both have: else a trial whose first seeds are easy ones would seem better than it is.
+    Final runs take as many epochs as its best epochs are on average.
+
+    Args:
+        done: what its seeds have come to.
+        repeats: seeds of each trial.
+        best: the best trial that has had all of its seeds; None if there is none.
+    """
+    value = statistics.fmean(each.value for each in done)
+    if best is not None and len(done) < repeats:
+        pairs = list(zip(done, seeds_done(best.user_attrs), strict=False))
+        value = best.user_attrs["best"] + statistics.fmean(own.value - other.value for own, other in pairs)
+    return {
+        REPEATS: [list(each) for each in done],
+        "best": value,
+        "best_epoch": round(statistics.fmean(each.epoch for each in done)),
+        **dict.fromkeys(("tries", "tried_at", "failures"), 0),  # those of the next seed count anew
+    }
+
+
+def best_trial(trials: Sequence[FrozenTrial], number: int, metric: Metric) -> FrozenTrial | None:
+    """Return the trial with the best mean of those that have finished with two seeds or more, but for one number."""
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.number != number]
+    known = [trial for trial in finished if len(seeds_done(trial.user_attrs)) > 1]
+    return min(known, key=lambda trial: metric.cost(value_of(metric, trial)), default=None)
+
+
+def is_worse(done: Sequence[Best], best: FrozenTrial, metric: Metric) -> float | None:
+    """Return the probability of such seeds if the trial were as good as the best one; None if that is not small.
+
+    Two seeds or more are compared with the same ones of the best trial, by a paired t test. A single value is compared
+    with those of the best one by Student's test, as if it would vary as much.
+
+    Args:
+        done: what the seeds of the trial have come to.
+        best: the best trial, with two seeds or more.
+        metric: the sweep's.
+    """
+    from scipy import stats  # imported late: takes half a second
+
+    own, others = ([metric.cost(each.value) for each in seeds] for seeds in (done, seeds_done(best.user_attrs)))
+    with warnings.catch_warnings(action="ignore"):  # of values that are all the same
+        if len(own) > 1:
+            num = min(len(own), len(others))
+            chance = stats.ttest_rel(own[:num], others[:num], alternative="greater").pvalue
+        else:
+            chance = stats.ttest_ind(own, others, alternative="greater").pvalue
+    return float(chance) if chance < SURE else None

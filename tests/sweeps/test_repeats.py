@@ -1,0 +1,156 @@
+"""Trials of several seeds: a run for each, the mean for the search, and an early end for those that are bad."""
+
+import signal
+
+import pytest
+from optuna.trial import TrialState
+from scipy import stats
+
+from analysis.read.sweeps import read_sweep
+from data.errors import UserError
+from data.files import read_json
+from data.metrics import Best, Metric
+from sweeps.local.limits import check_repeats
+from sweeps.local.repeats import best_trial, check_seeds, deviation_of, is_worse, notes_of, run_id_of, seed_of, value_of
+from tests.sweep_agents import Stage, loss
+from tests.sweep_helpers import LR, sweep_of
+from tests.sweeps.test_promotion import stored
+
+METRIC = Metric("val/loss")
+
+
+def trial_of(number, values, state=TrialState.COMPLETE):
+    return stored(number, [values[0]], state, **notes_of(bests(*values), len(values), None))
+
+
+def bests(*values):
+    return [Best(value, 3) for value in values]
+
+
+def test_the_first_run_is_the_trials_own_and_each_further_one_has_the_next_seed_and_a_name_of_its_own():
+    assert (run_id_of("007-x", 0), run_id_of("007-x", 2)) == ("007-x", "007-x-s3")
+    assert seed_of({"seed": 5}, 0) == {}
+    assert seed_of({"seed": 5}, 2) == {"seed": 7}
+    assert seed_of({}, 1) == {"seed": 3408}
+    assert seed_of({"seed": 2**32 - 1}, 1) == {"seed": 0}
+
+
+def test_a_trial_counts_with_its_mean_and_its_final_runs_with_its_mean_best_epoch():
+    trial = trial_of(0, [1.0, 2.0, 6.0])
+    assert value_of(METRIC, trial) == 3.0
+    assert deviation_of(trial) == pytest.approx(stats.tstd([1, 2, 6]))
+    assert value_of(METRIC, stored(0, [4.0, 2.0, 3.0])) == 2.0
+    assert deviation_of(trial_of(0, [1.0])) is None
+    notes = notes_of([Best(1.0, 3), Best(2.0, 6)], 2, None)
+    assert (notes["best"], notes["best_epoch"], notes["repeats"]) == (1.5, 4, [[1.0, 3], [2.0, 6]])
+
+
+def test_as_long_as_seeds_are_missing_a_trial_counts_by_its_difference_to_the_best_over_the_seeds_of_both():
+    best = trial_of(0, [1.0, 2.0, 6.0])
+    assert notes_of(bests(1.5), 3, best)["best"] == 3.5  # and not 1.5, which is less than the mean of the best
+    assert notes_of(bests(1.5, 3.5), 3, best)["best"] == 4.0
+    assert notes_of(bests(1.5, 3.5, 1.0), 3, best)["best"] == 2.0
+
+
+def test_seeds_are_compared_pair_by_pair_and_a_single_one_as_if_it_would_vary_as_the_best_does():
+    best = trial_of(0, [1.0, 1.2, 0.9])
+    assert is_worse(bests(5.0), best, METRIC) == pytest.approx(stats.ttest_ind([5.0], [1.0, 1.2, 0.9]).pvalue / 2)
+    assert is_worse(bests(1.1), best, METRIC) is None
+    assert is_worse(bests(0.2), best, METRIC) is None  # better
+    # Both vary far more than they differ, but in the same way: by pairs, the difference is plain.
+    noisy = trial_of(0, [1.0, 5.0, 9.0])
+    assert is_worse(bests(1.1, 5.1), noisy, METRIC) < 0.01
+    assert is_worse(bests(2.0, 4.0), noisy, METRIC) is None
+    maximized = Metric("val/accuracy", "maximize")
+    assert is_worse(bests(5.0), best, maximized) is None
+    assert is_worse(bests(0.1), best, maximized) < 0.05
+
+
+def test_trials_are_compared_with_the_best_mean_of_those_that_have_finished_with_two_seeds():
+    unfinished, single = trial_of(2, [0.1, 0.1], TrialState.RUNNING), trial_of(3, [0.1])
+    trials = [trial_of(0, [1.0, 3.0]), trial_of(1, [0.5, 9.0]), unfinished, single]
+    assert best_trial(trials, 7, METRIC).number == 0
+    assert best_trial(trials, 0, METRIC).number == 1
+    assert best_trial(trials, 7, Metric("val/accuracy", "maximize")).number == 1
+    assert best_trial([unfinished, single], 7, METRIC) is None
+
+
+@pytest.mark.parametrize("pairs", [[], [1.0], [[1.0]], [["a", 1]], [[float("nan"), 1]], [[1.0, 2], None]])
+def test_damaged_notes_on_seeds_are_refused(pairs):
+    check_seeds(3, {"repeats": [[1.0, 2]], "best": 1.0})
+    check_seeds(3, {})
+    with pytest.raises(TypeError, match="^trial 3 has the repeats"):
+        check_seeds(3, {"repeats": pairs, "best": 1.0})
+
+
+def test_what_cannot_have_several_seeds_is_refused():
+    with pytest.raises(UserError, match="the sweep searches the seed itself"):
+        check_repeats(sweep_of({"lr": LR, "seed": {"values": [1, 2]}}), 2)
+    with pytest.raises(UserError, match="are more runs than a trial will have"):
+        check_repeats(sweep_of({"lr": LR}), 10**6)
+    check_repeats(sweep_of({"lr": LR, "seed": {"value": 1}}), 2)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()
+
+
+def write(stage, **parameters):
+    told = {"lr": {"values": [0.001, 0.1, 0.0011]}, "epochs": 2, "seconds": 0.01, "seed": 1, "noise": 0.1}
+    return stage.write(method="grid", parameters={**told, **parameters})
+
+
+@pytest.mark.slow
+def test_each_trial_has_a_run_for_each_seed_and_a_bad_one_ends_after_its_first(stage, monkeypatch):
+    done = stage.run(write(stage), "--repeats=3")
+    # By hand: seeds 1, 2 and 3 add 0.1, 0.2 and 0.3. The grid is in the order of the file; its second rate is bad.
+    best, bad, near = stage.trials()
+    assert [each[0] for each in best.user_attrs["repeats"]] == pytest.approx(
+        [loss(0.001, 2) + x for x in (0.1, 0.2, 0.3)]
+    )
+    assert best.value == pytest.approx(loss(0.001, 2) + 0.2) == best.user_attrs["best"]
+    assert [stage.states(), len(bad.user_attrs["repeats"])] == [["COMPLETE", "PRUNED", "PRUNED"], 1]
+    assert bad.user_attrs["ending"].startswith("worse than trial 0 after 1 of 3 seeds (p ")
+    assert near.user_attrs["ending"].startswith("worse than trial 0 after 2 of 3 seeds (p ")
+    assert list(best.intermediate_values) == [1, 2]  # of the first seed
+    told = {start["run"]: start["told"]["seed"] for start in stage.journal("start")}
+    name = best.user_attrs["run_id"]
+    assert [told[name], told[f"{name}-s2"], told[f"{name}-s3"]] == ["1", "2", "3"]
+    assert len(told) == 6
+    assert "0.7000 ± 0.1000 (3 seeds)" in done.output
+    assert "trial 0 goes on" not in done.output
+    assert "trial 0 starts with seed 2" in done.output
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(stage.runs_dir))
+    [leader, *_] = read_sweep("sweep").leaders
+    assert (leader.number, leader.value, leader.best_epoch) == (0, pytest.approx(0.7), 2)
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_midst_of_a_seed_loses_no_seed_and_runs_none_twice(stage):
+    file = write(stage, epochs=4, seconds=0.1, noise=0)
+    for seed in (1, 2, 3):
+        agent = stage.start(file, "--repeats=3", "--count=1")
+        [run] = [start["run"] for start in stage.wait_for("start", 2 * seed - 1)][-1:]
+        stage.wait_for("epoch", 1, run=run, epoch=2)
+        agent.signal(signal.SIGKILL if seed != 2 else signal.SIGINT)
+        agent.wait()
+        agent = stage.start(file, "--repeats=3", "--count=1")
+        stage.wait_for("end", 1, run=run, state="finished")
+        if seed < 3:
+            stage.wait_for("start", 2 * seed + 1)
+            agent.signal(signal.SIGINT)
+        agent.wait()
+    assert stage.disorder() == []
+    [trial] = stage.trials()
+    assert trial.state == TrialState.COMPLETE
+    assert len(trial.user_attrs["repeats"]) == 3
+    assert read_json(stage.sweep() / f"{trial.user_attrs['run_id']}-s3" / "summary.json")["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_without_repeats_nothing_is_noted_of_seeds(stage):
+    stage.run(write(stage), "--count=1")
+    assert "repeats" not in stage.trials()[0].user_attrs
