@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from analysis.compare.comparability import warning_of
 from analysis.compare.edges import ends_reached
+from analysis.compare.fronts import Front, front_of
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
@@ -81,6 +82,7 @@ class Comparison:
         skipped: folders beside them that hold no run, or a broken one.
         warning: in what the runs differ that makes their values no fair comparison; "" for nothing.
         edges: a line for each setting whose best value lies at an end of what its sweep has searched.
+        front: what the runs reach by each metric of their sweep, if it is after several.
     """
 
     title: str
@@ -91,6 +93,7 @@ class Comparison:
     skipped: Sequence[str] = ()
     warning: str = ""
     edges: Sequence[str] = ()
+    front: Front | None = None
 
     @property
     def ranked(self) -> list[Entry]:
@@ -135,7 +138,7 @@ def compare(
     searched = [entry.record for entry in entries if not entry.record.is_final] or records
     varied = varied_settings([record.settings for record in searched])
     edges = [line for sweep in ranking for line in edges_of(sweep, is_one_of_many=len(ranking) > 1)]
-    return Comparison(title, metric, entries, varied, further, skipped, warning_of(records), edges)
+    return Comparison(title, metric, entries, varied, further, skipped, warning_of(records), edges, front_of(ranking))
 
 
 def edges_of(sweep: SweepRecord, is_one_of_many: bool) -> list[str]:
@@ -160,7 +163,7 @@ def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, B
     state, ended, (value, best_epoch) = state_of(record), None, best.get(metric.name, (None, None))
     if trial is not None:
         state, ended = STATES_OF_TRIALS[trial.state], trial.ended
-        if is_finite(trial.value):
+        if is_finite(trial.value) and not trial.seeds:  # else it is their mean, and this is the run of one
             value, best_epoch = trial.value, trial.best_epoch
     kept = kept_value(record, metric)
     return Entry(

@@ -13,7 +13,8 @@ from typing import Any
 
 from analysis.compare.comparability import code_version
 from analysis.compare.comparison import Comparison, Entry, curves_of, finite
-from analysis.compare.importance import importance
+from analysis.compare.fronts import front_data
+from analysis.compare.importance import branches, importance
 from analysis.compare.isolation import isolation_data
 from analysis.compare.recipes import recipe_data
 from analysis.read.pictures import newest_pictures, read_picture
@@ -77,7 +78,8 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     chosen = choose(entries, MOST_CURVES, MOST_FINALS)
     start = min(entry.record.created for entry in entries)
     curves = {i: curves_of(entries[i].record, entries[i].best_epoch) for i in chosen}
-    metrics = {metric.name, *comparison.further, *(name for logged in curves.values() for name in logged)}
+    aims = {each.name for each in comparison.front.metrics} if comparison.front else set()
+    metrics = {metric.name, *aims, *comparison.further, *(name for logged in curves.values() for name in logged)}
     return {
         "title": comparison.title,
         "metric": {"name": metric.name, "goal": metric.goal},
@@ -97,7 +99,9 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "curves": curves,
         "pictures": pictures(entries, choose(entries, MOST_PICTURED, MOST_PICTURED)),
         "importance": importance(comparison)._asdict(),
+        "branches": branch_data(comparison, [setting.name for setting in settings]),
         "isolation": isolation_data(comparison),
+        "front": front_data(comparison.front, {entry.record.run_id: i for i, entry in enumerate(entries)}),
         "recipes": recipe_data(comparison),
     }
 
@@ -131,6 +135,24 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "settings": [plain(record.settings.get(name)) for name in settings],
         "figures": [entry.further.get(name) for name in further],
         "url": record.address,
+    }
+
+
+def branch_data(comparison: Comparison, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what the page shows of each model by itself where models have settings of their own: by the model's name.
+
+    Args:
+        comparison: all runs.
+        settings: names of the settings that have columns, by whose places in that list those of a model are named.
+    """
+    places = {entry.number: place for place, entry in enumerate(comparison.entries)}
+    return {
+        model: {
+            "importance": importance(part)._asdict(),
+            "runs": [places[entry.number] for entry in part.entries],
+            "settings": [k for k, name in enumerate(settings) if name in {setting.name for setting in part.varied}],
+        }
+        for model, part in branches(comparison).items()
     }
 
 

@@ -1,18 +1,20 @@
 """Which settings matter: the share of each in the variance of the runs' ranks, by a surface through the ranks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from analysis.compare.comparison import Comparison, Entry, Setting
+from analysis.compare.comparison import Comparison, Entry, Setting, varied_settings
 from analysis.compare.surface import Surface, fit
 from data.metrics import is_finite
 from data.visible import counted
 
 FEWEST_RUNS = 10  # fewer say nothing
+MOST_BRANCHES = 6
 MOST_RUNS = 200  # that the surface goes through; more are thinned out, evenly over the ranks
 NUM_GROUPS = 10  # of runs that are left out in turn
 STUDENT = 1.15  # Student's t of these groups over the normal distribution's, so that two errors hold 95 %
@@ -47,7 +49,7 @@ def importance(comparison: Comparison) -> Importance:
     all the others.
     """
     entries = [entry for entry in comparison.ranked if not entry.record.is_final]
-    settings = comparison.varied
+    settings = [setting for setting in comparison.varied if not is_lacked(setting, comparison)]
     if len(settings) < 2:
         only = f"Only {settings[0].name} differs" if settings else "No setting differs"
         return Importance(num_runs=len(entries), remark=f"{only} between the runs: there is nothing to weigh up.")
@@ -78,6 +80,35 @@ def importance(comparison: Comparison) -> Importance:
         len(entries),
         remark,
     )
+
+
+def branches(comparison: Comparison) -> dict[str, Comparison]:
+    """Return the runs of each model by themselves where some settings are not those of all models; else nothing.
+
+    Of many models it is those with the most runs.
+    """
+    if not any(is_lacked(setting, comparison) for setting in comparison.varied):
+        return {}
+    parts: dict[str, list[Entry]] = {}
+    for entry in comparison.entries:
+        parts.setdefault(entry.record.model, []).append(entry)
+    largest = sorted(parts, key=lambda model: -len(parts[model]))[:MOST_BRANCHES]
+    return {
+        model: replace(comparison, entries=parts[model], varied=varied_settings(settings_of(parts[model])))
+        for model in parts
+        if model in largest
+    }
+
+
+def is_lacked(setting: Setting, comparison: Comparison) -> bool:
+    """Return whether a setting is none of a model's that others of the runs have."""
+    having = {entry.record.model for entry in comparison.entries if setting.name in entry.record.settings}
+    return having != {entry.record.model for entry in comparison.entries}
+
+
+def settings_of(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
+    """Return the settings of the runs that a search has made, final ones left out."""
+    return [entry.record.settings for entry in entries if not entry.record.is_final]
 
 
 def encode(entries: Sequence[Entry], settings: Sequence[Setting]) -> tuple[np.ndarray, np.ndarray]:

@@ -189,7 +189,7 @@ def print_sweeps(sweeps: SweepList) -> None:
         ("done", lambda sweep: num_trials(sweep, "COMPLETE")),
         ("early", lambda sweep: num_trials(sweep, "PRUNED")),
         ("failed", lambda sweep: num_trials(sweep, "FAIL")),
-        ("best", lambda sweep: shown(sweep.metric.name, sweep.leaders[0].value) if sweep.leaders else ""),
+        ("best", best_value),
         ("values in order", lambda sweep: sparkline(values_in_order(sweep), SPARKLINE_WIDTH)),
         ("best settings", best_settings),
         ("final test acc.", final_accuracy),
@@ -201,6 +201,15 @@ def print_sweeps(sweeps: SweepList) -> None:
 def num_trials(sweep: SweepRecord, state: str) -> str:
     """Return how many of a sweep's trials are in a state; "" for none."""
     return number(sum(trial.state == state for trial in sweep.trials) or None)
+
+
+def best_value(sweep: SweepRecord) -> str:
+    """Return the value of a sweep's best trial, over several seeds with its deviation; "" where none has any yet."""
+    if not sweep.leaders:
+        return ""
+    best = sweep.leaders[0]
+    text = shown(sweep.metric.name, best.value, best.deviation)
+    return f"{text} ({counted(len(best.seeds), 'seed')})" if best.seeds else text
 
 
 def values_in_order(sweep: SweepRecord) -> list[float]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from analysis.compare.comparison import Comparison
-from analysis.compare.importance import importance
+from analysis.compare.importance import Importance, branches, importance
 from analysis.compare.isolation import Bin, isolation
 from analysis.compare.run_tables import Column, print_table
 from analysis.terminal import number
@@ -22,11 +22,15 @@ class Row(NamedTuple):
 def print_what_mattered(comparison: Comparison) -> None:
     """Print which settings matter, the best value in each part of their ranges, and whether these were wide enough."""
     name, shares, bins = comparison.metric.name, importance(comparison), isolation(comparison)
-    texts = {
-        setting: f"{mean:.0%} ± {deviation:.0%}"
-        for setting, mean, deviation in zip(shares.names, shares.means, shares.deviations, strict=True)
-    }
-    order = [*(setting for setting in shares.names if setting in bins), *(each for each in bins if each not in texts)]
+    texts = share_texts(shares)
+    for model, part in branches(comparison).items():  # settings of some models alone have shares there
+        own = {setting: text for setting, text in share_texts(importance(part)).items() if setting not in shares.names}
+        for setting, text in own.items():
+            texts[setting] = f"{texts[setting]}, {model} {text}" if setting in texts else f"{model} {text}"
+    order = [
+        *(setting for setting in shares.names if setting in bins),
+        *(each for each in bins if each not in shares.names),
+    ]
     rows = [
         Row(setting if i == 0 else "", texts.get(setting, "") if i == 0 else "", one)
         for setting in order
@@ -47,6 +51,12 @@ def print_what_mattered(comparison: Comparison) -> None:
     say(*filter(None, [shares.remark, *(f"searched enough? {line}" for line in comparison.edges)]))
     if not rows:
         say(f"There are too few runs, or no setting differs between them: {len(comparison.ranked)} are ranked.")
+
+
+def share_texts(shares: Importance) -> dict[str, str]:
+    """Return the share of each setting with its standard error as text, by name."""
+    found = zip(shares.names, shares.means, shares.deviations, strict=True)
+    return {setting: f"{mean:.0%} ± {deviation:.0%}" for setting, mean, deviation in found}
 
 
 def ends(one: Bin) -> str:

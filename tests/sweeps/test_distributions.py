@@ -227,7 +227,6 @@ REFUSED = [
     ({"distribution": "q_uniform", "min": 0, "max": 9, "q": 0}, "q 0 must be above 0"),
     ({"distribution": "normal", "sigma": -1}, "sigma -1 must be above 0"),
     ({"distribution": "beta", "a": 0.0}, "a 0.0 must be above 0"),
-    ({"parameters": {"y": {"value": 1}}}, "nested: train.py's settings are flat"),
     ({"value": [1, 2]}, r"\[1, 2\] is no setting"),
     ({"value": None}, "None is no setting"),
     ({"values": [[1], [2]]}, r"\[1\] is no setting"),

@@ -14,7 +14,8 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// Fill a fieldset with buttons, the first one pressed; `pick` gets the value of the button that is pressed later.
+// Fill a fieldset with buttons, the first one pressed; without any it is hidden.
+// `pick` gets the value of the button that is pressed later.
 export function choice(name, options, pick) {
   const field = find(`fieldset[data-choice="${name}"]`);
   const buttons = options.map(([value, text]) =>
@@ -26,5 +27,6 @@ export function choice(name, options, pick) {
     pick(value);
   };
   field.append(...buttons);
+  field.hidden = buttons.length === 0;
   mark(options[0]?.[0]);
 }

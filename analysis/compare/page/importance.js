@@ -1,15 +1,29 @@
-// Which settings matter: a bar for each, with its standard error.
+// Which settings matter: a bar for each, with its standard error; where models have settings of their own, for each.
 
 import { ACCENT, GREY } from "./colours.js";
-import { find } from "./elements.js";
+import { choice, find } from "./elements.js";
 import { count } from "./format.js";
 import { plot, plotText } from "./plot.js";
-import { importance } from "./report.js";
+import { branches, importance } from "./report.js";
 
 const MOST_BARS = 12;
+const chosen = { importance };
+
+export function setUpImportance() {
+  choice("importance-of", branchOptions(), (model) => {
+    chosen.importance = model ? branches[model].importance : importance;
+    drawImportance();
+  });
+}
+
+// Return what the runs can be narrowed down to: all of them, or those of one model.
+export function branchOptions() {
+  const models = Object.keys(branches);
+  return models.length ? [["", "all models"], ...models.map((model) => [model, model])] : [];
+}
 
 export function drawImportance() {
-  const { remark } = importance;
+  const { remark } = chosen.importance;
   const names = bars("names");
   const note = find("#importance .remark");
   note.textContent = remark;
@@ -38,11 +52,11 @@ export function drawImportance() {
 
 // Return what is known of the most important settings, the most important last: it is drawn on top.
 function bars(key) {
-  return importance[key].slice(0, MOST_BARS).reverse();
+  return chosen.importance[key].slice(0, MOST_BARS).reverse();
 }
 
 function explanation() {
-  const { explained, num_runs: numRuns } = importance;
+  const { explained, num_runs: numRuns } = chosen.importance;
   return "How much of the variance of the runs’ ranks is due to each setting, alone and together with others, with " +
     "its standard error: how far a smooth surface through the ranks rises or falls when the setting takes the value " +
     `of another run (R² ${explained.toFixed(2)} for runs that were left out, ${count(numRuns, "run")}).`;

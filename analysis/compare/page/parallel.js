@@ -2,12 +2,13 @@
 // A box round part of an axis keeps the runs that pass through it.
 
 import { ACCENT, GREY } from "./colours.js";
-import { find } from "./elements.js";
+import { choice, find } from "./elements.js";
 import { count } from "./format.js";
+import { branchOptions } from "./importance.js";
 import { hoverText } from "./markers.js";
 import { parallelAxes } from "./parallel_axes.js";
 import { IS_TOUCH, movePoints, plot, plotText } from "./plot.js";
-import { ranked, runs, settings } from "./report.js";
+import { branches, ranked, runs, settings } from "./report.js";
 import { colourOf, isShown } from "./shown.js";
 
 const MOST_LINES = 300;
@@ -16,10 +17,25 @@ const WORST = [141, 152, 171], BEST = [226, 88, 34];
 const HOVERED = NUM_SHADES + 1; // place of the trace of the run at the pointer
 const NO_TICKS = { showgrid: false, showticklabels: false, fixedrange: true, automargin: false };
 
-const stride = Math.ceil(ranked.length / MOST_LINES);
-const places = ranked.filter((_, place) => place % stride === 0);
-const axes = parallelAxes();
-const heights = new Map(places.map((i) => [i, axes.map((axis) => axis.height(runs[i]))]));
+let found = [], places = [], axes = [], heights = new Map();
+
+export function setUpParallel() {
+  choose("");
+  choice("parallel-of", branchOptions(), (model) => {
+    choose(model);
+    drawParallel();
+  });
+}
+
+// Draw the runs of one model, over the settings that it has; of all models for "".
+function choose(model) {
+  const { runs: own, settings: some } = branches[model] ?? { runs: ranked, settings: [...settings.keys()] };
+  found = ranked.filter((i) => own.includes(i));
+  const stride = Math.ceil(found.length / MOST_LINES);
+  places = found.filter((_, place) => place % stride === 0);
+  axes = found.length ? parallelAxes(places, some) : [];
+  heights = new Map(places.map((i) => [i, axes.map((axis) => axis.height(runs[i]))]));
+}
 
 export function drawParallel() {
   const section = find("#parallel");
@@ -42,7 +58,8 @@ export function drawParallel() {
 }
 
 function explanation() {
-  const some = stride > 1 ? `${places.length} of ${count(ranked.length, "run")}, spread evenly over the ranks. ` : "";
+  const isSome = places.length < found.length;
+  const some = isSome ? `${places.length} of ${count(found.length, "run")}, spread evenly over the ranks. ` : "";
   const boxes = "Draw a box round part of an axis to keep the runs that pass through it; hold Shift to draw one on " +
     "another axis as well; double-click to show all runs again.";
   return `${some}The best runs are orange. ${IS_TOUCH ? "" : boxes}`;

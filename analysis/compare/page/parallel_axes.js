@@ -2,20 +2,21 @@
 
 import { formatNumber, formatSetting, NONE } from "./format.js";
 import { isWide, logAxis } from "./plot.js";
-import { isPercentage, metric, ranked, runs, settings } from "./report.js";
+import { isPercentage, metric, runs, settings } from "./report.js";
 import { namesOf } from "./setting.js";
 
 const BELOW = -0.07; // height at which runs that lack a setting cross its axis
 const MOST_TICKS = 12;
 const MOST_LETTERS = 14; // of a tick
 
-// Return an axis for each setting, and one for the metric.
-export function parallelAxes() {
-  return [...settings.map((setting, k) => (setting.is_number ? axisOfNumbers(k) : axisOfNames(k))), axisOfMetric()];
+// Return an axis for each of some settings, by their places, and one for the metric, as some runs need them.
+export function parallelAxes(places, some) {
+  const axisOf = (k) => (settings[k].is_number ? axisOfNumbers(places, k) : axisOfNames(places, k));
+  return [...some.map(axisOf), axisOfMetric(places)];
 }
 
-function axisOfNames(k) {
-  const names = namesOf(k);
+function axisOfNames(places, k) {
+  const names = namesOf(k, places);
   const at = (n) => (names.length === 1 ? 0.5 : n / (names.length - 1));
   return {
     name: settings[k].name,
@@ -24,17 +25,17 @@ function axisOfNames(k) {
   };
 }
 
-function axisOfNumbers(k) {
+function axisOfNumbers(places, k) {
   const { name, is_log: isLog } = settings[k];
-  const values = ranked.map((i) => runs[i].settings[k]).filter((value) => value !== null);
+  const values = places.map((i) => runs[i].settings[k]).filter((value) => value !== null);
   const { at, ticks } = scale(values, isLog, (value) => formatNumber(value, isLog));
-  const lacking = values.length < ranked.length ? [[BELOW, NONE]] : [];
+  const lacking = values.length < places.length ? [[BELOW, NONE]] : [];
   const height = (run) => (run.settings[k] === null ? BELOW : at(run.settings[k]));
   return { name, height, ticks: [...ticks, ...lacking] };
 }
 
-function axisOfMetric() {
-  const values = ranked.map((i) => runs[i].value);
+function axisOfMetric(places) {
+  const values = places.map((i) => runs[i].value);
   const percent = (value) => `${formatNumber(100 * value)} %`;
   const { at, ticks } = scale(values, isWide(values), isPercentage(metric.name) ? percent : formatNumber);
   return { name: metric.name, height: (run) => at(run.value), ticks };

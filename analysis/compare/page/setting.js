@@ -19,9 +19,9 @@ export function setUpSetting() {
   };
 }
 
-// Return the names that a setting takes, sorted, with the numbers within them in their order.
-export function namesOf(k) {
-  return [...new Set(runs.map((run) => formatSetting(run.settings[k])))].sort(BY_NAME.compare);
+// Return the names that a setting takes in some runs, sorted, with the numbers within them in their order.
+export function namesOf(k, places = [...runs.keys()]) {
+  return [...new Set(places.map((i) => formatSetting(runs[i].settings[k])))].sort(BY_NAME.compare);
 }
 
 export function drawSetting() {
