@@ -36,10 +36,11 @@ def find_spare(
         num_kept: best trials of each sweep that keep their weights.
     """
     surplus = {
-        (sweep.name, trial.run_id): f"weights of a trial beyond the best {num_kept:,} of {sweep.name}"
+        (sweep.name, run_id): f"weights of a trial beyond the best {num_kept:,} of {sweep.name}"
         for sweep in sweeps
         for trial in [trial for trial in sweep.leaders if trial.state in ENDED][num_kept:]
         if trial.ended is not None  # else the sweep's database is elsewhere, and a paused trial looks like an ended one
+        for run_id in trial.run_ids
     }
     found = []
     for record in records:

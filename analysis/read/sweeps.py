@@ -1,6 +1,7 @@
 """The one reader of sweeps, from the runs folder or from W&B: what each has searched, and its trials."""
 
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.internals import TrialRow, read_trials
-from data.metrics import Curve, Goal, Metric, is_finite
+from data.metrics import Best, Curve, Goal, Metric, is_finite
 from data.pareto import pareto_front
 from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
@@ -25,8 +26,10 @@ from models.groups import CHOOSER, entries, may_be_told
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that is after several
+REPEATS = "repeats"  # best value and its epoch for each seed that a trial has finished with, in their order
 # Of a trial in its database:
 NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object, OBJECTIVES: dict}
+NOTES |= {REPEATS: list}
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -44,6 +47,8 @@ class Trial:
         objectives: values of the sweep's further metrics in that epoch, where it is after several.
         started: time in UTC; None if it is not known.
         ended: time in UTC; None if the trial has not ended, or the time is not known.
+        seeds: best value and its epoch of each of its runs, where it is one for each of several seeds; `value` is then
+            their mean, or an estimate of it as long as seeds are missing.
     """
 
     number: int
@@ -55,6 +60,17 @@ class Trial:
     started: datetime | None
     ended: datetime | None
     objectives: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    seeds: tuple[Best, ...] = ()
+
+    @property
+    def deviation(self) -> float | None:
+        """The deviation of its value over its seeds; None for fewer than two."""
+        return statistics.stdev(best.value for best in self.seeds) if len(self.seeds) > 1 else None
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The names of its runs, those of its seeds that have finished; of a trial without such, its only one."""
+        return [run_folder.run_of_seed(self.run_id, place) for place in range(max(1, len(self.seeds)))]
 
 
 @dataclass(frozen=True)
@@ -334,9 +350,18 @@ def check_notes(number: int, notes: Mapping[str, Any], types: Mapping[str, Any] 
             raise TypeError(f"trial {number} has the {key} {str(notes[key])[:100]!r}")
 
 
+def check_seeds(number: int, notes: Mapping[str, Any]) -> None:
+    """Refuse notes on a trial's seeds that are not of the form that the suite writes; raise TypeError."""
+    pairs = notes.get(REPEATS, [])
+    is_whole = all(isinstance(each, list) and len(each) == 2 and all(map(is_finite, each)) for each in pairs)
+    if not is_whole or (REPEATS in notes and not (pairs and "best" in notes)):
+        raise TypeError(f"trial {number} has the {REPEATS} {str(pairs)[:100]}")
+
+
 def trial_of(row: TrialRow) -> Trial:
     """Return a trial that was started, by what its database holds of it; raise TypeError where that is damaged."""
     check_notes(row.number, row.notes)
+    check_seeds(row.number, row.notes)
     return Trial(
         number=row.number,
         run_id=checked_run_id(row.notes["run_id"]),
@@ -345,6 +370,7 @@ def trial_of(row: TrialRow) -> Trial:
         best_epoch=row.notes.get("best_epoch"),
         settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
         objectives=row.notes.get(OBJECTIVES, {}),
+        seeds=tuple(Best(*each) for each in row.notes.get(REPEATS, ())),
         started=utc(row.started),
         ended=utc(row.ended),
     )

@@ -178,6 +178,11 @@ def fresh_run_id() -> str:
     return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
 
 
+def run_of_seed(run_id: str, place: int) -> str:
+    """Return the name of a trial's run with one of its seeds, by its place from 0: the trial's own for the first."""
+    return f"{run_id}-s{place + 1}" if place else run_id
+
+
 def split_tags(text: Any) -> tuple[str, ...]:
     """Return the tags that the setting `tags` lists, separated by commas."""
     return tuple(tag.strip() for tag in str(text or "").split(",") if tag.strip())

@@ -24,7 +24,7 @@ from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.promotion import costs_of, hopeless, is_waiting, promotable
-from sweeps.local.repeats import SEED, run_id_of, seeds_done
+from sweeps.local.repeats import SEED, seeds_done
 from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, num_without
@@ -293,7 +293,7 @@ class Agent:
         for trial in self.display.leaders(ended)[self.limits.keep_weights :]:
             run_id = checked_run_id(trial.user_attrs["run_id"])
             for number in range(max(1, len(seeds_done(trial.user_attrs)))):
-                free_weights(self.runs_dir / run_id_of(run_id, number))
+                free_weights(self.runs_dir / run_folder.run_of_seed(run_id, number))
 
     def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
         """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""

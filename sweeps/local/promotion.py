@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from analysis.read.sweeps import REPEATS
 from sweeps.local.early_terminate import Asha, Costs
-from sweeps.local.repeats import REPEATS
 from sweeps.local.sweep_file import Sweep
 
 UNTIL, WAITS = "until", "waits"

@@ -12,10 +12,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from data.metrics import Best, Metric, is_finite
+from analysis.read.sweeps import REPEATS
+from data.metrics import Best, Metric
 from models.core.settings import Settings
 
-REPEATS = "repeats"  # note of a trial: the best value and its epoch for each seed that has finished, in their order
 SEED = "seed"
 NUM_SEEDS = 2**32
 SURE = 0.05  # probability below which a trial is taken for worse than the best one
@@ -24,19 +24,6 @@ SURE = 0.05  # probability below which a trial is taken for worse than the best 
 def seeds_done(notes: Mapping[str, Any]) -> list[Best]:
     """Return the best value and its epoch for each seed of a trial that has finished, by the trial's notes."""
     return [Best(*each) for each in notes.get(REPEATS, ())]
-
-
-def check_seeds(number: int, notes: Mapping[str, Any]) -> None:
-    """Refuse notes on a trial's seeds that are not as they are written here; raise TypeError."""
-    pairs = notes.get(REPEATS, [])
-    is_whole = all(isinstance(each, list) and len(each) == 2 and all(map(is_finite, each)) for each in pairs)
-    if not is_whole or (REPEATS in notes and not (pairs and "best" in notes)):
-        raise TypeError(f"trial {number} has the {REPEATS} {str(pairs)[:100]}")
-
-
-def run_id_of(run_id: str, num_done: int) -> str:
-    """Return the name of a trial's run with the next seed: the trial's own for the first, then 007-k3f9a2b1-s2."""
-    return f"{run_id}-s{num_done + 1}" if num_done else run_id
 
 
 def seed_of(settings: Mapping[str, Any], num_done: int) -> dict[str, Any]:

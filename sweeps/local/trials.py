@@ -19,15 +19,15 @@ from sqlalchemy import Column, Integer, MetaData, Row, String, Table, select
 from sqlalchemy.exc import IntegrityError
 
 from analysis.read.storage import open_storage, reason_of, unusable
-from analysis.read.sweeps import NOTES, check_notes, checked_run_id
-from analysis.record.run_folder import fresh_run_id
+from analysis.read.sweeps import NOTES, check_notes, check_seeds, checked_run_id
+from analysis.record.run_folder import fresh_run_id, run_of_seed
 from data.internals import let_ranges_change, reopen_trials, trial_id
 from sweeps.local.agreement import aims, go_on, leaves_of
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
 from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
-from sweeps.local.repeats import REPEATS, check_seeds, run_id_of, seed_of, seeds_done
+from sweeps.local.repeats import seed_of, seeds_done
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -44,7 +44,6 @@ OWN_NOTES |= {
     NOT_APPLICABLE: list,
     UNTIL: int,
     WAITS: int,
-    REPEATS: list,
 }
 CLAIMS = Table(
     "vision_sweeps_claims",
@@ -213,7 +212,7 @@ class Trials:
             if not is_idle and not is_forgotten:
                 continue
             num_done = len(seeds_done(trial.user_attrs))
-            is_still_ending = run_id is not None and self.is_still_ending(run_id_of(run_id, num_done))
+            is_still_ending = run_id is not None and self.is_still_ending(run_of_seed(run_id, num_done))
             if not is_still_ending and self.claim(own_id, claim):
                 return self.prepare(Trial(self.study, own_id))
         is_any_queued = any(trial.state == TrialState.WAITING for trial in trials[:count])
@@ -268,7 +267,7 @@ class Trials:
             trial.set_user_attr("run_id", run_id)
         num_done = len(seeds_done(notes))
         settings = settings | seed_of(settings, num_done)
-        run_id, until = run_id_of(checked_run_id(run_id), num_done), 0 if num_done else until
+        run_id, until = run_of_seed(checked_run_id(run_id), num_done), 0 if num_done else until
         return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
 
     def claim(self, trial: int, seen: Row | None) -> bool:

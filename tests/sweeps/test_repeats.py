@@ -6,12 +6,13 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
-from analysis.read.sweeps import read_sweep
+from analysis.read.sweeps import check_seeds, read_sweep
+from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Metric
 from sweeps.local.limits import check_repeats
-from sweeps.local.repeats import best_trial, check_seeds, deviation_of, is_worse, notes_of, run_id_of, seed_of, value_of
+from sweeps.local.repeats import best_trial, deviation_of, is_worse, notes_of, seed_of, value_of
 from tests.sweep_agents import Stage, loss
 from tests.sweep_helpers import LR, sweep_of
 from tests.sweeps.test_promotion import stored
@@ -28,7 +29,7 @@ def bests(*values):
 
 
 def test_the_first_run_is_the_trials_own_and_each_further_one_has_the_next_seed_and_a_name_of_its_own():
-    assert (run_id_of("007-x", 0), run_id_of("007-x", 2)) == ("007-x", "007-x-s3")
+    assert (run_of_seed("007-x", 0), run_of_seed("007-x", 2)) == ("007-x", "007-x-s3")
     assert seed_of({"seed": 5}, 0) == {}
     assert seed_of({"seed": 5}, 2) == {"seed": 7}
     assert seed_of({}, 1) == {"seed": 3408}
