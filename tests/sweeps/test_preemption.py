@@ -51,7 +51,7 @@ def assert_whole(server, site, num_epochs):
 @pytest.mark.slow
 def test_a_preempted_trial_goes_on_from_its_checkpoint_on_another_machine(boxes, server):
     one, two = boxes
-    sweep, agent, training = under_way(one, 80)
+    sweep, agent, training = under_way(one, 40)
     for process in (training, agent):  # as a scheduler does it
         process.send_signal(signal.SIGTERM)
     training.wait(60)
@@ -66,8 +66,8 @@ def test_a_preempted_trial_goes_on_from_its_checkpoint_on_another_machine(boxes,
 
     output = two.finish(two.agent(sweep))
     assert "goes on from the checkpoint that another machine has left there" in output
-    assert 3 <= num_rows < 80
-    assert_whole(server, two, 80)
+    assert 3 <= num_rows < 40
+    assert_whole(server, two, 40)
     assert run.num_preempted == 1
     assert [each for each in run.artifacts if each["artifactTypeName"] == "checkpoint"] == []  # nobody needs it now
 
@@ -101,9 +101,9 @@ def test_a_trial_is_given_back_with_its_checkpoint_though_its_client_died_of_the
 @pytest.mark.slow
 def test_w_and_b_hears_all_of_a_run_that_finished_after_its_client_had_died(boxes, server):
     one, _ = boxes
-    _, agent, training = under_way(one, 40)
+    _, agent, training = under_way(one, 16)
     for process in clients_of(training):
         process.kill()
     assert "what it lacked of figures is there now" in one.finish(agent)
-    assert_whole(server, one, 40)
+    assert_whole(server, one, 16)
     assert next(iter(server.runs.values())).exit_code == 0
