@@ -6,12 +6,12 @@ from pathlib import Path
 from optuna.distributions import CategoricalDistribution
 
 from data.datasets import describe, find_dataset
-from data.errors import UserError
+from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from models.core.settings import INVOCATION, Settings, kinds
 from models.groups import CHOOSER, may_be_told, refuse_double
 from models.logged import check_best_by, check_logged
-from models.registry import find_model
+from models.registry import MODELS, find_model
 from models.resolve import coerce, unknown_setting
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
@@ -97,9 +97,18 @@ def models_of(sweep: Sweep) -> list[str]:
 
 
 def lines_of_foreign(sweep: Sweep) -> list[str]:
-    """Return a line for each model that lacks some of the settings that its sweep has for others."""
+    """Return a line for each model that lacks some of the settings that its sweep has for others.
+
+    And one for each group that is nearly called like a model, but is only a heading.
+    """
     foreign = {model: sweep.foreign({sweep.chooser: model}) for model in sweep.choices}
-    return [f"{model} has no {', '.join(names)}: its trials are told none" for model, names in foreign.items() if names]
+    groups = dict.fromkeys(name for entry in sweep.parameters.values() for name in entry.place[:-1])
+    lines = [
+        f"{model} has no {', '.join(names)}: its trials are told none" for model, names in foreign.items() if names
+    ]
+    models = models_of(sweep) if sweep.is_flat else []
+    headings = {name: suggestion(name, models) for name in groups if name not in MODELS}
+    return lines + [f"the group {name} is named for no model{known}" for name, known in headings.items() if known]
 
 
 def check_contract(sweep: Sweep) -> None:

@@ -50,6 +50,10 @@ def test_what_a_model_has_not_is_said_once_for_each():
     assert lines_of_foreign(sweep(OWN)) == ["mlp has no pooling, depth: its trials are told none"]
     assert lines_of_foreign(sweep({**MODELS, "lr": LR})) == []
     assert sweep({**MODELS, "lr": LR}).chooser == ""
+    headings = {"rate": {"parameters": {"lr": LR}}, "head": {"parameters": {"depth": {"values": [1, 2]}}}}
+    assert lines_of_foreign(sweep({**MODELS, **headings})) == []
+    [line] = lines_of_foreign(sweep({**MODELS, "nlp": {"parameters": {"lr": LR}}}))
+    assert line == "the group nlp is named for no model, did you mean mlp?"
 
 
 def test_a_search_without_branches_is_what_it_was():
