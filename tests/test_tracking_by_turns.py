@@ -51,3 +51,14 @@ def test_every_row_is_there_once_in_whatever_order_a_run_is_online_and_offline(o
     assert logged == list(range(1, len(logged) + 1))
     history = double.run("a").history
     assert [(row["_step"], row["epoch"]) for row in history] == list(enumerate(logged))
+
+
+def test_a_run_that_stops_after_epochs_and_gets_more_of_them_is_one_run_on_wandb(double, tmp_path):  # noqa: F811
+    small = ("--dataset=digits", "--model=mlp", "--width=16", "--run_id=a", "--preview=0")
+    for words in (("--epochs=3", "--stop_after=1"), ("--epochs=3", "--stop_after=2"), ("--epochs=4",)):
+        training = start(tmp_path, double.url, *small, *words)
+        assert training.wait() == 0, training.output + training.errors
+    run = double.run("a")
+    assert [row["epoch"] for row in run.history if "lr" in row] == [1, 2, 3, 4]
+    assert (run.config["epochs"], run.config["stop_after"]) == (4, 0)
+    assert (run.exit_code, run.summary["state"]) == (0, "finished")

@@ -160,7 +160,7 @@ class WandbRun:
             "metrics": {key: value for key, value in summary.items() if is_finite(value)},
             "settings": dict(self.facts.settings),
             "classes": read_json(self.folder / run_folder.DATA).get("classes", []),
-            **{key: self.facts.environment[key] for key in RECORDED},
+            **{key: self.facts.environment[key] for key in RECORDED if key in self.facts.environment},
         }
         self.attempt(lambda: log_model(self.run, weights, self.run.sweep_id or self.run.group or "", metadata))
 
