@@ -181,7 +181,7 @@ QUICK = {
     "vit_b16_finetune": [*TIMM, "--frozen_stages=1"],
     "frozen": [*TIMM, "--flips", "--standardise"],
     "vit_b16_frozen": TIMM,
-    "logistic_probe": [*TIMM, "--flips", "--epochs=7", "--patience=0"],  # an epoch has but one step
+    "logistic_probe": [*TIMM, "--flips", "--epochs=6", "--patience=0"],  # an epoch has but one step
     "vae": ["--width=4", "--latent_images=0"],
     "vq_vae": ["--width=4", "--prior_width=8"],
     "dc_gan": [*GAN, "--diffaugment=colour,translation,cutout", "--r1=1", "--ema_decay=0.9"],
@@ -192,7 +192,8 @@ QUICK = {
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch, figures, model):
-    arguments = ["--epochs=1", "--run_id=a", *QUICK.get(model, ["--width=4"]), f"--model={model}"]
+    arguments = ["--epochs=1", "--train_fraction=0.5", "--run_id=a", f"--model={model}"]
+    arguments += QUICK.get(model, ["--width=4"])
     assert run(tmp_path / "whole", *arguments) == 0
     leave_figures_empty(monkeypatch)
     assert run_with_stop(monkeypatch, 5, tmp_path / "cut", *arguments) == STOPPED
