@@ -8,6 +8,7 @@ is searched by `wandb sweep-scheduler ENTITY/PROJECT/ID`, started in this checko
 started as ever, by `wandb agent`. Its method and its `early_terminate` are those of sweeps/agent.py then.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from sweeps.local.search import Search, left_of_grid, settings_of
 from sweeps.local.sweep_file import Sweep, parse_sweep
 
 SEED = 3407
+EXPONENTIAL = re.compile(r"-?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]+")
 LAST = 2**31 - 1  # a step after all others
 
 
@@ -93,12 +95,21 @@ def study(info: Any) -> Study:
     Raises:
         ValueError: its sweep file is none that sweeps/agent.py takes.
     """
-    sweep = checked(parse_sweep(info.config))
+    sweep = checked(parse_sweep(with_numbers(info.config)))
     if "metrics" in sweep.content:
         raise UserError("sweeps/scheduler.py searches by one metric: write metric: in place of metrics:")
     storage = InMemoryStorage()
     optuna.create_study(storage=storage, study_name=info.id, direction=sweep.metric.goal)
     return HostedStudy(info.id, storage, HostedSearch(sweep, SEED), EarlyTermination(sweep))
+
+
+def with_numbers(part: Any) -> Any:
+    """Return a part of a sweep file with the numbers such as 1e-05 in it, which JSON writes, and YAML reads as text."""
+    if isinstance(part, dict):
+        return {key: with_numbers(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [with_numbers(value) for value in part]
+    return float(part) if isinstance(part, str) and EXPONENTIAL.fullmatch(part) else part
 
 
 def settings(trial: Trial) -> Mapping[str, Any]:

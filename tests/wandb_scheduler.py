@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import yaml
+
 
 class Schedulers:
     """The part of the server that schedulers talk to.
@@ -18,7 +20,7 @@ class Schedulers:
         sweep = self.sweeps.get(variables["sweep"])
         if sweep is None:
             return {"project": {"sweep": None}}
-        node = {"id": sweep.name, "state": sweep.state, "config": json.dumps(sweep.config), "displayName": sweep.name}
+        node = {"id": sweep.name, "state": sweep.state, "config": yaml.dump(sweep.config), "displayName": sweep.name}
         return {"project": {"sweep": {**node, "controllerRunName": f"{sweep.name}-controller"}}}
 
     def enqueue_run(self, variables: dict) -> dict:

@@ -1,9 +1,11 @@
 """Sweeps on W&B that are searched as here: by `wandb sweep-scheduler`, the real one, and by its parts."""
 
+import json
 from types import SimpleNamespace
 
 import optuna
 import pytest
+import yaml
 
 from analysis.record import run_folder
 from data.errors import UserError
@@ -55,6 +57,12 @@ def test_runs_that_w_and_b_has_are_learnt_by_the_values_of_their_settings():
         hosted.enqueue_trial({"lr": 0.02, "weight_decay": 3e-4, "model": "cnn"})
 
 
+def test_numbers_may_come_as_json_writes_them():
+    read = yaml.safe_load(json.dumps({"lr": {**LR, "min": 1e-5}}))
+    assert read["lr"]["min"] == "1e-05"
+    assert study(info(read)).sampler.space == sweep_of({"lr": LR}).space
+
+
 def test_the_scheduler_s_trial_of_the_function_gets_no_settings():
     assert settings(optuna.create_study().ask()) == {}
 
@@ -90,11 +98,11 @@ def test_a_sweep_on_w_and_b_is_searched_from_here_and_goes_on_after_a_new_start(
         return sum(run.state == "finished" for run in server.runs.values() if run.sweep)
 
     scheduler, agent = site.start(*command), site.agent(path)
-    wait_until(lambda: num_finished() >= 2, "two trials")
+    wait_until(lambda: num_finished() >= 1, "a trial")
     scheduler.terminate()
     scheduler.wait()
     again = site.start(*command)
-    wait_until(lambda: num_finished() >= 4, "four trials")
+    wait_until(lambda: num_finished() >= 3, "three trials")
     agent.terminate()
     again.terminate()
     tried = [run.config["lr"] for run in server.runs.values() if run.sweep]
