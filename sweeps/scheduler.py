@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from data.errors import UserError
 from sweeps.local.choices import in_names_of
 from sweeps.local.contract import checked
+from sweeps.local.early_terminate import Asha
 from sweeps.local.observations import branch_for, points_of
 from sweeps.local.promotion import costs_of
 from sweeps.local.search import Search, left_of_grid, settings_of
@@ -98,6 +99,8 @@ def study(info: Any) -> Study:
     sweep = checked(parse_sweep(with_numbers(info.config)))
     if "metrics" in sweep.content:
         raise UserError("sweeps/scheduler.py searches by one metric: write metric: in place of metrics:")
+    if isinstance(sweep.early_terminate, Asha):
+        raise UserError("W&B's runs cannot wait to be promoted: write type: hyperband in place of asha")
     storage = InMemoryStorage()
     optuna.create_study(storage=storage, study_name=info.id, direction=sweep.metric.goal)
     return HostedStudy(info.id, storage, HostedSearch(sweep, SEED), EarlyTermination(sweep))

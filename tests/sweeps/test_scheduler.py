@@ -84,6 +84,11 @@ def test_the_worst_are_stopped_by_the_rule_of_the_file():
     assert [trial.should_prune() for trial in trials] == [False, False, False, True]
 
 
+def test_a_rule_that_lets_runs_wait_is_refused():
+    with pytest.raises(UserError, match="W&B's runs cannot wait to be promoted: write type: hyperband in place of asha"):
+        study(info(early_terminate={"type": "asha", "min_iter": 1}))
+
+
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_sweep_on_w_and_b_is_searched_from_here_and_goes_on_after_a_new_start(site, server):
