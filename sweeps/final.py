@@ -45,6 +45,7 @@ from models.core.settings import CIRCUMSTANCES, Settings
 from models.resolve import validate
 from sweeps.local.from_width import transfer_of
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of, unless_set
+from sweeps.local.picking import front_in_words, picked
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.sweep_file import COMMAND
 from sweeps.local.workers import assign_devices
@@ -54,7 +55,6 @@ PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
-MOST_OF_A_FRONT = 20  # trials that are named
 SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
 MOST_SEEDS = 10_000
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
@@ -318,35 +318,6 @@ def parse(arguments: Sequence[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def picked(sweep: SweepRecord, pick: str) -> Trial:
-    """Return the trial that `--pick` names.
-
-    Raises:
-        UserError: no trial with a value has that number, and it is no metric of the sweep.
-    """
-    if found := [trial for trial in sweep.leaders if str(trial.number) == pick]:
-        return found[0]
-    first, *others = sweep.metrics
-    if pick == first.name:
-        return sweep.leaders[0]
-    for metric in others:
-        if pick == metric.name and sweep.front:
-            return min(sweep.front, key=lambda trial: metric.cost(trial.objectives[metric.name]))
-    raise UserError(f"--pick={pick} is no trial with a value, nor a metric of the sweep: {front_in_words(sweep)}")
-
-
-def front_in_words(sweep: SweepRecord) -> str:
-    """Return the trials of a sweep's Pareto front, with their values."""
-    names = [metric.name for metric in sweep.metrics]
-    parts = []
-    for trial in sweep.front[:MOST_OF_A_FRONT]:
-        values = [trial.value, *(trial.objectives[name] for name in names[1:])]
-        told = ", ".join(f"{name} {shown(name, value)}" for name, value in zip(names, values, strict=True))
-        parts.append(f"{trial.number} ({told})")
-    more = len(sweep.front) - len(parts)
-    return f"there are {'; '.join(parts)}{f'; and {more} more' if more > 0 else ''}"
-
-
 def run_finals(options: Namespace) -> int:
     """Train the best trials of a sweep; return the exit code."""
     devices = assign_devices(options.workers, options.devices)
@@ -362,8 +333,8 @@ def run_finals(options: Namespace) -> int:
     if not options.trust:
         check_command(sweep, folder)
     transfer = transfer_of(sweep, options.from_width) if options.from_width else None
-    trials = transfer.trials if transfer else [picked(sweep, options.pick)] if options.pick else sweep.leaders
-    trials = trials[: options.top] if not transfer else trials
+    choice = picked(sweep, options.pick) if options.pick else None
+    trials = transfer.trials if transfer else [choice] if choice else sweep.leaders[: options.top]
     finals = [finals_of(sweep, trial, options.seeds) for trial in trials]
     if command_and_program(sweep.content)[1] == PROGRAM:  # ours, of which we know what it takes
         for of_trial in finals:
@@ -382,7 +353,7 @@ def run_finals(options: Namespace) -> int:
         result = {"sweep": options.sweep, "metric": metric, "trials": results}
         result |= {"over_trials": over_trials(results, keys), "comparisons": comparisons}
         write_json(folder / run_folder.FINAL_RESULT, result)
-        write_best(sweep, folder / BEST_RECIPE)
+        write_best(sweep, folder / BEST_RECIPE, choice)
         show(results, metric)
         for each in comparisons:
             say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")

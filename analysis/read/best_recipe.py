@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from analysis.read.recipe import recipe_of
-from analysis.read.sweeps import SweepRecord
+from analysis.read.sweeps import SweepRecord, Trial
 from data.errors import UserError
 from data.files import replace_file
 from data.metrics import shown
@@ -15,21 +15,22 @@ FILE = "best.yaml"
 PROTOCOL = ("seed", "val_fraction", "test", "patience", "best_by")  # how a trial was judged, which is no part of it
 
 
-def best_recipe(sweep: SweepRecord) -> str:
-    """Return the recipe of a sweep's best trial as YAML, with as many epochs as its best epoch counts.
+def best_recipe(sweep: SweepRecord, picked: Trial | None = None) -> str:
+    """Return the recipe of a sweep's best trial, or of one that was picked, as YAML, with the epochs of its best one.
 
     Raises:
         UserError: no trial has a value yet.
     """
     if not sweep.leaders:
         raise UserError(f"sweep {sweep.name} has no trial with a {sweep.metric.name} yet: let one end, or pause it")
-    trial = sweep.leaders[0]
+    trial = picked or sweep.leaders[0]
     settings = {key: value for key, value in recipe_of(trial.settings).items() if key not in PROTOCOL}
     if trial.best_epoch:
         settings["epochs"] = trial.best_epoch
     value = shown(sweep.metric.name, trial.value)
     header = [
-        f"The best of {len(sweep.leaders)} trials of {sweep.name}: {trial.run_id}, {sweep.metric.name} {value}",
+        f"The {'one picked' if picked else 'best'} of {len(sweep.leaders)} trials of {sweep.name}: {trial.run_id}, "
+        f"{sweep.metric.name} {value}",
         "on the images that it was judged by. On all training images, and tested once:",
         f"python train.py --config={FILE} --val_fraction=0 --test=True --seed=1",
     ]
@@ -37,11 +38,11 @@ def best_recipe(sweep: SweepRecord) -> str:
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def write_best(sweep: SweepRecord, path: Path) -> None:
-    """Write the recipe of a sweep's best trial to a file.
+def write_best(sweep: SweepRecord, path: Path, picked: Trial | None = None) -> None:
+    """Write the recipe of a sweep's best trial, or of one that was picked, to a file.
 
     Raises:
         UserError: no trial has a value yet.
     """
-    text = best_recipe(sweep)
+    text = best_recipe(sweep, picked)
     replace_file(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
