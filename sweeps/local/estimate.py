@@ -33,6 +33,7 @@ KINDS = ("model", "arch", "dataset")  # whose values have little in common: each
 MOST_KINDS = 4
 LARGER_IS_CHEAPER = ("batch_size", "patch_size")  # of all whole numbers; of others, such as widths, larger is dearer
 LARGER_IS_DEARER = ("train_fraction", "mlp_ratio")  # of numbers that are not whole; others have no say
+SEEDS = ("seed", "data_seed")  # whole numbers that are no sizes
 CIRCUMSTANCES = {"tracking": "off", "log_model": "none"}
 
 
@@ -176,8 +177,8 @@ def end_of(entry: Parameter, is_dear: bool) -> Point:
     assert entry.space is not None
     points = sorted(points_of(entry.space, entry), key=lambda point: (isinstance(point, str), point))
     setting = entry.place[-1]
-    is_whole = all(type(entry.value(point)) is int for point in points)
-    if not is_whole and setting not in LARGER_IS_DEARER:
+    is_size = setting not in SEEDS and all(type(entry.value(point)) is int for point in points)
+    if not is_size and setting not in LARGER_IS_DEARER:
         return points[len(points) // 2]
     return points[-1 if is_dear != (setting in LARGER_IS_CHEAPER) else 0]
 

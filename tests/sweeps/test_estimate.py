@@ -16,6 +16,7 @@ SIZES = {
     "batch_size": {"min": 16, "max": 128},
     "train_fraction": {"min": 0.1, "max": 1.0},
     "dropout": {"min": 0.0, "max": 0.5},
+    "seed": {"values": [1, 2, 3]},
     "lr": LR,
     "optimizer": {"values": ["sgd", "adam"]},
 }
