@@ -33,7 +33,8 @@ from analysis.read.best_recipe import write_best
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import command_of
 from analysis.read.storage import masked_arguments
-from analysis.read.sweeps import SweepRecord, Trial, entries_for, read_sweep, read_yaml, sweep_folder
+from analysis.read.sweeps import SweepRecord, entries_for, read_sweep, read_yaml, sweep_folder
+from analysis.read.trials import Trial
 from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from analysis.read.sweeps import Trial
+from analysis.read.trials import Trial
 from analysis.record import run_folder
 from tests.wandb_server import API_KEY, WandbServer
 

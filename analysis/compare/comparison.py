@@ -14,7 +14,8 @@ from analysis.compare.fronts import Front, front_of
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
-from analysis.read.sweeps import SweepRecord, Trial, entries_for
+from analysis.read.sweeps import SweepRecord, entries_for
+from analysis.read.trials import Trial
 from data.errors import UserError
 from data.metrics import RANKING, Best, Metric, is_epoch, is_finite, metric_named
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import yaml
 
 from analysis.read.recipe import recipe_of
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from data.errors import UserError
 from data.files import replace_file
 from data.metrics import shown

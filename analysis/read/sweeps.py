@@ -1,76 +1,26 @@
 """The one reader of sweeps, from the runs folder or from W&B: what each has searched, and its trials."""
 
-import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.read.records import RunRecord
-from analysis.read.runs import best_of, curves
+from analysis.read.runs import curves
+from analysis.read.trials import NOTES, Trial, trial_of, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
-from data.internals import TrialRow, read_trials
-from data.metrics import Best, Curve, Goal, Metric, is_finite
+from data.internals import read_trials
+from data.metrics import Curve, Goal, Metric, is_finite
 from data.pareto import pareto_front
 from data.paths import default_runs_dir
 from data.yaml_file import read_yaml_file
 from models.core.settings import Settings
 from models.groups import CHOOSER, entries, may_be_told
-
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that is after several
-REPEATS = "repeats"  # best value and its epoch for each seed that a trial has finished with, in their order
-# Of a trial in its database:
-NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object, OBJECTIVES: dict}
-NOTES |= {REPEATS: list}
-STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a sweep.
-
-    Attributes:
-        number: its place in the order in which the trials were started, from 0.
-        run_id: name of its run folder, and its id on W&B.
-        state: COMPLETE, PRUNED (stopped early), FAIL, or RUNNING, also while it is paused.
-        value: the best value of the metric so far; None if it has logged none.
-        best_epoch: the epoch of that value.
-        settings: what the run was told, constants included.
-        objectives: values of the sweep's further metrics in that epoch, where it is after several.
-        started: time in UTC; None if it is not known.
-        ended: time in UTC; None if the trial has not ended, or the time is not known.
-        seeds: best value and its epoch of each of its runs, where it is one for each of several seeds; `value` is then
-            their mean, or an estimate of it as long as seeds are missing.
-    """
-
-    number: int
-    run_id: str
-    state: str
-    value: float | None
-    best_epoch: int | None
-    settings: Mapping[str, Any] = field(hash=False)
-    started: datetime | None
-    ended: datetime | None
-    objectives: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    seeds: tuple[Best, ...] = ()
-
-    @property
-    def deviation(self) -> float | None:
-        """The deviation of its value over its seeds; None for fewer than two."""
-        return statistics.stdev(best.value for best in self.seeds) if len(self.seeds) > 1 else None
-
-    @property
-    def run_ids(self) -> list[str]:
-        """The names of its runs, those of its seeds that have finished; of a trial without such, its only one."""
-        return [run_folder.run_of_seed(self.run_id, place) for place in range(max(1, len(self.seeds)))]
 
 
 @dataclass(frozen=True)
@@ -137,17 +87,6 @@ def sweep_folder(name: str, runs_dir: Path | None = None) -> Path:
     if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
         raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
     return (runs_dir or default_runs_dir()) / run_folder.SWEEPS / name
-
-
-def checked_run_id(run_id: Any) -> str:
-    """Return the id of a run that comes from a database or from W&B, and becomes the name of a folder here.
-
-    Raises:
-        UserError: it is no plain name, and may lead out of the sweep's folder.
-    """
-    if not isinstance(run_id, str) or not PLAIN_NAME.fullmatch(run_id):
-        raise UserError(f"a run has the id {str(run_id)[:100]!r}, which is no plain name: do not trust that sweep")
-    return run_id
 
 
 def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (), project: str = "") -> SweepList:
@@ -341,73 +280,3 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
         raise
     except Exception as error:  # Optuna raises nearly anything where something else has written to the database
         raise unusable(url, reason_of(error)) from None
-
-
-def check_notes(number: int, notes: Mapping[str, Any], types: Mapping[str, Any] = NOTES) -> None:
-    """Refuse notes on a trial that are not of the types that the suite writes; raise TypeError."""
-    for key, kind in types.items():
-        if key in notes and (not isinstance(notes[key], kind) or notes[key] != notes[key]):
-            raise TypeError(f"trial {number} has the {key} {str(notes[key])[:100]!r}")
-
-
-def check_seeds(number: int, notes: Mapping[str, Any]) -> None:
-    """Refuse notes on a trial's seeds that are not of the form that the suite writes; raise TypeError."""
-    pairs = notes.get(REPEATS, [])
-    is_whole = all(isinstance(each, list) and len(each) == 2 and all(map(is_finite, each)) for each in pairs)
-    if not is_whole or (REPEATS in notes and not (pairs and "best" in notes)):
-        raise TypeError(f"trial {number} has the {REPEATS} {str(pairs)[:100]}")
-
-
-def trial_of(row: TrialRow) -> Trial:
-    """Return a trial that was started, by what its database holds of it; raise TypeError where that is damaged."""
-    check_notes(row.number, row.notes)
-    check_seeds(row.number, row.notes)
-    return Trial(
-        number=row.number,
-        run_id=checked_run_id(row.notes["run_id"]),
-        state=row.state,
-        value=row.notes.get("best"),
-        best_epoch=row.notes.get("best_epoch"),
-        settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
-        objectives=row.notes.get(OBJECTIVES, {}),
-        seeds=tuple(Best(*each) for each in row.notes.get(REPEATS, ())),
-        started=utc(row.started),
-        ended=utc(row.ended),
-    )
-
-
-def utc(time: datetime | None) -> datetime | None:
-    """Return Optuna's local time in UTC."""
-    return time and time.astimezone(UTC)
-
-
-def trials_of(
-    records: Iterable[RunRecord], all_curves: Iterable[Curve], metric: Metric, *others: Metric
-) -> list[Trial]:
-    """Return the trials that runs show; a run does not show whether it was paused or stopped early.
-
-    Args:
-        records: the runs of a sweep.
-        all_curves: the metric of each run over its epochs, as far as it is known.
-        metric: the sweep's.
-        others: further ones that it is after; a run's summary has their values in its best epoch.
-    """
-    runs = zip(records, all_curves, strict=True)
-    ordered = sorted(runs, key=lambda run: (run[0].run_id if run[0].is_local else "", run[0].created))
-    trials = []
-    for number, (record, curve) in enumerate(ordered):
-        best = best_of(record, curve, metric)
-        trials.append(
-            Trial(
-                number=number,
-                run_id=record.run_id if record.is_local else checked_run_id(record.run_id),
-                state=STATES[record.state],
-                value=best and best.value,
-                best_epoch=best and best.epoch,
-                settings=record.settings,
-                started=record.created,
-                ended=None,
-                objectives={other.name: record.summary.get(other.name) for other in others},
-            )
-        )
-    return trials

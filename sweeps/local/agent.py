@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
-from analysis.read.sweeps import checked_run_id
+from analysis.read.trials import checked_run_id
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
 from data.errors import UserError

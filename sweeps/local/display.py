@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.read.sweeps import OBJECTIVES
+from analysis.read.trials import OBJECTIVES
 from analysis.terminal import clock, make_console, make_table, number, number_or_dash
 from data.metrics import shown
 from data.pareto import pareto_front

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.read.recipe import default_settings
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from analysis.record import run_folder
 from analysis.terminal import clock, number
 from data.errors import UserError

@@ -1,6 +1,7 @@
 """Which trial of a sweep `final.py --pick` names; with several metrics there is no one that is the best."""
 
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from data.errors import UserError
 from data.metrics import shown
 

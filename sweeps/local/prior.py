@@ -11,7 +11,8 @@ from optuna.study import Study
 from analysis.read.index import read_parts
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves, find_run, read_runs, record_of
-from analysis.read.sweeps import Trial, read_sweep, sweep_folder, trials_of
+from analysis.read.sweeps import read_sweep, sweep_folder
+from analysis.read.trials import Trial, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep
 from analysis.record import run_folder
 from data.datasets import find_data_dir, find_dataset

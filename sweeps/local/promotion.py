@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.sweeps import REPEATS
+from analysis.read.trials import REPEATS
 from sweeps.local.early_terminate import Asha, Costs
 from sweeps.local.sweep_file import Sweep
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.sweeps import REPEATS
+from analysis.read.trials import REPEATS
 from data.metrics import Best, Metric
 from models.core.settings import Settings
 

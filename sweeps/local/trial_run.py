@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.sweeps import OBJECTIVES
+from analysis.read.trials import OBJECTIVES
 from analysis.record import run_folder
 from data.files import read_json
 from data.internals import report_values

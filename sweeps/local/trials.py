@@ -19,7 +19,7 @@ from sqlalchemy import Column, Integer, MetaData, Row, String, Table, select
 from sqlalchemy.exc import IntegrityError
 
 from analysis.read.storage import open_storage, reason_of, unusable
-from analysis.read.sweeps import NOTES, check_notes, check_seeds, checked_run_id
+from analysis.read.trials import NOTES, check_notes, check_seeds, checked_run_id
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from data.internals import let_ranges_change, reopen_trials, trial_id
 from sweeps.local.agreement import aims, go_on, leaves_of

@@ -2,7 +2,7 @@
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.sweeps import OBJECTIVES
+from analysis.read.trials import OBJECTIVES
 from data.metrics import is_finite
 from sweeps.local.objectives import Objectives
 from sweeps.local.promotion import is_observed

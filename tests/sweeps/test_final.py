@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from analysis.read.records import RunRecord
-from analysis.read.sweeps import trials_of
+from analysis.read.trials import trials_of
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json

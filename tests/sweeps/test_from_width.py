@@ -2,7 +2,8 @@
 
 import pytest
 
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric

@@ -5,7 +5,7 @@ import random
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from analysis.read.sweeps import OBJECTIVES
+from analysis.read.trials import OBJECTIVES
 from data.errors import UserError
 from data.metrics import Metric
 from data.pareto import layers, pareto_front

@@ -3,7 +3,8 @@
 import pytest
 
 from analysis.read.best_recipe import best_recipe
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from data.errors import UserError
 from data.metrics import Metric
 from sweeps.local.picking import front_in_words, picked

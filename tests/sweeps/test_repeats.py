@@ -6,7 +6,8 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
-from analysis.read.sweeps import check_seeds, read_sweep
+from analysis.read.sweeps import read_sweep
+from analysis.read.trials import check_seeds
 from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
 from data.files import read_json

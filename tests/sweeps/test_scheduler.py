@@ -85,7 +85,7 @@ def test_the_worst_are_stopped_by_the_rule_of_the_file():
 
 
 def test_a_rule_that_lets_runs_wait_is_refused():
-    with pytest.raises(UserError, match="W&B's runs cannot wait to be promoted: write type: hyperband in place of asha"):
+    with pytest.raises(UserError, match="W&B's runs cannot wait to be promoted: write type: hyperband"):
         study(info(early_terminate={"type": "asha", "min_iter": 1}))
 
 

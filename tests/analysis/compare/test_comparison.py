@@ -16,7 +16,8 @@ from analysis.compare.comparison import (
 from analysis.compare.importance import importance
 from analysis.compare.ranking import common_metric
 from analysis.read.runs import read_runs
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from data.errors import UserError
 from data.metrics import Metric, metric_named
 from tests.run_folders import START, write_run

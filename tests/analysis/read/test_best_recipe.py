@@ -4,7 +4,8 @@ import pytest
 
 from analysis import best
 from analysis.read.best_recipe import best_recipe, write_best
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from analysis.record.saved import resolve
 from data.errors import UserError
 from data.metrics import Metric

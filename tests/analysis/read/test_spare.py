@@ -9,7 +9,8 @@ from analysis import runs
 from analysis.compare.pruning import size
 from analysis.read.runs import read_runs
 from analysis.read.spare import find_spare, free, free_weights
-from analysis.read.sweeps import SweepRecord, Trial
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
 from analysis.record import run_folder
 from data.files import write_json
 from data.metrics import Metric

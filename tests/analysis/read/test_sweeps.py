@@ -10,6 +10,7 @@ import pytest
 from analysis.read.runs import read_runs
 from analysis.read.storage import open_storage, url_of_file
 from analysis.read.sweeps import is_varied, read_study, read_sweep, read_sweeps
+from analysis.read.trials import Trial, with_their_seeds
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
@@ -46,6 +47,27 @@ def test_a_sweep_without_its_database_is_read_from_its_runs(runs_dir, database):
     assert [trial.state for trial in sweep.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert [(trial.value, trial.best_epoch) for trial in sweep.trials] == [(0.5, 2), (2.0, 1), (0.8, 2)]
     assert database is None or path.read_bytes() == database
+
+
+def test_runs_of_further_seeds_are_parts_of_their_trials():
+    def run(run_id, value, state="COMPLETE"):
+        return Trial(0, run_id, state, value, 4, {"lr": 1}, None, None)
+
+    runs = [
+        run("000-a", 1.0),
+        run("000-a-s2", 2.0),
+        run("001-b", 5.0),
+        run("002-c-s2", 3.0),
+        run("001-b-s2", 9.0, "FAIL"),
+    ]
+    found = with_their_seeds(runs)
+    assert [(trial.number, trial.run_id, trial.value) for trial in found] == [
+        (0, "000-a", 1.5),
+        (1, "001-b", 5.0),
+        (2, "002-c-s2", 3.0),  # of which no first one is there
+    ]
+    assert [len(trial.seeds) for trial in found] == [2, 1, 0]
+    assert found[0].run_ids == ["000-a", "000-a-s2"]
 
 
 def test_a_damaged_database_and_one_of_another_sweep_are_told_with_the_remedy(runs_dir, monkeypatch):
