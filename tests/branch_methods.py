@@ -8,6 +8,7 @@ TPE over groups; its Gaussian process over all settings at once, with those that
 import math
 import statistics
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.samplers import GPSampler, TPESampler
 from optuna.trial import create_trial
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
@@ -148,4 +149,5 @@ def table(num_seeds: int) -> list[str]:
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     table(int(sys.argv[1]))

@@ -156,14 +156,14 @@ class Search(BaseSampler):
         inside = {trial.number for trial in others if is_inside(self.space, trial.params)}
         if len(known) < max(4, 2 * len(self.space)) or inside.isdisjoint(known):
             return self.draw_untried(number, others)  # too few for a model
-        worst = [max(costs) for costs in zip(*known.values(), strict=True)]
+        worst = tuple(max(costs) for costs in zip(*known.values(), strict=True))
         best = [min(costs) for costs in zip(*(known[each] for each in inside.intersection(known)), strict=True)]
         study = optuna.create_study(directions=["minimize"] * len(worst), sampler=self.model(number))
         # What lies outside the ranges, out of reach, counts as no better than the best inside, and comes after it.
         for trial in sorted(self.seen(others, layers(known)), key=lambda trial: trial.number not in inside):
             is_running = is_pending(objectives, trial)
-            costs = known.get(trial.number, worst)
-            within = costs if trial.number in inside else list(map(max, costs, best))
+            cost = known.get(trial.number, worst)
+            within = cost if trial.number in inside else tuple(map(max, cost, best))
             study.add_trial(
                 create_trial(
                     params=trial.params,

@@ -2,10 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,10 @@ from sweeps.local.repeats import value_of
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-SEARCHED = (
-    "program",
-    "command",
-    "method",
-    "metric",
-    "metrics",
-    "early_terminate",
-    "parameters",
-)  # what makes a sweep the same
-KEYS = (*SEARCHED, "name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller")
-KEYS += ("scheduler",)  # W&B's own, for `wandb sweep-scheduler`
+# What makes a sweep the same:
+SEARCHED = ("program", "command", "method", "metric", "metrics", "early_terminate", "parameters")
+OTHERS = ("name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller", "scheduler")
+KEYS = (*SEARCHED, *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Sweep:
     def choices(self) -> list[Scalar]:
         """The values of the chooser; none where all parameters apply."""
         space = self.space.get(self.chooser)
-        return list(space.choices) if isinstance(space, CategoricalDistribution) else []
+        return list(space.choices) if isinstance(space, CategoricalDistribution) else []  # type: ignore[arg-type]
 
     def applicable(self, points: Mapping[str, Any]) -> list[str]:
         """Return the names of the parameters that apply at some points, of which the chooser's alone is looked at."""
@@ -104,7 +96,7 @@ class Sweep:
         found: dict[str, Any] = {}
         for name in self.space:
             path = self.parameters[name].place[-1:] if self.is_flat else self.parameters[name].place
-            found[".".join(path)] = reduce(lambda part, key: (part or {}).get(key), path, settings)
+            found[".".join(path)] = value_at(path, settings)
         return found
 
     def foreign(self, points: Mapping[str, Any]) -> list[str]:
@@ -137,6 +129,13 @@ class Sweep:
     def best_value(self, trial: FrozenTrial) -> float:
         """Return the best value that a trial has logged, or its mean over several seeds; there must be one."""
         return value_of(self.metric, trial)
+
+
+def value_at(path: Sequence[str], settings: Any) -> Any:
+    """Return the value at a path through groups of settings; None if there is none."""
+    for name in path:
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings
 
 
 def read_sweep(path: Path) -> Sweep:

@@ -1,15 +1,14 @@
 """Sweeps over several models, each with settings of its own: what is drawn, told, told apart and shown."""
 
-import itertools
-import random
 import statistics
 
 import pytest
 from optuna.trial import TrialState
 
 from data.errors import UserError
-from sweeps.local.contract import by_settings, check_contract, lines_of_foreign, with_best_by
+from sweeps.local.contract import by_settings, check_contract, lines_of_foreign
 from sweeps.local.search import Search, settings_of
+from tests.branch_methods import best_values
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
 MODELS = {"model": {"values": ["mlp", "cnn"]}, "dataset": {"value": "digits"}}
@@ -118,6 +117,16 @@ def test_a_branch_whose_trials_all_fail_is_left_to_the_other():
         else:
             tell(study, trial, settings["lr"])
     assert counts["mlp"] > counts["cnn"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["deceptive", "shared"])
+def test_a_model_of_each_branch_gets_closer_to_the_best_than_one_of_all_and_than_a_grouped_tpe(function):
+    best = {
+        method: statistics.median(best_values(function, method, seed)[-1] for seed in range(3))
+        for method in ("ours", "grouped TPE", "one GP")
+    }
+    assert best.pop("ours") * 5 < min(best.values())
 
 
 @pytest.mark.parametrize(
