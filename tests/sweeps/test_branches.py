@@ -12,7 +12,7 @@ from tests.branch_methods import best_values
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
 MODELS = {"model": {"values": ["mlp", "cnn"]}, "dataset": {"value": "digits"}}
-OWN = {  # `width` is both models', each with a range of its own; the dropout is shared, the pooling the CNN's
+OWN = {  # `width` is both models', each with a range of its own; the rate is shared, the pooling the CNN's
     **MODELS,
     "lr": LR,
     "pooling": {"values": ["none", "mean"]},
@@ -97,7 +97,7 @@ def test_nothing_is_tried_twice_and_a_branch_without_more_to_try_is_left():
 def test_a_search_by_branches_goes_on_as_it_would_have():
     some = sweep(OWN)
     study, found = study_of(some, 3), []
-    for number in range(16):
+    for _ in range(16):
         study.sampler = Search(some, 3)  # as after a kill
         trial, settings = ask(some, study)
         assert settings_of(some, trial) == settings
