@@ -127,6 +127,12 @@ def forget_wandb_import_hooks() -> None:
     unregister_all_post_import_hooks()
 
 
+def stop_wandb_watcher(run: Any) -> None:
+    """Stop the thread in which W&B's client asks its server how it does: after the client's end it raises an error."""
+    if run._run_status_checker is not None:
+        run._run_status_checker.stop()
+
+
 STOP_FLAG = """query RunStoppedStatus($project: String, $entity: String, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { stopped } }
 }"""

@@ -2,6 +2,10 @@
 
 import gc
 
+import matplotlib.backends.backend_agg  # noqa: F401
+import matplotlib.figure  # noqa: F401
+import sklearn.metrics  # noqa: F401
+import torch._dynamo  # noqa: F401  # by torch's optimizers at their first step
 from alembic.script import ScriptDirectory
 
 import sweeps.agent  # noqa: F401

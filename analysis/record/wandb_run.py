@@ -13,7 +13,7 @@ from analysis.record.findings import Table
 from analysis.record.wandb_artifacts import delete_checkpoints, log_checkpoint, log_model
 from analysis.record.wandb_start import RECORDED, SWEEP_ID, RunFacts
 from data.files import read_json
-from data.internals import wandb_stop_flag
+from data.internals import stop_wandb_watcher, wandb_stop_flag
 from data.metrics import is_finite
 from data.visible import is_first_process, say
 
@@ -185,6 +185,7 @@ class WandbRun:
         import wandb
 
         with suppress(Exception):  # that process may be dead
+            stop_wandb_watcher(self.run)
             wandb.teardown(exit_code)
 
 

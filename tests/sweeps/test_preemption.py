@@ -104,6 +104,8 @@ def test_w_and_b_hears_all_of_a_run_that_finished_after_its_client_had_died(boxe
     _, agent, training = under_way(one, 16)
     for process in clients_of(training):
         process.kill()
-    assert "what it lacked of figures is there now" in one.finish(agent)
+    output = one.finish(agent)
+    assert "what it lacked of figures is there now" in output
+    assert "Traceback" not in output
     assert_whole(server, one, 16)
     assert next(iter(server.runs.values())).exit_code == 0
