@@ -148,7 +148,7 @@ def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num
         choices: settings to try first.
         num: trials of the sweep in all; None for no end.
     """
-    yield from (f"changed since the sweep began: {line}" for line in trials.changes)
+    yield from (f"the sweep file has changed: {line}" for line in trials.changes)
     for place in options.prior:
         yield learn_from(place, trials.study, trials.sweep, options.storage or "")
     for text, choice in zip(options.enqueue, choices, strict=True):

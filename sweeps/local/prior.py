@@ -131,7 +131,10 @@ def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]
     if "/" not in place and storage:
         with suppress(UserError):  # it is the name of a run, perhaps
             return runs_of_sweep(place, metric, storage)
-    folder = find_run(place)
+    try:
+        folder = find_run(place)
+    except UserError as error:
+        raise UserError(f"--prior={place}: there is no sweep of that name, and {error}") from None
     record = record_of(folder, *read_parts(folder, [folder]))
     if record is None:
         raise UserError(f"--prior={place}: the run's settings name no model and no dataset")
