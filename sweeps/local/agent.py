@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
-from analysis.read.trials import checked_run_id
+from analysis.read.trials import REPEATS, checked_run_id
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
 from data.errors import UserError
@@ -280,7 +280,8 @@ class Agent:
             self.count_failure(claim.number, reason + where, output)
         self.thin_out_weights()
         name = self.sweep.metric.name
-        best = f", best {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""
+        what = "mean" if REPEATS in outcome.notes else "best"
+        best = f", {what} {name} {shown(name, outcome.notes['best'])}" if "best" in outcome.notes else ""
         self.display.log(f"trial {claim.number} {outcome.text}: epoch {run.epoch}{best}")
 
     def thin_out_weights(self) -> None:

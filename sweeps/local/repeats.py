@@ -47,22 +47,23 @@ def deviation_of(trial: FrozenTrial) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def notes_of(done: Sequence[Best], repeats: int, best: FrozenTrial | None) -> dict[str, Any]:
+def notes_of(done: Sequence[Best], metric: Metric, better: FrozenTrial | None = None) -> dict[str, Any]:
     """Return what is noted of a trial after some seeds.
 
-    Its value is the mean over them. As long as seeds are missing, it is the mean of the best trial and the difference
-    to that over the seeds that both have: else a trial whose first seeds are easy ones would seem better than it is.
-    Final runs take as many epochs as its best epochs are on average.
+    Its value is the mean over them. That of a trial which ends since it is worse, seed by seed, than another one is no
+    better than the other's mean and the difference between the two: its first seeds may be easy ones. Final runs take
+    as many epochs as its best epochs are on average.
 
     Args:
         done: what its seeds have come to.
-        repeats: seeds of each trial.
-        best: the best trial that has had all of its seeds; None if there is none.
+        metric: the sweep's.
+        better: the trial that it is worse than; None for none.
     """
     value = statistics.fmean(each.value for each in done)
-    if best is not None and len(done) < repeats:
-        pairs = list(zip(done, seeds_done(best.user_attrs), strict=False))
-        value = best.user_attrs["best"] + statistics.fmean(own.value - other.value for own, other in pairs)
+    if better is not None:
+        pairs = zip(done, seeds_done(better.user_attrs), strict=False)
+        beside = better.user_attrs["best"] + statistics.fmean(own.value - other.value for own, other in pairs)
+        value = max(value, beside, key=metric.cost)
     return {
         REPEATS: [list(each) for each in done],
         "best": value,

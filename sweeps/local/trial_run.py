@@ -183,12 +183,13 @@ class TrialRun(Run):
         if outcome.state != TrialState.COMPLETE or self.best is None or (repeats == 1 and not self.seeds_done):
             return outcome
         done, best = [*self.seeds_done, self.best], best_trial(trials, self.claim.number, self.metric)
-        notes = {**outcome.notes, **notes_of(done, repeats, best)}
+        notes = {**outcome.notes, **notes_of(done, self.metric)}
         if len(done) >= repeats:
             return Outcome(f"finished with {counted(len(done), 'seed')}", TrialState.COMPLETE, notes)
         if best is not None and (chance := is_worse(done, best, self.metric)) is not None:
             ending = f"worse than trial {best.number} after {len(done)} of {repeats} seeds (p {chance:.2g})"
-            return Outcome(f"stopped early, {ending}", TrialState.PRUNED, {**notes, "ending": ending})
+            notes |= {**notes_of(done, self.metric, best), "ending": ending}
+            return Outcome(f"stopped early, {ending}", TrialState.PRUNED, notes)
         return Outcome(f"finished seed {len(done)} of {repeats}", None, notes)
 
     def has_come_to_a_rung(self) -> bool:

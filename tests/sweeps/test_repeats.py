@@ -22,7 +22,7 @@ METRIC = Metric("val/loss")
 
 
 def trial_of(number, values, state=TrialState.COMPLETE):
-    return stored(number, [values[0]], state, **notes_of(bests(*values), len(values), None))
+    return stored(number, [values[0]], state, **notes_of(bests(*values), METRIC))
 
 
 def bests(*values):
@@ -43,15 +43,17 @@ def test_a_trial_counts_with_its_mean_and_its_final_runs_with_its_mean_best_epoc
     assert deviation_of(trial) == pytest.approx(stats.tstd([1, 2, 6]))
     assert value_of(METRIC, stored(0, [4.0, 2.0, 3.0])) == 2.0
     assert deviation_of(trial_of(0, [1.0])) is None
-    notes = notes_of([Best(1.0, 3), Best(2.0, 6)], 2, None)
+    notes = notes_of([Best(1.0, 3), Best(2.0, 6)], METRIC)
     assert (notes["best"], notes["best_epoch"], notes["repeats"]) == (1.5, 4, [[1.0, 3], [2.0, 6]])
 
 
-def test_as_long_as_seeds_are_missing_a_trial_counts_by_its_difference_to_the_best_over_the_seeds_of_both():
+def test_a_trial_that_ends_as_worse_than_another_counts_as_no_better_be_its_first_seeds_easy_or_not():
     best = trial_of(0, [1.0, 2.0, 6.0])
-    assert notes_of(bests(1.5), 3, best)["best"] == 3.5  # and not 1.5, which is less than the mean of the best
-    assert notes_of(bests(1.5, 3.5), 3, best)["best"] == 4.0
-    assert notes_of(bests(1.5, 3.5, 1.0), 3, best)["best"] == 2.0
+    assert notes_of(bests(1.5, 2.5), METRIC)["best"] == 2.0  # less than the mean of the best, though worse by pairs
+    assert notes_of(bests(1.5, 2.5), METRIC, best)["best"] == 3.5
+    assert notes_of(bests(9.0), METRIC, trial_of(0, [8.0, 1.0]))["best"] == 9.0  # a hard seed
+    accuracy = Metric("val/accuracy", "maximize")
+    assert notes_of(bests(5.0, 6.0), accuracy, trial_of(0, [6.0, 7.0, 2.0]))["best"] == 4.0
 
 
 def test_seeds_are_compared_pair_by_pair_and_a_single_one_as_if_it_would_vary_as_the_best_does():
