@@ -161,6 +161,16 @@ def test_two_agents_share_a_sweep_in_sqlite(stage):
 
 
 @pytest.mark.slow
+def test_a_choice_is_tried_once_by_agents_that_are_told_it_at_the_same_time(stage, postgresql):
+    file = stage.write(parameters={"epochs": 2, "seconds": 0.1})
+    agents = two(stage, file, "--count=6", "--enqueue=lr=0.003", "--enqueue=lr=0.5", f"--storage={postgresql}")
+    assert [agent.wait() for agent in agents] == [0, 0], [agent.errors for agent in agents]
+    assert stage.states(url=postgresql) == ["COMPLETE"] * 6
+    rates = [trial.user_attrs["settings"]["lr"] for trial in stage.trials(url=postgresql)]
+    assert (rates.count(0.003), rates.count(0.5)) == (1, 1)
+
+
+@pytest.mark.slow
 def test_hyperband_compares_with_the_other_agents_trials(stage, postgresql):
     file = stage.write(
         method="grid",
