@@ -181,7 +181,7 @@ def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page)
     assert browser.texts(".tile .figure")[0] == "91.50 %"  # the headline: test accuracy of the final runs
     hidden = browser.run("[...document.querySelectorAll('section')].filter((one) => one.hidden).map((one) => one.id)")
     assert hidden == ["front"]  # of a sweep with several metrics
-    assert browser.drawn("[data-setting=lr]") == 3  # the surface, the best runs, and the points on them
+    assert browser.drawn("[data-setting=lr]") == 4  # the surface and its deviation, the best runs, and points on them
 
 
 @pytest.mark.slow
