@@ -110,7 +110,7 @@ def points_of(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Point] | N
 def point_of(parameter: Parameter, value: Any) -> Point | None:
     """Return the point at which a parameter has a value, or comes nearest to it; None if there is none.
 
-    Numbers have points outside the range, too, where a Gaussian process can still learn from them.
+    Numbers have points outside the range, too.
     """
     space = parameter.space
     if isinstance(space, CategoricalDistribution):

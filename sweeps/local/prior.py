@@ -110,7 +110,7 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
     refused = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
     if not entries:
         raise UserError(f"--prior={place}: none of its {counted(len(runs), 'run')} counts ({refused}): leave it out")
-    outside = f" ({num_outside:,} outside the ranges)" if num_outside else ""
+    outside = f" ({num_outside:,} outside the ranges, for when these are widened)" if num_outside else ""
     line = f"prior {place}: {len(entries):,} of {counted(len(runs), 'run')} taken as observations{outside}"
     line += f"; not taken: {refused}" if refused else ""
     kept = best_and_newest(entries, sweep.metric)

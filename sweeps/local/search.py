@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from data.pareto import layers
 from data.seeding import mix_seeds
 from sweeps.local.distributions import MOST_VALUES, Point
-from sweeps.local.observations import is_inside, observations, widened
+from sweeps.local.observations import is_inside, observations
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of, is_pending
 
@@ -151,24 +151,21 @@ class Search(BaseSampler):
         Trials that were stopped early count with the best value that they had, failed ones with the worst of all,
         unless the sweep says otherwise. Of several metrics it is the volume that the Pareto front encloses that grows.
         """
+        # Beyond the ranges values may be on another scale, beside which a model does not see what differs within.
+        others = [trial for trial in others if not trial.params or is_inside(self.space, trial.params)]
         objectives = self.sweep.objectives
         known = {trial.number: costs for trial in others if (costs := costs_of(objectives, trial)) is not None}
-        inside = {trial.number for trial in others if is_inside(self.space, trial.params)}
-        if len(known) < max(4, 2 * len(self.space)) or inside.isdisjoint(known):
+        if len(known) < max(4, 2 * len(self.space)):
             return self.draw_untried(number, others)  # too few for a model
         worst = tuple(max(costs) for costs in zip(*known.values(), strict=True))
-        best = [min(costs) for costs in zip(*(known[each] for each in inside.intersection(known)), strict=True)]
         study = optuna.create_study(directions=["minimize"] * len(worst), sampler=self.model(number))
-        # What lies outside the ranges, out of reach, counts as no better than the best inside, and comes after it.
-        for trial in sorted(self.seen(others, layers(known)), key=lambda trial: trial.number not in inside):
+        for trial in self.seen(others, layers(known)):
             is_running = is_pending(objectives, trial)
-            cost = known.get(trial.number, worst)
-            within = cost if trial.number in inside else tuple(map(max, cost, best))
             study.add_trial(
                 create_trial(
                     params=trial.params,
-                    distributions=widened(self.space, trial.params),
-                    values=None if is_running else within,
+                    distributions=self.space,
+                    values=None if is_running else known.get(trial.number, worst),
                     state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
                 )
             )

@@ -83,25 +83,14 @@ def test_without_earlier_runs_nothing_changes():
         tell(given, other, curve(**same))
 
 
-@pytest.mark.parametrize("parameters", [{"lr": RANGE}, {"lr": {"min": 1, "max": 40}}], ids=["float", "whole"])
-def test_a_best_value_outside_the_range_draws_the_search_to_that_end_and_not_beyond(parameters):
-    sweep = sweep_of(parameters)
-    low, high = parameters["lr"]["min"], parameters["lr"]["max"]
-    inside = [low, low + (high - low) // 3 if high > 1 else low * 3, low + (high - low) // 2 if high > 1 else low * 10]
-    further = [high * 2, high * 4, high * 8]
-    study = prior_study(
-        sweep,
-        entries([*further, *inside], lambda lr: -math.log(lr))
-        if high <= 1
-        else [{"run": str(lr), "settings": {"lr": lr}, "value": -math.log(lr)} for lr in (*further, *inside)],
-    )
-    found = []
-    for _ in range(4):
-        trial, settings = ask(sweep, study)
-        found.append(settings["lr"])
-        tell(study, trial, -math.log(settings["lr"]))
-    assert all(low <= lr <= high for lr in found)
-    assert max(found) > high / 1.3
+def test_what_lies_outside_the_range_changes_no_proposal_until_the_range_reaches_it():
+    inside, outside = entries([1e-4, 3e-4, 9e-4, 3e-3, 9e-3]), entries([1e-5, 2e-2, 0.1])
+
+    def first(space, prior):
+        return ask(sweep_of({"lr": space}), prior_study(sweep_of({"lr": space}), prior))[1]["lr"]
+
+    assert first(RANGE, outside + inside) == first(RANGE, inside)
+    assert first(LR, outside + inside) != first(LR, inside)
 
 
 def test_earlier_failures_count_as_the_worst_and_runs_of_other_values_not_at_all():

@@ -81,7 +81,8 @@ def test_a_sweep_s_runs_are_counted_by_what_becomes_of_them(runs_dir):
     (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
     taken = take_prior("earlier", sweep_of(PARAMETERS))
     assert taken.line == (
-        "prior earlier: 3 of 5 runs taken as observations (1 outside the ranges); not taken: 2 with another epochs"
+        "prior earlier: 3 of 5 runs taken as observations "
+        "(1 outside the ranges, for when these are widened); not taken: 2 with another epochs"
     )
     assert [entry["value"] for entry in taken.entries] == [0.5, 0.5, None]
 
@@ -132,7 +133,8 @@ def test_the_runs_of_a_sweep_on_w_and_b_count_likewise(site, server):
         "print(taken.line, [entry['value'] for entry in taken.entries])"
     )
     assert site.finish(site.start("python", "-c", code, path)).splitlines()[-1] == (
-        f"prior {path}: 2 of 3 runs taken as observations (1 outside the ranges); not taken: 1 with another epochs "
+        f"prior {path}: 2 of 3 runs taken as observations "
+        "(1 outside the ranges, for when these are widened); not taken: 1 with another epochs "
         "[0.7, 0.7]"
     )
 
