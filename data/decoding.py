@@ -248,7 +248,7 @@ def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[
         row, pixels = len(kept), np.ascontiguousarray(picture.pixels)
         if images is not None:
             images[row] = pixels
-        digest.update(pixels)
+        digest.update(pixels.data)
         sums[row] = pixel_sums([torch.from_numpy(pixels[None])])
         kept.append(name)
         sizes.append(picture.size)
@@ -265,7 +265,7 @@ def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[
         again = decoded_in_turn(replace(work, names=kept)) if images is None else ()
         pictures = (each.pixels for each in again if isinstance(each, Picture))
         for pixels in pictures if images is None else images[: len(kept)]:
-            digest.update(np.ascontiguousarray(pixels))
+            digest.update(np.ascontiguousarray(pixels).data)
     widths, heights = zip(*sizes, strict=True)
     extremes = [(function(widths), function(heights)) for function in (min, max)]
     return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes), sums[: len(kept)]

@@ -234,9 +234,7 @@ def test_control_characters_of_settings_and_output_do_not_reach_the_terminal(sta
 def test_three_crashes_and_nothing_else_end_the_sweep_with_the_reason(stage):
     done = stage.run(stage.write(parameters={"crashing": "all", "silent": "all"}), "--count=9", code=1)
     assert stage.states() == ["FAIL"] * 3
-    assert done.errors == (
-        "agent.py: the first 3 trials failed, none logged a val/loss: the reasons are above\n"
-    )
+    assert done.errors == ("agent.py: the first 3 trials failed, none logged a val/loss: the reasons are above\n")
     assert "CUDA out of luck in trial 2" in done.output
 
 

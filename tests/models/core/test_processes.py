@@ -20,8 +20,7 @@ import torch
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
-from data.signals import STOP_SIGNALS
-from models.core.processes import StopRequest, StopRequested, start_all_processes
+from models.core.processes import start_all_processes
 from tests.forks import ROOT, Fork
 from tests.two_processes import free_port
 
@@ -381,29 +380,3 @@ def test_a_launchers_variable_that_is_no_number_is_told(monkeypatch, name, value
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"{name}=.* is no number"):
         start_all_processes([])
-
-
-@pytest.fixture
-def stop():
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    yield StopRequest()
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def fails_of_a_signal():
-    """A library that is interrupted, and says so in its own way."""
-    try:
-        signal.raise_signal(signal.SIGTERM)
-    except StopRequested:
-        raise UserError("the connection is lost") from None
-
-
-def test_an_error_after_a_request_counts_as_its_work(stop):
-    with pytest.raises(StopRequested), stop.interrupting():
-        fails_of_a_signal()
-
-
-def test_an_error_without_a_request_is_an_error(stop):
-    with pytest.raises(UserError), stop.interrupting():
-        raise UserError("the connection is lost")
