@@ -51,7 +51,7 @@ class SweepRecord:
     @property
     def metrics(self) -> list[Metric]:
         """All metrics that it is after."""
-        return metrics_of(self.content)
+        return metrics_of(self.content) if self.content else [self.metric]
 
     @cached_property
     def front(self) -> list[Trial]:
