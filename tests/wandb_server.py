@@ -7,7 +7,6 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -15,66 +14,10 @@ from urllib.parse import unquote
 import yaml
 
 from tests.wandb_artifacts import ENTITY, Artifacts
+from tests.wandb_records import Agent, Run, Sweep
 from tests.wandb_scheduler import Schedulers
 
 API_KEY = "0" * 40
-
-
-@dataclass
-class Sweep:
-    name: str
-    config: dict[str, Any]
-    project: str
-    trials: list[dict[str, Any]] = field(default_factory=list)  # settings that no agent has had yet
-    requeued: list[str] = field(default_factory=list)  # preempted runs, for the next agent
-    queued: list[str] = field(default_factory=list)  # runs that its scheduler has asked for, those started among them
-    state: str = "RUNNING"
-
-
-@dataclass
-class Run:
-    name: str
-    project: str = ""
-    sweep: str = ""
-    agent: str = ""
-    group: str = ""
-    tags: list[str] = field(default_factory=list)
-    created: str = "2026-11-01T12:00:00"
-    given: dict[str, Any] = field(default_factory=dict)  # by its sweep
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by W&B's step: what is sent again replaces it
-    files: dict[str, bytes] = field(default_factory=dict)
-    artifacts: list[dict[str, Any]] = field(default_factory=list)  # with "files" and, at the end, "committed"
-    used: list[str] = field(default_factory=list)  # ids of artifacts
-    display_name: str = ""
-    job_type: str = ""
-    alerts: list[dict[str, Any]] = field(default_factory=list)
-    is_pending: bool = False  # queued by a scheduler, and not yet given to an agent
-    is_preempting: bool = False
-    num_preempted: int = 0
-    exit_code: int | None = None
-    stop_times: list[float] = field(default_factory=list)  # monotonic seconds at which its agent was told to stop it
-    end_time: float | None = None  # and at which the run itself said that it has ended
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        return [self.rows[step] for step in sorted(self.rows)]
-
-    @property
-    def state(self) -> str:
-        if self.is_pending:
-            return "pending"
-        if self.is_preempting:
-            return "preempting" if self.exit_code is None else "preempted"
-        return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
-
-
-@dataclass
-class Agent:
-    name: str
-    sweep: str
-    runs: list[str] = field(default_factory=list)
 
 
 class WandbServer(Artifacts, Schedulers):
