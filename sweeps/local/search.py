@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from scipy.stats import qmc
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.pareto import layers
@@ -22,6 +23,7 @@ from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of, is_pending
 
 MOST_SEEN = 150  # ended trials that a model is told of
+LEAST_FIRST = 4  # trials before there is a model
 MOST_DRAWS = 100
 LEAST_OF_A_BRANCH = 3  # trials, all of which may fail
 PATIENCE, SHARE = 5, 0.5
@@ -155,8 +157,8 @@ class Search(BaseSampler):
         others = [trial for trial in others if not trial.params or is_inside(self.space, trial.params)]
         objectives = self.sweep.objectives
         known = {trial.number: costs for trial in others if (costs := costs_of(objectives, trial)) is not None}
-        if len(known) < max(4, 2 * len(self.space)):
-            return self.draw_untried(number, others)  # too few for a model
+        if len(known) < max(LEAST_FIRST, 2 + len(self.space)):
+            return self.first_point(number, others)  # too few for a model
         worst = tuple(max(costs) for costs in zip(*known.values(), strict=True))
         study = optuna.create_study(directions=["minimize"] * len(worst), sampler=self.model(number))
         for trial in self.seen(others, layers(known)):
@@ -174,6 +176,20 @@ class Search(BaseSampler):
         if self.values(proposal) in self.tried(others):  # at the end of a range, for example
             return self.draw_untried(number, others)
         return proposal
+
+    def first_point(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
+        """Return a point to begin with, before there is a model: such points fill the space evenly.
+
+        They are those of a Sobol sequence, scrambled by the seed: Owen 1998, https://doi.org/10.1145/290274.290275.
+        """
+        place = sum(0 <= other.number < number for other in others)
+        if self.space:
+            sequence = qmc.Sobol(len(self.space), seed=self.seed).random(2 ** place.bit_length())
+            quantiles = zip(self.space, sequence[place].tolist(), strict=True)
+            point = self.without_others({name: self.sweep.parameters[name].draw(each) for name, each in quantiles})
+            if self.values(point) not in self.tried(others):
+                return point
+        return self.draw_untried(number, others)
 
     def seen(self, others: Sequence[FrozenTrial], known: Mapping[int, float]) -> list[FrozenTrial]:
         """Return the trials that the model is told of, by number: if there are many, only the best and the newest.

@@ -91,6 +91,29 @@ def test_a_grid_visits_every_combination_once_in_order():
     assert visited == list(itertools.product((1, 2, 3), "xy", (0,)))
 
 
+def test_the_first_trials_lie_evenly_in_every_range_two_more_than_there_are_settings(
+    monkeypatch,
+):
+    sweep = sweep_of(MIXED)
+    monkeypatch.setattr(Search, "model", lambda *_: pytest.fail("too early"))
+    for seed in range(3):
+        found = [settings for settings, _ in search(sweep, landscape, 7, seed)][:4]
+        assert {int(4 * settings["dropout"] / 0.8) for settings in found} == {0, 1, 2, 3}
+        assert {int(math.log10(settings["lr"] / 1e-5)) for settings in found} == {0, 1, 2, 3}
+    with pytest.raises(pytest.fail.Exception, match="too early"):
+        search(sweep, landscape, 8)
+
+
+def test_a_study_that_was_begun_by_random_draws_goes_on_and_repeats_none():
+    sweep = sweep_of(UNORDERED)
+    study = study_of(sweep, 0)
+    study.sampler = Search(sweep_of(UNORDERED, method="random"), 0)
+    search(sweep, distance, 5, study=study)
+    study.sampler = Search(sweep, 0)
+    search(sweep, distance, 9, study=study)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 9
+
+
 def test_workers_side_by_side_are_never_given_the_same():
     sweep = sweep_of(MIXED)
     study = study_of(sweep, 0)
