@@ -48,7 +48,7 @@ def test_the_end_of_a_sweep_is_told_once_with_all_that_there_is_to_say(stage):
             "epoch": 3,
             "settings": {"lr": 0.001, "crashing": "0"},
         },
-        "trials": {"finished": 2, "stopped early": 0, "failed": 1, "running": 0, "paused": 0},
+        "trials": {"finished": 2, "stopped early": 0, "failed": 1, "running": 0, "paused": 0, "waiting": 0},
     }
     stage.run(file, TELL)
     assert len(told(stage)) == 1  # nothing has happened since

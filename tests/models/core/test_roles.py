@@ -14,20 +14,12 @@ from tests.models.core.test_settings import (
 
 
 def test_the_roles_of_settings_are_marked_on_their_fields():
-    assert {"run_id", "runs_dir", "resume", "dry_run"} == INVOCATION
+    of_starts = {"run_id", "runs_dir", "resume", "stop_after", "dry_run", "find_lr", "find_batch_size"}
+    assert of_starts == INVOCATION
     assert {
-        *("data_dir", "resident", "max_corrupt_images", "feature_dir", "eval_batch_size"),
-        *(
-            "tracking",
-            "project",
-            "tags",
-            "panels_every",
-            "preview",
-            "log_every",
-            "profile",
-            "log_model",
-            "checkpoint_artifact",
-        ),
+        *("data_dir", "resident", "decode", "max_corrupt_images", "feature_dir", "eval_batch_size"),
+        *("tracking", "project", "tags", "log_model", "checkpoint_artifact"),
+        *("panels_every", "preview", "log_every", "profile"),
     } == CIRCUMSTANCES - INVOCATION
 
 
