@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.sweep_agents import LR_GRID, dump_no_second
+from tests.sweep_agents import LR_GRID, dump_no_second, wait_until
 from tests.sweeps.test_agent import (
     SLOW,
     stage,  # noqa: F401
@@ -128,4 +128,4 @@ def test_an_alert_to_a_server_that_is_away_costs_a_line(stage, site, server):
     soon = {"sweeps.local.telling.SECONDS_TO_TELL": 3.0}
     done = stage.run(file, "--count=1", environment=site.variables, patches=soon)
     assert "the alert on W&B had not ended after 3 seconds, and was killed" in done.output
-    assert stage.processes() == []
+    wait_until(lambda: stage.processes() == [], "the client's own process sees that its program is gone")
