@@ -25,17 +25,8 @@ from models.parts.classification import Classification
 from models.parts.frozen import Extractor, FrozenNetwork
 
 OF_IMAGES = (
-    *(
-        "augmentation",
-        "crop_scale",
-        "start_size",
-        "eval_crop",
-        "rotation",
-        "colour_jitter",
-        "erasing",
-        "cutout",
-        "cutmix",
-    ),
+    *("augmentation", "crop_scale", "start_size", "eval_crop"),
+    *("rotation", "colour_jitter", "erasing", "cutout", "cutmix"),
 )  # settings that need the images themselves in each epoch
 # Settings of training by gradient steps, which a logistic regression does not use.
 OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")

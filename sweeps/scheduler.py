@@ -27,7 +27,7 @@ from sweeps.local.choices import in_names_of
 from sweeps.local.contract import checked
 from sweeps.local.early_terminate import Asha
 from sweeps.local.observations import branch_for, points_of
-from sweeps.local.promotion import costs_of
+from sweeps.local.promotion import logged_costs
 from sweeps.local.search import Search, left_of_grid, settings_of
 from sweeps.local.sweep_file import Sweep, parse_sweep
 
@@ -84,7 +84,7 @@ class EarlyTermination(BasePruner):
             return False
         trials = study.get_trials(deepcopy=False)
         finished = [other.number for other in trials if other.state == TrialState.COMPLETE]
-        return trial.number in rule.to_stop(costs_of(self.sweep, trials), [trial.number], finished)
+        return trial.number in rule.to_stop(logged_costs(self.sweep, trials), [trial.number], finished)
 
 
 def study(info: Any) -> Study:

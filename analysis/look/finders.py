@@ -11,6 +11,7 @@ import torch
 
 from analysis.record.environment import peak_memory_bytes
 from data.errors import UserError, lack_of_memory
+from data.residence import GIB, free_memory
 from data.seeding import mix_seeds, seed_everything
 from data.visible import say
 from models.core.settings import Settings
@@ -157,7 +158,7 @@ def try_batch_size(trainer: Trainer, size: int) -> Tried:
         if time.perf_counter() - start > SECONDS:
             break
     rate = (trainer.progress.images_seen - seen) / (time.perf_counter() - start)
-    return Tried(size, rate, peak_memory_bytes(device) / 2**30)
+    return Tried(size, rate, peak_memory_bytes(device) / GIB)
 
 
 def why_to_stop(trainer: Trainer, tried: Sequence[Tried]) -> str:
@@ -167,10 +168,8 @@ def why_to_stop(trainer: Trainer, tried: Sequence[Tried]) -> str:
         return f"a step of {2 * newest.size} images would take longer than {LONGEST_STEP:.0f} s"
     if trainer.accelerator.device.type != "cpu" or len(tried) < 2:
         return ""
-    import psutil
-
     growth = 2 * (newest.gib - tried[-2].gib)
-    if growth > MEMORY_SHARE * psutil.virtual_memory().available / 2**30:
+    if growth > MEMORY_SHARE * free_memory() / GIB:
         return f"{2 * newest.size} images would take about {newest.gib + growth:.1f} GiB, more than is free"
     return ""
 

@@ -23,7 +23,7 @@ from sweeps.local.heart import Heart
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
-from sweeps.local.promotion import costs_of, hopeless, is_waiting, promotable
+from sweeps.local.promotion import hopeless, is_waiting, logged_costs, promotable
 from sweeps.local.repeats import SEED, seeds_done
 from sweeps.local.room import Room
 from sweeps.local.sweep_file import Sweep
@@ -260,7 +260,7 @@ class Agent:
             return
         trials = self.trials.all()
         finished = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
-        for number in self.sweep.early_terminate.to_stop(costs_of(self.sweep, trials), list(candidates), finished):
+        for number in self.sweep.early_terminate.to_stop(logged_costs(self.sweep, trials), list(candidates), finished):
             candidates[number].end(STOPPED_EARLY, TrialState.PRUNED)
 
     def settle(self, run: TrialRun) -> None:

@@ -9,6 +9,7 @@ import yaml
 from optuna.study import Study
 
 from analysis.read.recipe import default_settings
+from analysis.read.sweeps import metrics_of
 from data.errors import UserError
 from models.core.settings import Settings
 from models.groups import entries
@@ -58,14 +59,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "WANDB_SWEEP_PARAM_PATH"}
 
 
-def constants_of(sweep: Sweep) -> dict[str, Any]:
-    """Return the settings that a sweep gives all of its trials, by name."""
-    return {name: entry.value(None) for name, entry in sweep.parameters.items() if entry.space is None}
-
-
 def expected_settings(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a trial of a sweep has if it is told those of some settings that the sweep searches."""
-    told = constants_of(sweep) | {name: settings[name] for name in sweep.space if name in settings}
+    told = sweep.constants | {name: settings[name] for name in sweep.space if name in settings}
     return {**base_settings(sweep, str(told.get("model", Settings.model))), **told}
 
 
@@ -101,7 +97,7 @@ def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
     for key in sorted((before.keys() | after.keys()) - {"parameters"}):
         if before.get(key) != after.get(key):
             found.lines.append(f"{key}: {written(before.get(key))} is now {written(after.get(key))}")
-            if key in ("program", "command") or (key.startswith("metric") and aims(before) != aims(after)):
+            if key in ("program", "command") or (key.startswith("metric") and metrics_of(before) != metrics_of(after)):
                 found.meanings.append(key)
     old, new = (leaves_of(content.get("parameters", {})) for content in (before, after))
     model = held(new, "model", {"model": Settings.model})
@@ -154,12 +150,6 @@ def held(parameters: Mapping[str, Any], name: str, base: Mapping[str, Any]) -> A
 def leaves_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of the section `parameters` of a sweep file, those in groups by names such as optimizer.lr."""
     return {".".join(path): entry for path, entry in entries(parameters)}
-
-
-def aims(content: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """Return the names and goals of the metrics that a sweep file names."""
-    metrics = content.get("metrics") or [content.get("metric") or {}]
-    return [(metric.get("name"), metric.get("goal", "minimize")) for metric in metrics]
 
 
 def written(part: Any) -> str:

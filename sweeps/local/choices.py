@@ -19,7 +19,7 @@ from data.metrics import is_finite
 from models.core.settings import Settings
 from models.registry import find_model
 from models.resolve import Text, coerce, config_values, validate
-from sweeps.local.agreement import constants_of, expected_settings
+from sweeps.local.agreement import expected_settings
 from sweeps.local.contract import is_train_py
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.observations import NOT_COMPARED, branch_for, is_inside, point_of
@@ -80,7 +80,7 @@ def in_names_of(sweep: Sweep, own: Sweep, points: Mapping[str, Point]) -> dict[s
     if not sweep.chooser:
         return dict(points)
     choice = own.parameters[sweep.parameters[sweep.chooser].place[-1]].value(None)
-    names = {sweep.parameters[name].place[-1]: name for name in sweep.applicable({sweep.chooser: choice})}
+    names = sweep.names_for(choice)
     draws = random.Random(str(choice))
     others = {name: own.parameters[name].draw(draws.random()) for name in own.space}
     return {sweep.chooser: choice, **{names[setting]: point for setting, point in {**others, **points}.items()}}
@@ -104,7 +104,7 @@ def typed(settings: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
     """Return settings of the types that train.py takes; those of another program as YAML reads them."""
     if not is_train_py(sweep):
         return {name: number_or_text(value) for name, value in settings.items()}
-    model = str(settings.get("model", constants_of(sweep).get("model", Settings.model)))
+    model = str(settings.get("model", sweep.constants.get("model", Settings.model)))
     settings_class = find_model(model).settings_class
     return {name: coerce(settings_class, name, value) for name, value in settings.items()}
 

@@ -100,8 +100,7 @@ def points_of(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Point] | N
 
     There are none, too, for settings of which a constant of the sweep is another.
     """
-    constants = {name: entry.value(None) for name, entry in sweep.parameters.items() if entry.space is None}
-    if any(settings.get(name, value) != value for name, value in constants.items() if name not in NOT_COMPARED):
+    if any(settings.get(name, value) != value for name, value in sweep.constants.items() if name not in NOT_COMPARED):
         return None
     points = {name: point_of(sweep.parameters[name], settings.get(name)) for name in sweep.space}
     return None if None in points.values() else points

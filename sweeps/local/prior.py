@@ -23,7 +23,7 @@ from models.core.settings import Settings
 from sweeps.local.agreement import base_settings, differing, expected_settings
 from sweeps.local.contract import is_train_py
 from sweeps.local.observations import NOT_COMPARED, PRIOR, branch_for, is_inside, point_of, points_of
-from sweeps.local.search import MOST_SEEN
+from sweeps.local.search import best_and_newest
 from sweeps.local.sweep_file import Sweep
 
 Entry = dict[str, Any]  # a run as a study keeps it: its id, its settings and its best value, None if it failed
@@ -113,7 +113,7 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
     outside = f" ({num_outside:,} outside the ranges, for when these are widened)" if num_outside else ""
     line = f"prior {place}: {len(entries):,} of {counted(len(runs), 'run')} taken as observations{outside}"
     line += f"; not taken: {refused}" if refused else ""
-    kept = best_and_newest(entries, sweep.metric)
+    kept = enough_for_a_model(entries, sweep.metric)
     line += f"; the best and the newest {len(kept)} are kept" if len(kept) < len(entries) else ""
     return Taken(kept, line)
 
@@ -239,11 +239,7 @@ def entry_of(run: Earlier, sweep: Sweep) -> Entry:
     return {"run": run.run_id, "settings": {**told, **listed}, "value": None if run.state == "FAIL" else run.value}
 
 
-def best_and_newest(entries: Sequence[Entry], metric: Metric) -> list[Entry]:
+def enough_for_a_model(entries: Sequence[Entry], metric: Metric) -> list[Entry]:
     """Return as many entries as a model is told of, in their order: the best ones, and of the others the newest."""
-    if len(entries) <= MOST_SEEN:
-        return list(entries)
-    known = [number for number, entry in enumerate(entries) if entry["value"] is not None]
-    best = sorted(known, key=lambda number: metric.cost(entries[number]["value"]))[: MOST_SEEN // 2]
-    newest = [number for number in range(len(entries)) if number not in best][len(best) - MOST_SEEN :]
-    return [entries[number] for number in sorted(best + newest)]
+    costs = {number: metric.cost(entry["value"]) for number, entry in enumerate(entries) if entry["value"] is not None}
+    return [entries[number] for number in sorted(best_and_newest(range(len(entries)), costs))]

@@ -16,7 +16,7 @@ from sweeps.local.sweep_file import Sweep
 UNTIL, WAITS = "until", "waits"
 
 
-def costs_of(sweep: Sweep, trials: Sequence[FrozenTrial]) -> Costs:
+def logged_costs(sweep: Sweep, trials: Sequence[FrozenTrial]) -> Costs:
     """Return the values that each trial has logged, with the sign at which less is better, by its number."""
     return {
         trial.number: [sweep.metric.cost(value) for _, value in sorted(trial.intermediate_values.items())]
@@ -62,7 +62,7 @@ def promotable(sweep: Sweep, trials: Sequence[FrozenTrial], count: int | None) -
     waiting = {trial.number: trial.user_attrs[WAITS] for trial in trials[:count] if is_waiting(sweep, trial)}
     if not isinstance(rule, Asha) or not waiting:
         return []
-    costs = costs_of(sweep, trials)
+    costs = logged_costs(sweep, trials)
     if found := rule.to_promote(costs, waiting):
         return found
     started = trials[:count]
@@ -78,4 +78,4 @@ def hopeless(sweep: Sweep, trials: Sequence[FrozenTrial], count: int | None) -> 
         return []
     waiting = {trial.number: trial.user_attrs[WAITS] for trial in trials if is_waiting(sweep, trial)}
     running = [trial.number for trial in trials if trial.state == TrialState.RUNNING and trial.number not in waiting]
-    return rule.hopeless(costs_of(sweep, trials), waiting, running, max(0, count - len(trials)))
+    return rule.hopeless(logged_costs(sweep, trials), waiting, running, max(0, count - len(trials)))

@@ -104,9 +104,7 @@ class Search(BaseSampler):
         left = {choice: trials for choice, trials in known.items() if not self.branches[choice].is_exhausted(trials)}
         choice = self.choose(left or known)
         proposal = self.branches[choice].bayes(number, known[choice])
-        names = {
-            self.sweep.parameters[name].place[-1]: name for name in self.sweep.applicable({self.sweep.chooser: choice})
-        }
+        names = self.sweep.names_for(choice)
         return {self.sweep.chooser: choice, **{names[setting]: point for setting, point in proposal.items()}}
 
     def choose(self, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
@@ -199,11 +197,7 @@ class Search(BaseSampler):
         told = [trial for trial in others if trial.params.keys() == self.space.keys()]
         running = [trial.number for trial in told if is_pending(self.sweep.objectives, trial)]
         ended = [trial.number for trial in told if trial.number not in running]
-        if len(ended) > MOST_SEEN:
-            best = sorted(known, key=lambda number: known[number])[: MOST_SEEN // 2]
-            newest = [number for number in ended if number not in best][len(best) - MOST_SEEN :]
-            ended = best + newest
-        chosen = {*ended, *running}
+        chosen = {*best_and_newest(ended, known), *running}
         return [trial for trial in told if trial.number in chosen]
 
     def values(self, point: Mapping[str, Point]) -> tuple[Any, ...]:
@@ -249,6 +243,19 @@ class Search(BaseSampler):
     def seed_of(self, number: int) -> int:
         """Return the seed of one trial's draws."""
         return mix_seeds(self.seed, number, num=1)[0]
+
+
+def best_and_newest(ended: Sequence[int], costs: Mapping[int, float]) -> list[int]:
+    """Return as many of some numbers as a model is told of: those with the lowest costs and, of the others, the last.
+
+    Args:
+        ended: numbers of trials that have ended, the newest last.
+        costs: of those that have any.
+    """
+    if len(ended) <= MOST_SEEN:
+        return list(ended)
+    best = sorted(costs, key=lambda number: costs[number])[: MOST_SEEN // 2]
+    return best + [number for number in ended if number not in best][len(best) - MOST_SEEN :]
 
 
 def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Sweep:
         return {name: entry.space for name, entry in self.parameters.items() if entry.space is not None}
 
     @property
+    def constants(self) -> dict[str, Scalar]:
+        """The values of the parameters that do not vary."""
+        return {name: entry.value(None) for name, entry in self.parameters.items() if entry.space is None}
+
+    @property
     def choices(self) -> list[Scalar]:
         """The values of the chooser; none where all parameters apply."""
         space = self.space.get(self.chooser)
@@ -79,6 +84,10 @@ class Sweep:
     def applicable(self, points: Mapping[str, Any]) -> list[str]:
         """Return the names of the parameters that apply at some points, of which the chooser's alone is looked at."""
         return [name for name, entry in self.parameters.items() if entry.applies(points.get(self.chooser))]
+
+    def names_for(self, choice: Scalar) -> dict[str, str]:
+        """Return setting -> name of each parameter that applies with one value of the chooser."""
+        return {self.parameters[name].place[-1]: name for name in self.applicable({self.chooser: choice})}
 
     def told(self, points: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a run is told at some points: the value of every parameter that applies, in its groups."""
@@ -106,9 +115,7 @@ class Sweep:
 
     def branch(self, choice: Scalar) -> "Sweep":
         """Return the sweep that is left with one value of the chooser, its parameters under the names of settings."""
-        own = {
-            self.parameters[name].place[-1]: self.parameters[name] for name in self.applicable({self.chooser: choice})
-        }
+        own = {setting: self.parameters[name] for setting, name in self.names_for(choice).items()}
         leaf = self.parameters[self.chooser].place[-1]
         return replace(self, parameters={**own, leaf: constant(leaf, choice)}, chooser="")
 

@@ -15,6 +15,7 @@ from data.files import read_json
 from data.internals import report_values
 from data.metrics import Best, Metric, is_epoch, is_finite
 from data.visible import counted
+from models.resolve import VARIABLES
 from sweeps.local.faults import Fault, is_short_of_memory, takes_too_much
 from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.promotion import WAITS
@@ -26,7 +27,7 @@ REFUSED = 2  # exit code of a program that does not take its settings, nor will 
 RANK_WAS_KILLED = re.compile(r"Signal (2|9|15) \(SIG\w+\) received by PID")
 STOPPED_EARLY = "stopped early"
 AT_RUNG = "at a rung"
-STOP_AFTER = "VISION_SWEEPS_STOP_AFTER"  # names to train.py, or any program, the epoch after which it is to stop
+STOP_AFTER = VARIABLES["stop_after"]  # names to train.py, or any program, the epoch after which it is to stop
 PEAK = "peak_memory_gib"  # as runs log it
 MOST_HALVINGS = 2  # of a trial's micro-batches
 

@@ -19,10 +19,12 @@ from sqlalchemy import Column, Integer, MetaData, Row, String, Table, select
 from sqlalchemy.exc import IntegrityError
 
 from analysis.read.storage import open_storage, reason_of, unusable
+from analysis.read.sweeps import metrics_of
 from analysis.read.trials import NOTES, check_notes, check_seeds, checked_run_id
 from analysis.record.run_folder import fresh_run_id, run_of_seed
+from analysis.record.wandb_start import NOT_APPLICABLE
 from data.internals import let_ranges_change, reopen_trials, trial_id
-from sweeps.local.agreement import aims, go_on, leaves_of
+from sweeps.local.agreement import go_on, leaves_of
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
@@ -33,7 +35,6 @@ from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat has not changed for so long
 NOBODY = ""
-NOT_APPLICABLE = "not_applicable"  # settings of the sweep that the trial's model has not
 # Notes beside those that others read, too:
 OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
 OWN_NOTES |= {
@@ -130,7 +131,7 @@ class Trials:
             if len(self.study.directions) != 1:
                 raise ValueError("it has lost its goal")
             known = dict(self.study.user_attrs.get("sweep", self.content))
-            leaves_of(known.get("parameters", {})), aims(known)  # to see whether they can be read
+            leaves_of(known.get("parameters", {})), metrics_of(known)  # to see whether they can be read
             observations(sweep, self.study.user_attrs, [])  # likewise
             for number, trial in enumerate(self.all()):
                 if trial.number != number:

@@ -15,7 +15,6 @@ from analysis.record import run_folder
 from data.files import read_json
 from tests.sweep_agents import (
     LR_GRID,
-    Stage,
     loss,
     num_bytes_free,
     read_and_dawdle,
@@ -23,13 +22,6 @@ from tests.sweep_agents import (
 )
 
 SLOW = {"epochs": 20, "seconds": 0.1}  # there is time to interfere
-
-
-@pytest.fixture
-def stage(tmp_path):
-    stage = Stage(tmp_path)
-    yield stage
-    stage.close()
 
 
 def row(stage, number):

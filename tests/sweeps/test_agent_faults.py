@@ -22,10 +22,7 @@ from tests.sweep_agents import (
     wait_until,
 )
 from tests.sweep_faults import Faults
-from tests.sweeps.test_agent import (
-    SLOW,
-    stage,  # noqa: F401
-)
+from tests.sweeps.test_agent import SLOW
 
 
 @pytest.mark.slow

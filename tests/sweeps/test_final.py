@@ -17,16 +17,9 @@ from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
 from sweeps.final import place_on_wandb
-from tests.sweep_agents import ROOT, Stage, wait_until
+from tests.sweep_agents import ROOT, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
-
-
-@pytest.fixture
-def stage(tmp_path):
-    stage = Stage(tmp_path)
-    yield stage
-    stage.close()
 
 
 def final(stage, *arguments, **options):

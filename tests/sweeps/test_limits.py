@@ -7,10 +7,7 @@ import pytest
 
 from sweeps.local.limits import Limits
 from tests.sweep_agents import num_bytes_free
-from tests.sweeps.test_agent import (
-    SLOW,
-    stage,  # noqa: F401
-)
+from tests.sweeps.test_agent import SLOW
 
 SHORT = "0.01"  # minutes
 LONG = {"epochs": 1000, "seconds": 0.05}

@@ -7,19 +7,12 @@ import pytest
 
 from analysis.read.sweeps import read_sweep
 from analysis.record import run_folder
-from tests.sweep_agents import Stage, wait_until
+from tests.sweep_agents import wait_until
 
 ASHA = {"type": "asha", "min_iter": 1, "eta": 3}
 # The nearer to 0.001, the better: of the nine, 4 is the best, then 2 and 6.
 RATES = [1e-5, 3e-5, 5e-4, 1e-1, 1e-3, 3e-2, 2e-3, 5e-2, 9e-2]
 GRID = {"lr": {"values": RATES}, "epochs": 9, "seconds": 0.01}
-
-
-@pytest.fixture
-def stage(tmp_path):
-    stage = Stage(tmp_path)
-    yield stage
-    stage.close()
 
 
 def write(stage, **parameters):

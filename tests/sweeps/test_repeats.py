@@ -14,7 +14,7 @@ from data.files import read_json
 from data.metrics import Best, Metric
 from sweeps.local.limits import check_repeats
 from sweeps.local.repeats import best_trial, deviation_of, is_worse, notes_of, seed_of, value_of
-from tests.sweep_agents import Stage, loss
+from tests.sweep_agents import loss
 from tests.sweep_helpers import LR, sweep_of
 from tests.sweeps.test_promotion import stored
 
@@ -93,13 +93,6 @@ def test_what_cannot_have_several_seeds_is_refused():
     with pytest.raises(UserError, match="are more runs than a trial will have"):
         check_repeats(sweep_of({"lr": LR}), 10**6)
     check_repeats(sweep_of({"lr": LR, "seed": {"value": 1}}), 2)
-
-
-@pytest.fixture
-def stage(tmp_path):
-    stage = Stage(tmp_path)
-    yield stage
-    stage.close()
 
 
 def write(stage, **parameters):

@@ -12,7 +12,6 @@ from sweeps.local.faults import fault_of, is_short_of_memory, takes_too_much
 from sweeps.local.room import Room
 from tests.fake_device import WORDS
 from tests.packing import measure, write
-from tests.sweeps.test_agent import stage  # noqa: F401
 
 GPU = {"CUDA_VISIBLE_DEVICES": "0"}
 OTHER_GPU = {"CUDA_VISIBLE_DEVICES": "1"}

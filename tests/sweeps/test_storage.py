@@ -16,7 +16,6 @@ import pytest
 
 from tests.sweep_agents import (
     TIMEOUT_SECONDS,
-    Stage,
     no_process,
     wait_until,
 )
@@ -114,13 +113,6 @@ def server():
 @pytest.fixture
 def postgresql(server):
     return server.new_database()
-
-
-@pytest.fixture
-def stage(tmp_path):
-    stage = Stage(tmp_path)
-    yield stage
-    stage.close()
 
 
 def two(stage, *arguments, separate=True):

@@ -26,7 +26,7 @@ from tests.sweep_agents import (
     settings_after_a_time,
     wait_until,
 )
-from tests.sweeps.test_storage import OTHER_MACHINE, QUICK, SLOW, THIS_MACHINE, postgresql, server, stage  # noqa: F401
+from tests.sweeps.test_storage import OTHER_MACHINE, QUICK, SLOW, THIS_MACHINE, postgresql, server  # noqa: F401
 
 
 @pytest.mark.slow

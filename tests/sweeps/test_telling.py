@@ -7,10 +7,7 @@ import time
 import pytest
 
 from tests.sweep_agents import LR_GRID, dump_no_second, wait_until
-from tests.sweeps.test_agent import (
-    SLOW,
-    stage,  # noqa: F401
-)
+from tests.sweeps.test_agent import SLOW
 from tests.wandb_site import server, site  # noqa: F401
 
 TELL = "--on_end=cat >> told.jsonl; echo >> told.jsonl"
