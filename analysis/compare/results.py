@@ -1,11 +1,13 @@
 """Results out of the runs folder, in the committed file results.json, and out of that in RESULTS.md."""
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from analysis.compare.references import references
@@ -88,13 +90,13 @@ def result_of_runs(records: Sequence[RunRecord]) -> Result:
 
 
 def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
-    """Return the result of runs that differ in their seeds alone, and lack nothing."""
+    """Return the result of runs that differ in their seeds alone, and lack nothing; -seed1 is left out of its name."""
     first, seeds = records[0], [record.settings["seed"] for record in records]
     summaries = [{**record.summary, **generation_scores(record)} for record in records]
     keys = figures_of(summaries[0])
     metrics = {key: spread([summary[key] for summary in summaries if key in summary]) for key in keys}
     return Result(
-        name=first.run_id,
+        name=re.sub(r"-seed\d+$", "", first.run_id),
         model=first.model,
         dataset=first.dataset,
         settings=shown_settings(told_settings(first.settings)),
@@ -193,7 +195,9 @@ def group_by_recipe(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
     return list(alike.values())
 
 
-def update(runs_dir: Path | None, names: Sequence[str]) -> tuple[int, int]:
+def update(
+    runs_dir: Path | None, names: Sequence[str], notes: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, int]:
     """Collect results, and write results.json and RESULTS.md; return how many there are, and how many were collected.
 
     Results that were not collected, such as those of other machines, stay as they are.
@@ -201,11 +205,12 @@ def update(runs_dir: Path | None, names: Sequence[str]) -> tuple[int, int]:
     Args:
         runs_dir: the runs folder; None for the default one.
         names: names of runs and sweeps that are wanted beside those that have a row in the table.
+        notes: remarks for the reader, by the name of the result.
 
     Raises:
         UserError: there is no run or sweep of a name, or it has no result.
     """
-    fresh = {result.name: result for result in collect(runs_dir, names)}
+    fresh = {result.name: replace(result, note=notes.get(result.name, "")) for result in collect(runs_dir, names)}
     known = {result.name: result for result in read_results(RESULTS)}
     results = list({**known, **fresh}.values())
     content = json.dumps([asdict(result) for result in results], indent=1) + "\n"

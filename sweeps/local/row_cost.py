@@ -1,0 +1,114 @@
+"""What the rows of the study will take on this machine: each is trained for a few batches first."""
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.record import run_folder
+from data.files import read_json
+from data.metrics import is_epoch
+from models.resolve import validate
+from sweeps.local.estimate import trials_of
+from sweeps.local.launch import Run
+from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.rows import CHECKOUT, Row, command_of, run_of
+from sweeps.local.sweep_file import read_sweep
+
+NUM_BATCHES = 5
+LONGEST = 300.0  # seconds, after which a row counts as one that takes too long to be measured
+EPOCHS = 2
+BRIEF = {"epochs": EPOCHS, "limit_batches": NUM_BATCHES, "test": False, "tracking": "off", "panels_every": 1000}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was seen of a row.
+
+    Attributes:
+        beside: seconds of a run beside its training.
+        images_per_second: speed of training, as many at a time as there are workers.
+        images: that an epoch trains on.
+        fault: why it cannot be trained; "" where it can.
+    """
+
+    beside: float = 0.0
+    images_per_second: float = math.inf
+    images: int = 0
+    fault: str = ""
+
+    def seconds(self, epochs: int, share: float = 1.0) -> float:
+        """Return what a run of so many epochs takes, if it trains on so many times the images."""
+        return self.beside + epochs * self.images * share / self.images_per_second
+
+
+def seconds_of(row: Row, cost: Cost, seeds: int) -> float:
+    """Return the seconds that all runs of a row take one after the other; of a sweep, at most."""
+    if row.sweep is None:
+        return min(seeds, row.seeds or seeds) * cost.seconds(validate(row.settings, {}).epochs)
+    trial = validate(settings_of(row), {})
+    share = 1 / trial.train_fraction / (1 - trial.val_fraction)
+    trials = read_sweep(CHECKOUT / row.sweep).run_cap or 1
+    return trials * cost.seconds(trial.epochs) + seeds * cost.seconds(trial.epochs, share)
+
+
+def settings_of(row: Row) -> Mapping[str, Any]:
+    """Return the settings of a run of a row; of a sweep, those of its dearest trial."""
+    return row.settings if row.sweep is None else trials_of(read_sweep(CHECKOUT / row.sweep))[-1].settings
+
+
+def measure(
+    rows: Sequence[Row], devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
+) -> dict[str, Cost]:
+    """Train each of some rows for a few batches, as many at a time as there are workers; return their costs by name.
+
+    Raises:
+        KeyboardInterrupt: a signal has come.
+    """
+    pool: Pool[Run] = Pool(devices)
+    waiting, by_run = list(rows), {}
+    costs: dict[str, Cost | None] = {}
+    with tempfile.TemporaryDirectory(prefix="vision-sweeps-study-") as place:
+        folder = Path(place)
+        try:
+            while waiting or pool.runs:
+                for slot in pool.free_slots()[: len(waiting)]:
+                    row = waiting.pop(0)
+                    [step] = run_of(Row(row.name, {**settings_of(row), **BRIEF}), 1)
+                    own = {**environment, **devices[slot], "VISION_SWEEPS_RUNS": str(folder)}
+                    pool.add(Run(command_of(step), step.name, folder, {}, own), slot)
+                    by_run[step.name] = row
+                for run in pool.runs:
+                    name = by_run[run.run_id].name
+                    costs[name] = costs.get(name) or seen(run)
+                    if run.has_ended():
+                        pool.free(run)
+                        costs[name] = costs[name] or Cost(fault=run.last_lines(1))
+                    elif costs[name]:
+                        run.stop("that is enough")
+                    elif run.seconds() > LONGEST:
+                        costs[name] = Cost(beside=math.inf)
+                if pool.signals:
+                    raise KeyboardInterrupt
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:
+            pool.kill()
+    return {name: cost for name, cost in costs.items() if cost}
+
+
+def seen(run: Run) -> Cost | None:
+    """Return what the first epochs of a short training show of a row; None as long as there are too few."""
+    epochs = [row for rows in run_folder.LogReader(run.folder) for row in rows if is_epoch(row)]
+    if len(epochs) < EPOCHS:
+        return None
+    images = read_json(run.folder / run_folder.DATA)["num_images"]["train"]
+    beside = run.seconds() - sum(row["epoch_seconds"] for row in epochs)
+    return Cost(max(0.0, beside), epochs[-1]["images_per_second"], images)
+
+
+def saved(costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """Return costs as JSON has them; those that nobody knows are left out, to be measured again."""
+    return {name: asdict(cost) for name, cost in costs.items() if not cost.fault and math.isfinite(cost.beside)}

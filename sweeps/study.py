@@ -1,0 +1,271 @@
+"""The whole table of results, row after row: python sweeps/study.py --hours 8 (see --help).
+
+Trains every row of sweeps/local/rows.yaml, with its own settings or from the sweep that tunes them to the final runs,
+and takes each into analysis/results.json and RESULTS.md as soon as it is there. Before that, it says what each row will
+take on this machine. It can be ended at any time, and goes on where it was.
+
+Further words are settings of train.py for all rows but sweeps, such as --compile=True. Runs are in bf16 unless
+$ACCELERATE_MIXED_PRECISION says otherwise.
+"""
+
+import math
+import shlex
+import sys
+import time
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.signals import hold_signals
+
+if __name__ == "__main__":
+    hold_signals()  # the imports take seconds
+
+import torch
+from rich.text import Text
+
+from analysis.command_line import Parser, amount, run_program, whole_number
+from analysis.compare import results
+from analysis.compare.results_table import figures_of
+from analysis.read.storage import masked_arguments
+from analysis.record import run_folder
+from analysis.record.environment import device_name
+from analysis.terminal import clock, make_console, make_table
+from data.errors import UserError
+from data.files import read_json, write_json
+from data.metrics import shown
+from data.paths import default_runs_dir
+from data.visible import counted, say, visible, warn
+from models.resolve import parse_arguments
+from sweeps.local.launch import OUTPUT, Run, unless_set
+from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.row_cost import Cost, measure, saved, seconds_of
+from sweeps.local.rows import Row, Step, chosen, command_of, read_rows, steps_of
+from sweeps.local.workers import assign_devices
+
+PLACE = "study"  # in the runs folder
+DONE, COSTS = "done.json", "costs.json"
+NUM_SHOWN_LINES = 5
+SHARED = "{} runs at a time shared the device, so neither time nor images/s is its own"
+
+
+class Study:
+    """The steps that are left, as many at a time as there are workers.
+
+    Args:
+        rows: by name, those that are trained.
+        steps: of all rows, in order.
+        folder: where the output of each step and what is done are kept.
+        devices: for each worker, the environment variables of its runs.
+        environment: of all runs.
+        deadline: by the monotonic clock.
+        seconds: of one step of each row, as far as is known.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, Row],
+        steps: Sequence[Step],
+        folder: Path,
+        devices: Sequence[Mapping[str, str]],
+        environment: Mapping[str, str],
+        deadline: float,
+        seconds: Mapping[str, float],
+    ) -> None:
+        self.rows, self.steps, self.folder = rows, {step.name: step for step in steps}, folder
+        self.environment, self.deadline, self.seconds = environment, deadline, seconds
+        self.pool: Pool[Run] = Pool(devices)
+        self.done = read_done(folder)
+        self.waiting = [step for step in steps if not is_done(step, self.done)]
+        self.failed: set[str] = set()
+        self.fault = ""
+
+    def run(self) -> int:
+        """Take all steps; return the exit code."""
+        try:
+            while self.pool.runs or (self.waiting and not self.is_over()):
+                for run in self.pool.ended():
+                    self.pool.free(run)
+                    self.note(self.steps[run.run_id], run)
+                if len(self.pool.signals) > 1:
+                    self.pool.kill()
+                if self.is_over():
+                    self.pool.stop("the study ends")
+                else:
+                    self.fill_slots()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:
+            self.pool.close("stopped")
+        return self.pool.exit_code or min(1, len(self.failed))
+
+    def is_over(self) -> bool:
+        """Return whether no further step is to be taken."""
+        return bool(self.pool.signals or self.fault) or time.monotonic() > self.deadline
+
+    def fill_slots(self) -> None:
+        """Start the first steps that are ready in the free slots; one that takes all of them waits for the others."""
+        for slot in self.pool.free_slots():
+            if any(self.steps[run.run_id].takes_all for run in self.pool.runs):
+                return
+            self.drop_hopeless()
+            step = next((step for step in self.waiting if all(map(self.has_ended, step.after))), None)
+            if step is None or (step.takes_all and self.pool.runs):
+                return
+            self.waiting.remove(step)
+            own = {**self.environment, **({} if step.takes_all else self.pool.devices[slot])}
+            self.pool.add(Run(command_of(step), step.name, self.folder, {}, own), slot)
+            say(f"{step.name} starts")
+
+    def drop_hopeless(self) -> None:
+        """Take out the steps that need what has failed, and those for which the time is too short."""
+        left = self.deadline - time.monotonic()
+        for step in list(self.waiting):
+            broken = [name for name in step.after if name in self.failed or self.rows_failed(name)]
+            if broken:
+                warn(f"{step.name}: left out, since {broken[0]} failed")
+                self.failed.add(step.name)
+            elif step.trains and self.seconds.get(step.row, 0.0) > left:
+                say(f"{step.name}: left out, it takes {clock(self.seconds[step.row])}, of {clock(left)} that are left")
+            else:
+                continue
+            self.waiting.remove(step)
+
+    def rows_failed(self, row: str) -> bool:
+        """Return whether a step of a row has failed."""
+        return any(step.row == row for step in map(self.steps.get, self.failed) if step)
+
+    def has_ended(self, name: str) -> bool:
+        """Return whether a step, or every step of a row, is done."""
+        return all(is_done(step, self.done) for step in self.steps.values() if name in (step.name, step.row))
+
+    def note(self, step: Step, run: Run) -> None:
+        """Keep and print how a step has ended; take its row into the results, unless a step has to follow on it."""
+        if run.process.returncode:
+            if not run.reason:
+                fault = run.fault()
+                self.fault = self.fault or (fault.reason if fault else "")
+                self.failed.add(step.name)
+                warn(f"{step.name}: {run.exit()}; {run.folder / OUTPUT} ends with\n{run.last_lines(NUM_SHOWN_LINES)}")
+            return
+        self.done[step.name] = {"words": list(step.words), "seconds": round(run.seconds(), 1)}
+        write_json(self.folder / DONE, self.done)
+        figures = figures_of(read_json(self.folder.parent / step.name / run_folder.SUMMARY)) if step.trains else {}
+        told = ", ".join(f"{key} {shown(key, it)}" for key, it in figures.items() if key.count("/") == 1)
+        say(f"{step.name}: done in {clock(run.seconds())}{told and f', {told}'}")
+        if not any(step.name in other.after for other in self.waiting):
+            self.take_in(self.rows[step.row])
+
+    def take_in(self, row: Row) -> None:
+        """Take what there is of a row into the file of results."""
+        done = [step.name for step in self.steps.values() if step.row == row.name and is_done(step, self.done)]
+        names = [row.name] if row.sweep else [name for name in done if self.steps[name].trains]
+        shared = SHARED.format(len(self.pool.devices)) if len(self.pool.devices) > 1 else ""
+        note = "; ".join(filter(None, (row.note, shared)))
+        try:
+            results.update(self.folder.parent, names, {row.name: note})
+        except UserError as error:
+            warn(f"{row.name} is not taken into the results: {visible(error)}")
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """Return what has been done, by the name of the step."""
+    return read_json(folder / DONE) if (folder / DONE).exists() else {}
+
+
+def is_done(step: Step, done: Mapping[str, Any]) -> bool:
+    """Return whether a step has been taken, with the same command as now."""
+    return done.get(step.name, {}).get("words") == list(step.words)
+
+
+def find_costs(
+    rows: Sequence[Row], folder: Path, devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
+) -> dict[str, Cost]:
+    """Return what each row costs; those that are not known are measured, and kept for the next time."""
+    name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    machine = f"{name}, {counted(len(devices), 'worker')}"
+    known = read_json(folder / COSTS) if (folder / COSTS).exists() else {}
+    costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
+    unknown = [row for row in rows if row.name not in costs and not row.after]
+    if unknown:
+        say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")
+        costs |= measure(unknown, devices, environment)
+        write_json(folder / COSTS, {**known, machine: saved(costs)})
+    return {row.name: costs.get(row.name, Cost()) for row in rows}
+
+
+def plan(rows: Sequence[Row], costs: Mapping[str, Cost], seeds: int, hours: float, workers: int) -> list[Row]:
+    """Print what each row takes; return those that fit into so many hours, the first ones first."""
+    table = make_table(("row", "runs", "a run", "all", ""), f"{workers} at a time, within {hours:g} hours")
+    left, found = hours * 3600 * workers, []
+    for row in rows:
+        cost, seconds = costs[row.name], seconds_of(row, costs[row.name], seeds)
+        fits = not cost.fault and seconds <= left
+        if fits:
+            left -= seconds
+            found.append(row)
+        runs = min(seeds, row.seeds or seeds)
+        each = "" if row.sweep else time_of(seconds / runs)
+        word = "see below" if cost.fault else "" if fits else "does not fit"
+        cells = (row.name, "a sweep" if row.sweep else str(runs), each, time_of(seconds), word)
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    make_console().print(table)
+    for row in rows:
+        if costs[row.name].fault:
+            warn(f"{row.name} cannot be trained: {costs[row.name].fault}")
+    say(f"in all about {clock((hours * 3600 * workers - left) / workers)}")
+    return found
+
+
+def time_of(seconds: float) -> str:
+    """Return a time that may not be known."""
+    return clock(seconds) if 0 < seconds < math.inf else "?"
+
+
+def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """Return the options of the command line, and the words that are settings."""
+    parser = Parser(prog="python sweeps/study.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="*", help="names or patterns, such as 'mlp,*_recipe'; default: all")
+    parser.add_argument("--hours", type=amount, default=24.0, help="that it may take; default: 24")
+    parser.add_argument("--seeds", type=whole_number, default=3, help="runs of each row; default: 3")
+    parser.add_argument("--workers", type=whole_number, help="runs at a time; default: one for each device, else 1")
+    parser.add_argument("--devices", help="GPUs for the workers in turn: 0,1")
+    parser.add_argument("--plan", action="store_true", help="say what each row takes, and train nothing")
+    return parser.parse_known_args(arguments)
+
+
+def study(arguments: Sequence[str]) -> int:
+    """Train the table's rows; return the exit code."""
+    options, words = parse(arguments)
+    runs_dir = default_runs_dir().absolute()
+    rows = chosen(read_rows(runs_dir, parse_arguments(words)), options.rows)
+    devices = assign_devices(options.workers, options.devices)
+    environment = {**unless_set({"ACCELERATE_MIXED_PRECISION": "bf16"}), "VISION_SWEEPS_RUNS": str(runs_dir)}
+    folder = runs_dir / PLACE
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + options.hours * 3600
+    costs = find_costs(rows, folder, devices, environment)
+    rows = plan(rows, costs, options.seeds, options.hours, len(devices))
+    if options.plan:
+        return 0
+    told = [f"--workers={len(devices)}", *([f"--devices={options.devices}"] if options.devices else [])]
+    steps = steps_of(rows, options.seeds, told)
+    seconds = {row.name: seconds_of(row, costs[row.name], 1) for row in rows}
+    by_name = {row.name: row for row in rows}
+    all_steps = Study(by_name, steps, folder, devices, environment, deadline, seconds)
+    code = all_steps.run()
+    if all_steps.waiting or all_steps.pool.signals or all_steps.fault:
+        reason = f", {all_steps.fault}" if all_steps.fault else ""
+        say(f"stopped{reason}; to go on: python sweeps/study.py {shlex.join(masked_arguments(arguments))}")
+    return code
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train the table's rows, or say in one line what keeps us from it; return the exit code."""
+    return run_program("study.py", lambda: study(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
