@@ -11,6 +11,7 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
         metavar="SETTINGS",
         help="settings to try first, such as best.yaml or 'lr=1e-3 width=64'; may be given several times",
     )
-    parser.add_argument("--repeats", type=whole_number, default=1, metavar="N", help="seeds of each trial; default: 1")
+    parser.add_argument(
+        "--repeats", type=whole_number, metavar="N", help="seeds of each trial; default: the file's repeats:, or else 1"
+    )
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
@@ -97,7 +100,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def run_sweep(options: Namespace) -> int:
     """Run a sweep to its end; return the exit code."""
     sweep = checked_sweep(options.file)
-    check_repeats(sweep, options.repeats)
+    sweep = replace(sweep, repeats=options.repeats or sweep.repeats)
+    check_repeats(sweep)
     devices = assign_devices(options.workers, options.devices)
     if options.estimate:
         say(*estimate(sweep, devices, num_trials(sweep, options), options.memory))
@@ -185,7 +189,7 @@ def limits_of(trials: Trials, options: Namespace) -> Limits:
     """Return what the options, and the sweep file, allow trials."""
     num = num_trials(trials.sweep, options, trials.started())
     limits = (num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
-    return Limits(*limits, options.repeats)
+    return Limits(*limits, trials.sweep.repeats)
 
 
 def num_trials(sweep: Sweep, options: Namespace, started: Sequence[FrozenTrial] = ()) -> int | None:

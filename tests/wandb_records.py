@@ -3,6 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+SWEEP_KEYS = {  # those that the schema of W&B has, in `sweeps` of PyPI
+    *("program", "command", "method", "metric", "metrics", "early_terminate", "parameters", "scheduler", "controller"),
+    *("name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "job", "image_uri"),
+}
+
 
 @dataclass
 class Sweep:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import yaml
 
 from tests.wandb_artifacts import ENTITY, Artifacts
-from tests.wandb_records import Agent, Run, Sweep
+from tests.wandb_records import SWEEP_KEYS, Agent, Run, Sweep
 from tests.wandb_scheduler import Schedulers
 
 API_KEY = "0" * 40
@@ -92,8 +92,9 @@ class WandbServer(Artifacts, Schedulers):
         name = variables["id"] or f"sweep{len(self.sweeps)}"
         self.sweeps[name] = Sweep(name, yaml.safe_load(variables["config"]), variables["projectName"])
         project = {"id": "1", "name": variables["projectName"], "entity": {"id": "1", "name": ENTITY}}
-        sweep = {"name": name, "project": project}
-        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+        sweep, unknown = {"name": name, "project": project}, sorted(self.sweeps[name].config.keys() - SWEEP_KEYS)
+        warnings = [f"Additional properties are not allowed ({key!r} was unexpected)" for key in unknown]
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": warnings}}
 
     def sweep(self, variables: dict) -> dict:
         sweep = self.sweeps.get(variables.get("name") or variables["sweep"])

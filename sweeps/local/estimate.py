@@ -211,23 +211,25 @@ def lines_about(
         f"{one.name}: {fmean(one.epoch_seconds):.3g} s an epoch, {one.seconds(0):.3g} s beside them, {one.gib:.2f} GiB"
         for one in found
     ]
-    most = [one.seconds(one.epochs) for one in found]
-    least = [one.seconds(fewest_epochs(sweep, one.epochs)) for one in found]
+    most = [one.seconds(one.epochs) * sweep.repeats for one in found]
+    first = [one.seconds(fewest_epochs(sweep, one.epochs)) for one in found]  # of a bad trial: one seed, cut short
     rounds = num / min(workers, num)
+    least = rounds * fmean(first) + fmean(most) * (sweep.repeats - 1) / sweep.repeats  # the best trial has all seeds
     epochs = sorted({one.epochs for one in found})
-    what = f"{counted(num, 'trial')} of {' to '.join(map(str, epochs[:: max(1, len(epochs) - 1)]))} epochs"
+    seeds = f" with {sweep.repeats} seeds" if sweep.repeats > 1 else ""
+    what = f"{counted(num, 'trial')} of {' to '.join(map(str, epochs[:: max(1, len(epochs) - 1)]))} epochs{seeds}"
     text = f"{what} by {counted(workers, 'worker')}: about {clock(rounds * fmean(most))}"
     if len(found) > 1:
         text += f", {clock(rounds * min(most))} if all were as the cheapest, {clock(rounds * max(most))} as the dearest"
     lines.append(text)
-    if sum(least) < sum(most):
-        lines.append(f"with early termination: {clock(rounds * fmean(least))} to {clock(rounds * fmean(most))}")
+    if clock(least) != clock(rounds * fmean(most)):
+        lines.append(f"with early termination: {clock(least)} to {clock(rounds * fmean(most))}")
     beside = max(sum(device == other for other in devices) for device in devices)
     need = max(one.gib for one in found)
     lines.append(f"memory of a device: up to {need * beside:.2f} GiB, of {free:.1f} GiB that are free")
     if need * beside > free:
         lines.append(f"only {max(1, int(free / need))} of the dearest trials fit at a time: the others will wait")
-    disk = fmean(one.disk for one in found) / 2**20
+    disk = fmean(one.disk for one in found) * sweep.repeats / 2**20
     lines.append(f"disk: about {disk:.1f} MiB a trial, {disk * num:.0f} MiB in all; --keep_weights K takes less")
     return [*lines, *assumptions(sweep, count, found)]
 

@@ -41,15 +41,16 @@ class Limits:
             run.end(f"silent for {self.silent_minutes:g} minutes", TrialState.FAIL)
 
 
-def check_repeats(sweep: Sweep, repeats: int) -> None:
+def check_repeats(sweep: Sweep) -> None:
     """Refuse more runs of each trial than a sweep can have.
 
     Raises:
         UserError: its trials differ in their seeds already, or have several metrics.
     """
-    if repeats > 1 and SEED in sweep.varied({}):
-        raise UserError(f"--repeats={repeats}: the sweep searches the seed itself, leave one of them out")
-    if repeats > 1 and len(sweep.objectives.metrics) > 1:
-        raise UserError(f"--repeats={repeats} is for a single metric: leave it out, or write metric: for metrics:")
-    if repeats > MOST_REPEATS:
-        raise UserError(f"--repeats={repeats} are more runs than a trial will have: give at most {MOST_REPEATS}")
+    repeats = f"{sweep.repeats} repeats"
+    if sweep.repeats > 1 and SEED in sweep.varied({}):
+        raise UserError(f"{repeats}: the sweep searches the seed itself, leave one of them out")
+    if sweep.repeats > 1 and len(sweep.objectives.metrics) > 1:
+        raise UserError(f"{repeats} are for a single metric: leave them out, or write metric: for metrics:")
+    if sweep.repeats > MOST_REPEATS:
+        raise UserError(f"{repeats} are more runs than a trial will have: give at most {MOST_REPEATS}")

@@ -25,7 +25,8 @@ COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 # What makes a sweep the same:
 SEARCHED = ("program", "command", "method", "metric", "metrics", "early_terminate", "parameters")
 OTHERS = ("name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller", "scheduler")
-KEYS = (*SEARCHED, *OTHERS)
+OURS = ("repeats",)  # W&B warns of it, and goes on without
+KEYS = (*SEARCHED, *OTHERS, *OURS)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Sweep:
         content: the part of the file that makes two sweeps the same.
         chooser: name of the parameter whose value decides which others apply; empty where all do.
         is_flat: whether its program takes settings without groups, of which the leaves are the settings then.
+        repeats: runs of each trial, with seeds of their own.
     """
 
     program: str
@@ -59,6 +61,7 @@ class Sweep:
     content: Mapping[str, Any]
     chooser: str = ""
     is_flat: bool = False
+    repeats: int = 1
 
     @property
     def metric(self) -> Metric:
@@ -191,6 +194,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         project=str(content.get("project", "")),
         run_cap=content.get("run_cap"),
         content={key: content[key] for key in SEARCHED if key in content},
+        repeats=content.get("repeats") or 1,
     )
     check_whole(sweep)
     return sweep
@@ -232,9 +236,10 @@ def check_keys(content: Mapping[str, Any]) -> None:
         raise UserError(f"program {content['program']!r} is not the name of a file")
     if not isinstance(content.get("name", ""), str):
         raise UserError(f"name {content['name']!r} is no text: put it in quotes")
-    run_cap = content.get("run_cap")
-    if run_cap is not None and (type(run_cap) is not int or run_cap < 1):
-        raise UserError(f"run_cap {run_cap!r} is not a number of runs")
+    for key in ("run_cap", "repeats"):
+        num = content.get(key)
+        if num is not None and (type(num) is not int or num < 1):
+            raise UserError(f"{key} {num!r} is not a number of runs: write {key}: 3, or leave it out")
 
 
 def check_whole(sweep: Sweep) -> None:

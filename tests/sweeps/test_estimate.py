@@ -80,6 +80,15 @@ def test_the_time_of_all_is_that_of_the_trials_over_the_workers():
     assert "24 MiB in all" in lines
 
 
+def test_each_seed_of_a_trial_is_a_run_and_bad_trials_end_after_their_first():
+    sweep = sweep_of({"lr": LR}, repeats=3)
+    lines = "\n".join(lines_about([measured()], sweep, [ONE_CORE] * 2, 8, free=3.0))
+    # 4 s to start, 1 s to end, 10 epochs of 2 s: 25 s a run, 75 s a trial; 4 rounds of them
+    assert "8 trials of 10 epochs with 3 seeds by 2 workers: about 5m00s" in lines
+    assert "with early termination: 2m30s to 5m00s" in lines  # 4 rounds of one run, and two more of the best trial
+    assert "about 9.0 MiB a trial, 72 MiB in all" in lines
+
+
 def test_what_is_not_known_is_said():
     sweep = sweep_of({"lr": LR}, metric={"name": "val/loss", "goal": "minimize", "target": 0.1})
     assumed = lines_about([measured(patience=3)], sweep, [ONE_CORE], None, 8.0)[-1]

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+import yaml
 from optuna.trial import TrialState
 from scipy import stats
 
@@ -12,10 +13,11 @@ from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Metric
+from sweeps import agent
 from sweeps.local.limits import check_repeats
 from sweeps.local.repeats import best_trial, deviation_of, is_worse, notes_of, seed_of, value_of
 from tests.sweep_agents import loss
-from tests.sweep_helpers import LR, sweep_of
+from tests.sweep_helpers import LR, content, sweep_of
 from tests.sweeps.test_promotion import stored
 
 METRIC = Metric("val/loss")
@@ -89,20 +91,31 @@ def test_damaged_notes_on_seeds_are_refused(pairs):
 
 def test_what_cannot_have_several_seeds_is_refused():
     with pytest.raises(UserError, match="the sweep searches the seed itself"):
-        check_repeats(sweep_of({"lr": LR, "seed": {"values": [1, 2]}}), 2)
+        check_repeats(sweep_of({"lr": LR, "seed": {"values": [1, 2]}}, repeats=2))
     with pytest.raises(UserError, match="are more runs than a trial will have"):
-        check_repeats(sweep_of({"lr": LR}), 10**6)
-    check_repeats(sweep_of({"lr": LR, "seed": {"value": 1}}), 2)
+        check_repeats(sweep_of({"lr": LR}, repeats=10**6))
+    check_repeats(sweep_of({"lr": LR, "seed": {"value": 1}}, repeats=2))
+
+
+@pytest.mark.parametrize(
+    ("words", "repeats"), [([], 4), (["--repeats=2"], 2), (["--repeats=1"], 1)], ids=["file", "option", "one"]
+)
+def test_the_file_says_how_many_seeds_unless_the_option_does(words, repeats, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(content(repeats=4)))
+    monkeypatch.setattr(agent, "estimate", lambda sweep, *_: [f"{sweep.repeats} seeds"])
+    assert agent.main([str(path), "--estimate", *words]) == 0
+    assert capsys.readouterr().out == f"{repeats} seeds\n"
 
 
 def write(stage, **parameters):
     told = {"lr": {"values": [0.001, 0.1, 0.0011]}, "epochs": 2, "seconds": 0.01, "seed": 1, "noise": 0.1}
-    return stage.write(method="grid", parameters={**told, **parameters})
+    return stage.write(method="grid", repeats=3, parameters={**told, **parameters})
 
 
 @pytest.mark.slow
 def test_each_trial_has_a_run_for_each_seed_and_a_bad_one_ends_after_its_first(stage, monkeypatch):
-    done = stage.run(write(stage), "--repeats=3")
+    done = stage.run(write(stage))
     # By hand: seeds 1, 2 and 3 add 0.1, 0.2 and 0.3. The grid is in the order of the file; its second rate is bad.
     best, bad, near = stage.trials()
     assert [each[0] for each in best.user_attrs["repeats"]] == pytest.approx(
@@ -148,6 +161,6 @@ def test_a_kill_in_the_midst_of_a_seed_loses_no_seed_and_runs_none_twice(stage):
 
 
 @pytest.mark.slow
-def test_without_repeats_nothing_is_noted_of_seeds(stage):
-    stage.run(write(stage), "--count=1")
+def test_a_single_seed_is_not_noted(stage):
+    stage.run(write(stage), "--count=1", "--repeats=1")
     assert "repeats" not in stage.trials()[0].user_attrs

@@ -170,6 +170,9 @@ def test_an_early_termination_that_cannot_be_is_refused(config, message):
         ({"run_cap": 0}, "run_cap 0 is not a number of runs"),
         ({"run_cap": True}, "run_cap True is not"),
         ({"run_cap": 2.0}, "run_cap 2.0 is not"),
+        ({"repeats": 0}, "repeats 0 is not a number of runs: write repeats: 3, or leave it out"),
+        ({"repeats": "3"}, "repeats '3' is not a number of runs"),
+        ({"repeats": True}, "repeats True is not"),
         ({"program": LEFT_OUT}, "program is missing: write program: train.py"),
         ({"program": "tarin.py"}, "program tarin.py is not here"),
         ({"program": ["train.py"]}, r"program \['train.py'\] is not the name of a file"),
@@ -226,7 +229,7 @@ def test_of_random_files_each_is_refused_or_read():
     keys = ("type", "min_iter", "max_iter", "s", "eta", "strict", 1)
     num_read = 0
     for _ in range(1000):
-        keys_of_file = [*content(), "command", "run_cap", 1]
+        keys_of_file = [*content(), "command", "run_cap", "repeats", 1]
         changes = {generator.choice(keys_of_file): generator.choice(odd)} if generator.random() < 0.5 else {}
         chosen = {key: generator.choice([*odd, *range(1, 28)]) for key in keys if generator.random() < 0.3}
         if generator.random() < 0.8:

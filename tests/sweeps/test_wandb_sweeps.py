@@ -10,22 +10,25 @@ from analysis.record import run_folder
 from analysis.record.wandb_start import short
 from data.files import read_json
 from tests.forks import Fork
+from tests.sweep_helpers import content
 from tests.wandb_site import ACCELERATE_2, ROOT, SMALL, server, site, weights  # noqa: F401
 
 pytestmark = pytest.mark.waits
 
 
 @pytest.mark.slow
-def test_wandb_sweep_takes_every_file_as_it_is_without_a_warning(site, server):
+def test_wandb_sweep_takes_every_file_as_it_is_and_warns_of_repeats_alone(site, server):
     # The command itself, which would take seconds to import for each of them.
     code = "import sys; from wandb.cli.cli import cli\nfor path in sys.argv[1:]:\n"
     code += " print('wandb', 'sweep', path, flush=True)\n cli(['sweep', path], standalone_mode=False)"
-    paths = sorted(map(str, (ROOT / "sweeps").glob("*.yaml")))
+    repeated = site.folder / "repeated.yaml"
+    repeated.write_text(yaml.safe_dump(content(repeats=3)))
+    paths = [*sorted(map(str, (ROOT / "sweeps").glob("*.yaml"))), str(repeated)]
     first, *outputs = site.finish(site.start("python", "-c", code, *paths)).split("wandb sweep ")
     assert [output.splitlines()[0] for output in outputs] == paths
     for path, output, sweep in zip(paths, outputs, server.sweeps.values(), strict=True):
         assert "wandb agent team/" in output
-        assert "WARN" not in first + output
+        assert ("WARN" in first + output) == ("'repeats' was unexpected" in output) == (path == str(repeated))
         assert "ERROR" not in first + output
         assert sweep.config == yaml.safe_load(Path(path).read_text())  # no distribution was left for W&B to guess
 
