@@ -104,6 +104,25 @@ def cpu_has_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def lstm_kernels() -> tuple[Any, ...]:
+    """Return torch's operators of LSTM layers, forward and backward: of CPUs, then of NVIDIA's GPUs."""
+    import torch
+
+    aten = torch.ops.aten
+    return aten.mkldnn_rnn_layer, aten.mkldnn_rnn_layer_backward, aten._cudnn_rnn, aten._cudnn_rnn_backward
+
+
+def cpu_attention_kernels() -> tuple[Any, Any]:
+    """Return torch's operators of fused attention on a CPU, forward and backward."""
+    import torch
+
+    aten = torch.ops.aten
+    return (
+        aten._scaled_dot_product_flash_attention_for_cpu,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward,
+    )
+
+
 def hub_file(config: Any) -> tuple[str, str | None, str]:
     """Return repository, revision and file name of the weights that timm's pretrained config names."""
     from timm.models import _hub
