@@ -221,6 +221,9 @@ def lines_about(
     text = f"{what} by {counted(workers, 'worker')}: about {clock(rounds * fmean(most))}"
     if len(found) > 1:
         text += f", {clock(rounds * min(most))} if all were as the cheapest, {clock(rounds * max(most))} as the dearest"
+    alone = (1 - 1 / min(workers, num)) * max(most)  # beyond an even share: Graham 1969, doi.org/10.1137/0117039
+    if alone:
+        text += f"; up to {clock(alone)} more while the last one ends"
     lines.append(text)
     if clock(least) != clock(rounds * fmean(most)):
         lines.append(f"with early termination: {clock(least)} to {clock(rounds * fmean(most))}")

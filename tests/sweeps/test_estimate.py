@@ -73,7 +73,11 @@ def test_the_time_of_all_is_that_of_the_trials_over_the_workers():
     pair = [measured("cheap", epoch_seconds=1.0), measured("dear", epoch_seconds=3.0, gib=2.0)]
     lines = "\n".join(lines_about(pair, sweep, [ONE_CORE] * 2, 8, free=3.0))
     # 4 s to start (what is done once is not counted again), 1 s to end, 10 epochs: 15 and 35 s; 4 rounds of them
-    assert "8 trials of 10 epochs by 2 workers: about 1m40s, 1m00s if all were as the cheapest, 2m20s" in lines
+    assert (
+        "8 trials of 10 epochs by 2 workers: about 1m40s, 1m00s if all were as the cheapest, 2m20s as the dearest"
+        in lines
+    )
+    assert "; up to 18s more while the last one ends" in lines  # a dear one, of which the other worker takes no half
     assert "with early termination: 1m20s to 1m40s" in lines  # 7.5 of 10 epochs
     assert "up to 4.00 GiB, of 3.0 GiB" in lines
     assert "only 1 of the dearest trials" in lines
