@@ -2,6 +2,9 @@
 
 The first line names the columns, of which only `path` must be there: `path,label,split,group`, in any order, separated
 by commas, semicolons or tabs; other columns are left alone. Paths are relative to the file's folder.
+
+Where an image may have several labels, or none, there is a column for each in place of `label`, called `label:NAME`: 1
+where the label applies, 0 where it does not.
 """
 
 import csv
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +26,7 @@ from data.folder import IMAGE_SIZE, describe_sizes
 from data.folder_layout import split_named
 
 COLUMNS = ("path", "label", "split", "group")
+LABEL = "label:"  # what stands before the name of a label that applies, 1, or does not, 0
 SEPARATORS = ",;\t"
 EXAMPLE = f"its first line is to name the columns, such as {','.join(COLUMNS)}"
 
@@ -31,9 +36,16 @@ class Row(NamedTuple):
 
     line: int
     path: str
-    label: str  # "" where there are no labels
+    label: str  # "" where there are no labels; of several the values of their columns in order, such as "0110"
     split: str  # "train", "val" or "test"
     group: str  # "" where there are no groups
+
+
+class Table(NamedTuple):
+    """What a file lists."""
+
+    labels: tuple[str, ...]  # of which an image may have several; none where it has one or no label
+    rows: list[Row]
 
 
 def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False) -> Dataset:
@@ -50,16 +62,15 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = 
             names one twice, lists no image to train on, or too many images cannot be read.
     """
     path = find_table(data_dir)
-    rows = read_rows(path)
+    several, rows = read_table(path)
     size = image_size or IMAGE_SIZE
     decoding.sweep_decoded()
     work = decoding.of_files(path.parent, existing(path, rows), size)
     by_name = dict(zip(work.names, rows, strict=True))
     everything, note = decoding.read(work, max_corrupt_images, each)
     kept = [by_name[name] for name in note.kept]
-    classes = classes_of(kept)
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = torch.tensor([numbers.get(row.label, 0) for row in kept])
+    classes = several or classes_of(kept)
+    labels = several_labels(kept) if several else label_numbers(kept, classes)
     groups = group_numbers([row.group for row in kept])
     everything = everything._replace(labels=labels, groups=groups)
     splits: dict[str, Split] = {}
@@ -68,8 +79,9 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = 
             splits[name] = everything.select(torch.tensor(rows_of_split))
     if "train" not in splits:
         raise UserError(f"{path} lists no image to train on that can be read: give one the split train, or none")
-    check_labels(path, kept)
-    told = [note.fingerprint, [row[2:] for row in kept]]
+    if not several:
+        check_labels(path, kept)
+    told = [note.fingerprint, [row[2:] for row in kept], *several]
     return Dataset(
         path.stem,
         classes,
@@ -85,7 +97,7 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = 
 def has_test_images(data_dir: Path) -> bool:
     """Return whether some images are to test with; True where `load` will refuse the file."""
     try:
-        return any(row.split == "test" for row in read_rows(find_table(data_dir)))
+        return any(row.split == "test" for row in read_table(find_table(data_dir)).rows)
     except UserError:
         return True
 
@@ -107,8 +119,8 @@ def find_table(data_dir: Path) -> Path:
     return found[0]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the lines of a CSV file.
+def read_table(path: Path) -> Table:
+    """Return what a CSV file lists.
 
     Raises:
         UserError: it cannot be read, or is not as the head of this module says.
@@ -119,10 +131,11 @@ def read_rows(path: Path) -> list[Row]:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({in_one_line(error)}): save it anew, in UTF-8") from None
-    header = [name.strip().lower() for name in lines[0]] if lines else []
+    header = [column_name(text) for text in lines[0]] if lines else []
     if "path" not in header:
         raise UserError(f"{path} has no column path ({', '.join(header[:9]) or 'it is empty'}): {EXAMPLE}")
-    if twice := [name for name in COLUMNS if header.count(name) > 1]:
+    columns = label_columns(path, header)
+    if twice := [name for name in (*COLUMNS, *columns) if header.count(name) > 1]:
         raise UserError(f"{path} has two columns {twice[0]}: rename one")
     rows = []
     for number, line in enumerate(lines[1:], 2):
@@ -134,9 +147,36 @@ def read_rows(path: Path) -> list[Row]:
         split = split_named(cells["split"]) if cells.get("split") else "train"
         if not split:
             raise UserError(f"{path}: row {number} is of the split {cells['split']!r}: write train, val or test")
-        label = class_name(cells.get("label", ""))
+        for column in columns:
+            if cells[column] not in ("0", "1"):
+                fault = f"holds {cells[column]!r}" if cells[column] else "is empty"
+                raise UserError(f"{path}: row {number}: the column {column} {fault}: write 1 or 0")
+        label = "".join(cells[column] for column in columns) or class_name(cells.get("label", ""))
         rows.append(Row(number, cells["path"], label, split, cells.get("group", "")))
-    return rows
+    return Table(tuple(column.removeprefix(LABEL) for column in columns), rows)
+
+
+def column_name(text: str) -> str:
+    """Return the name of a column as it is compared with others: small, but for the name of a label."""
+    head, colon, name = text.strip().partition(":")
+    is_label = f"{head.strip().lower()}{colon}" == LABEL
+    return f"{LABEL}{class_name(name.strip())}" if is_label else text.strip().lower()
+
+
+def label_columns(path: Path, header: Sequence[str]) -> list[str]:
+    """Return the columns of the labels of which an image may have several; none where it has one or no label.
+
+    Raises:
+        UserError: there is one such column alone, one without a name, or a column `label` beside them.
+    """
+    columns = [name for name in header if name.startswith(LABEL)]
+    if columns and "label" in header:
+        raise UserError(f"{path}: row 1 has the columns label and {columns[0]}: leave one kind out")
+    if LABEL in columns:
+        raise UserError(f"{path}: row 1 has a column {LABEL} without a name: write {LABEL}hat, for example")
+    if len(columns) == 1:
+        raise UserError(f"{path}: row 1 has the column {columns[0]} alone: call it label, or give one for each label")
+    return columns
 
 
 def existing(path: Path, rows: Sequence[Row]) -> list[Path]:
@@ -163,6 +203,18 @@ def existing(path: Path, rows: Sequence[Row]) -> list[Path]:
     if not seen:
         raise UserError(f"{path} lists no image: {EXAMPLE}")
     return list(seen)
+
+
+def several_labels(rows: Sequence[Row]) -> Tensor:
+    """Return the labels of each image, [N, C] float32, 1 where one applies and 0 where it does not."""
+    digits = np.frombuffer("".join(row.label for row in rows).encode(), dtype=np.uint8) - ord("0")
+    return torch.from_numpy(digits.reshape(len(rows), -1)).float()
+
+
+def label_numbers(rows: Sequence[Row], classes: Sequence[str]) -> Tensor:
+    """Return the place of each image's label among the classes, [N] int64; 0 where it is none of them."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    return torch.tensor([numbers.get(row.label, 0) for row in rows])
 
 
 def classes_of(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from data.statistics import Channels, channel_statistics, pixel_sums
 from data.visible import visible
 
 BYTES_AT_ONCE = 2**24  # of pixels that are gone through
+NO_LABEL = "none"  # what an image without any of several labels is said to be
 
 
 class Store(Protocol):
@@ -63,7 +64,7 @@ class Split(NamedTuple):
     """Images of one split and their labels. Images in a file stay there until they are used."""
 
     stored: Store  # [M, 3, H, W] uint8: the images of this split and maybe, see `rows`, of others
-    labels: Tensor  # [N] int64; zeros where the dataset has none
+    labels: Tensor  # [N] int64, zeros where there are none; of several labels an image [N, C] float32 of 0 and 1
     features: Tensor | None = None  # [N, V, D] from a frozen network, if there is one: V augmented copies an image
     names: Sequence[str] = ()  # N files, as they are called in the dataset's folder; none where images are no files
     rows: Tensor | None = None  # [N] int64, where the images of this split are in `stored`; None if they are all of it
@@ -128,7 +129,7 @@ class Batch(NamedTuple):
     """Images and their labels, on the device."""
 
     images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says; from a FeatureLoader features, [B, D]
-    labels: Tensor  # [B] int64; zeros where the dataset has none
+    labels: Tensor  # [B] int64, zeros where there are none; of several labels an image [B, C] float32 of 0 and 1
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class DatasetInfo:
     class_counts: tuple[int, ...] = ()  # images of each class to train on
     stored_size: int = 0  # side of images as they are kept, of which models see the central square; 0: image_size
     held_out: str = ""  # how the images to validate with were chosen, where it was not at random
+    several_labels: bool = False  # an image may be of several of the classes, or of none
 
     @property
     def kept_size(self) -> int:
@@ -193,7 +195,8 @@ class DatasetInfo:
         """Return what a run trains on: classes, splits and sizes of the images, for people to check."""
         fewest, most = (f"{size:,}" for size in self.class_sizes)
         sizes = fewest if fewest == most else f"{fewest}-{most}"
-        classes = f"{len(self.classes)} classes ({sizes} each)" if self.classes else "no classes"
+        kind = "labels, several an image" if self.several_labels else "classes"
+        classes = f"{len(self.classes)} {kind} ({sizes} each)" if self.classes else "no classes"
         splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
         is_held_out = "val" in self.num_images
         trained_on = "--val_fraction=0: the dataset's own val images are trained on"
@@ -204,6 +207,20 @@ class DatasetInfo:
         if self.stored_size:
             preparation += f", of which {self.image_size}x{self.image_size} are seen"
         return f"{classes}, {splits}{own}, {preparation}"
+
+    def named(self, label: Tensor) -> str:
+        """Return the class of an image as people read it, or its labels; "" where there are no classes.
+
+        Args:
+            label: [] int64, or [C] of 0 and 1.
+        """
+        if self.several_labels:
+            return ", ".join(self.classes[i] for i in label.nonzero().flatten().tolist()) or NO_LABEL
+        return self.classes[int(label)] if self.classes else ""
+
+    def blank_labels(self, num: int) -> Tensor:
+        """Return labels of `num` images of which none are known, zeros in the form of the dataset's."""
+        return torch.zeros(num, len(self.classes)) if self.several_labels else torch.zeros(num, dtype=torch.int64)
 
     def to_unit_range(self, images: Tensor) -> Tensor:
         """Undo the normalisation: turn images [B, 3, H, W] as models see them into images in [0, 1]."""

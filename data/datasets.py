@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import arrays, cifar10, csv_table, digits, faces, folder, hugging_face, torchvision_sets
-from data.dataset import DatasetInfo, Source, Split, pixel_statistics
+from data.dataset import Dataset, DatasetInfo, Source, Split, pixel_statistics
 from data.errors import UserError, check_known
 from data.paths import default_data_dir, expanded
 from data.splitting import Splitting, class_counts, describe_holding_out, make_splits
@@ -95,6 +95,7 @@ def load_splits(
         raise UserError(f"--decode=each: the images of {name} are no files that are decoded: leave it out")
     each = (True,) if decode == "each" else ()
     dataset = source.load(find_data_dir(data_dir), round(image_size / eval_crop), max_corrupt_images, *each)
+    check_each_varies(dataset, find_data_dir(data_dir))
     how = Splitting(train_fraction, val_fraction, data_seed, fold, group_by)
     splits = make_splits(dataset, how)
     num_classes = len(dataset.classes)
@@ -117,5 +118,19 @@ def load_splits(
         class_counts=class_counts([splits["train"]], num_classes),
         stored_size=stored_size if side < stored_size else 0,
         held_out=describe_holding_out(how, splits),
+        several_labels=dataset.train.labels.ndim > 1,
     )
     return info, splits
+
+
+def check_each_varies(dataset: Dataset, place: Path) -> None:
+    """Check that each of several labels applies to some of the images to train on, and not to all of them.
+
+    Raises:
+        UserError: there is nothing to learn of one.
+    """
+    labels, num = dataset.train.labels, len(dataset.train.labels)
+    for name, total in zip(dataset.classes, labels.sum(0).tolist() if labels.ndim > 1 else (), strict=False):
+        if total in (0, num):
+            always = f"{total > 0:d} in all {num:,} images to train on"
+            raise UserError(f"{place}: the column {csv_table.LABEL}{name} is {always}: leave it out")

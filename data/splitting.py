@@ -47,7 +47,7 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     are guaranteed never to change.
 
     Args:
-        labels: [N] int64.
+        labels: [N] int64; [N, C] of several labels an image, each set of which then counts as a class.
         seed: another seed gives another order.
 
     Returns:
@@ -55,7 +55,7 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     """
     random = np.random.RandomState(seed)
     shuffled = random.permutation(len(labels))
-    classes = labels.numpy()[shuffled]
+    classes = (labels if labels.ndim == 1 else labels.unique(dim=0, return_inverse=True)[1]).numpy()[shuffled]
     place = np.empty(len(labels))  # in (0, 1): how far down the list of its own class an image stands
     names = np.unique(classes)
     # Each class is shifted by a different amount; else the first stretch would hold no image of any small class.
@@ -71,7 +71,7 @@ def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed:
     Groups are dealt out one by one, the largest first, each to the part that then lacks the most of its classes.
 
     Args:
-        labels: [N] int64.
+        labels: [N] int64, or [N, C] of several labels an image.
         groups: [N] int64, the number of each image's group.
         shares: of the parts, which add up to 1.
         seed: another seed divides them in another way.
@@ -80,8 +80,12 @@ def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed:
         [N] int64, the number of each image's part.
     """
     _, own = np.unique(groups.numpy(), return_inverse=True)
-    counts = np.zeros((own.max() + 1, int(labels.max()) + 1))  # images of each group and class
-    np.add.at(counts, (own, labels.numpy()), 1)
+    num_classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1] + 1
+    counts = np.zeros((own.max() + 1, num_classes))  # images of each group and class
+    if labels.ndim == 1:
+        np.add.at(counts, (own, labels.numpy()), 1)
+    else:  # the last class is that of all images, so that those without a label count, too
+        np.add.at(counts, own, np.pad(labels.numpy(), ((0, 0), (0, 1)), constant_values=1))
     wanted = np.outer(shares, counts.sum(0))
     shuffled = np.random.RandomState(seed).permutation(len(counts))
     part_of = np.zeros(len(counts), np.int64)
@@ -187,7 +191,9 @@ def check_groups(dataset: Dataset) -> None:
 
 def class_counts(splits: Iterable[Split], num_classes: int) -> tuple[int, ...]:
     """Return the number of images of each class, all splits together."""
-    return tuple(torch.cat([split.labels for split in splits]).bincount(minlength=num_classes)[:num_classes].tolist())
+    labels = torch.cat([split.labels for split in splits])
+    counts = labels.sum(0).long() if labels.ndim > 1 else labels.bincount(minlength=num_classes)[:num_classes]
+    return tuple(counts.tolist())
 
 
 def describe_holding_out(how: Splitting, splits: Mapping[str, Split]) -> str:

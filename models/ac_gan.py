@@ -10,7 +10,7 @@ from data.dataset import Batch, DatasetInfo
 from models.core.panel import Panel, class_columns
 from models.core.settings import NonNegative, PositiveInt, Range
 from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
-from models.parts.layers import check_classes
+from models.parts.layers import check_one_class
 
 NUM_LAYERS = 6  # convolutions of the discriminator; the first, third and fifth halve the side
 
@@ -120,7 +120,7 @@ def build(settings: AcGanSettings, info: DatasetInfo) -> AcGan:
         UserError: there are fewer than two classes, doubling a 4x4 map does not give the size of the images, or
             settings do not go together.
     """
-    check_classes(info, "an ac_gan", otherwise=", or give --model=dc_gan")
+    check_one_class(info, "an ac_gan", otherwise=", or give --model=dc_gan")
     num_labels = len(info.classes)
     generator = build_generator(settings.latent_size + num_labels, settings.width, info.image_size)
     discriminator = build_discriminator(settings, info.image_size, num_labels)

@@ -226,9 +226,6 @@ class LogisticProbe(FrozenBackbone):
         strength = self.settings.l2 * self.settings.l2_ratio ** int(self.epoch)
         terms = super().forward(batch, phase)
         penalty = strength / 2 * self.net.weight.square().sum()
-        return {
-            "loss": terms["loss"] + penalty,
-            "cross_entropy": terms["loss"],
-            "accuracy": terms["accuracy"],
-            "l2": penalty.new_tensor(strength),
-        }
+        cross_entropy = terms.pop("loss")
+        loss = {"loss": cross_entropy + penalty, "cross_entropy": cross_entropy}
+        return {**loss, **terms, "l2": penalty.new_tensor(strength)}

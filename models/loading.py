@@ -11,6 +11,7 @@ from data.datasets import load_splits
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
+from data.splitting import class_counts
 from data.visible import say
 from models.core.objective import Objective, wants_channels_last
 from models.core.settings import Settings
@@ -21,8 +22,8 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
     """Read the dataset that `settings` name; return the facts about it, and its splits.
 
     Raises:
-        UserError: the dataset is not known, files are missing or damaged, a split would hold no image, or a test was
-            asked for without test images.
+        UserError: the dataset is not known, files are missing or damaged, a split would hold no image, a test was
+            asked for without test images, or balanced sampling without classes.
     """
     info, splits = load_splits(
         settings.dataset,
@@ -44,7 +45,10 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
     if settings.limit_batches:
         num = settings.limit_batches * settings.eval_batch_size
         splits |= {name: first_images(split, num) for name, split in splits.items() if name != "train"}
-    info = replace(info, num_images={name: len(split.labels) for name, split in splits.items()})
+    num_images = {name: len(split.labels) for name, split in splits.items()}
+    info = replace(info, num_images=num_images, class_counts=class_counts([splits["train"]], len(info.classes)))
+    if settings.sampling == "balanced" and info.several_labels:
+        raise UserError(f"--sampling=balanced: an image of {info.name} has no one class: give --class_weights=balanced")
     if settings.test and "test" not in splits:
         raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")
     return info, splits

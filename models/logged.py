@@ -50,12 +50,13 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     if isinstance(settings, BackboneSettings):  # the pretrained weights need not be there yet
         settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
-    labels = torch.arange(2) % max(len(info.classes), 1)
-    batch = Batch(torch.randn(2, *objective.input_shape(info)), labels)
+    batch = Batch(torch.randn(2, *objective.input_shape(info)), info.blank_labels(2))
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     objective.eval()
     if not settings.val_fraction:  # then the model's samples alone are judged
         return names + [f"train/{name}" for name in sample_metric_names(objective)]
     with torch.no_grad():
         own = objective.evaluate(batch)
-    return names + [f"val/{name}" for name in (*own, *sample_metric_names(objective))]
+    kept = {name: own.pop(name) for name in list(own) if own[name].ndim > 1}
+    together = objective.split_metrics(kept)
+    return names + [f"val/{name}" for name in (*own, *together, *sample_metric_names(objective))]

@@ -40,7 +40,7 @@ from analysis.terminal import make_console, make_table
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import read_json, write_json
-from data.metrics import is_finite, metric_named, shown
+from data.metrics import USUAL, is_finite, metric_named, shown
 from data.visible import say, visible, warn
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.resolve import validate
@@ -56,7 +56,6 @@ PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
-SHOWN = ("accuracy", "loss")  # beside the sweep's own metric
 MOST_SEEDS = 10_000
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 COSTS = ("train_seconds", "images_per_second")
@@ -252,7 +251,7 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
 
 def shown_keys(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     """Return the figures to show, as far as the runs have them: that of the sweep's metric first."""
-    names = dict.fromkeys((metric.partition("/")[2], *SHOWN))
+    names = dict.fromkeys((metric.partition("/")[2], *USUAL))
     known = {key for result in results for key in result}
     return [key for name in names for key in (f"test/{name}", f"val/{name}") if key in known]
 

@@ -9,10 +9,9 @@ from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import recipe_of
-from data.metrics import Metric, is_finite, metric_named
+from data.metrics import TESTED, Metric, is_finite, metric_named
 
 SEED = "seed"
-TESTED = ("test/accuracy", "test/loss")  # what final runs are compared by, the first that all have
 
 
 class Recipe(NamedTuple):

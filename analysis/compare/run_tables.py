@@ -17,7 +17,7 @@ from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, number_or_dash, sparkline
-from data.metrics import Best, Curve, Metric, is_finite, shown
+from data.metrics import TESTED, Best, Curve, Metric, is_finite, shown
 from data.visible import counted, say, visible
 
 SPARKLINE_WIDTH = 16
@@ -33,7 +33,6 @@ LONGEST_CELL = 60  # letters
 MOST_NAMED = 5  # folders
 MOST_REASONS = 10
 RANKINGS = ("best", "accuracy")
-FINAL_METRICS = ("test/accuracy", "test/loss")
 
 Column = tuple[str, Callable[[Any], str]]  # its heading, and what makes a row's cell
 
@@ -118,7 +117,7 @@ def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
         by_trial.setdefault(record.run_id.rpartition("-seed")[0], []).append(record)
     lines = []
     for trial, records in by_trial.items():
-        values = {name: [r.summary[name] for r in records if is_finite(r.summary.get(name))] for name in FINAL_METRICS}
+        values = {name: [r.summary[name] for r in records if is_finite(r.summary.get(name))] for name in TESTED}
         texts = [f"{name} {plus_minus(spread(known), name)}" for name, known in values.items() if known]
         if texts:
             lines.append(f"mean of {trial}: {', '.join(texts)} ({counted(len(records), 'run')})")

@@ -10,7 +10,7 @@ from analysis.read.pictures import pictures
 from analysis.read.records import RunRecord
 from analysis.read.wandb_runs import ask_wandb, path_of
 from data.errors import UserError
-from data.metrics import shown
+from data.metrics import USUAL, shown
 from data.visible import counted
 
 MOST_LOOKED_AT = 3  # runs, the best ones, that are asked which curves and pictures there are
@@ -188,7 +188,7 @@ def logged_terms(records: Sequence[RunRecord]) -> Mapping[str, list[str]]:
     terms: dict[str, list[str]] = {}
     for name in names:
         terms.setdefault(name.rpartition("/")[2], []).append(name)
-    first = sorted(terms, key=lambda term: (term not in ("loss", "accuracy"), term != "loss", term))
+    first = sorted(terms, key=lambda term: (term not in USUAL, term != "loss", term))
     return {term: terms[term] for term in first[:MOST_TERMS]}
 
 

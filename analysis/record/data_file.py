@@ -15,7 +15,8 @@ LARGEST_SIDE = 100_000  # pixels
 
 def keep_info(folder: Path, info: DatasetInfo) -> None:
     """Write into a run's folder what is needed to use its network without its images."""
-    task = "classification" if info.classes else "none"  # that the labels are for
+    kind = "multi-label classification" if info.several_labels else "classification"
+    task = kind if info.classes else "none"  # that the labels are for
     facts = {"task": task, "channels": len(info.mean), "resizing": RESIZING}
     write_json(folder / run_folder.DATA, {**asdict(info), **facts})
 
@@ -56,5 +57,7 @@ def check(info: DatasetInfo) -> None:
         type(it) is str for it in (info.name, info.fingerprint, *info.classes)
     ):
         raise ValueError(f"classes {info.classes!r}")
+    if type(info.several_labels) is not bool:
+        raise ValueError(f"several_labels {info.several_labels!r}")
     if type(info.num_images) is not dict or not all(type(num) is int for num in info.num_images.values()):
         raise ValueError(f"num_images {info.num_images!r}")

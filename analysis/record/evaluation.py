@@ -11,7 +11,9 @@ from models.core.objective import Objective
 
 @torch.no_grad()
 def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int) -> dict[str, float]:
-    """Return the mean of every per-image metric over a split, exact whatever the batches and processes.
+    """Return the metrics of a split, exact whatever the batches and processes.
+
+    They are the means of those of each image, and those that the objective makes of all images together.
 
     Args:
         accelerator: precision and processes; each of them evaluates its share.
@@ -24,13 +26,19 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
     objective.eval()
     exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs lack
     totals: dict[str, Tensor] = {}
+    kept: dict[str, list[Tensor]] = {}
     num_images = 0
     with accelerator.autocast():
         for batch in loader.evaluation_batches(batch_size):
             for name, values in objective.evaluate(batch).items():
-                totals[name] = totals.get(name, 0) + values.to(exact).sum()
+                if values.ndim > 1:
+                    kept.setdefault(name, []).append(values.float().cpu())
+                else:
+                    totals[name] = totals.get(name, 0) + values.to(exact).sum()
             num_images += len(batch.labels)
-    shares = gather_object([({name: total.item() for name, total in totals.items()}, num_images)])
-    num_images = sum(num for _, num in shares)
-    names = next(sums for sums, num in shares if num)  # a process may have had no image
-    return {name: sum(sums.get(name, 0.0) for sums, _ in shares) / num_images for name in names}
+    own = {name: total.item() for name, total in totals.items()}, kept, num_images
+    shares = [share for share in gather_object([own]) if share[-1]]  # a process may have had no image
+    num_images = sum(num for *_, num in shares)
+    means = {name: sum(sums[name] for sums, *_ in shares) / num_images for name in shares[0][0]}
+    whole = {name: torch.cat([part for _, parts, _ in shares for part in parts[name]]) for name in shares[0][1]}
+    return means | objective.split_metrics(whole)

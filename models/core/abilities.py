@@ -14,7 +14,7 @@ class Classifies(Protocol):
     """A model that predicts the classes of images."""
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits [B, num_classes]: their softmax gives the class probabilities.
+        """Return logits [B, num_classes]; `models.parts.labelling` makes probabilities of them.
 
         Args:
             images: the images of a batch as the model's loader gives them, [B, 3, H, W] or features [B, D].

@@ -48,7 +48,7 @@ def check_start_size(settings: Settings, objective: Objective, device: torch.dev
     if size >= image_size:
         raise UserError(f"{told} is not below the {image_size} pixels of the images: lower it, or leave it out")
     objective.eval()
-    images, labels = torch.zeros(1, 3, size, size, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    images, labels = torch.zeros(1, 3, size, size, device=device), objective.info.blank_labels(1).to(device)
     try:
         with torch.no_grad():
             objective.evaluate(Batch(images, labels))

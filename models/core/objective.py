@@ -1,7 +1,7 @@
 """The interface between models and the training loop: losses for each phase, metrics for each image, and panels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,18 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the metrics of each image, all [B]; so means are exact even if batches differ in size."""
+        """Return the metrics of each image, [B]; so means are exact even if batches differ in size.
+
+        What is more than a number an image, [B, ...], is no metric, but kept for `split_metrics`.
+        """
+
+    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return metrics of a whole split that are no means over its images.
+
+        Args:
+            kept: by name what `evaluate` gives of all images beside their metrics, [N, ...] on the CPU.
+        """
+        return {}
 
     @abstractmethod
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:

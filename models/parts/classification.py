@@ -1,18 +1,20 @@
-"""The objective that all classifiers share: cross-entropy, accuracy, and a panel of predictions."""
+"""The objective that all classifiers share: cross-entropy, accuracy, and a panel of predictions.
 
-from collections.abc import Mapping, Sequence
+What cross-entropy and accuracy are depends on the labels, see `models.parts.labelling`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
 from models.core.objective import Objective, Phase
 from models.core.optimization import Scale, optimizer_of
 from models.core.panel import Panel
 from models.core.settings import NonNegative, Range, Settings
+from models.parts.labelling import labelling_of
 from models.parts.layers import check_classes
 
 
@@ -21,9 +23,11 @@ class ClassifierSettings(Settings):
     """The settings of all classifiers."""
 
     class_weights: Literal["none", "balanced"] = "none"
-    """Weights of the classes in the training loss. balanced: as 1 / the number of a class's images to train on."""
+    """Weights of the classes in the training loss. balanced: as 1 / the number of a class's images to train on; of
+    several labels an image, those with a label weigh together as much as those without."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
-    """Share of the target probability that is spread evenly over all classes, https://arxiv.org/abs/1512.00567."""
+    """Share of the target probability that is spread evenly over all classes, https://arxiv.org/abs/1512.00567; of
+    several labels an image, over applying and not applying."""
     mixup: NonNegative = 0.0
     """Alpha of mixup, https://arxiv.org/abs/1710.09412; 0 for none."""
     cutmix: NonNegative = 0.0
@@ -58,12 +62,13 @@ class Classification(Objective):
     ) -> None:
         super().__init__(settings, info)
         check_classes(info, "a classifier")
+        self.labelling = labelling_of(info)
         self.net = net
         self.prefers_channels_last = prefers_channels_last
         self.scales = scales
         self.register_buffer("class_weights", None, persistent=False)
         if settings.class_weights == "balanced" and info.class_counts:
-            self.class_weights = balanced_weights(info.class_counts)
+            self.class_weights = self.labelling.balanced_weights(info)
         self.mix = None
         if settings.mixup or settings.cutmix:
             from timm.data.mixup import Mixup  # imported late: timm takes a second
@@ -79,14 +84,10 @@ class Classification(Objective):
         if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm mixes the first image with the last, and so on: it needs an even number
             images, labels = images[:even], labels[:even]
-            images, targets = self.mix(images.clone(), labels)  # changes its argument
+            images, targets = self.labelling.mix(self.mix, images.clone(), labels)  # changes its argument
         logits = self.net(images)
-        return {
-            "loss": F.cross_entropy(
-                logits, targets, weight=self.class_weights, label_smoothing=self.settings.label_smoothing
-            ),
-            "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
-        }
+        loss = self.labelling.training_loss(logits, targets, self.class_weights, self.settings.label_smoothing)
+        return {"loss": loss, self.labelling.accuracy: self.labelling.right(logits, labels).mean()}
 
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, num_classes] float32 logits
         return self.net(images).float()
@@ -96,25 +97,16 @@ class Classification(Objective):
         return self.net
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.predict(batch.images)
-        return {
-            "loss": F.cross_entropy(logits, batch.labels, reduction="none"),
-            "accuracy": (logits.argmax(dim=1) == batch.labels).float(),
-        }
+        logits, labels = self.predict(batch.images), batch.labels
+        right = {self.labelling.accuracy: self.labelling.right(logits, labels)}
+        return {"loss": self.labelling.losses(logits, labels), **right, **self.labelling.kept(logits, labels)}
+
+    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
+        return self.labelling.split_metrics(kept)
 
     def panels(self, batch: Batch, pictures: Tensor) -> dict[str, Panel]:
-        probabilities = torch.softmax(self.predict(batch.images), dim=1)
-        confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
-        names = self.info.classes
-        captions, marks = [], []
-        for guess, share, label in zip(predicted, confidence, batch.labels.tolist(), strict=True):
-            captions.append(f"{names[guess]} {share:.0%}" + ("" if guess == label else f", is {names[label]}"))
-            marks.append(guess == label)
-        return {"predictions": Panel(pictures, tuple(captions), tuple(marks))}
-
-
-def balanced_weights(counts: Sequence[int]) -> Tensor:
-    """Return a weight for each class, inverse to its number of images, 1 on average over these; 0 without images."""
-    numbers = torch.tensor(counts, dtype=torch.float64)
-    present = numbers > 0
-    return torch.where(present, numbers.sum() / (present.sum() * numbers.clamp(min=1)), 0.0).float()
+        probabilities = self.labelling.probabilities(self.predict(batch.images)).cpu()
+        labels = batch.labels.cpu()
+        captions = [self.labelling.caption(*each, self.info) for each in zip(probabilities, labels, strict=True)]
+        marks = self.labelling.rightness(self.labelling.decide(probabilities), labels) == 1
+        return {"predictions": Panel(pictures, tuple(captions), tuple(marks.tolist()))}

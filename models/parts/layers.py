@@ -48,6 +48,17 @@ def check_classes(info: DatasetInfo, what: str, otherwise: str = "") -> None:
         )
 
 
+def check_one_class(info: DatasetInfo, what: str, otherwise: str = "") -> None:
+    """Refuse a dataset with fewer than two classes, as `check_classes` does, or with several labels an image.
+
+    Raises:
+        UserError: there are too few, or several.
+    """
+    check_classes(info, what, otherwise)
+    if info.several_labels:
+        raise UserError(f"{info.name} has several labels an image, {what} needs one class: give --model=cnn{otherwise}")
+
+
 def check_halvings(depth: int, image_size: int) -> None:
     """Refuse images whose side cannot be halved `depth` times.
 
@@ -63,6 +74,8 @@ def check_halvings(depth: int, image_size: int) -> None:
 
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
     """Return labels [B] as one-hot vectors [B, num_labels]; for a model without labels, vectors of length 0."""
+    if not num_labels:  # there may be several labels an image then
+        return torch.zeros(len(labels), 0, device=labels.device)
     return (labels.unsqueeze(1) == torch.arange(num_labels, device=labels.device)).float()
 
 

@@ -13,7 +13,7 @@ from models.core.objective import Objective, Phase
 from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, class_columns, side_by_side
 from models.core.settings import Depth, NonNegative, PositiveInt
-from models.parts.layers import check_classes, check_halvings, conv_blocks, one_hot
+from models.parts.layers import check_halvings, check_one_class, conv_blocks, one_hot
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings, gaussian_kl
 from models.parts.sampling import balanced_labels
 
@@ -243,7 +243,7 @@ class Conditional(Variational):
     """
 
     def __init__(self, settings: VariationalSettings, info: DatasetInfo) -> None:
-        check_classes(info, "a conditional model", otherwise=", or give --model=vae")
+        check_one_class(info, "a conditional model", otherwise=", or give --model=vae")
         super().__init__(settings, info, num_labels=len(info.classes))
 
     def samples_panels(self) -> dict[str, Panel]:

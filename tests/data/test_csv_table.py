@@ -1,6 +1,7 @@
 """A CSV file that lists images: what it may look like, and what is told of one that does not."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from data import csv_table
+from data.datasets import load_splits
 from data.errors import UserError
 from data.splitting import Splitting, make_splits
 
@@ -80,6 +82,32 @@ def test_groups_have_numbers_and_an_image_without_one_is_a_group_of_its_own(tabl
     assert load(table("path,group\n0.png,\n")).train.groups is None
 
 
+SEVERAL = "path,label:Hat,group,LABEL: two words,split\n0.png,1,a,0,\n1.png,0,a,0,\n2.png,1,b,1,\n3.png,0,c,0,test\n"
+
+
+def test_several_labels_have_a_column_each(table):
+    dataset = load(table(SEVERAL))
+    assert dataset.classes == ("Hat", "two words")
+    assert dataset.train.labels.tolist() == [[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]
+    assert dataset.test.labels.tolist() == [[0.0, 0.0]]
+    assert dataset.train.groups.tolist() == [0, 0, 1]
+    for other in (SEVERAL.replace("Hat", "hat"), SEVERAL.replace("3.png,0", "3.png,1")):
+        assert load(table(other)).fingerprint != dataset.fingerprint
+
+
+def test_a_label_of_which_there_is_nothing_to_learn_is_told_before_training(table):
+    options = {"image_size": 8, "val_fraction": 0.0, "train_fraction": 1.0, "data_seed": 0, "max_corrupt_images": 0}
+    for value, text in ((0, SEVERAL.replace("2.png,1,b,1", "2.png,1,b,0")), (1, SEVERAL.replace("a,0", "a,1"))):
+        path = table(text)
+        told = f"{path}: the column label:two words is {value} in all 3 images to train on: leave it out"
+        with pytest.raises(UserError, match=f"^{re.escape(told)}$"):
+            load_splits("csv", str(path), normalisation="unit", **options)
+    info, _ = load_splits("csv", str(table(SEVERAL)), normalisation="unit", **options)
+    assert (info.several_labels, info.class_counts) == (True, (2, 1))
+    assert info.in_one_line().startswith("2 labels, several an image (1-2 each), 3 train")
+    assert [info.named(torch.tensor(label)) for label in ([0.0, 0], [1, 1])] == ["none", "Hat, two words"]
+
+
 def test_a_folder_stands_for_the_only_table_in_it(table):
     path = table(SPLIT)
     assert csv_table.has_test_images(path.parent)
@@ -109,6 +137,13 @@ def test_other_labels_are_other_data(table):
         ("path,label,split\n0.png,a,train\n1.png,b,test\n", "row 3 has the label b, which no image to train on has"),
         ("path,split\n0.png,holdout\n", "row 2 is of the split 'holdout': write train, val or test"),
         ("path,split\n0.png,test\n", "lists no image to train on that can be read"),
+        ("path,label:a,label:b\n0.png,1,yes\n", "row 2: the column label:b holds 'yes': write 1 or 0"),
+        ("path,label:a,label:b\n0.png,1,0\n1.png,,1\n", "row 3: the column label:a is empty: write 1 or 0"),
+        ("path,label:a,label:b\n0.png,1,-1\n", "row 2: the column label:b holds '-1': write 1 or 0"),
+        ("path,label:a\n0.png,1\n", "row 1 has the column label:a alone: call it label, or give one for each label"),
+        ("path,label,label:a\n0.png,x,1\n", "row 1 has the columns label and label:a: leave one kind out"),
+        ("path,label:a,label:\n0.png,1,1\n", "row 1 has a column label: without a name: write label:hat"),
+        ("path,label:a,Label : a\n0.png,1,1\n", "has two columns label:a: rename one"),
         ('path\n"0.png\n', "cannot be read as CSV .*: save it anew, in UTF-8"),
     ],
 )
@@ -138,8 +173,10 @@ def test_tables_of_all_kinds_load_or_end_in_one_line(table):
     cells += ["\ud800", "9" * 5000, "$x$", "\0", "path", "é"]
     loaded = 0
     for _ in range(300):
-        head = draw.choice([["path"], ["path", "label"], ["label", "path", "split", "group"]])
+        several = ["path", "label:a", "label:b"]
+        head = draw.choice([["path"], ["path", "label"], ["label", "path", "split", "group"], several])
         likely = {"path": ["0.png", "1.png", "2.png", "3.png"], "split": ["train", "val", "test", ""]}
+        likely |= dict.fromkeys(several[1:], ["0", "1"])
         lines = [head]
         for _ in range(draw.randint(0, 4)):
             lines.append([draw.choice(likely.get(n, ["a", "b"]) if draw.random() < 0.9 else cells) for n in head])

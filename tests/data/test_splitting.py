@@ -146,3 +146,23 @@ def test_what_was_held_out_is_told_in_the_line_of_a_run(tmp_path):
         "group_by": "1 whole group in val",
         "fold group_by": "val is fold 2 of 4, 1 whole group in val",
     }
+
+
+@pytest.mark.parametrize(("groups", "tolerance"), [(None, 0.01), (GROUPS, 0.04)], ids=["images", "groups"])
+def test_of_several_labels_an_image_each_is_in_proportion_and_so_are_images_without(groups, tolerance):
+    labels = torch.from_numpy(np.random.RandomState(1).rand(len(LABELS), 3) < (0.5, 0.3, 0.05)).float()
+    held_out = []
+    for fold in FOLDS:
+        val = split(dataset_of(labels, groups), fold=fold)["val"]
+        held_out += val.rows.tolist()
+        torch.testing.assert_close(val.labels.mean(0), labels.mean(0), atol=tolerance, rtol=0)
+        without, expected = ((own.sum(1) == 0).float().mean().item() for own in (val.labels, labels))
+        assert without == pytest.approx(expected, abs=2 * tolerance)
+    assert sorted(held_out) == list(range(len(labels)))
+
+
+def test_a_label_of_two_images_is_both_trained_on_and_held_out():
+    labels = torch.zeros(40, 2)
+    labels[:20, 0] = labels[18:20, 1] = 1
+    splits = split(dataset_of(labels), fold="1/2")
+    assert [int(splits[name].labels[:, 1].sum()) for name in ("train", "val")] == [1, 1]

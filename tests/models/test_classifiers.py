@@ -13,7 +13,8 @@ from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models.core.objective import count_parameters
 from models.nano_vit import EncoderLayer, NanoVit, NanoVitSettings
-from models.parts.classification import Classification, ClassifierSettings, balanced_weights
+from models.parts.classification import Classification, ClassifierSettings
+from models.parts.labelling import ONE_CLASS
 from models.parts.layers import PatchEmbedding, SelfAttention
 from models.patch_lstm import PatchLstm, PatchLstmSettings
 from models.registry import MODELS
@@ -45,15 +46,16 @@ def test_balanced_class_weights_are_those_of_scikit_learn_and_weigh_the_training
     counts = (90, 9, 1, 0, 5, 5, 5, 5, 5, 5)
     classes = np.flatnonzero(counts)
     expected = compute_class_weight("balanced", classes=classes, y=np.repeat(range(10), counts))
-    torch.testing.assert_close(balanced_weights(counts)[classes], torch.from_numpy(expected).float())
-    assert balanced_weights(counts)[3] == 0
     info = replace(INFO, class_counts=counts)
+    weights = ONE_CLASS.balanced_weights(info)
+    torch.testing.assert_close(weights[classes], torch.from_numpy(expected).float())
+    assert weights[3] == 0
     logits, labels = torch.randn(6, 10), torch.tensor([0, 0, 0, 1, 2, 9])
     plain, weighted = (
         Classification(nn.Flatten(), ClassifierSettings(class_weights=kind), info) for kind in ("none", "balanced")
     )
     batch = Batch(logits[:, :, None, None], labels)
-    share = balanced_weights(counts)[labels]
+    share = weights[labels]
     losses = -logits.log_softmax(1)[torch.arange(6), labels]
     torch.testing.assert_close(weighted(batch, "classify")["loss"], (losses * share).sum() / share.sum())
     torch.testing.assert_close(plain(batch, "classify")["loss"], losses.mean())

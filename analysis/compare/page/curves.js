@@ -7,7 +7,7 @@ import { curves, isPercentage, runs } from "./report.js";
 import { colourOf, shownRuns } from "./shown.js";
 
 const MOST_TERMS = 8;
-const FIRST_TERMS = ["loss", "accuracy"];
+const FIRST_TERMS = ["loss", "accuracy", "mAP"];
 const DASHES = ["dash", "dot", "dashdot"]; // of the phases of training
 const chosen = { x: "epoch", y: "linear" };
 const charts = findTerms();

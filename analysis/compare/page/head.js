@@ -67,7 +67,7 @@ function timeTiles() {
 
 // The final runs of the best trial that has some: its mean over the seeds is the headline.
 function finalTiles() {
-  const name = ["test/accuracy", "test/loss"].find((one) => figures.includes(one));
+  const name = ["test/accuracy", "test/mAP", "test/loss"].find((one) => figures.includes(one));
   const place = figures.indexOf(name);
   const known = runs.filter((run) => run.state === "final" && (run.figures[place] ?? null) !== null);
   const ofTrial = (i) => known.filter((run) => run.name.startsWith(`final-${runs[i].name}-seed`));

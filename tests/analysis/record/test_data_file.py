@@ -43,6 +43,7 @@ def test_a_file_of_an_older_or_a_newer_version_is_read(tmp_path):
         {"mean": [0.1]},
         {"mean": [0.1, 0.1, None]},
         {"num_images": []},
+        {"several_labels": 1},
     ],
 )
 def test_a_damaged_file_is_told_in_one_line(change, tmp_path):

@@ -1,0 +1,237 @@
+"""What the labels of images are, and all that follows from it: losses, probabilities, predictions, metrics.
+
+An image is of one class, or several labels may apply to it, or none. Whoever trains, measures or predicts asks
+`labelling_of` which it is, and then the one that it gets.
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.dataset import DatasetInfo
+
+THRESHOLD = 0.5  # probability above which one of several labels is predicted
+CAPTION_WIDTH = 26  # letters, as many as stand below a small image
+
+
+class Labelling(Protocol):
+    """What the labels of images are.
+
+    Attributes:
+        accuracy: name of the metric that says how right predictions are.
+    """
+
+    accuracy: str
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes, [B, C], of logits [B, C]."""
+
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """Return what is predicted by probabilities [B, C], in the form of labels."""
+
+    def rightness(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """Return how right each prediction is, [B] in [0, 1]; both are in the form of labels."""
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return how right the prediction by logits [B, C] is, [B] in [0, 1]."""
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each image in nats, [B], of logits [B, C]."""
+
+    def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each image in nats, [B], of probabilities [B, C]."""
+
+    def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        """Return the mean loss of a batch, a scalar.
+
+        Args:
+            logits: [B, C].
+            targets: labels, or a mixture of the labels of several images.
+            weights: as `balanced_weights`; None for none.
+            smoothing: share of the targets that is spread evenly.
+        """
+
+    def balanced_weights(self, info: DatasetInfo) -> Tensor:
+        """Return the weights [C] with which rare and frequent classes count alike, by their numbers of images."""
+
+    def mix(self, mixup: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images [B, 3, H, W], which are overwritten, and their labels as timm's Mixup mixes them; B is even."""
+
+    def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return what `split_metrics` needs of each image, [B, C] each."""
+
+    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the metrics that are no means over images, of what `kept` gives of a whole split.
+
+        They depend on the order of the logits of a class alone, so that probabilities do as well.
+        """
+
+    def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities [M, K] and labels [M] int64 of the choices among K that are made of [B, C]."""
+
+    def caption(self, probabilities: Tensor, label: Tensor | None, info: DatasetInfo) -> str:
+        """Return what is predicted of an image by probabilities [C], and what is wrong of it where that is known."""
+
+
+class OneClass:
+    """Each image is of one class: labels are [B] int64, and the classes' probabilities add up to 1."""
+
+    accuracy = "accuracy"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)
+
+    def decide(self, probabilities: Tensor) -> Tensor:
+        return probabilities.argmax(1)
+
+    def rightness(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        return (predicted == labels).float()
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.rightness(logits.argmax(dim=1), labels)
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        share = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
+
+    def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+
+    def balanced_weights(self, info: DatasetInfo) -> Tensor:
+        """Return weights inverse to the numbers of images, 1 on average over these; 0 for a class without images."""
+        numbers = torch.tensor(info.class_counts, dtype=torch.float64)
+        present = numbers > 0
+        return torch.where(present, numbers.sum() / (present.sum() * numbers.clamp(min=1)), 0.0).float()
+
+    def mix(self, mixup: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return mixup(images, labels)
+
+    def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
+        return {}
+
+    def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return probabilities, labels
+
+    def caption(self, probabilities: Tensor, label: Tensor | None, info: DatasetInfo) -> str:
+        share, guess = probabilities.max(0)
+        wrong = label is not None and int(guess) != int(label)
+        return f"{info.named(guess)} {share:.0%}" + (f", is {info.named(label)}" if wrong and label is not None else "")
+
+
+class SeveralLabels:
+    """Of several labels any may apply to an image: labels are [B, C] float32 of 0 and 1, each with its probability."""
+
+    accuracy = "label_accuracy"  # the mean over the labels: where most do not apply, saying so is already mostly right
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def decide(self, probabilities: Tensor) -> Tensor:
+        return (probabilities > THRESHOLD).float()
+
+    def rightness(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        return (predicted == labels).float().mean(1)
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.rightness(self.decide(self.probabilities(logits)), labels)
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+
+    def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy(probabilities, labels, reduction="none").mean(1)
+
+    def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        targets = targets * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)
+
+    def balanced_weights(self, info: DatasetInfo) -> Tensor:
+        """Return by how much more an image with a label weighs than one without: as often as there are more of these.
+
+        A label that no image has, or every one, gets 1.
+        """
+        present = torch.tensor(info.class_counts, dtype=torch.float64)
+        absent = info.num_images["train"] - present
+        return torch.where((present > 0) & (absent > 0), absent / present.clamp(min=1), 1.0).float()
+
+    def mix(self, mixup: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the labels as the images are: timm's targets, of images in place of classes, hold the share of each."""
+        mixup.num_classes = len(images)
+        images, shares = mixup(images, torch.arange(len(images), device=images.device))
+        own = shares.diagonal().unsqueeze(1)
+        return images, own * labels + (1 - own) * labels.flip(0)
+
+    def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"logits": logits, "labels": labels}
+
+    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the means over the labels of average precision (mAP) and area under the ROC curve (auroc)."""
+        precisions, areas = ranking_scores(kept["logits"].numpy(), kept["labels"].numpy())
+        return {"mAP": mean_of_known(precisions), "auroc": mean_of_known(areas)}
+
+    def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each label of each image as a choice of its own, between not applying and applying."""
+        own = probabilities.flatten()
+        return torch.stack([1 - own, own], dim=1), labels.flatten().long()
+
+    def caption(self, probabilities: Tensor, label: Tensor | None, info: DatasetInfo) -> str:
+        """Return the labels that are predicted and, a line each, those of them that do not apply and those missed."""
+        predicted = self.decide(probabilities[None])[0]
+        lines = [named_shares(predicted, probabilities, info)]
+        if label is not None:
+            faults = {"not": (predicted > label).float(), "misses": (label > predicted).float()}
+            lines += [f"{what} {info.named(which)}" for what, which in faults.items() if which.any()]
+        return "\n".join(textwrap.fill(line, CAPTION_WIDTH) for line in lines)
+
+
+def named_shares(which: Tensor, probabilities: Tensor, info: DatasetInfo) -> str:
+    """Return those of several labels [C] with their probabilities [C], the likeliest first."""
+    places = [i for i in probabilities.argsort(descending=True).tolist() if which[i]]
+    return ", ".join(f"{info.classes[i]} {probabilities[i]:.0%}" for i in places) or info.named(which)
+
+
+def ranking_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each label how well scores rank the images that have it before the others.
+
+    Args:
+        scores: [N, C], the greater, the surer; not finite ones, of a training that has diverged, give no figures.
+        labels: [N, C] of 0 and 1.
+
+    Returns:
+        Average precision [C], NaN for a label that no image has, and the area under the ROC curve [C], NaN for one that
+        no image has, or every one.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # imported late: takes a second
+
+    precisions, areas = np.full((2, scores.shape[1]), math.nan)
+    for i in np.flatnonzero(labels.any(0) & np.isfinite(scores).all(0)):
+        precisions[i] = average_precision_score(labels[:, i], scores[:, i])
+        if not labels[:, i].all():
+            areas[i] = roc_auc_score(labels[:, i], scores[:, i])
+    return precisions, areas
+
+
+def mean_of_known(values: np.ndarray) -> float:
+    """Return the mean of those values that are no NaN; NaN without any."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+ONE_CLASS, SEVERAL_LABELS = OneClass(), SeveralLabels()
+
+
+def labelling_of(info: DatasetInfo) -> Labelling:
+    """Return what the labels of a dataset's images are."""
+    return SEVERAL_LABELS if info.several_labels else ONE_CLASS

@@ -1,0 +1,160 @@
+"""Several labels an image: losses and metrics are those of torch and torchmetrics; every model takes part or says no."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+
+from analysis.record import evaluation
+from data.dataset import Batch, Split
+from data.errors import UserError
+from data.loader import Loader, Shard
+from data.seeding import seed_everything
+from models.logged import logged_metrics
+from models.parts.classification import Classification, ClassifierSettings
+from models.parts.labelling import ONE_CLASS, SEVERAL_LABELS
+from models.registry import MODELS
+from tests.models.test_objectives import INFO, SMALL, info_of, train_step
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAMES = ("hat", "red", "two words", "old")
+SEVERAL = replace(INFO, classes=NAMES, several_labels=True, num_images={"train": 100}, class_counts=(50, 10, 80, 25))
+ONE_CLASS_MODELS = {"cvae": "a conditional model", "cvae_head": "a conditional model", "ac_gan": "an ac_gan"}
+
+
+class Alone:
+    """What `evaluate` needs of accelerate, in one process."""
+
+    device = torch.device("cpu")
+    autocast = staticmethod(torch.no_grad)
+
+
+def labelled(num, seed=0):
+    """Logits and labels [num, 4] that have to do with each other."""
+    random = np.random.RandomState(seed)
+    labels = random.rand(num, 4) < (0.5, 0.1, 0.8, 0.3)
+    logits = random.randn(num, 4) + labels
+    return torch.from_numpy(logits).float(), torch.from_numpy(labels).float()
+
+
+def classifier(**settings):
+    """A classifier whose images are its logits."""
+    return Classification(nn.Flatten(), ClassifierSettings(**settings), SEVERAL)
+
+
+def batch_of(logits, labels):
+    return Batch(logits[:, :, None, None].clone(), labels)
+
+
+def test_losses_are_the_binary_cross_entropy_and_accuracy_is_the_mean_over_the_labels():
+    logits, labels = labelled(40)
+    objective, batch = classifier(), batch_of(logits, labels)
+    loss = -(labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log())
+    found = objective(batch, "classify")
+    torch.testing.assert_close(found["loss"], loss.mean())
+    torch.testing.assert_close(found["label_accuracy"], ((logits > 0) == labels.bool()).float().mean())
+    each = objective.evaluate(batch)
+    torch.testing.assert_close(each["loss"], loss.mean(1))
+    torch.testing.assert_close(each["label_accuracy"].mean(), found["label_accuracy"])
+    torch.testing.assert_close(SEVERAL_LABELS.losses_of(logits.sigmoid(), labels), loss.mean(1))
+
+
+def test_smoothing_and_weights_change_the_training_loss_alone_as_torch_does():
+    logits, labels = labelled(40)
+    objective, batch = classifier(label_smoothing=0.2, class_weights="balanced"), batch_of(logits, labels)
+    weights = torch.tensor([1.0, 9.0, 0.25, 3.0])  # images without the label to one with it
+    expected = F.binary_cross_entropy_with_logits(logits, labels * 0.8 + 0.1, pos_weight=weights)
+    torch.testing.assert_close(objective(batch, "classify")["loss"], expected)
+    assert torch.equal(objective.evaluate(batch)["loss"], classifier().evaluate(batch)["loss"])
+
+
+def test_mixed_images_have_their_labels_mixed_alike():
+    seed_everything(0)
+    labels = labelled(7)[1]
+    objective = classifier(mixup=1.0)
+    images, targets = objective.labelling.mix(objective.mix, labels[:6, :, None, None].clone(), labels[:6])
+    torch.testing.assert_close(targets, images[:, :, 0, 0])  # the images are their labels
+    assert not torch.equal(targets, labels[:6])
+    assert objective(batch_of(torch.randn(7, 4), labels), "classify")["loss"].isfinite()
+
+
+def test_a_split_is_measured_as_by_torchmetrics_whatever_the_batches_and_processes(monkeypatch):
+    logits, labels = labelled(101)
+    pixels = (logits.view(101, 1, 1, 4).expand(-1, 3, 1, 4) * 20 + 128).clamp(0, 255).byte()
+    loaders = [
+        Loader(Split(pixels, labels), SEVERAL, torch.device("cpu"), shard=Shard(rank, num))
+        for rank, num in ((0, 1), (0, 2), (1, 2))
+    ]
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    objective = Classification(net, ClassifierSettings(), SEVERAL)
+    whole = evaluation.evaluate(Alone(), objective, loaders[0], 30)
+    found = objective.predict(loaders[0].batch(torch.arange(101)).images).detach()
+    expected = {
+        "mAP": multilabel_average_precision(found, labels.long(), 4).item(),
+        "auroc": multilabel_auroc(found, labels.long(), 4).item(),
+    }
+    assert list(whole) == ["loss", "label_accuracy", "mAP", "auroc"]
+    assert {name: whole[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    shares = []
+    monkeypatch.setattr(evaluation, "gather_object", lambda own: shares.append(own[0]) or shares)
+    for loader in loaders[1:]:
+        divided = evaluation.evaluate(Alone(), objective, loader, 7)
+    assert divided == pytest.approx(whole)
+
+
+def test_a_label_that_no_image_has_or_every_one_is_left_out_of_the_means():
+    logits, labels = labelled(50)
+    labels[:, 0], labels[:, 1] = 0, 1
+    found = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": labels})
+    rest = SEVERAL_LABELS.split_metrics({"logits": logits[:, 2:], "labels": labels[:, 2:]})
+    assert found["auroc"] == pytest.approx(rest["auroc"])
+    assert found["mAP"] == pytest.approx((2 * rest["mAP"] + 1) / 3)
+    nothing = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": torch.zeros(50, 4)})
+    assert all(np.isnan(value) for value in nothing.values())
+    diverged = SEVERAL_LABELS.split_metrics({"logits": logits * torch.nan, "labels": labels})
+    assert np.isnan(diverged["mAP"])
+
+
+def test_captions_tell_what_is_predicted_and_what_of_it_is_wrong():
+    probabilities, label = torch.tensor([0.9, 0.7, 0.2, 0.4]), torch.tensor([1.0, 0, 0, 1])
+    assert SEVERAL_LABELS.caption(probabilities, label, SEVERAL) == "hat 90%, red 70%\nnot red\nmisses old"
+    assert SEVERAL_LABELS.caption(probabilities / 2, None, SEVERAL) == "none"
+    assert max(map(len, SEVERAL_LABELS.caption(torch.ones(4), None, SEVERAL).split("\n"))) <= 26
+    one = replace(SEVERAL, several_labels=False)
+    shares = torch.tensor([0.1, 0.6, 0.2, 0.1])
+    assert ONE_CLASS.caption(shares, torch.tensor(1), one) == "red 60%"
+    assert ONE_CLASS.caption(shares, torch.tensor(2), one) == "red 60%, is two words"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ONE_CLASS_MODELS])
+def test_every_model_without_conditions_learns_from_images_with_several_labels(name):
+    info = replace(info_of(name), classes=NAMES, several_labels=True)
+    settings = MODELS[name].settings_class(model=name, **SMALL[name])
+    seed_everything(0)
+    objective = MODELS[name].build(settings, info)
+    phases = objective.phases()
+    batch = Batch(torch.randn(6, *objective.input_shape(info)), labelled(6)[1])
+    losses = [sum(train_step(objective, phases, batch).values()) for _ in range(2)]
+    assert np.isfinite(losses).all()
+    with torch.no_grad():
+        found = objective.eval().evaluate(batch)
+    assert ("label_accuracy" in found) == isinstance(objective, Classification)
+    assert found["loss"].shape == (6,)
+
+
+@pytest.mark.parametrize(("name", "what"), ONE_CLASS_MODELS.items())
+def test_conditional_models_want_one_class_an_image(name, what):
+    with pytest.raises(
+        UserError, match=f"synthetic has several labels an image, {what} needs one class: give --model="
+    ):
+        MODELS[name].build(MODELS[name].settings_class(model=name, **SMALL[name]), SEVERAL)
+
+
+def test_what_a_run_will_log_is_known_beforehand():
+    settings = MODELS["cnn"].settings_class(model="cnn", **SMALL["cnn"])
+    train = ["train/classify/loss", "train/classify/label_accuracy"]
+    assert logged_metrics(settings, SEVERAL) == [*train, "val/loss", "val/label_accuracy", "val/mAP", "val/auroc"]
