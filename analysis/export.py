@@ -72,7 +72,7 @@ def pictures(paths: Sequence[Path], network: Exportable) -> list[tuple[Tensor, .
     if "images" not in network.inputs:
         raise UserError(f"--check={paths[0]}: a generator takes no pictures: leave it out")
     info, unread = network.run.info, dict[Path, str]()
-    whole, images, _ = read_pictures(find_pictures(paths, ()), [info.kept_size], unread)
+    whole, images, _ = read_pictures(find_pictures(paths, info), [info.kept_size], unread)
     tell_unread(unread, is_nothing_left=not whole)
     return [(images[info.kept_size].permute(0, 2, 3, 1).contiguous(),)]
 

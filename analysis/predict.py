@@ -8,6 +8,9 @@ RUN is the first word; further runs, whose mean is taken, follow a --with each:
 
 Where pictures lie in folders called as the run's classes, or a CSV file has a column called class, it is also told how
 right the predictions are. Files that cannot be read are named and left out.
+
+Of a run whose images may have several labels, the labels are told whose probability is above a half; a CSV file tells
+the true ones in columns label:NAME, as in training.
 """
 
 import sys
@@ -87,7 +90,7 @@ def predict(options: Namespace) -> None:
     folders = [find_run(name) for name in (options.run, *options.others)]
     with redirect_stdout(sys.stderr):  # where models say what they do; the output may be for programs
         members = load_members(folders, options.data_dir, options.temperature == "val")
-        files = find_pictures(options.paths, members[0].run.info.classes, options.column)
+        files = find_pictures(options.paths, members[0].run.info, options.column)
         if options.slice_by:
             check_column(files, options.slice_by)
         predicted = predict_files(members, files, options.tta == "flip")

@@ -14,6 +14,7 @@ from analysis.look.trained_run import TrainedRun
 from data.errors import UserError
 from data.loader import Loader
 from data.pixels import decode_image
+from models.parts.labelling import labelling_of
 
 
 class Examples(NamedTuple):
@@ -50,7 +51,7 @@ def choose_images(run: TrainedRun, chosen: Sequence[str]) -> Examples:
             images.append(batch.images)
             pictures.append(enlarge(loader.pictures(index)))
             names.append(f"{split} {text}")
-            classes.append(run.info.classes[int(batch.labels)])
+            classes.append(run.info.named(batch.labels[0]))
         else:
             side = run.info.image_size
             images.append(loader.normalise(read_square(Path(text), side)[None]))
@@ -101,10 +102,11 @@ def draw_attention(run: TrainedRun, chosen: Sequence[str], out: Path, each_head:
     net = network_with_attention(run)
     examples = choose_images(run, chosen)
     maps = attention_maps(net, examples.images)
-    confidence, predicted = net(examples.images).softmax(dim=1).max(dim=1)
+    labelling = labelling_of(run.info)
+    predicted = [labelling.caption(own, None, run.info) for own in labelling.probabilities(net(examples.images))]
     labels = [
-        f"{name}\n" + (f"is {true}\n" if true else "") + f"taken for {run.info.classes[guess]}\n{share:.0%} sure"
-        for name, true, guess, share in zip(examples.names, examples.classes, predicted, confidence, strict=True)
+        f"{name}\n" + (f"is {true}\n" if true else "") + f"taken for\n{guess}"
+        for name, true, guess in zip(examples.names, examples.classes, predicted, strict=True)
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     paths = [out]

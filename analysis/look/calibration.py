@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional as F
 
 from analysis.look.predictions import Predictions
+from models.parts.labelling import ONE_CLASS, Labelling
 
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
 LOG_TEMPERATURES = (math.log(0.05), math.log(20))  # within which one is looked for
@@ -48,8 +48,14 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM
         )
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the number that logits [N, C] have to be divided by for the least cross-entropy with labels [N].
+def calibration_on(probabilities: Tensor, labels: Tensor, labelling: Labelling) -> Calibration:
+    """Return how right probabilities [N, C] of labels are, by the confidence of each choice."""
+    chances, chosen = labelling.choices(probabilities, labels)
+    return calibrate(chances.numpy(), chosen.numpy())
+
+
+def fit_temperature(logits: Tensor, labels: Tensor, labelling: Labelling = ONE_CLASS) -> float:
+    """Return the number that logits [N, C] have to be divided by for the least cross-entropy with labels.
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
@@ -58,22 +64,19 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     exact_logits = logits.double()
 
     def loss(log_temperature: float) -> float:
-        return F.cross_entropy(exact_logits / math.exp(log_temperature), labels).item()
+        return labelling.losses(exact_logits / math.exp(log_temperature), labels).mean().item()
 
     return math.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded").x)
 
 
 def calibration_of(predictions: Predictions) -> dict[str, float]:
     """Return the temperature fitted on a split, and the calibration error in [0, 1] on it before and after."""
-    temperature = fit_temperature(predictions.logits, predictions.labels)
+    labels, labelling = predictions.labels, predictions.labelling
+    temperature = fit_temperature(predictions.logits, labels, labelling)
+    calibrated = labelling.probabilities(predictions.logits / temperature)
     return {
         "temperature": temperature,
-        "ece": error_of(predictions.probabilities, predictions.labels),
-        "ece_calibrated": error_of((predictions.logits / temperature).softmax(1), predictions.labels),
-        "num_images": len(predictions.labels),
+        "ece": calibration_on(predictions.probabilities, labels, labelling).error,
+        "ece_calibrated": calibration_on(calibrated, labels, labelling).error,
+        "num_images": len(labels),
     }
-
-
-def error_of(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the expected calibration error of probabilities [N, C] against labels [N], in [0, 1]."""
-    return calibrate(np.asarray(probabilities), np.asarray(labels)).error

@@ -37,7 +37,7 @@ def analyse_classifier(predictions: Predictions, loader: Loader, classes: tuple[
         folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, path),
         folder / "reliability.png": lambda path: draw_reliability(calibration, path),
     }
-    if (predicted != labels).any():
+    if not predictions.is_right.all():
         draws[folder / "mistakes.png"] = mistakes_panel(loader, classes, predictions)
     return Analysis({"ece": calibration.error}, render(draws), {"per_class": table})
 
@@ -88,7 +88,7 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Pa
 
 
 def draw_reliability(calibration: Calibration, path: Path) -> None:
-    """Draw accuracy against confidence, a reliability diagram, with the share of the images in each bin."""
+    """Draw accuracy against confidence, a reliability diagram, with the share of all choices in each bin."""
     from matplotlib.figure import Figure
 
     num_bins = len(calibration.share)
@@ -100,5 +100,5 @@ def draw_reliability(calibration: Calibration, path: Path) -> None:
     top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"reliability, ECE {calibration.error:.2%}")
     top.legend(loc="upper left")
     bottom.bar(left, calibration.share, 1 / num_bins, align="edge", color="grey", edgecolor="white")
-    bottom.set(xlabel="confidence", ylabel="share of images")
+    bottom.set(xlabel="confidence", ylabel="share")
     figure.savefig(path, dpi=100)

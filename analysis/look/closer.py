@@ -18,6 +18,7 @@ from analysis.look.codes import analyse_codes
 from analysis.look.collapse import NUM_WATCHED, variety
 from analysis.look.extractors import Extractor, build_extractor
 from analysis.look.fidelity import check_numbers, measure
+from analysis.look.label_scores import analyse_labels
 from analysis.look.latents import analyse_latents, check_latents
 from analysis.look.panels import animate, render
 from analysis.look.predictions import predict_split, save_predictions
@@ -66,13 +67,14 @@ class Subject:
 
 def look_at_classes(subject: Subject) -> Analysis:
     """Look at what a classifier gets right and wrong, and keep what it predicts of validation and test images."""
-    model, classes = subject.model, subject.model.info.classes
+    model, info = subject.model, subject.model.info
     names = [name for name in subject.loaders if name in ("val", "test", subject.split)]
     predictions = {name: predict_split(model, subject.loaders[name]) for name in names}
-    save_predictions(subject.folder / run_folder.PREDICTIONS, predictions, classes)
+    save_predictions(subject.folder / run_folder.PREDICTIONS, predictions, info)
     if "val" in predictions:
         write_json(subject.folder / run_folder.CALIBRATION, calibration_of(predictions["val"]))
-    return analyse_classifier(predictions[subject.split], subject.loader, classes, subject.panels)
+    analyse = analyse_labels if info.several_labels else analyse_classifier
+    return analyse(predictions[subject.split], subject.loader, info.classes, subject.panels)
 
 
 def look_at_latents(subject: Subject) -> Analysis:

@@ -1,18 +1,20 @@
 """The metrics of a trained run on other images, kept in its folder apart from its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from analysis.look.calibration import error_of
+from analysis.look.calibration import calibration_on
 from analysis.look.predictions import predict_split
 from analysis.look.trained_run import TrainedRun
 from analysis.record import run_folder
 from analysis.record.evaluation import evaluate
+from data.csv_table import LABEL
 from data.dataset import Dataset, DatasetInfo, Split
 from data.datasets import find_data_dir, find_dataset
 from data.errors import UserError
@@ -75,29 +77,40 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
     parts = {name: it for name in ("train", "val", "test") if (it := getattr(found, name)) is not None}
     if len(parts) == 1:
         parts = {ALL: found.train}
-    labels = labels_in(found, info)
-    splits = {name: it._replace(labels=labels[it.labels] if len(labels) else it.labels) for name, it in parts.items()}
+    translate = labels_in(found, info)
+    splits = {name: it._replace(labels=translate(it.labels)) for name, it in parts.items()}
     return OtherData(dataset, place, found.fingerprint, False, splits)
 
 
-def labels_in(found: Dataset, info: DatasetInfo) -> torch.Tensor:
-    """Return the run's label of each class of other images, by name; nothing where the run knows no classes.
+def labels_in(found: Dataset, info: DatasetInfo) -> Callable[[Tensor], Tensor]:
+    """Return what turns labels of other images into the run's, by name; it does nothing where the run knows no classes.
 
     Raises:
-        UserError: the images have no classes, or one that the run does not know.
+        UserError: the images have no classes, labels of the other kind, a class that the run does not know, or not all
+            of its several labels.
     """
     if not info.classes:
-        return torch.empty(0, dtype=torch.long)
+        return lambda labels: labels
     if not found.classes:
         raise UserError(
             f"{found.name} has no classes, but the run has {len(info.classes)}: sort the images into folders"
         )
+    kinds = {False: "one class an image", True: "several labels an image"}
+    is_several = found.train.labels.ndim > 1
+    if is_several != info.several_labels:
+        raise UserError(f"{found.name} has {kinds[is_several]}, but the run {kinds[info.several_labels]}: name others")
+    if is_several:
+        if lacking := [name for name in info.classes if name not in found.classes]:
+            raise UserError(f"{found.name} lacks the column {LABEL}{lacking[0]}, a label of the run: add it")
+        order = torch.tensor([found.classes.index(name) for name in info.classes])
+        return lambda labels: labels[:, order]
     for name in found.classes:
         if name not in info.classes:
             raise UserError(
                 f"{found.name} has the class {name}, which the run does not know: it knows {', '.join(info.classes)}"
             )
-    return torch.tensor([info.classes.index(name) for name in found.classes])
+    places = torch.tensor([info.classes.index(name) for name in found.classes])
+    return lambda labels: places[labels]
 
 
 def evaluate_on(run: TrainedRun, split: Split) -> dict[str, float]:
@@ -108,8 +121,8 @@ def evaluate_on(run: TrainedRun, split: Split) -> dict[str, float]:
     metrics = evaluate(accelerator, model, loader, settings.eval_batch_size)
     if isinstance(model, Classifies):
         with accelerator.autocast():
-            predictions = predict_split(model, loader)
-        metrics["ece"] = error_of(predictions.probabilities, predictions.labels)
+            them = predict_split(model, loader)
+        metrics["ece"] = calibration_on(them.probabilities, them.labels, them.labelling).error
     return metrics
 
 

@@ -22,6 +22,7 @@ from data.errors import UserError
 from data.files import replace_file
 from data.photographs import centre_crop
 from models.core.abilities import Classifies, DrawsFromLatents
+from models.parts.labelling import labelling_of
 
 METADATA = "metadata.json"  # in TorchScript and torch.export; in ONNX its keys are the model's own properties
 LARGEST_DIFFERENCE = 1e-4  # of an exported network's outputs from the run's own
@@ -46,6 +47,7 @@ class ExportedClassifier(nn.Module):
         super().__init__()
         self.model = model
         self.side = info.image_size
+        self.labelling = labelling_of(info)
         self.net = model.image_network() if hasattr(model, "image_network") else None
         self.register_buffer("shift", 255 * torch.tensor(info.mean).view(3, 1, 1))
         self.register_buffer("scale", 1 / (255 * torch.tensor(info.std).view(3, 1, 1)))
@@ -53,7 +55,7 @@ class ExportedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         normalised = self.prepare(images)
         logits = self.model.predict(normalised) if self.net is None else self.net(normalised)
-        return logits.float().softmax(1)
+        return self.labelling.probabilities(logits.float())
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return images as the run's network gets them in evaluation: [B, S, S, 3] uint8 -> [B, 3, H, W] float32."""
@@ -131,6 +133,7 @@ class Exportable:
             "output": self.output,
             **({"latent_size": shapes["latents"][0]} if "latents" in shapes else {}),
             "classes": list(info.classes),
+            "labels": "several an image" if info.several_labels else "one an image",
             "image_size": info.kept_size,
             "seen_size": info.image_size,
             "mean": list(info.mean),

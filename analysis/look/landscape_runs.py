@@ -106,8 +106,12 @@ def look_at_runs(folders: Sequence[Path], data_dir: str, plan: Plan) -> list[str
 
 
 def chance_of(run: TrainedRun) -> float:
-    """Return the loss of a classifier that gives each class the same probability; 0 where there are no classes."""
-    return math.log(len(run.info.classes)) if hasattr(run.objective, "predict") else 0.0
+    """Return the loss of a classifier that knows nothing of an image; 0 where there are no classes.
+
+    It gives each class the same probability, and each of several labels a half.
+    """
+    num = 2 if run.info.several_labels else len(run.info.classes)
+    return math.log(num) if hasattr(run.objective, "predict") else 0.0
 
 
 def summary_of(lines: tuple[np.ndarray, Sequence[Losses]], chance: float, curvature: np.ndarray) -> dict[str, Any]:

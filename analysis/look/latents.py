@@ -89,6 +89,9 @@ def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folde
         UserError: there are too few images.
     """
     settings, classes = model.settings, model.info.classes
+    if model.info.several_labels:
+        warn(f"latents are compared with no classes: an image of {model.info.name} may have several labels")
+        classes = ()
     check_latents(loaders, split, settings.latent_images)
     encoders = {"latent": model.latent_means, "random": untrained_like(model, loaders[split].device).latent_means}
 

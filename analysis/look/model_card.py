@@ -20,9 +20,9 @@ from timm.data import create_transform, resolve_model_data_config
 network = timm.create_model("local-dir:.", pretrained=True).eval()  # on the hub: "hf-hub:YOU/NAME"
 transform = create_transform(**resolve_model_data_config(network))
 with torch.no_grad():
-    probabilities = network(transform(Image.open("picture.jpg").convert("RGB"))[None]).softmax(1)[0]
+    probabilities = network(transform(Image.open("picture.jpg").convert("RGB"))[None]).{function}[0]
 classes = network.pretrained_cfg["label_names"]
-print(classes[probabilities.argmax()], probabilities.max().item())
+{told}
 """
 OF_A_CLASSIFIER = """\
 import json
@@ -36,7 +36,8 @@ network = torch.export.load("network.pt2", extra_files=extra).module()
 about = json.loads(extra["metadata.json"])
 picture = ImageOps.fit(Image.open("picture.jpg").convert("RGB"), (about["image_size"], about["image_size"]))
 probabilities = network(torch.from_numpy(numpy.array(picture))[None])[0]
-print(about["classes"][probabilities.argmax()], probabilities.max().item())
+classes = about["classes"]
+{told}
 """
 OF_A_GENERATOR = """\
 import torch
@@ -46,14 +47,23 @@ network = torch.export.load("network.pt2").module()
 images = network({inputs})  # [8, H, W, 3] in [0, 1]
 Image.fromarray((255 * images[0]).round().byte().numpy()).save("sample.png")
 """
+# By what an image may have: the function that makes probabilities of logits, and what prints them.
+TOLD = {
+    "one an image": ("softmax(1)", "print(classes[probabilities.argmax()], probabilities.max().item())"),
+    "several an image": (
+        "sigmoid()",
+        "print({name: value.item() for name, value in zip(classes, probabilities) if value > 0.5})",
+    ),
+}
 
 
 def usage(metadata: Mapping[str, Any], is_timms: bool) -> str:
     """Return the lines of Python that use a network, beside its files."""
+    function, told = TOLD[metadata["labels"]]
     if is_timms:
-        return OF_TIMM
+        return OF_TIMM.format(function=function, told=told)
     if metadata["output"] == "probabilities":
-        return OF_A_CLASSIFIER
+        return OF_A_CLASSIFIER.replace("{told}", told)
     size = metadata["latent_size"]
     inputs = f"torch.randn(8, {size})" + (", torch.arange(8) % 2" if "labels" in metadata["inputs"] else "")
     return OF_A_GENERATOR.format(inputs=inputs)
@@ -83,6 +93,7 @@ def model_card(
     classes = metadata["classes"]
     named = ", ".join(map(visible, classes[:MOST_CLASSES])) + (", ..." if len(classes) > MOST_CLASSES else "")
     facts = {"trained on": images, "classes": f"{len(classes)}: {named}" if classes else "none"}
+    facts |= {"labels": metadata["labels"]} if classes else {}
     facts |= {f"input {name}": text for name, text in metadata["inputs"].items()}
     facts |= {key: json.dumps(metadata[key]) for key in ("output", "mean", "std")}
     facts["fingerprint of the images"] = metadata["data"]

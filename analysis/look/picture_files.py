@@ -5,14 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.dataset import class_name
+from data.csv_table import LABEL, column_name
+from data.dataset import DatasetInfo, class_name
 from data.errors import UserError, suggestion
 from data.folder_layout import Scan, left_out_line
 from data.visible import visible, warn
 
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")  # of a CSV file, in any case
 CLASS_COLUMNS = ("class", "label", "true")
-NO_CLASS = -1
+
+Row = dict[str, str]  # of a CSV file, by column
+Truth = int | tuple[int, ...] | None  # place among the classes; of several labels, 1 or 0 each; None if not known
 
 
 @dataclass(frozen=True)
@@ -21,24 +24,25 @@ class PictureFile:
 
     Attributes:
         path: where it is.
-        true: its class, as a place among the classes; NO_CLASS if that is not known.
+        true: its class or labels.
         row: what a CSV file says of it, by column.
     """
 
     path: Path
-    true: int = NO_CLASS
+    true: Truth = None
     row: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_pictures(paths: Sequence[Path], classes: Sequence[str], column: str = "") -> list[PictureFile]:
+def find_pictures(paths: Sequence[Path], info: DatasetInfo, column: str = "") -> list[PictureFile]:
     """Return the image files that paths name.
 
     A folder stands for all image files below it, in the order of a dataset made of it; one that lies in a folder called
-    as a class is of that class. A CSV file names them in a column, relative to its own folder, and maybe their classes.
+    as a class is of that class. A CSV file names them in a column, relative to its own folder, and maybe their classes
+    or labels.
 
     Args:
         paths: of images, folders and CSV files.
-        classes: names of the classes that are known.
+        info: whose classes are known.
         column: of paths in a CSV file; empty for the one that is called so, or the only one.
 
     Raises:
@@ -47,9 +51,9 @@ def find_pictures(paths: Sequence[Path], classes: Sequence[str], column: str = "
     found: list[PictureFile] = []
     for path in paths:
         if path.is_dir():
-            found += below(path, classes)
+            found += below(path, () if info.several_labels else info.classes)
         elif path.suffix.lower() == ".csv":
-            found += listed(path, classes, column)
+            found += listed(path, info, column)
         elif path.exists() or path.is_symlink():
             found.append(PictureFile(path))
         else:
@@ -76,36 +80,67 @@ def below(folder: Path, classes: Sequence[str]) -> list[PictureFile]:
     return [PictureFile(path, true_class(path.relative_to(folder), known)) for path in paths]
 
 
-def true_class(path: Path, known: Mapping[str, int]) -> int:
-    """Return the class of the uppermost folder of a path that is called as one; NO_CLASS if none is."""
-    return next((known[name] for part in path.parts[:-1] if (name := class_name(part)) in known), NO_CLASS)
+def true_class(path: Path, known: Mapping[str, int]) -> int | None:
+    """Return the class of the uppermost folder of a path that is called as one; None if none is."""
+    return next((known[name] for part in path.parts[:-1] if (name := class_name(part)) in known), None)
 
 
-def listed(path: Path, classes: Sequence[str], column: str) -> list[PictureFile]:
+def listed(path: Path, info: DatasetInfo, column: str) -> list[PictureFile]:
     """Return the image files that a CSV file lists.
 
     Raises:
-        UserError: it cannot be read, has no such column, or lists nothing.
+        UserError: it cannot be read, has no such column, or lists nothing; or labels are not told as they are to be.
     """
     rows = list(read_rows(path))
     if not rows:
         raise UserError(f"{path} lists no images: give a row with the names of the columns, then one for each image")
     column = choose_column(path, list(rows[0]), column)
-    name_of_class = next((name for name in rows[0] if name.casefold() in CLASS_COLUMNS and name != column), "")
-    known = {name: place for place, name in enumerate(classes)}
+    truths = (labels_of_rows if info.several_labels else classes_of_rows)(path, rows, info.classes, column)
     found = []
-    for number, row in enumerate(rows, 1):
+    for number, (row, truth) in enumerate(zip(rows, truths, strict=True), 1):
         if not row[column]:
             raise UserError(f"{path}: row {number} names no file in the column {column}: fill it in, or remove the row")
-        label = known.get(class_name(row[name_of_class]), NO_CLASS) if name_of_class else NO_CLASS
-        found.append(PictureFile(path.parent / row[column], label, row))
-    num_unknown = sum(bool(one.row[name_of_class]) and one.true == NO_CLASS for one in found) if name_of_class else 0
+        found.append(PictureFile(path.parent / row[column], truth, row))
+    return found
+
+
+def classes_of_rows(path: Path, rows: Sequence[Row], classes: Sequence[str], column: str) -> list[Truth]:
+    """Return the class that each row of a CSV file tells in its column of classes, if it has one beside `column`."""
+    name_of_class = next((name for name in rows[0] if name.casefold() in CLASS_COLUMNS and name != column), None)
+    if name_of_class is None:
+        return [None] * len(rows)
+    known = {name: place for place, name in enumerate(classes)}
+    found: list[Truth] = [known.get(class_name(row[name_of_class])) for row in rows]
+    num_unknown = sum(bool(row[name_of_class]) and one is None for row, one in zip(rows, found, strict=True))
     if num_unknown:
         warn(f"{path}: the column {name_of_class} holds no class of the run in {num_unknown:,} of {len(found):,} rows")
     return found
 
 
-def read_rows(path: Path) -> Iterator[dict[str, str]]:
+def labels_of_rows(path: Path, rows: Sequence[Row], classes: Sequence[str], column: str) -> list[Truth]:
+    """Return the labels that each row of a CSV file tells, 1 or 0 in a column for each, where it has such columns.
+
+    Raises:
+        UserError: a label of the run has none, though another one has; or a row holds another value.
+    """
+    columns = {column_name(name): name for name in rows[0] if name != column}
+    wanted = [f"{LABEL}{name}" for name in classes]
+    lacking = [name for name in wanted if name not in columns]
+    if len(lacking) == len(wanted):
+        return [None] * len(rows)
+    if lacking:
+        raise UserError(f"{path} lacks the column {lacking[0]}, a label of the run: add it, or leave all of them out")
+    found: list[Truth] = []
+    for number, row in enumerate(rows, 1):
+        for name in wanted:
+            if row[columns[name]].strip() not in ("0", "1"):
+                value = row[columns[name]]
+                raise UserError(f"{path}: row {number}: the column {name} holds {value!r}: write 1 or 0")
+        found.append(tuple(int(row[columns[name]]) for name in wanted))
+    return found
+
+
+def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a CSV file by the names of the columns; a cell that is missing is empty.
 
     Raises:

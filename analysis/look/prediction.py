@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from analysis.look.calibration import calibration_of
-from analysis.look.picture_files import NO_CLASS, PictureFile
+from analysis.look.picture_files import PictureFile
 from analysis.look.predictions import predict_split
 from analysis.look.trained_run import TrainedRun, load_network, load_run
 from analysis.record import run_folder
-from data.dataset import Split
+from data.dataset import DatasetInfo, Split
 from data.errors import UserError, in_one_line
 from data.files import read_json
 from data.loader import Loader
@@ -28,6 +28,7 @@ from data.pixels import decode_image
 from data.visible import counted, visible, warn
 from models.core.abilities import Classifies
 from models.loading import put_on_device
+from models.parts.labelling import Labelling, labelling_of
 
 DECODED_AT_ONCE = 1024  # images, at least
 NUM_NAMED = 20  # files that cannot be read which are named one by one
@@ -61,7 +62,7 @@ class Member:
     def loader(self, images: Tensor) -> Loader:
         """Return a loader of images [N, 3, H, W] uint8, as the run's own."""
         objective = self.run.objective
-        split = Split(images, torch.zeros(len(images), dtype=torch.long))
+        split = Split(images, self.run.info.blank_labels(len(images)))
         return put_on_device(objective, {"new": split}, self.accelerator)["new"]
 
     def logits(self, images: Tensor) -> Tensor:
@@ -78,40 +79,56 @@ class Predicted:
 
     Attributes:
         files: those that could be read.
-        classes: names of the classes.
+        info: of the images that the members were trained on.
         probabilities: [N, C], the mean over the members.
         uncalibrated: [N, C], the same without temperatures.
-        votes: [M, N], the class that each member would have named alone.
+        votes: [M, N], the class that each member would have named alone; [M, N, C] of several labels.
         pictures: [P, 3, H, W] uint8, the first ones as the network has seen them.
     """
 
     files: list[PictureFile]
-    classes: tuple[str, ...]
+    info: DatasetInfo
     probabilities: Tensor
     uncalibrated: Tensor
     votes: Tensor
     pictures: Tensor
 
-    @property
-    def true(self) -> Tensor:
-        """[N] the true classes, NO_CLASS where one is not known."""
-        return torch.tensor([file.true for file in self.files])
+    @cached_property
+    def labelling(self) -> Labelling:
+        """What the labels are."""
+        return labelling_of(self.info)
 
-    @property
-    def losses(self) -> Tensor:
-        """[N] the cross-entropy in nats; without meaning where the true class is not known."""
-        share = self.probabilities.gather(1, self.true.clamp(min=0).unsqueeze(1)).squeeze(1)
-        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
+    @cached_property
+    def guessed(self) -> Tensor:
+        """[N] the classes that are predicted, or [N, C] the labels."""
+        return self.labelling.decide(self.probabilities)
 
-    @property
+    @cached_property
     def known(self) -> Tensor:
-        """[L] the places of the images whose true class is known."""
-        return (self.true != NO_CLASS).nonzero().squeeze(1)
+        """[L] the places of the images whose true class or labels are known."""
+        return torch.tensor([i for i, file in enumerate(self.files) if file.true is not None], dtype=torch.long)
 
-    @property
+    @cached_property
+    def true(self) -> Tensor:
+        """[L] the true classes of these images, or [L, C] their labels."""
+        known = [file.true for file in self.files if file.true is not None]
+        blank = self.info.blank_labels(len(known))
+        return torch.tensor(known, dtype=blank.dtype).view_as(blank)
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """[L] the cross-entropy of these images in nats."""
+        return self.labelling.losses_of(self.probabilities[self.known], self.true)
+
+    @cached_property
+    def rightness(self) -> Tensor:
+        """[L] how right the predictions of these images are, in [0, 1]."""
+        return self.labelling.rightness(self.guessed[self.known], self.true)
+
+    @cached_property
     def agreed(self) -> Tensor:
-        """[N] how many members name the class that their mean names."""
-        return (self.votes == self.probabilities.argmax(1)).sum(0)
+        """[N] how many members predict what their mean predicts."""
+        return torch.stack([self.labelling.rightness(votes, self.guessed) == 1 for votes in self.votes]).sum(0)
 
 
 def load_members(folders: Sequence[Path], data_dir: str, is_calibrated: bool) -> list[Member]:
@@ -132,13 +149,18 @@ def load_members(folders: Sequence[Path], data_dir: str, is_calibrated: bool) ->
         run = load_network(folder, data_dir)
         if not isinstance(run.objective, Classifies):
             raise UserError(f"{folder} is a {run.settings.model}, which predicts no classes: name a classifier's run")
-        if members and run.info.classes != members[0].run.info.classes:
+        if members and classes_of(run) != classes_of(members[0].run):
             names = [", ".join(each.info.classes[:5]) for each in (members[0].run, run)]
             raise UserError(f"{folder} has the classes {names[1]}, but {folders[0]} {names[0]}: name runs of the same")
         member = Member(str(folder), run, accelerator, {})
         calibration = calibrate_member(member, folder, data_dir) if is_calibrated else {}
         members.append(Member(member.name, run, accelerator, calibration))
     return members
+
+
+def classes_of(run: TrainedRun) -> tuple[bool, tuple[str, ...]]:
+    """Return what two runs must have in common to predict together: whether labels may be several, and which."""
+    return run.info.several_labels, run.info.classes
 
 
 def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str, float]:
@@ -194,9 +216,7 @@ def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip:
     if 0 < deepest <= LARGEST_OF_12_BITS:
         warn(f"the 16-bit images hold no value above {deepest:,} of 65,535 and look nearly black: scale them first")
     calibrated, plain, votes = zip(*parts, strict=True)
-    return Predicted(
-        kept, first.classes, torch.cat(calibrated), torch.cat(plain), torch.cat(votes, dim=1), torch.cat(pictures)
-    )
+    return Predicted(kept, first, torch.cat(calibrated), torch.cat(plain), torch.cat(votes, dim=1), torch.cat(pictures))
 
 
 def read_pictures(
@@ -248,19 +268,19 @@ def tell_unread(unread: Mapping[Path, str], is_nothing_left: bool) -> None:
 def predict_images(
     members: Sequence[Member], images: Mapping[int, Tensor], flip: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities and uncalibrated ones, both [N, C], and the members' votes [M, N].
+    """Return probabilities and uncalibrated ones, both [N, C], and the members' votes, see `Predicted`.
 
     Args:
         members: one or more classifiers.
         images: side in pixels -> [N, 3, side, side] uint8.
         flip: whether to take the mean over each image and its mirror image.
     """
-    calibrated, plain = [], []
+    labelling, calibrated, plain = labelling_of(members[0].run.info), list[Tensor](), list[Tensor]()
     for member in members:
         info = member.run.info
         own = centre_crop(images[info.kept_size], info.image_size)
         logits = [member.logits(one) for one in ([own, own.flip(-1)] if flip else [own])]
-        plain.append(torch.stack([each.softmax(1) for each in logits]).mean(0))
-        calibrated.append(torch.stack([(each / member.temperature).softmax(1) for each in logits]).mean(0))
-    votes = torch.stack([each.argmax(1) for each in calibrated])
+        for found, divisor in ((plain, 1.0), (calibrated, member.temperature)):
+            found.append(torch.stack([labelling.probabilities(each / divisor) for each in logits]).mean(0))
+    votes = torch.stack([labelling.decide(each) for each in calibrated])
     return torch.stack(calibrated).mean(0), torch.stack(plain).mean(0), votes

@@ -1,4 +1,4 @@
-"""How right predictions of image files are, where their classes are known: accuracy, confusion, mistakes, slices."""
+"""How right predictions of image files are, where the truth is known: accuracy, confusion, mistakes, slices."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
-from analysis.look.calibration import error_of
+from analysis.look.calibration import calibration_on
 from analysis.look.classification import worst_mistakes
-from analysis.look.picture_files import NO_CLASS, PictureFile
+from analysis.look.label_scores import tabulate_labels, worst_labels
+from analysis.look.picture_files import PictureFile
 from analysis.look.prediction import Member, Predicted
 from analysis.terminal import make_table
 from data.errors import UserError, suggestion
@@ -23,23 +23,25 @@ NUM_LISTED = 10  # confusions, and mistakes
 
 def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
     """Return in lines how right predictions are, how often the members disagree, and what a temperature does."""
-    lines, known = [], predicted.known
-    true, probabilities = predicted.true[known], predicted.probabilities[known]
+    lines, known, true, labelling = [], predicted.known, predicted.true, predicted.labelling
+    accuracy, num = labelling.accuracy, counted(len(predicted.files), "image")
     if len(known):
-        accuracy = (probabilities.argmax(1) == true).float().mean().item()
-        loss = predicted.losses[known].mean().item()
-        ece = error_of(probabilities, true)
-        figures = ", ".join(f"{name} {shown(name, value)}" for name, value in {"loss": loss, "ece": ece}.items())
+        probabilities = predicted.probabilities[known]
+        figures = {"loss": predicted.losses.mean().item()}
+        figures |= labelling.split_metrics(labelling.kept(probabilities, true))
+        figures["ece"] = calibration_on(probabilities, true, labelling).error
+        told = ", ".join(f"{name} {shown(name, value)}" for name, value in figures.items())
         rest = len(predicted.files) - len(known)
         note = f" ({counted(rest, 'other')} of no known class)" if rest else ""
-        lines.append(f"accuracy {shown('accuracy', accuracy)} of {counted(len(known), 'image')}{note}, {figures}")
+        right = shown(accuracy, predicted.rightness.mean().item())
+        lines.append(f"{accuracy} {right} of {counted(len(known), 'image')}{note}, {told}")
     if len(members) > 1:
         split = int((predicted.agreed < len(members)).sum())
-        lines.append(f"the {len(members)} runs disagree on {split:,} of {counted(len(predicted.files), 'image')}")
+        lines.append(f"the {len(members)} runs disagree on {split:,} of {num}")
         for member, votes in zip(members, predicted.votes, strict=True):
             if len(known):
-                own = (votes[known] == true).float().mean().item()
-                lines.append(f"  {member.name}: accuracy {shown('accuracy', own)} alone")
+                own = labelling.rightness(votes[known], true).mean().item()
+                lines.append(f"  {member.name}: {accuracy} {shown(accuracy, own)} alone")
     for member in members:
         if kept := member.calibration:
             errors = " -> ".join(shown("ece", kept[name]) for name in ("ece", "ece_calibrated"))
@@ -47,7 +49,7 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
             lines.append(f"{member.name}: temperature {kept['temperature']:.3f}, ece on {held_out} {errors}")
     if len(known) and members[0].calibration:
         both = predicted.uncalibrated, predicted.probabilities
-        errors = " -> ".join(shown("ece", error_of(each[known], true)) for each in both)
+        errors = " -> ".join(shown("ece", calibration_on(each[known], true, labelling).error) for each in both)
         lines.append(f"ece on these images {errors}")
     return lines
 
@@ -59,20 +61,16 @@ def tables(predicted: Predicted, column: str) -> list[Table]:
         predicted: image files, some of them of known classes.
         column: of a CSV file, by whose values accuracy is told; empty for none.
     """
-    known = predicted.known
-    if not len(known):
+    if not len(predicted.known):
         return []
-    true, guessed = predicted.true[known], predicted.probabilities[known].argmax(1)
-    found = [confusion(predicted, true, guessed)] if (true != guessed).any() else []
-    if (true != guessed).any():
-        found.append(mistakes(predicted, known))
+    found = [make(predicted) for make in TABLES[predicted.info.several_labels]] if predicted.rightness.min() < 1 else []
     return [*found, by_slice(predicted, column)] if column else found
 
 
-def confusion(predicted: Predicted, true: Tensor, guessed: Tensor) -> Table:
+def confusion(predicted: Predicted) -> Table:
     """Return the confusion matrix or, of many classes, the most frequent confusions."""
-    classes = predicted.classes
-    counts = Counter(zip(true.tolist(), guessed.tolist(), strict=True))
+    classes = predicted.info.classes
+    counts = Counter(zip(predicted.true.tolist(), predicted.guessed[predicted.known].tolist(), strict=True))
     if len(classes) <= MOST_CLASSES:
         table = make_table(["true", *classes], title="true classes in rows, predicted ones in columns")
         for row, name in enumerate(classes):
@@ -85,16 +83,47 @@ def confusion(predicted: Predicted, true: Tensor, guessed: Tensor) -> Table:
     return table
 
 
-def mistakes(predicted: Predicted, known: Tensor) -> Table:
-    """Return the wrong predictions made with the most confidence, of the images [L] whose classes are known."""
-    probabilities, true = predicted.probabilities[known], predicted.true[known]
+def mistakes(predicted: Predicted) -> Table:
+    """Return the wrong predictions made with the most confidence, of the images whose classes are known."""
+    known, true, classes = predicted.known, predicted.true, predicted.info.classes
+    probabilities = predicted.probabilities[known]
     table = make_table(["file", "true", "predicted", "probability"], title="worst mistakes")
     table.columns[0].justify = "left"
     for i in worst_mistakes(probabilities, true)[:NUM_LISTED].tolist():
         guess = int(probabilities[i].argmax())
-        names = [predicted.files[int(known[i])].path, predicted.classes[true[i]], predicted.classes[guess]]
+        names = [predicted.files[int(known[i])].path, classes[true[i]], classes[guess]]
         table.add_row(*(Text(visible(name)) for name in names), Text(f"{probabilities[i, guess]:.1%}"))
     return table
+
+
+def by_label(predicted: Predicted) -> Table:
+    """Return how well each of several labels is told."""
+    known = predicted.known
+    scores = tabulate_labels(
+        predicted.probabilities[known], predicted.guessed[known], predicted.true, predicted.info.classes
+    )
+    table = make_table(scores.columns)
+    for name, *figures, support in scores.rows:
+        texts = ("" if figure is None else f"{figure:.4f}" for figure in figures)
+        table.add_row(*map(Text, (visible(name), *texts, f"{support:,}")))
+    return table
+
+
+def mistaken_labels(predicted: Predicted) -> Table:
+    """Return the images with the greatest losses of which a label is wrong: what is predicted, and what is true."""
+    known, losses = predicted.known, predicted.losses
+    table = make_table(["file", "true", "predicted", "loss"], title="worst mistakes")
+    for column in (0, 1, 2):
+        table.columns[column].justify = "left"
+    for i in worst_labels(losses, predicted.rightness == 1)[:NUM_LISTED].tolist():
+        place = int(known[i])
+        names = [predicted.info.named(label) for label in (predicted.true[i], predicted.guessed[place])]
+        cells = [predicted.files[place].path, *names, f"{losses[i]:.4f}"]
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    return table
+
+
+TABLES = {False: (confusion, mistakes), True: (by_label, mistaken_labels)}  # by whether labels may be several
 
 
 def check_column(files: Sequence[PictureFile], column: str) -> None:
@@ -107,19 +136,17 @@ def check_column(files: Sequence[PictureFile], column: str) -> None:
     if column not in columns:
         there = f"there are: {', '.join(columns)}" if columns else "name a CSV file that has it"
         raise UserError(f"--slice-by={column} is no column{suggestion(column, columns)}; {there}")
-    if all(file.true == NO_CLASS for file in files):
-        raise UserError(f"--slice-by={column}: no class is known: give the CSV file a column called class")
+    if all(file.true is None for file in files):
+        raise UserError(f"--slice-by={column}: no class is known: give the CSV file a column class, or label:...")
 
 
 def by_slice(predicted: Predicted, column: str) -> Table:
     """Return how right predictions are for each value of a CSV column, the worst first."""
-    known = predicted.known
-    is_right = predicted.probabilities[known].argmax(1) == predicted.true[known]
-    groups: dict[str, list[int]] = {}
-    for place, i in enumerate(known.tolist()):
+    accuracy, groups = predicted.labelling.accuracy, dict[str, list[int]]()
+    for place, i in enumerate(predicted.known.tolist()):
         groups.setdefault(predicted.files[i].row.get(column, ""), []).append(place)
-    table = make_table([column, "images", "accuracy"], title=f"by {column}")
-    shares = {value: is_right[torch.tensor(places)].float().mean().item() for value, places in groups.items()}
+    table = make_table([column, "images", accuracy], title=f"by {column}")
+    shares = {value: predicted.rightness[torch.tensor(places)].mean().item() for value, places in groups.items()}
     for value in sorted(shares, key=lambda value: (shares[value], value)):
-        table.add_row(Text(visible(value)), Text(f"{len(groups[value]):,}"), Text(shown("accuracy", shares[value])))
+        table.add_row(Text(visible(value)), Text(f"{len(groups[value]):,}"), Text(shown(accuracy, shares[value])))
     return table

@@ -1,19 +1,21 @@
 """What a classifier predicts of whole splits: computed once, and kept as a table in the run's folder."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from data.csv_table import LABEL
+from data.dataset import DatasetInfo
 from data.files import replace_file
 from data.loader import Loader, Shard
+from models.parts.labelling import ONE_CLASS, Labelling, labelling_of
 
-COLUMNS = ("file", "split", "true", "predicted", "probability", "loss")
+PROBABILITY = "probability:"  # what stands before the name of one of several labels, as LABEL does
 
 
 class Predictions:
@@ -21,29 +23,38 @@ class Predictions:
 
     Args:
         logits: [N, num_classes] float32, on the CPU.
-        labels: [N] int64, the true classes.
+        labels: [N] int64, the true classes; [N, num_classes] of several labels.
         names: of the N images; their files, else their places in the split.
+        labelling: what the labels are.
     """
 
-    def __init__(self, logits: Tensor, labels: Tensor, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, logits: Tensor, labels: Tensor, names: Sequence[str] = (), labelling: Labelling = ONE_CLASS
+    ) -> None:
         self.logits = logits
         self.labels = labels
         self.names = names or [str(i) for i in range(len(labels))]
+        self.labelling = labelling
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """[N, num_classes], each row with the sum 1."""
-        return self.logits.softmax(1)
+        """[N, num_classes]; of one class, each row has the sum 1."""
+        return self.labelling.probabilities(self.logits)
 
     @cached_property
     def predicted(self) -> Tensor:
-        """[N] int64, the class of the greatest probability."""
-        return self.probabilities.argmax(1)
+        """What is predicted, in the form of the labels: [N] int64, the class of the greatest probability."""
+        return self.labelling.decide(self.probabilities)
+
+    @cached_property
+    def is_right(self) -> Tensor:
+        """[N] bool, whether all that is predicted of an image is right."""
+        return self.labelling.rightness(self.predicted, self.labels) == 1
 
     @cached_property
     def losses(self) -> Tensor:
         """[N], the cross-entropy of each image in nats."""
-        return F.cross_entropy(self.logits, self.labels, reduction="none")
+        return self.labelling.losses(self.logits, self.labels)
 
 
 @torch.no_grad()
@@ -52,22 +63,48 @@ def predict_split(model: Any, loader: Loader) -> Predictions:
     batches = loader.evaluation_batches(model.settings.eval_batch_size, Shard())
     parts = [(model.predict(images).float().cpu(), labels.cpu()) for images, labels in batches]
     logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Predictions(logits, labels, loader.names)
+    return Predictions(logits, labels, loader.names, labelling_of(loader.info))
 
 
-def save_predictions(path: Path, splits: Mapping[str, Predictions], classes: Sequence[str]) -> None:
+def save_predictions(path: Path, splits: Mapping[str, Predictions], info: DatasetInfo) -> None:
     """Write a CSV file with a row for each image of some splits; its numbers are exact."""
+    names, cells = TABLES[info.several_labels]
 
     def write(unfinished: Path) -> None:
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(COLUMNS)
+            table.writerow(("file", "split", *names(info), "loss"))
             for split, them in splits.items():
-                figures = them.labels, them.predicted, them.probabilities.amax(1), them.losses
-                for name, label, predicted, share, loss in zip(them.names, *map(Tensor.tolist, figures), strict=True):
-                    table.writerow((name, split, classes[label], classes[predicted], exact(share), exact(loss)))
+                for name, own, loss in zip(them.names, cells(them, info), them.losses.tolist(), strict=True):
+                    table.writerow((name, split, *own, exact(loss)))
 
     replace_file(path, write)
+
+
+def columns_of_one(info: DatasetInfo) -> Sequence[str]:
+    """Return the columns that tell of an image of one class."""
+    return "true", "predicted", "probability"
+
+
+def cells_of_one(predictions: Predictions, info: DatasetInfo) -> Iterator[Sequence[object]]:
+    """Yield what these columns hold for each image."""
+    figures = predictions.labels, predictions.predicted, predictions.probabilities.amax(1)
+    for label, predicted, share in zip(*map(Tensor.tolist, figures), strict=True):
+        yield info.classes[label], info.classes[predicted], exact(share)
+
+
+def columns_of_several(info: DatasetInfo) -> Sequence[str]:
+    """Return the columns that tell of an image with several labels: whether each applies, and its probability."""
+    return [f"{kind}{name}" for kind in (LABEL, PROBABILITY) for name in info.classes]
+
+
+def cells_of_several(predictions: Predictions, info: DatasetInfo) -> Iterator[Sequence[object]]:
+    """Yield what these columns hold for each image."""
+    for labels, shares in zip(predictions.labels.int().tolist(), predictions.probabilities.tolist(), strict=True):
+        yield *labels, *map(exact, shares)
+
+
+TABLES = {False: (columns_of_one, cells_of_one), True: (columns_of_several, cells_of_several)}  # by several_labels
 
 
 def exact(value: float) -> str:

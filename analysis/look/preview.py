@@ -27,5 +27,5 @@ def draw_preview(trainer: Trainer, folder: Path) -> None:
     else:
         first = torch.arange(min(num, len(trainer.loader)))
         pictures, labels = trainer.loader.pictures(first), trainer.loader.labels[: len(first)]
-    captions = tuple(info.classes[label] for label in labels.tolist()) if info.classes else ()
+    captions = tuple(map(info.named, labels)) if info.classes else ()
     render({folder / NAME: Panel(pictures, captions)})

@@ -22,8 +22,10 @@ from data.metrics import is_finite
 from models.frozen_backbone import FrozenBackbone
 from models.parts.backbone import BackboneSettings, Preprocess, TimmNet, pretrained_config, size_options
 from models.parts.classification import Classification
+from models.parts.labelling import labelling_of
 
 CONFIG = "config.json"
+PROBLEMS = {False: "single_label_classification", True: "multi_label_classification"}  # as transformers calls them
 KEPT = ("mean", "std", "first_conv", "classifier", "fixed_input_size")  # of timm's own description
 
 
@@ -52,6 +54,7 @@ class TimmExport:
         self.prepare: Preprocess = net.prepare
         self.network = with_head(net, model) if isinstance(model, FrozenBackbone) else net.backbone
         self.arch = settings.arch.partition(".")[0]
+        self.labelling = labelling_of(run.info)
         self.size = settings.input_size or run.info.image_size
         self.crop = run.info.image_size / run.info.kept_size
         self.interpolation = settings.interpolation
@@ -68,14 +71,15 @@ class TimmExport:
         import timm
 
         network = timm.create_model(self.arch, checkpoint_path=str(path), **self.options).eval()
-        return lambda inputs: network(inputs[0]).softmax(1)
+        return lambda inputs: self.labelling.probabilities(network(inputs[0]))
 
     def load_folder(self, folder: Path) -> Runner:
         """Return what runs the network in a folder, which timm loads when it is asked to run."""
         import timm
 
         def run(inputs: Inputs) -> Tensor:
-            return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(inputs[0]).softmax(1)
+            network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+            return self.labelling.probabilities(network(inputs[0]))
 
         return run
 
@@ -89,6 +93,7 @@ class TimmExport:
             **self.options,
             "num_features": self.network.num_features,
             "label_names": list(exportable.run.info.classes),
+            "problem_type": PROBLEMS[exportable.run.info.several_labels],
             **({"model_args": options} if options else {}),
             "pretrained_cfg": {**self.description, **own, "num_classes": self.options["num_classes"]},
         }

@@ -85,7 +85,8 @@ DRAWING = ("vae", "cvae_head")
 
 def predicted(folder, pictures):
     """What a run predicts of pictures, [N, C]."""
-    return predict_files(load_members([folder], "", False), find_pictures([pictures], CLASSES)).probabilities.numpy()
+    files = find_pictures([pictures], info_for("cnn"))
+    return predict_files(load_members([folder], "", False), files).probabilities.numpy()
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from analysis.look.calibration import calibration_of
 from analysis.look.closer import Subject, closer_look
-from analysis.look.picture_files import NO_CLASS, PictureFile, find_pictures
+from analysis.look.picture_files import PictureFile, find_pictures
 from analysis.look.prediction import load_members, predict_files
 from analysis.look.predictions import predict_split
 from analysis.look.trained_run import load_network, load_run
@@ -209,8 +209,8 @@ def test_what_cannot_be_read_is_named_and_left_out(run, pictures, tmp_path, caps
 def test_classes_are_the_uppermost_folders_called_as_one(tmp_path):
     save_pictures(tmp_path / "test", num=3)
     (tmp_path / "test" / "cat").rename(tmp_path / "test" / "other")
-    found = find_pictures([tmp_path], CLASSES)
-    assert [(file.path.parent.name, file.true) for file in found] == [("dog", 1), ("frog", 2), ("other", NO_CLASS)]
+    found = find_pictures([tmp_path], info_for("cnn"))
+    assert [(file.path.parent.name, file.true) for file in found] == [("dog", 1), ("frog", 2), ("other", None)]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_without_held_out_images_those_that_are_looked_at_are_in_the_table(tmp_p
 def test_numbers_in_the_table_are_those_of_the_network_bit_for_bit(tmp_path):
     logits = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 5
     labels = torch.arange(200) % 3
-    save_predictions(tmp_path / "p.csv", {"val": Predictions(logits, labels)}, ("x", "y", "z"))
+    save_predictions(tmp_path / "p.csv", {"val": Predictions(logits, labels)}, INFO)
     read = np.array([[row["probability"], row["loss"]] for row in rows_of(tmp_path / "p.csv")], dtype=np.float32)
     assert np.array_equal(read[:, 0], logits.softmax(1).amax(1).numpy())
     assert np.array_equal(read[:, 1], nn.functional.cross_entropy(logits, labels, reduction="none").numpy())
