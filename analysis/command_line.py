@@ -59,7 +59,7 @@ def count(text: str) -> int:
 
 def amount(text: str) -> float:
     """Return the number above 0 that `text` spells."""
-    if not re.fullmatch(r"[0-9]{0,9}\.?[0-9]{0,9}", text, re.ASCII) or not text.strip("0."):
+    if not re.fullmatch(r"[0-9]{0,9}\.?[0-9]{0,20}", text, re.ASCII) or not text.strip("0."):
         raise ArgumentTypeError(f"{text} is not a number above 0, such as 1.5")
     return float(text)
 

@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from argparse import Namespace, RawDescriptionHelpFormatter
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from analysis.record import run_folder
 from analysis.record.environment import device_name
 from analysis.terminal import clock, make_console, make_table
 from data.errors import UserError
-from data.files import read_json, write_json
+from data.files import locked, read_json, write_json
 from data.metrics import shown
 from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
@@ -183,7 +184,7 @@ def is_done(step: Step, done: Mapping[str, Any]) -> bool:
 def find_costs(
     rows: Sequence[Row], folder: Path, devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
 ) -> dict[str, Cost]:
-    """Return what each row costs; those that are not known are measured, and kept for the next time."""
+    """Return what rows cost, as far as that is known; what is not is measured, and kept for the next time."""
     name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     machine = f"{name}, {counted(len(devices), 'worker')}"
     known = read_json(folder / COSTS) if (folder / COSTS).exists() else {}
@@ -193,29 +194,45 @@ def find_costs(
         say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")
         costs |= measure(unknown, devices, environment)
         write_json(folder / COSTS, {**known, machine: saved(costs)})
-    return {row.name: costs.get(row.name, Cost()) for row in rows}
+    return costs
 
 
-def plan(rows: Sequence[Row], costs: Mapping[str, Cost], seeds: int, hours: float, workers: int) -> list[Row]:
-    """Print what each row takes; return those that fit into so many hours, the first ones first."""
+def plan(
+    rows: Sequence[Row], costs: Mapping[str, Cost], left: Mapping[str, int], hours: float, workers: int
+) -> list[Row]:
+    """Print what is left to do of each row, and what it takes; return the rows that fit into so many hours.
+
+    Args:
+        rows: in the order in which they are to be trained.
+        costs: by row.
+        left: number of runs of each row that are not done.
+        hours: that it may take.
+        workers: runs at a time.
+    """
     table = make_table(("row", "runs", "a run", "all", ""), f"{workers} at a time, within {hours:g} hours")
-    left, found = hours * 3600 * workers, []
+    names, rest = {row.name for row in rows}, hours * 3600 * workers
+    found: list[Row] = []
     for row in rows:
-        cost, seconds = costs[row.name], seconds_of(row, costs[row.name], seeds)
-        fits = not cost.fault and seconds <= left
-        if fits:
-            left -= seconds
+        cost, num = costs.get(row.name, Cost()), left[row.name]
+        seconds = seconds_of(row, cost, num) if num else 0.0
+        obstacles = {
+            "done": not num,
+            "see below": bool(cost.fault),
+            f"needs {row.after}": row.after in names - {one.name for one in found},
+            "does not fit": seconds > rest,
+        }
+        word = next((word for word, holds in obstacles.items() if holds), "")
+        if word in ("done", ""):
+            rest -= seconds
             found.append(row)
-        runs = min(seeds, row.seeds or seeds)
-        each = "" if row.sweep else time_of(seconds / runs)
-        word = "see below" if cost.fault else "" if fits else "does not fit"
-        cells = (row.name, "a sweep" if row.sweep else str(runs), each, time_of(seconds), word)
+        each = "" if row.sweep or not num else time_of(seconds / num)
+        cells = (row.name, "a sweep" if row.sweep else str(num), each, time_of(seconds) if num else "", word)
         table.add_row(*(Text(visible(cell)) for cell in cells))
     make_console().print(table)
-    for row in rows:
-        if costs[row.name].fault:
-            warn(f"{row.name} cannot be trained: {costs[row.name].fault}")
-    say(f"in all about {clock((hours * 3600 * workers - left) / workers)}")
+    for name, cost in costs.items():
+        if cost.fault:
+            warn(f"{name} cannot be trained: {cost.fault}")
+    say(f"in all about {clock((hours * 3600 * workers - rest) / workers)}")
     return found
 
 
@@ -246,16 +263,19 @@ def study(arguments: Sequence[str]) -> int:
     folder = runs_dir / PLACE
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + options.hours * 3600
-    costs = find_costs(rows, folder, devices, environment)
-    rows = plan(rows, costs, options.seeds, options.hours, len(devices))
+    told = [f"--workers={len(devices)}", *([f"--devices={options.devices}"] if options.devices else [])]
+    steps, done = steps_of(rows, options.seeds, told), read_done(folder)
+    left = Counter(step.row for step in steps if (step.trains or step.takes_all) and not is_done(step, done))
+    costs = find_costs([row for row in rows if left[row.name]], folder, devices, environment)
+    rows = plan(rows, costs, left, options.hours, len(devices))
     if options.plan:
         return 0
-    told = [f"--workers={len(devices)}", *([f"--devices={options.devices}"] if options.devices else [])]
-    steps = steps_of(rows, options.seeds, told)
-    seconds = {row.name: seconds_of(row, costs[row.name], 1) for row in rows}
     by_name = {row.name: row for row in rows}
-    all_steps = Study(by_name, steps, folder, devices, environment, deadline, seconds)
-    code = all_steps.run()
+    steps = [step for step in steps if step.row in by_name]
+    seconds = {row.name: seconds_of(row, costs.get(row.name, Cost()), 1) for row in rows}
+    with locked(folder / "lock", f"another study is at work in {runs_dir}: waiting for its end"):
+        all_steps = Study(by_name, steps, folder, devices, environment, deadline, seconds)
+        code = all_steps.run()
     if all_steps.waiting or all_steps.pool.signals or all_steps.fault:
         reason = f", {all_steps.fault}" if all_steps.fault else ""
         say(f"stopped{reason}; to go on: python sweeps/study.py {shlex.join(masked_arguments(arguments))}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from analysis.compare.references import references
+from analysis.compare.references import recipes, references
 from analysis.compare.results_table import Result, figures_of, read_results, render, spread
-from analysis.read.recipe import command_of, model_and_dataset, recipe_of, told_settings
+from analysis.read.recipe import command_of, flags, model_and_dataset, recipe_of, told_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import generation_scores, read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
@@ -108,8 +109,18 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
         train_seconds=statistics.mean(summary["train_seconds"] for summary in summaries),
         images_per_second=statistics.mean(summary["images_per_second"] for summary in summaries),
         device=first.environment.get("device", ""),
-        command=of_seeds(command_of(first.settings), seeds),
+        command=of_seeds(short_command(first.settings), seeds),
     )
+
+
+def short_command(settings: Mapping[str, Any]) -> str:
+    """Return the command that repeats a run, which names the recipe's file where the run has all of its settings."""
+    told = told_settings(settings)
+    for name, recipe in recipes().items():
+        if recipe.items() <= told.items():
+            rest = {key: value for key, value in told.items() if key not in recipe}
+            return shlex.join(["python", "train.py", f"--config=sweeps/best/{name}", *flags(rest)])
+    return command_of(settings)
 
 
 def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,10 +198,10 @@ def has_been_judged(record: RunRecord) -> bool:
 
 
 def group_by_recipe(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """Return the runs in groups that differ in their seeds alone."""
+    """Return the runs in groups that differ in their seeds alone; an older run may lack settings that are new."""
     alike: dict[str, list[RunRecord]] = {}
     for record in records:
-        recipe = json.dumps({**recipe_of(record.settings), "seed": None}, sort_keys=True)
+        recipe = json.dumps({**told_settings(record.settings), "seed": None}, sort_keys=True)
         alike.setdefault(recipe, []).append(record)
     return list(alike.values())
 

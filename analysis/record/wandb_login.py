@@ -3,6 +3,7 @@
 import netrc
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,6 +50,8 @@ def choose_mode(tracking: str) -> tuple[str, str]:
     """
     if tracking in ("off", "offline"):
         return tracking, ""
+    if tracking == "auto" and find_spec("wandb") is None:
+        return "off", " (wandb is not installed)"
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
     os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
     os.environ.setdefault("WANDB_INIT_TIMEOUT", str(INIT_TIMEOUT_SECONDS))  # of a server that does not answer

@@ -46,9 +46,9 @@ class Cost:
 
 
 def seconds_of(row: Row, cost: Cost, seeds: int) -> float:
-    """Return the seconds that all runs of a row take one after the other; of a sweep, at most."""
+    """Return the seconds that so many runs of a row take one after the other; of a sweep with its search, at most."""
     if row.sweep is None:
-        return min(seeds, row.seeds or seeds) * cost.seconds(validate(row.settings, {}).epochs)
+        return seeds * cost.seconds(validate(row.settings, {}).epochs)
     trial = validate(settings_of(row), {})
     share = 1 / trial.train_fraction / (1 - trial.val_fraction)
     trials = read_sweep(CHECKOUT / row.sweep).run_cap or 1

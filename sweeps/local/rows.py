@@ -67,17 +67,18 @@ class Step:
     trains: bool = False
 
 
-def read_rows(runs_dir: Path, told: Mapping[str, Any], path: Path = FILE) -> list[Row]:
+def read_rows(runs_dir: Path, told: Mapping[str, Any], path: Path | None = None) -> list[Row]:
     """Return the rows in a file, in their order.
 
     Args:
         runs_dir: the folder of all runs.
         told: settings for every row, which win over its own.
-        path: the file.
+        path: the file; None for the committed one.
 
     Raises:
         UserError: the file is damaged, or settings are wrong.
     """
+    path = path or FILE
     with refusing_damage(path, "it holds no rows of the table, take it out of git again"):
         content = read_yaml_file(path)
         rows = [row_of(name, entry, runs_dir, told) for name, entry in content.items()]

@@ -60,6 +60,7 @@ def test_a_count_may_be_none(text):
 @pytest.mark.parametrize("text", ["0", "0.00", "-1", "nan", "inf", "1e3", ".", "", "\u0661"])
 def test_an_amount_is_above_none(text):
     assert (amount("0.5"), amount("90"), amount(".25")) == (0.5, 90.0, 0.25)
+    assert amount("0.2039213460021549") == 0.2039213460021549  # as a program that reckons would write it
     with pytest.raises(ArgumentTypeError, match="above 0"):
         amount(text)
 

@@ -99,6 +99,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
     figures = {"one": (1, 0.5), "two": (2, 0.6), "three": (5, 0.8)}
     for name, (seed, accuracy) in figures.items():
         settings = {"model": "mlp", "dataset": "cifar10", "epochs": 2, "seed": seed, "test": True, "tracking": "off"}
+        settings |= {"cutout": 0} if seed == 5 else {}  # the others are older than this setting
         folder = write_run(place / "runs" / name, [1.0, 0.9], **{f"setting_{i}": None for i in range(40)}, **settings)
         summary = read_json(folder / "summary.json") | {"test/accuracy": accuracy, "num_parameters": 9}
         write_json(folder / "summary.json", {**summary, "images_per_second": 100.0 * seed})
@@ -211,6 +212,20 @@ def test_a_pipe_in_place_of_the_results_is_told(tmp_path):
     os.mkfifo(tmp_path / "results.json")
     with pytest.raises(UserError, match="results.json is no file"):
         read_results(tmp_path / "results.json")
+
+
+def test_runs_of_a_study_are_one_result_under_the_name_of_their_row(place):
+    for seed in (1, 2):
+        settings = {**recipes()["mlp.yaml"], "dataset": "cifar10", "seed": seed, "test": True, "val_fraction": 0.0}
+        folder = write_run(
+            place / "runs" / f"mine-seed{seed}", [1.0], **{f"setting_{i}": None for i in range(40)}, **settings
+        )
+        summary = read_json(folder / "summary.json") | {"test/accuracy": 0.5, "num_parameters": 9}
+        write_json(folder / "summary.json", {**summary, "images_per_second": 1.0})
+    results.update(place / "runs", ["mine-seed1", "mine-seed2"], {"mine": "a remark"})
+    [result] = [result for result in read_results(place / "results.json") if result.name == "mine"]
+    assert (result.num_seeds, result.note) == (2, "a remark")
+    assert "python train.py --config=sweeps/best/mlp.yaml --seed=$seed --test=True" in result.command
 
 
 def test_a_result_of_a_recipe_is_called_by_its_file(place):

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
+from analysis.record import wandb_login
 from analysis.record.tracker import Tracker
-from analysis.record.wandb_login import automatic_mode
+from analysis.record.wandb_login import automatic_mode, choose_mode
 from data import network
 from data.errors import UserError
 from models.core.settings import Settings
@@ -32,6 +33,11 @@ def answering(server, request):
 
     threading.Thread(target=answer, daemon=True).start()
     return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_without_wandb_installed_nothing_is_sent(monkeypatch):
+    monkeypatch.setattr(wandb_login, "find_spec", lambda name: None)
+    assert choose_mode("auto") == ("off", " (wandb is not installed)")
 
 
 def test_without_credentials_the_run_is_offline_and_says_why(account, server):

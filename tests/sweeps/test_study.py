@@ -1,0 +1,175 @@
+"""sweeps/study.py: the rows of its file, what they take, and the steps as they are taken."""
+
+import json
+import math
+import time
+
+import pytest
+
+from data.errors import UserError
+from sweeps import study
+from sweeps.local import rows
+from sweeps.local.row_cost import Cost, seconds_of
+from sweeps.local.rows import Row, Step, chosen, read_rows, steps_of
+
+FOREVER = 1e9
+
+
+def step(name, code="", row="a", **options):
+    return Step(row, name, ("python", "-c", code), **options)
+
+
+def study_of(tmp_path, *steps, workers=2, seconds=None, deadline=FOREVER):
+    folder = tmp_path / "runs" / "study"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {one.row: Row(one.row, {}) for one in steps}
+    return study.Study(names, steps, folder, [{}] * workers, {}, time.monotonic() + deadline, seconds or {})
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """What was taken into the results, in place of the committed files."""
+    calls = []
+    monkeypatch.setattr(study.results, "update", lambda *arguments: calls.append(arguments[1:]))
+    return calls
+
+
+def read_file(tmp_path, text, **told):
+    path = tmp_path / "rows.yaml"
+    path.write_text(text)
+    return read_rows(tmp_path, told, path)
+
+
+def test_every_row_of_the_file_can_be_read_and_has_its_sweep(tmp_path):
+    found = read_rows(tmp_path, {})
+    assert {"mlp", "mlp_recipe", "mlp_lr", "ac_gan"} <= {row.name for row in found}
+    for row in found:
+        if row.sweep:
+            assert (rows.CHECKOUT / row.sweep).is_file()
+            assert row.sweep.stem == row.name
+        else:
+            assert row.settings["model"]
+    recipe = next(row for row in found if row.name == "cnn_recipe")
+    assert (recipe.settings["pooling"], recipe.settings["val_fraction"], recipe.settings["test"]) == ("mean", 0.0, True)
+
+
+def test_settings_of_the_command_line_win(tmp_path):
+    [row] = read_file(
+        tmp_path, "a: {settings: {model: mlp, epochs: 3, weights: '{runs}/b'}}".replace("mlp", "timm"), epochs=2
+    )
+    assert (row.settings["epochs"], row.settings["weights"]) == (2, f"{tmp_path}/b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {settings: {model: mlp}, after: b}",
+        "a: 3",
+        "[]",
+        "a: {settings: {model: no_such}}",
+        "a: {settings: {weights: '{x}'}}",
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, text):
+    with pytest.raises(UserError) as error:
+        read_file(tmp_path, text)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_are_chosen_by_name_and_pattern_in_the_order_asked_for():
+    found = [Row(name, {}) for name in ("a", "b_recipe", "c_recipe")]
+    assert [row.name for row in chosen(found, "c*,a")] == ["c_recipe", "a"]
+    with pytest.raises(UserError, match=r"--rows=d is none.*a, b_recipe"):
+        chosen(found, "a,d")
+
+
+def test_first_runs_come_before_second_ones_and_sweeps_last():
+    found = [Row("s", {}, sweep=rows.Path("s.yaml")), Row("a", {}), Row("b", {}, seeds=1, then=("look", "{run}"))]
+    steps = steps_of(found, 2, ["--workers=2"])
+    assert [one.name for one in steps] == ["a-seed1", "b-seed1", "b-seed1-then", "a-seed2", "s-search", "s-final"]
+    assert steps[2].words == ("look", "b-seed1")
+    assert steps[2].after == ("b-seed1",)
+    assert steps[5].words[-2:] == ("--seeds=2", "--workers=2")
+
+
+def test_a_run_costs_its_epochs_and_what_lies_beside_them():
+    row = Row("a", {"model": "mlp", "epochs": 4})
+    assert seconds_of(row, Cost(5.0, 100.0, 1000), 3) == 3 * (5 + 4 * 10)
+    assert seconds_of(row, Cost(beside=math.inf), 1) == math.inf
+
+
+def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
+    found = [Row(name, {"epochs": 10}) for name in ("short", "long", "broken", "over")]
+    found.append(Row("next", {"epochs": 1}, after="long"))
+    costs = {"short": Cost(0, 100, 9000), "long": Cost(0, 1, 9000), "broken": Cost(fault="no images")}
+    left = {"short": 2, "long": 1, "broken": 1, "over": 0, "next": 1}
+    assert [row.name for row in study.plan(found, costs, left, 1.0, 2)] == ["short", "over"]
+    output = capsys.readouterr()
+    for word in ("30m00s", "does not fit", "done", "needs long"):
+        assert word in output.out
+    assert "broken cannot be trained: no images" in output.err
+
+
+def test_steps_are_taken_in_order_once_and_those_that_need_a_failed_one_are_not(tmp_path, taken, capsys):
+    log = tmp_path / "log"
+    note = f"import pathlib, sys; open({str(log)!r}, 'a').write(sys.argv[0] + '{{}}')"
+    steps = [
+        step("a1", note.format("1")),
+        step("bad", "raise SystemExit(3)", row="b"),
+        step("b2", note.format("4"), row="b", after=("bad",)),
+        step("a1-then", note.format("2"), after=("a1",)),
+        step("c1", note.format("3"), row="c", after=("a",)),
+        step("d1", note.format("5"), row="d", after=("b",)),
+    ]
+    assert study_of(tmp_path, *steps).run() == 1
+    assert log.read_text() == "-c1-c2-c3"
+    errors = capsys.readouterr().err
+    assert "b2: left out, since bad failed" in errors
+    assert "d1: left out, since b failed" in errors
+    assert [names for names, _ in taken] == [[], []]  # of a and c, whose steps are no runs
+    again = study_of(tmp_path, *steps[:1], steps[3])
+    assert not again.waiting
+    assert again.run() == 0
+
+
+def test_a_step_is_taken_again_when_its_command_has_changed(tmp_path, taken):
+    study_of(tmp_path, step("a1", "pass")).run()
+    assert [one.name for one in study_of(tmp_path, step("a1", "0"), step("a2", "0")).waiting] == ["a1", "a2"]
+
+
+def test_a_sweep_has_all_workers_to_itself(tmp_path, taken):
+    log = tmp_path / "log"
+    write = f"import time; f = open({str(log)!r}, 'a'); f.write('<'); f.flush(); time.sleep(0.2); f.write('>')"
+    study_of(tmp_path, step("a1", write), step("s", write, row="s", takes_all=True), step("a2", write)).run()
+    assert log.read_text() == "<><><>"
+
+
+def test_what_cannot_end_in_time_is_not_begun(tmp_path, taken, capsys):
+    one = study_of(tmp_path, step("a1", "pass", trains=True), seconds={"a": 900.0}, deadline=600)
+    assert one.run() == 0
+    assert "a1: left out, it takes 15m00s, of 10m00s that are left" in capsys.readouterr().out
+
+
+def test_the_end_of_time_stops_what_is_under_way(tmp_path, taken):
+    started = time.monotonic()
+    one = study_of(tmp_path, step("a1", "import time; time.sleep(60)"), deadline=0.5)
+    assert one.run() == 0
+    assert time.monotonic() - started < 30
+    assert not one.failed
+    assert not one.done
+
+
+@pytest.mark.slow
+def test_a_row_is_measured_trained_and_taken_into_the_results(tmp_path, monkeypatch, taken, capsys):
+    path = tmp_path / "rows.yaml"
+    path.write_text("tiny: {settings: {model: mlp, dataset: digits, epochs: 1, width: 8}, note: a try}\n")
+    monkeypatch.setattr(rows, "FILE", path)
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
+    words = ["--seeds=1", "--tracking=off", "--preview=0"]
+    assert study.main(words) == 0, capsys.readouterr()
+    assert taken == [(["tiny-seed1"], {"tiny": "a try"})]
+    assert json.loads((tmp_path / "runs" / "tiny-seed1" / "summary.json").read_text())["state"] == "finished"
+    [costs] = json.loads((tmp_path / "runs" / "study" / "costs.json").read_text()).values()
+    assert costs["tiny"]["images_per_second"] > 0
+    assert study.main(words) == 0
+    assert "done" in capsys.readouterr().out
