@@ -1,6 +1,7 @@
 """The text of RESULTS.md: results beside those of the notebook and published ones."""
 
 import json
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.compare.references import Reference, recipes, references
-from analysis.read.recipe import default_settings
+from analysis.read.recipe import default_settings, flags
 from analysis.terminal import clock
 from data.errors import UserError
 from data.files import refusing_damage
@@ -18,7 +19,7 @@ HEADER = """# Results
 
 Each row is the mean and the sample standard deviation over the seeds of its runs, beside the figure of the notebook
 that this suite began as (on a P100 GPU) and published figures of the same family of networks. A cell is empty where
-nothing was run or measured; with one seed, a difference of a point means little.
+nothing was measured; with one seed, a difference of a point means little.
 
 **Nothing is chosen on test images.** A sweep chooses the settings and the number of epochs on validation images, which
 are held out of the training images. Final runs then train with these settings and fresh seeds on all the training
@@ -45,6 +46,9 @@ COLUMNS = [
     "the notebook",
     "public figures",
 ]
+
+
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -158,14 +162,23 @@ def render(results: Sequence[Result]) -> str:
     notes = {result.name: f", {result.note}" if result.note else "" for result in results}
     lines += ["", "## How to make each again", ""]
     lines += [f"- `{result.name}`{notes[result.name]}:<br>`{result.command}`" for result in results]
+    missing = [reference for reference in references() if reference.title not in by_title]
+    lines += [f"- {reference.title}, not run:<br>`{command_for(reference)}`" for reference in missing]
     return "\n".join([HEADER, *lines, ""])
+
+
+def command_for(reference: Reference) -> str:
+    """Return the command that trains a row of the table that nobody has run."""
+    settings = {"model": reference.model, "dataset": reference.dataset, **reference.settings}
+    tested = {"val_fraction": 0, "test": True} if reference.metric.startswith("test/") else {}
+    return shlex.join(["python", "train.py", *flags({**settings, **tested, "mixed_precision": "bf16"})])
 
 
 def row(reference: Reference | None, result: Result | None) -> list[str]:
     """Return the cells of a row of the table, which has a reference, a result, or both."""
     title = reference.title if reference else f"{result.model} on {result.dataset}" if result else ""
     metric = reference.metric if reference else "test/accuracy"
-    obtained = [""] * (len(COLUMNS) - 3)
+    obtained = [NOT_RUN if column == "obtained" else "" for column in COLUMNS[1:-2]]
     if result:
         special = reference.settings if reference else {}
         recipe = recipe_file_of(result)

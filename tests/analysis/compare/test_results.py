@@ -91,7 +91,11 @@ def test_rows_without_a_run_show_the_notebook_and_public_figures_alone(place):
     rows = {row["network"]: row for row in rows_of(place)}
     assert rows.keys() == {reference.title for reference in references()}
     row = rows["nanoViT"]
-    assert (row["obtained"], row["seeds"], row["the notebook"]) == ("", "", "73.24 % in 19m55s")
+    assert (row["obtained"], row["seeds"], row["the notebook"]) == ("not run", "", "73.24 % in 19m55s")
+    assert (
+        "- nanoViT, not run:<br>`python train.py --model=nano_vit --dataset=cifar10 --val_fraction=0 --test=True"
+        in (place / "RESULTS.md").read_text(encoding="utf-8")
+    )
     assert "[91.45 %](https://github.com/SHI-Labs/Compact-Transformers) CCT-4/3x2" in row["public figures"]
 
 
@@ -141,7 +145,7 @@ def test_results_of_other_machines_stay_and_those_of_the_same_name_are_replaced(
     content["trials"][0]["test/accuracy"] = {"mean": 0.4, "std": None, "values": [0.4]}
     write_json(place / "runs" / "sweeps" / "later" / "final.json", content)
     update(place)
-    assert [row["obtained"] for row in rows_of(place) if row["obtained"]] == ["40.00 %", "71.23 ± 1.23 %"]
+    assert [row["obtained"] for row in rows_of(place) if row["seeds"]] == ["40.00 %", "71.23 ± 1.23 %"]
 
 
 def test_a_sweep_of_no_row_is_in_the_table_where_it_is_named(place):
