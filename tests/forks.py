@@ -10,9 +10,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from analysis.read.recipe import flags
+from analysis.record.run_folder import fresh_run_id
 from models.core.processes import leave
+from tests.lean.pixel import save_a_pixel
 
 ROOT = Path(__file__).parents[1]
+LEAN = {"PYTHONPATH": str(ROOT / "tests" / "lean")}  # for a program that is started: see sitecustomize.py there
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.preload"])
 
@@ -26,17 +30,6 @@ def start_forks() -> None:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
-
-
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
-    "0000000049454e44ae426082"
-)  # a white one, as PNG
-
-
-def save_a_pixel(figure: Any, path: Path, **options: Any) -> None:
-    """Save a figure as one pixel: drawing all takes two thirds of a small run's time."""
-    Path(path).write_bytes(PIXEL)
 
 
 def carry_out(
@@ -108,3 +101,13 @@ class Fork:
     @property
     def errors(self) -> str:
         return self.error_log.read_text() if self.error_log.exists() else ""
+
+
+def fork_train_py(settings: Mapping[str, Any], runs_dir: Path) -> Path:
+    """Run train.py to its end as `run_train_py` does, but as a fork."""
+    folder = runs_dir / fresh_run_id()
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    told = {"tracking": "off", **settings, "runs_dir": str(runs_dir), "run_id": folder.name}
+    training = Fork("train", flags(told), runs_dir / f"{folder.name}.log")
+    assert training.wait() == 0, training.errors
+    return folder

@@ -63,10 +63,12 @@ def settings_after_a_time(sweep: Sweep, trial: optuna.trial.Trial) -> dict[str, 
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
+    start = before = time.monotonic()
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < start + seconds, f"waited in vain: {what}"
+        time.sleep(max(0.02, 4 * (now - before)))  # looking takes a fifth of the time at most
+        before = time.monotonic()
     return result
 
 

@@ -16,6 +16,7 @@ import torch
 
 from analysis.read.trials import Trial
 from analysis.record import run_folder
+from tests.forks import LEAN
 from tests.wandb_server import API_KEY, WandbServer
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ class Site:
             "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
         }
         path = os.pathsep.join((str(BIN), os.environ["PATH"]))
-        self.environment = {**os.environ, **self.variables, "PATH": path, "OMP_NUM_THREADS": "1"}
+        self.environment = {**os.environ, **self.variables, **LEAN, "PATH": path, "OMP_NUM_THREADS": "1"}
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen:
         log = self.folder / f"{len(self.processes)}.log"

@@ -230,7 +230,7 @@ TRAINING = {"model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.
 
 
 @pytest.mark.slow
-def test_train_py_takes_the_values_and_goes_on_after_a_stop_and_a_kill_of_the_agent(stage):
+def test_train_py_takes_the_values_and_goes_on_after_a_stop_and_a_kill_of_the_agent(lean, stage):
     parameters = {"lr": {"values": [0.002]}, **TRAINING, "epochs": 60}
     file = stage.write(program=str(ROOT / "train.py"), method="grid", parameters=parameters)
 

@@ -25,6 +25,11 @@ from tests.wandb_site import (  # noqa: F401
 pytestmark = pytest.mark.waits
 
 
+@pytest.fixture(autouse=True)
+def _leave_the_processor_to_others(monkeypatch):
+    monkeypatch.setenv("SECONDS_A_STEP", "0.01")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [PYTHON, ACCELERATE_1, ACCELERATE_2], ids=["python", "accelerate1", "accelerate2"])
 def test_a_stopped_trial_ends_within_10_seconds_saved_and_not_failed(site, server, launcher, record_property):

@@ -11,6 +11,7 @@ from analysis.record.saved import resolve
 from data.errors import UserError
 from data.files import read_json, write_json
 from models.registry import MODELS
+from tests.forks import fork_train_py
 from tests.run_folders import write_run
 
 ROWS = [{"epoch": epoch, "val/loss": 1 / epoch, "lr": 0.1, "images_per_second": 7.0 + epoch} for epoch in (1, 2, 3)]
@@ -71,15 +72,15 @@ def test_changes_that_no_commit_has_are_told_apart_by_their_hash(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A finished run of two epochs, in a process of its own as a later one will be."""
+    """A finished run of two epochs, a fork; a later one will be a program of its own."""
     runs_dir = tmp_path_factory.mktemp("runs")
     told = ["--model=mlp", "--dataset=digits", "--width=16", "--epochs=2", "--lr=0.01", "--train_fraction=0.5"]
     settings = resolve(told, {})
-    return run_again(settings, {}, runs_dir, num_rows=3, to_the_end=True)
+    return fork_train_py(asdict(settings), runs_dir)
 
 
 @pytest.mark.slow
-def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_does_not(trained, tmp_path, capsys):
+def test_a_run_comes_out_bit_for_bit_the_same_and_one_that_was_tampered_with_does_not(trained, lean, tmp_path, capsys):
     assert reproduce.main([str(trained), "--check", "--into", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "command   python train.py --model=mlp --dataset=digits --epochs=2 --lr=0.01 --seed=3407" in told

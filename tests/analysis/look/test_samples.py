@@ -20,6 +20,7 @@ from models.loading import build_objective
 from models.parts.sampling import balanced_labels
 from models.registry import MODELS
 from tests.analysis.look.test_fidelity import Pixels
+from tests.forks import fork_train_py
 from tests.models.test_objectives import build
 from tests.trained_runs import save_run
 
@@ -121,14 +122,15 @@ def classes_by_colour(num, seed, shuffled=False):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shuffled", "low", "high"), [(False, 0.95, 1.0), (True, 0.0, 0.7)])
-def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(shuffled, low, high):
+def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(monkeypatch, shuffled, low, high):
+    monkeypatch.setattr("analysis.look.classification_score.run_train_py", fork_train_py)
     settings = resolve(["--width=4", "--head_width=16", "--epochs=6", "--lr=1e-2", "--batch_size=30"], {})
     splits = classes_by_colour(300, 0, shuffled), classes_by_colour(90, 1)
     assert low <= train_and_test(settings, ("r", "g", "b"), *splits)["test/accuracy"] <= high
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, capsys):
+def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, lean, capsys):
     words = ["--num=100", "--epochs=1", "--model=mlp", "--width=8", "--batch_size=50"]
     assert classification_score.main([str(runs / "cvae"), *words]) == 0
     assert "test/classification_score_mlp_100" in json.loads((runs / "cvae" / "generation.json").read_text())

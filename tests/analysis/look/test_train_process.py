@@ -1,8 +1,7 @@
 """train.py as a process of a program of ours: what reaches it, and when it ends."""
 
 import signal
-import subprocess
-import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,11 +12,18 @@ from analysis.look.train_process import run_train_py
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
+from tests.forks import Fork
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = {"model": "mlp", "dataset": "digits", "width": 8, "lr": 0.01, "epochs": 1, "train_fraction": 0.5}
 ENDLESS = {**SETTINGS, "epochs": 100_000}
 TIMEOUT_SECONDS = 120
+pytestmark = pytest.mark.usefixtures("lean")
+
+
+def main(arguments: list[str]) -> None:
+    """Be a program that trains in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=arguments[0]) as folder:
+        run_train_py(ENDLESS, Path(folder))
 
 
 @pytest.mark.slow
@@ -56,19 +62,14 @@ def test_a_run_that_has_logged_enough_is_stopped(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_does_not_outlive_the_program_that_started_it(number, tmp_path):
-    program = (
-        "import tempfile; from pathlib import Path; from analysis.look.train_process import run_train_py\n"
-        f"with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}) as folder:\n"
-        f"    run_train_py({ENDLESS}, Path(folder))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = Fork(__name__, [str(tmp_path)], tmp_path.with_suffix(".log"))
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (rows := list(tmp_path.glob(f"*/*/{run_folder.METRICS}"))) or not rows[0].stat().st_size:
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
     training = psutil.Process(read_json(rows[0].parent / run_folder.ENVIRONMENT)["pid"])
-    process.send_signal(number)
+    process.signal(number)
     process.wait(TIMEOUT_SECONDS)
     _, alive = psutil.wait_procs([training], TIMEOUT_SECONDS)
     for late in alive:

@@ -21,7 +21,7 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from models.core.processes import start_all_processes
-from tests.forks import ROOT, Fork
+from tests.forks import LEAN, ROOT, Fork
 from tests.two_processes import free_port
 
 BIN = Path(sys.executable).parent
@@ -43,7 +43,7 @@ def start(
 ) -> subprocess.Popen:
     command = [*launcher, "train.py", *words(runs_dir, *arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, **{**pipes, **options})
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **LEAN}, **{**pipes, **options})
 
 
 def fork(runs_dir: Path, *arguments: str, **options) -> Fork:
@@ -278,7 +278,7 @@ def test_no_training_begins_whose_agent_died_while_it_was_imported(tmp_path, lau
 def test_a_run_in_the_background_outlives_its_shell(tmp_path):
     # The shell's variables are no launcher's: the README sets one to choose the precision.
     command = [sys.executable, "train.py", *words(tmp_path, "--epochs=3", "--tracking=off")]
-    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": "no"}
+    environment = {**os.environ, **LEAN, "ACCELERATE_MIXED_PRECISION": "no"}
     shell = ["sh", "-c", f"{shlex.join(command)} >/dev/null 2>&1 & exit 0"]
     subprocess.run(shell, cwd=ROOT, env=environment, check=True, start_new_session=True)
     wait_until(lambda: run_folder.state(tmp_path / "a") == "finished", "the run ends by itself")
