@@ -36,7 +36,7 @@ from analysis.record import run_folder
 from analysis.record.environment import device_name
 from analysis.terminal import clock, make_console, make_table
 from data.errors import UserError
-from data.files import locked, read_json, write_json
+from data.files import locked, read_json, refusing_damage, write_json
 from data.metrics import shown
 from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
@@ -172,8 +172,14 @@ class Study:
 
 
 def read_done(folder: Path) -> dict[str, Any]:
-    """Return what has been done, by the name of the step."""
-    return read_json(folder / DONE) if (folder / DONE).exists() else {}
+    """Return what has been done, by the name of the step.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with refusing_damage(folder / DONE, "remove it; runs that have finished are not trained again"):
+        content = read_json(folder / DONE) if (folder / DONE).exists() else {}
+        return {name: {"words": list(step["words"]), "seconds": step["seconds"]} for name, step in content.items()}
 
 
 def is_done(step: Step, done: Mapping[str, Any]) -> bool:
@@ -184,11 +190,17 @@ def is_done(step: Step, done: Mapping[str, Any]) -> bool:
 def find_costs(
     rows: Sequence[Row], folder: Path, devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
 ) -> dict[str, Cost]:
-    """Return what rows cost, as far as that is known; what is not is measured, and kept for the next time."""
+    """Return what rows cost, as far as that is known; what is not is measured, and kept for the next time.
+
+    Raises:
+        UserError: the file of costs is damaged.
+        KeyboardInterrupt: a signal has come.
+    """
     name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     machine = f"{name}, {counted(len(devices), 'worker')}"
-    known = read_json(folder / COSTS) if (folder / COSTS).exists() else {}
-    costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
+    with refusing_damage(folder / COSTS, "remove it, and they are measured again"):
+        known = read_json(folder / COSTS) if (folder / COSTS).exists() else {}
+        costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
     unknown = [row for row in rows if row.name not in costs and not row.after]
     if unknown:
         say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")

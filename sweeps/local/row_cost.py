@@ -18,10 +18,11 @@ from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.rows import CHECKOUT, Row, command_of, run_of
 from sweeps.local.sweep_file import read_sweep
 
-NUM_BATCHES = 5
+NUM_BATCHES = 5  # of an epoch
+LEAST_EPOCHS, MOST_EPOCHS = 3, 20
+ENOUGH = 5.0  # seconds of training after the first epoch
 LONGEST = 300.0  # seconds, after which a row counts as one that takes too long to be measured
-EPOCHS = 2
-BRIEF = {"epochs": EPOCHS, "limit_batches": NUM_BATCHES, "test": False, "tracking": "off", "panels_every": 1000}
+BRIEF = {"epochs": MOST_EPOCHS, "limit_batches": NUM_BATCHES, "test": False, "tracking": "off", "panels_every": 1000}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Cost:
 
     Attributes:
         beside: seconds of a run beside its training.
-        images_per_second: speed of training, as many at a time as there are workers.
+        images_per_second: speed of training, with as many runs at a time as there are workers.
         images: that an epoch trains on.
         fault: why it cannot be trained; "" where it can.
     """
@@ -102,11 +103,12 @@ def measure(
 def seen(run: Run) -> Cost | None:
     """Return what the first epochs of a short training show of a row; None as long as there are too few."""
     epochs = [row for rows in run_folder.LogReader(run.folder) for row in rows if is_epoch(row)]
-    if len(epochs) < EPOCHS:
+    times = [row["epoch_seconds"] for row in epochs]
+    if len(epochs) < LEAST_EPOCHS or (sum(times[1:]) < ENOUGH and len(epochs) < MOST_EPOCHS):
         return None
     images = read_json(run.folder / run_folder.DATA)["num_images"]["train"]
-    beside = run.seconds() - sum(row["epoch_seconds"] for row in epochs)
-    return Cost(max(0.0, beside), epochs[-1]["images_per_second"], images)
+    speed = max(row["images_per_second"] for row in epochs[1:])  # of the epoch that others disturbed the least
+    return Cost(max(0.0, run.seconds() - sum(times)), speed, images)
 
 
 def saved(costs: Mapping[str, Cost]) -> dict[str, Any]:

@@ -159,6 +159,18 @@ def test_the_end_of_time_stops_what_is_under_way(tmp_path, taken):
     assert not one.done
 
 
+@pytest.mark.parametrize(("name", "content"), [("done.json", '{"a": 3}'), ("costs.json", '{"MACHINE": {"mlp": 5}}')])
+def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name, content):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.setattr(study, "device_name", lambda device: "MACHINE")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / name).write_text(content.replace("MACHINE", "MACHINE, 1 worker"))
+    assert study.main(["--rows=mlp", "--plan"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{name} is damaged" in line
+    assert "remove it" in line
+
+
 @pytest.mark.slow
 def test_a_row_is_measured_trained_and_taken_into_the_results(tmp_path, monkeypatch, taken, capsys):
     path = tmp_path / "rows.yaml"
