@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -6,6 +7,8 @@ import pytest
 import torch
 
 from tests.forks import LEAN
+
+NUMBERS = itertools.count()
 
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,7 +43,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    # Not by mktemp, which looks through all folders made so far.
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(NUMBERS))
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
 
 
 @pytest.fixture

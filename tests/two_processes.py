@@ -31,6 +31,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def ranks_of_two() -> list[dict[str, str]]:
+    """The variables that torchrun gives two processes of one group on a CPU."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [{**group, "ACCELERATE_USE_CPU": "True", "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+
+
 def join_and_work(rank: int, work: Callable[[int], Any], port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)

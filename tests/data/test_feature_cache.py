@@ -3,7 +3,7 @@
 import io
 import os
 import resource
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
@@ -16,8 +16,9 @@ from accelerate import Accelerator
 from data import feature_cache
 from data.errors import UserError
 from data.feature_cache import HASH_BYTES, FeatureCache, cached_features, hash_images
+from tests.forks import Fork
+from tests.two_processes import ranks_of_two
 
-ROOT = Path(__file__).parents[2]
 NUM_FEATURES = 5
 NETWORK = {"arch": "net", "weights": "sha256-1", "precision": "fp32"}
 TIMEOUT_SECONDS = 60
@@ -227,38 +228,38 @@ def test_the_bar_tells_speed_and_time_left_and_is_absent_where_nothing_is_comput
         assert bool(printed) == shown
 
 
-# A process of its own that computes slowly, a line in `log` for each image.
-PROGRAM = """
-import sys, time
-from pathlib import Path
-import torch
-from data import feature_cache
-from tests.data.test_feature_cache import Accelerator, features_of, fill, make_cache, make_images
+def main(arguments):
+    """Be a process that computes slowly, with a line in a log for each image, and then once more, with an overflow."""
+    root, num, name, seconds = Path(arguments[0]), int(arguments[1]), arguments[2], float(arguments[3])
+    feature_cache.SECONDS_BETWEEN_WRITES = 0.0
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
 
-root, num, name, seconds = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-feature_cache.SECONDS_BETWEEN_WRITES = 0.0
+    def compute(images):
+        time.sleep(seconds)
+        with (root / f"{name}.log").open("a") as log:
+            log.write("image\n" * len(images))
+        return features_of(images)
 
-def compute(images):
-    time.sleep(seconds)
-    with (root / f"{name}.log").open("a") as log:
-        log.write("image\\n" * len(images))
-    return features_of(images)
+    def overflow(images):
+        return features_of(images) / (rank == 0)  # on the other rank
 
-(root / f"{name}.started").touch()
-while not (root / "go").exists():
-    time.sleep(0.01)
-features = fill(make_cache(root), make_images(num), compute, batch_size=2)
-rank = Accelerator(cpu=True).process_index
-torch.save(features, root / f"{name}-{rank}.pt")
-"""
+    (root / f"{name}.started").touch()
+    wait_until((root / "go").exists)
+    torch.save(fill(make_cache(root), make_images(num), compute, batch_size=2), root / f"{name}-{rank}.pt")
+    if accelerator.num_processes > 1:
+        try:
+            fill(make_cache(root), make_images(num, seed=1), overflow, batch_size=2)
+        except UserError as error:
+            (root / f"error-{rank}").write_text(str(error))
+        accelerator.wait_for_everyone()
+        accelerator.end_training()  # else threads of gloo may outlive their process group, which aborts the process
+    return 0
 
 
-def start(root, num, name, seconds=0.02, program=PROGRAM, launcher=()):
-    (root / "program.py").write_text(program)
-    command = [sys.executable, *launcher, str(root / "program.py"), str(root), str(num), name, str(seconds)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+def start(root, num, name, seconds=0.02, **variables):
+    log = root / f"{name}-{variables.get('RANK', 0)}.output"
+    return Fork(__name__, [str(root), str(num), name, str(seconds)], log, environment=variables)
 
 
 def wait_until(condition):
@@ -269,8 +270,9 @@ def wait_until(condition):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 0, output
+    code = process.wait(TIMEOUT_SECONDS)
+    output = process.output + process.errors
+    assert code == 0, output
     return output
 
 
@@ -298,41 +300,21 @@ def test_a_process_that_waits_goes_on_when_the_computing_one_is_killed_and_does_
     first = start(tmp_path, 40, "first", seconds=2)
     wait_until(lambda: logged(tmp_path, "first") >= 4)
     second = start(tmp_path, 40, "second", seconds=0)
-    assert "waiting for it" in second.stdout.readline()
+    wait_until(lambda: "waiting for it" in second.output + second.errors)
     assert logged(tmp_path, "second") == 0
-    first.kill()
-    first.communicate()
+    first.signal(signal.SIGKILL)
+    first.wait()
     kept = logged(tmp_path, "first")
     finish(second)
     assert 40 - kept <= logged(tmp_path, "second") <= 40 - kept + 2  # the last batch may not have been stored
     assert torch.equal(torch.load(tmp_path / "second-0.pt"), features_of(make_images(40)))
 
 
-RANKS = (
-    PROGRAM
-    + """
-def overflow(images):
-    return features_of(images) / (rank == 0)  # on the other rank
-
-try:
-    fill(make_cache(root), make_images(num, seed=1), overflow, batch_size=2)
-except feature_cache.UserError as error:
-    (root / f"error-{rank}").write_text(str(error))
-accelerator = Accelerator(cpu=True)
-accelerator.wait_for_everyone()
-accelerator.end_training()  # else threads of gloo may outlive their process group, which aborts the process
-"""
-)
-
-
 @pytest.mark.slow
 def test_two_ranks_share_the_work_and_end_together_over_a_feature_that_is_not_finite(tmp_path):
     (tmp_path / "go").touch()
-    finish(
-        start(
-            tmp_path, 21, "a", 0, RANKS, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-        )
-    )
+    for process in [start(tmp_path, 21, "a", 0, **variables) for variables in ranks_of_two()]:
+        finish(process)
     assert logged(tmp_path, "a") == 21
     for rank in (0, 1):
         assert torch.equal(torch.load(tmp_path / f"a-{rank}.pt"), features_of(make_images(21)))

@@ -22,7 +22,7 @@ from data.errors import UserError
 from data.files import read_json
 from models.core.processes import start_all_processes
 from tests.forks import LEAN, ROOT, Fork
-from tests.two_processes import free_port
+from tests.two_processes import ranks_of_two
 
 BIN = Path(sys.executable).parent
 ACCELERATE = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes"]
@@ -55,10 +55,8 @@ def fork(runs_dir: Path, *arguments: str, **options) -> Fork:
 
 
 def fork_ranks(runs_dir: Path, *arguments: str) -> list[Fork]:
-    """Start the two processes of one run, with the variables that torchrun gives them."""
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    group["ACCELERATE_USE_CPU"] = "True"
-    return [fork(runs_dir, *arguments, environment={**group, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    """Start the two processes of one run."""
+    return [fork(runs_dir, *arguments, environment=variables) for variables in ranks_of_two()]
 
 
 def finish_fork(*processes: Fork, expected: int = 0) -> str:

@@ -22,7 +22,6 @@ from models.parts.backbone import (
     pretrained_config,
 )
 
-ROOT = Path(__file__).parents[3]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INFO = DatasetInfo("synthetic", 24, tuple("abc"), (0.1, 0.5, 0.7), (0.5, 0.25, 2.0), {}, "")
 

@@ -3,19 +3,15 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
-from models.parts.backbone import (
-    find_weights,
-    identity,
-)
-from tests.models.parts.test_backbone import (
-    ROOT,
-    no_data_dir,  # noqa: F401
-)
+from models.parts.backbone import find_weights, identity
+from tests.forks import Fork
+from tests.models.parts.test_backbone import no_data_dir  # noqa: F401
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
@@ -36,42 +32,48 @@ def test_a_network_that_no_hub_has_weights_of_is_told(monkeypatch):
         find_weights("efficientnet_b8")
 
 
-# Variables of the hub count when it is imported, hence a process of its own.
-ASK = """
-import sys, time
-from models.parts.backbone import find_weights
-import huggingface_hub, timm
-started = time.monotonic()
-for arch in sys.argv[1:]:
-    try:
-        print(find_weights(arch))
-    except ValueError as error:
-        print(type(error).__name__, error)
-print(time.monotonic() - started)
-"""
+def main(archs):
+    """Be a process that says what find_weights makes of each network, and in how many seconds."""
+    import huggingface_hub  # noqa: F401
+    import timm  # noqa: F401
+
+    started = time.monotonic()
+    for arch in archs:
+        try:
+            print(find_weights(arch))
+        except ValueError as error:
+            print(type(error).__name__, error)
+    print(time.monotonic() - started)
+    return 0
 
 
-def ask_hub(tmp_path, endpoint, *archs):
-    """What find_weights says of each network, in a process that may print nothing else."""
-    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    environment |= {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": endpoint, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", ASK, *archs]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    *results, seconds = done.stdout.splitlines()
-    assert done.stderr == ""
+def ask_hub(tmp_path, monkeypatch, endpoint, *archs):
+    """What find_weights says of each network, in a process that may print nothing else.
+
+    A process of its own, since variables of the hub count when it is imported.
+    """
+    for key in [key for key in os.environ if "proxy" in key.lower()]:
+        monkeypatch.delenv(key)
+    hub = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": endpoint}
+    asked = Fork(__name__, list(archs), tmp_path / "log", environment=hub)
+    assert asked.wait() == 0, asked.errors
+    *results, seconds = asked.output.splitlines()
+    assert asked.errors == ""
     assert float(seconds) < 10
     assert len(results) == len(archs)
     return results
 
 
 @pytest.mark.slow
-def test_without_a_network_the_hub_s_cache_is_used_or_one_line_tells_what_to_fetch_and_where_to_put_it(tmp_path):
+def test_without_a_network_the_hub_s_cache_is_used_or_one_line_tells_what_to_fetch_and_where_to_put_it(
+    tmp_path, monkeypatch
+):
     snapshot = tmp_path / "hub" / "hub" / "models--timm--test_vit.r160_in1k" / "snapshots" / "0a"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").touch()
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("0a")
-    kept, absent = ask_hub(tmp_path, "http://127.0.0.1:9", "test_vit", "test_resnet")
+    kept, absent = ask_hub(tmp_path, monkeypatch, "http://127.0.0.1:9", "test_vit", "test_resnet")
     assert kept == str(snapshot / "model.safetensors")
     folder = Path(os.environ["XDG_CACHE_HOME"]) / "vision-sweeps" / "weights"
     assert absent == (
@@ -105,11 +107,11 @@ server.serve_forever()
 
 
 @pytest.mark.slow
-def test_a_hub_that_does_not_answer_as_one_is_told_in_one_line(tmp_path):
+def test_a_hub_that_does_not_answer_as_one_is_told_in_one_line(tmp_path, monkeypatch):
     server = subprocess.Popen([sys.executable, "-c", BROKEN], stdout=subprocess.PIPE, text=True)
     archs = ("test_vit", "test_resnet", "test_efficientnet")
     try:
-        results = ask_hub(tmp_path, f"http://127.0.0.1:{server.stdout.readline().strip()}", *archs)
+        results = ask_hub(tmp_path, monkeypatch, f"http://127.0.0.1:{server.stdout.readline().strip()}", *archs)
     finally:
         server.kill()
         server.communicate()
