@@ -110,7 +110,7 @@ def test_a_program_that_is_not_train_py_is_refused(tmp_path, monkeypatch, capsys
 
 @pytest.mark.slow
 @pytest.mark.waits
-def test_two_real_trials_leave_nothing_behind(tmp_path, monkeypatch, capsys):
+def test_two_real_trials_leave_nothing_behind(tmp_path, lean, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

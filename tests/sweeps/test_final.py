@@ -278,7 +278,7 @@ def test_a_paused_trial_counts_with_its_best_value_so_far(stage):
 
 
 @pytest.mark.slow
-def test_train_py_reads_the_test_images_in_its_final_runs(stage):
+def test_train_py_reads_the_test_images_in_its_final_runs(lean, stage):
     parameters = {"lr": {"values": [0.002]}, "model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2}
     parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}
     metric = {"name": "val/accuracy", "goal": "maximize"}
