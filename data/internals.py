@@ -1,9 +1,10 @@
 """Private names of libraries, all of them in this one file: look here first when a new version breaks something."""
 
 import atexit
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 
@@ -64,6 +65,24 @@ def let_ranges_change(storage: Any) -> None:
     storage._set_trial_param = store_unchecked
 
 
+def set_prior_of_numbers(sampler: Any, log_density: Callable[[Any], Any]) -> None:
+    """Let an Optuna sampler by a Gaussian process fit the lengthscales of numbers by another prior than Optuna's own.
+
+    Args:
+        sampler: a GPSampler.
+        log_density: of lengthscales [P], in ranges. Those of lists of values, and all else, keep Optuna's prior.
+    """
+    usual = sampler._log_prior
+
+    def log_prior(regressor: Any) -> Any:
+        inverse, is_list = regressor.inverse_squared_lengthscales, regressor._is_categorical
+        scales = {"kernel_scale": regressor.kernel_scale, "noise_var": regressor.noise_var}
+        rest = SimpleNamespace(inverse_squared_lengthscales=inverse[is_list], **scales)
+        return usual(rest) + log_density(inverse[~is_list].rsqrt()).sum()
+
+    sampler._log_prior = log_prior
+
+
 class TrialRow(NamedTuple):
     """A trial as its database has it."""
 
@@ -102,6 +121,13 @@ def cpu_has_bf16() -> bool:
     import torch
 
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def softmax_gradient(gradient: Any, probabilities: Any) -> Any:
+    """Return the gradient of what probabilities are the softmax of, over the last dimension, by torch's own kernel."""
+    import torch
+
+    return torch._softmax_backward_data(gradient, probabilities, -1, probabilities.dtype)
 
 
 def lstm_kernels() -> tuple[Any, ...]:
@@ -190,3 +216,10 @@ def run_exit_handlers() -> None:
 def forget_exit_handlers() -> None:
     """Forget what was registered with atexit."""
     atexit._clear()
+
+
+def traced_loop(goes_on: Callable, step: Callable, start: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what `step` makes of tensors as long as `goes_on` is true of them: in an exported network, as one loop."""
+    from torch._higher_order_ops import while_loop  # `torch.while_loop` in newer versions
+
+    return while_loop(goes_on, step, start)

@@ -11,6 +11,7 @@ from data.dataset import DatasetInfo
 from data.errors import UserError
 from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification
+from models.parts.dropout import Dropout
 from models.parts.layers import ConvolutionalEmbedding, PatchEmbedding, SelfAttention, check_patch_size
 from models.parts.parametrization import WidthSettings, attention_scale, parametrized
 
@@ -53,11 +54,9 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = SelfAttention(width, num_heads, dropout, attention_scale)
         self.norm1 = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(
-            nn.Linear(width, ffn_width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn_width, width)
-        )
+        self.ffn = nn.Sequential(nn.Linear(width, ffn_width), nn.ReLU(), Dropout(dropout), nn.Linear(ffn_width, width))
         self.norm2 = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
         x = self.norm1(x + self.dropout(self.attention(x)))
@@ -75,7 +74,7 @@ class NanoVit(nn.Module):
         self.embed = STEMS[settings.stem](image_size, settings.patch_size, width)
         self.class_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.positions = nn.Parameter(torch.empty(1, self.embed.num_patches + 1, width).normal_(std=0.02))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         ffn_width, scale = settings.grown(settings.ffn_width), attention_scale(settings, settings.num_heads)
         self.layers = nn.ModuleList(
             EncoderLayer(width, settings.num_heads, ffn_width, settings.dropout, scale) for _ in range(settings.depth)

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
+from models.parts.dropout import attend
 
 
 def conv_blocks(width: int, depth: int, convolutions: int = 1) -> list[nn.Module]:
@@ -130,7 +130,8 @@ def check_patch_size(patch_size: int, image_size: int) -> None:
 class SelfAttention(nn.Module):
     """Multi-head self-attention, https://arxiv.org/abs/1706.03762, whose attention weights can be read out.
 
-    `forward` uses a fused kernel, which never stores the attention weights; `weights` computes them.
+    `forward` uses a fused kernel, or on a CPU with dropout one that keeps the weights for the backward pass alone;
+    `weights` computes them.
 
     Args:
         dim: of a token.
@@ -156,9 +157,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
         q, k, v = self.split_heads(x)
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0, scale=self.scale
-        )
+        mixed = attend(q, k, v, self.dropout if self.training else 0.0, self.scale)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def scores(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32
