@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from scipy.stats import qmc
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from data.pareto import layers
 from data.seeding import mix_seeds
 from sweeps.local.distributions import MOST_VALUES, Point
+from sweeps.local.gaussian_process import gaussian_process, squashed
 from sweeps.local.observations import is_inside, observations
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of, is_pending
@@ -157,8 +158,11 @@ class Search(BaseSampler):
         known = {trial.number: costs for trial in others if (costs := costs_of(objectives, trial)) is not None}
         if len(known) < max(LEAST_FIRST, 2 + len(self.space)):
             return self.first_point(number, others)  # too few for a model
+        if len(objectives.metrics) == 1:  # of several, the volume would be another one
+            known = dict(zip(known, zip(squashed([cost for (cost,) in known.values()])), strict=True))
         worst = tuple(max(costs) for costs in zip(*known.values(), strict=True))
-        study = optuna.create_study(directions=["minimize"] * len(worst), sampler=self.model(number))
+        sampler = gaussian_process(self.seed_of(number))
+        study = optuna.create_study(directions=["minimize"] * len(worst), sampler=sampler)
         for trial in self.seen(others, layers(known)):
             is_running = is_pending(objectives, trial)
             study.add_trial(
@@ -232,13 +236,6 @@ class Search(BaseSampler):
         if math.prod(map(len, options)) > MOST_VALUES:
             return []
         return [dict(zip(self.space, each, strict=True)) for each in itertools.product(*options)]
-
-    def model(self, number: int) -> BaseSampler:
-        """Return Optuna's Gaussian process or, where no parameter has an order, its tree of Parzen windows."""
-        seed = self.seed_of(number)
-        if all(isinstance(distribution, CategoricalDistribution) for distribution in self.space.values()):
-            return TPESampler(seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True)
-        return GPSampler(seed=seed, n_startup_trials=0)
 
     def seed_of(self, number: int) -> int:
         """Return the seed of one trial's draws."""
