@@ -1,32 +1,33 @@
 """A sample of the bad inputs that `python -m tests.bad_inputs` makes: none ends in a traceback, hangs or does harm."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.bad_inputs.attempt import Attempt, attempt
+from tests.forks import Fork
 
-ROOT = Path(__file__).parents[1]
+TIMEOUT_SECONDS = 240
 READERS = ["--programs", "analysis.report", "analysis.beta"]
 
 
-def run(*words):
-    done = subprocess.run([sys.executable, "-m", "tests.bad_inputs", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+def run(log, *words):
+    drawn = {"matplotlib.figure.Figure.savefig": Figure.savefig}
+    sample = Fork("tests.bad_inputs.__main__", list(words), log, patches=drawn)
+    assert sample.wait(TIMEOUT_SECONDS) == 0, sample.output + sample.errors
+    return sample.output.splitlines()[-1]
 
 
-def test_a_sample_for_the_programs_that_load_no_torch():
-    assert run(*READERS, "--limit=12").startswith("12 inputs tried, 0 fell short")
+def test_a_sample_for_the_programs_that_load_no_torch(tmp_path):
+    assert run(tmp_path / "log", *READERS, "--limit=12").startswith("12 inputs tried, 0 fell short")
 
 
 @pytest.mark.slow
-def test_a_sample_for_the_programs_that_train():
+def test_a_sample_for_the_programs_that_train(tmp_path):
     words = ["--programs", "train", "sweeps.agent", "sweeps.final", "--kinds", "option", "variable"]
-    assert run(*words, "--limit=16").startswith("16 inputs tried, 0 fell short")
+    assert run(tmp_path / "log", *words, "--limit=16").startswith("16 inputs tried, 0 fell short")
 
 
 MISDEEDS = {
