@@ -158,21 +158,17 @@ class Search(BaseSampler):
         known = {trial.number: costs for trial in others if (costs := costs_of(objectives, trial)) is not None}
         if len(known) < max(LEAST_FIRST, 2 + len(self.space)):
             return self.first_point(number, others)  # too few for a model
-        if len(objectives.metrics) == 1:  # of several, the volume would be another one
-            known = dict(zip(known, zip(squashed([cost for (cost,) in known.values()])), strict=True))
         worst = tuple(max(costs) for costs in zip(*known.values(), strict=True))
+        told = self.seen(others, layers(known))
+        ended = {trial.number: known.get(trial.number, worst) for trial in told if not is_pending(objectives, trial)}
+        if ended and len(worst) == 1:  # of several metrics, the volume would be another one
+            ended = dict(zip(ended, zip(squashed([cost for (cost,) in ended.values()])), strict=True))
         sampler = gaussian_process(self.seed_of(number))
         study = optuna.create_study(directions=["minimize"] * len(worst), sampler=sampler)
-        for trial in self.seen(others, layers(known)):
-            is_running = is_pending(objectives, trial)
-            study.add_trial(
-                create_trial(
-                    params=trial.params,
-                    distributions=self.space,
-                    values=None if is_running else known.get(trial.number, worst),
-                    state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
-                )
-            )
+        for trial in told:
+            values = ended.get(trial.number)
+            state = TrialState.RUNNING if values is None else TrialState.COMPLETE
+            study.add_trial(create_trial(params=trial.params, distributions=self.space, values=values, state=state))
         with threadpool_limits(1):  # the matrices are so small that threads would only wait for each other
             proposal = study.ask(self.space).params
         if self.values(proposal) in self.tried(others):  # at the end of a range, for example
