@@ -269,8 +269,9 @@ def test_a_sweep_wins_over_the_command_line(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_cifar10_is_learnt_in_a_few_hundred_steps(tmp_path, cifar10_dir):
-    arguments = ["--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=cnn", "--width=32", "--lr=1e-3"]
-    arguments += ["--epochs=1", "--train_fraction=0.6", "--mixed_precision=bf16", "--run_id=a"]
+    arguments = ["--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=cnn", "--width=16", "--lr=5e-3"]
+    arguments += ["--schedule=one_cycle", "--batch_size=64", "--epochs=1", "--train_fraction=0.5"]
+    arguments += ["--mixed_precision=bf16", "--run_id=a"]
     assert train.main([*arguments, f"--runs_dir={tmp_path}", "--tracking=off"]) == 0
     assert read_json(tmp_path / "a" / "summary.json")["val/accuracy"] > 0.5
 
