@@ -26,7 +26,7 @@ from analysis.look import closer, finders
 from analysis.look.preview import draw_preview
 from analysis.look.result import result_so_far
 from analysis.record import run_folder
-from analysis.record.data_file import keep_info
+from analysis.record.data_file import keep_backbone, keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
 from analysis.record.saved import check_images, resolve_with_checkpoint
@@ -127,7 +127,10 @@ def start_tracking(
     say(f"{info.name}: {info.in_one_line()}")
     tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
     keep_info(folder, info)
-    draw_preview(trainer, folder / run_folder.PANELS)
+    if weights := trainer.objective.outside_weights:
+        keep_backbone(folder, weights, may_copy=tracker.facts.job_type != "trial")
+    drawn = draw_preview(trainer, folder / run_folder.PANELS)
+    tracker.first_images = {f"panels/{name}": path for name, path in drawn.items()}
     return tracker
 
 

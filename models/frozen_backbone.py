@@ -150,8 +150,8 @@ class FrozenBackbone(Classification):
         num_features = shape[1]
         super().__init__(Head(num_features, len(info.classes)), settings, info)
         self.num_features = num_features
-        weights = find_weights(settings.arch, settings.pretrained, settings.weights)
-        self.frozen = FrozenNetwork(settings.arch, weights, size, settings.interpolation, settings.seed)
+        self.outside_weights = find_weights(settings.arch, settings.pretrained, settings.weights)
+        self.frozen = FrozenNetwork(settings.arch, self.outside_weights, size, settings.interpolation, settings.seed)
         self.num_outside_parameters = sum(parameter.numel() for parameter in network.parameters())
 
     def image_network(self) -> nn.Module:

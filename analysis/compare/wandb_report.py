@@ -206,10 +206,10 @@ def picture_keys(records: Sequence[RunRecord], api: Any) -> list[str]:
 def local_keys(record: RunRecord) -> list[str]:
     """Return the names on W&B of the pictures of a run on this machine.
 
-    Pictures drawn after an epoch are named panels/..., those of the run's end after the images that they show.
+    Pictures drawn before the end of a run are named panels/..., those of its end after the images that they show.
     """
     split = "test" if record.settings.get("test") else "val"
-    return [f"{split if picture.epoch is None else 'panels'}/{picture.name}" for picture in pictures(record)]
+    return [f"{split if picture.is_of_the_end else 'panels'}/{picture.name}" for picture in pictures(record)]
 
 
 def media_keys(api: Any, record: RunRecord) -> list[str]:

@@ -8,13 +8,14 @@ import torch
 
 from analysis.read.recipe import command_of
 from analysis.record import run_folder
-from analysis.record.data_file import saved_info
+from analysis.record.data_file import saved_backbone, saved_info
 from analysis.record.saved import check_images, resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.files import read_json
 from models.core import checkpoint
 from models.core.settings import Settings
+from models.frozen_backbone import FrozenSettings
 from models.loading import build_objective, read_data
 from models.timm_classifier import TimmSettings
 
@@ -103,6 +104,8 @@ def load_objective(folder: Path, settings: Settings, info: DatasetInfo) -> Any:
     """
     if isinstance(settings, TimmSettings):  # the run's own weights hold all that became of the pretrained ones
         settings = replace(settings, pretrained=False, weights="")
+    elif isinstance(settings, FrozenSettings) and settings.pretrained and (weights := saved_backbone(folder)):
+        settings = replace(settings, weights=str(weights))
     objective = build_objective(settings, info)
     checkpoint.load_weights(folder / run_folder.BEST, objective)
     return objective.eval()

@@ -18,8 +18,13 @@ class Picture(NamedTuple):
     """A picture that a run has drawn."""
 
     name: str  # tells what it shows
-    epoch: int | None  # after which it was drawn; None for those of the run's end
+    epoch: int | None  # after which it was drawn; None for those of the run's beginning and of its end
     path: Path
+
+    @property
+    def is_of_the_end(self) -> bool:
+        """Whether it was drawn when the run ended."""
+        return self.epoch is None and self.name != run_folder.PREVIEW
 
 
 def pictures(record: RunRecord) -> list[Picture]:

@@ -1,13 +1,15 @@
-"""What a run's folder keeps of its images, so that the network can be used where they are not."""
+"""What a run's folder keeps so that its network can be used elsewhere: of its images, and of a frozen network."""
 
 import math
+import os
+import shutil
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
 from data.dataset import DatasetInfo
-from data.files import read_json, refusing_damage, write_json
+from data.files import read_json, refusing_damage, replace_file, write_json
 
 RESIZING = "central square, bicubic"  # how a picture of any size becomes one of image_size, see data/pixels.py
 LARGEST_SIDE = 100_000  # pixels
@@ -19,6 +21,29 @@ def keep_info(folder: Path, info: DatasetInfo) -> None:
     task = kind if info.classes else "none"  # that the labels are for
     facts = {"task": task, "channels": len(info.mean), "resizing": RESIZING}
     write_json(folder / run_folder.DATA, {**asdict(info), **facts})
+
+
+def keep_backbone(folder: Path, weights: Path, may_copy: bool) -> None:
+    """Keep the weights of a frozen network in a run's folder, unless they are there.
+
+    Args:
+        folder: of the run.
+        weights: their file, which gets a further name there, a hard link, and so takes no more room.
+        may_copy: whether it is copied where it cannot be linked, from another disk, say.
+    """
+    kept = folder / f"{run_folder.BACKBONE}{weights.suffix}"
+    if kept.exists():
+        return
+    try:
+        os.link(os.path.realpath(weights), kept)
+    except OSError:
+        if may_copy:
+            replace_file(kept, lambda unfinished: shutil.copyfile(weights, unfinished))
+
+
+def saved_backbone(folder: Path) -> Path | None:
+    """Return the file of a frozen network's weights that a run's folder keeps; None without one."""
+    return next((path for path in sorted(folder.glob(f"{run_folder.BACKBONE}.*")) if path.is_file()), None)
 
 
 def saved_info(folder: Path) -> DatasetInfo | None:

@@ -27,6 +27,9 @@ class Tracker:
         sweep: values that a sweep gave; W&B has them in its config already and refuses to change them.
         num_logged: calls of `log` up to the checkpoint that a resumed run goes on from; later rows are dropped.
 
+    Attributes:
+        first_images: picture files by name, which go to W&B with the run's first row.
+
     Raises:
         UserError: the folder cannot be written, or W&B cannot be reached although --tracking=online asks for it.
     """
@@ -62,6 +65,7 @@ class Tracker:
             lost = f"{num_lost:,} of {counted(num_logged, 'row')}"
             say(f"{folder / run_folder.METRICS} has lost {lost}: the curves lack them")
         self.num_logged = len(rows)
+        self.first_images: Mapping[str, Path] = {}
         self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.wandb: WandbRun | None = None
         if mode != "off":
@@ -83,6 +87,8 @@ class Tracker:
         self.metrics_file.write(json.dumps(metrics) + "\n")
         self.metrics_file.flush()
         self.num_logged += 1
+        if self.num_logged == 1:
+            images = {**self.first_images, **images}
         if self.wandb is not None:
             self.wandb.log(self.num_logged, metrics, images, tables)
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -41,6 +42,7 @@ class Objective(nn.Module, ABC):
     best_metric = "loss"  # of validation, for the setting best_by where that is empty; "": the newest epoch is the best
     epoch = 0.0  # how far training has come, in epochs; the training loop sets it before each step
     num_outside_parameters = 0  # of a frozen network that computes the features and is not saved with the model
+    outside_weights: Path | None = None  # file of that network's weights; None without one
 
     def __init__(self, settings: Settings, info: DatasetInfo) -> None:
         super().__init__()

@@ -75,7 +75,7 @@ def check_halvings(depth: int, image_size: int) -> None:
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
     """Return labels [B] as one-hot vectors [B, num_labels]; for a model without labels, vectors of length 0."""
     if not num_labels:  # there may be several labels an image then
-        return torch.zeros(len(labels), 0, device=labels.device)
+        return labels.new_zeros(labels.shape[0], 0, dtype=torch.float32)  # len() would be a constant to an export
     return (labels.unsqueeze(1) == torch.arange(num_labels, device=labels.device)).float()
 
 

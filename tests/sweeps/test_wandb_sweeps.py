@@ -57,7 +57,8 @@ def test_two_agents_share_a_sweep_and_all_of_its_trials_arrives(site, server):
         assert summary["state"] == "finished"
         assert run.summary.items() >= {key: value for key, value in summary.items() if value is not None}.items()
         pictures = {key: value for row in run.history for key, value in row.items() if "image-file" in str(value)}
-        assert pictures.keys() == {"panels/predictions", "val/confusion_matrix", "val/mistakes", "val/reliability"}
+        panels = {"panels/predictions", "panels/training_images"}
+        assert pictures.keys() == panels | {"val/confusion_matrix", "val/mistakes", "val/reliability"}
         for picture in pictures.values():
             assert run.files[picture["path"]].startswith(b"\x89PNG")
         assert "model" not in {artifact["artifactTypeName"] for artifact in run.artifacts}  # no weights of a trial

@@ -193,6 +193,9 @@ def test_names_are_no_markup(tmp_path):
 def test_pictures_have_the_names_that_the_run_logged_them_by(tmp_path):
     folder = write_run(tmp_path / "a", [1.0], test=True)
     (folder / run_folder.PANELS).mkdir()
-    for name in ("predictions-0005.png", "confusion_matrix.png"):
+    for name in ("predictions-0005.png", "confusion_matrix.png", "training_images.png"):
         (folder / run_folder.PANELS / name).touch()
-    assert sorted(local_keys(read_runs(tmp_path).records[0])) == ["panels/predictions", "test/confusion_matrix"]
+    assert sorted(local_keys(read_runs(tmp_path).records[0])) == [
+        *("panels/predictions", "panels/training_images"),
+        "test/confusion_matrix",
+    ]

@@ -38,5 +38,6 @@ def test_the_sheet_changes_nothing_in_training(tmp_path):
 
 def test_a_sheet_that_is_there_is_kept(tmp_path):
     (tmp_path / NAME).write_bytes(b"as it was")
-    draw_preview(make_trainer(SMALL_BATCHES), tmp_path)
+    assert draw_preview(make_trainer(SMALL_BATCHES), tmp_path) == {"training_images": tmp_path / NAME}
     assert (tmp_path / NAME).read_bytes() == b"as it was"
+    assert draw_preview(make_trainer(SMALL_BATCHES, "--preview=0"), tmp_path) == {}

@@ -1,19 +1,23 @@
 """Runs are found by what the listing shows of them."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from analysis.look.trained_run import load_network, load_run
 from analysis.read.runs import find_run
 from analysis.record import run_folder
-from analysis.record.data_file import keep_info
+from analysis.record.data_file import keep_backbone, keep_info, saved_backbone
 from data.errors import UserError
 from data.files import write_json
 from models.core import checkpoint
-from tests.models.test_objectives import build
+from models.parts.frozen import FrozenNetwork
+from tests.models.test_objectives import build, info_of
 from tests.run_folders import write_run
+from tests.trained_runs import save_run
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +72,27 @@ def test_a_network_is_loaded_where_its_images_are_gone(tmp_path):
     assert not run.objective.training
     for name, values in model.state_dict().items():
         assert torch.equal(run.objective.state_dict()[name], values)
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_a_run_on_a_frozen_network_stands_alone(is_linked, runs_dir, monkeypatch):
+    elsewhere, images = runs_dir / "elsewhere.safetensors", torch.randn(2, 3, 32, 32)
+    network = FrozenNetwork("test_efficientnet", None, 32).build(info_of("frozen"))
+    save_file(network.backbone.state_dict(), elsewhere)
+    own = {"pretrained": True, "weights": str(elsewhere)}
+    folder, model = save_run(runs_dir / "frozen", "frozen", **own), build("frozen", **own)
+    assert model.outside_weights == elsewhere
+    if not is_linked:
+        monkeypatch.setattr("os.link", lambda *paths: Path("gone").stat())
+        keep_backbone(folder, elsewhere, may_copy=False)
+        assert saved_backbone(folder) is None
+    keep_backbone(folder, elsewhere, may_copy=True)
+    kept = saved_backbone(folder)
+    assert kept == folder / "backbone.safetensors"
+    assert kept.samefile(elsewhere) == is_linked
+    elsewhere.unlink()
+    found = load_network(folder).objective.image_network()
+    torch.testing.assert_close(found.backbone(images), network.backbone(images))
+    kept.unlink()
+    with pytest.raises(UserError, match=r"elsewhere.safetensors: there is no such file$"):
+        load_network(folder)

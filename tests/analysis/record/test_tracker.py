@@ -30,6 +30,18 @@ def test_an_untracked_run_is_written_to_its_folder(tmp_path):
     assert json.loads((folder / "summary.json").read_text()) == {"state": "finished", "val/loss": 0.125}
 
 
+@pytest.mark.parametrize("num_logged", [0, 1])
+def test_pictures_of_the_beginning_go_to_wandb_with_the_first_row_alone(num_logged, tmp_path):
+    sent = []
+    track(tmp_path).log({"epoch": 1})
+    tracker = track(tmp_path, num_logged=num_logged)
+    tracker.wandb = SimpleNamespace(log=lambda number, metrics, images, tables: sent.append((number, list(images))))
+    tracker.first_images = {"panels/training_images": tmp_path / "x.png"}
+    tracker.log({"epoch": num_logged + 1}, {"panels/predictions": tmp_path / "y.png"})
+    first = [] if num_logged else ["panels/training_images"]
+    assert sent == [(num_logged + 1, [*first, "panels/predictions"])]
+
+
 @pytest.mark.parametrize("num_logged", [0, 2, 3])
 def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(num_logged, tmp_path):
     tracker = track(tmp_path)
