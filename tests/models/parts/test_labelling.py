@@ -1,4 +1,4 @@
-"""Several labels an image: losses and metrics are those of torch and torchmetrics; every model takes part or says no."""
+"""Several labels an image: losses and metrics are those of torch and torchmetrics; each model takes part or says no."""
 
 from dataclasses import replace
 
