@@ -8,8 +8,9 @@ torchscript  TorchScript
 
 onnx, pt2 and torchscript have the preprocessing in them: they take images as they come, uint8 [batch, H, W, 3] of the
 run's size, and give probabilities [batch, classes]. A generator takes latents [batch, Z], drawn from N(0, 1), and where
-it is conditional labels [batch], and gives images [batch, H, W, 3] in [0, 1]. The names of the classes are in the
-metadata. What was written is loaded again, and its outputs are compared with the run's own.
+it is conditional labels [batch], and gives images [batch, H, W, 3] in [0, 1]; that of a vq_vae takes noise
+[batch, T, K] from the exponential distribution, by which its prior draws T codes of K. The names of the classes are in
+the metadata. What was written is loaded again, and its outputs are compared with the run's own.
 """
 
 import sys

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
+from data.internals import traced_loop
 from models.core.objective import Objective, Phase
 from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, side_by_side
@@ -202,15 +203,37 @@ class Prior(nn.Module):
 
     def sample(self, num: int, seed: int) -> Tensor:
         """Sample the codes of images, [num, T]; the same seed gives the same codes."""
-        device = self.positions.device
         generator = torch.Generator().manual_seed(seed)
-        codes = torch.empty(num, 0, dtype=torch.long, device=device)
-        for _ in range(len(self.positions)):
-            noise = torch.empty(num, self.start).exponential_(generator=generator).to(device)
-            # The index of the largest p / noise is a draw from p, https://arxiv.org/abs/1611.01144, section 2.1
-            chosen = (self(codes)[:, -1].float() - noise.log()).argmax(dim=1, keepdim=True)
+        noise = (torch.empty(num, self.start).exponential_(generator=generator) for _ in range(len(self.positions)))
+        return self.draw(torch.stack([each.to(self.positions.device) for each in noise], dim=1))
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Draw codes [B, T], one after another, by noise [B, T, K] from the exponential distribution.
+
+        The index of the largest p / noise is a draw from p, https://arxiv.org/abs/1611.01144, section 2.1.
+        """
+        if torch.compiler.is_exporting():  # where a loop in Python would become T networks in a row
+            return self.draw_in_loop(noise)
+        codes = noise.new_zeros(noise.shape[0], 0, dtype=torch.long)  # len() would be a constant to a trace
+        for each in noise.unbind(1):
+            chosen = (self(codes)[:, -1].float() - each.log()).argmax(dim=1, keepdim=True)
             codes = torch.cat([codes, chosen], dim=1)
         return codes
+
+    def draw_in_loop(self, noise: Tensor) -> Tensor:
+        """Draw the same codes, all places anew in each round, of which one is kept."""
+        places = torch.arange(noise.shape[1], device=noise.device)
+        shift = noise.log()
+
+        def goes_on(place: Tensor, codes: Tensor) -> Tensor:
+            return place.sum() < len(places)
+
+        def next_code(place: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = (self(codes[:, :-1]).float() - shift).argmax(dim=2)
+            return place + 1, torch.where(places == place, chosen, codes)
+
+        start = torch.zeros_like(places[:1]), torch.zeros_like(noise[:, :, 0], dtype=torch.long)
+        return traced_loop(goes_on, next_code, start)[1]
 
 
 class VqVae(Objective):
@@ -247,6 +270,7 @@ class VqVae(Objective):
         self.decoder = build_decoder(settings)
         self.likelihood = LIKELIHOODS[settings.likelihood](settings)
         self.prior = Prior(settings, self.side**2)
+        self.noise_shape = (self.side**2, settings.codebook_size)
 
     def phases(self) -> tuple[Phase, ...]:
         autoencoder = nn.ModuleList([self.encoder, self.code_book, self.decoder, self.likelihood])
@@ -312,6 +336,10 @@ class VqVae(Objective):
     def pictures_of(self, indices: Tensor) -> Tensor:
         """Decode code indices [B, T] into images [B, 3, H, W] in [0, 1]."""
         return self.info.to_unit_range(self.likelihood.mean(self.decode_codes(self.code_book.look_up(indices))))
+
+    def pictures_drawn_by(self, noise: Tensor) -> Tensor:
+        """Draw images [B, 3, H, W] in [0, 1] by noise [B, T, K], see `models.core.abilities.DrawsFromPrior`."""
+        return self.pictures_of(self.prior.draw(noise))
 
     @torch.no_grad()
     def sample(self, num: int, seed: int, labels: Tensor | None = None) -> Tensor:

@@ -2,12 +2,14 @@
 
 A classifier takes images as they come, uint8 [B, H, W, 3] of the run's size, and gives probabilities [B, C]; its
 normalisation is inside. A generator takes latents [B, Z] and, if it is conditional, labels [B], and gives images
-[B, H, W, 3] in [0, 1]. B may be any number from 1 on.
+[B, H, W, 3] in [0, 1]; one that draws codes takes noise [B, T, K] from the exponential distribution. B may be any
+number from 1 on.
 """
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import replace_file
 from data.photographs import centre_crop
-from models.core.abilities import Classifies, DrawsFromLatents
+from models.core.abilities import Classifies, DrawsFromLatents, DrawsFromPrior
 from models.parts.labelling import labelling_of
 
 METADATA = "metadata.json"  # in TorchScript and torch.export; in ONNX its keys are the model's own properties
@@ -85,6 +87,17 @@ class ExportedConditionalGenerator(ExportedGenerator):
         return self.model.pictures_of(latents, labels).permute(0, 2, 3, 1)
 
 
+class ExportedSampler(ExportedGenerator):
+    """A generator from noise [B, T, K], drawn from the exponential distribution, to images [B, H, W, 3] in [0, 1].
+
+    Args:
+        model: one that `DrawsFromPrior`, in evaluation mode.
+    """
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.model.pictures_drawn_by(noise).permute(0, 2, 3, 1)
+
+
 GENERATORS = {False: ExportedGenerator, True: ExportedConditionalGenerator}  # by whether it is conditional
 
 
@@ -96,7 +109,7 @@ class Exportable:
         as_generator: whether to export what draws images of a model that also classifies.
 
     Raises:
-        UserError: its model neither classifies nor draws from latents.
+        UserError: its model neither classifies nor draws images of latents or noise.
     """
 
     def __init__(self, run: TrainedRun, as_generator: bool = False) -> None:
@@ -113,8 +126,12 @@ class Exportable:
             self.inputs = {"latents": torch.randn(NUM_COMPARED, model.noise.shape[1], generator=generator)}
             if model.num_labels:
                 self.inputs["labels"] = torch.arange(NUM_COMPARED) % model.num_labels
+        elif isinstance(model, DrawsFromPrior):
+            self.network, self.output = ExportedSampler(model), "images"
+            noise = torch.empty(NUM_COMPARED, *model.noise_shape)
+            self.inputs = {"noise": noise.exponential_(generator=generator)}
         else:
-            able = "makes no image of a latent in one pass" + (", and predicts no classes" if not as_generator else "")
+            able = "draws no images" + (", and predicts no classes" if not as_generator else "")
             raise UserError(f"{run.settings.model} {able}: name another run")
         self.network.eval().requires_grad_(False)
 
@@ -132,6 +149,7 @@ class Exportable:
             },
             "output": self.output,
             **({"latent_size": shapes["latents"][0]} if "latents" in shapes else {}),
+            **({"noise_shape": shapes["noise"]} if "noise" in shapes else {}),
             "classes": list(info.classes),
             "labels": "several an image" if info.several_labels else "one an image",
             "image_size": info.kept_size,
@@ -217,7 +235,7 @@ def export(network: Exportable, form: str, path: Path) -> Runner:
         UserError: the network cannot be written in this format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), without_fused_layers():
         warnings.simplefilter("ignore")  # of the exporters, on what the comparison below would show
         try:
             return FORMATS[form][1](network, path)
@@ -228,6 +246,17 @@ def export(network: Exportable, form: str, path: Path) -> Runner:
             raise UserError(
                 f"--to={form}: {network.run.settings.model} cannot be written so ({reason}): try another"
             ) from None
+
+
+@contextmanager
+def without_fused_layers() -> Iterator[None]:
+    """Let torch compute a transformer's layers step by step: exporters do not know its fused ones."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def greatest_difference(network: Exportable, runner: Runner, inputs: Inputs) -> float:

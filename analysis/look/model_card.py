@@ -64,6 +64,8 @@ def usage(metadata: Mapping[str, Any], is_timms: bool) -> str:
         return OF_TIMM.format(function=function, told=told)
     if metadata["output"] == "probabilities":
         return OF_A_CLASSIFIER.replace("{told}", told)
+    if "noise" in metadata["inputs"]:
+        return OF_A_GENERATOR.format(inputs="torch.empty(8, {}, {}).exponential_()".format(*metadata["noise_shape"]))
     size = metadata["latent_size"]
     inputs = f"torch.randn(8, {size})" + (", torch.arange(8) % 2" if "labels" in metadata["inputs"] else "")
     return OF_A_GENERATOR.format(inputs=inputs)

@@ -52,6 +52,16 @@ class DrawsFromLatents(Protocol):
 
 
 @runtime_checkable
+class DrawsFromPrior(Protocol):
+    """A generative model that draws the codes of an image, one after another, from a prior that it has learned."""
+
+    noise_shape: tuple[int, int]  # T codes an image, K codes to choose from
+
+    def pictures_drawn_by(self, noise: Tensor) -> Tensor:
+        """Return images [B, 3, H, W] in [0, 1] by noise [B, T, K] from the exponential distribution of mean 1."""
+
+
+@runtime_checkable
 class HasLatents(Protocol):
     """A model that encodes images as latent vectors and decodes latent vectors into images."""
 

@@ -51,22 +51,25 @@ WANTED = {  # what is written of each model, and loaded elsewhere
     "frozen": ("timm",),
     "vae": ("onnx",),
     "cvae_head": ("torchscript",),  # what draws
+    "vq_vae": ("onnx", "pt2", "torchscript"),
 }
 ENDS = {"torchscript": ".pt", "timm": ".safetensors", "page": ""}
 
 
 @pytest.mark.slow
 def test_exports_are_loaded_elsewhere_and_give_what_the_run_predicts(tmp_path, pictures, capsys):
-    np.save(tmp_path / "latents.npy", np.random.RandomState(0).randn(6, 32).astype(np.float32))
+    random = np.random.RandomState(0)
+    np.save(tmp_path / "latents.npy", random.randn(6, 32).astype(np.float32))
+    np.save(tmp_path / "noise.npy", random.exponential(size=(6, 16, 512)).astype(np.float32))
     jobs, expected = {}, {}
     for model, forms in WANTED.items():
         own = {"input_size": 0, "feature_precision": "fp32"} if model == "frozen" else {}
         folder = save_run(tmp_path / model, model, **own)
-        outputs = drawn(folder, tmp_path / "latents.npy") if model in DRAWING else predicted(folder, pictures)
+        outputs = drawn(folder, tmp_path) if model in DRAWING else predicted(folder, pictures)
         capsys.readouterr()
         for form in forms:
             path = tmp_path / f"{model}-{form}{ENDS.get(form, f'.{form}')}"
-            words = {"cvae_head": ["--generator"], "vae": []}.get(model, ["--check", pictures])
+            words = {"cvae_head": ["--generator"], "vae": [], "vq_vae": []}.get(model, ["--check", pictures])
             code, out, err = export(capsys, folder, "--to", "hf" if form == "page" else form, "--out", path, *words)
             assert (code, err) == (0, ""), err
             assert re.search(rf"outputs differ by at most \S+ on {3 if model in DRAWING else 9} inputs\n{path}\n$", out)
@@ -80,7 +83,7 @@ def test_exports_are_loaded_elsewhere_and_give_what_the_run_predicts(tmp_path, p
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4, err_msg=name)
 
 
-DRAWING = ("vae", "cvae_head")
+DRAWING = ("vae", "cvae_head", "vq_vae")
 
 
 def predicted(folder, pictures):
@@ -90,9 +93,12 @@ def predicted(folder, pictures):
 
 
 @torch.no_grad()
-def drawn(folder, latents):
-    """The images [N, H, W, 3] that a run's model draws of latents; the classes take turns."""
-    model, latents = load_network(folder).objective, torch.from_numpy(np.load(latents))
+def drawn(folder, place):
+    """The images [N, H, W, 3] that a run's model draws of latents or by noise; the classes take turns."""
+    model = load_network(folder).objective
+    latents, noise = (torch.from_numpy(np.load(place / f"{name}.npy")) for name in ("latents", "noise"))
+    if hasattr(model, "prior"):
+        return model.pictures_drawn_by(noise).permute(0, 2, 3, 1).numpy()
     return model.pictures_of(latents, torch.arange(len(latents)) % max(1, model.num_labels)).permute(0, 2, 3, 1).numpy()
 
 
@@ -141,8 +147,8 @@ def test_an_export_with_other_outputs_is_refused(tmp_path):
     ("model", "words", "told"),
     [
         ("mlp", ["--to=timm"], "--to=timm: mlp is no network as timm builds it: give --to=hf, or onnx"),
-        ("vq_vae", ["--to=pt2"], "vq_vae makes no image of a latent in one pass, and predicts no classes"),
-        ("mlp", ["--to=pt2", "--generator"], "mlp makes no image of a latent in one pass: name another run"),
+        ("mlp", ["--to=pt2", "--generator"], "mlp draws no images: name another run"),
+        ("vq_vae", ["--to=timm"], "--to=timm: vq_vae is no network as timm builds it: give --to=hf, or onnx"),
         ("mlp", ["--to=onnx", "--out=x.pt"], "--out=x.pt: give a file name that ends in .onnx"),
         ("mlp", ["--to=hf", "--out={dir}"], "is not an empty folder: name a new one"),
         ("mlp", ["--to=tflite"], "invalid choice: 'tflite'"),
