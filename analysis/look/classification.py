@@ -26,12 +26,9 @@ def analyse_classifier(predictions: Predictions, loader: Loader, classes: tuple[
         classes: their names.
         folder: that the pictures and the table are written to.
     """
-    from sklearn.metrics import confusion_matrix  # imported late: takes a second
-
-    labels, predicted = predictions.labels, predictions.predicted
-    calibration = calibrate(predictions.probabilities.numpy(), labels.numpy())
-    matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
-    table = tabulate_classes(labels, predicted, classes)
+    calibration = calibrate(predictions.probabilities.numpy(), predictions.labels.numpy())
+    matrix = count_confusions(predictions.labels, predictions.predicted, len(classes))
+    table = tabulate_classes(matrix, classes)
     table.save(folder / "per_class.csv")
     draws: dict[Path, Panel | Callable[[Path], object]] = {
         folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, path),
@@ -42,12 +39,24 @@ def analyse_classifier(predictions: Predictions, loader: Loader, classes: tuple[
     return Analysis({"ece": calibration.error}, render(draws), {"per_class": table})
 
 
-def tabulate_classes(labels: torch.Tensor, predicted: torch.Tensor, classes: tuple[str, ...]) -> Table:
-    """Return precision, recall, F1 and the number of images of each class, of true and of predicted classes [N]."""
-    from sklearn.metrics import precision_recall_fscore_support
+def count_confusions(labels: torch.Tensor, predicted: torch.Tensor, num_classes: int) -> np.ndarray:
+    """Return the number of images of each true class (rows) and predicted class (columns), for classes [N].
 
-    columns = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0.0)
-    rows = [(name, *(round(float(value), 4) for value in row)) for name, *row in zip(classes, *columns, strict=True)]
+    scikit-learn counts the same, but importing it takes longer than a short run has for its end.
+    """
+    return (labels * num_classes + predicted).bincount(minlength=num_classes**2).view(num_classes, -1).numpy()
+
+
+def tabulate_classes(matrix: np.ndarray, classes: tuple[str, ...]) -> Table:
+    """Return precision, recall, F1 (0 where there is nothing to divide by) and the number of images of each class.
+
+    Args:
+        matrix: confusions, as `count_confusions` gives them.
+        classes: their names.
+    """
+    right, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    shares = (right / predicted.clip(1), right / true.clip(1), 2 * right / (true + predicted).clip(1), true)
+    rows = [(name, *(round(float(value), 4) for value in row)) for name, *row in zip(classes, *shares, strict=True)]
     return Table(("class", "precision", "recall", "f1-score", "support"), rows)
 
 

@@ -226,8 +226,8 @@ def test_the_higher_the_better_where_the_goal_is_to_maximize():
     ("parameters", "function", "num_trials", "least_gain"),
     [
         (NOTEBOOK, lambda **settings: curve(**settings) - 0.7, 12, 20),
-        (MIXED, landscape, 20, 3),
-        (UNORDERED, distance, 25, 1.5),
+        (MIXED, landscape, 16, 3),
+        (UNORDERED, distance, 18, 1.5),
     ],
     ids=["learning rate", "five settings", "no order"],
 )

@@ -172,7 +172,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name,
 
 
 @pytest.mark.slow
-def test_a_row_is_measured_trained_and_taken_into_the_results(tmp_path, monkeypatch, taken, capsys):
+def test_a_row_is_measured_trained_and_taken_into_the_results(tmp_path, monkeypatch, taken, capsys, lean):
     path = tmp_path / "rows.yaml"
     path.write_text("tiny: {settings: {model: mlp, dataset: digits, epochs: 1, width: 8}, note: a try}\n")
     monkeypatch.setattr(rows, "FILE", path)

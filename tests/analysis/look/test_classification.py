@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from analysis.look.classification import (
     NUM_MISTAKES,
     analyse_classifier,
     calibrate,
+    count_confusions,
     draw_confusion_matrix,
     mistakes_panel,
+    tabulate_classes,
 )
 from analysis.look.predictions import Predictions
 from data.dataset import DatasetInfo, Split
@@ -75,6 +78,17 @@ def test_a_classifiers_figures_by_hand(six_images, tmp_path):
     assert [list(map(str, row)) for row in analysis.tables["per_class"].rows] == rows
     # Each image has a bin of its own.
     assert analysis.metrics["ece"] == pytest.approx((0.1 + 0.38 + 0.82 + 0.3 + 0.95 + 0.5) / 6)
+
+
+def test_confusions_and_the_figures_of_each_class_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, predicted = torch.from_numpy(rng.integers(0, 5, 200)), torch.from_numpy(rng.integers(0, 4, 200))
+    labels[labels == 2] = 3  # a class without images, and others that are never predicted
+    matrix = count_confusions(labels, predicted, 6)
+    np.testing.assert_array_equal(matrix, confusion_matrix(labels, predicted, labels=range(6)))
+    wanted = precision_recall_fscore_support(labels, predicted, labels=range(6), zero_division=0.0)
+    figures = [row[1:] for row in tabulate_classes(matrix, tuple("abcdef")).rows]
+    np.testing.assert_allclose(figures, np.stack(wanted, 1), atol=5.1e-5)
 
 
 @pytest.mark.slow
