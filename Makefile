@@ -19,8 +19,8 @@ study: .venv/installed
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test: lint
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+test: lint  # compiled files are kept, for the hundreds of programs that tests start
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +23,7 @@ from sweeps.local.contract import is_train_py
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.early_terminate import Asha, Hyperband, Median
 from sweeps.local.launch import ARGUMENTS, Run, command_words
-from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.pool import Pool
 from sweeps.local.room import GPU, GPU_GIB, GPU_SHARE, free_gib
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import PEAK
@@ -130,20 +131,13 @@ def estimate(sweep: Sweep, devices: Sequence[Mapping[str, str]], count: int | No
 def measure(found: Sequence[Measured], sweep: Sweep, devices: Sequence[Mapping[str, str]], folder: Path) -> None:
     """Train each of some trials once, or as often as there are workers, which all work at the same time."""
     pool: Pool[Probe] = Pool(devices)
-    queue = list(enumerate([*found] * -(-len(devices) // len(found))))
+    queue = [*found] * -(-len(devices) // len(found))
     try:
-        while queue or pool.runs:
-            for slot in pool.free_slots()[: len(queue)]:
-                place, one = queue.pop(0)
-                pool.add(Probe(one, sweep, folder, f"{place}", devices[slot]), slot)
-            for run in pool.runs:
+        for run, has_ended in pool.watch(partial(Probe, one, sweep, folder, f"{i}") for i, one in enumerate(queue)):
+            if has_ended:
+                run.note()
+            else:
                 run.look()
-                if run.has_ended():
-                    pool.free(run)
-                    run.note()
-            if pool.signals:
-                raise KeyboardInterrupt
-            time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         pool.kill()
 

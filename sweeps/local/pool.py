@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Generic, TypeVar
 
@@ -59,6 +59,30 @@ class Pool(Generic[AnyRun]):
     def ended(self) -> list[AnyRun]:
         """Return the runs that have ended, and kill those that were to end and take too long."""
         return [run for run in self.runs if run.has_ended()]
+
+    def watch(self, starts: Iterable[Callable[[Mapping[str, str]], AnyRun]]) -> Iterator[tuple[AnyRun, bool]]:
+        """Start runs in the free slots, one after the other, and look at all that are under way until they have ended.
+
+        Args:
+            starts: each starts a run on a device.
+
+        Yields:
+            At every look each run, and whether it has ended, of which it is the last.
+
+        Raises:
+            KeyboardInterrupt: a signal has come. Here and after any other error, the owner is to kill what is left.
+        """
+        waiting = list(starts)
+        while waiting or self.runs:
+            for slot in self.free_slots()[: len(waiting)]:
+                self.add(waiting.pop(0)(self.devices[slot]), slot)
+            for run in self.runs:
+                if has_ended := run.has_ended():
+                    self.free(run)
+                yield run, has_ended
+            if self.signals:
+                raise KeyboardInterrupt
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def stop(self, reason: str) -> None:
         """Ask every run to save its state and end."""

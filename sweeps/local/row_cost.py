@@ -1,21 +1,23 @@
 """What the rows of the study will take on this machine: each is trained for a few batches first."""
 
 import math
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from analysis.read.recipe import flags
 from analysis.record import run_folder
 from data.files import read_json
 from data.metrics import is_epoch
 from models.resolve import validate
 from sweeps.local.estimate import trials_of
 from sweeps.local.launch import Run
-from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
-from sweeps.local.rows import CHECKOUT, Row, command_of, run_of
+from sweeps.local.pool import Pool
+from sweeps.local.rows import CHECKOUT, Row
 from sweeps.local.sweep_file import read_sweep
 
 NUM_BATCHES = 5  # of an epoch
@@ -70,34 +72,28 @@ def measure(
         KeyboardInterrupt: a signal has come.
     """
     pool: Pool[Run] = Pool(devices)
-    waiting, by_run = list(rows), {}
     costs: dict[str, Cost | None] = {}
     with tempfile.TemporaryDirectory(prefix="vision-sweeps-study-") as place:
-        folder = Path(place)
         try:
-            while waiting or pool.runs:
-                for slot in pool.free_slots()[: len(waiting)]:
-                    row = waiting.pop(0)
-                    [step] = run_of(Row(row.name, {**settings_of(row), **BRIEF}), 1)
-                    own = {**environment, **devices[slot], "VISION_SWEEPS_RUNS": str(folder)}
-                    pool.add(Run(command_of(step), step.name, folder, {}, own), slot)
-                    by_run[step.name] = row
-                for run in pool.runs:
-                    name = by_run[run.run_id].name
-                    costs[name] = costs.get(name) or seen(run)
-                    if run.has_ended():
-                        pool.free(run)
-                        costs[name] = costs[name] or Cost(fault=run.last_lines(1))
-                    elif costs[name]:
-                        run.stop("that is enough")
-                    elif run.seconds() > LONGEST:
-                        costs[name] = Cost(beside=math.inf)
-                if pool.signals:
-                    raise KeyboardInterrupt
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+            for run, has_ended in pool.watch(partial(start, row, Path(place), environment) for row in rows):
+                name = run.run_id
+                costs[name] = costs.get(name) or seen(run)
+                if has_ended:
+                    costs[name] = costs[name] or Cost(fault=run.last_lines(1))
+                elif costs[name]:
+                    run.stop("that is enough")
+                elif run.seconds() > LONGEST:
+                    costs[name] = Cost(beside=math.inf)
         finally:
             pool.kill()
     return {name: cost for name, cost in costs.items() if cost}
+
+
+def start(row: Row, folder: Path, environment: Mapping[str, str], device: Mapping[str, str]) -> Run:
+    """Start a short training of a row, under the row's name."""
+    words = ["train.py", *flags({**settings_of(row), **BRIEF})]
+    own = {**environment, **device, "VISION_SWEEPS_RUNS": str(folder)}
+    return Run([sys.executable, *words], row.name, folder, {}, own)
 
 
 def seen(run: Run) -> Cost | None:
