@@ -8,7 +8,6 @@ sweep's folder.
 
 import shlex
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from analysis.compare.seeds import difference_over_images, duel, verdict
 from analysis.read.best_recipe import FILE as BEST_RECIPE
 from analysis.read.best_recipe import write_best
 from analysis.read.predictions import right_by_image
-from analysis.read.recipe import command_of
+from analysis.read.recipe import SEED, TESTED, command_of
 from analysis.read.storage import masked_arguments
 from analysis.read.sweeps import SweepRecord, entries_for, read_sweep, read_yaml, sweep_folder
 from analysis.read.trials import Trial
@@ -47,13 +46,12 @@ from models.resolve import validate
 from sweeps.local.from_width import transfer_of
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of, unless_set
 from sweeps.local.picking import front_in_words, picked
-from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
 from sweeps.local.workers import assign_devices
 
 PROGRAM = "train.py"
 PROTOCOL = {"train_fraction": 1.0, "patience": 0}
-TESTED = {"val_fraction": 0.0, "test": True}  # if there are test images
 CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
 MOST_SEEDS = 10_000
@@ -78,7 +76,7 @@ class Final:
     @property
     def run_id(self) -> str:
         """The run's name, by which it is resumed."""
-        return f"{run_folder.FINAL}{self.trial.run_id}-seed{self.seed}"
+        return f"{run_folder.FINAL}{self.trial.run_id}{SEED}{self.seed}"
 
 
 def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
@@ -145,29 +143,21 @@ class Finals:
         self.command, self.program = command_and_program(sweep.content)
         self.pool: Pool[Run] = Pool(devices)
         self.fault = ""  # what is wrong with this machine, so that no further run is started
+        self.num_failed = 0
 
     def run(self, finals: Sequence[Final]) -> int:
         """Run them all; return the exit code."""
-        try:
-            return self.run_until_done(list(finals))
-        finally:  # runs are left only where an exception has ended the loop: nobody reads the output any more
-            self.pool.close("stopped")
+        waiting = list(finals)
+        self.pool.work(lambda: self.fill_slots(waiting), self.note, lambda: bool(waiting), self.is_over)
+        return self.pool.exit_code or min(self.num_failed, 1)
 
-    def run_until_done(self, waiting: list[Final]) -> int:
-        """Run those that are waiting, and wait until all have ended; return the exit code."""
-        num_failed = 0
-        while self.pool.runs or (waiting and not self.pool.signals and not self.fault):
-            for run in self.pool.ended():
-                self.pool.free(run)
-                num_failed += not self.has_succeeded(run)
-            if len(self.pool.signals) > 1:
-                self.pool.kill()
-            if self.pool.signals or self.fault:
-                self.pool.stop("stopped")
-            else:
-                self.fill_slots(waiting)
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        return self.pool.exit_code or min(num_failed, 1)
+    def is_over(self) -> bool:
+        """Return whether no further run is to be started."""
+        return bool(self.pool.signals or self.fault)
+
+    def note(self, run: Run) -> None:
+        """Count a run that has failed."""
+        self.num_failed += not self.has_succeeded(run)
 
     def fill_slots(self, waiting: list[Final]) -> None:
         """Start runs in the free slots, and take them from those that are waiting."""

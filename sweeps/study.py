@@ -42,7 +42,7 @@ from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
 from models.resolve import parse_arguments
 from sweeps.local.launch import OUTPUT, Run, unless_set
-from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
+from sweeps.local.pool import Pool
 from sweeps.local.row_cost import Cost, measure, saved, seconds_of
 from sweeps.local.rows import Row, Step, chosen, command_of, read_rows, steps_of
 from sweeps.local.workers import assign_devices
@@ -86,20 +86,7 @@ class Study:
 
     def run(self) -> int:
         """Take all steps; return the exit code."""
-        try:
-            while self.pool.runs or (self.waiting and not self.is_over()):
-                for run in self.pool.ended():
-                    self.pool.free(run)
-                    self.note(self.steps[run.run_id], run)
-                if len(self.pool.signals) > 1:
-                    self.pool.kill()
-                if self.is_over():
-                    self.pool.stop("the study ends")
-                else:
-                    self.fill_slots()
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-        finally:
-            self.pool.close("stopped")
+        self.pool.work(self.fill_slots, self.note, lambda: bool(self.waiting), self.is_over)
         return self.pool.exit_code or min(1, len(self.failed))
 
     def is_over(self) -> bool:
@@ -142,8 +129,9 @@ class Study:
         """Return whether a step, or every step of a row, is done."""
         return all(is_done(step, self.done) for step in self.steps.values() if name in (step.name, step.row))
 
-    def note(self, step: Step, run: Run) -> None:
+    def note(self, run: Run) -> None:
         """Keep and print how a step has ended; take its row into the results, unless a step has to follow on it."""
+        step = self.steps[run.run_id]
         if run.process.returncode:
             if not run.reason:
                 fault = run.fault()
@@ -178,7 +166,7 @@ def read_done(folder: Path) -> dict[str, Any]:
         UserError: the file is damaged.
     """
     with refusing_damage(folder / DONE, "remove it; runs that have finished are not trained again"):
-        content = read_json(folder / DONE) if (folder / DONE).exists() else {}
+        content = read_json(folder / DONE)
         return {name: {"words": list(step["words"]), "seconds": step["seconds"]} for name, step in content.items()}
 
 
@@ -199,7 +187,7 @@ def find_costs(
     name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     machine = f"{name}, {counted(len(devices), 'worker')}"
     with refusing_damage(folder / COSTS, "remove it, and they are measured again"):
-        known = read_json(folder / COSTS) if (folder / COSTS).exists() else {}
+        known = read_json(folder / COSTS)
         costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
     unknown = [row for row in rows if row.name not in costs and not row.after]
     if unknown:

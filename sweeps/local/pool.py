@@ -60,6 +60,36 @@ class Pool(Generic[AnyRun]):
         """Return the runs that have ended, and kill those that were to end and take too long."""
         return [run for run in self.runs if run.has_ended()]
 
+    def work(
+        self,
+        fill: Callable[[], None],
+        note: Callable[[AnyRun], None],
+        is_left: Callable[[], bool],
+        is_over: Callable[[], bool],
+    ) -> None:
+        """Go on until no run is under way, and none is left to start; a second signal kills those that are.
+
+        Args:
+            fill: starts runs in the free slots.
+            note: is told of each run that has ended.
+            is_left: whether there are runs to start.
+            is_over: whether no more are to be started, and those under way are to save their state and end.
+        """
+        try:
+            while self.runs or (is_left() and not is_over()):
+                for run in self.ended():
+                    self.free(run)
+                    note(run)
+                if len(self.signals) > 1:
+                    self.kill()
+                if is_over():
+                    self.stop("stopped")
+                else:
+                    fill()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:  # runs are left only where an exception has ended the loop: nobody reads the output any more
+            self.close("stopped")
+
     def watch(self, starts: Iterable[Callable[[Mapping[str, str]], AnyRun]]) -> Iterator[tuple[AnyRun, bool]]:
         """Start runs in the free slots, one after the other, and look at all that are under way until they have ended.
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from analysis.read.recipe import flags
+from analysis.read.recipe import SEED, TESTED, flags
 from data.datasets import has_test_images
 from data.errors import UserError, suggestion
 from data.files import refusing_damage
@@ -20,7 +20,6 @@ from models.resolve import config_values, validate
 FILE = Path(__file__).with_name("rows.yaml")
 CHECKOUT = Path(__file__).parents[2]
 FIRST_SEED = 1
-SEED = "-seed"  # what the name of a run ends in, with its number
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def row_of(name: str, entry: Mapping[str, Any], runs_dir: Path, told: Mapping[st
 def protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a final run: on all training images and tested, if there are images to test with."""
     dataset, data_dir = settings.get("dataset", Settings.dataset), settings.get("data_dir", "")
-    return {"val_fraction": 0.0, "test": True} if has_test_images(dataset, data_dir) else {}
+    return TESTED if has_test_images(dataset, data_dir) else {}
 
 
 def chosen(rows: Sequence[Row], patterns: str) -> list[Row]:
