@@ -203,6 +203,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     replace_file(path, lambda unfinished: unfinished.write_text(text, "utf-8"))
 
 
+def write_figure(path: Path, figure: Any, dpi: int = 100) -> None:
+    """Write a figure of matplotlib in the format that the ending of the path names; as PNG where it has none.
+
+    Raises:
+        UserError: there is no such format, or the file cannot be written.
+    """
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            figure.savefig(file, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
+
+    try:
+        replace_file(path, write)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be written ({reason}): name a picture in a folder, such as x.png") from None
+
+
 def only_finite(content: Any) -> Any:
     """Return what a JSON file is to hold, with None in place of every number that is not finite."""
     if isinstance(content, float):

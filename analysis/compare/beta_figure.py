@@ -11,14 +11,12 @@ from typing import Any
 from PIL import Image
 
 from analysis.compare.comparison import curves_of
-from analysis.read.index import find_run_folders
 from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.records import RunRecord
-from analysis.read.runs import best_values, read_runs
+from analysis.read.runs import best_values, find_sweep_folder, read_runs
 from data.errors import UserError
-from data.files import replace_file
+from data.files import write_figure
 from data.metrics import is_finite, metric_named, shown
-from data.paths import default_runs_dir
 
 FILE = "beta.png"
 PICTURES = ("samples", "samples_by_class", "reconstructions", "tsne")  # where the runs have drawn them
@@ -39,34 +37,10 @@ def draw_sweep(name: str, out: Path | None) -> Path:
     Raises:
         UserError: there is no such sweep, it has no finished run with a beta, or the file cannot be written.
     """
-    folder = find_sweep(name)
+    folder = find_sweep_folder(name)
     path = out or folder / FILE
-    figure = draw(runs_by_beta(folder))
-    try:
-        replace_file(path, lambda unfinished: save(figure, unfinished, path.suffix))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--out {path} cannot be written ({reason}): name a picture, such as {FILE}") from None
+    write_figure(path, draw(runs_by_beta(folder)), DPI)
     return path
-
-
-def save(figure: Any, path: Path, suffix: str) -> None:
-    """Write a figure in the format that a suffix names; as PNG where there is none, as with a device."""
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=DPI, format=suffix.removeprefix(".") or "png")
-
-
-def find_sweep(name: str) -> Path:
-    """Return the folder of a sweep, given its path or its name in runs/sweeps.
-
-    Raises:
-        UserError: neither is a folder with runs.
-    """
-    own = default_runs_dir() / "sweeps" / name
-    for folder in (Path(name), own):
-        if find_run_folders(folder).runs:
-            return folder
-    raise UserError(f"{name} is no sweep with runs: neither it nor {own} holds any")
 
 
 def runs_by_beta(folder: Path) -> dict[float, RunRecord]:

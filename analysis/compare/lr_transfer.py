@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.compare.beta_figure import find_sweep, save
 from analysis.read.records import RunRecord
-from analysis.read.runs import curves, read_runs
+from analysis.read.runs import curves, find_sweep_folder, read_runs
 from data.errors import UserError
-from data.files import replace_file
+from data.files import write_figure
 from data.metrics import is_finite, shown
-from data.visible import counted
+from data.visible import counted, warn
 
 FILE = "lr_transfer.png"
 METRIC = "train/classify/loss"  # at the last epoch
@@ -98,12 +97,11 @@ def draw_transfer(name: str, metric: str, out: Path | None) -> list[str]:
     Raises:
         UserError: there is no such sweep, its runs have no such values, or they are not to be compared.
     """
-    folder = find_sweep(name)
+    folder = find_sweep_folder(name)
     path = out or folder / FILE
     records = [run for run in read_runs(folder).records if not run.is_final]
     found = curves_of(records, metric)
-    figure = draw(found, f"{folder.name}: {metric} after the last epoch", metric)
-    replace_file(path, lambda unfinished: save(figure, unfinished, path.suffix))
+    write_figure(path, draw(found, f"{folder.name}: {metric} after the last epoch", metric))
     return [*in_words(found, metric), str(path)]
 
 
@@ -111,11 +109,12 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
     """Return the curve of each parametrisation and width.
 
     Args:
-        records: runs that have finished, or failed, which makes their value infinite; others are left out.
+        records: runs that have finished, or failed, which makes their value infinite; others are left out, and so is a
+            width without a finite mean.
         metric: of which the value after the last epoch counts.
 
     Raises:
-        UserError: the runs differ in what is to be equal, such as their epochs, or have no values at two rates.
+        UserError: the runs differ in what is to be equal, such as their epochs, or no width has values at two rates.
     """
     ended = [run for run in records if run.state in ("finished", "failed") and has_a_place(run.settings)]
     for key in EQUAL:
@@ -132,9 +131,13 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
         value = curve[-1][1] if curve and run.state == "finished" else math.inf
         own.values.setdefault(settings["lr"], {})[settings.get("seed", 0)] = value
         own.seconds += run.train_seconds or 0.0
+    for name, width in [(name, width) for name, widths in found.items() for width in widths]:
+        if min(found[name][width].means().values()) == math.inf:
+            warn(f"{NAMES.get(name, name)}, width {width} is left out: some seed failed at every rate")
+            del found[name][width]
     if not any(len(curve.values) > 1 for widths in found.values() for curve in widths.values()):
-        raise UserError("no width has ended runs at two learning rates: let the sweep go on, or name another")
-    return {name: found[name] for name in sorted(found, key=lambda name: (name != STANDARD, name))}
+        raise UserError("no width has finished runs at two learning rates: let the sweep go on, or name another")
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != STANDARD, name)) if found[name]}
 
 
 def has_a_place(settings: Mapping[str, Any]) -> bool:
@@ -157,17 +160,13 @@ def in_words(found: Curves, metric: str) -> list[str]:
     for name, widths in found.items():
         lines.append(f"{NAMES.get(name, name)}:")
         for width, curve in widths.items():
-            optima = curve.optima()
-            place = f"2^{statistics.mean(optima):.2f}" + (
-                f" ± {statistics.stdev(optima):.2f}" if len(optima) > 1 else ""
-            )
-            num = max(len(by_seed) for by_seed in curve.values.values())
-            best = curve.best_rate()
-            end = ", at the end of those tried" if curve.is_at_end() else ""
+            optima, best = curve.optima(), curve.best_rate()
+            place = f"2^{statistics.mean(optima):.2f}"
+            place += f" ± {statistics.stdev(optima):.2f}" if len(optima) > 1 else ""
+            place += ", at the end of those tried" if curve.is_at_end() else ""
             value = shown(metric, curve.means()[best])
-            lines.append(
-                f"  width {width}: best rate {best:g} ({place}{end}), {metric} {value}, {counted(num, 'seed')}"
-            )
+            num = max(len(by_seed) for by_seed in curve.values.values())
+            lines.append(f"  width {width}: best rate {best:g} ({place}), {metric} {value}, {counted(num, 'seed')}")
         lines += comparison_of(widths, metric)
     return lines
 
@@ -210,16 +209,12 @@ def draw(found: Curves, headline: str, metric: str) -> Any:
     )
     grid = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
     all_widths = sorted({width for widths in found.values() for width in widths})
-    colours = dict(
-        zip(
-            all_widths, colormaps["viridis"]([i / max(1, len(all_widths)) for i in range(len(all_widths))]), strict=True
-        )
-    )
+    colours = {width: colormaps["viridis"](i / len(all_widths)) for i, width in enumerate(all_widths)}
     for axes, (name, widths) in zip(grid, found.items(), strict=True):
         for width, curve in widths.items():
             draw_curve(axes, curve, colours[width], f"width {width}")
         notches = "; the best rate moves by {:.1f} ± {:.1f} notches".format(*moved(widths)) if len(widths) > 1 else ""
-        axes.set(xscale="log", title=f"{NAMES.get(name, name)}{notches}", xlabel="learning rate")
+        axes.set(title=f"{NAMES.get(name, name)}{notches}", xlabel="learning rate")
         axes.set_xscale("log", base=2)
         axes.grid(alpha=0.3)
     means = [value for widths in found.values() for curve in widths.values() for value in curve.means().values()]

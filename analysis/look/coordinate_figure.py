@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.look.coordinates import Coordinates, check_coordinates
-from data.files import replace_file
+from data.files import write_figure
 from models.core.settings import Settings
 
 NAMES = {"standard": "standard parametrisation", "mup": "muP"}
@@ -29,11 +29,11 @@ def check_model(
         path: of the picture.
 
     Raises:
-        UserError: as `check_coordinates`.
+        UserError: as `check_coordinates`, or the picture cannot be written.
     """
     checks = check_coordinates(settings, widths, num_seeds, num_steps)
     what = f"{settings.model} on {settings.dataset} after {num_steps} steps of {settings.optimizer} at {settings.lr:g}"
-    replace_file(path, lambda unfinished: draw(checks, tolerance, what, unfinished, path.suffix))
+    write_figure(path, draw(checks, tolerance, what))
     return [*table(checks, tolerance), str(path)], not checks["mup"].outside(tolerance)
 
 
@@ -66,15 +66,13 @@ def table(checks: Mapping[str, Coordinates], tolerance: float) -> list[str]:
     return [*lines, *(verdict(name, found, tolerance) for name, found in checks.items())]
 
 
-def draw(checks: Mapping[str, Coordinates], tolerance: float, what: str, path: Path, suffix: str) -> None:
-    """Draw sizes against widths: a column for each parametrisation, a line for each layer, the range of the seeds.
+def draw(checks: Mapping[str, Coordinates], tolerance: float, what: str) -> Any:
+    """Return a figure of sizes against widths: a column for each parametrisation, a line for each layer.
 
     Args:
         checks: by parametrisation.
         tolerance: slope up to which a size counts as staying.
         what: was checked, for the headline.
-        path: of the picture.
-        suffix: names its format; PNG where it is empty.
     """
     from matplotlib.figure import Figure  # imported late: takes a second
 
@@ -93,7 +91,7 @@ def draw(checks: Mapping[str, Coordinates], tolerance: float, what: str, path: P
         f"Coordinate check of {what}\nFlat lines are wanted: then one learning rate serves all widths. "
         f"Slopes up to {tolerance:g} pass."
     )
-    figure.savefig(path, dpi=100, format=suffix.removeprefix(".") or "png")
+    return figure
 
 
 def draw_lines(axes: Any, widths: Any, sizes: Mapping[str, np.ndarray]) -> None:

@@ -80,6 +80,19 @@ def find_run(name: str) -> Path:
     return found[0]
 
 
+def find_sweep_folder(name: str) -> Path:
+    """Return the folder of a sweep, given its path or its name in runs/sweeps.
+
+    Raises:
+        UserError: neither is a folder with runs.
+    """
+    own = default_runs_dir() / run_folder.SWEEPS / name
+    for folder in (Path(name), own):
+        if find_run_folders(folder).runs:
+            return folder
+    raise UserError(f"{name} is no sweep with runs: neither it nor {own} holds any")
+
+
 def find_originals(records: Sequence[RunRecord]) -> dict[RunRecord, RunRecord]:
     """Return for each run the one that it is a copy of, or the run itself.
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data import files
-from data.files import locked, read_json, replace_file, scratch_folder, write_json
+from data.errors import UserError
+from data.files import locked, read_json, replace_file, scratch_folder, write_figure, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +54,25 @@ def write(path):
 for _ in range(10):
     replace_file(Path(sys.argv[1]), write)
 """
+
+
+class Figure:
+    """Stands for a figure of matplotlib: it writes the format that it is told, and takes only two."""
+
+    def savefig(self, file, *, dpi, format):
+        if format not in ("png", "svg"):
+            raise ValueError(f"Format {format!r} is not supported")
+        file.write(format.encode())
+
+
+def test_a_figure_is_written_in_the_format_of_its_ending_or_refused_in_one_line(tmp_path):
+    for name, form in {"a.svg": "svg", "a.png": "png", "a": "png"}.items():
+        write_figure(tmp_path / name, Figure())
+        assert (tmp_path / name).read_text() == form
+    for path, reason in {"a.xyz": "Format 'xyz' is not supported", "none/a.png": "No such file or directory"}.items():
+        with pytest.raises(UserError, match=f"{path} cannot be written .{reason}.: name a picture"):
+            write_figure(tmp_path / path, Figure())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.png", "a.svg"]
 
 
 @pytest.mark.slow

@@ -110,13 +110,32 @@ def test_runs_with_odd_settings_are_left_out_or_stand_apart(tmp_path, odd):
         (["lr", "nothing"], "nothing is no sweep with runs"),
         (["lr", "{}", "--metric=val/none"], "--metric=val/none: run .* has no value of it"),
         (["lr", "{}", "--widths=3"], "--widths=3 is not understood"),
-        (["lr", "{}", "--out=/dev/null/a.png"], "/dev/null/a.png"),
+        (["lr", "{}", "--out=/dev/null/a.png"], "/dev/null/a.png cannot be written"),
+        (["lr", "{}", "--out=a.none"], "a.none cannot be written .Format 'none' is not supported"),
     ],
 )
 def test_the_program_refuses_what_it_cannot_do_in_one_line(sweep, words, message, capsys):
     assert main([word.format(sweep) for word in words]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
+
+
+def test_a_width_of_which_all_runs_failed_is_left_out_with_a_line(tmp_path, capsys):
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,))
+    for rate in RATES[:2]:
+        write_run(folder / f"failed-{rate}", [1.0], model="mlp", state="failed", width=16, lr=rate, seed=1)
+    assert main(["lr", str(folder)]) == 0
+    told = capsys.readouterr()
+    assert told.err == "standard parametrisation, width 16 is left out: some seed failed at every rate\n"
+    assert "width 8: best rate" in told.out
+
+
+def test_a_sweep_whose_runs_all_failed_is_refused_in_one_line(tmp_path, capsys):
+    folder = tmp_path / "sweeps" / "a"
+    for rate in RATES:
+        write_run(folder / f"{rate}", [1.0], model="mlp", state="failed", width=8, lr=rate, seed=1)
+    assert main(["lr", str(folder)]) == 2
+    assert "no width has finished runs at two learning rates" in capsys.readouterr().err
 
 
 @pytest.mark.slow
