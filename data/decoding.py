@@ -80,7 +80,7 @@ class Decoded:
     largest: tuple[int, int]
 
 
-def of_files(root: Path, paths: Sequence[Path], image_size: int, closed: dict[str, str] = {}) -> Undecoded:
+def of_files(root: Path, paths: Sequence[str | Path], image_size: int, closed: dict[str, str] = {}) -> Undecoded:
     """Return image files below a folder as images that are to be decoded, known by their sizes and times.
 
     Raises:

@@ -8,6 +8,7 @@ The images are decoded once, in parallel, and kept as a uint8 array in the cache
 memory. Or they are decoded whenever they are used, see `decode_each`.
 """
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def read_split(
         UserError: more than `max_corrupt_images` files cannot be read, or none can.
     """
     root = listing.root
-    closed = {path.relative_to(root).as_posix(): "it may not be opened" for path in listing.unreadable}
+    closed = {os.path.relpath(path, root): "it may not be opened" for path in listing.unreadable}
     work = decoding.of_files(root, listing.files, image_size, closed)
     split, decoded = decoding.read(work, max_corrupt_images, each)
     own_labels = dict(zip(work.names, listing.labels, strict=True))

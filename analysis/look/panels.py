@@ -32,7 +32,7 @@ def render(draws: Mapping[Path, Panel | Callable[[Path], object]]) -> dict[str, 
     for path, drawn in draws.items():
         try:
             if isinstance(drawn, Panel):
-                draw_grid(drawn).save(path)
+                draw_grid(drawn).save(path, compress_level=1)  # a quarter of the time; a tenth more bytes
             else:
                 drawn(path)
             done[path.stem] = path

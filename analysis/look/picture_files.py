@@ -68,7 +68,7 @@ def below(folder: Path, classes: Sequence[str]) -> list[PictureFile]:
         UserError: there are none.
     """
     scan = Scan()
-    paths = sorted(scan.below(folder))
+    paths = sorted(map(Path, scan.below(folder)))
     scan.left_out["images that may not be opened"] += len(scan.unreadable)
     left_out = +scan.left_out  # without zeros
     told = left_out_line(left_out) if left_out else ""
