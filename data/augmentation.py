@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.photographs import centre_crop, erase, jitter_colours, reduce, resized_crop, turn
+from data.photographs import Boxes, blank, centre_crop, erase, jitter_colours, reduce, resized_crop, turn
 from data.policies import randaugment, trivialaugment
 
 
@@ -53,14 +53,9 @@ def cutout(images: Tensor, size: int) -> Tensor:
         [B, 3, H, W].
     """
     num, _, height, width = images.shape
-    inside = []
-    for side in (height, width):
-        start = torch.randint(side, (num, 1)) - size // 2
-        place = torch.arange(side)
-        inside.append(((place >= start) & (place < start + size)).to(images.device, non_blocking=True))
-    rows, columns = inside
-    square = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-    return torch.where(square, 0.0, images)  # masked_fill would lose the memory format
+    top, left = (torch.randint(side, (num,)) - size // 2 for side in (height, width))
+    sides = torch.full((num,), size)
+    return blank(images, Boxes(top, left, sides, sides))
 
 
 POLICIES: Mapping[str, Callable[[Tensor], Tensor]] = {"randaugment": randaugment, "trivialaugment": trivialaugment}

@@ -138,9 +138,15 @@ def erase(images: Tensor, share: float) -> Tensor:
     """
     num, _, height, width = images.shape
     boxes = draw_boxes(num, height, width, ERASED_AREA, ERASED_RATIO)
-    is_erased = torch.rand(num, 1) < share
-    rows, columns = torch.arange(height), torch.arange(width)
-    within_rows = (rows >= boxes.top[:, None]) & (rows < (boxes.top + boxes.height)[:, None]) & is_erased
-    within_columns = (columns >= boxes.left[:, None]) & (columns < (boxes.left + boxes.width)[:, None])
-    box = (within_rows[:, :, None] & within_columns[:, None, :]).unsqueeze(1).to(images.device, non_blocking=True)
-    return torch.where(box, 0.0, images)
+    is_erased = torch.rand(num) < share
+    return blank(images, boxes._replace(height=boxes.height * is_erased))
+
+
+def blank(images: Tensor, boxes: Boxes) -> Tensor:
+    """Fill a box in each image [B, 3, H, W] with 0; it may reach over the border, and one of height 0 fills none."""
+    top, left, height, width = (part.view(-1, 1) for part in boxes)
+    y, x = (torch.arange(side) for side in images.shape[2:])
+    masks = (y >= top) & (y < top + height), (x >= left) & (x < left + width)  # [B, H], [B, W]
+    rows, columns = (mask.to(images.device, non_blocking=True) for mask in masks)
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(inside, 0.0, images)  # masked_fill would lose the memory format
