@@ -1,6 +1,6 @@
 """What a classifier gets right and wrong: confusion matrix, per-class table, worst mistakes, calibration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +71,14 @@ def mistakes_panel(loader: Loader, classes: tuple[str, ...], predictions: Predic
     """Return a panel of a split's worst mistakes: what they are, what they were taken for, and in which file."""
     labels, predicted = predictions.labels, predictions.predicted
     worst = worst_mistakes(predictions.probabilities, labels)
-    captions = [f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst]
+    return panel_of_wrong(loader, worst, [f"{classes[labels[i]]} as {classes[predicted[i]]}" for i in worst])
+
+
+def panel_of_wrong(loader: Loader, index: torch.Tensor, captions: Sequence[str]) -> Panel:
+    """Return a panel of wrongly predicted images of a split, by their indices; their files stand below the captions."""
     if loader.names:
-        captions = [f"{caption}\n{visible(loader.names[i])}" for caption, i in zip(captions, worst, strict=True)]
-    return Panel(loader.pictures(worst), tuple(captions), (False,) * len(worst))
+        captions = [f"{caption}\n{visible(loader.names[i])}" for caption, i in zip(captions, index, strict=True)]
+    return Panel(loader.pictures(index), tuple(captions), (False,) * len(index))
 
 
 def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:

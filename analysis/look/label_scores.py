@@ -7,12 +7,11 @@ import numpy as np
 from torch import Tensor
 
 from analysis.look.calibration import calibration_on
-from analysis.look.classification import NUM_MISTAKES, draw_reliability
+from analysis.look.classification import NUM_MISTAKES, draw_reliability, panel_of_wrong
 from analysis.look.panels import as_written, render
 from analysis.look.predictions import Predictions
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader
-from data.visible import visible
 from models.core.panel import Panel
 from models.parts.labelling import ranking_scores
 
@@ -68,10 +67,7 @@ def mistakes_panel(loader: Loader, predictions: Predictions) -> Panel:
     """Return a panel of the images of a split with the greatest losses of which something is wrong."""
     worst = worst_labels(predictions.losses, predictions.is_right)[:NUM_MISTAKES]
     told = zip(predictions.probabilities[worst], predictions.labels[worst], strict=True)
-    captions = [predictions.labelling.caption(*each, loader.info) for each in told]
-    if loader.names:
-        captions = [f"{caption}\n{visible(loader.names[i])}" for caption, i in zip(captions, worst, strict=True)]
-    return Panel(loader.pictures(worst), tuple(captions), (False,) * len(worst))
+    return panel_of_wrong(loader, worst, [predictions.labelling.caption(*each, loader.info) for each in told])
 
 
 def draw_precisions(table: Table, num_images: int, path: Path) -> None:
