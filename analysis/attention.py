@@ -9,9 +9,8 @@ token looks everywhere alike.
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, run_program
+from analysis.command_line import parser_of_a_look, path, run_program
 from analysis.look.attention import NUM_PANEL_IMAGES
 from analysis.look.attention_pictures import draw_attention
 from analysis.look.trained_run import load_run
@@ -35,7 +34,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--heads", action="store_true", help="also write a picture for each image, FILE-heads-1.png, ..."
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: panels/attention.png in the run's folder")
+    parser.add_argument("--out", type=path, metavar="FILE", help="default: panels/attention.png in the run's folder")
     return parser.parse_args(arguments)
 
 

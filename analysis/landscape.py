@@ -13,15 +13,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, path, positive_number, run_program, seed, whole_number
+from analysis.command_line import count, parser_of_a_look, path, positive_number, run_program, seed, whole_number
 from analysis.look.landscape_runs import Plan, look_at_runs
 from analysis.read.runs import find_run
 from data.visible import say
-
-
-def count(text: str) -> int:
-    """Return the number of things that `text` spells, which may be none."""
-    return 0 if text == "0" else whole_number(text)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

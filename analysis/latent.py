@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, run_program, whole_number
+from analysis.command_line import parser_of_a_look, path, run_program, whole_number
 from analysis.look.latents import analyse_run
 from analysis.look.trained_run import load_run
 from analysis.read.runs import find_run
@@ -24,7 +24,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--num_images", type=whole_number, default=10_000, help="of each split, at most (default: 10000)"
     )
-    parser.add_argument("--out", type=Path, default=Path("latent"), help="folder of the pictures (default: latent)")
+    parser.add_argument("--out", type=path, default=Path("latent"), help="folder of the pictures (default: latent)")
     return parser.parse_args(arguments)
 
 

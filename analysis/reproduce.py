@@ -9,9 +9,8 @@ It looks at the data as a run does, which downloads what can be downloaded and i
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, run_program
+from analysis.command_line import parser_of_a_look, path, positive_number, run_program
 from analysis.look.reproduction import TOLERANCE, check_run, describe, read_run
 from analysis.read.runs import find_run
 from data.files import refusing_damage
@@ -22,14 +21,19 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Return what the command line says."""
     parser = parser_of_a_look("reproduce", __doc__)
     parser.add_argument("--check", action="store_true", help="run it again, and compare; exit code 1 where they differ")
-    parser.add_argument("--into", type=Path, metavar="DIR", help="keep the new run in this folder")
+    parser.add_argument("--into", type=path, metavar="DIR", help="keep the new run in this folder")
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=tolerance,
         default=TOLERANCE,
         help=f"relative deviation that counts as none; default: {TOLERANCE}",
     )
     return parser.parse_args(arguments)
+
+
+def tolerance(text: str) -> float:
+    """Return the deviation that `text` spells, which may be none."""
+    return 0.0 if text == "0" else positive_number(text)
 
 
 def reproduce(options: Namespace) -> int:

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.command_line import parser_of_a_look, run_program, seed, whole_number
+from analysis.command_line import parser_of_a_look, path, run_program, seed, whole_number
 from analysis.look.samples import choose_classes, load_sampling_run, write_samples
 from analysis.look.trained_run import load_network
 from analysis.read.runs import find_run
@@ -21,7 +21,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Return what the command line says."""
     parser = parser_of_a_look("samples", __doc__)
     parser.add_argument("--num", type=whole_number, default=64, help="images in all (default: 64)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write them to")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to write them to")
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="NAME", help="of a conditional model (default: all)"
     )

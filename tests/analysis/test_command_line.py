@@ -1,9 +1,11 @@
 """What the programs share of their command lines."""
 
 from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
 
+from analysis import attention, latent, reproduce, samples
 from analysis.command_line import amount, count, parser_of_a_look, run_program, seed, whole_number
 from data.errors import UserError
 
@@ -42,6 +44,14 @@ def test_a_wrong_command_line_is_told_in_one_line_with_the_way_to_help(words):
     with pytest.raises(UserError, match=r"\(see --help\)") as caught:
         parser.parse_args(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "option"), [(attention, "--out"), (latent, "--out"), (samples, "--out"), (reproduce, "--into")]
+)
+def test_a_path_may_begin_with_the_home(program, option):
+    options = vars(program.parse(["run", f"{option}=~/a.png"]))
+    assert options[option.removeprefix("--")] == Path.home() / "a.png"
 
 
 @pytest.mark.parametrize("text", ["1000000000", "9" * 5000, "\u0661", "1_0", " 7 ", "-1", "0", "1.0", ""])

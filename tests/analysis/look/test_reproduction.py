@@ -115,6 +115,13 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "x", ""])
+def test_a_tolerance_is_a_number_that_is_not_below_0(text):
+    assert [reproduce.parse(["a", f"--tolerance={told}"]).tolerance for told in ("0", "1e-3")] == [0.0, 1e-3]
+    with pytest.raises(UserError, match=f"--tolerance: {text} is not a number"):
+        reproduce.parse(["a", f"--tolerance={text}"])
+
+
 @pytest.mark.parametrize(
     ("environment", "variables"),
     [
