@@ -192,8 +192,10 @@ def find_costs(
     unknown = [row for row in rows if row.name not in costs and not row.after]
     if unknown:
         say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")
-        costs |= measure(unknown, devices, environment)
-        write_json(folder / COSTS, {**known, machine: saved(costs)})
+        for row_name, cost in measure(unknown, devices, environment):
+            say(f"{row_name}: {visible(str(cost))}")
+            costs[row_name] = cost
+            write_json(folder / COSTS, {**known, machine: saved(costs)})
     return costs
 
 

@@ -3,7 +3,7 @@
 import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,17 @@ from sweeps.local.rows import CHECKOUT, Row
 from sweeps.local.sweep_file import read_sweep
 
 NUM_BATCHES = 5  # of an epoch
-LEAST_EPOCHS, MOST_EPOCHS = 3, 20
+LEAST_EPOCHS, MOST_EPOCHS = 2, 20
 ENOUGH = 5.0  # seconds of training after the first epoch
 LONGEST = 300.0  # seconds, after which a row counts as one that takes too long to be measured
-BRIEF = {"epochs": MOST_EPOCHS, "limit_batches": NUM_BATCHES, "test": False, "tracking": "off", "panels_every": 1000}
+BRIEF = {
+    "epochs": MOST_EPOCHS,
+    "limit_batches": NUM_BATCHES,
+    "eval_batch_size": 50,
+    "test": False,
+    "tracking": "off",
+    "panels_every": 1000,
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,10 @@ class Cost:
     images_per_second: float = math.inf
     images: int = 0
     fault: str = ""
+
+    def __str__(self) -> str:
+        speed = f"{self.images_per_second:,.0f} images/s" if math.isfinite(self.beside) else "too slow to be measured"
+        return self.fault or speed
 
     def seconds(self, epochs: int, share: float = 1.0) -> float:
         """Return what a run of so many epochs takes, if it trains on so many times the images."""
@@ -65,28 +76,27 @@ def settings_of(row: Row) -> Mapping[str, Any]:
 
 def measure(
     rows: Sequence[Row], devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
-) -> dict[str, Cost]:
-    """Train each of some rows for a few batches, as many at a time as there are workers; return their costs by name.
+) -> Iterator[tuple[str, Cost]]:
+    """Train each of some rows for a few batches, as many at a time as there are workers.
+
+    Yields:
+        The name of each row and its cost, as soon as it is known.
 
     Raises:
         KeyboardInterrupt: a signal has come.
     """
     pool: Pool[Run] = Pool(devices)
-    costs: dict[str, Cost | None] = {}
+    known = set()
     with tempfile.TemporaryDirectory(prefix="vision-sweeps-study-") as place:
         try:
             for run, has_ended in pool.watch(partial(start, row, Path(place), environment) for row in rows):
-                name = run.run_id
-                costs[name] = costs.get(name) or seen(run)
-                if has_ended:
-                    costs[name] = costs[name] or Cost(fault=run.last_lines(1))
-                elif costs[name]:
+                if run.run_id in known:
                     run.stop("that is enough")
-                elif run.seconds() > LONGEST:
-                    costs[name] = Cost(beside=math.inf)
+                elif cost := seen(run, has_ended):
+                    known.add(run.run_id)
+                    yield run.run_id, cost
         finally:
             pool.kill()
-    return {name: cost for name, cost in costs.items() if cost}
 
 
 def start(row: Row, folder: Path, environment: Mapping[str, str], device: Mapping[str, str]) -> Run:
@@ -96,12 +106,13 @@ def start(row: Row, folder: Path, environment: Mapping[str, str], device: Mappin
     return Run([sys.executable, *words], row.name, folder, {}, own)
 
 
-def seen(run: Run) -> Cost | None:
-    """Return what the first epochs of a short training show of a row; None as long as there are too few."""
+def seen(run: Run, has_ended: bool) -> Cost | None:
+    """Return what a short training shows of its row; None as long as that is too little."""
     epochs = [row for rows in run_folder.LogReader(run.folder) for row in rows if is_epoch(row)]
     times = [row["epoch_seconds"] for row in epochs]
     if len(epochs) < LEAST_EPOCHS or (sum(times[1:]) < ENOUGH and len(epochs) < MOST_EPOCHS):
-        return None
+        fault = Cost(fault=run.last_lines(1)) if has_ended else None
+        return Cost(beside=math.inf) if run.seconds() > LONGEST else fault
     images = read_json(run.folder / run_folder.DATA)["num_images"]["train"]
     speed = max(row["images_per_second"] for row in epochs[1:])  # of the epoch that others disturbed the least
     return Cost(max(0.0, run.seconds() - sum(times)), speed, images)

@@ -159,6 +159,24 @@ def test_the_end_of_time_stops_what_is_under_way(tmp_path, taken):
     assert not one.done
 
 
+def test_what_is_measured_before_an_interruption_is_told_and_kept(tmp_path, monkeypatch, capsys):
+    def measure(unknown, devices, environment):
+        yield "a", Cost(2.0, 1234.5, 50_000)
+        yield "b", Cost(beside=math.inf)
+        yield "c", Cost(fault="no weights\x1b")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        study.find_costs([Row(name, {}) for name in "abcd"], tmp_path, [{}], {})
+    [costs] = json.loads((tmp_path / "costs.json").read_text()).values()
+    assert {name: cost["images_per_second"] for name, cost in costs.items()} == {"a": 1234.5}
+    told = capsys.readouterr().out
+    assert "a: 1,234 images/s" in told
+    assert "b: too slow to be measured" in told
+    assert "c: no weights\\x1b" in told
+
+
 @pytest.mark.parametrize(("name", "content"), [("done.json", '{"a": 3}'), ("costs.json", '{"MACHINE": {"mlp": 5}}')])
 def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name, content):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
