@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from data import decoding
@@ -20,7 +19,8 @@ from data.pixels import Picture, picture_of
 class Part(NamedTuple):
     """The images of a split that another library holds."""
 
-    image: Callable[[int], Image.Image]  # function of an image's number
+    rows: Any  # of which `rows[number][column]` is an image of Pillow
+    column: int | str
     labels: Tensor  # [N] int64; zeros where there are none
     identity: Sequence[object]  # what tells these images from all others, for JSON
 
@@ -73,7 +73,7 @@ def decoder(part: Part, image_size: int) -> Callable[[str], Picture | Exception]
 
     def decode(number: str) -> Picture | Exception:
         try:
-            return picture_of(part.image(int(number)), image_size)
+            return picture_of(part.rows[int(number)][part.column], image_size)
         except Exception as error:  # whatever the library and Pillow raise of a damaged file
             return error
 

@@ -4,12 +4,10 @@ NAME is a folder in data_dir, as `save_to_disk` or any other program writes them
 what is trained on, `train` if it is left out; the other splits are known by their names, such as `validation`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from data.collection import Part, load_parts
 from data.dataset import Dataset, Source, class_name
@@ -62,7 +60,7 @@ def load_named(
         if unknown := set(names) - set(classes):
             raise UserError(f"{told}: {key} has the label {min(unknown)}, which {trained_on} lacks: remove its images")
         own = torch.tensor([numbers[label] for label in names]) if labels else torch.zeros(len(theirs)).long()
-        parts[split] = Part(image_of(theirs, images), own, ("hf", name, key, datasets_fingerprint(theirs)))
+        parts[split] = Part(theirs, images, own, ("hf", name, key, datasets_fingerprint(theirs)))
     return load_parts(Path("hf", name), classes, parts, image_size, max_corrupt_images, each)
 
 
@@ -130,8 +128,3 @@ def classes_of(theirs: Any, column: str) -> tuple[str, ...]:
         return tuple(map(class_name, names))
     values = set(theirs[column])
     return tuple(class_name(str(value)) for value in sorted(values, key=lambda value: (str(type(value)), value)))
-
-
-def image_of(theirs: Any, column: str) -> Callable[[int], Image.Image]:
-    """Return the function that gives an image by its number."""
-    return lambda number: theirs[number][column]

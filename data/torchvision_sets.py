@@ -3,12 +3,11 @@
 They are where torchvision puts them: `data_dir/cifar-100-python`, `data_dir/MNIST/raw` and so on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from data.collection import Part, load_parts
 from data.dataset import Dataset, Source, class_name
@@ -77,14 +76,9 @@ def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: i
         theirs = open_split(name, data_dir, arguments)
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(root.glob(entry.files))]
         labels = torch.as_tensor(torchvision_labels(theirs)).long()
-        parts[split] = Part(image_of(theirs), labels, ("torchvision", name, split, files))
+        parts[split] = Part(theirs, 0, labels, ("torchvision", name, split, files))
         classes = classes or classes_of(theirs, int(labels.max()) + 1)
     return load_parts(Path("torchvision", name), classes, parts, image_size, max_corrupt_images, each)
-
-
-def image_of(theirs: Any) -> Callable[[int], Image.Image]:
-    """Return the function that gives an image of a dataset of torchvision by its number."""
-    return lambda number: theirs[number][0]
 
 
 def open_split(name: str, data_dir: Path, arguments: Mapping[str, Any]) -> Any:
