@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
-from tqdm import tqdm
 
-from data.dataset import Split, Store
+from data.dataset import Split
 from data.decode_each import DecodedEachTime
 from data.errors import UserError
 from data.files import UNFINISHED, locked, sync
 from data.folder_layout import NoImagesError
-from data.image_file import ImageFile
 from data.paths import cache_dir
 from data.pixels import Picture, decode_image
+from data.progress import progress_bar
 from data.statistics import pixel_sums
+from data.stores import ImageFile, Store
 from data.visible import counted, say, visible, warn
 
 LARGEST_OF_12_BITS = 4095
@@ -238,7 +238,7 @@ def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[
     sums = np.empty((len(names), 3, 2), np.int64)
     largest_of_16_bits = 0
     digest = hashlib.sha256(json.dumps(names).encode())
-    bar = tqdm(decoded_in_turn(work), f"decoding {root.name}", len(names), unit=" images", disable=None)
+    bar = progress_bar(f"decoding {root.name}", len(names), "images", items=decoded_in_turn(work))
     for name, picture in zip(names, bar, strict=True):
         if isinstance(picture, Exception):
             damaged[name] = reason_of(root / name, picture)

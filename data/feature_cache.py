@@ -26,10 +26,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from torch import Tensor
-from tqdm import tqdm
 
 from data.errors import UserError
 from data.files import locked
+from data.progress import progress_bar
 
 HASH_BYTES = 16
 SECONDS_BETWEEN_WRITES = 5.0
@@ -186,12 +186,7 @@ def compute_missing(
     Returns:
         True if all went well; False if a feature was not a finite number, upon which the computation stopped.
     """
-    bar = tqdm(
-        desc=f"features of {cache.folder.name}",
-        total=len(missing),
-        unit=" images",
-        disable=quiet or not missing,
-    )
+    bar = progress_bar(f"features of {cache.folder.name}", len(missing), "images", quiet=quiet)
     waiting: list[tuple[list[int], Tensor]] = []  # indices and features of batches that are not yet stored
 
     def store() -> bool:

@@ -65,6 +65,12 @@ def lean(monkeypatch):
 
 
 @pytest.fixture
+def progress_told(monkeypatch):
+    """A log is told at every step how far something is, in programs that are forked, too."""
+    monkeypatch.setattr("data.progress.SECONDS_BETWEEN_LINES", 0.0)
+
+
+@pytest.fixture
 def figures():
     """Asked for where the figures that train.py draws are looked at; else tests of it leave them empty."""
 

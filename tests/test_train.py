@@ -222,7 +222,7 @@ FROZEN = ["--model=frozen", *TIMM, "--feature_precision=fp32", "--lr=0.01"]
 
 
 @pytest.mark.slow
-def test_a_frozen_network_is_run_once_and_its_features_serve_every_run(tmp_path, capsys):
+def test_a_frozen_network_is_run_once_and_its_features_serve_every_run(tmp_path, capsys, progress_told):
     features = f"--feature_dir={tmp_path / 'features'}"
     assert run(tmp_path, *FROZEN, features, "--run_id=a") == 0
     assert "1437/1437" not in capsys.readouterr().err  # two bars, of training and validation

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from analysis.look.trained_run import best_device
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
+from data.progress import progress_bar
 from data.seeding import mix_seeds, seed_everything
 from models.core.settings import Settings, kinds
 from models.loading import build_objective, read_data
@@ -125,7 +125,7 @@ def check_coordinates(
     loader = Loader(splits["train"], info, best_device())
     batch = loader.batch(torch.arange(min(settings.batch_size, len(loader))))
     total = len(PARAMETRIZATIONS) * len(widths) * num_seeds
-    with tqdm(total=total, desc="coordinate check", unit=" networks", leave=False, disable=None) as bar:
+    with progress_bar("coordinate check", total, "networks") as bar:
         return {
             name: measure(replace(settings, parametrization=name), info, widths, num_seeds, num_steps, batch, bar)
             for name in PARAMETRIZATIONS

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from analysis.look.landscape import LossFunction
 from data.errors import UserError
+from data.progress import progress_bar
 from data.seeding import mix_seeds
 
 TOLERANCE = 1e-4  # relative, of an eigenvalue
@@ -56,7 +56,7 @@ def top_eigenvalues(function: LossFunction, num: int, seed: int) -> np.ndarray:
     size = sum(weight.numel() for weight in weights.values())
     if num >= size:
         raise UserError(f"--eigenvalues={num}: there are {size} weights: give fewer")
-    with tqdm(desc="curvature", unit=" products", leave=False, disable=None) as bar:
+    with progress_bar("curvature", None, "products") as bar:
 
         def product(vector: np.ndarray) -> np.ndarray:
             bar.update()

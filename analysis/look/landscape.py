@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from analysis.look.trained_run import TrainedRun, best_device
 from data.dataset import Batch
 from data.errors import UserError
 from data.loader import Loader
+from data.progress import progress_bar
 from data.seeding import mix_seeds
 
 POINTS_AT_ONCE = 32  # on an accelerator, where memory allows
@@ -72,7 +72,7 @@ class LossFunction:
 
     def __init__(self, run: TrainedRun, split: str, num_images: int, keep_statistics: bool = False) -> None:
         shape = (3, run.info.image_size, run.info.image_size)
-        if run.objective.input_shape(run.info) != shape:
+        if run.objective.input_shape() != shape:
             raise UserError(f"{run.settings.model} is trained on features of a frozen network: name a run on images")
         loader = Loader(run.split(split), run.info, best_device())
         num = min(num_images, len(loader))
@@ -119,7 +119,7 @@ class LossFunction:
         """
         at_once = points_at_once or self.points_at_once
         found: list[Tensor] = []
-        with tqdm(total=len(steps), desc=what, unit=" points", leave=False, disable=None) as bar:
+        with progress_bar(what, len(steps), "points") as bar:
             while len(found) < len(steps):
                 part = torch.from_numpy(steps[len(found) : len(found) + at_once])
                 try:

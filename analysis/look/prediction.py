@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from analysis.look.calibration import calibration_of
 from analysis.look.picture_files import PictureFile
@@ -25,6 +24,7 @@ from data.loader import Loader
 from data.metrics import is_finite
 from data.photographs import centre_crop
 from data.pixels import decode_image
+from data.progress import progress_bar
 from data.visible import counted, visible, warn
 from models.core.abilities import Classifies
 from models.loading import put_on_device
@@ -201,7 +201,7 @@ def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip:
     pictures: list[Tensor] = []
     unread: dict[Path, str] = {}
     deepest = 0
-    with tqdm(desc="predicting", total=len(files), unit=" images", leave=False, disable=None) as bar:
+    with progress_bar("predicting", len(files), "images") as bar:
         for start in range(0, len(files), num_at_once):
             chunk = files[start : start + num_at_once]
             whole, images, greatest = read_pictures(chunk, sizes, unread)

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from analysis.look.panels import draw_grid
 from analysis.look.trained_run import TrainedRun, best_device, load_run
 from data.errors import UserError, check_known
+from data.progress import progress_bar
 from data.seeding import mix_seeds
 from models.core.abilities import Samples
 from models.core.panel import COLUMNS, MOST_CLASSES, ROWS_BY_CLASS, Panel
@@ -60,7 +60,7 @@ def sample_images(sample: Sample, num_images: int, seed: int, classes: Sequence[
     Yields:
         [B, 3, H, W] uint8 on the model's device.
     """
-    with tqdm(desc="sampling", total=num_images, unit=" images", leave=False, disable=None) as bar:
+    with progress_bar("sampling", num_images, "images") as bar:
         for block in range(ceil(num_images / IMAGES_AT_ONCE)):
             [own_seed] = mix_seeds(seed, block, num=1)
             first = block * IMAGES_AT_ONCE

@@ -12,14 +12,13 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from analysis.read.recipe import flags
 from analysis.record import run_folder
 from analysis.record.environment import CHECKOUT
 from analysis.record.run_folder import fresh_run_id
 from data.errors import UserError
 from data.metrics import is_epoch
+from data.progress import progress_bar
 from models.core.processes import LAUNCHED_BY_US
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -76,7 +75,7 @@ def run_train_py(
 def wait(process: subprocess.Popen, folder: Path, num_epochs: int | None, num_rows: float) -> None:
     """Wait until a run has ended or logged so many rows, with a progress bar of its epochs."""
     rows: list[dict[str, Any]] = []
-    with tqdm(desc="training", total=num_epochs, unit=" epochs", leave=False, disable=None) as bar:
+    with progress_bar("training", num_epochs, "epochs") as bar:
         while process.poll() is None and len(rows) < num_rows:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             rows = run_folder.read_metrics(folder)

@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
-from tqdm import tqdm
 
 from data.dataset import Batch
 from data.loader import Loader
 from data.metrics import Metric, metric_named
+from data.progress import progress_bar
 from data.seeding import mix_seeds, seed_everything
 from models.core.augmentation import augmentation_of, check_start_size
 from models.core.checkpoint import Progress, refusing_misfits, restore_training, save_training
@@ -177,14 +177,8 @@ class Trainer:
             return False
         self.objective.train()
         batches = self.batches(progress.epoch, progress.step)
-        bar = tqdm(
-            desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
-            initial=progress.step,
-            total=self.steps_per_epoch,
-            unit=" steps",
-            leave=False,
-            disable=None if self.accelerator.is_main_process else True,
-        )
+        what, quiet = f"epoch {progress.epoch + 1}/{settings.epochs}", not self.accelerator.is_main_process
+        bar = progress_bar(what, self.steps_per_epoch, "steps", progress.step, quiet)
         started = time.perf_counter() - progress.epoch_seconds
         seeds = self.seeds(progress.epoch)
         self.step_log.start(progress.images_seen)

@@ -220,7 +220,7 @@ def test_work_is_stored_now_and_then(tmp_path, monkeypatch):
     assert stored == [0, 3, 6, 9]
 
 
-def test_the_bar_tells_speed_and_time_left_and_is_absent_where_nothing_is_computed(tmp_path, capsys):
+def test_the_bar_tells_speed_and_time_left_and_is_absent_where_nothing_is_computed(tmp_path, capsys, progress_told):
     for shown in (True, False):
         fill(make_cache(tmp_path), make_images(8))
         printed = capsys.readouterr().err
