@@ -5,59 +5,17 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from data.image_file import ImageFile
 from data.statistics import Channels, channel_statistics, pixel_sums
+from data.stores import ImageFile, Joined, Store
 from data.visible import visible
 
 BYTES_AT_ONCE = 2**24  # of pixels that are gone through
 NO_LABEL = "none"  # what an image without any of several labels is said to be
-
-
-class Store(Protocol):
-    """Images [M, 3, H, W] in one place, of which some are asked for: a tensor, or a file."""
-
-    @property
-    def shape(self) -> torch.Size: ...
-
-    def __len__(self) -> int: ...
-
-    def element_size(self) -> int: ...
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor: ...
-
-
-class Joined:
-    """Images of two stores as if they lay in one, which would be a copy of both."""
-
-    def __init__(self, first: Store, second: Store) -> None:
-        self.first = first
-        self.second = second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of both together."""
-        return torch.Size((len(self), *self.first.shape[1:]))
-
-    def element_size(self) -> int:
-        """Return the bytes of a value."""
-        return self.first.element_size()
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return the images with these indices."""
-        assert dim == 0
-        images = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8)
-        is_first = index < len(self.first)
-        for part, chosen, start in ((self.first, is_first, 0), (self.second, ~is_first, len(self.first))):
-            images[chosen] = part.index_select(0, index[chosen] - start)
-        return images
 
 
 class Split(NamedTuple):
@@ -145,6 +103,12 @@ class Dataset:
     preparation: str = ""  # what became of the sizes of the images, as in "100x100 -> 64x64, centre crop"
     is_reduced: bool = False  # there are larger images in the files, which another image_size would show
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those of "train", "val" and "test" that there are."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -152,7 +116,7 @@ class Source:
 
     Attributes:
         load: function of data_dir, image_size (0 for the dataset's own) and max_corrupt_images; may raise UserError.
-            Where images are decoded, True for a fourth argument has that done whenever they are used.
+            With `is_decoded` it takes a fourth argument: whether images are decoded whenever they are used.
         image_size: side in pixels, if it is known without reading an image; else 0.
         classes: names of the classes, if they are known without reading an image; else None.
         has_test_images: function that tells whether a data_dir holds test images.
@@ -198,11 +162,12 @@ class DatasetInfo:
         kind = "labels, several an image" if self.several_labels else "classes"
         classes = f"{len(self.classes)} {kind} ({sizes} each)" if self.classes else "no classes"
         splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
-        is_held_out = "val" in self.num_images
-        trained_on = "--val_fraction=0: the dataset's own val images are trained on"
-        note = "val is the dataset's own: --val_fraction is of no use" if is_held_out else trained_on
-        own = f" ({note})" if self.has_own_val and not self.held_out else ""
-        own += f" ({self.held_out})" if self.held_out else ""
+        note = self.held_out
+        if self.has_own_val and not note:
+            note = "--val_fraction=0: the dataset's own val images are trained on"
+            if "val" in self.num_images:
+                note = "val is the dataset's own: --val_fraction is of no use"
+        own = f" ({note})" if note else ""
         preparation = self.preparation or f"{self.kept_size}x{self.kept_size}"
         if self.stored_size:
             preparation += f", of which {self.image_size}x{self.image_size} are seen"
