@@ -108,24 +108,22 @@ def make_splits(dataset: Dataset, how: Splitting) -> dict[str, Split]:
     """
     dataset = with_groups(dataset, how.group_by)
     check_groups(dataset)
-    if dataset.val is not None:
-        if not how.val_fraction or how.fold:
-            together = replace(dataset, train=dataset.train.join(dataset.val), val=None)
-            return make_splits(together, replace(how, group_by=""))
-        rest = make_splits(replace(dataset, val=None), replace(how, val_fraction=0.0, group_by=""))
-        return {"train": rest.pop("train"), "val": dataset.val, **rest}
-    total = len(dataset.train.labels)
-    order = stratified_order(dataset.train.labels, how.seed)[: round(total * how.train_fraction)]
-    val, train = hold_out(dataset.train, order, how)
+    images, own_val = dataset.train, dataset.val
+    if own_val is not None and (how.fold or not how.val_fraction):
+        images, own_val = images.join(own_val), None
+    if own_val is not None:
+        how = replace(how, val_fraction=0.0)  # no others are held out
+    total = len(images.labels)
+    order = stratified_order(images.labels, how.seed)[: round(total * how.train_fraction)]
+    val, train = hold_out(images, order, how)
     if not len(train):
         raise UserError(f"--train_fraction={how.train_fraction} leaves none of {total} images to train on: raise it")
     if how.val_fraction and not len(val):
-        groups = "" if dataset.train.groups is None else f" in {counted(len(dataset.train.groups.unique()), 'group')}"
+        groups = "" if images.groups is None else f" in {counted(len(images.groups.unique()), 'group')}"
         told = f"--val_fraction={how.val_fraction}", "raise it, or give 0"
         told = (f"--fold={how.fold}", "take fewer folds") if how.fold else told
         raise UserError(f"{told[0]} leaves no validation image of {len(order)}{groups}: {told[1]}")
-    splits = {name: dataset.train.select(index) for name, index in (("train", train), ("val", val)) if len(index)}
-    return splits if dataset.test is None else {**splits, "test": dataset.test}
+    return replace(dataset, train=images.select(train), val=images.select(val) if len(val) else own_val).splits
 
 
 def hold_out(images: Split, order: Tensor, how: Splitting) -> tuple[Tensor, Tensor]:
@@ -161,7 +159,7 @@ def with_groups(dataset: Dataset, rule: str) -> Dataset:
     if not rule:
         return dataset
     numbers: dict[str, int] = {}
-    splits = {name: split for name in ("train", "val", "test") if (split := getattr(dataset, name)) is not None}
+    splits = dataset.splits
     for name, split in splits.items():
         if not split.names:
             raise UserError(f"--group_by={rule}: the images of {dataset.name} are no files, which it could go by")
@@ -180,9 +178,8 @@ def check_groups(dataset: Dataset) -> None:
     Raises:
         UserError: one is, so that what is measured on the one has been learned on the other.
     """
-    splits = {name: split for name in ("train", "val", "test") if (split := getattr(dataset, name)) is not None}
     owners: dict[int, str] = {}
-    for name, split in splits.items():
+    for name, split in dataset.splits.items():
         for number, group in enumerate([] if split.groups is None else split.groups.tolist()):
             if (other := owners.setdefault(group, name)) != name:
                 file = split.names[number]

@@ -67,14 +67,14 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         data_dir: as the setting of that name.
 
     Raises:
-        UserError: as `load_splits`, or the images have a class that the run does not know.
+        UserError: as `read_data`, or the images have a class that the run does not know.
     """
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
     found = find_dataset(dataset).load(place, info.kept_size, settings.max_corrupt_images)
     if found.fingerprint == info.fingerprint:
         _, splits = read_data(replace(settings, dataset=dataset, data_dir=data_dir))
         return OtherData(dataset, place, found.fingerprint, True, splits)
-    parts = {name: it for name in ("train", "val", "test") if (it := getattr(found, name)) is not None}
+    parts = found.splits
     if len(parts) == 1:
         parts = {ALL: found.train}
     translate = labels_in(found, info)
