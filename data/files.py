@@ -42,6 +42,16 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         return
     path = Path(os.path.realpath(path))
     sweep_unfinished(path.parent)  # first, since it may make the room that is needed
+    try:
+        write_beside(path, write)
+    except OSError as error:
+        if str(error.filename).endswith(UNFINISHED):  # a name that nobody knows
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file under a temporary name beside a path, and rename it to that path."""
     descriptor, unfinished = open_unfinished(path)
     try:
         write(unfinished)

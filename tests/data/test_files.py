@@ -90,6 +90,14 @@ def test_six_processes_that_write_one_file_at_once_all_succeed_and_leave_it_whol
     assert names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize("name", ["missing/a.txt", "folder"])
+def test_what_cannot_be_written_is_told_by_its_own_name(tmp_path, name):
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    with pytest.raises(OSError, match="Errno") as error:
+        replace_file(tmp_path / name, lambda path: path.write_text("new"))
+    assert str(error.value).endswith(f": '{tmp_path / name}'")
+
+
 def test_a_link_that_another_user_laid_under_a_temporary_name_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("mine")
     monkeypatch.setattr(files.secrets, "token_hex", lambda num: "guessed")
