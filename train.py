@@ -22,6 +22,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm import tqdm
 
+from analysis.command_line import run_program
 from analysis.look import closer, finders
 from analysis.look.preview import draw_preview
 from analysis.look.result import result_so_far
@@ -261,8 +262,7 @@ class Run:
 def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
-        say(help_text())
-        return 0
+        return run_program("train.py", lambda: say(help_text()))
     stop = StopRequest()
     try:
         die_with_launcher()

@@ -2,6 +2,9 @@
 
 import copy
 import functools
+import io
+import signal
+import sys
 
 import pytest
 import torch
@@ -188,6 +191,19 @@ def test_help_names_every_setting_and_model(capsys):
     printed = capsys.readouterr().out
     for name in ("--lr=", "--val_fraction=", "--patience=", "--label_smoothing=", *(f"--model={m}" for m in MODELS)):
         assert name in printed, name
+
+
+def test_help_whose_reader_is_gone_ends_without_a_word(tmp_path, monkeypatch, capsys):
+    class Unread(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    with (tmp_path / "file").open("w") as file:
+        output = Unread()
+        output.fileno = file.fileno
+        monkeypatch.setattr(sys, "stdout", output)
+        assert train.main(["--help"]) == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""
 
 
 BAD_INPUT = {
