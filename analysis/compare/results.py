@@ -216,13 +216,15 @@ def update(
     Args:
         runs_dir: the runs folder; None for the default one.
         names: names of runs and sweeps that are wanted beside those that have a row in the table.
-        notes: remarks for the reader, by the name of the result.
+        notes: remarks for the reader, by the name of the result; one whose figures are the same keeps its own.
 
     Raises:
         UserError: there is no run or sweep of a name, or it has no result.
     """
-    fresh = {result.name: replace(result, note=notes.get(result.name, "")) for result in collect(runs_dir, names)}
     known = {result.name: result for result in read_results(RESULTS)}
+    collected = {result.name: result for result in collect(runs_dir, names)}
+    kept = {name: it.note for name, it in known.items() if name in collected and it.metrics == collected[name].metrics}
+    fresh = {name: replace(result, note={**kept, **notes}.get(name, "")) for name, result in collected.items()}
     results = list({**known, **fresh}.values())
     content = json.dumps([asdict(result) for result in results], indent=1) + "\n"
     for path, text in ((RESULTS, content), (PAGE, render(results))):

@@ -148,6 +148,17 @@ def test_results_of_other_machines_stay_and_those_of_the_same_name_are_replaced(
     assert [row["obtained"] for row in rows_of(place) if row["seeds"]] == ["40.00 %", "71.23 ± 1.23 %"]
 
 
+def test_a_remark_stays_as_long_as_the_figures_do(place):
+    results.update(place / "runs", ["heads"], {"heads": "a remark"})
+    write_sweep(place, "later", {"model": "cnn", "lr": 0.5, "epochs": 3})
+    update(place, "later")
+    assert {it.name: it.note for it in read_results(place / "results.json")} == {"heads": "a remark", "later": ""}
+    path = place / "runs" / "sweeps" / "heads" / "final.json"
+    path.write_text(path.read_text().replace("0.71234", "0.8"))
+    update(place)
+    assert [it.note for it in read_results(place / "results.json")] == ["", ""]
+
+
 def test_a_sweep_of_no_row_is_in_the_table_where_it_is_named(place):
     write_sweep(place, "quick", {"model": "cnn", "dataset": "digits", "lr": 0.5, "epochs": 3})
     update(place)
