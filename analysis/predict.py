@@ -6,8 +6,8 @@ the run's dataset were: upright, over white, its central square. Only the run's 
 RUN is the first word; further runs, whose mean is taken, follow a --with each:
     python -m analysis.predict RUN --with RUN2 --with RUN3 pictures/ more.jpg
 
-Where pictures lie in folders called as the run's classes, or a CSV file has a column called class, it is also told how
-right the predictions are. Files that cannot be read are named and left out.
+Where pictures lie in folders called as the run's classes, or a CSV file has these in a column called class, label or
+true, it is also told how right the predictions are. Files that cannot be read are named and left out.
 
 Of a run whose images may have several labels, the labels are told whose probability is above a half; a CSV file tells
 the true ones in columns label:NAME, as in training.
