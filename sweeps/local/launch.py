@@ -21,7 +21,7 @@ from analysis.record import run_folder
 from data.errors import UserError, suggestion
 from data.files import read_json
 from sweeps.local.faults import Fault, fault_of, num_killed_for_memory
-from sweeps.local.owners import OWNER_VARIABLE, owner_name
+from sweeps.local.owners import OWNER_VARIABLE, has_another_agent, owner_name
 
 ENV = "/usr/bin/env"
 # `python` and `accelerate` in a command are those beside this Python, even if its environment is not activated.
@@ -160,7 +160,7 @@ class Run:
         now = time.monotonic()
         if self.process.poll() is not None:
             self.ended = self.ended or now
-            if not processes_of(self.run_id):
+            if not self.processes():
                 return True
             self.deadline = min(self.deadline, self.ended + SECONDS_TO_SAVE)
         if now > self.deadline:
@@ -170,9 +170,13 @@ class Run:
     def kill(self) -> None:
         """Kill all its processes."""
         self.process.kill()
-        for process in processes_of(self.run_id):
+        for process in self.processes():
             with suppress(psutil.Error):
                 process.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes, without those of a run of its name that another program watches over."""
+        return [process for process in processes_of(self.run_id) if not has_another_agent(process)]
 
     def state(self) -> str:
         """Return how it ended, as its folder says: "finished", "stopped", "failed" or "unfinished"."""

@@ -1,14 +1,19 @@
 """The command of a trial, beside what W&B's own agent makes of it."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # noqa: TID251
 
 from data.errors import UserError
-from sweeps.local.launch import command_words
+from sweeps.local.launch import Run, command_words
+from sweeps.local.owners import OWNER_VARIABLE, place, start_of
 from sweeps.local.sweep_file import COMMAND
 
 SETTINGS = {"lr": 1e-05, "model": "cnn", "test": True, "compile": False, "epochs": 3, "tags": "a b", "q": 0.1 + 0.2}
@@ -82,3 +87,17 @@ def test_a_command_that_cannot_be_started_is_refused(command, monkeypatch):
     monkeypatch.setenv("NOWHERE", "/nowhere/python")
     with pytest.raises(UserError, match="command: (no-such-program|/nowhere/python) is not a program on this machine"):
         command_words(command, "train.py", {}, FILE)
+
+
+def test_a_run_leaves_one_of_its_name_alone_that_another_program_watches_over(tmp_path):
+    owner = json.dumps([os.uname().nodename, place(), os.getppid(), start_of(os.getppid())])
+    variables = {"WANDB_RUN_ID": "mlp", OWNER_VARIABLE: owner}  # of a study in another runs folder
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, **variables}) as others:
+        run = Run(["sleep", "60"], "mlp", tmp_path, {}, {})
+        run.kill()
+        run.process.wait()
+        time.sleep(0.1)
+        assert run.has_ended()
+        assert others.poll() is None
+        others.kill()
+    assert run.process.returncode == -signal.SIGKILL
