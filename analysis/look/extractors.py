@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import network
+from data import servers
 from data.errors import UserError, in_one_line
 from data.files import locked
 from data.paths import default_data_dir
@@ -143,7 +143,7 @@ def find_inception() -> Path:
         if path.is_file():
             return path
     path = folders[1] / INCEPTION_FILES[0]
-    reason = network.unreachable(INCEPTION_URL)
+    reason = servers.unreachable(INCEPTION_URL)
     if not reason:
         try:
             with locked(path.with_name(f".{path.name}.lock"), f"another process downloads {path.name}: waiting for it"):

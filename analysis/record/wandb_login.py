@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from analysis.record.run_folder import split_tags
-from data import network
+from data import servers
 from data.errors import UserError
 from data.paths import expanded
 
@@ -86,7 +86,7 @@ def find_obstacle(settings: Any) -> str:
     """Return what keeps us from W&B's server; empty where nothing does."""
     if not has_credentials(settings):
         return "no credentials; `wandb login` gives them"
-    return network.unreachable(settings.base_url) or network.in_trouble(settings.base_url)
+    return servers.unreachable(settings.base_url) or servers.in_trouble(settings.base_url)
 
 
 def has_credentials(settings: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import network
+from data import servers
 from data.dataset import DatasetInfo
 from data.errors import UserError, in_one_line, suggestion
 from data.internals import hub_file
@@ -189,7 +189,7 @@ def download_weights(arch: str, folder: Path) -> Path:
     cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
     if isinstance(cached, str):
         return Path(cached)
-    reason = network.unreachable(huggingface_hub.constants.ENDPOINT)
+    reason = servers.unreachable(huggingface_hub.constants.ENDPOINT)
     if not reason:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))

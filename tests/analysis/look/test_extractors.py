@@ -128,7 +128,7 @@ def test_inception_is_found_beside_the_data_and_in_weights(place, tmp_path, monk
 
 def test_without_a_network_one_line_says_what_to_get_and_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
-    monkeypatch.setattr("data.network.unreachable", lambda url: "no connection to the moon")
+    monkeypatch.setattr("data.servers.unreachable", lambda url: "no connection to the moon")
     with pytest.raises(UserError) as caught:
         find_inception()
     message = str(caught.value)
@@ -138,7 +138,7 @@ def test_without_a_network_one_line_says_what_to_get_and_where_to_put_it(tmp_pat
 
 def test_with_a_network_inception_is_downloaded_into_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
-    monkeypatch.setattr("data.network.unreachable", lambda url: "")
+    monkeypatch.setattr("data.servers.unreachable", lambda url: "")
     fetched = []
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, path, **told: fetched.append((url, path, told)))
     assert find_inception() == tmp_path / "weights" / "inception-2015-12-05.pt"
@@ -147,7 +147,7 @@ def test_with_a_network_inception_is_downloaded_into_weights(tmp_path, monkeypat
 
 def test_of_three_first_downloads_at_once_one_downloads_and_the_others_wait(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
-    monkeypatch.setattr("data.network.unreachable", lambda url: "")
+    monkeypatch.setattr("data.servers.unreachable", lambda url: "")
     started = []
 
     def download(url, path, hash_prefix):
@@ -165,7 +165,7 @@ def test_of_three_first_downloads_at_once_one_downloads_and_the_others_wait(tmp_
 
 def test_a_download_of_other_content_is_refused_and_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
-    monkeypatch.setattr("data.network.unreachable", lambda url: "")
+    monkeypatch.setattr("data.servers.unreachable", lambda url: "")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "inception-2015-12-05.pt.0a.partial").touch()  # of a download that was killed
     (tmp_path / "evil").write_bytes(b"evil")
@@ -181,7 +181,7 @@ def test_a_download_that_breaks_off_ends_in_one_line(error, tmp_path, monkeypatc
         raise error("gone\naway")
 
     monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
-    monkeypatch.setattr("data.network.unreachable", lambda url: "")
+    monkeypatch.setattr("data.servers.unreachable", lambda url: "")
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     reason = "IncompleteRead" if error is IncompleteRead else "gone away"
     with pytest.raises(UserError, match=rf"could not be downloaded \({reason}.*\)"):

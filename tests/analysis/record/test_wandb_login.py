@@ -9,7 +9,7 @@ import pytest
 from analysis.record import wandb_login
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_login import automatic_mode, choose_mode
-from data import network
+from data import servers
 from data.errors import UserError
 from models.core.settings import Settings
 
@@ -54,11 +54,11 @@ def test_without_a_connection_the_run_is_soon_offline_and_says_why(account, serv
     assert mode == "offline"
     assert "no connection to 127.0.0.1" in reason
     assert "secret" not in reason
-    assert time.monotonic() - started < network.TIMEOUT_SECONDS
+    assert time.monotonic() - started < servers.TIMEOUT_SECONDS
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_time(account, monkeypatch):
-    monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(servers, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = []
         for _ in range(3):  # which fills the queue of connections, so that the next one hangs
@@ -75,7 +75,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(account, monkeypatch)
 
 
 def test_a_server_that_takes_the_request_and_says_nothing_is_given_up_in_time(account, server, monkeypatch):
-    monkeypatch.setattr(network, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(servers, "ANSWER_SECONDS", 0.2)
     settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", api_key="secret")
     assert automatic_mode(settings) == ("offline", " (127.0.0.1 does not answer)")
 

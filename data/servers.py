@@ -1,4 +1,4 @@
-"""What downloads share: a quick test whether a server can be reached, and errors told in one line."""
+"""Whether a server can be reached and is well, told in seconds and in one line."""
 
 import socket
 from http import HTTPStatus
