@@ -15,6 +15,7 @@ import time
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from rich.text import Text
 
 from analysis.command_line import Parser, amount, run_program, whole_number
 from analysis.compare import results
-from analysis.compare.results_table import figures_of
+from analysis.compare.results_table import figures_of, read_results
 from analysis.read.storage import masked_arguments
 from analysis.record import run_folder
 from analysis.record.environment import device_name
@@ -140,12 +141,12 @@ class Study:
                 warn(f"{step.name}: {run.exit()}; {run.folder / OUTPUT} ends with\n{run.last_lines(NUM_SHOWN_LINES)}")
             return
         self.done[step.name] = {"words": list(step.words), "seconds": round(run.seconds(), 1)}
-        write_json(self.folder / DONE, self.done)
         figures = figures_of(read_json(self.folder.parent / step.name / run_folder.SUMMARY)) if step.trains else {}
         told = ", ".join(f"{key} {shown(key, it)}" for key, it in figures.items() if key.count("/") == 1)
         say(f"{step.name}: done in {clock(run.seconds())}{told and f', {told}'}")
         if not any(step.name in other.after for other in self.waiting):
             self.take_in(self.rows[step.row])
+        write_json(self.folder / DONE, self.done)  # last: where results cannot be written, the step is taken once more
 
     def take_in(self, row: Row) -> None:
         """Take what there is of a row into the file of results."""
@@ -156,7 +157,8 @@ class Study:
         try:
             results.update(self.folder.parent, names, {row.name: note})
         except UserError as error:
-            warn(f"{row.name} is not taken into the results: {visible(error)}")
+            later = f"then python -m analysis.results --update {shlex.join(names)}"
+            warn(f"{row.name} is not taken into the results: {visible(error)}; {later}")
 
 
 def read_done(folder: Path) -> dict[str, Any]:
@@ -189,6 +191,8 @@ def find_costs(
     with refusing_damage(folder / COSTS, "remove it, and they are measured again"):
         known = read_json(folder / COSTS)
         costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
+        if not all(cost.seconds(1) >= 0 for cost in costs.values()):
+            raise ValueError("a time below 0")
     unknown = [row for row in rows if row.name not in costs and not row.after]
     if unknown:
         say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")
@@ -264,24 +268,26 @@ def study(arguments: Sequence[str]) -> int:
     environment = {**unless_set({"ACCELERATE_MIXED_PRECISION": "bf16"}), "VISION_SWEEPS_RUNS": str(runs_dir)}
     folder = runs_dir / PLACE
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + options.hours * 3600
+    read_results(results.RESULTS)  # before hours are spent on what could not be added to it
     told = [f"--workers={len(devices)}", *([f"--devices={options.devices}"] if options.devices else [])]
-    steps, done = steps_of(rows, options.seeds, told), read_done(folder)
-    left = Counter(step.row for step in steps if (step.trains or step.takes_all) and not is_done(step, done))
-    costs = find_costs([row for row in rows if left[row.name]], folder, devices, environment)
-    rows = plan(rows, costs, left, options.hours, len(devices))
-    if options.plan:
-        return 0
-    by_name = {row.name: row for row in rows}
-    steps = [step for step in steps if step.row in by_name]
-    seconds = {row.name: seconds_of(row, costs.get(row.name, Cost()), 1) for row in rows}
-    with locked(folder / "lock", f"another study is at work in {runs_dir}: waiting for its end"):
+    wait = locked(folder / "lock", f"another study is at work in {runs_dir}: waiting for its end")
+    with nullcontext() if options.plan else wait:  # two that measure at once would measure each other
+        deadline = time.monotonic() + options.hours * 3600
+        steps, done = steps_of(rows, options.seeds, told), read_done(folder)
+        left = Counter(step.row for step in steps if (step.trains or step.takes_all) and not is_done(step, done))
+        costs = find_costs([row for row in rows if left[row.name]], folder, devices, environment)
+        rows = plan(rows, costs, left, options.hours, len(devices))
+        if options.plan:
+            return 0
+        by_name = {row.name: row for row in rows}
+        steps = [step for step in steps if step.row in by_name]
+        seconds = {row.name: seconds_of(row, costs.get(row.name, Cost()), 1) for row in rows}
         all_steps = Study(by_name, steps, folder, devices, environment, deadline, seconds)
         code = all_steps.run()
     if all_steps.waiting or all_steps.pool.signals or all_steps.fault:
         reason = f", {all_steps.fault}" if all_steps.fault else ""
         say(f"stopped{reason}; to go on: python sweeps/study.py {shlex.join(masked_arguments(arguments))}")
-    return code
+    return code or int(any(cost.fault for cost in costs.values()))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -110,9 +110,11 @@ def seen(run: Run, has_ended: bool) -> Cost | None:
     """Return what a short training shows of its row; None as long as that is too little."""
     epochs = [row for rows in run_folder.LogReader(run.folder) for row in rows if is_epoch(row)]
     times = [row["epoch_seconds"] for row in epochs]
-    if len(epochs) < LEAST_EPOCHS or (sum(times[1:]) < ENOUGH and len(epochs) < MOST_EPOCHS):
-        fault = Cost(fault=run.last_lines(1)) if has_ended else None
-        return Cost(beside=math.inf) if run.seconds() > LONGEST else fault
+    if has_ended and (run.process.returncode or len(epochs) < LEAST_EPOCHS):
+        return Cost(fault=run.last_lines(1) if run.process.returncode == 2 else f"{run.exit()}: {run.last_lines(1)}")
+    is_enough = len(epochs) >= MOST_EPOCHS or sum(times[1:]) >= ENOUGH or has_ended
+    if len(epochs) < LEAST_EPOCHS or not is_enough:
+        return Cost(beside=math.inf) if run.seconds() > LONGEST else None
     images = read_json(run.folder / run_folder.DATA)["num_images"]["train"]
     speed = max(row["images_per_second"] for row in epochs[1:])  # of the epoch that others disturbed the least
     return Cost(max(0.0, run.seconds() - sum(times)), speed, images)

@@ -3,13 +3,14 @@
 import json
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from data.errors import UserError
 from sweeps import study
 from sweeps.local import rows
-from sweeps.local.row_cost import Cost, seconds_of
+from sweeps.local.row_cost import Cost, seconds_of, seen
 from sweeps.local.rows import Row, Step, chosen, read_rows, steps_of
 
 FOREVER = 1e9
@@ -177,7 +178,17 @@ def test_what_is_measured_before_an_interruption_is_told_and_kept(tmp_path, monk
     assert "c: no weights\\x1b" in told
 
 
-@pytest.mark.parametrize(("name", "content"), [("done.json", '{"a": 3}'), ("costs.json", '{"MACHINE": {"mlp": 5}}')])
+COST = '{"MACHINE": {"mlp": {"images": 9, "images_per_second": %s}}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("done.json", '{"a": 3}'),
+        ("costs.json", '{"MACHINE": {"mlp": 5}}'),
+        *(("costs.json", COST % value) for value in ("null", "0", "-1", '"x"')),
+    ],
+)
 def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name, content):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     monkeypatch.setattr(study, "device_name", lambda device: "MACHINE")
@@ -187,6 +198,51 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name,
     [line] = capsys.readouterr().err.splitlines()
     assert f"{name} is damaged" in line
     assert "remove it" in line
+
+
+def test_results_that_cannot_be_added_to_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.setattr(study.results, "RESULTS", tmp_path / "results.json")
+    (tmp_path / "results.json").write_text('[{"name"')
+    assert study.main(["--rows=mlp"]) == 2
+    assert "results.json is damaged" in capsys.readouterr().err
+
+
+def test_a_row_that_cannot_be_trained_has_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.setattr(study, "find_costs", lambda *arguments: {"mlp": Cost(fault="no images")})
+    assert study.main(["--rows=mlp", "--plan"]) == 0
+    assert study.main(["--rows=mlp"]) == 1
+    assert "mlp cannot be trained: no images" in capsys.readouterr().err
+
+
+def test_a_step_whose_result_could_not_be_written_is_taken_again(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(study.results, "update", fail)
+    with pytest.raises(OSError, match="No space"):
+        study_of(tmp_path, step("a1", "pass")).run()
+    assert [one.name for one in study_of(tmp_path, step("a1", "pass")).waiting] == ["a1"]
+
+
+@pytest.mark.parametrize(
+    ("code", "num_epochs", "cost"),
+    [
+        (-9, 0, Cost(fault="killed by SIGKILL: the last line")),
+        (1, 3, Cost(fault="exit code 1: the last line")),
+        (2, 0, Cost(fault="the last line")),
+        (0, 3, Cost(beside=4.0, images_per_second=50.0, images=9)),  # it has stopped early
+    ],
+)
+def test_a_short_training_that_ends_is_told_by_how_it_has_ended(tmp_path, code, num_epochs, cost):
+    rows = [{"epoch": i + 1, "lr": 0.1, "epoch_seconds": 0.5, "images_per_second": 50.0} for i in range(num_epochs)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "data.json").write_text('{"num_images": {"train": 9}}')
+    process, told = SimpleNamespace(returncode=code), {"exit": f"exit code {code}", "killed": "killed by SIGKILL"}
+    run = SimpleNamespace(folder=tmp_path, process=process, seconds=lambda: 5.5, last_lines=lambda num: "the last line")
+    run.exit = lambda: told["exit" if code >= 0 else "killed"]
+    assert seen(run, has_ended=True) == cost
 
 
 @pytest.mark.slow
