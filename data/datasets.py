@@ -1,13 +1,13 @@
 """The table of all datasets, and the functions that look one up in it and load it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data import arrays, cifar10, csv_table, digits, faces, folder, hugging_face, torchvision_sets
 from data.dataset import Dataset, DatasetInfo, Source, Split, pixel_statistics
 from data.errors import UserError, check_known
 from data.paths import default_data_dir, expanded
-from data.splitting import Splitting, class_counts, describe_holding_out, make_splits
+from data.splitting import Splitting, class_counts, describe_holding_out
 
 DATASETS: dict[str, Source] = {
     "arrays": arrays.SOURCE,
@@ -66,44 +66,30 @@ def describe(name: str, image_size: int, eval_crop: float = 1.0) -> DatasetInfo 
     return DatasetInfo(name, side, source.classes, (0.0,) * 3, (1.0,) * 3, {}, "")
 
 
-def load_splits(
-    name: str,
-    data_dir: str,
-    *,
-    image_size: int,
-    train_fraction: float,
-    val_fraction: float,
-    data_seed: int,
-    normalisation: str,
-    max_corrupt_images: int,
-    fold: str = "",
-    group_by: str = "",
-    eval_crop: float = 1.0,
-    decode: str = "once",
-) -> tuple[DatasetInfo, dict[str, Split]]:
-    """Load a dataset and split it; `name` is the setting `dataset`, the other arguments are the settings so named.
-
-    Returns:
-        The facts about the dataset, and its splits by name: "train"; "val" unless `val_fraction` is 0; "test" if the
-        dataset has test images. A dataset with images of its own to validate with needs no other `val_fraction`.
+def load_dataset(name: str, data_dir: str, kept_size: int, max_corrupt_images: int, decode: str) -> Dataset:
+    """Load the dataset of a name, at `kept_size` pixels or, for 0, its own; the other arguments are settings.
 
     Raises:
-        UserError: the dataset is not known, files are missing or damaged, or a split would hold no image.
+        UserError: the dataset is not known, or files are missing or damaged.
     """
-    source = find_dataset(name)
+    source, place = find_dataset(name), find_data_dir(data_dir)
     if decode == "each" and not source.is_decoded:
         raise UserError(f"--decode=each: the images of {name} are no files that are decoded: leave it out")
     each = (True,) if decode == "each" else ()
-    dataset = source.load(find_data_dir(data_dir), round(image_size / eval_crop), max_corrupt_images, *each)
-    check_each_varies(dataset, find_data_dir(data_dir))
-    how = Splitting(train_fraction, val_fraction, data_seed, fold, group_by)
-    splits = make_splits(dataset, how)
-    num_classes = len(dataset.classes)
-    sizes = class_counts([splits[name] for name in ("train", "val") if name in splits], num_classes)
+    dataset = source.load(place, kept_size, max_corrupt_images, *each)
+    check_each_varies(dataset, place)
+    return dataset
+
+
+def facts_about(
+    dataset: Dataset, splits: Mapping[str, Split], how: Splitting, normalisation: str, image_size: int, eval_crop: float
+) -> DatasetInfo:
+    """Return the facts about a dataset that was divided into splits; the last three arguments are settings."""
+    sizes = class_counts([splits[name] for name in ("train", "val") if name in splits], len(dataset.classes))
     mean, std = pixel_statistics(normalisation, splits["train"])
     stored_size = splits["train"].image_shape[-1]
     side = image_size or round(stored_size * eval_crop)
-    info = DatasetInfo(
+    return DatasetInfo(
         name=dataset.name,
         image_size=side,
         classes=dataset.classes,
@@ -115,12 +101,11 @@ def load_splits(
         has_own_val=dataset.val is not None,
         preparation=dataset.preparation,
         is_reduced=dataset.is_reduced,
-        class_counts=class_counts([splits["train"]], num_classes),
+        class_counts=class_counts([splits["train"]], len(dataset.classes)),
         stored_size=stored_size if side < stored_size else 0,
         held_out=describe_holding_out(how, splits),
         several_labels=dataset.train.labels.ndim > 1,
     )
-    return info, splits
 
 
 def check_each_varies(dataset: Dataset, place: Path) -> None:
@@ -129,8 +114,10 @@ def check_each_varies(dataset: Dataset, place: Path) -> None:
     Raises:
         UserError: there is nothing to learn of one.
     """
-    labels, num = dataset.train.labels, len(dataset.train.labels)
-    for name, total in zip(dataset.classes, labels.sum(0).tolist() if labels.ndim > 1 else (), strict=False):
-        if total in (0, num):
-            always = f"{total > 0:d} in all {num:,} images to train on"
+    labels = dataset.train.labels
+    if labels.ndim == 1:
+        return
+    for name, total in zip(dataset.classes, labels.sum(0).tolist(), strict=True):
+        if total in (0, len(labels)):
+            always = f"{total > 0:d} in all {len(labels):,} images to train on"
             raise UserError(f"{place}: the column {csv_table.LABEL}{name} is {always}: leave it out")

@@ -157,10 +157,10 @@ class FrozenBackbone(Classification):
     def image_network(self) -> nn.Module:
         return self.frozen.build(self.info, self.net)
 
-    def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
+    def input_shape(self) -> tuple[int, ...]:
         return (self.num_features,)
 
-    def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
+    def prepare(self, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Split]:
         settings = self.settings
         root = feature_dir(settings.feature_dir)
         extractor = Extractor(self.frozen, accelerator.device, settings.feature_batch_size)

@@ -7,11 +7,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from data.dataset import DatasetInfo, Split
-from data.datasets import load_splits
+from data.datasets import facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
-from data.splitting import class_counts
+from data.splitting import Splitting, class_counts, make_splits
 from data.visible import say
 from models.core.objective import Objective, wants_channels_last
 from models.core.settings import Settings
@@ -23,22 +23,20 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
 
     Raises:
         UserError: the dataset is not known, files are missing or damaged, a split would hold no image, a test was
-            asked for without test images, or balanced sampling without classes.
+            asked for without test images, or balanced sampling of images with several labels.
     """
-    info, splits = load_splits(
+    dataset = load_dataset(
         settings.dataset,
         settings.data_dir,
-        image_size=settings.image_size,
-        train_fraction=settings.train_fraction,
-        val_fraction=settings.val_fraction,
-        data_seed=settings.data_seed,
-        normalisation=settings.normalisation,
-        max_corrupt_images=settings.max_corrupt_images,
-        fold=settings.fold,
-        group_by=settings.group_by,
-        eval_crop=settings.eval_crop,
-        decode=settings.decode,
+        round(settings.image_size / settings.eval_crop),
+        settings.max_corrupt_images,
+        settings.decode,
     )
+    how = Splitting(
+        settings.train_fraction, settings.val_fraction, settings.data_seed, settings.fold, settings.group_by
+    )
+    splits = make_splits(dataset, how)
+    info = facts_about(dataset, splits, how, settings.normalisation, settings.image_size, settings.eval_crop)
     if settings.overfit_batches:
         num = settings.overfit_batches * settings.batch_size
         splits["train"] = first_images(splits["train"], num or len(splits["train"].labels))  # 0: one batch of all
@@ -87,6 +85,8 @@ def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: A
     if channels_last:
         objective.to(memory_format=torch.channels_last)
     objective.to(accelerator.device)
+    splits = objective.prepare(splits, accelerator)
+    objective.train()
     return {
         name: (Loader if split.features is None else FeatureLoader)(
             split,
@@ -95,9 +95,9 @@ def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: A
             shard=Shard(accelerator.process_index, accelerator.num_processes),
             resident=settings.resident,
             channels_last=channels_last,
-            fewest=2 if has_batch_norm(objective.train()) else 1,
+            fewest=2 if has_batch_norm(objective) else 1,
         )
-        for name, split in objective.prepare(splits, info, accelerator).items()
+        for name, split in splits.items()
     }
 
 

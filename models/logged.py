@@ -50,7 +50,7 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     if isinstance(settings, BackboneSettings):  # the pretrained weights need not be there yet
         settings = replace(settings, pretrained=False, weights="")
     objective = build_objective(settings, info)
-    batch = Batch(torch.randn(2, *objective.input_shape(info)), info.blank_labels(2))
+    batch = Batch(torch.randn(2, *objective.input_shape()), info.blank_labels(2))
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     objective.eval()
     if not settings.val_fraction:  # then the model's samples alone are judged

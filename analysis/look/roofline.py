@@ -142,10 +142,10 @@ def make_trainer(settings: Settings, device: torch.device) -> tuple[Trainer, int
     info = DatasetInfo("random images", size, classes, *statistics, {"train": num}, "", class_counts=counts)
     accelerator = make_accelerator(settings, device.type == "cpu")
     objective = build_objective(settings, info)
-    shape = objective.input_shape(info)
+    shape = objective.input_shape()
     if len(shape) == 1:
         split = split._replace(features=torch.randn(num, 1, *shape))
-        objective.prepare = lambda splits, info, accelerator: splits  # type: ignore[method-assign]  # features are there
+        objective.prepare = lambda splits, accelerator: splits  # type: ignore[method-assign]  # features are there
     return Trainer(settings, accelerator, objective, put_on_device(objective, {"train": split}, accelerator)), num
 
 

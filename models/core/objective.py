@@ -89,11 +89,11 @@ class Objective(nn.Module, ABC):
         """Return panels, by name, that are needed only once, at the end of a run."""
         return {}
 
-    def input_shape(self, info: DatasetInfo) -> tuple[int, ...]:
+    def input_shape(self) -> tuple[int, ...]:
         """Return the shape of one input of the model."""
-        return (3, info.image_size, info.image_size)
+        return (3, self.info.image_size, self.info.image_size)
 
-    def prepare(self, splits: dict[str, Split], info: DatasetInfo, accelerator: Accelerator) -> dict[str, Split]:
+    def prepare(self, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Split]:
         """Prepare for training and return the splits that loaders are made of.
 
         A model on a frozen network adds the features of the images to the splits; other models return them as they are.

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from data import csv_table
-from data.datasets import load_splits
 from data.errors import UserError
 from data.splitting import Splitting, make_splits
+from tests.loaded import load_splits
 
 
 @pytest.fixture

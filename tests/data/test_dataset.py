@@ -6,10 +6,11 @@ import torch
 
 from data import digits
 from data.dataset import Dataset, DatasetInfo, Source, Split, pixel_statistics
-from data.datasets import DATASETS, describe, load_splits
+from data.datasets import DATASETS, describe
 from data.errors import UserError
 from data.paths import default_data_dir
 from data.splitting import Splitting, make_splits, stratified_order
+from tests.loaded import load_splits
 
 CIFAR_LABELS = torch.arange(50_000) % 10
 UNEVEN_LABELS = torch.tensor([0] * 300 + [1] * 30 + [2] * 3)

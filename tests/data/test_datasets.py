@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.datasets import DATASETS, describe, has_test_images, load_splits
+from data.datasets import DATASETS, describe, has_test_images
 from data.errors import UserError
+from tests.loaded import load_splits
 
 OPTIONS = {"train_fraction": 1.0, "val_fraction": 0.25, "data_seed": 0, "normalisation": "channel"}
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from data import folder
 from data.dataset import class_name
-from data.datasets import load_splits
 from data.errors import UserError
 from data.folder_layout import list_images
+from tests.loaded import load_splits
 
 SHADES = iter(range(10**6))
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from data import collection
-from data.datasets import load_splits
 from data.errors import UserError
+from tests.loaded import load_splits
 
 datasets = pytest.importorskip("datasets")
 datasets.disable_progress_bars()

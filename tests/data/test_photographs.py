@@ -10,9 +10,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from data.augmentation import Augmentation
 from data.dataset import DatasetInfo, Split
-from data.datasets import describe, load_splits
+from data.datasets import describe
 from data.loader import Loader
 from data.photographs import Boxes, centre_crop, crop_boxes, draw_boxes, erase, jitter_colours, resized_crop, turn
+from tests.loaded import load_splits
 
 
 @pytest.fixture(autouse=True)

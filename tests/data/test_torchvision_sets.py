@@ -13,9 +13,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from data import collection
-from data.datasets import describe, find_dataset, has_test_images, load_splits
+from data.datasets import describe, find_dataset, has_test_images
 from data.errors import UserError
 from data.torchvision_sets import ENTRIES
+from tests.loaded import load_splits
 
 OPTIONS = {
     "train_fraction": 1.0,

@@ -41,7 +41,7 @@ def build(kind=FrozenSettings, info=INFO, **settings):
 
 
 def encode(objective, **splits):
-    return objective.prepare(splits, INFO, Accelerator(cpu=True))
+    return objective.prepare(splits, Accelerator(cpu=True))
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def build(name, **settings):
 
 
 def make_batch(objective, size, seed=0):
-    shape = objective.input_shape(INFO)
+    shape = objective.input_shape()
     random = np.random.RandomState(seed)  # whose stream is the same with every version
     inputs = random.rand(size, *shape) - 0.5
     if len(shape) == 3:  # images, normalised

@@ -15,11 +15,11 @@ from analysis.look.trained_run import load_run
 from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.dataset import DatasetInfo
-from data.datasets import load_splits
 from data.files import write_json
 from models.core import checkpoint
 from models.loading import build_objective
 from models.registry import MODELS
+from tests.loaded import load_splits
 
 NANO_VIT = {"model": "nano_vit", "patch_size": 4, "width": 32, "depth": 2, "num_heads": 4, "ffn_width": 64}
 

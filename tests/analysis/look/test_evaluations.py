@@ -9,8 +9,8 @@ from analysis import evaluate, predict
 from analysis.look.trained_run import load_network
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
-from data.datasets import load_splits
 from data.files import read_json, write_json
+from tests.loaded import load_splits
 from tests.trained_runs import save_pictures, save_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

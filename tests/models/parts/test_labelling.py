@@ -137,7 +137,7 @@ def test_every_model_without_conditions_learns_from_images_with_several_labels(n
     seed_everything(0)
     objective = MODELS[name].build(settings, info)
     phases = objective.phases()
-    batch = Batch(torch.randn(6, *objective.input_shape(info)), labelled(6)[1])
+    batch = Batch(torch.randn(6, *objective.input_shape()), labelled(6)[1])
     losses = [sum(train_step(objective, phases, batch).values()) for _ in range(2)]
     assert np.isfinite(losses).all()
     with torch.no_grad():
