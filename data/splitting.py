@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ def make_splits(dataset: Dataset, how: Splitting) -> dict[str, Split]:
 
 def hold_out(images: Split, order: Tensor, how: Splitting) -> tuple[Tensor, Tensor]:
     """Return the indices of the images that are held out, and of those to train on, each in the given order."""
-    if not how.val_fraction:
+    if not how.val_fraction or not len(order):
         return order[:0], order
     if images.groups is not None:
         # The largest groups come first: the part that is held out is the last to get one.
@@ -159,8 +160,8 @@ def with_groups(dataset: Dataset, rule: str) -> Dataset:
     if not rule:
         return dataset
     numbers: dict[str, int] = {}
-    splits = dataset.splits
-    for name, split in splits.items():
+    grouped: dict[str, Any] = {}
+    for name, split in dataset.splits.items():
         if not split.names:
             raise UserError(f"--group_by={rule}: the images of {dataset.name} are no files, which it could go by")
         found = [re.search(rule, file) for file in split.names]
@@ -168,8 +169,8 @@ def with_groups(dataset: Dataset, rule: str) -> Dataset:
             file = split.names[found.index(None)]
             raise UserError(f"--group_by={rule} is not found in {file}: write one that is in the name of every file")
         keys = [match.group(match.re.groups and 1) or "" for match in found if match]
-        splits[name] = split._replace(groups=torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys]))
-    return replace(dataset, **splits)
+        grouped[name] = split._replace(groups=torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys]))
+    return replace(dataset, **grouped)
 
 
 def check_groups(dataset: Dataset) -> None:

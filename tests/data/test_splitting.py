@@ -9,9 +9,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from data import csv_table
 from data.dataset import Dataset, Split
-from data.datasets import load_splits
 from data.errors import UserError
 from data.splitting import Splitting, divide_groups, make_splits
+from tests.loaded import load_splits
 
 RANDOM = np.random.RandomState(0)
 GROUPS = torch.from_numpy(np.repeat(np.arange(60), RANDOM.randint(1, 25, 60)))  # of 1 to 24 images
@@ -51,6 +51,12 @@ def test_folds_are_of_one_size_and_hold_the_classes_in_proportion(groups):
         val = split(dataset_of(LABELS, groups), fold=fold)["val"]
         assert len(val.labels) == pytest.approx(len(LABELS) / 5, rel=0.1)
         assert val.labels.double().mean().item() == pytest.approx(LABELS.double().mean().item(), abs=0.05)
+
+
+@pytest.mark.parametrize("how", [{}, {"fold": "2/5"}])
+def test_a_fraction_that_leaves_no_image_is_told_of_groups_too(how):
+    with pytest.raises(UserError, match=f"--train_fraction=0.0001 leaves none of {len(LABELS)} images to train on"):
+        split(dataset_of(LABELS, GROUPS), train_fraction=0.0001, **how)
 
 
 @pytest.mark.parametrize("how", [{"val_fraction": f} for f in (0.05, 0.1, 0.3, 0.5, 0.8)] + [{"fold": "2/5"}])
