@@ -30,7 +30,8 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     """Return the images of `train.npz` and `test.npz`.
 
     Raises:
-        UserError: a file that is missing, damaged or not as the head of this module says, or another image size.
+        UserError: a file is missing, damaged or not as the head of this module says, or the images have another size
+            than `image_size`.
     """
     train_path, test_path = data_dir / TRAIN, data_dir / TEST
     content = read(train_path)

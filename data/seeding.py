@@ -13,9 +13,9 @@ import torch
 def mix_seeds(*parts: int, num: int) -> list[int]:
     """Return `num` 32-bit seeds made from several numbers, such as a seed, an epoch and a process.
 
-    The same numbers always give the same seeds, and similar numbers give entirely different ones; but zeros at the end
-    count for nothing: (1, 2) and (1, 2, 0) give the same. So the order of an epoch's images and its first step in
-    process 0 begin with one seed, which a change would take from every run there is.
+    The same numbers always give the same seeds, and similar numbers give entirely different ones. But zeros at the end
+    count for nothing: (1, 2) and (1, 2, 0) give the same, so that in process 0 the order of an epoch's images and the
+    first step of the epoch have one seed. To change that would change the random numbers of all runs.
     """
     return np.random.SeedSequence(parts).generate_state(num).tolist()
 

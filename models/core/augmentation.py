@@ -41,7 +41,7 @@ def check_start_size(settings: Settings, objective: Objective, device: torch.dev
     """Refuse a `start_size` for a network that takes images of one size alone.
 
     Raises:
-        UserError: it does, or the size is not below that of the images.
+        UserError: the network is one of these, or the size is not below that of the images.
     """
     size, image_size = settings.start_size, objective.info.image_size
     told = f"--start_size={size}"
