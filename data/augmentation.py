@@ -97,7 +97,7 @@ class Augmentation:
             images = turn(images, self.rotation)
         if self.crop_scale:
             images = resized_crop(images, self.side or size, self.crop_scale, self.crop_ratio)
-            images = POLICIES.get(self.kind, AUGMENTATIONS["none"])(images)
+            images = POLICIES[self.kind](images) if self.kind in POLICIES else images
         else:
             images = centre_crop(AUGMENTATIONS[self.kind](images), size)
             images = reduce(images, self.side) if self.side else images

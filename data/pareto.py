@@ -18,16 +18,16 @@ def pareto_front(costs: Mapping[Key, Costs]) -> list[Key]:
     for key, own in sorted(costs.items(), key=lambda item: tuple(item[1])):  # nothing is dominated by what comes later
         if not any(dominates(costs[each], own) for each in front):
             front.append(key)
-    return [key for key in costs if key in set(front)]
+    members = set(front)
+    return [key for key in costs if key in members]
 
 
 def layers(costs: Mapping[Key, Costs]) -> dict[Key, int]:
     """Return in which front each stands: 0 for the Pareto front, 1 for that of the rest, and so on."""
-    left, found = dict(costs), dict[Key, int]()
     if all(len(own) == 1 for own in costs.values()):  # then the fronts are the ranks
         ranks = {value: rank for rank, value in enumerate(sorted({own[0] for own in costs.values()}))}
         return {key: ranks[own[0]] for key, own in costs.items()}
-    layer = 0
+    left, found, layer = dict(costs), dict[Key, int](), 0
     while left:
         front = pareto_front(left)
         found |= dict.fromkeys(front, layer)

@@ -11,10 +11,10 @@ from models.registry import MODELS
 
 CHOOSER = "model"  # the setting by whose value it is decided which others there are
 NESTED = "parameters"  # the key of an entry of a sweep file that makes it a group
-Path = tuple[str, ...]  # names of the groups round a setting, the outermost first, and its own
+SettingPath = tuple[str, ...]  # names of the groups round a setting, the outermost first, and its own
 
 
-def leaves(values: Mapping[str, Any], groups: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(values: Mapping[str, Any], groups: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Return path and value of everything within groups, in their order; a group is a mapping."""
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -23,7 +23,7 @@ def leaves(values: Mapping[str, Any], groups: Path = ()) -> Iterator[tuple[Path,
             yield (*groups, str(name)), value
 
 
-def entries(parameters: Mapping[str, Any], groups: Path = ()) -> Iterator[tuple[Path, Any]]:
+def entries(parameters: Mapping[str, Any], groups: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Return path and distribution of every leaf of a sweep file's `parameters`, in their order.
 
     Raises:
@@ -42,7 +42,7 @@ def entries(parameters: Mapping[str, Any], groups: Path = ()) -> Iterator[tuple[
         yield from entries(entry[NESTED], path)
 
 
-def may_be_told(path: Path, model: str) -> bool:
+def may_be_told(path: SettingPath, model: str) -> bool:
     """Return whether a setting at that path may be told to a model: it stands in no group that is another one's."""
     return all(group == model or group not in MODELS for group in path[:-1])
 
@@ -57,7 +57,7 @@ def settings_for(model: str, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: one of them is given twice.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, SettingPath] = {}
     settings = {}
     model = next((str(value) for path, value in leaves(values) if path[-1] == CHOOSER), model)
     for path, value in leaves(values):
@@ -67,7 +67,7 @@ def settings_for(model: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def refuse_double(path: Path, found: dict[str, Path]) -> None:
+def refuse_double(path: SettingPath, found: dict[str, SettingPath]) -> None:
     """Note where a setting stands, and refuse a second place.
 
     Raises:

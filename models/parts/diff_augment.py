@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import cutout, shifts
-from data.errors import UserError, suggestion
+from data.errors import check_known
 
 
 def translation(images: Tensor) -> Tensor:
@@ -56,8 +56,5 @@ def parse_policy(text: str) -> tuple[Callable[[Tensor], Tensor], ...]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in POLICIES:
-            raise UserError(
-                f"--diffaugment={text}: {name} is none of {', '.join(POLICIES)}{suggestion(name, list(POLICIES))}"
-            )
+        check_known(f"--diffaugment={text}: {name}", name, POLICIES)
     return tuple(change for name, change in POLICIES.items() if name in names)
