@@ -64,6 +64,5 @@ def build(settings: DcGanSettings, info: DatasetInfo) -> Adversarial:
         UserError: doubling a 4x4 map does not give the size of the images, or settings do not go together.
     """
     generator = build_generator(settings.latent_size, settings.width, info.image_size)
-    has_batch_norm = not settings.spectral_norm
-    discriminator = build_discriminator(settings.discriminator_width, info.image_size, has_batch_norm)
+    discriminator = build_discriminator(settings.discriminator_width, info.image_size, not settings.spectral_norm)
     return Adversarial(generator, discriminator, settings, info)

@@ -263,7 +263,6 @@ class VqVae(Objective):
                 f"change either"
             )
         self.codebook_size = settings.codebook_size
-        self.num_pixels = 3 * info.image_size**2
         self.side = info.image_size >> settings.depth
         self.encoder = build_encoder(settings)
         self.code_book = CodeBook(settings)
@@ -330,7 +329,7 @@ class VqVae(Objective):
             "reconstruction": reconstruction,
             "commitment": commitment,
             "prior": prior,
-            **self.likelihood.bits_per_dimension(reconstruction, prior, self.num_pixels),
+            **self.likelihood.bits_per_dimension(reconstruction, prior, batch.images),
         }
 
     def pictures_of(self, indices: Tensor) -> Tensor:

@@ -136,14 +136,15 @@ class Likelihood(nn.Module, ABC):
         """
         return None
 
-    def bits_per_dimension(self, reconstruction: Tensor, latent_nats: Tensor, num_pixels: int) -> dict[str, Tensor]:
+    def bits_per_dimension(self, reconstruction: Tensor, latent_nats: Tensor, images: Tensor) -> dict[str, Tensor]:
         """Return the metric bits_per_dimension [B]; none if the likelihood gives no probability to 8-bit images.
 
         Args:
             reconstruction: [B] nats, as `forward` returns them.
             latent_nats: [B], what it takes to tell the latents or codes of each image.
-            num_pixels: numbers in an image, 3 H W.
+            images: [B, 3, H, W], for their size.
         """
+        num_pixels = math.prod(images.shape[1:])
         level_nll = self.level_nll(reconstruction, num_pixels)
         if level_nll is None:
             return {}

@@ -99,7 +99,6 @@ class Variational(Objective):
         super().__init__(settings, info)
         check_halvings(settings.depth, info.image_size)
         self.num_labels = num_labels
-        self.num_pixels = 3 * info.image_size**2
         self.num_features = (settings.width << settings.depth - 1) * (info.image_size >> settings.depth) ** 2
         blocks = nn.Sequential(*conv_blocks(settings.width, settings.depth))
         self.encoder = nn.Sequential(OrderedDict(features=blocks, flatten=nn.Flatten()))
@@ -163,7 +162,7 @@ class Variational(Objective):
         latents = mean + (log_variance / 2).exp() * self.noise_of(batch.images)
         reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images)
         kl = gaussian_kl(mean, log_variance).sum(dim=1)
-        bits = self.likelihood.bits_per_dimension(reconstruction, kl, self.num_pixels)
+        bits = self.likelihood.bits_per_dimension(reconstruction, kl, batch.images)
         return {"loss": reconstruction + self.settings.beta * kl, "reconstruction": reconstruction, "kl": kl, **bits}
 
     def noise_of(self, images: Tensor, draw: int = 0) -> Tensor:
