@@ -5,13 +5,14 @@ python -m analysis.best ENTITY/PROJECT/ID --out me.yaml of a sweep on W&B
 python train.py --config=runs/sweeps/cnn_lr/best.yaml   trains with it
 """
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.command_line import parser_of, path, run_program
-from analysis.read.best_recipe import FILE, write_best
+from analysis.read.best_recipe import FILE, command_with, write_best
 from analysis.read.sweeps import read_sweep, sweep_folder
 from data.errors import UserError
 from data.visible import say
@@ -34,7 +35,7 @@ def write(options: Namespace) -> None:
         raise UserError(f"--out {file}: there is no folder {file.parent}; make it, or name another")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_best(sweep, file)
-    say(f"{file}: python train.py --config={file}")
+    say(f"{file}: {shlex.join(command_with(file, sweep.leaders[0]))}")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,12 +1,14 @@
 """The settings of a sweep's best trial, as a file that `train.py --config` takes."""
 
+import shlex
 from pathlib import Path
 
 import yaml
 
-from analysis.read.recipe import recipe_of
+from analysis.read.recipe import TESTED, flags, model_and_dataset, recipe_of
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
+from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import replace_file
 from data.metrics import shown
@@ -17,7 +19,7 @@ PROTOCOL = ("seed", "val_fraction", "test", "patience", "best_by")  # how a tria
 
 
 def best_recipe(sweep: SweepRecord, picked: Trial | None = None) -> str:
-    """Return the recipe of a sweep's best trial, or of one that was picked, as YAML, with the epochs of its best one.
+    """Return the recipe of a sweep's best trial, or of one that was picked, as YAML; it ends at the trial's best epoch.
 
     Raises:
         UserError: no trial has a value yet.
@@ -29,14 +31,23 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None) -> str:
     if trial.best_epoch:
         settings["epochs"] = trial.best_epoch
     value = shown(sweep.metric.name, trial.value)
+    dataset, data_dir = model_and_dataset(trial.settings)[1], trial.settings.get("data_dir", "")
+    is_tested = has_test_images(str(dataset), str(data_dir))
+    again = "On all training images, and tested once:" if is_tested else "The same once more, with another seed:"
     header = [
         f"The {'one picked' if picked else 'best'} of {len(sweep.leaders)} trials of {sweep.name}: {trial.run_id}, "
         f"{sweep.metric.name} {value}",
-        "on the images that it was judged by. On all training images, and tested once:",
-        f"python train.py --config={FILE} --val_fraction=0 --test=True --seed=1",
+        f"on the images that it was judged by. {again}",
+        shlex.join([*command_with(Path(FILE), trial), *flags({**(TESTED if is_tested else {}), "seed": 1})]),
     ]
     lines = "".join(f"# {visible(line)}\n" for line in header)
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def command_with(file: Path, trial: Trial) -> list[str]:
+    """Return the words of the command that trains a trial's recipe out of a file, which holds no place of images."""
+    place = {key: value for key, value in trial.settings.items() if key == "data_dir" and value}
+    return ["python", "train.py", *flags({"config": file, **place})]
 
 
 def write_best(sweep: SweepRecord, path: Path, picked: Trial | None = None) -> None:

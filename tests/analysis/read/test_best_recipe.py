@@ -14,9 +14,9 @@ from models.resolve import config_values
 TOLD = {"model": "mlp", "dataset": "digits", "lr": 1e-05, "epochs": 30, "tags": "x", "val_fraction": 0.2, "seed": 7}
 
 
-def sweep_of(*values):
+def sweep_of(*values, **told):
     trials = [
-        Trial(i, f"00{i}-abc", "COMPLETE", value, 12 + i, {**TOLD, "width": 32 + i}, None, None)
+        Trial(i, f"00{i}-abc", "COMPLETE", value, 12 + i, {**TOLD, "width": 32 + i, **told}, None, None)
         for i, value in enumerate(values)
     ]
     return SweepRecord("lr", "", Metric("val/accuracy", "maximize"), "random", ("lr",), tuple(trials), {})
@@ -38,7 +38,17 @@ def test_train_py_takes_the_recipe_as_it_is(tmp_path):
 def test_the_header_says_whose_recipe_it_is_and_how_to_use_it():
     header = best_recipe(sweep_of(0.5, 0.9)).splitlines()[:3]
     assert header[0] == "# The best of 2 trials of lr: 001-abc, val/accuracy 90.00 %"
-    assert header[2] == "# python train.py --config=best.yaml --val_fraction=0 --test=True --seed=1"
+    assert header[2] == "# python train.py --config=best.yaml --val_fraction=0.0 --test=True --seed=1"
+
+
+def test_the_command_of_images_of_ones_own_finds_them_and_tests_only_what_is_there(tmp_path):
+    sweep = sweep_of(0.5, 0.9, dataset="folder", data_dir=f"{tmp_path}/my photos")
+    *_, line, command = best_recipe(sweep).splitlines()[:3]
+    assert line.endswith("The same once more, with another seed:")
+    assert command == f"# python train.py --config=best.yaml '--data_dir={tmp_path}/my photos' --seed=1"
+    for name in ("train/cat", "test/cat"):
+        (tmp_path / "my photos" / name).mkdir(parents=True)
+    assert best_recipe(sweep).splitlines()[2].endswith("my photos' --val_fraction=0.0 --test=True --seed=1")
 
 
 def test_a_sweep_without_a_value_is_one_line(tmp_path, monkeypatch, capsys):
