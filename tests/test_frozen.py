@@ -18,7 +18,7 @@ from models.registry import MODELS
 RECORD = Path(__file__).parent / "golden" / "interface.json"
 COMMANDS = [f"analysis.{path.stem}" for path in sorted((Path(__file__).parents[1] / "analysis").glob("*.py"))]
 COMMANDS = [name for name in COMMANDS if name.rpartition(".")[2] not in ("__init__", "command_line", "terminal")]
-COMMANDS += ["sweeps.agent", "sweeps.final"]
+COMMANDS += ["sweeps.agent", "sweeps.final", "sweeps.slurm", "sweeps.study"]
 
 
 def settings_of(model):
