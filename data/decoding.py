@@ -116,7 +116,7 @@ def sweep_decoded() -> None:
 
 
 def read_note(cache: Path, each: bool) -> Decoded | None:
-    """Return the note beside decoded images, which need not be there with `each`; None if all is not there or whole."""
+    """Return the note beside decoded images, which with `each` are not kept; None if one is missing or damaged."""
     try:
         note = Decoded(**json.loads((cache / "files.json").read_text("utf-8")))
         if not each:
@@ -174,7 +174,7 @@ def tell_unread(place: Path, unread: dict[str, str], limit: int) -> None:
         UserError: there are more than `limit`.
     """
     if len(unread) > limit:
-        raise too_many_unread(place, limit, *next(iter(unread.items())))
+        raise too_many_unread(place, limit, unread)
     for name, reason in list(unread.items())[:NUM_NAMED]:
         warn(f"{visible(place / name)} cannot be read and is skipped: {visible(reason)}")
     if len(unread) > NUM_NAMED:
@@ -184,9 +184,9 @@ def tell_unread(place: Path, unread: dict[str, str], limit: int) -> None:
 def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
     """Decode all images and write the result to the folder `cache`; call it with the lock held.
 
-    images.npy holds the images, [N, 3, H, W] uint8, and at its end a row without meaning for each damaged file, but
-    with `each` it is not written;
-    sums.npy holds the sums of each image's pixels, [N, 3, 2]; files.json holds the note that is returned.
+    images.npy, which is not written with `each`, holds the images, [N, 3, H, W] uint8, and at its end a row without
+    meaning for each damaged file; sums.npy holds the sums of each image's pixels, [N, 3, 2]; files.json holds the note
+    that is returned.
 
     Raises:
         UserError: more than `limit` images are damaged or closed, or all are damaged; one could not be read; or the
@@ -243,7 +243,7 @@ def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[
         if isinstance(picture, Exception):
             damaged[name] = reason_of(root / name, picture)
             if len(damaged) + len(closed) > limit:
-                raise too_many_unread(root, limit, *next(iter({**damaged, **closed}.items())))
+                raise too_many_unread(root, limit, damaged | closed)
             continue
         row, pixels = len(kept), np.ascontiguousarray(picture.pixels)
         if images is not None:
@@ -305,8 +305,9 @@ def reason_of(path: Path, error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def too_many_unread(root: Path, limit: int, first: str, reason: str) -> UserError:
+def too_many_unread(root: Path, limit: int, unread: dict[str, str]) -> UserError:
     """Return the error for a folder with more unreadable files than allowed."""
+    first, reason = next(iter(unread.items()))
     return UserError(
         f"{root}: more than --max_corrupt_images={limit} files cannot be read, the first is {first}: "
         f"repair or remove them, or raise the limit ({' '.join(reason.split())})"

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable
 
 LONGEST_MESSAGE = 1000  # characters
 # Of what the user has named, or of what stands there; the others are faults of the machine.
-NAMES_OF_ERRORS = "NOENT NOTDIR ISDIR EXIST NAMETOOLONG LOOP ACCES PERM INVAL NXIO"
-ERRORS_OF_NAMES = {getattr(errno, f"E{name}") for name in NAMES_OF_ERRORS.split()}
+USERS_ERRORS = ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EINVAL", "ENXIO")
 
 
 class UserError(ValueError):
@@ -26,7 +25,8 @@ def shortened(text: str) -> str:
 
 def exit_code(error: Exception) -> int:
     """Return 2 for what the user can put right, such as a name that no file can have, and 1 for other faults."""
-    return 2 if isinstance(error, UserError) or getattr(error, "errno", None) in ERRORS_OF_NAMES else 1
+    code = errno.errorcode.get(getattr(error, "errno", None) or 0)
+    return 2 if isinstance(error, UserError) or code in USERS_ERRORS else 1
 
 
 def check_known(told: str, name: object, known: Collection[str]) -> None:

@@ -186,26 +186,18 @@ def compute_missing(
     Returns:
         True if all went well; False if a feature was not a finite number, upon which the computation stopped.
     """
-    bar = progress_bar(f"features of {cache.folder.name}", len(missing), "images", quiet=quiet)
     waiting: list[tuple[list[int], Tensor]] = []  # indices and features of batches that are not yet stored
-
-    def store() -> bool:
-        indices, features = zip(*waiting, strict=True)
-        together = torch.cat(features).cpu()
-        waiting.clear()
-        is_finite = bool(together.isfinite().all())
-        if is_finite:
-            cache.append([hashes[index] for index in chain(*indices)], together)
-        return is_finite
-
     stored = time.monotonic()
-    with bar:
+    with progress_bar(f"features of {cache.folder.name}", len(missing), "images", quiet=quiet) as bar:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             waiting.append((batch, compute(images[torch.tensor(batch)])))
             bar.update(len(batch))
             if time.monotonic() - stored > SECONDS_BETWEEN_WRITES or start + batch_size >= len(missing):
-                if not store():
+                indices, features = zip(*waiting, strict=True)
+                together = torch.cat(features).cpu()
+                if not together.isfinite().all():
                     return False
-                stored = time.monotonic()
+                cache.append([hashes[index] for index in chain(*indices)], together)
+                waiting, stored = [], time.monotonic()
     return True

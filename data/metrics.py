@@ -13,13 +13,13 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 # Metrics of which more is better, and those that are shown as percentages, by the ends of their names.
 MAXIMIZED = ("accuracy", "mAP", "auroc", "purity", "nmi", "ari", "active_units", "images_per_second", "inception_score")
 PERCENTAGES = ("accuracy", "mAP", "ece")
-LARGEST = sys.float_info.max
-MOST_POINTS = 10_000  # of a curve that is kept or drawn
 # Measures of samples of which more is better, by the beginnings of their names: they end with network and number.
 MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
 USUAL = ("accuracy", "mAP", "loss")  # what runs are compared by where nobody says: the first that they have
 RANKING = tuple(f"val/{name}" for name in USUAL)  # of runs of no sweep
 TESTED = tuple(f"test/{name}" for name in USUAL)  # of final runs
+LARGEST = sys.float_info.max
+MOST_POINTS = 10_000  # of a curve that is kept or drawn
 
 Curve = list[tuple[float, float]]  # epoch and value of each point
 
