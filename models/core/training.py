@@ -93,6 +93,11 @@ class Trainer:
         self.phases = phases
 
     @property
+    def num_steps(self) -> int:
+        """Return the number of finished steps of all epochs."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    @property
     def lr(self) -> float:
         """Return the learning rate of the last phase in the latest step."""
         return self.phases[-1].optimizer.param_groups[0]["lr"]
@@ -203,8 +208,7 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> None:
         """Take one training step: a step of every phase that takes place in it."""
-        progress = self.progress
-        step = progress.epoch * self.steps_per_epoch + progress.step
+        progress, step = self.progress, self.num_steps
         factor = self.lr_factor(step)
         num_images = len(batch.labels) * self.accelerator.num_processes
         self.objective.epoch = step / self.steps_per_epoch
@@ -224,8 +228,7 @@ class Trainer:
     def gradient_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
         """Take one gradient step; return the loss terms from before the step."""
         terms = self.accumulate_gradients(batch, phase)
-        step = self.progress.epoch * self.steps_per_epoch + self.progress.step
-        is_logged = self.step_log.is_due(step + 1)
+        is_logged = self.step_log.is_due(self.num_steps + 1)
         if self.settings.grad_clip or is_logged:
             parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
             norm = self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip or math.inf)  # inf: no change
@@ -279,8 +282,7 @@ class Trainer:
             stopping, diverged = (flag > 0 for flag in self.accelerator.reduce(flags).tolist())
         if diverged:
             key, value = next(iter(bad.items()), ("the loss of another process", math.nan))
-            step = self.progress.epoch * self.steps_per_epoch + self.progress.step
-            lr = self.phases[0].optimizer.param_groups[0]["lr"]
+            step, lr = self.num_steps, self.phases[0].optimizer.param_groups[0]["lr"]
             since = f" or up to {self.poll_every - 1} steps before" if self.poll_every > 1 else ""
             raise DivergedError(f"{key} is {value} at step {step}{since}, lr {lr:.3g}: lower --lr, or set --grad_clip")
         return stopping
