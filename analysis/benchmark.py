@@ -1,11 +1,14 @@
-"""Training speed of train.py beside a notebook's loop and a bare loop, by `python -m analysis.benchmark`.
+"""Training speed of train.py beside a notebook's loop, a bare one and timm's, by `python -m analysis.benchmark`.
 
-Every figure comes from a process of its own. The three loops take turns, round by round, so that a ratio compares
-runs that were minutes apart on the same machine; each ratio is given as its median over the rounds and its range.
+Every figure comes from a process of its own. The loops take turns, round by round, so that a ratio compares runs that
+were minutes apart on the same machine; each ratio is given as its median over the rounds and its range.
 
     notebook  torchvision-style dataset and DataLoader, one image at a time through its transforms, fp32
     bare      uint8 images on the device, normalised in batches; the same precision and memory layout as train.py;
               for a GAN a loop of two optimizers, with fresh noise for each of them as in train.py
+    timm      with --timm_train, timm's own train.py on networks of timm: the same network, precision, memory layout,
+              batch size, optimizer and learning rate as train.py, no augmentation, a worker a core. It reads the same
+              images from PNG files without compression. Its rate is what it says of the second of two epochs
     train.py  the program itself, its epoch rate after a first epoch to warm up
 
 With --roofline, every model trains for a moment on random images instead, and its images/s stand beside those that the
@@ -21,10 +24,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from analysis.command_line import parser_of, run_program, whole_number
+from analysis.command_line import parser_of, path, run_program, whole_number
 from analysis.look.roofline import compare_with_matrix_rate
 from analysis.look.speed import compare_speeds
-from analysis.look.speed_loops import measure_loop
+from analysis.look.speed_loops import Workload, measure_loop
 from data.errors import UserError
 from data.visible import say
 from models.registry import MODELS
@@ -39,14 +42,17 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
         UserError: there are such words without --roofline.
     """
     parser = parser_of("benchmark", __doc__, allow_abbrev=False)
-    parser.add_argument("--models", help=f"comma-separated keys of MODELS (default: {COMPARED}; with --roofline all)")
-    parser.add_argument("--roofline", action="store_true", help="show the share of the device's matrix rate")
-    parser.add_argument(
-        "--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="of train.py and bare"
-    )
+    default = f"{COMPARED}; with --timm_train timm too, with --roofline all"
+    parser.add_argument("--models", help=f"comma-separated keys of MODELS (default: {default})")
+    parser.add_argument("--arch", default="", help="network of those that are models of timm (default: their own)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--roofline", action="store_true", help="show the share of the device's matrix rate")
+    what.add_argument("--timm_train", type=path, metavar="FILE", help="train.py in a checkout of timm's repository")
+    parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="of all but notebook")
     parser.add_argument("--rounds", type=whole_number, default=5, help="times that each loop is measured")
+    parser.add_argument("--steps", type=whole_number, help="that are timed (default: some seconds' worth on two cores)")
     parser.add_argument("--data_dir", default="", help="as for train.py")
-    parser.add_argument("--loop", choices=("notebook", "bare"), help="measure one loop and print its images/s")
+    what.add_argument("--loop", choices=("notebook", "bare"), help="measure one loop and print its images/s")
     options, words = parser.parse_known_args(arguments)
     if words and not options.roofline:
         raise UserError(f"{words[0]!r} is no option (see --help): settings are taken with --roofline alone")
@@ -55,15 +61,19 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
 
 def measure(options: Namespace, words: Sequence[str]) -> None:
     """Compare the loops, or measure one of them, or the share of the matrix rate; print what came of it."""
-    models = (options.models or (",".join(MODELS) if options.roofline else COMPARED)).split(",")
+    default = ",".join(MODELS) if options.roofline else COMPARED + (",timm" if options.timm_train else "")
+    models = (options.models or default).split(",")
     if options.roofline:
-        for line in compare_with_matrix_rate(models, options.mixed_precision, words):
+        arch = [f"--arch={options.arch}"] if options.arch else []
+        for line in compare_with_matrix_rate(models, options.mixed_precision, [*words, *arch]):
             say(line)
         return
+    shared = (options.mixed_precision, options.data_dir, options.arch, options.steps)
+    workloads = [Workload(model, *shared) for model in models]
     if options.loop:
-        print(json.dumps(measure_loop(options.loop, models[0], options.mixed_precision, options.data_dir)))
+        print(json.dumps(measure_loop(options.loop, workloads[0])))
         return
-    for line in compare_speeds(models, options.mixed_precision, options.rounds, options.data_dir):
+    for line in compare_speeds(workloads, options.rounds, options.timm_train):
         say(line)
 
 

@@ -1,77 +1,106 @@
-"""Training speed of train.py beside a notebook's loop and a bare loop, each in a process of its own."""
+"""Training speed of train.py beside other programs' loops, each in a process of its own."""
 
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
 
-from analysis.look.speed_loops import BATCH_SIZE, DEFAULT_STEPS, LR, NARROW, STEPS
+from analysis.look.speed_loops import BATCH_SIZE, Workload
 from analysis.look.timing import ratios, spread
+from analysis.look.timm_script import can_train, find_script, measure_timm_train
 from analysis.look.train_process import run_train_py
+from analysis.look.trained_run import best_device
+from analysis.read.recipe import flags
 from analysis.record import run_folder
 from analysis.record.environment import CHECKOUT
-from data.datasets import find_data_dir, find_dataset
+from data.errors import UserError
 from data.files import scratch_folder
 from data.metrics import is_epoch
-from models.registry import find_model
 
 NUM_TRAIN = 50_000  # training images of CIFAR-10
+OURS = "train.py"
 
 
-def compare_speeds(models: Sequence[str], precision: str, num_rounds: int, data_dir: str) -> Iterator[str]:
-    """Measure every model in turn, and yield the lines of a table as soon as they are known.
+def compare_speeds(workloads: Sequence[Workload], num_rounds: int, timm_train: Path | None) -> Iterator[str]:
+    """Measure every workload in turn, and yield the lines of a table as soon as they are known.
 
     Args:
-        models: keys of MODELS.
-        precision: of train.py and of the bare loop: "no", "bf16" or "fp16".
+        workloads: of one precision.
         num_rounds: times that each loop is measured; they take turns.
-        data_dir: as for train.py.
+        timm_train: timm's own train.py, if it is to be measured too.
 
     Raises:
-        UserError: an unknown model, or CIFAR-10 is missing.
+        UserError: an unknown model or network, a model without a plain loop, too many steps, or CIFAR-10 or timm's
+            script is missing, or the script failed.
     """
-    for model in models:
-        find_model(model)  # or say at once that there is none
-    find_dataset("cifar10").load(find_data_dir(data_dir), 0, 0)  # or say at once that it is missing
+    script = timm_train and find_script(timm_train)
+    loops = {workload: loops_of(workload, script) for workload in workloads}  # or say at once what is wrong
+    others = ["notebook", "bare", *(["timm"] if script else [])]
+    precision = workloads[0].precision
     yield f"images/s of training, batch {BATCH_SIZE}, train.py with --mixed_precision={precision}, {num_rounds} rounds;"
     yield "ratios: median (range) over the rounds"
-    yield f"{'model':<10}{'notebook':>10}{'bare':>10}{'train.py':>10}  {'x notebook':<22}{'x bare':<22}"
-    for model in models:
-        rates: dict[str, list[float]] = {"notebook": [], "bare": [], "train.py": []}
+    yield row("model", [*others, OURS], [f"x {name}" for name in others])
+    for workload, own in loops.items():
+        rates: dict[str, list[float]] = {name: [] for name in (*others, OURS)}
         for _ in range(num_rounds):
-            for kind in ("notebook", "bare"):
-                rates[kind].append(measure_in_own_process(kind, model, precision, data_dir))
-            rates["train.py"].append(measure_train_py(model, precision, data_dir))
-        medians = "".join(f"{median(values):>10,.0f}" for values in rates.values())
-        over = {kind: spread(ratios(rates["train.py"], rates[kind])) for kind in ("notebook", "bare")}
-        yield f"{model:<10}{medians}  {over['notebook']:<22}{over['bare']:<22}"
+            for name, measure in own.items():
+                rates[name].append(measure())
+        medians = [f"{median(values):,.0f}" if values else "" for values in rates.values()]
+        over = [spread(ratios(rates[OURS], rates[name])) if rates[name] else "" for name in others]
+        yield row(f"{workload.model} {workload.arch}", medians, over)
     yield f"start-up to the first step, on digits: {spread([measure_start_up() for _ in range(num_rounds)])} s"
 
 
-def measure_in_own_process(kind: str, model: str, precision: str, data_dir: str) -> float:
+def row(name: str, rates: Sequence[str], over: Sequence[str]) -> str:
+    """Return a line of the table: a model, the rate of each loop, and ratios to those of the others."""
+    return f"{name:<18}" + "".join(f"{rate:>10}" for rate in rates) + "  " + "".join(f"{ratio:<22}" for ratio in over)
+
+
+def loops_of(workload: Workload, script: Path | None) -> Mapping[str, Callable[[], float]]:
+    """Return by name what measures the images/s of each loop that can train a workload, in the order of their turns.
+
+    Raises:
+        UserError: as `Workload.load`, or there are fewer images than for so many steps.
+    """
+    num_images = workload.num_steps * BATCH_SIZE
+    if num_images > NUM_TRAIN:
+        raise UserError(
+            f"--steps={workload.num_steps}: CIFAR-10 has images for {NUM_TRAIN // BATCH_SIZE} steps: lower it"
+        )
+    objective, train = workload.load()
+    loops = {kind: partial(measure_in_own_process, kind, workload) for kind in ("notebook", "bare")}
+    if script and can_train(objective):
+        loops["timm"] = partial(measure_timm_train, script, objective, train, num_images, best_device())
+    return {**loops, OURS: partial(measure_train_py, workload)}
+
+
+def measure_in_own_process(kind: str, workload: Workload) -> float:
     """Return the images/s of one of the plain loops in a fresh process."""
-    command = [sys.executable, "-m", "analysis.benchmark", f"--models={model}", f"--mixed_precision={precision}"]
-    command += [f"--data_dir={data_dir}", f"--loop={kind}"]
+    options = {
+        "models": workload.model,
+        "mixed_precision": workload.precision,
+        "data_dir": workload.data_dir,
+        "arch": workload.arch,
+        "steps": workload.num_steps,
+        "loop": kind,
+    }
+    command = [sys.executable, "-m", "analysis.benchmark", *flags(options)]
     done = subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
 
-def measure_train_py(model: str, precision: str, data_dir: str) -> float:
+def measure_train_py(workload: Workload) -> float:
     """Return the images/s of train.py in the second of two short epochs."""
     settings = {
-        "model": model,
-        "mixed_precision": precision,
-        "data_dir": data_dir,
-        "batch_size": BATCH_SIZE,
-        "lr": LR,
+        **workload.settings,
         "epochs": 2,
-        "train_fraction": STEPS.get(model, DEFAULT_STEPS) * BATCH_SIZE / NUM_TRAIN,
-        "val_fraction": 0,
+        "train_fraction": workload.num_steps * BATCH_SIZE / NUM_TRAIN,
         "panels_every": 100,
         "tracking": "offline",
-        **NARROW.get(model, {}),
     }
     with scratch_folder() as runs_dir:
         rows = run_folder.read_metrics(run_train_py(settings, runs_dir))

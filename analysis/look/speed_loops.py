@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -14,25 +15,75 @@ from analysis.look.trained_run import best_device
 from analysis.read.recipe import flags
 from analysis.record.saved import resolve
 from data.dataset import DatasetInfo, Split
+from data.errors import UserError
 from models.core.objective import Objective, wants_channels_last
+from models.frozen_backbone import FrozenBackbone
 from models.loading import read_data
 from models.parts.adversarial import Adversarial
+from models.parts.classification import Classification
 from models.parts.layers import one_hot
 from models.registry import find_model
 
 BATCH_SIZE = 128
 LR = 1e-3
 # Steps that are timed: a few seconds' worth on two cores.
-STEPS = {"mlp": 300, "cnn": 60, "resnet18": 8, "dc_gan": 20, "ac_gan": 20}
+STEPS = {"mlp": 300, "cnn": 60, "resnet18": 8, "timm": 40}
 DEFAULT_STEPS = 20
-# Settings that make a model small enough for these.
-NARROW = {
+# Settings that make a model small enough for these, or spare it a download.
+OWN: dict[str, dict[str, Any]] = {
+    "timm": {"pretrained": False},
+    "resnet18_pretrained": {"pretrained": False},
+    "vit_b16_finetune": {"pretrained": False},
     "dc_gan": {"width": 32, "discriminator_width": 32},
     "ac_gan": {"width": 48, "discriminator_width": 8},
 }
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Step = Callable[[Tensor, Tensor], Tensor]  # one step on images and labels; returns its loss
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What all loops of a comparison train.
+
+    Attributes:
+        model: a key of MODELS.
+        precision: of all loops but the notebook's: "no", "bf16" or "fp16".
+        data_dir: as for train.py.
+        arch: network of a model of timm; "" for the model's own.
+        steps: that are timed; None for a few seconds' worth on two cores.
+    """
+
+    model: str
+    precision: str
+    data_dir: str = ""
+    arch: str = ""
+    steps: int | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps that are timed."""
+        return self.steps or STEPS.get(self.model, DEFAULT_STEPS)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that train.py is told, by name."""
+        shared = {"mixed_precision": self.precision, "data_dir": self.data_dir, "batch_size": BATCH_SIZE, "lr": LR}
+        arch = {"arch": self.arch} if self.arch else {}
+        return {"model": self.model, **shared, "val_fraction": 0.0, **OWN.get(self.model, {}), **arch}
+
+    def load(self) -> tuple[Objective, Split]:
+        """Return the model, with random weights, and the training images of CIFAR-10.
+
+        Raises:
+            UserError: an unknown model or network, CIFAR-10 is missing, or there is no plain loop for such a model.
+        """
+        settings = resolve(flags(self.settings), {})
+        info, splits = read_data(settings)
+        objective = find_model(self.model).build(settings, info)
+        if isinstance(objective, FrozenBackbone) or not isinstance(objective, (Classification, Adversarial)):
+            raise UserError(f"--models={self.model}: the plain loops train classifiers on images and GANs: omit it")
+        return objective, splits["train"]
 
 
 class NotebookImages(torch.utils.data.Dataset):
@@ -126,38 +177,28 @@ def adversarial_step(gan: Adversarial, autocast: Callable, is_fused: bool) -> St
     return step
 
 
-def measure_loop(kind: Literal["notebook", "bare"], model: str, precision: str, data_dir: str) -> float:
-    """Return the images/s of one of the loops on CIFAR-10, in this process.
-
-    Args:
-        kind: of the loop.
-        model: a key of MODELS.
-        precision: of the bare loop: "no", "bf16" or "fp16".
-        data_dir: as for train.py.
-    """
+def measure_loop(kind: Literal["notebook", "bare"], workload: Workload) -> float:
+    """Return the images/s of one of the loops on CIFAR-10, in this process."""
     device = best_device()
-    told = {"model": model, "mixed_precision": precision, "data_dir": data_dir, "val_fraction": 0.0}
-    settings = resolve(flags({**told, **NARROW.get(model, {})}), {})
-    info, splits = read_data(settings)
-    objective = find_model(model).build(settings, info).to(device)
+    objective, train_split = workload.load()
+    objective.to(device)
     autocast: Callable = nullcontext
     if kind == "notebook":
-        batches = notebook_batches(splits["train"], info, device)
+        batches = notebook_batches(train_split, objective.info, device)
     else:
         torch.backends.cudnn.benchmark = True
-        channels_last = wants_channels_last(settings, objective, device)
+        channels_last = wants_channels_last(objective.settings, objective, device)
         if channels_last:
             objective.to(memory_format=torch.channels_last)
-        if precision != "no":
-            autocast = partial(torch.autocast, device.type, DTYPES[precision])
-        batches = resident_batches(splits["train"], info, device, channels_last)
+        if workload.precision != "no":
+            autocast = partial(torch.autocast, device.type, DTYPES[workload.precision])
+        batches = resident_batches(train_split, objective.info, device, channels_last)
     make_step: Callable = adversarial_step if isinstance(objective, Adversarial) else classifier_step
     step = make_step(objective, autocast, is_fused=kind == "bare")
-    num_steps = STEPS.get(model, DEFAULT_STEPS)
 
     def train() -> None:
-        for _ in range(num_steps):
+        for _ in range(workload.num_steps):
             step(*next(batches))
 
     train()  # the same warm-up as an epoch of train.py
-    return num_steps * BATCH_SIZE / seconds(train)
+    return workload.num_steps * BATCH_SIZE / seconds(train)

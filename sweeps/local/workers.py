@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from data.errors import UserError
+from models.core.processes import num_cores
 
 MOST_WORKERS = 1000
 
@@ -54,5 +55,4 @@ def threads(num_workers: int) -> Mapping[str, str]:
     """Return the environment variable that gives each run its share of the cores, unless the user has set it."""
     if "OMP_NUM_THREADS" in os.environ:
         return {}
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, num_cores // num_workers))}
+    return {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))}
