@@ -5,6 +5,8 @@ from pathlib import Path
 
 from data.errors import UserError
 
+CHECKOUT = Path(__file__).resolve().parents[1]  # the folder that holds train.py
+
 
 def expanded(text: str | Path) -> Path:
     """Return a path in which `~` is a home. An empty $HOME is taken for none: the user's entry in the system tells it.

@@ -116,7 +116,7 @@ def run_sweep(options: Namespace) -> int:
         display.say(line)
     if options.retry_failed:
         display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
-    agent = Agent(sweep, trials, folder, limits, devices, Room(devices, options.memory), display)
+    agent = Agent(trials, folder, limits, Room(devices, options.memory), display)
     try:
         with display:
             code = agent.run()

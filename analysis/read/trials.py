@@ -54,12 +54,27 @@ class Trial:
     @property
     def deviation(self) -> float | None:
         """The deviation of its value over its seeds; None for fewer than two."""
-        return statistics.stdev(best.value for best in self.seeds) if len(self.seeds) > 1 else None
+        return deviation_of(self.seeds)
 
     @property
     def run_ids(self) -> list[str]:
         """The names of its runs, those of its seeds that have finished; of a trial without such, its only one."""
-        return [run_folder.run_of_seed(self.run_id, place) for place in range(max(1, len(self.seeds)))]
+        return runs_of(self.run_id, len(self.seeds))
+
+
+def seeds_done(notes: Mapping[str, Any]) -> list[Best]:
+    """Return the best value and its epoch for each seed of a trial that has finished, by the trial's notes."""
+    return [Best(*each) for each in notes.get(REPEATS, ())]
+
+
+def deviation_of(seeds: Sequence[Best]) -> float | None:
+    """Return the deviation of a trial's value over its seeds; None for fewer than two."""
+    return statistics.stdev(best.value for best in seeds) if len(seeds) > 1 else None
+
+
+def runs_of(run_id: str, num_seeds: int) -> list[str]:
+    """Return the names of a trial's runs: one for each seed that has finished, or the only one where none has."""
+    return [run_folder.run_of_seed(run_id, place) for place in range(max(1, num_seeds))]
 
 
 def checked_run_id(run_id: Any) -> str:
@@ -100,7 +115,7 @@ def trial_of(row: TrialRow) -> Trial:
         best_epoch=row.notes.get("best_epoch"),
         settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
         objectives=row.notes.get(OBJECTIVES, {}),
-        seeds=tuple(Best(*each) for each in row.notes.get(REPEATS, ())),
+        seeds=tuple(seeds_done(row.notes)),
         started=utc(row.started),
         ended=utc(row.ended),
     )

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from data.paths import CHECKOUT
+
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy", "scikit-learn", "pillow")
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def describe_environment(arguments: Sequence[str], device: torch.device, num_processes: int) -> dict[str, Any]:

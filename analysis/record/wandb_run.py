@@ -15,9 +15,9 @@ from analysis.record.wandb_start import RECORDED, SWEEP_ID, RunFacts
 from data.files import read_json
 from data.internals import stop_wandb_watcher, wandb_stop_flag
 from data.metrics import is_finite
+from data.paths import CHECKOUT
 from data.visible import is_first_process, say
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 CLIENT_ADDRESS = "WANDB_SERVICE"  # of the client's own process, by which children of this one find it
 SECONDS_TO_TELL = 300
 UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model

@@ -1,7 +1,7 @@
 """The agent of a sweep: it starts and stops trials, and stores what becomes of them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
-from analysis.read.trials import REPEATS, checked_run_id
+from analysis.read.trials import REPEATS, checked_run_id, runs_of, seeds_done
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
 from data.errors import UserError
@@ -24,9 +24,8 @@ from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.promotion import hopeless, is_waiting, logged_costs, promotable
-from sweeps.local.repeats import SEED, seeds_done
+from sweeps.local.repeats import SEED
 from sweeps.local.room import Room
-from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, num_without
 from sweeps.local.trials import Claim, TrialLost, Trials
 
@@ -40,23 +39,14 @@ UNREAD = 141  # exit code where nobody reads the output any more, as a shell giv
 class Agent:
     """Runs trials, several at a time, until the sweep has all that its limits allow, or somebody ends it."""
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        trials: Trials,
-        runs_dir: Path,
-        limits: Limits,
-        devices: Sequence[Mapping[str, str]],
-        room: Room,
-        display: Display,
-    ) -> None:
-        self.sweep = sweep
+    def __init__(self, trials: Trials, runs_dir: Path, limits: Limits, room: Room, display: Display) -> None:
+        self.sweep = trials.sweep
         self.trials = trials
         self.runs_dir = runs_dir
         self.limits = limits
         self.room = room
         self.display = display
-        self.pool: Pool[TrialRun] = Pool(devices)
+        self.pool: Pool[TrialRun] = Pool(room.devices)
         self.failure = ""  # what ended the sweep
         self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
         self.is_retired = False
@@ -293,8 +283,8 @@ class Agent:
         ended = [trial for trial in self.trials.started() if trial.state.is_finished()]
         for trial in self.display.leaders(ended)[self.limits.keep_weights :]:
             run_id = checked_run_id(trial.user_attrs["run_id"])
-            for number in range(max(1, len(seeds_done(trial.user_attrs)))):
-                free_weights(self.runs_dir / run_folder.run_of_seed(run_id, number))
+            for name in runs_of(run_id, len(seeds_done(trial.user_attrs))):
+                free_weights(self.runs_dir / name)
 
     def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
         """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""

@@ -8,6 +8,7 @@ from optuna.distributions import CategoricalDistribution
 from data.datasets import describe, find_dataset
 from data.errors import UserError, suggestion
 from data.metrics import metric_named
+from data.paths import CHECKOUT
 from models.core.settings import INVOCATION, Settings, kinds
 from models.groups import CHOOSER, may_be_told, refuse_double
 from models.logged import check_best_by, check_logged
@@ -18,7 +19,6 @@ from sweeps.local.launch import command_words
 from sweeps.local.sweep_file import Sweep, naming, read_sweep
 
 MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gib")  # what every epoch says of its cost
-TRAIN_PY = Path(__file__).resolve().parents[2] / "train.py"
 
 
 def checked_sweep(path: Path) -> Sweep:
@@ -33,7 +33,7 @@ def checked_sweep(path: Path) -> Sweep:
 
 
 def checked(sweep: Sweep) -> Sweep:
-    """Return a sweep, as far as is known of its program by the names of settings, checked as `checked_sweep` does.
+    """Return a sweep that can be run; one of train.py has its parameters by the names of settings.
 
     Raises:
         UserError: it cannot be run.
@@ -47,7 +47,7 @@ def checked(sweep: Sweep) -> Sweep:
 
 def is_train_py(sweep: Sweep) -> bool:
     """Return whether a sweep's program is ours, of which we know what it takes."""
-    return bool(sweep.program) and Path(sweep.program).resolve() == TRAIN_PY
+    return bool(sweep.program) and Path(sweep.program).resolve() == CHECKOUT / "train.py"
 
 
 def by_settings(sweep: Sweep) -> Sweep:
@@ -97,9 +97,9 @@ def models_of(sweep: Sweep) -> list[str]:
 
 
 def lines_of_foreign(sweep: Sweep) -> list[str]:
-    """Return a line for each model that lacks some of the settings that its sweep has for others.
+    """Return a line for each model that lacks settings which its sweep has for others.
 
-    And one for each group that is nearly called like a model, but is only a heading.
+    And one for each group that is called nearly as a model is, but is only a heading.
     """
     foreign = {model: sweep.foreign({sweep.chooser: model}) for model in sweep.choices}
     groups = dict.fromkeys(name for entry in sweep.parameters.values() for name in entry.place[:-1])

@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.read.trials import OBJECTIVES
+from analysis.read.trials import OBJECTIVES, deviation_of, seeds_done
 from analysis.terminal import clock, make_console, make_table, number, number_or_dash
 from data.metrics import shown
 from data.pareto import pareto_front
 from data.visible import counted, visible, visible_lines
 from sweeps.local.promotion import is_waiting
-from sweeps.local.repeats import deviation_of, seeds_done
+from sweeps.local.repeats import value_of
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of
 
@@ -107,7 +107,7 @@ class Display:
         if leaders := self.leaders(trials):
             best = leaders[0]
             name = self.sweep.metric.name
-            parts.append(f"best {name} {shown(name, self.sweep.best_value(best))} by trial {best.number}")
+            parts.append(f"best {name} {shown(name, value_of(self.sweep.metric, best))} by trial {best.number}")
         seconds = self.seconds_left(trials, running)
         if seconds and round(seconds):
             parts.append(f"about {clock(seconds)} left")
@@ -132,8 +132,9 @@ class Display:
 
         With several, the trials of the Pareto front come before the others.
         """
+        metric = self.sweep.metric
         known = [trial for trial in trials if trial.intermediate_values and trial.state != TrialState.FAIL]
-        by_first = sorted(known, key=lambda trial: self.sweep.metric.cost(self.sweep.best_value(trial)))
+        by_first = sorted(known, key=lambda trial: metric.cost(value_of(metric, trial)))
         front = self.front(trials)
         return sorted(by_first, key=lambda trial: bool(front) and trial.number not in front)
 
@@ -174,18 +175,18 @@ class Display:
                 str(trial.number),
                 self.state(trial, running),
                 str(epoch),
-                self.value(trial, metric) if trial.intermediate_values else "",
+                self.value(trial) if trial.intermediate_values else "",
                 *(shown(name, further.get(name)) for name in others),
                 *(number_or_dash(value) if settings else "" for value in self.sweep.varied(settings).values()),
             ]
             table.add_row(*(Text(visible(cell)) for cell in cells))
         return table
 
-    def value(self, trial: FrozenTrial, metric: str) -> str:
+    def value(self, trial: FrozenTrial) -> str:
         """Return a trial's value as text, over several seeds with its deviation and their number."""
-        num_seeds = len(seeds_done(trial.user_attrs))
-        text = shown(metric, self.sweep.best_value(trial), deviation_of(trial))
-        return f"{text} ({counted(num_seeds, 'seed')})" if num_seeds else text
+        metric, seeds = self.sweep.metric, seeds_done(trial.user_attrs)
+        text = shown(metric.name, value_of(metric, trial), deviation_of(seeds))
+        return f"{text} ({counted(len(seeds), 'seed')})" if seeds else text
 
     def state(self, trial: FrozenTrial, running: Running) -> str:
         """Return a trial's state in a user's words."""

@@ -24,7 +24,7 @@ from sweeps.local.distributions import Parameter, Point
 from sweeps.local.early_terminate import Asha, Hyperband, Median
 from sweeps.local.launch import ARGUMENTS, Run, command_words
 from sweeps.local.pool import Pool
-from sweeps.local.room import GPU, GPU_GIB, GPU_SHARE, free_gib
+from sweeps.local.room import GPU, free_gib, gib_taken
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import PEAK
 
@@ -84,7 +84,7 @@ class Probe(Run):
         for rows in self.log:
             self.moments += [time.monotonic()] * sum(map(is_epoch, rows))
             peak = max((row[PEAK] for row in rows if is_finite(row.get(PEAK))), default=0.0)
-            self.of.gib = max(self.of.gib, peak * GPU_SHARE + GPU_GIB if self.is_on_gpu and peak else peak)
+            self.of.gib = max(self.of.gib, gib_taken(peak, self.is_on_gpu))
         if len(self.moments) == 2 < NUM_EPOCHS and self.moments[1] - self.moments[0] > LONG_EPOCH:
             self.stop("two epochs are enough")
 
@@ -147,9 +147,8 @@ def trials_of(sweep: Sweep) -> list[Measured]:
     space = sweep.space
     kinds = {name: sweep.parameters[name].place[-1] for name in space if sweep.parameters[name].place[-1] in KINDS}
     found = []
-    for chosen in list(itertools.product(*(points_of(space[name], sweep.parameters[name]) for name in kinds)))[
-        :MOST_KINDS
-    ]:
+    options = [points_of(space[name], sweep.parameters[name]) for name in kinds]
+    for chosen in itertools.islice(itertools.product(*options), MOST_KINDS):
         own = dict(zip(kinds, chosen, strict=True))
         pair = [sweep.told({**extreme(sweep, own, is_dear), **own}) for is_dear in (False, True)]
         differing = [name for name in pair[0] if pair[0][name] != pair[1][name]]

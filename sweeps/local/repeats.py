@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.trials import REPEATS
+from analysis.read.trials import REPEATS, seeds_done
 from data.metrics import Best, Metric
 from models.core.settings import Settings
 
@@ -21,30 +21,16 @@ NUM_SEEDS = 2**32
 SURE = 0.05  # probability below which a trial is taken for worse than the best one
 
 
-def seeds_done(notes: Mapping[str, Any]) -> list[Best]:
-    """Return the best value and its epoch for each seed of a trial that has finished, by the trial's notes."""
-    return [Best(*each) for each in notes.get(REPEATS, ())]
-
-
 def seed_of(settings: Mapping[str, Any], num_done: int) -> dict[str, Any]:
     """Return the setting of a trial's next seed; nothing for the first, which its settings say."""
     return {SEED: (settings.get(SEED, Settings.seed) + num_done) % NUM_SEEDS} if num_done else {}
 
 
 def value_of(metric: Metric, trial: FrozenTrial) -> float:
-    """Return what a trial counts with: what is noted of its seeds or, of a single run, its best value so far.
-
-    There must be one.
-    """
+    """Return what a trial with a value counts with: what is noted of its seeds or, of a single run, its best."""
     if REPEATS in trial.user_attrs:
         return float(trial.user_attrs["best"])
     return min(trial.intermediate_values.values(), key=metric.cost)
-
-
-def deviation_of(trial: FrozenTrial) -> float | None:
-    """Return the deviation of a trial's value over its seeds; None for fewer than two."""
-    values = [best.value for best in seeds_done(trial.user_attrs)]
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def notes_of(done: Sequence[Best], metric: Metric, better: FrozenTrial | None = None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Room:
     """
 
     def __init__(self, devices: Sequence[Mapping[str, str]], gib: float | None = None) -> None:
+        self.devices = devices
         self.places = [devices.index(own) for own in devices]  # of each slot: the first slot with the same device
         self.num_slots = Counter(self.places)
         self.is_on_gpu = any(GPU in own for own in devices)
@@ -69,7 +70,12 @@ class Room:
         peak = max(own_peak, peaks.get(model_of(claim.settings), 0.0))
         if not peak:
             return self.gib[place] / self.num_slots[place]
-        return peak * GPU_SHARE + GPU_GIB if self.is_on_gpu else peak
+        return gib_taken(peak, self.is_on_gpu)
+
+
+def gib_taken(peak: float, is_on_gpu: bool) -> float:
+    """Return the GiB of a device that a run takes, by the most that it says it has used; 0 if it has said nothing."""
+    return peak * GPU_SHARE + GPU_GIB if is_on_gpu and peak else peak
 
 
 def peaks_by_model(trials: Sequence[FrozenTrial], runs: Sequence[TrialRun]) -> dict[str, float]:

@@ -12,13 +12,12 @@ from analysis.read.recipe import SEED, TESTED, flags
 from data.datasets import has_test_images
 from data.errors import UserError, suggestion
 from data.files import refusing_damage
-from data.paths import default_data_dir
+from data.paths import CHECKOUT, default_data_dir
 from data.yaml_file import read_yaml_file
 from models.core.settings import Settings
 from models.resolve import config_values, validate
 
 FILE = Path(__file__).with_name("rows.yaml")
-CHECKOUT = Path(__file__).parents[2]
 FIRST_SEED = 1
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial
 
 from data.errors import UserError, suggestion
 from data.metrics import Metric
@@ -18,7 +17,6 @@ from models.groups import entries
 from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, constant, grid_parameter, parameter
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 from sweeps.local.objectives import Objectives, parse_objectives
-from sweeps.local.repeats import value_of
 
 METHODS = ("bayes", "random", "grid")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -136,10 +134,6 @@ class Sweep:
         items = [tuple(each for each in point.items() if each[0] in own[point[self.chooser]]) for point in points]
         return [dict(each) for each in dict.fromkeys(items)]
 
-    def best_value(self, trial: FrozenTrial) -> float:
-        """Return the best value that a trial has logged, or its mean over several seeds; there must be one."""
-        return value_of(self.metric, trial)
-
 
 def value_at(path: Sequence[str], settings: Any) -> Any:
     """Return the value at a path through groups of settings; None if there is none."""
@@ -161,7 +155,7 @@ def read_sweep(path: Path) -> Sweep:
         return parse_sweep(content)
 
 
-def name_of(sweep: Sweep, path: Path, told: str | None = None) -> str:
+def name_of(sweep: Sweep, path: Path, told: str | None) -> str:
     """Return the name of a sweep: the one that was told, else its `name:` in the file, else the file's own."""
     return told or sweep.name or path.stem
 

@@ -17,10 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.record import run_folder
 from data.files import read_json
 from data.metrics import shown
+from data.paths import CHECKOUT
 from sweeps.local.agent import Agent
 from sweeps.local.display import Display, Running
+from sweeps.local.repeats import value_of
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 ALERT = [sys.executable, "-m", "analysis.record.wandb_alert"]
 SECONDS_TO_TELL = 60.0  # after which a command that was told is killed
 
@@ -48,21 +49,21 @@ def message_of(ending: Ending, display: Display, trials: Sequence[FrozenTrial], 
         trials: that have been started.
         running: those that other agents run.
     """
-    metric, best = display.sweep.metric.name, None
+    metric, best = display.sweep.metric, None
     counts = display.counts(trials, running)
     hours = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials) / 3600
     parts = [f"sweep {display.name} {ending.state}", *([ending.reason] if ending.reason else [])]
     if leaders := display.leaders(trials):
-        value, notes = display.sweep.best_value(leaders[0]), leaders[0].user_attrs
+        value, notes = value_of(metric, leaders[0]), leaders[0].user_attrs
         best = {"trial": leaders[0].number, "run_id": notes["run_id"], "value": value}
         best |= {"epoch": notes.get("best_epoch"), "settings": notes["settings"]}
         by = f"trial {leaders[0].number} ({display.varied(notes['settings'])})"
-        parts.append(f"best {metric} {shown(metric, value)} by {by}")
+        parts.append(f"best {metric.name} {shown(metric.name, value)} by {by}")
     parts += [f"{number} {state}" for state, number in counts.items() if number]
     return {
         "sweep": display.name,
         **ending._asdict(),
-        "metric": metric,
+        "metric": metric.name,
         "best": best,
         "trials": counts,
         "trial_hours": hours,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.trials import OBJECTIVES
+from analysis.read.trials import OBJECTIVES, seeds_done
 from analysis.record import run_folder
 from data.files import read_json
 from data.internals import report_values
@@ -19,7 +19,7 @@ from models.resolve import VARIABLES
 from sweeps.local.faults import Fault, is_short_of_memory, takes_too_much
 from sweeps.local.launch import NUM_LAST_LINES, Run
 from sweeps.local.promotion import WAITS
-from sweeps.local.repeats import best_trial, is_worse, notes_of, seeds_done
+from sweeps.local.repeats import best_trial, is_worse, notes_of
 from sweeps.local.trials import Claim, Trials, new_run_id
 
 MOST_INTERRUPTIONS = 3  # of one trial, without a logged value in between

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweeps import metrics_of
-from analysis.read.trials import NOTES, check_notes, check_seeds, checked_run_id
+from analysis.read.trials import NOTES, check_notes, check_seeds, checked_run_id, seeds_done
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.internals import let_ranges_change, reopen_trials, trial_id
@@ -29,7 +29,7 @@ from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
 from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
-from sweeps.local.repeats import seed_of, seeds_done
+from sweeps.local.repeats import seed_of, value_of
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -349,7 +349,7 @@ class Trials:
     def end(self, claim: Claim, state: TrialState, notes: Mapping[str, Any]) -> None:
         """Store how a trial has ended; the value of one that is complete is the best that it has logged."""
         self.note(claim, notes)
-        value = self.sweep.best_value(self.all()[claim.number]) if state == TrialState.COMPLETE else None
+        value = value_of(self.sweep.metric, self.all()[claim.number]) if state == TrialState.COMPLETE else None
         self.study.tell(claim.number, value, state)
 
     def leave(self, claim: Claim, notes: Mapping[str, Any]) -> None:

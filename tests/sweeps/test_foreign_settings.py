@@ -37,7 +37,7 @@ def test_a_trial_with_foreign_settings_fails_and_the_sweep_goes_on(tmp_path, cap
             state=TrialState.RUNNING, params={"epochs": value}, distributions={"epochs": space}, user_attrs=notes
         )
     )
-    agent = Agent(sweep, trials, tmp_path, Limits(1), [{}], Room([{}]), Display(sweep, "s", 1, 1))
+    agent = Agent(trials, tmp_path, Limits(1), Room([{}]), Display(sweep, "s", 1, 1))
     agent.fill_slots()
     [trial] = trials.all()
     assert trial.state == TrialState.FAIL

@@ -8,14 +8,14 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from analysis.read.sweeps import read_sweep
-from analysis.read.trials import check_seeds
+from analysis.read.trials import check_seeds, deviation_of, seeds_done
 from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Metric
 from sweeps import agent
 from sweeps.local.limits import check_repeats
-from sweeps.local.repeats import best_trial, deviation_of, is_worse, notes_of, seed_of, value_of
+from sweeps.local.repeats import best_trial, is_worse, notes_of, seed_of, value_of
 from tests.sweep_agents import loss
 from tests.sweep_helpers import LR, content, sweep_of
 from tests.sweeps.test_promotion import stored
@@ -42,9 +42,9 @@ def test_the_first_run_is_the_trials_own_and_each_further_one_has_the_next_seed_
 def test_a_trial_counts_with_its_mean_and_its_final_runs_with_its_mean_best_epoch():
     trial = trial_of(0, [1.0, 2.0, 6.0])
     assert value_of(METRIC, trial) == 3.0
-    assert deviation_of(trial) == pytest.approx(stats.tstd([1, 2, 6]))
+    assert deviation_of(seeds_done(trial.user_attrs)) == pytest.approx(stats.tstd([1, 2, 6]))
     assert value_of(METRIC, stored(0, [4.0, 2.0, 3.0])) == 2.0
-    assert deviation_of(trial_of(0, [1.0])) is None
+    assert deviation_of(seeds_done(trial_of(0, [1.0]).user_attrs)) is None
     notes = notes_of([Best(1.0, 3), Best(2.0, 6)], METRIC)
     assert (notes["best"], notes["best_epoch"], notes["repeats"]) == (1.5, 4, [[1.0, 3], [2.0, 6]])
 
