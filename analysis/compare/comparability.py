@@ -20,8 +20,8 @@ def warning_of(records: Sequence[RunRecord]) -> str:
     left out: they have no validation images, and are in no ranking.
     """
     ranked = [record for record in records if not record.is_final]
-    differing = [text for text in (*data_that_differs(ranked), *splits_that_differ(ranked), code_that_differs(ranked))]
-    found = [text for text in differing if text]
+    told = (*data_that_differs(ranked), *splits_that_differ(ranked), code_that_differs(ranked))
+    found = [text for text in told if text]
     return f"These runs may not be comparable: they differ in {'; '.join(found)}." if found else ""
 
 

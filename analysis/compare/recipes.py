@@ -1,7 +1,7 @@
 """The runs of a comparison by their recipe: those that differ in their seed alone are one row."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,11 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
     places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
     order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
     right = {key: images_of(groups[key], metric) for key in order}
+
+    def against(first: str, key: str) -> str:
+        over_images = difference_over_images(right[key], right[first])
+        return verdict(duel(values[key], values[first], metric), over_images, metric.name)
+
     return [
         Recipe(
             groups[key][0].record.is_final,
@@ -76,7 +81,7 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
             metric.name,
             mean_over_seeds(list(values[key].values())),
             statistics.stdev(values[key].values()) if len(values[key]) > 1 else None,
-            against(values[order[0]], values[key], right[order[0]], right[key], metric) if key != order[0] else "",
+            against(order[0], key) if key != order[0] else "",
         )
         for key in order
     ]
@@ -103,17 +108,6 @@ def images_of(entries: Sequence[Entry], metric: Metric) -> dict[str, float]:
     if not metric.name.endswith("/accuracy") or not all(entry.record.is_local for entry in entries):
         return {}
     return right_by_image([Path(entry.record.source) for entry in entries], metric.name.partition("/")[0])
-
-
-def against(
-    first: Mapping[int, float],
-    values: Mapping[int, float],
-    right_of_first: Mapping[str, float],
-    right: Mapping[str, float],
-    metric: Metric,
-) -> str:
-    """Return in words how a recipe compares with the first one."""
-    return verdict(duel(values, first, metric), difference_over_images(right, right_of_first), metric.name)
 
 
 def recipe_data(comparison: Comparison) -> list[dict[str, Any]]:

@@ -88,9 +88,8 @@ def fit(features: np.ndarray, groups: np.ndarray, values: np.ndarray, start: np.
     num_settings = int(groups.max()) + 1
     kinds = ["variance", "noise", *["length"] * num_settings]
     means, deviations = np.array([PRIOR[kind] for kind in kinds]).T
-    apart = np.stack(
-        [squares(features[:, groups == i], features[:, groups == i]) for i in range(num_settings)]
-    )  # [settings, runs, runs]
+    parts = [features[:, groups == i] for i in range(num_settings)]
+    apart = np.stack([squares(part, part) for part in parts])  # [settings, runs, runs]
     mean, scale = float(values.mean()), float(values.std())
     targets = (values - mean) / scale
 

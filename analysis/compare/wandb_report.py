@@ -33,11 +33,11 @@ class Place:
 
     entity: str
     project: str
-    sweeps: Sequence[str] = ()
-    models: Sequence[str] = ()
+    sweeps: Sequence[str]
+    models: Sequence[str]
 
 
-def publish(comparison: Comparison, project: str, sweeps: Sequence[str] = (), models: Sequence[str] = ()) -> str:
+def publish(comparison: Comparison, project: str, sweeps: Sequence[str], models: Sequence[str]) -> str:
     """Make a report on W&B, and return its address.
 
     Args:

@@ -178,7 +178,7 @@ def have_a_way(functions: Sequence[LossFunction]) -> bool:
 def ways_between(
     runs: Sequence[TrainedRun], functions: Sequence[LossFunction], plan: Plan
 ) -> dict[str, tuple[np.ndarray, Losses]]:
-    """Return the steps of the straight ways from one run to the other and what is reached there, by how they are gone.
+    """Return the straight ways from one run to the other: steps and what is reached there, by what the way is called.
 
     Raises:
         UserError: the runs are to be matched, and cannot be.

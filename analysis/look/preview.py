@@ -20,8 +20,10 @@ def draw_preview(trainer: Trainer, folder: Path) -> dict[str, Path]:
     """
     num, info = trainer.settings.preview, trainer.loader.info
     path = folder / NAME
-    if not num or path.exists():
-        return {path.stem: path} if num else {}
+    if not num:
+        return {}
+    if path.exists():
+        return {path.stem: path}
     batch = trainer.first_batch()
     images, labels = batch.images[:num], batch.labels[:num]
     if images.ndim == 4:

@@ -78,12 +78,15 @@ class RunRecord:
 
 
 class RunList(NamedTuple):
-    """The runs of a runs folder or of a W&B project."""
+    """The runs of a runs folder or of a W&B project.
 
-    records: list[RunRecord]  # the newest first
-    skipped: list[
-        str
-    ]  # names of folders, within it, that hold no run or a broken one; on W&B ids of runs that are none of ours
+    Attributes:
+        records: the newest first.
+        skipped: folders within it that hold no run or a broken one; on W&B ids of runs that are none of ours.
+    """
+
+    records: list[RunRecord]
+    skipped: list[str]
 
 
 @dataclass(frozen=True)

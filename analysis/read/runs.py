@@ -115,18 +115,15 @@ def find_originals(records: Sequence[RunRecord]) -> dict[RunRecord, RunRecord]:
 def record_of(folder: Path, parts: RunParts) -> RunRecord | None:
     """Return the record of a run's folder; None where its settings name no model or no dataset."""
     settings, environment, summary = parts
-    model, dataset, state = (
-        part.get(key) for part, key in ((settings, "model"), (settings, "dataset"), (summary, "state"))
-    )
+    model, dataset, state = settings.get("model"), settings.get("dataset"), summary.get("state")
     if not isinstance(model, str) or not isinstance(dataset, str):
         return None
-    created = start_time(folder, environment)
     return RunRecord(
         run_id=folder.name,
         source=str(folder),
         sweep=folder.parent.name if folder.parent.parent.name == run_folder.SWEEPS else "",
         state=state if state in STATES else "unfinished",
-        created=created,
+        created=start_time(folder, environment),
         model=model,
         dataset=dataset,
         tags=run_folder.split_tags(settings.get("tags")),

@@ -78,7 +78,7 @@ class SweepList(NamedTuple):
     skipped: list[str]  # names of those whose file cannot be read or names no metric, and of copies of others
 
 
-def sweep_folder(name: str, runs_dir: Path | None = None) -> Path:
+def sweep_folder(name: str) -> Path:
     """Return the folder of the sweep of that name.
 
     Raises:
@@ -86,7 +86,7 @@ def sweep_folder(name: str, runs_dir: Path | None = None) -> Path:
     """
     if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
         raise UserError(f"sweep name {name!r} names a folder: use letters, digits, - _ and .")
-    return (runs_dir or default_runs_dir()) / run_folder.SWEEPS / name
+    return default_runs_dir() / run_folder.SWEEPS / name
 
 
 def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (), project: str = "") -> SweepList:

@@ -52,9 +52,8 @@ def log_model(run: Any, weights: Path, sweep: str, metadata: Mapping[str, Any]) 
         return
     settings, data = metadata["settings"], metadata["data"]
     images = artifact_of(NOT_IN_NAMES.sub("-", f"{DATASET}-{settings['dataset']}"), DATASET, [], {"fingerprint": data})
-    images.add_reference(
-        f"fingerprint://{settings['dataset']}/{data}", name="images", checksum=False
-    )  # they stay where they are
+    # The images themselves stay where they are.
+    images.add_reference(f"fingerprint://{settings['dataset']}/{data}", name="images", checksum=False)
     run.use_artifact(images)
 
 

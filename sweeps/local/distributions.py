@@ -218,7 +218,7 @@ def within(space: FloatDistribution, point: float) -> float:
     return min(max(point, space.low), space.high)
 
 
-def unbounded(name: str, ppf: Callable[[float], float], q: float | None = None) -> Parameter:
+def unbounded(name: str, ppf: Callable[[float], float], q: float | None) -> Parameter:
     """Return the parameter of a distribution without bounds, such as a normal one.
 
     A search needs bounds. So it does not choose the value, but the share of the distribution that lies below it, its

@@ -35,7 +35,7 @@ def observations(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[Frozen
 
 
 def earlier_trials(
-    sweep: Sweep, prior: Mapping[str, Sequence[Mapping[str, Any]]], assumed: Mapping[str, Any] = {}
+    sweep: Sweep, prior: Mapping[str, Sequence[Mapping[str, Any]]], assumed: Mapping[str, Any]
 ) -> list[FrozenTrial]:
     """Return earlier runs as trials that have ended, with numbers below 0 since they are none of the sweep's.
 
@@ -63,7 +63,7 @@ def earlier_trials(
     return trials
 
 
-def in_present_terms(sweep: Sweep, trials: Iterable[FrozenTrial], assumed: Mapping[str, Any] = {}) -> list[FrozenTrial]:
+def in_present_terms(sweep: Sweep, trials: Iterable[FrozenTrial], assumed: Mapping[str, Any]) -> list[FrozenTrial]:
     """Return those trials that say something of a sweep's space, each with its points there, be they outside or not."""
     known = []
     for trial in trials:
@@ -96,9 +96,9 @@ def branch_for(sweep: Sweep, settings: Mapping[str, Any]) -> Sweep | None:
 
 
 def points_of(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Point] | None:
-    """Return the points of a sweep's space at which its settings have some values; None if there are none.
+    """Return the points of a sweep's space at which its settings have some values.
 
-    There are none, too, for settings of which a constant of the sweep is another.
+    None if there are none, or a constant of the sweep has another value than these settings.
     """
     if any(settings.get(name, value) != value for name, value in sweep.constants.items() if name not in NOT_COMPARED):
         return None

@@ -30,11 +30,10 @@ def start_of(pid: int) -> float | None:
     """
     if Path("/proc/self/stat").exists():
         try:
-            state, *numbers = (
-                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            )
+            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             return None
+        state, *numbers = text.rpartition(")")[2].split()  # the name before it may hold blanks
         return None if state in ENDED else int(numbers[18])
     try:
         process = psutil.Process(pid)

@@ -97,7 +97,7 @@ class Pool(Generic[AnyRun]):
             starts: each starts a run on a device.
 
         Yields:
-            At every look each run, and whether it has ended, of which it is the last.
+            At every look each run, and whether it has ended: then it is yielded for the last time.
 
         Raises:
             KeyboardInterrupt: a signal has come. Here and after any other error, the owner is to kill what is left.

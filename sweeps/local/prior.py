@@ -118,14 +118,13 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
     return Taken(kept, line)
 
 
-def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]:
+def earlier_runs(place: str, metric: Metric, storage: str) -> list[Earlier]:
     """Return the runs at a place, with their best values of a metric, in the order in which they were started."""
     folder = Path(place)
     if (folder / run_folder.SWEEP_FILE).exists() and folder.resolve() == sweep_folder(folder.name).resolve():
         return runs_of_sweep(folder.name, metric, storage)
-    if place.count("/") == 2 and not Path(place).exists():
-        content, records = read_wandb_sweep(place)
-        return judged(records, metric)
+    if place.count("/") == 2 and not folder.exists():
+        return judged(read_wandb_sweep(place)[1], metric)
     if "/" not in place and (sweep_folder(place) / run_folder.SWEEP_FILE).exists():
         return runs_of_sweep(place, metric, storage)
     if "/" not in place and storage:
@@ -142,7 +141,7 @@ def earlier_runs(place: str, metric: Metric, storage: str = "") -> list[Earlier]
 
 
 def runs_of_sweep(name: str, metric: Metric, storage: str) -> list[Earlier]:
-    """Return the trials of a local sweep; those that have a folder here by all that it says."""
+    """Return the trials of a local sweep; of those that have a folder here, with all that the folder says."""
     folder = sweep_folder(name)
     records = [record for record in read_runs(folder).records if not record.is_final] if folder.is_dir() else []
     runs = judged(records, metric)

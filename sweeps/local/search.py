@@ -264,7 +264,10 @@ def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
 
 
 def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[dict[str, Point]]:
-    """Return the combinations of a grid that some trials leave, in order; those without points will have the first."""
+    """Return the combinations of a grid that are left beside some trials, in order.
+
+    Trials without points have been started and will take the first ones that are left, so these are gone, too.
+    """
 
     def key(points: Mapping[str, Point]) -> frozenset[tuple[str, Point]]:
         return frozenset((name, point) for name, point in points.items() if name in space)
