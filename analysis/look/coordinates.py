@@ -7,8 +7,7 @@ through the logarithm of each size over that of the width: its slope is the powe
 Source: appendix D.1 of Yang & Hu et al. 2022, https://arxiv.org/abs/2203.03466
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -100,7 +99,7 @@ def default_widths(settings: WidthSettings) -> list[int]:
 def check_coordinates(
     settings: Settings, widths: Sequence[int], num_seeds: int, num_steps: int
 ) -> dict[str, Coordinates]:
-    """Measure the coordinates of a model in each parametrisation, which are one at the narrowest width.
+    """Measure the coordinates of a model in each parametrisation; at the narrowest width these are one and the same.
 
     Args:
         settings: of a run of the model; their seed is the first one.
@@ -180,14 +179,6 @@ def root_mean_square(values: Tensor) -> float:
 @torch.no_grad()
 def activations_of(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Return the outputs of a network's layers that have weights, and the scores of its attention, by layer."""
-    with recording(net) as found:
-        net(images)
-    return found
-
-
-@contextmanager
-def recording(net: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that fills with the outputs of a network's layers, by name, for as long as the context lasts."""
     found: dict[str, Tensor] = {}
     handles = []
     for name, module in net.named_modules():
@@ -204,7 +195,8 @@ def recording(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
             handles.append(module.register_forward_hook(keep_scores))
     try:
-        yield found
+        net(images)
     finally:
         for handle in handles:
             handle.remove()
+    return found
