@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.visible import warn
+
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -14,7 +16,7 @@ class Log:
 
     def write(self, text: str) -> None:
         if line := text.strip():
-            print(line, file=sys.stderr, flush=True)
+            warn(line)
 
     def flush(self) -> None:
         """Do nothing: lines are not kept back."""
