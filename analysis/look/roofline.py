@@ -151,8 +151,13 @@ def make_trainer(settings: Settings, device: torch.device) -> tuple[Trainer, int
 
 def count_flops(work: Callable[[], object]) -> int:
     """Return the floating-point operations of some work: those that `FlopCounterMode` counts, and of `FORMULAS`."""
-    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
-        work()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees this thread alone
+    try:
+        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+            work()
+    finally:
+        torch.set_num_threads(num_threads)
     return counter.get_total_flops()
 
 

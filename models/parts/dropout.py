@@ -2,7 +2,9 @@
 
 Its random bits come from numpy's SFC64, seeded by torch's generator, 16 of them for a value: four values share the 64
 bits that are drawn at a time. So a value is dropped with a probability that is rounded to a multiple of 2^-16, and a
-seed of torch still decides which ones. On other devices and in compiled networks, torch's own kernels do the work.
+seed of torch still decides which ones. Attention goes through some images at a time, each time in one thread and with a
+seed of its own: so all cores draw, and how many there are changes nothing. On other devices and in compiled networks,
+torch's own kernels do the work.
 """
 
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.internals import softmax_gradient
+from models.parts.threads import do_each
 
 STEPS = 2**16  # of a probability
 WEIGHTS_AT_ONCE = 2**20  # of attention, so that they stay in the processor's caches
@@ -27,22 +30,21 @@ class Dropout(nn.Dropout):
         return DroppedValues.apply(x, draw_kept(x.shape, self.p), 1 / (1 - self.p))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float | None = None) -> Tensor:
+def attend(qkv: Tensor, dropout: float, scale: float | None = None) -> Tensor:
     """Return the mean of the values by attention weights, of which some are dropped: softmax(scale q k^T) v.
 
     Args:
-        q: queries, [B, heads, T, D].
-        k: keys, of that shape and type, as are the values.
-        v: values.
+        qkv: queries, keys and values, [3, B, heads, T, D].
         dropout: of the weights; 0 in evaluation.
         scale: what products of queries and keys are multiplied by; None for one over the root of D.
 
     Returns:
         [B, heads, T, D].
     """
-    if not is_quick(q, dropout):
+    if not is_quick(qkv, dropout):
+        q, k, v = qkv
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
-    return DroppedAttention.apply(q, k, v, dropout, scale or q.shape[-1] ** -0.5)
+    return DroppedAttention.apply(qkv, dropout, scale or qkv.shape[-1] ** -0.5)
 
 
 def is_quick(x: Tensor, probability: float) -> bool:
@@ -50,15 +52,21 @@ def is_quick(x: Tensor, probability: float) -> bool:
     return 0 < probability < 1 and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def draw_kept(shape: torch.Size, probability: float) -> Tensor:
+def draw_seeds(num: int) -> list[int]:
+    """Return seeds for `draw_kept`, by torch's generator."""
+    return torch.randint(2**63 - 1, (num,)).tolist()
+
+
+def draw_kept(shape: torch.Size, probability: float, seed: int | None = None) -> Tensor:
     """Return 1 for each value that is kept and 0 for each that is dropped, int16.
 
     Args:
         shape: of the values.
         probability: with which a value is dropped.
+        seed: which decides what is kept; None for the next one of torch's generator.
     """
-    num = shape.numel()
-    bits = np.random.SFC64(int(torch.randint(2**63 - 1, ()))).random_raw(-(-num // 4))
+    num, seed = shape.numel(), draw_seeds(1)[0] if seed is None else seed
+    bits = np.random.SFC64(seed).random_raw(-(-num // 4))
     kept = torch.from_numpy(bits.view(np.int16))[:num].view(shape)
     return kept.ge_(round(probability * STEPS) - STEPS // 2)  # in place and as int16: to bool takes 20 times as long
 
@@ -87,36 +95,44 @@ class DroppedAttention(torch.autograd.Function):
     """Attention with dropout of its weights, some images at a time; see `attend`."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float) -> Tensor:
-        ctx.scale, ctx.factor = scale, 1 / (1 - dropout)
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # once, and not in each product
-        out, saved = torch.empty_like(q), []
-        with torch.autocast("cpu", enabled=False):
-            for part in parts(q):
-                weights = torch.softmax((q[part] @ k[part].transpose(-2, -1)).mul_(scale), -1)
-                kept = draw_kept(weights.shape, dropout)
-                out[part] = drop(weights, kept) @ v[part]
-                saved += [weights, kept]
-        ctx.save_for_backward(q, k, v, *saved)
-        return out.mul_(ctx.factor)
+    def forward(ctx: Any, qkv: Tensor, dropout: float, scale: float) -> Tensor:
+        ctx.scale, ctx.factor, images = scale, 1 / (1 - dropout), images_at_once(qkv)
+        out = qkv.new_empty(qkv[0].transpose(1, 2).shape).transpose(1, 2)  # laid out as the next layer reads it
+        seeds, saved = draw_seeds(len(images)), [qkv] * 2 * len(images)
+
+        def work(part: int) -> None:
+            q, k, v = qkv[:, images[part]].contiguous()  # once, and not in each product
+            weights = torch.softmax((q @ k.transpose(-2, -1)).mul_(scale), -1)
+            kept = draw_kept(weights.shape, dropout, seeds[part])
+            out[images[part]] = (drop(weights, kept) @ v).mul_(ctx.factor)
+            saved[2 * part : 2 * part + 2] = weights, kept
+
+        do_each(work, len(images))
+        ctx.save_for_backward(qkv, *saved)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *saved = ctx.saved_tensors
-        gradient = (gradients[0] * ctx.factor).contiguous()
-        of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
-        with torch.autocast("cpu", enabled=False):
-            for part, weights, kept in zip(parts(q), saved[::2], saved[1::2], strict=True):
-                of_v[part] = drop(weights, kept).transpose(-2, -1) @ gradient[part]
-                of_weights = drop(gradient[part] @ v[part].transpose(-2, -1), kept)
-                of_scores = softmax_gradient(of_weights, weights)
-                of_q[part] = of_scores @ k[part]
-                of_k[part] = of_scores.transpose(-2, -1) @ q[part]
-        return of_q.mul_(ctx.scale), of_k.mul_(ctx.scale), of_v, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        qkv, *saved = ctx.saved_tensors
+        images, of_qkv = images_at_once(qkv), torch.empty_like(qkv)
+
+        def work(part: int) -> None:
+            weights, kept = saved[2 * part : 2 * part + 2]
+            q, k, v = qkv[:, images[part]].contiguous()
+            of_q, of_k, of_v = of_qkv[:, images[part]]
+            gradient = gradients[0][images[part]].contiguous() * ctx.factor
+            of_v.copy_(drop(weights, kept).transpose(-2, -1) @ gradient)
+            of_weights = drop(gradient @ v.transpose(-2, -1), kept)
+            of_scores = softmax_gradient(of_weights, weights)
+            of_q.copy_((of_scores @ k).mul_(ctx.scale))
+            of_k.copy_((of_scores.transpose(-2, -1) @ q).mul_(ctx.scale))
+
+        do_each(work, len(images))
+        return of_qkv, None, None
 
 
-def parts(q: Tensor) -> list[slice]:
+def images_at_once(qkv: Tensor) -> list[slice]:
     """Return which images are gone through at a time, together all: those with about WEIGHTS_AT_ONCE weights."""
-    num, heads, tokens, _ = q.shape
+    _, num, heads, tokens, _ = qkv.shape
     step = max(1, WEIGHTS_AT_ONCE // (heads * tokens * tokens))
     return [slice(start, start + step) for start in range(0, num, step)]

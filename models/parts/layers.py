@@ -151,13 +151,11 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, T, D] -> 3 x [B, heads, T, D / heads]
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return q, k, v
+    def split_heads(self, x: Tensor) -> Tensor:  # [B, T, D] -> [3, B, heads, T, D / heads]
+        return self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
-        q, k, v = self.split_heads(x)
-        mixed = attend(q, k, v, self.dropout if self.training else 0.0, self.scale)
+        mixed = attend(self.split_heads(x), self.dropout if self.training else 0.0, self.scale)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def scores(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, T] float32

@@ -8,6 +8,7 @@ from analysis import benchmark
 from analysis.look import roofline
 from analysis.look.roofline import count_flops, lstm_flops
 from models.nano_vit import EncoderLayer
+from models.parts import dropout
 
 B, T = 2, 5
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +55,15 @@ def test_attention_has_two_products_forward_and_five_backward():
     layer = EncoderLayer(width=8, num_heads=2, ffn_width=16, dropout=0.0)
     linear = B * T * (8 * 24 + 8 * 8 + 2 * 8 * 16)
     assert flops_of_step(layer, B, T, 8) == 3 * 2 * linear + (2 + 5) * 2 * B * T * T * 8
+
+
+def test_attention_counts_in_whatever_thread_it_is_done(monkeypatch):
+    monkeypatch.setattr(dropout, "WEIGHTS_AT_ONCE", 2 * T * T)  # one image at a time
+    layer = EncoderLayer(width=8, num_heads=2, ffn_width=16, dropout=0.1)
+    torch.set_num_threads(2)
+    linear = B * T * (8 * 24 + 8 * 8 + 2 * 8 * 16)
+    assert flops_of_step(layer, B, T, 8) == 3 * 2 * linear + (2 + 4) * 2 * B * T * T * 8
+    assert torch.get_num_threads() == 2
 
 
 def test_the_table_has_classifiers_vaes_gans_and_frozen_networks(monkeypatch, capsys):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.parts import dropout
-from models.parts.dropout import Dropout, attend, draw_kept
+from models.parts import dropout, threads
+from models.parts.dropout import Dropout, draw_kept
 from models.parts.layers import SelfAttention
 
 P = 0.3
@@ -22,6 +22,10 @@ def two_images_at_a_time(monkeypatch):
 
 def draw_qkv(dtype=torch.float64):
     return [torch.randn(SHAPE, dtype=dtype).requires_grad_() for _ in range(3)]
+
+
+def attend(q, k, v, *rest):
+    return dropout.attend(torch.stack((q, k, v)), *rest)
 
 
 def attend_plainly(q, k, v, scale=SHAPE[-1] ** -0.5):
@@ -86,6 +90,30 @@ def test_attention_is_the_formula_with_the_same_mask(scale, two_images_at_a_time
     weights = torch.randn_like(ours)
     gradients, plain_ones = (torch.autograd.grad((out * weights).sum(), (q, k, v)) for out in (ours, plain))
     torch.testing.assert_close(gradients, plain_ones)
+
+
+@pytest.mark.parametrize("num_threads", [2, 3])
+def test_more_threads_give_the_same_bits_and_stay_as_many(num_threads, two_images_at_a_time):
+    def step():
+        q, k, v = (torch.randn(SHAPE, generator=generator).bfloat16().requires_grad_() for _ in range(3))
+        with torch.autocast("cpu", torch.bfloat16):
+            out = seeded(attend, q, k, v, P)
+        return out, *torch.autograd.grad(out.square().sum(), (q, k, v))
+
+    generator = torch.Generator().manual_seed(3)
+    by_one = step()
+    torch.set_num_threads(num_threads)
+    generator.manual_seed(3)
+    by_more = step()
+    assert torch.get_num_threads() == num_threads
+    assert set(threads.pool(num_threads).map(lambda _: torch.get_num_threads(), range(9))) == {1}
+    assert all(torch.equal(one, more) for one, more in zip(by_one, by_more, strict=True))
+
+
+def test_what_fails_in_a_thread_fails_the_whole():
+    torch.set_num_threads(2)
+    with pytest.raises(ZeroDivisionError):
+        threads.do_each(lambda number: 1 // (number - 2), 4)
 
 
 def test_gradients_of_attention_are_its_slopes(two_images_at_a_time):
