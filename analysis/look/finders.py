@@ -82,7 +82,8 @@ def find_lr(trainer: Trainer) -> None:
     path = Path(settings.runs_dir, f"find_lr_{settings.model}_{settings.dataset.replace('/', '_')}.png")
     draw(path, rates[: len(losses)], losses, smoothed, rates[steepest])
     say(f"the loss falls steepest at lr {rates[steepest]:.2g}, and is least at {rates[best]:.2g}: {path}")
-    say(f"try --lr={rates[steepest]:.2g}, or up to {max(rates[best] / 3, rates[steepest]):.2g} with a schedule")
+    highest = f", or up to {rates[best] / 3:.2g} with a schedule" if rates[best] > 3 * rates[steepest] else ""
+    say(f"try --lr={rates[steepest]:.2g}{highest}")
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
@@ -139,7 +140,8 @@ def find_batch_size(trainer: Trainer) -> None:
         raise UserError(f"--find_batch_size: {end}")
     greatest = max(each.images_per_second for each in tried)
     good = next(each for each in tried if each.images_per_second >= GOOD_SHARE * greatest)
-    say(f"{end}; try --batch_size={good.size}: larger ones are at most {1 / GOOD_SHARE - 1:.0%} faster")
+    larger = "the fastest" if good is tried[-1] else f"larger ones are at most {1 / GOOD_SHARE - 1:.0%} faster"
+    say(f"{end}; try --batch_size={good.size}: {larger}")
 
 
 def try_batch_size(trainer: Trainer, size: int) -> Tried:
@@ -175,11 +177,15 @@ def why_to_stop(trainer: Trainer, tried: Sequence[Tried]) -> str:
 
 
 def take_steps(trainer: Trainer, num: int) -> Iterator[float]:
-    """Take so many training steps, in as many epochs as they need; yield the loss of each."""
+    """Take so many training steps, in as many epochs as they need; yield the loss of each.
+
+    An epoch ends before a batch that is smaller than the others: the loss of a few images tells nothing.
+    """
     progress, phase = trainer.progress, trainer.phases[-1].name
+    num_whole = max(1, len(trainer.loader) // trainer.batch_size)
     trainer.objective.train()
     for _ in range(num):
-        epoch, step = divmod(progress.step, trainer.steps_per_epoch)
+        epoch, step = divmod(progress.step, num_whole)
         if step == 0:
             batches = trainer.batches(epoch)
         seed_everything(mix_seeds(trainer.settings.seed, progress.step, num=1)[0])

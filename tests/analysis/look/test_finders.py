@@ -49,6 +49,29 @@ def test_batches_grow_until_the_images_are_used_up(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_step_has_a_whole_batch(tmp_path, monkeypatch):
+    sizes = []
+    take = finders.Trainer.train_step
+
+    def train_step(trainer, batch):
+        sizes.append(len(batch[0]))
+        take(trainer, batch)
+
+    monkeypatch.setattr(finders.Trainer, "train_step", train_step)
+    monkeypatch.setattr(finders, "NUM_STEPS", 12)
+    assert run(tmp_path, "--model=mlp", "--width=8", "--find_lr", "--batch_size=500") == 0  # of 1,294 images
+    assert set(sizes) == {500}
+
+
+@pytest.mark.parametrize(("speeds", "told"), [((100, 103), "=8: larger ones are"), ((100, 200), "=16: the fastest")])
+def test_larger_batches_are_spoken_of_where_there_were_some(tmp_path, monkeypatch, capsys, speeds, told):
+    speed = dict(zip((8, 16), speeds, strict=True))
+    monkeypatch.setattr(finders, "try_batch_size", lambda trainer, size: Tried(size, speed[size], 1.0))
+    monkeypatch.setattr(finders, "why_to_stop", lambda trainer, tried: "enough" if len(tried) == 2 else "")
+    assert run(tmp_path, "--model=mlp", "--width=8", "--find_batch_size") == 0
+    assert f"enough; try --batch_size{told}" in capsys.readouterr().out
+
+
 def test_a_size_that_does_not_fit_ends_the_search(tmp_path, monkeypatch, capsys):
     def try_batch_size(trainer, size):
         if size == 32:
