@@ -85,6 +85,8 @@ def config_values(name: str) -> dict[str, Any]:
     content = read_yaml_file(expanded(name), example)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"--config={name} does not hold `setting: value`, line by line: {example}")
+    if isinstance(content.get("parameters"), dict):
+        raise UserError(f"--config={name} is a sweep, which python sweeps/agent.py {name} searches: {example}")
     return {key: value for key, value in content.items() if key not in INVOCATION}
 
 

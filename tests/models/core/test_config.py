@@ -30,6 +30,7 @@ def test_the_settings_of_a_run_are_those_of_another_run(save_run, tmp_path):
     [
         (None, "cannot be read"),
         ("- lr", "does not hold `setting: value`"),
+        ("parameters: {lr: {value: 0.1}}", "is a sweep, which python sweeps/agent.py"),
         ("lr: 0.1\nlr: 0.2", "twice"),
         ("modle: cnn", "--modle=cnn is not a setting"),
         ("lr: 1e-3", "write 1.0e-3"),
