@@ -132,16 +132,17 @@ def hold_out(images: Split, order: Tensor, how: Splitting) -> tuple[Tensor, Tens
     if not how.val_fraction or not len(order):
         return order[:0], order
     if images.groups is not None:
-        # The largest groups come first: the part that is held out is the last to get one.
         num = math.floor(1 / how.val_fraction + 1e-9)
         shares = [how.val_fraction] * num + [1 - num * how.val_fraction]
-        part = num - 1
         if how.fold:
             part, num = how.folds()
             shares = [1 / num] * num
         labels, groups = images.labels.index_select(0, order), images.groups.index_select(0, order)
-        is_held_out = divide_groups(labels, groups, shares, how.seed) == part
-        return order[is_held_out], order[~is_held_out]
+        parts = divide_groups(labels, groups, shares, how.seed)
+        if not how.fold:  # the part whose size is the best; of equal ones the last, since the largest groups come first
+            misfits = (parts.bincount(minlength=num)[:num] - how.val_fraction * len(order)).abs().tolist()
+            part = max(range(num), key=lambda i: (-misfits[i], i))
+        return order[parts == part], order[parts != part]
     start, end = 0, round(len(order) * how.val_fraction)
     if how.fold:
         part, num = how.folds()

@@ -82,6 +82,12 @@ def test_groups_are_divided_about_as_evenly_as_scikit_learn_divides_them():
     assert unevenness(ours) <= unevenness([fold for _, fold in theirs]) + 2
 
 
+def test_a_small_group_is_not_all_that_is_held_out_where_others_fit_better():
+    groups = torch.arange(100) // 11  # nine of 11 images, one of a single image
+    val = split(dataset_of(torch.arange(100) % 2, groups), val_fraction=0.1)["val"]
+    assert len(val.labels) == 11
+
+
 def test_another_seed_divides_groups_in_another_way():
     parts = [divide_groups(LABELS, GROUPS, [0.2, 0.8], seed) for seed in (0, 0, 1)]
     assert torch.equal(parts[0], parts[1])
