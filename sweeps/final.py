@@ -219,8 +219,9 @@ def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
 
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a table with a row for each trial whose settings were trained."""
-    title = f"on all training images; trials by their {metric}, the best first"
     keys = shown_keys(results, metric)
+    held_out = "" if any(key.startswith("test/") for key in keys) else " but those held out, whose figures these are"
+    title = f"on all training images{held_out}; trials by their {metric}, the best first"
     table = make_table(("trial", f"chosen by {metric}", "epochs", "seeds", *keys, "seconds"), title)
     for result in results:
         cells = [

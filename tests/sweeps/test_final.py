@@ -16,7 +16,7 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
-from sweeps.final import place_on_wandb
+from sweeps.final import place_on_wandb, show
 from tests.sweep_agents import ROOT, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
@@ -86,6 +86,14 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("split", "told"), [("test", "images;"), ("val", "images but those held out, whose figures")])
+def test_the_table_says_which_images_were_trained_on(capsys, split, told):
+    figure = {"mean": 0.5, "std": None, "values": [0.5]}
+    result = {"trial": "000-a", "value": 0.6, "settings": {"epochs": 2}, "seeds": [1], f"{split}/accuracy": figure}
+    show([result], "val/accuracy")
+    assert f"on all training {told}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
     sweep(stage)
     final(stage, "--seeds=1")
