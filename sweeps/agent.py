@@ -139,7 +139,7 @@ def run_sweep(options: Namespace) -> int:
         best = leaders[0].user_attrs["settings"]
         for line in ends_reached(entries_for(sweep.content, best), best, len(leaders)):
             display.say(f"searched enough? {line}")
-        display.say(f"to train the best on all images: {ending.next}")
+        display.say(f"to train the best for good: {ending.next}")
     return code
 
 
