@@ -1,5 +1,6 @@
 """What is known of one run, wherever it was read, and which runs are wanted."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from data.metrics import is_finite
 
 LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
+RUN_PAGE = re.compile(r"https?://[\w.:-]+/[^/\s]+/[^/\s]+/runs/[^/\s]+")  # of W&B: host, entity, project, id
 STATES = ("finished", "stopped", "failed", "unfinished")
 
 
@@ -74,7 +76,7 @@ class RunRecord:
     def address(self) -> str:
         """Address of the run's page on W&B; "" where it has none."""
         address = str(self.environment.get("wandb", "") if self.is_local else self.source)
-        return address if address.startswith(("https://", "http://")) else ""
+        return address if RUN_PAGE.fullmatch(address) else ""
 
 
 class RunList(NamedTuple):

@@ -181,6 +181,14 @@ def test_runs_of_several_projects_have_no_place_of_their_own(tmp_path):
         project_of(comparison_of(tmp_path))
 
 
+@pytest.mark.parametrize("address", ["https://", "https://wandb.ai/team/a", "http://[x/team/a/runs/a", "a", 5])
+def test_a_damaged_address_is_none(tmp_path, address):
+    folder = write_run(tmp_path / "a", [1.0])
+    write_json(folder / run_folder.ENVIRONMENT, {"wandb": address})
+    with pytest.raises(UserError, match="none of these runs is on W&B"):
+        project_of(comparison_of(tmp_path))
+
+
 def test_names_are_no_markup(tmp_path):
     write_run(tmp_path / "[x](y)|z", [1.0], lr=0.1, note="a")
     write_run(tmp_path / "plain", [2.0], lr=0.01, note="two\nlines")
