@@ -136,7 +136,7 @@ def rounded(figure: Mapping[str, Any]) -> dict[str, float | None]:
     """
     if not is_finite(figure["mean"]):
         raise ValueError(f"a mean of {figure['mean']}")
-    return {key: round(figure[key], 5) if is_finite(figure[key]) else None for key in ("mean", "std")}
+    return {key: round(figure[key], 7) if is_finite(figure[key]) else None for key in ("mean", "std")}
 
 
 def of_seeds(command: str, seeds: Sequence[int]) -> str:

@@ -68,7 +68,7 @@ def read_run(folder: Path, data_dir: str = "") -> RecordedRun:
 def launcher(environment: Mapping[str, Any]) -> list[str]:
     """Return the words before train.py that start as many processes as a run had."""
     num_processes = environment.get("num_processes", 1)
-    where = "--cpu" if "threads" in environment.get("device", "") else "--multi_gpu"
+    where = "--cpu" if "thread" in environment.get("device", "") else "--multi_gpu"
     return ["accelerate", "launch", where, "--num_processes", str(num_processes)] if num_processes > 1 else ["python"]
 
 
@@ -143,7 +143,7 @@ def run_again(settings: Settings, then: Mapping[str, Any], runs_dir: Path, num_r
 
 def same_threads(environment: Mapping[str, Any]) -> dict[str, str]:
     """Return the environment variables that give a run as many threads as it had: sums in another order differ."""
-    device = re.search(r"(\d+) threads$", environment.get("device", ""))  # of runs that did not record their threads
+    device = re.search(r"(\d+) threads?$", environment.get("device", ""))  # of runs that did not record their threads
     threads = environment.get("threads") or (device and device[1])
     return {"OMP_NUM_THREADS": str(threads)} if threads else {}
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from data.paths import CHECKOUT
+from data.visible import counted
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy", "scikit-learn", "pillow")
 
@@ -73,7 +74,7 @@ def device_name(device: torch.device) -> str:
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

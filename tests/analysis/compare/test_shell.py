@@ -150,7 +150,7 @@ def test_an_empty_runs_folder_in_the_environment_is_none_and_a_tilde_is_home(tmp
         (report.main, ["--out", "full"], "--out full cannot be written (No space left on device)"),
         (report.main, ["--out", "."], "cannot be written (Is a directory)"),
         (report.main, ["--sweep", "\x1b[2J"], r"sweep \x1b[2J has no runs"),
-        (beta.main, ["b", "--out", "full"], "--out full cannot be written (No space left on device)"),
+        (beta.main, ["b", "--out", "full"], "full cannot be written (No space left on device)"),
         (beta.main, ["b", "--out", "picture.xyz"], "Format 'xyz' is not supported"),
         (beta.main, ["\x1b[2J"], r"\x1b[2J is no sweep"),
         (results.main, ["--update", "a\nb"], r"a\nb is no sweep"),

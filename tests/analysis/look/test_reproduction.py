@@ -51,7 +51,7 @@ def test_what_was_no_number_both_times_is_equal():
 
 def test_several_processes_are_launched_as_they_were():
     assert launcher({"num_processes": 1, "device": "a CPU, 2 threads"}) == ["python"]
-    assert launcher({"num_processes": 2, "device": "a CPU, 2 threads"})[:3] == ["accelerate", "launch", "--cpu"]
+    assert launcher({"num_processes": 2, "device": "a CPU, 1 thread"})[:3] == ["accelerate", "launch", "--cpu"]
     assert launcher({"num_processes": 4, "device": "a GPU"})[2:] == ["--multi_gpu", "--num_processes", "4"]
 
 
@@ -127,6 +127,7 @@ def test_a_tolerance_is_a_number_that_is_not_below_0(text):
     [
         ({"threads": 3, "device": "Abacus 9, 3 threads"}, {"OMP_NUM_THREADS": "3"}),
         ({"device": "Abacus 9, 12 threads"}, {"OMP_NUM_THREADS": "12"}),  # of an older run
+        ({"device": "Abacus 9, 1 thread"}, {"OMP_NUM_THREADS": "1"}),
         ({"threads": 2, "device": "a GPU"}, {"OMP_NUM_THREADS": "2"}),
         ({"device": "a GPU"}, {}),
     ],
