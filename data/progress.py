@@ -35,6 +35,7 @@ def progress_bar(
         quiet: show nothing.
         items: of which each counts as one thing.
     """
-    pace: dict[str, Any] = {"mininterval": SECONDS_BETWEEN_LINES, "delay": SECONDS_BETWEEN_LINES, "file": Log()}
-    where = {} if sys.stderr.isatty() else pace
+    pause = SECONDS_BETWEEN_LINES
+    log: dict[str, Any] = {"mininterval": pause, "delay": pause, "miniters": 1, "file": Log()}
+    where = {} if sys.stderr.isatty() else log
     return tqdm(items, what, total, unit=f" {things}", initial=start, leave=False, disable=quiet, **where)

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 
 from data.progress import progress_bar
 
@@ -48,3 +49,13 @@ def test_the_other_processes_are_quiet(capsys, progress_told):
 def test_items_are_counted_as_they_are_gone_through(capsys, progress_told):
     assert list(progress_bar("decoding", 3, "images", items="abc")) == ["a", "b", "c"]
     assert "2/3" in capsys.readouterr().err
+
+
+def test_a_line_is_not_said_twice_within_the_pause(capsys, monkeypatch):
+    monkeypatch.setattr("data.progress.SECONDS_BETWEEN_LINES", 0.05)
+    with progress_bar("decoding", None, "images") as bar:
+        started = time.monotonic()
+        while time.monotonic() < started + 0.3:
+            bar.update()
+    assert bar.miniters == 1  # else tqdm's own thread repeats a line after 10 seconds
+    assert 3 <= len(capsys.readouterr().err.splitlines()) <= 6
