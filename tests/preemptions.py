@@ -18,19 +18,12 @@ from pathlib import Path
 import psutil
 
 from tests.wandb_server import WandbServer
-from tests.wandb_site import Site
+from tests.wandb_site import Site, command_of
 
 RATES = (0.001, 0.003, 0.01, 0.03)
 SECONDS_BETWEEN = (4.0, 24.0)  # two preemptions of one machine
 SECONDS_AT_HOME = 5.0  # of an agent that had nothing to do, before it asks again
 SECONDS_OF_NOTICE = 30.0
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 class Box:

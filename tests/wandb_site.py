@@ -129,9 +129,17 @@ def wait_until(condition, what: str) -> None:
         time.sleep(0.05)
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """The words that started a process; none where it has ended in the meantime."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def trial_processes(agent: subprocess.Popen) -> list[psutil.Process]:
     """What an agent runs for its trial: launchers, trainings and their W&B services, but not its own service."""
-    trials = [child for child in psutil.Process(agent.pid).children() if "train.py" in child.cmdline()]
+    trials = [child for child in psutil.Process(agent.pid).children() if "train.py" in command_of(child)]
     return [process for trial in trials for process in [trial, *trial.children(recursive=True)]]
 
 
