@@ -31,7 +31,8 @@ from rich.text import Text
 
 from analysis.command_line import Parser, amount, run_program, whole_number
 from analysis.compare import results
-from analysis.compare.results_table import figures_of, read_results
+from analysis.compare.results_table import read_results
+from analysis.read.figures import figures_of
 from analysis.read.storage import masked_arguments
 from analysis.record import run_folder
 from analysis.record.environment import device_name

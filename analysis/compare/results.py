@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from analysis.compare.references import recipes, references
-from analysis.compare.results_table import Result, figures_of, read_results, render, spread
+from analysis.compare.results_table import Result, read_results, render
+from analysis.read.figures import figures_of, spread
 from analysis.read.recipe import SEED, command_of, flags, model_and_dataset, recipe_of, told_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import generation_scores, read_runs

@@ -2,18 +2,17 @@
 
 import json
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.compare.references import Reference, recipes, references
+from analysis.read.figures import plus_minus
 from analysis.read.recipe import default_settings, flags
 from analysis.terminal import clock
 from data.errors import UserError
 from data.files import refusing_damage
-from data.metrics import is_finite, shown
 
 HEADER = """# Results
 
@@ -101,24 +100,6 @@ def read_results(path: Path) -> list[Result]:
         results = [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
         render(results).encode()  # which fails of what is of another type, or no text
         return results
-
-
-def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's metrics on the test images, or on the validation images where it was not tested."""
-    split = "test/" if any(key.startswith("test/") for key in summary) else "val/"
-    figures = {key: value for key, value in summary.items() if key.startswith(split)}
-    return {key: value for key, value in figures.items() if is_finite(value) or isinstance(value, Mapping)}
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean and the sample standard deviation of values, None for a single one, and the values themselves."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.mean(values), "std": std, "values": list(values)}
-
-
-def plus_minus(figure: Mapping[str, Any], key: str) -> str:
-    """Return the mean and the deviation of the metric `key` as text; the mean alone where there is no deviation."""
-    return shown(key, figure["mean"], figure["std"])
 
 
 def reference_of(result: Result) -> Reference | None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.compare.comparability import warning_of
-from analysis.compare.results_table import plus_minus, spread
+from analysis.read.figures import plus_minus, spread
 from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value

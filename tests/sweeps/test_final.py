@@ -16,7 +16,8 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
-from sweeps.final import place_on_wandb, show
+from sweeps.final import show
+from sweeps.local.final_runs import place_on_wandb
 from tests.sweep_agents import ROOT, wait_until
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2

@@ -8,7 +8,8 @@ import pytest
 
 from analysis.compare import results
 from analysis.compare.references import recipes, references
-from analysis.compare.results_table import plus_minus, read_results, render
+from analysis.compare.results_table import read_results, render
+from analysis.read.figures import plus_minus
 from analysis.results import main
 from data.errors import UserError
 from data.files import read_json, write_json

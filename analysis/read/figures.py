@@ -1,0 +1,25 @@
+"""The figures that a run ends in, and their mean and deviation over the seeds."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.metrics import is_finite, shown
+
+
+def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's metrics on the test images, or on the validation images where it was not tested."""
+    split = "test/" if any(key.startswith("test/") for key in summary) else "val/"
+    figures = {key: value for key, value in summary.items() if key.startswith(split)}
+    return {key: value for key, value in figures.items() if is_finite(value) or isinstance(value, Mapping)}
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean and the sample standard deviation of values, None for a single one, and the values themselves."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.mean(values), "std": std, "values": list(values)}
+
+
+def plus_minus(figure: Mapping[str, Any], key: str) -> str:
+    """Return the mean and the deviation of the metric `key` as text; the mean alone where there is no deviation."""
+    return shown(key, figure["mean"], figure["std"])
