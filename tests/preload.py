@@ -27,6 +27,6 @@ def _versions_of_the_tables(config):
 ScriptDirectory.from_config = _versions_of_the_tables
 _trials = Trials("sqlite://", sweep_of({"lr": LR}), "warm", 0)
 _trials.take(1)
-_trials.engine.dispose()
+_trials.claims.engine.dispose()
 gc.collect()
 gc.freeze()  # else the first collection in a fork would copy the pages of all that

@@ -17,6 +17,7 @@ from data.errors import UserError
 from data.internals import trial_id
 from data.metrics import shown
 from models.resolve import validate
+from sweeps.local.claims import TrialLost
 from sweeps.local.contract import is_train_py
 from sweeps.local.display import Display
 from sweeps.local.heart import Heart
@@ -27,7 +28,7 @@ from sweeps.local.promotion import hopeless, is_waiting, logged_costs, promotabl
 from sweeps.local.repeats import SEED
 from sweeps.local.room import Room
 from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, num_without
-from sweeps.local.trials import Claim, TrialLost, Trials
+from sweeps.local.trials import Claim, Trials
 
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
 SECONDS_BETWEEN_BEATS = 10.0
@@ -71,7 +72,7 @@ class Agent:
                     return self.pool.exit_code or int(bool(self.fault)) or (UNREAD if self.display.is_unread else 0)
             except (StorageInternalError, SQLAlchemyError) as error:  # meanwhile the trials run on
                 self.display.say(f"the storage does not answer, trying again: {reason_of(error)}")
-                self.trials.beats.clear()  # the other agents could not beat either
+                self.trials.claims.beats.clear()  # the other agents could not beat either
                 self.wait_for_storage()
                 if len(self.pool.signals) > 1:
                     self.pool.kill()
@@ -157,7 +158,7 @@ class Agent:
 
     def progress(self) -> dict[int, tuple[int, float]]:
         """Return epoch and seconds of every trial under way, those of other agents included."""
-        owned = self.trials.owned()
+        owned = self.trials.claims.owned()
         others = {
             trial.number: (len(trial.intermediate_values), 0.0)
             for trial in self.trials.all()
@@ -204,7 +205,7 @@ class Agent:
 
     def wait_for_room(self, claim: Claim) -> None:
         """Leave a trial until others have ended, or to an agent with more memory; those after it wait as well."""
-        self.trials.release(claim.trial_id)
+        self.trials.claims.release(claim.trial_id)
         if self.waiting != claim.number:
             self.display.log(f"trial {claim.number} waits for memory: {self.display.varied(claim.settings)}")
         self.waiting = claim.number
@@ -234,7 +235,7 @@ class Agent:
         try:
             run = TrialRun(claim, self.sweep.objectives.metrics, trial, words, self.runs_dir, environment)
         except OSError:
-            self.trials.release(claim.trial_id)
+            self.trials.claims.release(claim.trial_id)
             raise
         for other in self.room.on_device(slot, self.pool):
             run.had_company = other.had_company = True
@@ -257,7 +258,7 @@ class Agent:
         """Store what became of a trial whose process has ended."""
         run.report(self.trials)  # it may have logged its last values after the last look
         claim = run.claim
-        self.trials.hold(claim)
+        self.trials.claims.hold(claim.trial_id)
         outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.limits.repeats)
         if outcome.state is None:
             self.trials.leave(claim, outcome.notes)
@@ -299,5 +300,5 @@ class Agent:
         """Kill every trial; each can go on from its last checkpoint."""
         self.pool.kill()
         for run in self.pool.runs:
-            self.trials.release(run.claim.trial_id)
+            self.trials.claims.release(run.claim.trial_id)
             self.pool.free(run)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import yaml
 from optuna.trial import FrozenTrial
-from sqlalchemy import select
 
 from data.errors import UserError, suggestion
 from data.metrics import is_finite
@@ -24,7 +23,7 @@ from sweeps.local.contract import is_train_py
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.observations import NOT_COMPARED, branch_for, is_inside, point_of
 from sweeps.local.sweep_file import Sweep
-from sweeps.local.trials import CLAIMS, Trials
+from sweeps.local.trials import Trials
 
 FIRST_OF_CHOICES = 2**30  # in the table of claims, choices stand below its negative, where no trials do
 FILES = (".yaml", ".yml", ".json")
@@ -167,8 +166,7 @@ def enqueue(points: Mapping[str, Any], trials: Trials) -> FrozenTrial | None:
 
     name = json.dumps([trials.name, points], sort_keys=True)
     own_id = -FIRST_OF_CHOICES - zlib.crc32(name.encode()) % FIRST_OF_CHOICES
-    with trials.engine.begin() as connection:
-        seen = connection.execute(select(CLAIMS).where(CLAIMS.c.trial_id == own_id)).one_or_none()
-    if queued() is None and (seen is None or trials.is_dead(seen)) and trials.claim(own_id, seen):
+    claims, seen = trials.claims, trials.claims.of(own_id)
+    if queued() is None and (seen is None or claims.is_dead(seen)) and claims.take(own_id, seen):
         trials.study.enqueue_trial(dict(points))
     return queued()

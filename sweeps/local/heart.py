@@ -37,7 +37,7 @@ class Heart:
         while not self.is_over.wait(self.seconds):
             asked = time.monotonic()
             try:
-                self.held = asked, self.trials.beat()
+                self.held = asked, self.trials.claims.beat()
             except (SQLAlchemyError, StorageInternalError):  # the agent itself finds out that the storage is away
                 continue
 

@@ -105,7 +105,7 @@ class TrialRun(Run):
             self.read(rows)
             has_news = True
         if self.waiting:
-            trials.hold(self.claim)
+            trials.claims.hold(self.claim.trial_id)
             if not self.seeds_done:
                 report_values(self.claim.trial, dict(enumerate(self.waiting, self.num_values + 1)))
             self.num_values += len(self.waiting)

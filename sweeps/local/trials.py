@@ -1,7 +1,7 @@
 """The trials of a sweep in a database that any number of agents share, so that each trial is run by one of them.
 
 Optuna stores what was tried and what came of it. There, a trial is RUNNING from its first claim to its end, paused or
-not. Which agent holds it stands in a table of our own, which agents change by compare-and-set.
+not. Which agent holds it stands in a table of our own, see claims.py.
 """
 
 import json
@@ -15,8 +15,6 @@ from typing import Any
 import optuna
 import psutil
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import Column, Integer, MetaData, Row, String, Table, select
-from sqlalchemy.exc import IntegrityError
 
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweeps import metrics_of
@@ -25,16 +23,15 @@ from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.internals import let_ranges_change, reopen_trials, trial_id
 from sweeps.local.agreement import go_on, leaves_of
+from sweeps.local.claims import CLAIMS, Claims
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
-from sweeps.local.owners import has_another_agent, is_alive_here, owner_name
+from sweeps.local.owners import has_another_agent
 from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
 from sweeps.local.repeats import seed_of, value_of
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
-SECONDS_TO_BE_MISSED = 60.0  # an agent on another machine is dead if its beat has not changed for so long
-NOBODY = ""
 # Notes beside those that others read, too:
 OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
 OWN_NOTES |= {
@@ -46,25 +43,6 @@ OWN_NOTES |= {
     UNTIL: int,
     WAITS: int,
 }
-CLAIMS = Table(
-    "vision_sweeps_claims",
-    MetaData(),
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("owner", String(200), nullable=False),
-    Column("beat", Integer, nullable=False),
-)
-
-
-class TrialLost(RuntimeError):
-    """The trial is held by another agent, which has taken it over."""
-
-
-@dataclass
-class Beat:
-    """The last beat seen of an agent on another machine, and when it was seen, by this machine's clock."""
-
-    number: int
-    seen: float
 
 
 @dataclass(frozen=True)
@@ -119,10 +97,9 @@ class Trials:
     def __init__(self, url: str, sweep: Sweep, name: str, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
-        self.owner = owner_name()
         self.storage = open_storage(url, CLAIMS)
         let_ranges_change(self.storage)
-        self.engine = self.storage.engine
+        self.claims = Claims(self.storage.engine)
         self.name = name
         self.sampler = Search(sweep, seed)
         self.content = json.loads(json.dumps(sweep.content))
@@ -143,7 +120,6 @@ class Trials:
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
         self.changes = go_on(self.study, sweep, known)
-        self.beats: dict[int, Beat] = {}  # of agents on other machines, by trial id
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
 
     def is_superseded(self) -> bool:
@@ -167,9 +143,7 @@ class Trials:
         """
         failed = [trial for trial in self.all() if trial.state == TrialState.FAIL]
         ids = [trial_id(trial) for trial in failed]
-        with self.engine.begin() as connection:  # first, since the agents that held them may live
-            connection.execute(CLAIMS.update().where(CLAIMS.c.trial_id.in_(ids)).values(owner=NOBODY))
-            connection.execute(CLAIMS.delete().where(CLAIMS.c.trial_id == self.id_of_end()))
+        self.claims.clear(ids, [self.id_of_end()])  # first, since the agents that held them may live
         reopen_trials(self.storage, ids)
         self.study = self.open_study()  # which does not know that they were failed
         for trial in failed:
@@ -200,30 +174,28 @@ class Trials:
             count: number of trials of the whole sweep; None for no limit.
             running: ids of the trials that this agent runs. Others that it holds, it claimed as the database went away.
         """
-        with self.engine.begin() as connection:  # before the trials: one that changes later on has another claim then
-            claims = {row.trial_id: row for row in connection.execute(select(CLAIMS))}
+        claims = self.claims.all()  # before the trials: one that changes later on has another claim then
         trials = self.all()
         started = [trial for trial in trials[:count] if trial.state == TrialState.RUNNING]
         promoted = [trials[number] for number in promotable(self.sweep, trials, count)]
         for trial in [*(trial for trial in started if not is_waiting(self.sweep, trial)), *promoted]:
             own_id = trial_id(trial)
             claim, run_id = claims.get(own_id), trial.user_attrs.get("run_id")
-            is_idle = claim is None or claim.owner == NOBODY or self.is_dead(claim)
-            is_forgotten = claim is not None and claim.owner == self.owner and own_id not in running
-            if not is_idle and not is_forgotten:
+            is_forgotten = claim is not None and claim.owner == self.claims.owner and own_id not in running
+            if not self.claims.is_idle(claim) and not is_forgotten:
                 continue
             num_done = len(seeds_done(trial.user_attrs))
             is_still_ending = run_id is not None and self.is_still_ending(run_of_seed(run_id, num_done))
-            if not is_still_ending and self.claim(own_id, claim):
+            if not is_still_ending and self.claims.take(own_id, claim):
                 return self.prepare(Trial(self.study, own_id))
         is_any_queued = any(trial.state == TrialState.WAITING for trial in trials[:count])
         if count is not None and len(trials) >= count and not is_any_queued:
             return None
         fresh = self.study.ask()
-        if not self.claim(trial_id(fresh), None):  # another agent was quicker, and runs it
+        if not self.claims.take(trial_id(fresh), None):  # another agent was quicker, and runs it
             return None
         if count is not None and fresh.number >= count:  # two agents asked for the last one
-            self.release(trial_id(fresh))
+            self.claims.release(trial_id(fresh))
             return None
         return self.prepare(fresh)
 
@@ -271,80 +243,22 @@ class Trials:
         run_id, until = run_of_seed(checked_run_id(run_id), num_done), 0 if num_done else until
         return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
 
-    def claim(self, trial: int, seen: Row | None) -> bool:
-        """Claim a trial if its claim is still as it was `seen`; of several agents that try, one succeeds.
-
-        Args:
-            trial: its id.
-            seen: its row in the table of claims; None if it had none.
-        """
-        try:
-            with self.engine.begin() as connection:
-                if seen is None:
-                    connection.execute(CLAIMS.insert().values(trial_id=trial, owner=self.owner, beat=0))
-                    return True
-                same = (CLAIMS.c.trial_id == trial, CLAIMS.c.owner == seen.owner, CLAIMS.c.beat == seen.beat)
-                taken = connection.execute(CLAIMS.update().where(*same).values(owner=self.owner, beat=seen.beat + 1))
-                return taken.rowcount == 1
-        except IntegrityError:
-            return False
-
-    def is_dead(self, claim: Row) -> bool:
-        """Return whether the agent that holds a claim has ended without releasing it."""
-        alive = is_alive_here(claim.owner)
-        if alive is not None:
-            return not alive
-        beat = self.beats.get(claim.trial_id)
-        if beat is None or beat.number != claim.beat:
-            self.beats[claim.trial_id] = Beat(claim.beat, time.monotonic())
-            return False
-        return time.monotonic() - beat.seen > SECONDS_TO_BE_MISSED
-
-    def beat(self) -> set[int]:
-        """Show agents on other machines that this one lives; return the ids of the trials that it still holds."""
-        own = CLAIMS.c.owner == self.owner
-        with self.engine.begin() as connection:
-            connection.execute(CLAIMS.update().where(own).values(beat=CLAIMS.c.beat + 1))
-            return set(connection.execute(select(CLAIMS.c.trial_id).where(own)).scalars())
-
-    def owned(self) -> set[int]:
-        """Return the ids of the trials that an agent holds, or held when it died."""
-        with self.engine.begin() as connection:
-            return set(connection.execute(select(CLAIMS.c.trial_id).where(CLAIMS.c.owner != NOBODY)).scalars())
-
     def id_of_end(self) -> int:
         """Return what stands for the end of the sweep among the ids of trials: another one once there are more."""
         return -max(map(trial_id, self.all()), default=0)
 
     def is_first_to_end(self) -> bool:
         """Return whether this agent is the first to say that the sweep, as far as it goes, has ended."""
-        return self.claim(self.id_of_end(), None)
-
-    def release(self, trial: int) -> None:
-        """Give up the claim on a trial, by its id, so that any agent may take it."""
-        own = (CLAIMS.c.trial_id == trial, CLAIMS.c.owner == self.owner)
-        with self.engine.begin() as connection:
-            connection.execute(CLAIMS.update().where(*own).values(owner=NOBODY))
+        return self.claims.take(self.id_of_end(), None)
 
     def give_up(self, number: int) -> None:
         """End a trial that waits at a rung and cannot be promoted any more, unless another agent is about to."""
         own_id = trial_id(self.all()[number])
-        with self.engine.begin() as connection:
-            claim = connection.execute(select(CLAIMS).where(CLAIMS.c.trial_id == own_id)).one_or_none()
-        if claim and (claim.owner in (NOBODY, self.owner) or self.is_dead(claim)) and self.claim(own_id, claim):
+        claim = self.claims.of(own_id)
+        is_free = claim is not None and (claim.owner == self.claims.owner or self.claims.is_idle(claim))
+        if is_free and self.claims.take(own_id, claim):
             self.storage.set_trial_user_attr(own_id, "ending", "not promoted")
             self.study.tell(number, None, TrialState.PRUNED, skip_if_finished=True)
-
-    def hold(self, claim: Claim) -> None:
-        """Make sure that this agent still holds a trial, and goes on to hold it while something of it is stored.
-
-        Raises:
-            TrialLost: it does not: this agent was out of touch for too long.
-        """
-        own = (CLAIMS.c.trial_id == claim.trial_id, CLAIMS.c.owner == self.owner)
-        with self.engine.begin() as connection:
-            if connection.execute(CLAIMS.update().where(*own).values(beat=CLAIMS.c.beat + 1)).rowcount == 0:
-                raise TrialLost(f"trial {claim.number}")
 
     def end(self, claim: Claim, state: TrialState, notes: Mapping[str, Any]) -> None:
         """Store how a trial has ended; the value of one that is complete is the best that it has logged."""
@@ -355,7 +269,7 @@ class Trials:
     def leave(self, claim: Claim, notes: Mapping[str, Any]) -> None:
         """Store notes on a trial and give up the claim to it: it is not ended, and any agent may go on with it."""
         self.note(claim, notes)
-        self.release(claim.trial_id)
+        self.claims.release(claim.trial_id)
 
     def note(self, claim: Claim, notes: Mapping[str, Any]) -> None:
         """Store notes on a trial, beside the values that it has logged."""

@@ -24,7 +24,7 @@ DEBIAN = "/usr/lib/postgresql/*/bin"
 MISSED = 2.0  # seconds without a sign of life
 OTHER_MACHINE = {"socket.gethostname": functools.partial(str, "other"), "sweeps.local.trials.processes_of": no_process}
 THIS_MACHINE = {"sweeps.local.trials.processes_of": no_process}  # of the other
-QUICK = {"sweeps.local.trials.SECONDS_TO_BE_MISSED": MISSED, "sweeps.local.agent.SECONDS_BETWEEN_BEATS": 0.3}
+QUICK = {"sweeps.local.claims.SECONDS_TO_BE_MISSED": MISSED, "sweeps.local.agent.SECONDS_BETWEEN_BEATS": 0.3}
 SLOW = {"epochs": 20, "seconds": 0.1}
 
 

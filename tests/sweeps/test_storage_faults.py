@@ -125,7 +125,7 @@ def race(url, barrier, results):
     barrier.wait(TIMEOUT_SECONDS)
     left = first[::2]
     for claim in left:
-        trials.release(claim.trial_id)
+        trials.claims.release(claim.trial_id)
     barrier.wait(TIMEOUT_SECONDS)
     second = take_all(trials, first[1::2])
     results.put([[claim.number for claim in claims] for claims in (first, left, second)])
@@ -161,7 +161,7 @@ def test_a_trial_goes_on_with_the_settings_that_it_began_with(tmp_path):
     assert begun is not None
     assert "best_by" not in begun.settings  # as before the setting was there
     trials = Trials(url, with_best_by(parsed_sweep()), "sweep", seed=1)
-    trials.release(begun.trial_id)
+    trials.claims.release(begun.trial_id)
     paused = trials.take(2)
     assert paused is not None
     fresh = trials.take(2, [paused.trial_id])
@@ -175,16 +175,16 @@ def test_a_run_id_of_the_database_that_leads_elsewhere_is_not_run(tmp_path):
     claim = trials.take(1)
     assert claim is not None
     claim.trial.set_user_attr("run_id", "../evil")
-    trials.release(claim.trial_id)
+    trials.claims.release(claim.trial_id)
     with pytest.raises(UserError, match="no plain name"):
         trials.take(1)
 
 
 def test_a_live_agent_is_told_from_a_dead_one_though_the_clock_is_set(tmp_path, monkeypatch):
     trials = Trials(f"sqlite:///{tmp_path / 'study.db'}", parsed_sweep(), "sweep", seed=1)
-    host, boot, pid, start = json.loads(trials.owner)
+    host, boot, pid, start = json.loads(trials.claims.owner)
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: time.time() + 3600)  # the clock was set
-    assert is_alive_here(trials.owner) is True
+    assert is_alive_here(trials.claims.owner) is True
     assert is_alive_here(json.dumps([host, boot, pid, start - 1])) is False
     assert is_alive_here(json.dumps([host, boot, 2**22 + 1, start])) is False
     assert is_alive_here(json.dumps([host, "another boot", pid, start])) is None
@@ -240,7 +240,7 @@ def test_thousands_of_logged_values_are_stored_in_one_transaction(tmp_path):
     claim = trials.take(1)
     assert claim is not None
     commits = []
-    sqlalchemy.event.listen(trials.engine, "commit", commits.append)
+    sqlalchemy.event.listen(trials.claims.engine, "commit", commits.append)
     report_values(claim.trial, {step: 1 / step for step in range(1, 3001)})
     assert len(commits) == 1
     report_values(claim.trial, {3000: 9.0, 3001: 0.5})  # the first was stored, but the answer was lost
