@@ -204,6 +204,12 @@ def find_costs(
     return costs
 
 
+def runs_left(steps: Sequence[Step]) -> dict[str, int]:
+    """Return the number of runs among the steps that each row has left, 0 where only what follows on them is left."""
+    rows = dict.fromkeys((step.row for step in steps), 0)
+    return rows | Counter(step.row for step in steps if step.trains or step.takes_all)
+
+
 def plan(
     rows: Sequence[Row], costs: Mapping[str, Cost], left: Mapping[str, int], hours: float, workers: int
 ) -> list[Row]:
@@ -212,7 +218,7 @@ def plan(
     Args:
         rows: in the order in which they are to be trained.
         costs: by row.
-        left: number of runs of each row that are not done.
+        left: number of runs that each row has left; none of a row that is done, 0 where what follows on them is left.
         hours: that it may take.
         workers: runs at a time.
     """
@@ -220,16 +226,17 @@ def plan(
     names, rest = {row.name for row in rows}, hours * 3600 * workers
     found: list[Row] = []
     for row in rows:
-        cost, num = costs.get(row.name, Cost()), left[row.name]
+        cost, num = costs.get(row.name, Cost()), left.get(row.name, 0)
         seconds = seconds_of(row, cost, num) if num else 0.0
         obstacles = {
-            "done": not num,
+            "done": row.name not in left,
+            "trained, more to do": not num,
             "see below": bool(cost.fault),
             f"needs {row.after}": row.after in names - {one.name for one in found},
             "does not fit": seconds > rest,
         }
         word = next((word for word, holds in obstacles.items() if holds), "")
-        if word in ("done", ""):
+        if word in ("done", "trained, more to do", ""):
             rest -= seconds
             found.append(row)
         each = "" if row.sweep or not num else time_of(seconds / num)
@@ -275,8 +282,8 @@ def study(arguments: Sequence[str]) -> int:
     with nullcontext() if options.plan else wait:  # two that measure at once would measure each other
         deadline = time.monotonic() + options.hours * 3600
         steps, done = steps_of(rows, options.seeds, told), read_done(folder)
-        left = Counter(step.row for step in steps if (step.trains or step.takes_all) and not is_done(step, done))
-        costs = find_costs([row for row in rows if left[row.name]], folder, devices, environment)
+        left = runs_left([step for step in steps if not is_done(step, done)])
+        costs = find_costs([row for row in rows if left.get(row.name)], folder, devices, environment)
         rows = plan(rows, costs, left, options.hours, len(devices))
         if options.plan:
             return 0

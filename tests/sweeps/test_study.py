@@ -100,15 +100,23 @@ def test_a_run_costs_its_epochs_and_what_lies_beside_them():
 
 
 def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
-    found = [Row(name, {"epochs": 10}) for name in ("short", "long", "broken", "over")]
+    found = [Row(name, {"epochs": 10}) for name in ("short", "long", "broken", "over", "bare")]
     found.append(Row("next", {"epochs": 1}, after="long"))
     costs = {"short": Cost(0, 100, 9000), "long": Cost(0, 1, 9000), "broken": Cost(fault="no images")}
-    left = {"short": 2, "long": 1, "broken": 1, "over": 0, "next": 1}
-    assert [row.name for row in study.plan(found, costs, left, 1.0, 2)] == ["short", "over"]
+    left = {"short": 2, "long": 1, "broken": 1, "bare": 0, "next": 1}
+    assert [row.name for row in study.plan(found, costs, left, 1.0, 2)] == ["short", "over", "bare"]
     output = capsys.readouterr()
-    for word in ("30m00s", "does not fit", "done", "needs long"):
+    for word in ("30m00s", "does not fit", "done", "trained, more to do", "needs long"):
         assert word in output.out
     assert "broken cannot be trained: no images" in output.err
+
+
+def test_a_row_whose_runs_have_ended_is_done_only_after_what_follows_on_them():
+    row = Row("gan", {}, then=("python", "score.py", "{run}"))
+    training, scoring = steps_of([row], 1, ())
+    assert study.runs_left([training, scoring]) == {"gan": 1}
+    assert study.runs_left([scoring]) == {"gan": 0}
+    assert study.runs_left([]) == {}
 
 
 def test_steps_are_taken_in_order_once_and_those_that_need_a_failed_one_are_not(tmp_path, taken, capsys):
