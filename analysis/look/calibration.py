@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from analysis.look.predictions import Predictions
+from analysis.look.split_predictions import Predictions
 from models.parts.labelling import ONE_CLASS, Labelling
 
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599

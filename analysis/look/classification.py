@@ -8,7 +8,7 @@ import torch
 
 from analysis.look.calibration import Calibration, calibrate
 from analysis.look.panels import as_written, render
-from analysis.look.predictions import Predictions
+from analysis.look.split_predictions import Predictions
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader
 from data.visible import visible

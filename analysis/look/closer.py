@@ -21,7 +21,7 @@ from analysis.look.fidelity import check_numbers, measure
 from analysis.look.label_scores import analyse_labels
 from analysis.look.latents import analyse_latents, check_latents
 from analysis.look.panels import animate, render
-from analysis.look.predictions import predict_split, save_predictions
+from analysis.look.split_predictions import predict_split, save_predictions
 from analysis.record import run_folder
 from analysis.record.findings import Analysis
 from data.files import write_json

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.look.calibration import calibration_on
-from analysis.look.predictions import predict_split
+from analysis.look.split_predictions import predict_split
 from analysis.look.trained_run import TrainedRun
 from analysis.record import run_folder
 from analysis.record.evaluation import evaluate

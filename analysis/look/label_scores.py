@@ -9,7 +9,7 @@ from torch import Tensor
 from analysis.look.calibration import calibration_on
 from analysis.look.classification import NUM_MISTAKES, draw_reliability, panel_of_wrong
 from analysis.look.panels import as_written, render
-from analysis.look.predictions import Predictions
+from analysis.look.split_predictions import Predictions
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader
 from models.core.panel import Panel

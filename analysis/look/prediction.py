@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis.look.calibration import calibration_of
 from analysis.look.picture_files import PictureFile
-from analysis.look.predictions import predict_split
+from analysis.look.split_predictions import predict_split
 from analysis.look.trained_run import TrainedRun, load_network, load_run
 from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split

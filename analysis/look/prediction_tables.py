@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analysis.look.panels import draw_grid
 from analysis.look.prediction import NUM_KEPT, Predicted
-from analysis.look.predictions import PROBABILITY, exact
+from analysis.look.split_predictions import PROBABILITY, exact
 from analysis.terminal import make_table
 from data.dataset import DatasetInfo
 from data.visible import say, visible

@@ -16,7 +16,7 @@ from analysis.look.classification import (
     mistakes_panel,
     tabulate_classes,
 )
-from analysis.look.predictions import Predictions
+from analysis.look.split_predictions import Predictions
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
 

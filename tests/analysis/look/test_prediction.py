@@ -15,7 +15,7 @@ from analysis.look.calibration import calibration_of
 from analysis.look.closer import Subject, closer_look
 from analysis.look.picture_files import PictureFile, find_pictures
 from analysis.look.prediction import load_members, predict_files
-from analysis.look.predictions import predict_split
+from analysis.look.split_predictions import predict_split
 from analysis.look.trained_run import load_network, load_run
 from analysis.predict import main
 from analysis.record import run_folder

@@ -10,7 +10,7 @@ from torch import nn
 
 from analysis.look.calibration import calibration_of, fit_temperature
 from analysis.look.closer import Subject, closer_look
-from analysis.look.predictions import Predictions, predict_split, save_predictions
+from analysis.look.split_predictions import Predictions, predict_split, save_predictions
 from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.files import read_json
