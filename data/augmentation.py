@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.photographs import Boxes, blank, centre_crop, erase, jitter_colours, reduce, resized_crop, turn
 from data.policies import randaugment, trivialaugment
+from data.transfer import send
 
 
 def crop_flip(images: Tensor) -> Tensor:
@@ -23,10 +24,11 @@ def crop_flip(images: Tensor) -> Tensor:
         [B, 3, H, W].
     """
     num, _, height, width = images.shape
-    rows = reflected(torch.arange(height) + shifts(num, height // 8), height)
-    columns = reflected(torch.arange(width) + shifts(num, width // 8), width)
-    columns = torch.where(torch.rand(num, 1) < 0.5, columns.flip(1), columns)
-    rows, columns = (index.to(images.device, non_blocking=True) for index in (rows, columns))
+    drawn = shifts(num, height // 8), shifts(num, width // 8), torch.rand(num, 1) < 0.5
+    down, right, is_mirrored = (send(each, images.device) for each in drawn)
+    rows = reflected(torch.arange(height, device=images.device) + down, height)
+    columns = reflected(torch.arange(width, device=images.device) + right, width)
+    columns = torch.where(is_mirrored, columns.flip(1), columns)
     shifted = images.gather(2, rows[:, None, :, None].expand_as(images))
     return shifted.gather(3, columns[:, None, None, :].expand_as(images))
 

@@ -49,9 +49,12 @@ class Split(NamedTuple):
 
     def parts(self) -> Iterator[Tensor]:
         """Yield the images in order, some at a time, [B, 3, H, W] uint8."""
-        num = max(1, BYTES_AT_ONCE // math.prod(self.image_shape))
-        for index in torch.arange(len(self.labels)).split(num):
+        for index in torch.arange(len(self.labels)).split(self.num_at_once()):
             yield self.gather(index)
+
+    def num_at_once(self) -> int:
+        """Return how many images there are in each of the `parts` but the last."""
+        return max(1, BYTES_AT_ONCE // math.prod(self.image_shape))
 
     def select(self, index: Tensor) -> "Split":
         """Return the images with these indices [B], as a split of their own; no pixel is copied."""

@@ -6,6 +6,15 @@ import textwrap
 from collections.abc import Collection, Iterable
 
 LONGEST_MESSAGE = 1000  # characters
+# What torch says, beside its own class for it, where memory is short: the machine's, a GPU's, one of its libraries'.
+NO_MEMORY = (
+    "can't allocate memory",
+    "calculation overflowed",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",  # none that would do with the memory that is left
+)
 # Of what the user has named, or of what stands there; the others are faults of the machine.
 USERS_ERRORS = ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EINVAL", "ENXIO")
 
@@ -45,11 +54,8 @@ def in_one_line(error: BaseException) -> str:
 
 
 def lack_of_memory(error: Exception) -> str:
-    """Return in one line that there was too little memory, of the machine or of its GPU; "" for another error.
-
-    torch has no one class for that.
-    """
-    is_said_so = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
+    """Return in one line that there was too little memory, of the machine or of its GPU; "" for another error."""
+    is_said_so = any(words in str(error) for words in NO_MEMORY)
     if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError" and not is_said_so:
         return ""
     reason = textwrap.shorten(str(error).partition("\n")[0], LONGEST_MESSAGE // 2)

@@ -223,3 +223,14 @@ def traced_loop(goes_on: Callable, step: Callable, start: tuple[Any, ...]) -> tu
     from torch._higher_order_ops import while_loop  # `torch.while_loop` in newer versions
 
     return while_loop(goes_on, step, start)
+
+
+def let_compiled_networks_vary() -> None:
+    """Let torch.compile make up to 64 variants of networks, in place of 8, which all networks of one class share.
+
+    A GAN needs more than 8, for its two nets, each with and without gradients, in training and in evaluation. Beyond
+    the limit a network goes on uncompiled.
+    """
+    import torch
+
+    torch._dynamo.config.recompile_limit = 64

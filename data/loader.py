@@ -68,9 +68,7 @@ class Loader:
         self.residence = choose_residence(num_bytes, device, resident, shard.num_processes)
         self.labels = split.labels
         if self.residence.on_device:
-            # Kept in the memory layout of the batches, so that no batch has to be converted.
-            images = split.images.permute(0, 2, 3, 1) if channels_last else split.images
-            self.images = images.contiguous().to(device)  # [N, 3, H, W], or [N, H, W, 3] for channels_last
+            self.images = put_on_device(split, device, channels_last)
             self.labels = self.labels.to(device)
         else:
             self.split = split
@@ -225,6 +223,24 @@ class Loader:
         """Turn uint8 images [B, 3, H, W] into normalised float32 images with the memory layout of the batches."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
+
+
+def put_on_device(split: Split, device: torch.device, channels_last: bool) -> Tensor:
+    """Return the images of a split on a device, in the memory layout of the batches, so that no batch is converted.
+
+    They are moved some at a time: main memory need not have room for a copy, in every process, of what a GPU holds.
+
+    Returns:
+        [N, 3, H, W], or [N, H, W, 3] for channels_last; on a CPU the stored images themselves, if they can be.
+    """
+    if device.type == "cpu" and not channels_last:
+        return split.images.contiguous()
+    channels, *sides = split.image_shape
+    shape = (*sides, channels) if channels_last else (channels, *sides)
+    images = torch.empty(len(split.labels), *shape, dtype=split.stored.dtype, device=device)
+    for part, place in zip(split.parts(), images.split(split.num_at_once()), strict=True):
+        place.copy_(part.permute(0, 2, 3, 1) if channels_last else part)
+    return images
 
 
 def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:

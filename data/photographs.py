@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.policies import brighten, contrast, saturate
+from data.transfer import send
 
 TRIES = 10  # boxes that are drawn for an image; the first that fits into it is taken
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), 3.3  # shares of an image, and the greatest ratio of the sides, of the paper
@@ -22,6 +23,10 @@ class Boxes(NamedTuple):
     left: Tensor
     height: Tensor
     width: Tensor
+
+    def on(self, device: torch.device) -> "Boxes":
+        """Return the boxes on a device."""
+        return Boxes(*(send(part, device) for part in self))
 
 
 def draw_boxes(num: int, height: int, width: int, areas: tuple[float, float], largest_ratio: float) -> Boxes:
@@ -78,11 +83,11 @@ def crop_boxes(images: Tensor, boxes: Boxes, size: int, is_mirrored: Tensor) -> 
         is_mirrored: [B], whether the image is mirrored.
     """
     height, width = images.shape[2:]
+    boxes, is_mirrored = boxes.on(images.device), send(is_mirrored, images.device)
     rows = resampling(boxes.top, boxes.height, height, size)
     columns = resampling(boxes.left, boxes.width, width, size)
     columns = torch.where(is_mirrored.view(-1, 1, 1), columns.flip(1), columns)
-    rows, columns = (weights.unsqueeze(1).to(images.device, non_blocking=True) for weights in (rows, columns))
-    return (rows @ images.float() @ columns.mT).round().clamp(0, 255).byte()
+    return (rows.unsqueeze(1) @ images.float() @ columns.unsqueeze(1).mT).round().clamp(0, 255).byte()
 
 
 def resampling(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
@@ -98,8 +103,8 @@ def resampling(start: Tensor, length: Tensor, source: int, target: int) -> Tenso
         [B, target, source] float32; each row adds up to 1.
     """
     start, scale = start.view(-1, 1, 1), (length / target).view(-1, 1, 1)
-    centres = start + scale * (torch.arange(target).view(1, -1, 1) + 0.5)
-    places = torch.arange(source) + 0.5
+    centres = start + scale * (torch.arange(target, device=start.device).view(1, -1, 1) + 0.5)
+    places = torch.arange(source, device=start.device) + 0.5
     is_inside = (places > start) & (places < start + length.view(-1, 1, 1))
     weights = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0) * is_inside
     return weights / weights.sum(-1, keepdim=True)
@@ -116,8 +121,8 @@ def turn(images: Tensor, degrees: float) -> Tensor:
     """Turn each image [B, 3, H, W] uint8 by up to so many degrees to either side; what comes in is its mirror image."""
     angles = torch.empty(len(images)).uniform_(-degrees, degrees).deg2rad()
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros(len(images))
-    theta = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3).to(images.device)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    theta = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(send(theta, images.device), list(images.shape), align_corners=False)
     turned = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return turned.round().clamp(0, 255).byte()
 
@@ -125,7 +130,7 @@ def turn(images: Tensor, degrees: float) -> Tensor:
 def jitter_colours(images: Tensor, strength: float) -> Tensor:
     """Change brightness, contrast and saturation of each image [B, 3, H, W] uint8 by factors up to 1 +- strength."""
     for change in (brighten, contrast, saturate):
-        images = change(images, torch.empty(len(images)).uniform_(-strength, strength).to(images.device))
+        images = change(images, send(torch.empty(len(images)).uniform_(-strength, strength), images.device))
     return images
 
 
@@ -144,9 +149,8 @@ def erase(images: Tensor, share: float) -> Tensor:
 
 def blank(images: Tensor, boxes: Boxes) -> Tensor:
     """Fill a box in each image [B, 3, H, W] with 0; it may reach over the border, and one of height 0 fills none."""
-    top, left, height, width = (part.view(-1, 1) for part in boxes)
-    y, x = (torch.arange(side) for side in images.shape[2:])
-    masks = (y >= top) & (y < top + height), (x >= left) & (x < left + width)  # [B, H], [B, W]
-    rows, columns = (mask.to(images.device, non_blocking=True) for mask in masks)
+    top, left, height, width = (part.view(-1, 1) for part in boxes.on(images.device))
+    y, x = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    rows, columns = (y >= top) & (y < top + height), (x >= left) & (x < left + width)  # [B, H], [B, W]
     inside = rows[:, None, :, None] & columns[:, None, None, :]
     return torch.where(inside, 0.0, images)  # masked_fill would lose the memory format

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.transfer import send
+
 NUM_LEVELS = 31  # strengths of an operation, from none on
 RANDAUGMENT_LEVEL = 9  # of all operations
 RANDAUGMENT_OPERATIONS = 2  # of each image, one after the other
@@ -34,8 +36,9 @@ def warp(images: Tensor, *rows: float | Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     scales = (1, height / width, 2 / width, width / height, 1, 2 / height)  # affine_grid counts in halves of a side
-    values = [torch.as_tensor(row, device=images.device).expand(len(images)) for row in rows]
-    theta = torch.stack(values, dim=1) * torch.tensor(scales, device=images.device)
+    parts = [row * scale for row, scale in zip(rows, scales, strict=True)]
+    like = torch.zeros(len(images), device=images.device)
+    theta = torch.stack([part if isinstance(part, Tensor) else like + part for part in parts], dim=1)
     grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).byte()
 
@@ -165,7 +168,7 @@ def apply_one(images: Tensor, choices: list[Operation], levels: Tensor) -> Tenso
     magnitudes = torch.where(is_signed & is_negative, -magnitudes, magnitudes)
     order = chosen.argsort()
     sizes = chosen.bincount(minlength=len(choices)).tolist()
-    back, order, magnitudes = (each.to(images.device) for each in (order.argsort(), order, magnitudes[order]))
+    back, order, magnitudes = (send(each, images.device) for each in (order.argsort(), order, magnitudes[order]))
     parts = zip(choices, images.index_select(0, order).split(sizes), magnitudes.split(sizes), strict=True)
     return torch.cat([choice.change(*part) for choice, *part in parts if len(part[0])]).index_select(0, back)
 

@@ -17,6 +17,7 @@ class Stored(ABC):
     """
 
     shape: torch.Size
+    dtype = torch.uint8
 
     def __len__(self) -> int:
         return self.shape[0]

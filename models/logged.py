@@ -49,10 +49,9 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     """Return the names of the losses and metrics that a run logs every epoch, found out on two random images."""
     if isinstance(settings, BackboneSettings):  # the pretrained weights need not be there yet
         settings = replace(settings, pretrained=False, weights="")
-    objective = build_objective(settings, info)
+    objective = build_objective(settings, info).eval()  # in training, a code book would speak to the other processes
     batch = Batch(torch.randn(2, *objective.input_shape()), info.blank_labels(2))
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
-    objective.eval()
     if not settings.val_fraction:  # then the model's samples alone are judged
         return names + [f"train/{name}" for name in sample_metric_names(objective)]
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.internals import traced_loop
-from models.core.objective import Objective, Phase
+from models.core.objective import Objective, Phase, compile_net
 from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, side_by_side
 from models.core.settings import Decay, Depth, Fraction, NonNegative, PositiveFloat, PositiveInt
@@ -137,7 +137,7 @@ class CodeBook(nn.Module):
         """Replace codes that are hardly used by random ones of the encoder's outputs [N, D] of a first micro-batch."""
         if self.counted:
             return
-        num = torch.tensor(float(len(outputs) * self.settings.accumulation_steps), device=outputs.device)
+        num = torch.full((), float(len(outputs) * self.settings.accumulation_steps), device=outputs.device)
         candidates = outputs[torch.randint(len(outputs), (len(self.codes),), device=outputs.device)].float()
         if distributed.is_initialized():
             distributed.all_reduce(num)
@@ -354,7 +354,7 @@ class VqVae(Objective):
 
     def compile_nets(self) -> None:
         for net in (self.encoder, self.decoder, self.prior):  # not the code book, in which processes communicate
-            net.compile()
+            compile_net(net)
 
 
 def perplexity(uses: Tensor) -> Tensor:

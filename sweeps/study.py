@@ -4,8 +4,8 @@ Trains every row of sweeps/local/rows.yaml, with its own settings or from the sw
 and takes each into analysis/results.json and RESULTS.md as soon as it is there. Before that, it says what each row will
 take on this machine. It can be ended at any time, and goes on where it was.
 
-Further words are settings of train.py for all rows but sweeps, such as --compile=True. Runs are in bf16 unless
-$ACCELERATE_MIXED_PRECISION says otherwise.
+Further words are settings of train.py for all rows but sweeps, such as --compile=True. Runs are in bf16 where
+the device computes in it, unless $ACCELERATE_MIXED_PRECISION says otherwise.
 """
 
 import math
@@ -42,6 +42,7 @@ from data.files import locked, read_json, refusing_damage, write_json
 from data.metrics import shown
 from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
+from models.core.precision import has_fast_bf16
 from models.resolve import parse_arguments
 from sweeps.local.launch import OUTPUT, Run, unless_set
 from sweeps.local.pool import Pool
@@ -187,8 +188,7 @@ def find_costs(
         UserError: the file of costs is damaged.
         KeyboardInterrupt: a signal has come.
     """
-    name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    machine = f"{name}, {counted(len(devices), 'worker')}"
+    machine = f"{device_name(main_device())}, {counted(len(devices), 'worker')}"
     with refusing_damage(folder / COSTS, "remove it, and they are measured again"):
         known = read_json(folder / COSTS)
         costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
@@ -208,6 +208,11 @@ def runs_left(steps: Sequence[Step]) -> dict[str, int]:
     """Return the number of runs among the steps that each row has left, 0 where only what follows on them is left."""
     rows = dict.fromkeys((step.row for step in steps), 0)
     return rows | Counter(step.row for step in steps if step.trains or step.takes_all)
+
+
+def main_device() -> torch.device:
+    """Return the first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def plan(
@@ -273,7 +278,8 @@ def study(arguments: Sequence[str]) -> int:
     runs_dir = default_runs_dir().absolute()
     rows = chosen(read_rows(runs_dir, parse_arguments(words)), options.rows)
     devices = assign_devices(options.workers, options.devices)
-    environment = {**unless_set({"ACCELERATE_MIXED_PRECISION": "bf16"}), "VISION_SWEEPS_RUNS": str(runs_dir)}
+    precision = {"ACCELERATE_MIXED_PRECISION": "bf16" if has_fast_bf16(main_device()) else "no"}
+    environment = {**unless_set(precision), "VISION_SWEEPS_RUNS": str(runs_dir)}
     folder = runs_dir / PLACE
     folder.mkdir(parents=True, exist_ok=True)
     read_results(results.RESULTS)  # before hours are spent on what could not be added to it

@@ -138,7 +138,8 @@ if __name__ == "__main__":
     typed = {"model": "mlp", "lr": float(settings["lr"]), "epochs": int(settings["epochs"]), "seed": seed}
     typed |= {"batch_size": 128, "accumulation_steps": int(settings.get("accumulation_steps", 1))}
     write("settings.json", typed)
-    write("environment.json", {"device": "none", "wandb": settings.get("wandb")})
+    num_processes = int(settings.get("processes", 1))
+    write("environment.json", {"device": "none", "wandb": settings.get("wandb"), "num_processes": num_processes})
     (FOLDER / "summary.json").unlink(missing_ok=True)
     try:
         with held(JOURNAL / "device.json", float(settings["device_gib"]), size()) if is_sized() else nullcontext():

@@ -176,6 +176,13 @@ def test_compiled_networks_train_and_keep_the_names_of_their_weights(tmp_path, m
         torch.testing.assert_close(a[key], b[key], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_compiled_gan_trains_with_a_gradient_of_gradients(tmp_path, monkeypatch):
+    compile_in_place = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_in_place)
+    assert run(tmp_path, "--run_id=a", *GAN, "--model=dc_gan", "--epochs=1", "--compile", "--r1=1") == 0
+
+
 def test_dry_run_prints_parameters_and_writes_nothing(tmp_path, capsys):
     arguments = ["--dry_run", "--model=cnn", "--dataset=cifar10", f"--runs_dir={tmp_path / 'runs'}"]
     assert train.main([*arguments, f"--data_dir={tmp_path}"]) == 0

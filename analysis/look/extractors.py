@@ -94,7 +94,8 @@ class Inception:
     @torch.inference_mode()
     def classify(self, features: Tensor) -> Tensor | None:
         """Return probabilities of ImageNet's 1,008 outputs, without their biases, as Salimans et al. computed them."""
-        return None if self.output is None else F.linear(features, self.output.weight).softmax(dim=1)
+        with torch.autocast(self.device.type, enabled=False):
+            return None if self.output is None else F.linear(features, self.output.weight).softmax(dim=1)
 
 
 def read_trusted(path: Path) -> tuple[bytes, str]:
@@ -198,7 +199,8 @@ class TimmExtractor:
 
     @torch.inference_mode()
     def classify(self, features: Tensor) -> Tensor | None:
-        return F.linear(features, *self.head).softmax(dim=1) if self.head else None
+        with torch.autocast(self.frozen.device.type, enabled=False):
+            return F.linear(features, *self.head).softmax(dim=1) if self.head else None
 
 
 def build_extractor(name: str, device: torch.device) -> Extractor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.dataset import Batch, DatasetInfo, Split
+from data.internals import let_compiled_networks_vary
 from data.loader import Loader
 from models.core.panel import Panel
 from models.core.settings import Settings
@@ -103,7 +104,13 @@ class Objective(nn.Module, ABC):
     def compile_nets(self) -> None:
         """Compile each network in place, so that the names of the weights stay the same."""
         for net in self.children():
-            net.compile()
+            compile_net(net)
+
+
+def compile_net(net: nn.Module) -> None:
+    """Compile a network in place, for all that is asked of it: training, evaluation, a last batch that is smaller."""
+    let_compiled_networks_vary()
+    net.compile()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
-from models.core.objective import Objective, Phase
+from models.core.objective import Objective, Phase, compile_net
 from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel
 from models.core.settings import Decay, Fraction, NonNegative, PositiveFloat, PositiveInt
@@ -115,6 +115,11 @@ class Adversarial(Objective):
         self.discriminator = discriminator
         noise = torch.randn(NUM_SAMPLES, settings.latent_size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise, persistent=False)  # for the panels, the same in all runs
+
+    def compile_nets(self) -> None:
+        compile_net(self.generator)
+        if not self.settings.r1:  # whose gradient of a gradient a compiled network has not
+            compile_net(self.discriminator)
 
     def phases(self) -> tuple[Phase, ...]:
         settings = self.settings

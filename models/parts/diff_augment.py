@@ -13,22 +13,23 @@ from torch import Tensor
 
 from data.augmentation import cutout, shifts
 from data.errors import check_known
+from data.transfer import send
 
 
 def translation(images: Tensor) -> Tensor:
     """Shift each image by up to 1/8 of its side, and fill the gap with grey."""
     for dim, side in ((2, images.shape[2]), (3, images.shape[3])):
-        index = torch.arange(side) + shifts(len(images), side // 8)  # [B, side]
-        shape = (-1, 1, side, 1) if dim == 2 else (-1, 1, 1, side)
-        inside = ((index >= 0) & (index < side)).view(shape).to(images.device)
-        index = index.clamp(0, side - 1).view(shape).to(images.device)
+        shift = send(shifts(len(images), side // 8), images.device)
+        index = torch.arange(side, device=images.device) + shift  # [B, side]
+        index = index.view((-1, 1, side, 1) if dim == 2 else (-1, 1, 1, side))
+        inside, index = (index >= 0) & (index < side), index.clamp(0, side - 1)
         images = torch.where(inside, images.gather(dim, index.expand_as(images)), 0.0)
     return images
 
 
 def colour(images: Tensor) -> Tensor:
     """Add up to 1/2 to the brightness or subtract it, and multiply saturation by 0 to 2 and contrast by 1/2 to 3/2."""
-    brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1).to(images.device)
+    brightness, saturation, contrast = send(torch.rand(3, len(images), 1, 1, 1), images.device)
     images = images + brightness - 0.5
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (images - grey) * 2 * saturation

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from data.dataset import DatasetInfo
 from data.feature_cache import Images
 from data.files import locked, replace_file
-from data.internals import cpu_has_bf16
 from data.seeding import seed_everything
 from data.visible import say
+from models.core.precision import has_fast_bf16
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
 
 PIXELS = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")  # of images with values from 0 to 255
@@ -101,7 +101,9 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         images = images.to(self.device).float().contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        is_rounded = self.precision == "bf16"  # else not even to TF32, which is cuDNN's default
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded)
+        with autocast, torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=is_rounded):
             return self.network(images)
 
     def sound_precision(self, images: Images, note: Path) -> str:
@@ -125,10 +127,3 @@ class Extractor:
         chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
         say(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
         return chosen
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether a device has hardware for bf16, rather than emulating it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and cpu_has_bf16()

@@ -24,9 +24,10 @@ from sweeps.local.distributions import Parameter, Point
 from sweeps.local.early_terminate import Asha, Hyperband, Median
 from sweeps.local.launch import ARGUMENTS, Run, command_words
 from sweeps.local.pool import Pool
-from sweeps.local.room import GPU, free_gib, gib_taken
+from sweeps.local.room import free_gib, gib_taken
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import PEAK
+from sweeps.local.workers import has_gpu
 
 NUM_EPOCHS = 3
 LONG_EPOCH = 60.0  # seconds, after which two epochs are enough
@@ -77,7 +78,7 @@ class Probe(Run):
         self.of = of
         self.log = run_folder.LogReader(self.folder)
         self.moments: list[float] = []  # at which its epochs ended
-        self.is_on_gpu = GPU in environment
+        self.is_on_gpu = has_gpu(environment)
 
     def look(self) -> None:
         """Note the epochs that have ended, and end it where that is enough."""

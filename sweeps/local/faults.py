@@ -16,11 +16,15 @@ PATTERNS = {
     "its GPU is lost or taken": r"no CUDA-capable device is detected|No CUDA GPUs are available|GPU is lost|"
     r"fallen off the bus|device\(s\) is/are busy|uncorrectable (NVLink|ECC) error|CUDA unknown error|"
     r"system not yet initialized|CUDA driver initialization failed",
+    "the port of accelerate launch is taken: give it --main_process_port 0": r"EADDRINUSE|Address already in use",
     "too many files are open": r"\[Errno 2[34]\]|Too many open files",
     OUT_OF_MEMORY: r"\[Errno 12\]|Cannot allocate memory|^MemoryError\b|DefaultCPUAllocator: (can't|not enough)",
 }
 OTHERS_HOLD_MEMORY = "other programs hold its GPU's memory"
-TAKES_TOO_MUCH = re.compile(r"\b(CUDA|HIP)( error:)? out of memory|DefaultCPUAllocator: (can't|not enough)")
+TAKES_TOO_MUCH = re.compile(
+    r"\b(CUDA|HIP)( error:)? out of memory|DefaultCPUAllocator: (can't|not enough)|"
+    r"(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|unable to find an engine to execute this computation"
+)
 GIBIBYTES = {"MiB": 2**-10, "GiB": 1.0}
 SIZE = r"([\d.]+) (MiB|GiB)"
 GPU_MEMORY = re.compile(

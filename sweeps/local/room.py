@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 from sweeps.local.pool import Pool
 from sweeps.local.trial_run import TrialRun
 from sweeps.local.trials import Claim
+from sweeps.local.workers import GPU, has_gpu
 
-GPU = "CUDA_VISIBLE_DEVICES"
 ASK_GPU = (sys.executable, "-c", "import torch; print(torch.cuda.mem_get_info()[0])")
 SECONDS_TO_ASK = 60.0
 # A GPU holds more than the tensors that a run counts: CUDA itself, and the allocator's gaps.
@@ -100,7 +100,7 @@ def model_of(settings: object) -> str:
 
 def free_gib(device: Mapping[str, str]) -> float:
     """Return the memory that is free on a GPU, or of the machine, in GiB; infinite where nobody can tell."""
-    if GPU not in device:
+    if not has_gpu(device):
         return psutil.virtual_memory().available / 2**30
     environment = {**os.environ, **device}
     try:  # in a process of its own, which would go on to hold memory there

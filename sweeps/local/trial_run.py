@@ -227,7 +227,8 @@ class TrialRun(Run):
         batch_size, steps = (settings.get(name) for name in ("batch_size", "accumulation_steps"))
         if self.seeds_done or halvings > MOST_HALVINGS or not isinstance(batch_size, int) or not isinstance(steps, int):
             return None
-        if batch_size % (2 * steps):
+        num_processes = read_json(self.folder / run_folder.ENVIRONMENT).get("num_processes", 1)
+        if batch_size % (2 * steps * num_processes):
             return None
         changed = {"accumulation_steps": 2 * steps}
         notes = {**self.notes(), **changed, "halvings": halvings, "run_id": new_run_id(self.claim.number)}

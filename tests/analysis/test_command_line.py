@@ -29,6 +29,11 @@ def fail(error):
             1,
             f"look: no memory (x: can't allocate memory): {LOWER}\n",
         ),
+        (
+            lambda: fail(RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")),
+            1,
+            f"look: no memory (CUDA error: out of memory): {LOWER}\n",
+        ),
         (lambda: fail(KeyboardInterrupt()), 130, ""),
     ],
 )

@@ -1,10 +1,23 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from data import augmentation, photographs, policies
 from data.augmentation import AUGMENTATIONS, crop_flip, cutout
+from models.parts import diff_augment
 
 RANDOM = sorted(set(AUGMENTATIONS) - {"none"})
+CHANGES = {
+    **AUGMENTATIONS,
+    **diff_augment.POLICIES,
+    "cutout": partial(cutout, size=8),
+    "erase": partial(photographs.erase, share=0.5),
+    "resized_crop": partial(photographs.resized_crop, size=24, least_area=0.3, largest_ratio=1.3),
+    "turn": partial(photographs.turn, degrees=15.0),
+    "jitter_colours": partial(photographs.jitter_colours, strength=0.4),
+}
 
 
 def random_images(num, height=16, width=24):
@@ -80,6 +93,20 @@ def test_images_change_but_not_their_shape_type_or_source(name):
     assert (results.dtype, results.shape) == (images.dtype, images.shape)
     assert (results != images).flatten(1).any(1).float().mean() > 0.9
     assert torch.equal(images, random_images(64))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_device_is_sent_a_few_numbers_an_image_and_does_the_rest_itself(name, monkeypatch):
+    sizes = []
+
+    def sending(tensor, device):
+        sizes.append(tensor.numel())
+        return tensor.to(device)
+
+    for module in (augmentation, diff_augment, photographs, policies):
+        monkeypatch.setattr(module, "send", sending)
+    assert CHANGES[name](torch.empty(50, 3, 32, 32, dtype=torch.uint8, device="meta")).device.type == "meta"
+    assert sum(sizes) <= 50 * 10
 
 
 def square(row, column, size, height, width):

@@ -309,3 +309,14 @@ def test_the_notes_of_a_cache_tell_what_its_network_is(tmp_path):
     texts = [path.read_text() for path in tmp_path.glob("*/network.json")]
     assert any('"precision": "fp32"' in text and '"weights": "random-seed5-' in text for text in texts)
     assert all(path.name.startswith("test_efficientnet-") for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("precision", "is_rounded"), [("fp32", False), ("bf16", True)])
+def test_features_in_fp32_are_not_rounded_to_tf32(precision, is_rounded, monkeypatch):
+    extractor = Extractor(build().frozen, torch.device("cpu"))
+    extractor.precision = precision
+    seen = []
+    monkeypatch.setitem(extractor.__dict__, "network", lambda x: seen.append(torch.backends.cudnn.allow_tf32) or x)
+    extractor(make_split(2).images)
+    assert seen == [is_rounded]
+    assert torch.backends.cudnn.allow_tf32

@@ -7,6 +7,7 @@ import signal
 import pytest
 import yaml
 from accelerate.state import AcceleratorState, GradientState
+from torch import distributed
 
 import train
 from analysis.record import run_folder
@@ -199,3 +200,12 @@ def test_the_metrics_known_of_a_model_are_those_that_its_run_logs(model, tmp_pat
     settings = MODELS[model].settings_class(model=model, dataset="digits")
     known = logged_metrics(settings, describe("digits", 0))
     assert sorted(known) == sorted(key for key in epoch if key.startswith(("train/", "val/")))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_the_metrics_are_found_by_one_process_alone(model, monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    for name in ("all_reduce", "broadcast"):
+        monkeypatch.setattr(distributed, name, lambda *arguments: pytest.fail("it waits for the other processes"))
+    settings = MODELS[model].settings_class(model=model, dataset="digits")
+    assert logged_metrics(settings, describe("digits", 0))

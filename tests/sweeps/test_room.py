@@ -91,6 +91,8 @@ def test_a_shared_gpu_tells_its_memory_or_has_no_limit(monkeypatch, code, gib):
         (WORDS.format(asked=6, total=10, free=2, others=8), True, False),  # others hold it
         ("RuntimeError: CUDA error: out of memory", True, True),
         ("x\nDefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes", True, True),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True, True),
+        ("RuntimeError: GET was unable to find an engine to execute this computation", True, True),
         ("train.py: [Errno 12] Cannot allocate memory", True, False),
         ("ValueError: the settings ran out of luck", False, False),
     ],
@@ -139,6 +141,14 @@ def test_micro_batches_are_halved_until_the_trial_fits_but_no_more_than_twice(st
     if state == "FAIL":
         assert trial.user_attrs["error"].startswith("short of memory even with accumulation_steps=4, exit code 1")
         assert "CUDA out of memory" in trial.user_attrs["error"]
+
+
+@pytest.mark.slow
+def test_micro_batches_that_three_processes_could_not_share_are_not_halved(stage):
+    stage.run(write(stage, "sweep", 1, ["huge"], sizes="huge:18", epochs=2, seconds=0, processes=3), code=1)
+    [trial] = stage.trials()
+    assert trial.state.name == "FAIL"
+    assert len(stage.journal("start")) == 1
 
 
 @pytest.mark.slow

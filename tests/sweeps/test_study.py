@@ -208,6 +208,17 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name,
     assert "remove it" in line
 
 
+@pytest.mark.parametrize(("is_fast", "precision"), [(True, "bf16"), (False, "no")])
+def test_runs_are_in_bf16_only_where_it_is_computed_in(is_fast, precision, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr(study, "has_fast_bf16", lambda device: is_fast)
+    monkeypatch.setattr(study, "find_costs", lambda rows, folder, devices, told: found.append(told) or {})
+    assert study.main(["--rows=mlp", "--plan"]) == 0
+    assert found[0]["ACCELERATE_MIXED_PRECISION"] == precision
+
+
 def test_results_that_cannot_be_added_to_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     monkeypatch.setattr(study.results, "RESULTS", tmp_path / "results.json")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.errors import UserError
-from sweeps.local.workers import assign_devices
+from sweeps.local.workers import assign_devices, has_gpu
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 
@@ -82,6 +82,24 @@ def test_a_gpu_that_is_not_there_is_refused_with_how_many_are(num_gpus, environm
 def test_workers_without_gpus_share_the_cores(num_workers, share, machine):
     machine(0)
     assert assign_devices(num_workers, None) == [{THREADS: share}] * (num_workers or 1)
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "devices", "share"),
+    [(1, None, None), (2, None, "4"), (None, "0,1", "4"), (None, "0+1,2+3", "2"), (4, "0", "2"), (1, "0+1", "4")],
+)
+def test_processes_on_gpus_share_the_cores_too(num_workers, devices, share, machine):
+    machine(4)
+    assert {own.get(THREADS) for own in assign_devices(num_workers, devices)} == {share}
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "device", "use_cpu", "expected"),
+    [(1, {}, "", True), (1, {}, "true", False), (0, {}, "", False), (0, {VISIBLE: "0"}, "", True)],
+)
+def test_a_run_has_a_gpu_whether_or_not_it_is_told_which(num_gpus, device, use_cpu, expected, machine):
+    machine(num_gpus, ACCELERATE_USE_CPU=use_cpu)
+    assert has_gpu(device) == expected
 
 
 def test_the_user_s_own_number_of_threads_stays(machine):

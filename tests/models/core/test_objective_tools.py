@@ -1,8 +1,10 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
 
-from models.core.objective import count_parameters, only_trainable
+from models.core.objective import compile_net, count_parameters, only_trainable
 
 
 class InterruptedStepError(Exception):
@@ -71,3 +73,17 @@ def test_a_shared_parameter_is_counted_once():
 
 def test_parameters_of_networks_outside_count_in_the_total_alone():
     assert count_parameters(with_outside(nn.Linear(3, 4), 100)) == (16, 116)
+
+
+@pytest.mark.slow
+def test_compiled_networks_of_one_class_stay_compiled_in_all_that_is_asked_of_them(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    nets = [nn.Sequential(nn.Linear(size, 2), nn.Dropout(0.5)) for size in (3, 4, 5)]
+    for net in nets:
+        compile_net(net)
+        for is_training in (True, False):
+            for is_recorded in (True, False):
+                with torch.set_grad_enabled(is_recorded):
+                    net.train(is_training)(torch.zeros(6, net[0].in_features))
+    assert torch._dynamo.utils.counters["frames"]["ok"] == 12
