@@ -68,22 +68,21 @@ def duel(one: Mapping[int, float], other: Mapping[int, float], metric: Metric) -
     shared = sorted(one.keys() & other.keys())
     if len(shared) >= 2:
         differences = [one[seed] - other[seed] for seed in shared]
-        mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(shared))
-        freedom = float(len(shared) - 1)
+        mean, deviations, nums = statistics.fmean(differences), [statistics.stdev(differences)], [len(shared)]
     else:
         shared = []
         mean = statistics.fmean(one.values()) - statistics.fmean(other.values())
-        parts = [statistics.variance(each.values()) / len(each) for each in (one, other) if len(each) > 1]
-        if not parts:
+        known = [statistics.stdev(each.values()) for each in (one, other) if len(each) > 1]
+        if not known:
             return Duel(Interval(mean), None, None, 0)
-        error = math.sqrt(sum(parts) if len(parts) == 2 else 2 * parts[0])  # a single value varies as the others do
-        freedom = welch_freedom(parts, [len(each) - 1 for each in (one, other) if len(each) > 1])
+        deviations = [known[0], known[-1]]  # a single value varies as the other recipe's do
+        nums = [len(one), len(other)]
+    error, freedom = error_and_freedom(deviations, nums)
     half = student(freedom) * error
-    num_seeds = len(shared) or min(len(one), len(other))
     return Duel(
         Interval(mean, mean - half, mean + half),
         probability_of_more(mean if metric.cost(1.0) < metric.cost(0.0) else -mean, error, freedom),
-        seeds_to_settle(mean, error, num_seeds),
+        seeds_to_settle(mean, deviations, nums),
         len(shared),
     )
 
@@ -95,10 +94,20 @@ def student(freedom: float) -> float:
     return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
-def welch_freedom(parts: Sequence[float], freedoms: Sequence[int]) -> float:
-    """Return the degrees of freedom of a difference whose variance is the sum of parts with their own (Welch 1947)."""
-    below = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
-    return sum(parts) ** 2 / below if below else float(min(freedoms))
+def error_and_freedom(deviations: Sequence[float], nums: Sequence[int]) -> tuple[float, float]:
+    """Return the standard error of a mean, or of the difference of two, and its degrees of freedom (Welch 1947).
+
+    Args:
+        deviations: of the values of each mean; a single value is given that of the other mean's values.
+        nums: of the values of each mean.
+    """
+    errors = [deviation / math.sqrt(num) for deviation, num in zip(deviations, nums, strict=True)]
+    error = math.hypot(*errors)
+    if 1 in nums:  # there is but one estimate of the deviation
+        return error, max(nums) - 1.0
+    if error == 0:
+        return error, min(nums) - 1.0
+    return error, 1 / sum((each / error) ** 4 / (num - 1) for each, num in zip(errors, nums, strict=True))
 
 
 def probability_of_more(mean: float, error: float, freedom: float) -> float:
@@ -110,12 +119,17 @@ def probability_of_more(mean: float, error: float, freedom: float) -> float:
     return float(t.cdf(mean / error, freedom))
 
 
-def seeds_to_settle(mean: float, error: float, num_seeds: int) -> int | None:
-    """Return how many further seeds would make the interval of a difference leave 0 out, if mean and spread stay."""
-    deviation = error * math.sqrt(num_seeds)
+def seeds_to_settle(mean: float, deviations: Sequence[float], nums: Sequence[int]) -> int | None:
+    """Return how many further seeds of each would make the interval leave 0 out, if mean and spread stay.
+
+    Args:
+        mean: of the differences, or the difference of two means.
+        deviations: as `error_and_freedom` takes them.
+        nums: of the values there are now, likewise.
+    """
     for more in range(MOST_SEEDS):
-        num = num_seeds + more
-        if num > 1 and abs(mean) > student(num - 1) * deviation / math.sqrt(num):
+        error, freedom = error_and_freedom(deviations, [num + more for num in nums])
+        if abs(mean) > student(freedom) * error:
             return more
     return None
 

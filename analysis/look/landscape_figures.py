@@ -38,6 +38,8 @@ def show_plainly(axes: Any) -> None:
 def draw_lines(lines: Mapping[str, tuple[np.ndarray, Sequence[Losses]]], chance: float, path: Path) -> None:
     """Draw loss and accuracy along random directions: a colour for each run, a thin line for each direction.
 
+    The thick line is the mean of the directions.
+
     Args:
         lines: by name of the run, the steps [P], and what it reaches there along each direction.
         chance: loss of guessing; 0 where there is no such thing.
@@ -52,7 +54,7 @@ def draw_lines(lines: Mapping[str, tuple[np.ndarray, Sequence[Losses]]], chance:
         for axis, kind, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=False):
             values = scale * np.array([getattr(losses, kind) for losses in along])  # [directions, P]
             axis.plot(steps, values.T, color=colour, alpha=0.3, linewidth=1)
-            axis.plot(steps, np.exp(np.log(values.clip(LEAST)).mean(axis=0)), color=colour, linewidth=2.5, label=name)
+            axis.plot(steps, values.mean(axis=0), color=colour, linewidth=2.5, label=name)
     if chance:
         axes[0].axhline(chance, color="grey", linestyle=":", label="guessing")
     axes[0].set_ylabel("loss")

@@ -51,6 +51,15 @@ def test_recipes_with_other_seeds_are_compared_by_welchs_test():
     assert found.num_paired == 0
 
 
+@pytest.mark.parametrize("num", [3, 10])
+def test_the_interval_of_a_single_seed_against_several_holds_the_difference_as_often_as_it_says(num):
+    rng = np.random.default_rng(0)
+    draws = [(by_seed(rng.normal(100, size=num)), {0: rng.normal()}) for _ in range(2000)]
+    for true, sides in ((100, draws), (-100, [(other, one) for one, other in draws])):
+        found = [duel(*each, ACCURACY).difference for each in sides]
+        assert np.mean([each.low < true < each.high for each in found]) == pytest.approx(0.95, abs=0.02)
+
+
 def test_a_single_seed_of_each_tells_nothing():
     found = duel({1: 0.9}, {1: 0.8}, ACCURACY)
     assert found == ((pytest.approx(0.1), None, None), None, None, 0)
@@ -65,6 +74,33 @@ def test_the_further_seeds_that_are_named_settle_it_and_one_fewer_does_not():
     for num, is_settled in ((3 + found.num_more, True), (2 + found.num_more, False)):
         assert (mean > stats.t.ppf(0.975, num - 1) * deviation / num**0.5) == is_settled
     assert f"{found.num_more} further seeds of each would settle it" in verdict(found, None, "test/accuracy")
+
+
+def test_no_further_seed_is_asked_for_where_the_interval_leaves_0_out_already():
+    found = duel({0: 0.80, 1: 0.81, 2: 0.805}, {10: 0.79, 11: 0.796, 12: 0.788}, ACCURACY)
+    assert found.difference.low > 0
+    assert found.num_more == 0
+    assert "further" not in verdict(found, None, "test/accuracy")
+    rng = np.random.default_rng(0)
+    for nums in [(3, 3), (2, 5), (1, 3), (4, 1)] * 25:
+        one, other = (rng.normal(2 * i, 1 + i, size=num) for i, num in enumerate(nums))
+        found = duel(by_seed(one), {seed + 9: x for seed, x in by_seed(other).items()}, ACCURACY)
+        assert (found.num_more == 0) == (not found.difference.low <= 0 <= found.difference.high)
+
+
+@pytest.mark.parametrize("nums", [(3, 3), (2, 6), (1, 3), (4, 1)])
+def test_the_further_seeds_that_are_named_settle_welchs_test_of_other_seeds_and_one_fewer_does_not(nums):
+    one, other = [0.8, 0.83, 0.82, 0.81][: nums[0]], [0.79, 0.81, 0.82, 0.8, 0.78, 0.785][: nums[1]]
+    found = duel(by_seed(one), {seed + 9: x for seed, x in by_seed(other).items()}, ACCURACY)
+    samples = [one if len(one) > 1 else other, other if len(other) > 1 else one]  # a single value varies as the others
+    deviations = [np.std(sample, ddof=1) for sample in samples]
+    assert found.num_more > 1
+    for more, is_settled in ((found.num_more, True), (found.num_more - 1, False)):
+        num_one, num_other = (num + more for num in nums)
+        expected = stats.ttest_ind_from_stats(
+            np.mean(one), deviations[0], num_one, np.mean(other), deviations[1], num_other, equal_var=False
+        )
+        assert (expected.pvalue < 0.05) == is_settled
 
 
 def test_equal_recipes_are_not_to_be_told_apart():

@@ -10,9 +10,10 @@ from torch import nn
 from torch.func import functional_call
 
 from analysis.landscape import main
+from analysis.look import landscape_figures
 from analysis.look.hessian import hessian_product, top_eigenvalues
 from analysis.look.landscape import Losses, LossFunction, difference, line, plane, random_direction
-from analysis.look.landscape_figures import barrier
+from analysis.look.landscape_figures import barrier, draw_lines, new_figure
 from analysis.look.landscape_runs import summary_of
 from analysis.look.matching import matched
 from analysis.look.trained_run import TrainedRun
@@ -247,6 +248,16 @@ def test_barriers_distances_and_dips_by_hand():
     assert found["distance_to_guessing"] == 0.75
     assert summary_of((steps, [rough]), 2.0, np.zeros(0))["dips"] == 1
     assert summary_of((steps, [smooth]), 4.0, np.zeros(0))["distance_to_guessing"] is None
+
+
+def test_the_thick_lines_are_the_plain_means_of_the_directions(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(landscape_figures, "new_figure", lambda *told: figures.append(new_figure(*told)) or figures[0])
+    along = [Losses(np.array([1.0, 2.0]), np.array([0.1, 0.0])), Losses(np.array([9.0, 4.0]), np.array([0.9, 0.5]))]
+    draw_lines({"one": (np.array([0.0, 1.0]), along)}, 0.0, tmp_path / "lines.png")
+    thick = [next(line for line in axes.lines if line.get_label() == "one") for axes in figures[0].axes]
+    assert [line.get_ydata().tolist() for line in thick] == [[5, 3], pytest.approx([50, 25])]
+    assert figures[0].axes[0].get_legend().get_title().get_text().startswith("thick: mean")
 
 
 @pytest.fixture(scope="module")
