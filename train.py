@@ -30,6 +30,7 @@ from analysis.record import run_folder
 from analysis.record.data_file import keep_backbone, keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
+from analysis.record.machines import check_is_shared
 from analysis.record.saved import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
@@ -62,11 +63,13 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
         settings = resolve_with_checkpoint(arguments, os.environ) if is_main else None
         [settings] = broadcast_object_list([settings])
         folder = Path(settings.runs_dir) / settings.run_id
-        if settings.dry_run or run_folder.state(folder) == "finished":
+        [is_finished] = broadcast_object_list([run_folder.state(folder) == "finished"])
+        if settings.dry_run or is_finished:
             if is_main:
                 say(outline(settings) if settings.dry_run else already_finished(folder))
             return 0
         accelerator = make_accelerator(settings, on_cpu)
+        check_is_shared(Path(settings.runs_dir))
         info, loaders, trainer = prepare(settings, accelerator, folder)
         if finders.is_asked_for(settings):
             finders.find(trainer)
@@ -114,7 +117,8 @@ def prepare(
     if accelerator.is_main_process:
         closer.get_ready(objective, loaders)
     trainer = Trainer(settings, accelerator, objective, loaders)
-    if (folder / run_folder.CHECKPOINT).exists():
+    [is_begun] = broadcast_object_list([(folder / run_folder.CHECKPOINT).exists()])
+    if is_begun:
         trainer.restore(folder / run_folder.CHECKPOINT)
     return info, loaders, trainer
 

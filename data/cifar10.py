@@ -113,6 +113,9 @@ def download(data_dir: Path) -> None:
                 unfinished.mkdir()
                 CIFAR10(str(unfinished), download=True)
                 (unfinished / PYTHON).rename(data_dir / PYTHON)
+            except OSError:  # on NFS another machine's, just made, is not seen at once
+                if not (data_dir / PYTHON).is_dir():
+                    raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     except Exception as error:  # of urllib, http, tarfile and torchvision

@@ -207,7 +207,11 @@ def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
         np.save(unfinished / "sums.npy", sums)
         (unfinished / "files.json").write_text(json.dumps(asdict(note)), "utf-8")
         sync(unfinished / "files.json")
-        unfinished.rename(cache)
+        try:
+            unfinished.rename(cache)
+        except OSError:  # on NFS another machine's, just made, is not seen at once
+            if read_note(cache, each) is None:
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return note

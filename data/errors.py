@@ -5,6 +5,7 @@ import errno
 import textwrap
 from collections.abc import Collection, Iterable
 
+LATER = 75
 LONGEST_MESSAGE = 1000  # characters
 # What torch says, beside its own class for it, where memory is short: the machine's, a GPU's, one of its libraries'.
 NO_MEMORY = (
@@ -26,6 +27,10 @@ class UserError(ValueError):
         return shortened(super().__str__())
 
 
+class InProgressError(UserError):
+    """What is asked for is under way in another process: later it may be had."""
+
+
 def shortened(text: str) -> str:
     """Return a text or, where it is longer than a message should be, its beginning and its end."""
     num_left = LONGEST_MESSAGE // 4
@@ -33,7 +38,12 @@ def shortened(text: str) -> str:
 
 
 def exit_code(error: Exception) -> int:
-    """Return 2 for what the user can put right, such as a name that no file can have, and 1 for other faults."""
+    """Return 2 for what the user can put right, such as a name that no file can have, and 1 for other faults.
+
+    For what is in progress elsewhere it is 75, which sysexits.h has for what may succeed later.
+    """
+    if isinstance(error, InProgressError):
+        return LATER
     code = errno.errorcode.get(getattr(error, "errno", None) or 0)
     return 2 if isinstance(error, UserError) or code in USERS_ERRORS else 1
 

@@ -80,7 +80,7 @@ class FeatureCache:
         paths = {name: self.folder / name for name in row_bytes}
         if odd := [path for path in paths.values() if path.exists() and not path.is_file()]:
             raise UserError(f"{odd[0]} is no file: delete {self.folder}, it is computed anew")
-        return min(path.stat().st_size // row_bytes[name] if path.exists() else 0 for name, path in paths.items())
+        return min(size_of(path) // row_bytes[name] if path.exists() else 0 for name, path in paths.items())
 
     def read(self, hashes: list[bytes]) -> Tensor:
         """Return the features [N, D] of the images with these N hashes, in main memory.
@@ -114,6 +114,12 @@ class FeatureCache:
             rows.flush()
             os.fsync(rows.fileno())
             images.write(b"".join(hashes))
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, also of one that another machine has just written on NFS, which opening it tells."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def hash_images(images: Images) -> list[bytes]:

@@ -26,6 +26,7 @@ from data.visible import say
 
 UNFINISHED = ".unfinished"  # the end of a temporary name
 SECONDS_TO_SWEEP = 3600  # age from which a temporary file of another machine is removed if nobody holds its lock
+SECONDS_OF_SCRATCH = 30 * 24 * 3600.0  # after which nobody needs a scratch folder of another machine
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -155,10 +156,12 @@ def scratch_folder() -> Iterator[Path]:
     """
     root = cache_dir() / "scratch"
     root.mkdir(parents=True, exist_ok=True)
+    own = f"{machine()}-"
     for left in os.scandir(root):
-        with suppress(OSError):
-            remove_abandoned(left.path, os.O_RDONLY | os.O_DIRECTORY, shutil.rmtree)
-    folder = tempfile.mkdtemp(dir=root)
+        with suppress(OSError):  # of another machine, whose lock on a folder is not seen on NFS, only what is old
+            if left.name.startswith(own) or left.stat().st_mtime < time.time() - SECONDS_OF_SCRATCH:
+                remove_abandoned(left.path, os.O_RDONLY | os.O_DIRECTORY, shutil.rmtree)
+    folder = tempfile.mkdtemp(prefix=own, dir=root)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks

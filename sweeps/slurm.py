@@ -25,7 +25,7 @@ from data.errors import UserError
 from data.paths import default_runs_dir
 from data.visible import say
 from sweeps.local.contract import checked_sweep
-from sweeps.local.sweep_file import name_of
+from sweeps.local.sweep_file import COMMAND, name_of
 
 SCRIPT = Template("""\
 #!/bin/bash
@@ -41,12 +41,12 @@ $options
 trap 'limit=1; told=1; kill -TERM $$agent 2>/dev/null' USR1
 trap 'told=1; kill -TERM $$agent 2>/dev/null' TERM
 cd $checkout || exit 1
-export VISION_SWEEPS_RUNS=$runs_dir
+export VISION_SWEEPS_RUNS=$runs_dir PATH=$programs:"$$PATH"
 $command &
 agent=$$!
 while told=; wait $$agent; code=$$?; [ "$$told" ]; do :; done
 if [ "$$limit" ] && [ $$code $ended ]; then  # else the sweep has ended
-    scontrol requeue "$$SLURM_JOB_ID" && sleep 60  # until SLURM ends this script
+    scontrol requeue "$${SLURM_ARRAY_JOB_ID}_$$SLURM_ARRAY_TASK_ID" && sleep 60  # until SLURM ends this script
 fi
 exit $$code
 """)
@@ -116,9 +116,13 @@ def own_agent(options: Namespace) -> tuple[str, list[str]]:
             f"--nodes={options.nodes} needs a database that the nodes share: "
             "give --storage postgresql+psycopg://USER@HOST/DATABASE, or --sweep for a sweep on W&B"
         )
-    told = Parser(add_help=False)
-    told.add_argument("--name")
-    return name_of(sweep, options.file, told.parse_known_args(options.agent)[0].name), words
+    parser = Parser(add_help=False)
+    for option in ("--name", "--workers", "--devices"):
+        parser.add_argument(option)
+    told, _ = parser.parse_known_args(options.agent)
+    if options.gpus > 1 and sweep.command == COMMAND and not (told.workers or told.devices):
+        words += ["--devices", ",".join(map(str, range(options.gpus)))]  # else there is one run, on one of them
+    return name_of(sweep, options.file, told.name), words
 
 
 def agent_of_wandb(options: Namespace) -> tuple[str, list[str]]:
@@ -159,6 +163,7 @@ def script_of(options: Namespace, name: str, command: Sequence[str], folder: Pat
         options="".join(f"#SBATCH {shlex.quote(word)}\n" for word in extra),
         checkout=shlex.quote(str(CHECKOUT)),
         runs_dir=shlex.quote(str(default_runs_dir().absolute())),
+        programs=shlex.quote(str(Path(sys.executable).parent)),  # agents of W&B start "python", whichever that is
         command=shlex.join(command),
         ended="-ge 0" if options.sweep else "-ne 0",  # an agent of W&B does not say whether its sweep has ended
     )

@@ -129,6 +129,9 @@ if __name__ == "__main__":
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         journal("twice")
+    if "held" in settings and not (marker := FOLDER / "was-held").exists():
+        marker.touch()
+        sys.exit(75)
     journal("start", told=told, sweep=from_file, environment={key: os.environ.get(key) for key in TOLD})
     checkpoint, metrics = FOLDER / "checkpoint.pt", FOLDER / "metrics.jsonl"
     done = json.loads(checkpoint.read_text())["epoch"] if checkpoint.exists() else 0

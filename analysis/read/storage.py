@@ -18,7 +18,13 @@ NUM_TRIES_TO_OPEN = 10
 HIDDEN = "***"  # in place of a password
 CONNECT_ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "sqlite": {"timeout": 60},
-    "postgresql": {"connect_timeout": 10},
+    "postgresql": {  # of a connection that is gone without a word, the system would wait 15 minutes for an answer
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,  # ms
+    },
     "mysql": {"connect_timeout": 10},
 }
 

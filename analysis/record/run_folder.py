@@ -36,7 +36,7 @@ try:
 except ImportError:  # it comes with W&B's client, which a machine that only trains may lack; this takes thrice as long
     from json import loads as from_json  # type: ignore[assignment]
 
-from data.errors import UserError
+from data.errors import InProgressError
 from data.files import read_json
 
 SETTINGS = "settings.json"
@@ -53,6 +53,7 @@ PANELS = "panels"
 PREDICTIONS = "predictions.csv"
 CALIBRATION = "calibration.json"
 EVALUATIONS = "evaluations.json"
+SECONDS_TO_LOOK = 2.0  # for which others may hold the lock of a run, to see whether it is in progress
 LOCK = ".lock"
 GENERATION = "generation.json"
 
@@ -147,13 +148,14 @@ def take(folder: Path) -> FileLock:
     """Make a run this process's own until the returned lock is released or the process ends.
 
     Raises:
-        UserError: another process carries the run out.
+        InProgressError: another process carries the run out.
     """
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=SECONDS_TO_LOOK)
     except Timeout:
-        raise UserError(f"{folder} is in progress in another process: wait for it, or give another --run_id") from None
+        remedy = "wait for it, or give another --run_id"
+        raise InProgressError(f"{folder} is in progress in another process: {remedy}") from None
     return lock
 
 

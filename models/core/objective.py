@@ -101,6 +101,12 @@ class Objective(nn.Module, ABC):
         """
         return splits
 
+    def mend_average(self, live: "Objective") -> None:
+        """Of a model that holds the moving averages of a live one, set what is no use as an average.
+
+        The training loop calls this at the end of an epoch; the same live model has to give the same result.
+        """
+
     def compile_nets(self) -> None:
         """Compile each network in place, so that the names of the weights stay the same."""
         for net in self.children():

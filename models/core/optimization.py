@@ -34,8 +34,7 @@ def parameter_groups(module: nn.Module, weight_decay: float, scales: Mapping[str
     Args:
         module: holds the parameters.
         weight_decay: of those that have any, before it is scaled.
-        scales: of parameters by name; the others have that of 1. Groups of that scale come first, since a run logs the
-            first one's learning rate.
+        scales: of parameters by name; the others have that of 1. Groups of that scale come first.
     """
     groups: dict[tuple, dict] = {}
     for name, parameter in module.named_parameters():
@@ -142,13 +141,23 @@ def one_cycle(progress: float) -> float:
 SCHEDULES: Mapping[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 
 
+AFTER_WARMUP = {**SCHEDULES, "one_cycle": cosine}  # a warm-up is the cycle's rise
+
+
 def lr_factor(settings: Settings, step: int, steps_per_epoch: int) -> float:
     """Return the factor by which the peak learning rate is multiplied in a training step, counted from 0."""
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     steps_after = max(1.0, settings.epochs * steps_per_epoch - warmup_steps)
-    return SCHEDULES[settings.schedule](min(1.0, (step - warmup_steps) / steps_after))
+    schedule = (AFTER_WARMUP if warmup_steps else SCHEDULES)[settings.schedule]
+    return schedule(min(1.0, (step - warmup_steps) / steps_after))
+
+
+def lr_of(optimizer: Optimizer, settings: Settings) -> float:
+    """Return the present learning rate of the parameters that have the whole of it; the first ones' if none have."""
+    groups = optimizer.param_groups
+    return next((group for group in groups if group["initial_lr"] == settings.lr), groups[0])["lr"]
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:

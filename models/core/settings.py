@@ -145,7 +145,7 @@ class Settings:
     tokens and positions have none."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """Course of the learning rate. constant: always lr; cosine: from lr down to 0; one_cycle: up to lr in the first
-    30 % of the steps, then down to 0."""
+    30 % of the steps, or in warmup_epochs if there are any, then down to 0."""
     warmup_epochs: NonNegative = 0.0
     """Epochs at the start in which the learning rate rises linearly from 0."""
     grad_clip: NonNegative = 0.0

@@ -21,7 +21,7 @@ from data.seeding import mix_seeds, seed_everything
 from models.core.augmentation import augmentation_of, check_start_size
 from models.core.checkpoint import Progress, refusing_misfits, restore_training, save_training
 from models.core.objective import Objective, Phase, only_trainable
-from models.core.optimization import lr_factor, set_lr
+from models.core.optimization import lr_factor, lr_of, set_lr
 from models.core.processes import StopRequest
 from models.core.profiler import Profiler
 from models.core.settings import Settings
@@ -100,7 +100,7 @@ class Trainer:
     @property
     def lr(self) -> float:
         """Return the learning rate of the last phase in the latest step."""
-        return self.phases[-1].optimizer.param_groups[0]["lr"]
+        return lr_of(self.phases[-1].optimizer, self.settings)
 
     @property
     def best_by(self) -> Metric | None:
@@ -204,6 +204,8 @@ class Trainer:
                     if stopping:
                         return False
         self.profiler.close()
+        if self.ema is not None:
+            self.evaluated.mend_average(self.objective)
         return True
 
     def train_step(self, batch: Batch) -> None:
@@ -282,7 +284,7 @@ class Trainer:
             stopping, diverged = (flag > 0 for flag in self.accelerator.reduce(flags).tolist())
         if diverged:
             key, value = next(iter(bad.items()), ("the loss of another process", math.nan))
-            step, lr = self.num_steps, self.phases[0].optimizer.param_groups[0]["lr"]
+            step, lr = self.num_steps, lr_of(self.phases[0].optimizer, self.settings)
             since = f" or up to {self.poll_every - 1} steps before" if self.poll_every > 1 else ""
             raise DivergedError(f"{key} is {value} at step {step}{since}, lr {lr:.3g}: lower --lr, or set --grad_clip")
         return stopping

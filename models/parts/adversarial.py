@@ -24,6 +24,7 @@ from models.parts.sampling import SamplingSettings, balanced_labels
 FIRST_SIDE = 4  # side of a generator's first map, in pixels
 LEAK = 0.2  # slope of the discriminator's leaky ReLU below 0
 INITIAL_DEVIATION = 0.02  # of the weights; Radford et al. 2016, https://arxiv.org/abs/1511.06434
+POWER_ITERATIONS = 15  # that find the vectors of spectral norm for weights near those that they belong to
 NUM_BETWEEN = 10  # images in each row of the panel of interpolations
 
 
@@ -115,6 +116,21 @@ class Adversarial(Objective):
         self.discriminator = discriminator
         noise = torch.randn(NUM_SAMPLES, settings.latent_size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise, persistent=False)  # for the panels, the same in all runs
+
+    @torch.no_grad()
+    def mend_average(self, live: Objective) -> None:
+        """Compute the vectors of spectral norm for the averaged weights: their own averages are shorter than 1.
+
+        By power iteration, from the live model's vectors on.
+        """
+        both = ([net for net in model.modules() if isinstance(net, ParametrizationList)] for model in (self, live))
+        for own, other in zip(*both, strict=True):
+            for vector, newest in zip(own.buffers(), other.buffers(), strict=True):
+                vector.copy_(newest)
+            own.train()
+            for _ in range(POWER_ITERATIONS):
+                own()
+            own.train(self.training)
 
     def compile_nets(self) -> None:
         compile_net(self.generator)

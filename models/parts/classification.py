@@ -85,6 +85,7 @@ class Classification(Objective):
             even = len(images) // 2 * 2  # timm mixes the first image with the last, and so on: it needs an even number
             images, labels = images[:even], labels[:even]
             images, targets = self.labelling.mix(self.mix, images.clone(), labels)  # changes its argument
+            labels = self.labelling.decide(targets)  # a mixed image is called by the larger of its shares
         logits = self.net(images)
         loss = self.labelling.training_loss(logits, targets, self.class_weights, self.settings.label_smoothing)
         return {"loss": loss, self.labelling.accuracy: self.labelling.right(logits, labels).mean()}

@@ -261,7 +261,7 @@ class Agent:
         self.trials.claims.hold(claim.trial_id)
         outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.limits.repeats)
         if outcome.state is None:
-            self.trials.leave(claim, outcome.notes)
+            self.trials.leave(claim, outcome.notes, outcome.is_for_later)
         else:
             self.trials.end(claim, outcome.state, outcome.notes)
         self.fault = self.fault or outcome.fault

@@ -124,12 +124,14 @@ class Run:
             OWNER_VARIABLE: owner_name(),
             "PYTHONUNBUFFERED": "1",  # for `tail -f`
         }
+        # The connection of W&B's client in this process is not for its runs, which have one each.
+        inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
         self.num_killed_before = num_killed_for_memory()
         with (self.folder / OUTPUT).open("ab") as output:
             self.output_start = output.tell()  # what comes before is of earlier starts
             self.process = subprocess.Popen(
                 words,
-                env={**os.environ, **variables, **environment},
+                env={**inherited, **variables, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Generic, TypeVar
 
+from models.core.processes import SECONDS_OF_ONE_REQUEST
 from sweeps.local.launch import Run
 
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -26,13 +27,17 @@ class Pool(Generic[AnyRun]):
         self.devices = devices
         self.slots: list[AnyRun | None] = [None] * len(devices)
         self.signals: list[int] = []
+        self.noted_at = 0.0  # when the newest of them came
         for number in ENDING_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores that a terminal is closed
                 signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal."""
-        self.signals.append(number)
+        """Note a signal; the same one within a second is the same request, which has come by two ways."""
+        now = time.monotonic()
+        if number not in self.signals or now - self.noted_at > SECONDS_OF_ONE_REQUEST:
+            self.signals.append(number)
+            self.noted_at = now
 
     @property
     def exit_code(self) -> int:

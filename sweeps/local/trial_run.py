@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from analysis.read.trials import OBJECTIVES, seeds_done
 from analysis.record import run_folder
+from data.errors import LATER
 from data.files import read_json
 from data.internals import report_values
 from data.metrics import Best, Metric, is_epoch, is_finite
@@ -40,12 +41,14 @@ class Outcome(NamedTuple):
         state: for the storage; None if the trial is to go on.
         notes: for the storage, beside the logged values.
         fault: what is wrong with the machine; empty if nothing is.
+        is_for_later: whether this agent leaves it alone for a while.
     """
 
     text: str
     state: TrialState | None
     notes: dict[str, Any]
     fault: str = ""
+    is_for_later: bool = False
 
 
 def num_without(metric: Metric, folder: Path) -> int:
@@ -167,6 +170,8 @@ class TrialRun(Run):
             return Outcome(f"cut short ({fault.reason}), stays open", None, self.notes(), fault.reason)
         if fault or self.was_interrupted() or (is_short and self.num_read):
             return self.outcome_of_an_interruption(fault)
+        if code == LATER:  # by an agent that was frozen, or on NFS for a while by one that is dead
+            return Outcome("waits: its run is in progress elsewhere", None, self.notes(), is_for_later=True)
         if code:
             return self.failure(self.exit(), 0 if code == REFUSED else retries)
         if not self.num_values:

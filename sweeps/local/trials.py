@@ -32,6 +32,7 @@ from sweeps.local.repeats import seed_of, value_of
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
+SECONDS_TO_LEAVE = 60.0  # until a trial is tried again whose run is in progress elsewhere
 # Notes beside those that others read, too:
 OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
 OWN_NOTES |= {
@@ -120,6 +121,7 @@ class Trials:
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
         self.changes = go_on(self.study, sweep, known)
+        self.left_until: dict[int, float] = {}  # by trial id, for a while
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
 
     def is_superseded(self) -> bool:
@@ -182,7 +184,8 @@ class Trials:
             own_id = trial_id(trial)
             claim, run_id = claims.get(own_id), trial.user_attrs.get("run_id")
             is_forgotten = claim is not None and claim.owner == self.claims.owner and own_id not in running
-            if not self.claims.is_idle(claim) and not is_forgotten:
+            is_held = not self.claims.is_idle(claim) and not is_forgotten
+            if is_held or time.monotonic() < self.left_until.get(own_id, 0.0):
                 continue
             num_done = len(seeds_done(trial.user_attrs))
             is_still_ending = run_id is not None and self.is_still_ending(run_of_seed(run_id, num_done))
@@ -266,9 +269,17 @@ class Trials:
         value = value_of(self.sweep.metric, self.all()[claim.number]) if state == TrialState.COMPLETE else None
         self.study.tell(claim.number, value, state)
 
-    def leave(self, claim: Claim, notes: Mapping[str, Any]) -> None:
-        """Store notes on a trial and give up the claim to it: it is not ended, and any agent may go on with it."""
+    def leave(self, claim: Claim, notes: Mapping[str, Any], is_for_later: bool = False) -> None:
+        """Store notes on a trial and give up the claim to it: it is not ended, and any agent may go on with it.
+
+        Args:
+            claim: to the trial.
+            notes: to be stored.
+            is_for_later: whether this agent does so after a minute at the earliest.
+        """
         self.note(claim, notes)
+        if is_for_later:
+            self.left_until[claim.trial_id] = time.monotonic() + SECONDS_TO_LEAVE
         self.claims.release(claim.trial_id)
 
     def note(self, claim: Claim, notes: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from data import files
 from data.errors import UserError
-from data.files import locked, read_json, replace_file, scratch_folder, write_figure, write_json
+from data.files import locked, machine, read_json, replace_file, scratch_folder, write_figure, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,12 +205,22 @@ def test_a_temporary_file_that_is_swept_before_it_is_locked_is_made_anew(tmp_pat
 def test_a_scratch_folder_goes_with_its_process_or_with_the_next_one():
     with scratch_folder() as own:
         (own / "inner").mkdir()
-        left = own.with_name("left by a killed process")
-        left.mkdir()
+        own.with_name(f"{machine()}-left by a killed process").mkdir()
         with scratch_folder() as other:
             assert {*own.parent.iterdir()} == {own, other}
             assert (own / "inner").is_dir()
     assert not list(own.parent.iterdir())
+
+
+def test_a_scratch_folder_of_another_machine_goes_only_when_it_is_old():
+    with scratch_folder() as own:
+        fresh, old = (own.with_name(f"other-{name}") for name in ("fresh", "old"))
+        for folder in (fresh, old):
+            folder.mkdir()
+        os.utime(old, (0, 0))
+        with scratch_folder():
+            assert (fresh.is_dir(), old.is_dir()) == (True, False)
+        fresh.rmdir()
 
 
 def test_what_is_not_finite_is_written_as_null(tmp_path):

@@ -1,6 +1,7 @@
 """Folders with damaged files, odd pixels, full disks and several readers at once."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from data import decoding, faces, folder
 from data.errors import UserError
+from data.files import UNFINISHED
 from data.paths import cache_dir
 from tests.data.test_folder import BLUE, GREEN, RED, ROOT, colours, corrupt, no_decoding, save, three  # noqa: F401
 
@@ -234,6 +236,15 @@ def test_interrupted_decoding_leaves_nothing_that_a_later_load_would_trust(three
         patch.setattr(decoding, "decode_image", interrupt)
         with pytest.raises(KeyboardInterrupt):
             folder.load(three, 8, 0)
+    assert colours(folder.load(three, 8, 0).train) == [RED, GREEN, BLUE]
+
+
+def test_what_another_machine_has_decoded_meanwhile_is_taken(three, monkeypatch):
+    def as_another_does_the_same(path):
+        if path.name == "files.json":
+            shutil.copytree(path.parent, path.parent.with_name(path.parent.name.removesuffix(UNFINISHED)))
+
+    monkeypatch.setattr(decoding, "sync", as_another_does_the_same)
     assert colours(folder.load(three, 8, 0).train) == [RED, GREEN, BLUE]
 
 

@@ -157,6 +157,17 @@ def test_training_accuracy_is_the_share_of_right_answers():
     assert objective(batch, "classify")["accuracy"] == 0.75
 
 
+@pytest.mark.parametrize("settings", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_a_mixed_image_is_called_right_by_the_larger_of_its_shares(settings):
+    labels = torch.tensor([3, 1, 2, 0])
+    logits = torch.eye(10)[labels]  # the images are their own logits, and so those that are mixed name both shares
+    accuracies = []
+    for _ in range(20):
+        objective, batch = classify_logits(logits.clone(), labels, mixup=settings.get("mixup", 0.0))
+        accuracies.append(objective(batch, "classify")["accuracy"].item())
+    assert accuracies == [1.0] * 20
+
+
 @pytest.mark.parametrize("settings", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
 @pytest.mark.parametrize("size", [8, 7, 1])
 def test_mixing_gives_a_finite_loss_for_even_and_odd_batches(settings, size):

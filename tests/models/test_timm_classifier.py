@@ -8,7 +8,7 @@ from torch import nn
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models import resnet18, timm_classifier
-from models.core.optimization import lr_factor, set_lr
+from models.core.optimization import lr_factor, lr_of, set_lr
 from models.timm_classifier import ResNet18PretrainedSettings, TimmSettings, VitB16FinetuneSettings, freeze
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
@@ -183,6 +183,13 @@ def test_learning_rates_of_a_resnet_fall_by_the_factor_in_every_block_below_the_
     for name, (lr, _) in found.items():
         above = 0 if name.startswith("fc") else len(blocks) - blocks.index(name[: len("layer1.0")])
         assert lr == pytest.approx(0.5**above), name
+
+
+def test_the_rate_that_is_logged_is_that_of_the_head_not_of_the_lowest_layer():
+    objective = build(arch="test_vit", input_size=32, lr=0.1, layer_decay=0.5)
+    [phase] = objective.phases()
+    set_lr(phase.optimizer, 0.25)
+    assert lr_of(phase.optimizer, objective.settings) == 0.1 * 0.25
 
 
 def test_without_layer_decay_all_layers_learn_alike():

@@ -132,6 +132,14 @@ def test_a_terminal_that_draws_nothing_gets_a_log(stage):
 
 
 @pytest.mark.slow
+def test_a_trial_whose_run_is_in_progress_elsewhere_waits_and_then_goes_on(stage):
+    file = stage.write(parameters={"epochs": 2, "seconds": 0.01, "held": 1})
+    done = stage.run(file, "--count=1", patches={"sweeps.local.trials.SECONDS_TO_LEAVE": 0.5})
+    assert stage.states() == ["COMPLETE"]
+    assert "trial 0 waits: its run is in progress elsewhere" in done.output
+
+
+@pytest.mark.slow
 def test_a_pause_is_announced_at_once(stage):
     agent = stage.start(stage.write(parameters={**SLOW, "saving_seconds": 3}), "--count=1")
     stage.wait_for("epoch", 1)
@@ -147,7 +155,7 @@ def test_a_second_ctrl_c_ends_even_what_ignores_signals_and_it_can_be_gone_on_wi
     agent = stage.start(*command)
     stage.wait_for("epoch", 2, epoch=2)
     agent.signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(1.1)
     assert agent.is_alive()
     agent.signal(signal.SIGINT)
     assert agent.wait(3) == 130
@@ -209,7 +217,7 @@ def test_what_a_killed_agent_leaves_behind_for_ever_is_ended_after_its_time(stag
     wait_until(lambda: orphan["pid"] not in [process.pid for process in stage.processes()], "it is killed", 10)
     stage.wait_for("start", 2)
     again.signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(1.1)
     again.signal(signal.SIGINT)
     assert again.wait(5) == 130
     assert stage.disorder() == []

@@ -68,6 +68,22 @@ def test_signals_are_noted_and_the_first_gives_the_exit_code(pool):
     assert pool.exit_code == 143
 
 
+def test_one_signal_that_comes_twice_within_a_second_is_one_request(pool):
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert pool.signals == [signal.SIGHUP]
+    pool.noted_at -= 2.0
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert pool.signals == [signal.SIGHUP] * 2
+
+
+def test_runs_do_not_share_the_agent_s_connection_to_wandb(pool, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SERVICE", "2-1-unix-x")
+    start(pool, tmp_path, "one", "import os; print(os.environ.get('WANDB_SERVICE'))")
+    wait_until(pool.ended, "it ends")
+    assert (tmp_path / "one" / OUTPUT).read_text() == "None\n"
+
+
 def test_what_is_left_of_a_pool_that_is_closed_ends(pool, tmp_path):
     start(pool, tmp_path, "one", SLEEP)
     wait_until((tmp_path / "one" / OUTPUT).read_text, "it is up")

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -164,6 +165,30 @@ def test_the_script_of_an_agent_of_wandb(stage, capsys):
     assert "#SBATCH --gpus-per-node=2\n" in script
     assert "-m wandb agent --forward-signals --count 5 me/cats/abc123 &\n" in script
     assert not (stage.runs_dir / "sweeps").exists()
+
+
+def test_a_task_at_its_limit_queues_itself_again_and_no_other_of_its_array(stage, capsys):
+    assert slurm.main(["--sweep=me/cats/abc123", "--nodes=3", "--dry_run"]) == 0
+    script = capsys.readouterr().out  # the number of a job's last task is also that of the whole array
+    assert 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"' in script
+    assert f'PATH={Path(sys.executable).parent}:"$PATH"' in script
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "devices"),
+    [
+        (["--gpus=2"], None, "--devices 0,1"),
+        (["--gpus=1"], None, ""),
+        (["--gpus=2", "--", "--workers=4"], None, ""),
+        (["--gpus=2", "--", "--devices", "0+1"], None, "--devices 0+1"),
+        (["--gpus=2"], ["accelerate", "launch", "${program}", "${args}"], ""),
+    ],
+)
+def test_every_gpu_of_a_node_has_a_run_unless_told_otherwise(stage, capsys, options, command, devices):
+    file = stage.write(**({"command": command} if command else {}))
+    assert slurm.main([str(file), "--dry_run", *options]) == 0
+    [agent] = [line for line in capsys.readouterr().out.splitlines() if "sweeps/agent.py" in line]
+    assert agent.partition("--devices")[2].split()[:1] == devices.split()[1:2]
 
 
 WRONG = {

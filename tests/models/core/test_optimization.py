@@ -149,7 +149,7 @@ def test_schedules_by_hand(schedule, progress, factor):
     [
         ("constant", [1, 1, 1, 1]),
         ("cosine", [1, 0.853553, 0.5, 0.146447]),
-        ("one_cycle", [0.04, 0.935692, 0.811745, 0.283058]),
+        ("one_cycle", [1, 0.853553, 0.5, 0.146447]),  # the warm-up is its rise
     ],
 )
 def test_warmup_climbs_in_a_straight_line_before_the_schedule(schedule, after):

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrize import is_parametrized
 
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
@@ -157,6 +159,27 @@ def test_r1_trains_in_mixed_precision():
 def test_smoothing_of_the_hinge_loss_is_refused():
     with pytest.raises(UserError, match="--loss=hinge has no labels to smooth"):
         build(loss="hinge", fake_smoothing=0.1)
+
+
+@every_gan
+def test_averaged_weights_have_a_spectral_norm_of_their_own(name):
+    gan = build(name, spectral_norm=True, lr=0.02)
+    average = ModelEmaV3(gan, 0.9, use_warmup=True)
+    phases = gan.phases()
+    for step in range(30):
+        for phase in phases:
+            take_step(gan, phase, make_batch(8, seed=step))
+            phase.optimizer.zero_grad()
+        average.update(gan, step + 1)
+    found = []
+    for _ in range(2):  # the same live model gives the same result
+        average.module.mend_average(gan)
+        average.module.eval()
+        layers = [module for module in average.module.discriminator.modules() if is_parametrized(module)]
+        found.append([module.weight.flatten(1) for module in layers])
+    assert all(map(torch.equal, *found))
+    norms = [torch.linalg.matrix_norm(weight, 2).item() for weight in found[0]]
+    assert norms == pytest.approx([1] * len(norms), rel=0.03)
 
 
 @every_gan

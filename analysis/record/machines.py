@@ -1,0 +1,47 @@
+"""A run on several machines, all of which read what the first of its processes writes into its folder."""
+
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from data.errors import UserError
+
+SECONDS_TO_APPEAR = 60.0  # NFS remembers for a while that a file is not there
+
+
+def check_is_shared(runs_dir: Path) -> None:
+    """Refuse a run on several machines that do not all see the same folder of runs; all processes call this together.
+
+    Raises:
+        UserError: they do not.
+    """
+    state = PartialState()
+    if int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)) == state.num_processes:
+        return
+    [name] = broadcast_object_list([f".shared-{secrets.token_hex(4)}"])
+    if state.is_main_process:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        (runs_dir / name).touch()
+    state.wait_for_everyone()
+    is_seen = gather_object([has_appeared(runs_dir, name)])
+    if state.is_main_process:
+        (runs_dir / name).unlink()
+    if not all(is_seen):
+        raise UserError(f"--runs_dir={runs_dir} is not the same folder on all machines: name one that they share")
+
+
+def has_appeared(folder: Path, name: str) -> bool:
+    """Return whether there is a file of that name in a folder, or comes to be within a minute."""
+    give_up = time.monotonic() + SECONDS_TO_APPEAR
+    while True:
+        with suppress(FileNotFoundError):
+            if name in os.listdir(folder):  # which asks NFS anew, as looking for the file alone may not
+                return True
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(1.0)
