@@ -157,6 +157,8 @@ class TrialRun(Run):
             return Outcome(f"waits at {self.claim.until}", None, {**self.notes(), WAITS: self.claim.until})
         if self.reason and state != "finished":
             return self.outcome_of_a_stop(retries)
+        if code == LATER:  # by an agent that was frozen, or on NFS for a while by one that is dead
+            return Outcome("waits: its run is in progress elsewhere", None, self.notes(), is_for_later=True)
         fault, words = self.fault(), f"{self.error()}\n{self.last_lines(NUM_LAST_LINES)}"
         is_short = bool(code) and state != "stopped" and is_short_of_memory(fault, words)
         if is_short and self.had_company:
@@ -170,8 +172,6 @@ class TrialRun(Run):
             return Outcome(f"cut short ({fault.reason}), stays open", None, self.notes(), fault.reason)
         if fault or self.was_interrupted() or (is_short and self.num_read):
             return self.outcome_of_an_interruption(fault)
-        if code == LATER:  # by an agent that was frozen, or on NFS for a while by one that is dead
-            return Outcome("waits: its run is in progress elsewhere", None, self.notes(), is_for_later=True)
         if code:
             return self.failure(self.exit(), 0 if code == REFUSED else retries)
         if not self.num_values:
