@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from analysis.command_line import parser_of, run_program, whole_number
-from analysis.read.sweeps import read_sweeps
+from analysis.read.sweeps import best_first, read_sweeps
 from analysis.read.wandb_artifacts import delete, find_needless
 from analysis.read.wandb_runs import read_wandb_runs
 from analysis.terminal import make_console, make_table
@@ -36,9 +36,13 @@ def prune(options: Namespace) -> None:
     project = options.project
     records, _ = read_wandb_runs(project)
     sweeps = read_sweeps(None, records, project).sweeps
-    # Where the values of a sweep's trials are not known, all of them stay.
-    kept = {trial.run_id for sweep in sweeps for trial in sweep.leaders[: options.keep_weights] or sweep.trials}
-    needless = find_needless(project, kept)
+    # Where the values of a sweep's trials are not known, all of them stay; so do those of sweeps that are not W&B's.
+    losers = {
+        trial.run_id
+        for sweep in sweeps
+        for trial in set(sweep.trials) - {*(best_first(sweep)[: options.keep_weights] or sweep.trials)}
+    }
+    needless = find_needless(project, losers)
     table = make_table(("artifact", "MB", "why"))
     for each in needless:
         table.add_row(visible(each.name), f"{each.num_bytes / 1e6:,.1f}", visible(each.reason))

@@ -37,7 +37,9 @@ def evaluate(options: Namespace) -> None:
     """Evaluate a run on other images, and print its metrics there beside its own."""
     folder = find_run(options.run)
     run = load_network(folder)
-    data = read_other_data(run, options.dataset or run.settings.dataset, options.data_dir or run.settings.data_dir)
+    dataset = options.dataset or run.settings.dataset
+    own_place = run.settings.data_dir if dataset == run.settings.dataset else ""  # else where that dataset usually is
+    data = read_other_data(run, dataset, options.data_dir or own_place)
     split = data.choose(options.split)
     metrics = evaluate_on(run, data.splits[split])
     summary = read_json(folder / run_folder.SUMMARY)

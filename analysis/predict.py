@@ -81,7 +81,7 @@ def write(predicted: Predicted, form: str, out: Path | None) -> None:
         print(visible_lines(text.getvalue()), end="", flush=True)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, lambda unfinished: unfinished.write_text(text.getvalue(), "utf-8"))
+    replace_file(out, lambda unfinished: unfinished.write_text(text.getvalue(), "utf-8", "surrogateescape"))
 
 
 def predict(options: Namespace) -> None:

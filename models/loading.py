@@ -11,7 +11,7 @@ from data.datasets import facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
-from data.splitting import Splitting, class_counts, make_splits
+from data.splitting import Splitting, class_counts, make_splits, stratified_order
 from data.visible import say
 from models.core.objective import Objective, wants_channels_last
 from models.core.settings import Settings
@@ -42,7 +42,8 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         splits["train"] = first_images(splits["train"], num or len(splits["train"].labels))  # 0: one batch of all
     if settings.limit_batches:
         num = settings.limit_batches * settings.eval_batch_size
-        splits |= {name: first_images(split, num) for name, split in splits.items() if name != "train"}
+        held_out = {name: split for name, split in splits.items() if name != "train"}
+        splits |= {name: some_images(split, num, settings.data_seed) for name, split in held_out.items()}
     num_images = {name: len(split.labels) for name, split in splits.items()}
     info = replace(info, num_images=num_images, class_counts=class_counts([splits["train"]], len(info.classes)))
     if settings.sampling == "balanced" and info.several_labels:
@@ -55,6 +56,12 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
 def first_images(split: Split, num: int) -> Split:
     """Return the first images of a split; all of it if there are no more."""
     return split.select(torch.arange(num)) if num < len(split.labels) else split
+
+
+def some_images(split: Split, num: int, seed: int) -> Split:
+    """Return so many images of a split, of all its classes in proportion; all of it if there are no more."""
+    chosen = stratified_order(split.labels, seed)[:num].sort().values
+    return split.select(chosen) if num < len(split.labels) else split
 
 
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:

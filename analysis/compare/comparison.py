@@ -4,6 +4,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ class Entry:
         further: its best value of each further metric, by name; those that it has none of are left out.
         seconds: how long it trained; None where that is not known.
         ended: when it ended or, where that is not known, its start and the time that it trained; in UTC.
+        is_ranked: whether it takes part in the ranking: it has a value, and did not fail.
     """
 
     record: RunRecord
@@ -63,11 +65,7 @@ class Entry:
     further: Mapping[str, float | None]
     seconds: float | None
     ended: datetime
-
-    @property
-    def is_ranked(self) -> bool:
-        """Whether the run takes part in the ranking: it has a value, and did not fail."""
-        return self.value is not None and self.state != "failed"
+    is_ranked: bool
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,12 @@ def compare(
     """
     if not records:
         raise UserError(f"{title}: there are no runs to compare; train some, or name others")
-    by_start = sorted(records, key=lambda record: (record.created, record.run_id))
     ranking = [sweep for sweep in sweeps if sweep.metric == metric]
     trials = {(sweep.name, trial.run_id): trial for sweep in ranking for trial in sweep.trials}
+    starts = {place: trial.started for place, trial in trials.items() if trial.started}  # of runs, the last resumption
+    by_start = sorted(
+        records, key=lambda record: (starts.get((record.sweep, record.run_id), record.created), record.run_id)
+    )
     # W&B knows no more of a trial than of any other run, of which the history has the best value.
     of_runs = [trials.get((record.sweep, record.run_id)) if record.is_local else None for record in by_start]
     known = set[str]().union(*names_of_metrics(records))
@@ -177,20 +178,25 @@ def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, B
         further={name: finite(known.value) for name, known in best.items() if name != metric.name},
         seconds=finite(record.train_seconds),
         ended=ended or end_of(record),
+        # A final run that has validation images, for want of others, was not chosen by them.
+        is_ranked=is_finite(value) and state != "failed" and (not record.is_final or metric.name.startswith("test/")),
     )
 
 
 def end_of(record: RunRecord) -> datetime:
-    """Return when a run ended, as far as its start and the time that it trained tell."""
-    try:
+    """Return when a run ended: as its summary says, else as far as its last start and the time that it trained tell."""
+    with suppress(TypeError, ValueError):  # of a summary of an earlier version, or a damaged one
+        ended = datetime.fromisoformat(record.summary.get("ended", ""))
+        if ended.tzinfo is not None:
+            return ended
+    with suppress(OverflowError):  # started at the end of the calendar
         return record.created + timedelta(seconds=record.train_seconds or 0.0)
-    except OverflowError:  # started at the end of the calendar
-        return record.created
+    return record.created
 
 
 def state_of(record: RunRecord) -> str:
     """Return how a run ended, in words for a reader."""
-    if record.is_final:
+    if record.is_final and record.state == "finished":
         return "final"
     return "stopped early" if record.sweep and record.state == "stopped" else STATES_OF_RUNS[record.state]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.read.sweeps import SweepRecord
-from data.metrics import Metric
+from data.metrics import Metric, is_finite
 
 
 class Front(NamedTuple):
@@ -30,7 +30,7 @@ def front_of(sweeps: Sequence[SweepRecord]) -> Front | None:
     values = {
         trial.run_id: [trial.value, *(trial.objectives[name] for name in names)]
         for trial in sweep.leaders
-        if trial.value is not None and all(trial.objectives.get(name) is not None for name in names)
+        if trial.value is not None and all(is_finite(trial.objectives.get(name)) for name in names)
     }
     return Front(sweep.metrics, values, [trial.run_id for trial in sweep.front])
 

@@ -122,6 +122,8 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "model": f"{record.model} on {record.dataset}",
         "number": entry.number,
         "state": entry.state,
+        "isFinal": record.is_final,
+        "isRanked": entry.is_ranked,
         "value": entry.value,
         "epochs": finite(record.summary.get("epochs")),
         "bestEpoch": entry.best_epoch,

@@ -148,7 +148,7 @@ def has_a_place(settings: Mapping[str, Any]) -> bool:
 
 def moved(widths: Mapping[int, Curve]) -> tuple[float, float]:
     """Return by how many notches the best rate differs at most between widths, and the deviation of that."""
-    known = [optima for curve in widths.values() if (optima := curve.optima())]
+    known = [curve.optima() or [math.log2(curve.best_rate())] for curve in widths.values()]
     low, high = min(known, key=statistics.mean), max(known, key=statistics.mean)
     deviations = [statistics.stdev(optima) if len(optima) > 1 else 0.0 for optima in (low, high)]
     return statistics.mean(high) - statistics.mean(low), math.hypot(*deviations)
@@ -161,7 +161,7 @@ def in_words(found: Curves, metric: str) -> list[str]:
         lines.append(f"{NAMES.get(name, name)}:")
         for width, curve in widths.items():
             optima, best = curve.optima(), curve.best_rate()
-            place = f"2^{statistics.mean(optima):.2f}"
+            place = f"2^{statistics.mean(optima) if optima else math.log2(best):.2f}"
             place += f" ± {statistics.stdev(optima):.2f}" if len(optima) > 1 else ""
             place += ", at the end of those tried" if curve.is_at_end() else ""
             value = shown(metric, curve.means()[best])

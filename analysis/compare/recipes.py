@@ -12,6 +12,7 @@ from analysis.read.recipe import recipe_of
 from data.metrics import TESTED, Metric, is_finite, metric_named
 
 SEED = "seed"
+MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
 
 
 class Recipe(NamedTuple):
@@ -24,7 +25,7 @@ class Recipe(NamedTuple):
         metric: name of the metric by which it is compared.
         mean: of the runs' best values, with the interval over their seeds.
         deviation: of these values; None for a single run.
-        against_first: what is known of it and the first recipe of its kind; "" for that one itself.
+        against_first: what is known of it and the first recipe of its kind; "" for that one, and for those far behind.
     """
 
     is_final: bool
@@ -47,6 +48,8 @@ def recipes_of(comparison: Comparison) -> list[Recipe]:
     judge = next((name for name in TESTED if final and all(is_finite(entry.further.get(name)) for entry in final)), "")
     others = [entry for entry in finished if entry.is_ranked and not entry.record.is_final]
     found = ranked_recipes(final, metric_named(judge), [entry.record.run_id for entry in others]) if judge else []
+    if not any(len(by_seed(group, comparison.metric)) > 1 for group in groups_of(others).values()) and not found:
+        return []
     found += ranked_recipes(others, comparison.metric)
     return found if any(recipe.num_seeds > 1 for recipe in found) else []
 
@@ -60,17 +63,14 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
         trials: ids of trials, the best first. Final runs stand in the order of theirs, which validation images tell:
             nothing is chosen by test images.
     """
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != SEED}
-        groups.setdefault(repr(sorted(recipe.items(), key=str)), []).append(entry)
+    groups = groups_of(entries)
     values = {key: by_seed(group, metric) for key, group in groups.items()}
     places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
     order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
-    right = {key: images_of(groups[key], metric) for key in order}
+    of_first = images_of(groups[order[0]], metric) if order else {}
 
     def against(first: str, key: str) -> str:
-        over_images = difference_over_images(right[key], right[first])
+        over_images = difference_over_images(images_of(groups[key], metric), of_first)
         return verdict(duel(values[key], values[first], metric), over_images, metric.name)
 
     return [
@@ -81,10 +81,19 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
             metric.name,
             mean_over_seeds(list(values[key].values())),
             statistics.stdev(values[key].values()) if len(values[key]) > 1 else None,
-            against(order[0], key) if key != order[0] else "",
+            against(order[0], key) if 0 < place <= MOST_COMPARED else "",
         )
-        for key in order
+        for place, key in enumerate(order)
     ]
+
+
+def groups_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Return the runs that differ in their seed alone, together."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != SEED}
+        groups.setdefault(repr(sorted(recipe.items(), key=str)), []).append(entry)
+    return groups
 
 
 def place_of_trial(entry: Entry, trials: Sequence[str]) -> int:

@@ -85,18 +85,18 @@ def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
         runs: the runs to list, the newest first.
         metric: the metric whose best value and course are shown.
         sort: a key of SORTS.
-        limit: the most rows.
+        limit: the most rows of a table; the means are over all final runs.
     """
     found, is_ranking = runs.records, sort in RANKINGS
     listed = found[:limit] if sort == "age" else found  # by age they are sorted, and the others' curves need no reading
     rows = sorted(rows_of(listed, metric), key=SORTS[sort])
-    rows = sorted(rows, key=lambda row: is_ranking and row.record.is_final)[:limit]
-    finals = [row for row in rows if is_ranking and row.record.is_final]
-    searched = rows[: len(rows) - len(finals)]
+    all_finals = [row for row in rows if is_ranking and row.record.is_final]
+    searched, finals = [row for row in rows if row not in all_finals][:limit], all_finals[:limit]
+    rows = searched + finals
     columns = columns_of(rows, metric)
     print_table(columns, searched, f"runs by {sort}, with their best {metric.name}")
     print_table(columns, finals, "final runs, with the settings of the best trials")
-    lines = [*(means_of_finals([row.record for row in finals])), *reasons([row.record for row in rows])]
+    lines = [*(means_of_finals([row.record for row in all_finals])), *reasons([row.record for row in rows])]
     lines += [warning_of([row.record for row in searched])] if is_ranking else []
     say(*filter(None, lines), count_line(runs, len(rows)))
 

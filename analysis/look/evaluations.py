@@ -19,6 +19,7 @@ from data.dataset import Dataset, DatasetInfo, Split
 from data.datasets import find_data_dir, find_dataset
 from data.errors import UserError
 from data.files import read_json, write_json
+from data.visible import warn
 from models.core.abilities import Classifies
 from models.loading import make_accelerator, put_on_device, read_data
 
@@ -33,6 +34,7 @@ class OtherData(NamedTuple):
         data_dir: where they are.
         fingerprint: of all of them.
         is_own: whether the run was trained on these.
+        has_changed: whether they lie where the run's own did, and are others now.
         splits: by name, labelled as the run labels its classes.
     """
 
@@ -40,6 +42,7 @@ class OtherData(NamedTuple):
     data_dir: Path
     fingerprint: str
     is_own: bool
+    has_changed: bool
     splits: dict[str, Split]
 
     def choose(self, name: str) -> str:
@@ -52,6 +55,8 @@ class OtherData(NamedTuple):
         if wanted not in self.splits:
             there = f"{self.data_dir} has {', '.join(self.splits)}"
             raise UserError(f"--split={name}: {there}" if name else f"{there}: name one with --split")
+        if self.has_changed and wanted != "test":
+            warn(f"{self.data_dir} has changed since: the run was trained on some of these images, as on their like")
         return wanted
 
 
@@ -73,13 +78,14 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
     found = find_dataset(dataset).load(place, info.kept_size, settings.max_corrupt_images)
     if found.fingerprint == info.fingerprint:
         _, splits = read_data(replace(settings, dataset=dataset, data_dir=data_dir))
-        return OtherData(dataset, place, found.fingerprint, True, splits)
+        return OtherData(dataset, place, found.fingerprint, True, False, splits)
     parts = found.splits
     if len(parts) == 1:
         parts = {ALL: found.train}
     translate = labels_in(found, info)
     splits = {name: it._replace(labels=translate(it.labels)) for name, it in parts.items()}
-    return OtherData(dataset, place, found.fingerprint, False, splits)
+    has_changed = (dataset, place) == (settings.dataset, find_data_dir(settings.data_dir))
+    return OtherData(dataset, place, found.fingerprint, False, has_changed, splits)
 
 
 def labels_in(found: Dataset, info: DatasetInfo) -> Callable[[Tensor], Tensor]:
@@ -116,7 +122,10 @@ def labels_in(found: Dataset, info: DatasetInfo) -> Callable[[Tensor], Tensor]:
 def evaluate_on(run: TrainedRun, split: Split) -> dict[str, float]:
     """Return a run's metrics on images, as those that it logs of its own; of a classifier also its ece."""
     settings, model = run.settings, run.objective
-    accelerator = make_accelerator(settings, on_cpu=not torch.accelerator.is_available())
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu and settings.mixed_precision == "fp16":  # which only GPUs train in
+        settings = replace(settings, mixed_precision="no")
+    accelerator = make_accelerator(settings, on_cpu)
     loader = put_on_device(model, {"other": split}, accelerator)["other"]
     metrics = evaluate(accelerator, model, loader, settings.eval_batch_size)
     if isinstance(model, Classifies):

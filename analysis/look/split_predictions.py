@@ -67,11 +67,11 @@ def predict_split(model: Any, loader: Loader) -> Predictions:
 
 
 def save_predictions(path: Path, splits: Mapping[str, Predictions], info: DatasetInfo) -> None:
-    """Write a CSV file with a row for each image of some splits; its numbers are exact."""
+    """Write a CSV file with a row for each image of some splits; its numbers are exact, names as on the disk."""
     names, cells = TABLES[info.several_labels]
 
     def write(unfinished: Path) -> None:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.writer(file)
             table.writerow(("file", "split", *names(info), "loss"))
             for split, them in splits.items():

@@ -21,7 +21,7 @@ def right_by_image(folders: Collection[Path], split: str) -> dict[str, float]:
     found: list[dict[str, bool]] = []
     for folder in folders:
         try:
-            with (folder / run_folder.PREDICTIONS).open(encoding="utf-8", newline="") as file:
+            with (folder / run_folder.PREDICTIONS).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row.get("split") == split]
             found.append({row["file"]: row["true"] == row["predicted"] for row in rows})
         except (OSError, KeyError, csv.Error, UnicodeError):

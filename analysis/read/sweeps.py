@@ -71,6 +71,12 @@ class SweepRecord:
         return [trial for _, trial in sorted(known, key=lambda pair: self.metric.cost(pair[0]))]
 
 
+def best_first(sweep: SweepRecord) -> list[Trial]:
+    """Return the leaders of a sweep; with several metrics, the trials that no other beats by all of them come first."""
+    front = sweep.front if len(sweep.metrics) > 1 else []
+    return [*front, *(trial for trial in sweep.leaders if trial not in front)]
+
+
 class SweepList(NamedTuple):
     """The sweeps of a runs folder or of a W&B project."""
 

@@ -28,12 +28,12 @@ class Owner(NamedTuple):
     sweep: str = ""  # of a trial
 
 
-def find_needless(project: str, kept: Collection[str]) -> list[Needless]:
+def find_needless(project: str, losers: Collection[str]) -> list[Needless]:
     """Return the artifacts of a project that nobody needs, see `reason_of`.
 
     Args:
         project: entity/project.
-        kept: ids of the best trials of its sweeps, whose weights stay.
+        losers: ids of the trials that are not among the best of their sweeps, whose weights nobody needs.
 
     Raises:
         UserError: the project cannot be read.
@@ -45,7 +45,7 @@ def find_needless(project: str, kept: Collection[str]) -> list[Needless]:
             Needless(artifact.name, artifact.size, reason, artifact)
             for kind in KINDS
             for run_id, artifact in artifacts_of(api, project, kind)
-            if (reason := reason_of(kind, artifact, owners.get(run_id, Owner()), run_id in kept))
+            if (reason := reason_of(kind, artifact, owners.get(run_id, Owner()), run_id in losers))
         ]
 
     return ask_wandb(read, f"project {project}", "entity/project")
@@ -65,7 +65,7 @@ def owner_of(run: Any) -> Owner:
     return Owner(run.state, (run.sweep_name or run.group or "") if is_trial else "")
 
 
-def reason_of(kind: str, artifact: Any, owner: Owner, is_kept: bool) -> str:
+def reason_of(kind: str, artifact: Any, owner: Owner, is_loser: bool) -> str:
     """Return why nobody needs an artifact of a run; empty if somebody may."""
     is_latest = "latest" in artifact.aliases
     if kind == CHECKPOINT:
@@ -75,8 +75,8 @@ def reason_of(kind: str, artifact: Any, owner: Owner, is_kept: bool) -> str:
         return ""
     if not is_latest:
         return "a later one is there"
-    is_loser = owner.sweep and owner.state not in UNDER_WAY and not is_kept
-    return f"a trial of {owner.sweep}, not among its best" if is_loser else ""
+    is_over = owner.sweep and owner.state not in UNDER_WAY
+    return f"a trial of {owner.sweep}, not among its best" if is_loser and is_over else ""
 
 
 def delete(project: str, needless: Collection[Needless]) -> None:

@@ -12,6 +12,7 @@ from data.dataset import DatasetInfo
 from data.files import read_json, refusing_damage, replace_file, write_json
 
 RESIZING = "central square, bicubic"  # how a picture of any size becomes one of image_size, see data/pixels.py
+BLOBS = "blobs"  # folder of files in Hugging Face's cache, which are called by their content
 LARGEST_SIDE = 100_000  # pixels
 
 
@@ -26,16 +27,22 @@ def keep_info(folder: Path, info: DatasetInfo) -> None:
 def keep_backbone(folder: Path, weights: Path, may_copy: bool) -> None:
     """Keep the weights of a frozen network in a run's folder, unless they are there.
 
+    A file that nobody overwrites, as those in Hugging Face's cache, gets a further name there, a hard link, which takes
+    no more room.
+
     Args:
         folder: of the run.
-        weights: their file, which gets a further name there, a hard link, and so takes no more room.
-        may_copy: whether it is copied where it cannot be linked, from another disk, say.
+        weights: their file.
+        may_copy: whether other files are copied, and those that cannot be linked.
     """
+    real = Path(os.path.realpath(weights))
     kept = folder / f"{run_folder.BACKBONE}{weights.suffix}"
     if kept.exists():
         return
     try:
-        os.link(os.path.realpath(weights), kept)
+        if may_copy and real.parent.name != BLOBS:
+            raise OSError(f"{real} may be overwritten")
+        os.link(real, kept)
     except OSError:
         if may_copy:
             replace_file(kept, lambda unfinished: shutil.copyfile(weights, unfinished))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ class Tracker:
             stop_code: exit code of a run that was stopped, but not by W&B, which expects 0 then.
         """
         self.metrics_file.close()
-        write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / run_folder.SUMMARY, {"state": state, "ended": ended, **summary})
         code = stop_code if state == "stopped" else 0
         if self.wandb is not None:
             code = self.wandb.finish(state, summary, code)

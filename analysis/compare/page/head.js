@@ -54,7 +54,7 @@ function bestTiles() {
 }
 
 function runsTile() {
-  const searched = runs.filter((run) => run.state !== "final");
+  const searched = runs.filter((run) => !run.isFinal);
   const numbers = Object.keys(STATES).map((state) => [searched.filter((run) => run.state === state).length, state]);
   const texts = numbers.filter(([number]) => number).map(([number, state]) => `${number} ${state}`);
   return tile("runs", searched.length.toLocaleString("en"), texts.join(" · "));

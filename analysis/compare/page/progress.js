@@ -12,7 +12,7 @@ const unit = timeUnit(Math.max(...runs.map((run) => run.ended)));
 const X_TITLES = { number: "runs in the order of their starts", ended: `${unit.name} since the first start` };
 
 const positionOf = (i) => (chosen.x === "number" ? runs[i].number : runs[i].ended / unit.seconds);
-const isSearched = (i) => runs[i].state !== "final";
+const isSearched = (i) => !runs[i].isFinal;
 const sweepColour = (sweep) => COLOURS[sweeps.indexOf(sweep) % COLOURS.length];
 
 export function setUpProgress() {

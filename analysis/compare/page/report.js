@@ -12,6 +12,6 @@ export const { branches, front, isolation, numSkipped, skipped, warning, numMore
 export const showable = Object.keys(curves).map(Number);
 
 // Runs that have a value of the metric, the best first.
-export const ranked = runs.map((_, i) => i).filter((i) => runs[i].value !== null && runs[i].state !== "failed");
+export const ranked = runs.map((_, i) => i).filter((i) => runs[i].isRanked);
 
 export const isPercentage = (name) => report.percentages.includes(name);

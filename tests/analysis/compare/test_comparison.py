@@ -1,5 +1,8 @@
+import json
 import math
 import random
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from analysis.compare.comparison import (
     lies_evenly_on_log,
     setting_of,
 )
+from analysis.compare.fronts import front_of
 from analysis.compare.importance import importance
 from analysis.compare.ranking import common_metric
 from analysis.read.runs import read_runs
@@ -89,7 +93,32 @@ def test_final_runs_are_no_part_of_the_search(tmp_path):
     write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [0.5], epochs=7)
     comparison = comparison_of(tmp_path)
     assert comparison.varied == []
-    assert [entry.state for entry in comparison.entries] == ["final", "finished"]
+    assert [entry.state for entry in comparison.entries] == ["finished", "final"]
+    assert names(comparison.ranked) == ["000-a"]  # though the other's validation images name it the better one
+
+
+def test_a_final_run_that_has_failed_is_told_as_such(tmp_path):
+    write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [0.5], state="failed")
+    [entry] = comparison_of(tmp_path).entries
+    assert (entry.state, entry.is_ranked) == ("failed", False)
+
+
+def test_a_run_ended_when_its_summary_says_so_however_often_it_was_resumed(tmp_path):
+    run = write_run(tmp_path / "resumed", [1.0])
+    ended = START + timedelta(minutes=1)
+    summary = json.loads((run / "summary.json").read_text()) | {"train_seconds": 7200.0}
+    for told, expected in ((ended.isoformat(), ended), ("soon", START + timedelta(hours=2))):
+        (run / "summary.json").write_text(json.dumps({**summary, "ended": told}))
+        [entry] = comparison_of(tmp_path).entries
+        assert entry.ended == expected
+
+
+def test_a_front_leaves_out_what_is_not_finite():
+    metrics = {"metrics": [{"name": "val/loss", "goal": "minimize"}, {"name": "val/mAP", "goal": "maximize"}]}
+    trials = [Trial(i, f"00{i}", "COMPLETE", 1.0, 1, {}, START, START) for i in range(2)]
+    trials = [replace(each, objectives={"val/mAP": value}) for each, value in zip(trials, (0.5, math.nan), strict=True)]
+    sweep = SweepRecord("s", "s", LOSS, "random", ("lr",), tuple(trials), {}, metrics)
+    assert list(front_of([sweep]).values) == ["000"]
 
 
 def test_a_logarithmic_axis_is_for_what_lies_evenly_on_it():

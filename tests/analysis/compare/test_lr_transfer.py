@@ -86,6 +86,16 @@ def test_failed_runs_are_worst_and_seeds_that_are_not_through_do_not_count():
     assert len(curve.optima()) == 1
 
 
+def test_rates_that_no_seed_has_beside_each_other_have_a_best_one_all_the_same(tmp_path, capsys):
+    for seed, rate in enumerate((1e-3, 2e-3, 4e-3)):
+        for width in (8, 16):
+            told = {"parametrization": "mup", "width": width, "lr": rate, "seed": seed}
+            write_run(tmp_path / "sweeps" / "a" / f"{width}-{rate}", [9.0, 3 + rate], model="mlp", **told)
+    (tmp_path / "sweeps" / "a" / "sweep.yaml").write_text(SWEEP)
+    assert main(["lr", str(tmp_path / "sweeps" / "a"), "--out", str(tmp_path / "out.png")]) == 0
+    assert "best rate 0.001 (2^-9.97" in capsys.readouterr().out
+
+
 def test_runs_of_unequal_steps_are_not_compared(tmp_path):
     folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,), epochs=3)
     write_run(folder / "more", [1.0], model="mlp", width=8, lr=0.1, seed=1, epochs=4)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from analysis.compare import recipes
 from analysis.compare.comparison import compare
 from analysis.compare.html_page import page_data
 from analysis.compare.recipes import recipes_of
@@ -86,8 +87,21 @@ def test_without_seeds_of_one_recipe_there_is_nothing_to_show(tmp_path):
     assert recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)) == []
 
 
+def test_predictions_are_read_only_where_recipes_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "MOST_COMPARED", 1)
+    read = []
+    monkeypatch.setattr(recipes, "right_by_image", lambda folders, split: read.extend(folders) or {})
+    for i in range(4):
+        write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 10], lr=10.0**-i, seed=1)
+    recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    assert read == []
+    write_run(tmp_path / "again", [1.0], [0.79], lr=10.0**-3, seed=2)
+    recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    assert {path.name for path in read} == {"run3", "again", "run2"}
+
+
 def test_the_page_has_them(comparison):
-    recipes = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]
-    assert [recipe["kind"] for recipe in recipes] == ["run", "run"]
-    assert len(recipes[0]["runs"]) == 5
-    assert recipes[0]["mean"] == pytest.approx(0.969)
+    found = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]
+    assert [recipe["kind"] for recipe in found] == ["run", "run"]
+    assert len(found[0]["runs"]) == 5
+    assert found[0]["mean"] == pytest.approx(0.969)

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.runs import main, moment
 from data.files import write_json
-from tests.run_folders import write_study
+from tests.run_folders import write_run, write_study
 
 
 def show(capsys, *arguments):
@@ -36,12 +36,23 @@ def test_a_sweeps_runs_are_shown_the_best_first_with_the_settings_that_differ(ru
     assert re.search(r"age +duration +lr *$", output, re.MULTILINE)
 
 
+def test_the_mean_of_final_runs_is_over_all_of_them_however_few_rows_are_shown(tmp_path, capsys):
+    for number in range(3):
+        write_run(tmp_path / "sweeps" / "s" / f"00{number}", [1.0 + number])
+    for seed, accuracy in enumerate((0.9, 0.95, 0.8, 0.7, 0.6), 1):
+        run = write_run(tmp_path / "sweeps" / "s" / f"final-000-seed{seed}", [0.5])
+        write_json(run / "summary.json", {"state": "finished", "test/accuracy": accuracy})
+    output = show(capsys, "--runs_dir", str(tmp_path), "--sweep", "s", "--limit", "2")
+    assert "mean of final-000: test/accuracy 79.00 ± 14.32 % (5 runs)" in output
+    assert {"000", "001"} < set(output.split())
+
+
 def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
     arguments = ("--runs_dir", str(runs_dir), "--metric", "val/accuracy", "--sort", "best", "--limit", "2")
     output = show(capsys, *arguments)
-    assert shown_ids(output) == ["000-run", "002-run"]
+    assert shown_ids(output) == ["000-run", "002-run", "final-000-run-seed1"]
     assert f"{100 * (1 - 0.5 / 3):.2f} %" in output
-    assert "2 of 7 runs" in output
+    assert "3 of 7 runs" in output
 
 
 @pytest.mark.slow

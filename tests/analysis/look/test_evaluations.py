@@ -4,11 +4,13 @@ import csv
 import shutil
 
 import pytest
+import torch
 
 from analysis import evaluate, predict
 from analysis.look.trained_run import load_network
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
+from data.errors import UserError
 from data.files import read_json, write_json
 from tests.loaded import load_splits
 from tests.trained_runs import save_pictures, save_run
@@ -69,6 +71,37 @@ def test_the_runs_own_images_are_divided_as_they_were_for_it(run, tmp_path, caps
     code, out, _ = evaluated(capsys, run, "--data_dir", tmp_path / "own", "--split=val")
     assert code == 0
     assert f"3 images of {tmp_path / 'own'}: the run's own images, val" in out
+
+
+def test_the_runs_own_images_are_warned_of_where_they_have_changed_since(run, tmp_path, capsys):
+    save_pictures(tmp_path / "own", num=30)
+    settings = read_json(run / run_folder.SETTINGS)
+    write_json(run / run_folder.SETTINGS, {**settings, "dataset": "folder", "data_dir": str(tmp_path / "own")})
+    code, _, err = evaluated(capsys, run)
+    assert (code, err.count("\n")) == (0, 1)
+    assert f"{tmp_path / 'own'} has changed since: the run was trained on some of these images" in err
+
+
+def test_another_dataset_is_looked_for_where_it_usually_is(run, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(evaluate, "read_other_data", lambda *arguments: asked.append(arguments[1:]) or fail())
+    settings = read_json(run / run_folder.SETTINGS)
+    write_json(run / run_folder.SETTINGS, {**settings, "dataset": "folder", "data_dir": "photos"})
+    for words in (["--dataset=cifar10"], [], ["--dataset=cifar10", "--data_dir=there"]):
+        evaluated(capsys, run, *words)
+    assert asked == [("cifar10", ""), ("folder", "photos"), ("cifar10", "there")]
+
+
+def test_a_run_in_fp16_is_evaluated_on_a_cpu(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    settings = read_json(run / run_folder.SETTINGS)
+    write_json(run / run_folder.SETTINGS, {**settings, "mixed_precision": "fp16"})
+    save_pictures(tmp_path / "there")
+    assert evaluated(capsys, run, "--data_dir", tmp_path / "there")[0] == 0
+
+
+def fail():
+    raise UserError("asked")
 
 
 @pytest.mark.parametrize(

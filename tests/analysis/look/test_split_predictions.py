@@ -1,6 +1,7 @@
 """What a classifier predicts is kept image by image, and its temperature with it."""
 
 import csv
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from analysis.look.calibration import calibration_of, fit_temperature
 from analysis.look.closer import Subject, closer_look
 from analysis.look.split_predictions import Predictions, predict_split, save_predictions
+from analysis.read.predictions import right_by_image
 from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.files import read_json
@@ -28,6 +30,14 @@ def loader_of(num, names=(), seed=0):
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_names_that_are_no_text_are_kept_as_they_are_on_the_disk(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    save_predictions(tmp_path / "p.csv", {"val": predict_split(build("cnn").eval(), loader_of(1, [name]))}, INFO)
+    assert b"caf\xe9.png" in (tmp_path / "p.csv").read_bytes()
+    (tmp_path / "p.csv").rename(tmp_path / run_folder.PREDICTIONS)
+    assert list(right_by_image([tmp_path], "val")) == [name]
 
 
 @pytest.mark.slow

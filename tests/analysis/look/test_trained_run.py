@@ -74,9 +74,30 @@ def test_a_network_is_loaded_where_its_images_are_gone(tmp_path):
         assert torch.equal(run.objective.state_dict()[name], values)
 
 
+def test_a_run_reached_by_a_link_or_as_a_point_has_its_own_settings(runs_dir, monkeypatch):
+    folder, link = save_run(runs_dir / "own", "cnn", seed=7), runs_dir / "elsewhere" / "best"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for place in (link, Path()):
+        assert load_network(place).settings == load_network(folder).settings
+
+
+def test_weights_that_their_owner_may_overwrite_are_copied_into_a_run(tmp_path):
+    for folder, is_linked in (("blobs", True), ("mine", False)):  # "blobs" as in Hugging Face's cache
+        weights, run = tmp_path / folder / "net.pt", tmp_path / f"run-{folder}"
+        for place in (weights.parent, run):
+            place.mkdir()
+        weights.write_text("old")
+        keep_backbone(run, weights, may_copy=True)
+        weights.write_text("new")
+        assert saved_backbone(run).read_text() == ("new" if is_linked else "old")
+
+
 @pytest.mark.parametrize("is_linked", [True, False])
 def test_a_run_on_a_frozen_network_stands_alone(is_linked, runs_dir, monkeypatch):
-    elsewhere, images = runs_dir / "elsewhere.safetensors", torch.randn(2, 3, 32, 32)
+    (runs_dir / "blobs").mkdir()
+    elsewhere, images = runs_dir / "blobs" / "elsewhere.safetensors", torch.randn(2, 3, 32, 32)
     network = FrozenNetwork("test_efficientnet", None, 32).build(info_of("frozen"))
     save_file(network.backbone.state_dict(), elsewhere)
     own = {"pretrained": True, "weights": str(elsewhere)}

@@ -1,6 +1,7 @@
 """What can be deleted of runs, and what must not be."""
 
 import fcntl
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -35,6 +36,16 @@ def trial(number, state, value, ended=ENDED):
 
 def sweep_of(folder, *trials):
     return SweepRecord("lr", str(folder), Metric("val/loss"), "random", ("lr",), trials, {})
+
+
+def test_trials_that_no_other_beats_by_every_metric_keep_their_weights(place):
+    metrics = {"metrics": [{"name": "val/loss", "goal": "minimize"}, {"name": "speed", "goal": "maximize"}]}
+    trials = []
+    for number, (loss, speed) in enumerate([(0.1, 1.0), (0.2, 0.5), (0.3, 9.0)]):
+        make_run(place / "sweeps" / "lr" / f"00{number}", "finished")
+        trials.append(replace(trial(number, "COMPLETE", loss), objectives={"speed": speed}))
+    sweep = replace(sweep_of(place / "sweeps" / "lr", *trials), content=metrics)
+    assert {name for name in spare_of(place, sweep, num_kept=2) if "best.pt" in name} == {"sweeps/lr/001/best.pt"}
 
 
 def spare_of(runs_dir, *sweeps, num_kept=1):

@@ -38,9 +38,13 @@ def test_what_nobody_needs_is_listed_and_deleted_only_when_asked(site, server):
         add_artifact(server, name, "checkpoint")
     add_artifact(server, "final-best-seed1", "model", ["best"])
     server.runs["final-best-seed1"].project = "project"
+    add_run(server, "offline", [0.8], model="mlp", dataset="digits")  # a trial of a sweep that W&B has not
+    offline = server.runs["offline"]
+    offline.project, offline.sweep, offline.group, offline.job_type = "project", "", "lr", "trial"
+    add_artifact(server, "offline", "model", ["best"])
 
     listing = site.finish(site.start(*COMMAND))
-    assert sum(len(run.artifacts) for run in server.runs.values()) == 9
+    assert sum(len(run.artifacts) for run in server.runs.values()) == 10
     for name in ("checkpoint-best:v0", "checkpoint-under_way:v0", "model-worse:v0", "model-marked:v0"):
         assert name in listing
     assert "4 artifacts of 12.0 MB can go" in listing
@@ -52,5 +56,6 @@ def test_what_nobody_needs_is_listed_and_deleted_only_when_asked(site, server):
         ("checkpoint-under_way", 1),
         ("model-final-best-seed1", 0),
         ("model-under_way", 0),
+        ("model-offline", 0),
     }
     assert "0 artifacts of 0.0 MB can go" in site.finish(site.start(*COMMAND))

@@ -94,6 +94,8 @@ def test_limited_epochs_see_other_images_each_and_evaluations_are_short():
     info, splits = read_data(settings)
     assert {name: len(split.labels) for name, split in splits.items()} == info.num_images
     assert info.num_images == {"train": 1293, "val": 100, "test": 100}
+    shares = [split.labels.bincount().double() / len(split.labels) for split in (splits["test"], splits["val"])]
+    assert all(0.06 < share < 0.14 for each in shares for share in each)  # all ten classes, not the first ones
     trainer = make_trainer("--limit_batches=2")
     assert trainer.steps_per_epoch == 2
     first, second = (next(trainer.batches(epoch)).images for epoch in (0, 1))
