@@ -125,12 +125,7 @@ def read_table(path: Path) -> Table:
     Raises:
         UserError: it cannot be read, or is not as the head of this module says.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-        separator = max(SEPARATORS, key=text.partition("\n")[0].count)
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({in_one_line(error)}): save it anew, in UTF-8") from None
+    lines = read_lines(path)
     header = [column_name(text) for text in lines[0]] if lines else []
     if "path" not in header:
         raise UserError(f"{path} has no column path ({', '.join(header[:9]) or 'it is empty'}): {EXAMPLE}")
@@ -143,7 +138,7 @@ def read_table(path: Path) -> Table:
             continue
         if len(line) != len(header):
             raise UserError(f"{path}: row {number} has {len(line)} values for {len(header)} columns: give one for each")
-        cells = dict(zip(header, (cell.strip() for cell in line), strict=True))
+        cells = dict(zip(header, line, strict=True))
         split = split_named(cells["split"]) if cells.get("split") else "train"
         if not split:
             raise UserError(f"{path}: row {number} is of the split {cells['split']!r}: write train, val or test")
@@ -154,6 +149,21 @@ def read_table(path: Path) -> Table:
         label = "".join(cells[column] for column in columns) or class_name(cells.get("label", ""))
         rows.append(Row(number, cells["path"], label, split, cells.get("group", "")))
     return Table(tuple(column.removeprefix(LABEL) for column in columns), rows)
+
+
+def read_lines(path: Path) -> list[list[str]]:
+    """Return the cells of each line of a CSV file, stripped; the first line tells what separates them.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        separator = max(SEPARATORS, key=text.partition("\n")[0].count)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        return [[cell.strip() for cell in line] for line in lines]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({in_one_line(error)}): save it anew, in UTF-8") from None
 
 
 def column_name(text: str) -> str:

@@ -10,17 +10,19 @@ from data.visible import visible
 
 NETWORK, WEIGHTS = "network.pt2", "model.safetensors"  # files beside the page
 MOST_CLASSES = 100  # that are listed
+OVER_WHITE = "The run saw pictures upright, and transparent pixels over white: lay such pictures over white first."
 
 OF_TIMM = """\
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform, resolve_model_data_config
 
 network = timm.create_model("local-dir:.", pretrained=True).eval()  # on the hub: "hf-hub:YOU/NAME"
 transform = create_transform(**resolve_model_data_config(network))
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
 with torch.no_grad():
-    probabilities = network(transform(Image.open("picture.jpg").convert("RGB"))[None]).{function}[0]
+    probabilities = network(transform(picture)[None]).{function}[0]
 classes = network.pretrained_cfg["label_names"]
 {told}
 """
@@ -34,7 +36,8 @@ from PIL import Image, ImageOps
 extra = {"metadata.json": ""}
 network = torch.export.load("network.pt2", extra_files=extra).module()
 about = json.loads(extra["metadata.json"])
-picture = ImageOps.fit(Image.open("picture.jpg").convert("RGB"), (about["image_size"], about["image_size"]))
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+picture = ImageOps.fit(picture, (about["image_size"], about["image_size"]))
 probabilities = network(torch.from_numpy(numpy.array(picture))[None])[0]
 classes = about["classes"]
 {told}
@@ -103,6 +106,7 @@ def model_card(
         "\n".join(["---", *(f"{key}: {value}" for key, value in head.items()), "---"]),
         f"# {metadata['model']}, run {metadata['run']}",
         f"```python\n{usage(metadata, is_timms)}```",
+        *([OVER_WHITE] if is_classifier else []),
         table("", "", facts),
         "## Results",
         table("metric", "value", {name: shown(name, value) for name, value in metrics.items()}),
@@ -112,7 +116,7 @@ def model_card(
     if is_timms and metadata["seen_size"] != metadata["size"]:
         note = f"""In the run, images of {metadata["image_size"]} pixels were made of the pictures first, and then
             resized to {metadata["size"]}; the figures hold for images that are prepared so."""
-        parts.insert(4, textwrap.fill(" ".join(note.split()), 120))
+        parts.insert(parts.index("## Results"), textwrap.fill(" ".join(note.split()), 120))
     return "\n\n".join(parts) + "\n"
 
 

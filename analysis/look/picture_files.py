@@ -1,18 +1,19 @@
 """Image files that are named to a program: single ones, all below a folder, those that a CSV file lists."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
-from data.csv_table import LABEL, column_name
+from data.csv_table import LABEL, column_name, read_lines
 from data.dataset import DatasetInfo, class_name
 from data.errors import UserError, suggestion
-from data.folder_layout import Scan, left_out_line
+from data.folder_layout import Scan, left_out_line, split_named
 from data.visible import visible, warn
 
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")  # of a CSV file, in any case
-CLASS_COLUMNS = ("class", "label", "true")
+CLASS_COLUMNS = ("true", "label", "class")  # the first that is there tells the truth
+PREDICTED = "probability"  # beside it `class` is what a network has predicted
 
 Row = dict[str, str]  # of a CSV file, by column
 Truth = int | tuple[int, ...] | None  # place among the classes; of several labels, 1 or 0 each; None if not known
@@ -37,8 +38,8 @@ def find_pictures(paths: Sequence[Path], info: DatasetInfo, column: str = "") ->
     """Return the image files that paths name.
 
     A folder stands for all image files below it, in the order of a dataset made of it; one that lies in a folder called
-    as a class is of that class. A CSV file names them in a column, relative to its own folder, and maybe their classes
-    or labels.
+    as a class is of that class; folders of splits, such as train/CLASS, are passed over. A CSV file names them in a
+    column, relative to its own folder, and maybe their classes or labels.
 
     Args:
         paths: of images, folders and CSV files.
@@ -77,12 +78,22 @@ def below(folder: Path, classes: Sequence[str]) -> list[PictureFile]:
     if told:
         warn(f"{visible(folder)}: {told}")
     known = {name: place for place, name in enumerate(classes)}
-    return [PictureFile(path, true_class(path.relative_to(folder), known)) for path in paths]
+    inner = [path.relative_to(folder) for path in paths]
+    first = 1 if are_splits(inner, known) else 0
+    truths = [true_class(path.parts[first:], known) for path in inner]
+    return [PictureFile(path, truth) for path, truth in zip(paths, truths, strict=True)]
 
 
-def true_class(path: Path, known: Mapping[str, int]) -> int | None:
-    """Return the class of the uppermost folder of a path that is called as one; None if none is."""
-    return next((known[name] for part in path.parts[:-1] if (name := class_name(part)) in known), None)
+def are_splits(paths: Sequence[Path], known: Mapping[str, int]) -> bool:
+    """Return whether the folders that paths begin with are all called as splits, and hold folders called as classes."""
+    within = [path.parts for path in paths if len(path.parts) > 1]  # images beside the folders are of no split
+    all_named = all(split_named(name) for name in {parts[0] for parts in within})
+    return all_named and any(true_class(parts[1:], known) is not None for parts in within)
+
+
+def true_class(parts: Sequence[str], known: Mapping[str, int]) -> int | None:
+    """Return the class of the uppermost folder of a path, in parts, that is called as one; None if none is."""
+    return next((known[name] for part in parts[:-1] if (name := class_name(part)) in known), None)
 
 
 def listed(path: Path, info: DatasetInfo, column: str) -> list[PictureFile]:
@@ -106,7 +117,10 @@ def listed(path: Path, info: DatasetInfo, column: str) -> list[PictureFile]:
 
 def classes_of_rows(path: Path, rows: Sequence[Row], classes: Sequence[str], column: str) -> list[Truth]:
     """Return the class that each row of a CSV file tells in its column of classes, if it has one beside `column`."""
-    name_of_class = next((name for name in rows[0] if name.casefold() in CLASS_COLUMNS and name != column), None)
+    names = {name.casefold(): name for name in rows[0] if name != column}
+    if PREDICTED in names:
+        names.pop("class", None)
+    name_of_class = next((names[name] for name in CLASS_COLUMNS if name in names), None)
     if name_of_class is None:
         return [None] * len(rows)
     known = {name: place for place, name in enumerate(classes)}
@@ -133,7 +147,7 @@ def labels_of_rows(path: Path, rows: Sequence[Row], classes: Sequence[str], colu
     found: list[Truth] = []
     for number, row in enumerate(rows, 1):
         for name in wanted:
-            if row[columns[name]].strip() not in ("0", "1"):
+            if row[columns[name]] not in ("0", "1"):
                 value = row[columns[name]]
                 raise UserError(f"{path}: row {number}: the column {name} holds {value!r}: write 1 or 0")
         found.append(tuple(int(row[columns[name]]) for name in wanted))
@@ -144,18 +158,15 @@ def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a CSV file by the names of the columns; a cell that is missing is empty.
 
     Raises:
-        UserError: it is no text, or a row has more cells than the first one.
+        UserError: it cannot be read, or a row has more cells than the first one.
     """
     if not path.is_file():  # reading a pipe could take for ever
         raise UserError(f"{path} is no file: name a CSV file with a column of paths")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.DictReader(file, restval=""), 1):
-                if None in row:
-                    raise UserError(f"{path}: row {number} has more cells than there are columns: quote its commas")
-                yield row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV in UTF-8 ({error}): save it as that") from None
+    header, *lines = [line for line in read_lines(path) if line] or [[]]
+    for number, line in enumerate(lines, 1):
+        if len(line) > len(header):
+            raise UserError(f"{path}: row {number} has more cells than there are columns: quote cells with separators")
+        yield dict(zip_longest(header, line, fillvalue=""))
 
 
 def choose_column(path: Path, columns: Sequence[str], column: str) -> str:

@@ -57,7 +57,8 @@ class TimmExport:
         self.labelling = labelling_of(run.info)
         self.size = settings.input_size or run.info.image_size
         self.crop = run.info.image_size / run.info.kept_size
-        self.interpolation = settings.interpolation
+        is_resized = self.size != run.info.image_size  # else Pillow alone resizes, bicubic
+        self.interpolation = settings.interpolation if is_resized else "bicubic"
         config = pretrained_config(settings.arch)
         self.description: dict[str, Any] = {key: getattr(config, key) for key in KEPT}
         self.options: dict[str, Any] = {"num_classes": len(run.info.classes), **size_options(config, self.size)}

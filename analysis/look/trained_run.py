@@ -92,7 +92,8 @@ def settings_of(folder: Path, data_dir: str) -> Settings:
                 f"{folder / run_folder.BEST} is gone, though the run is finished; to make it again: {again}"
             )
         raise UserError(f"{folder} has no weights yet: {run_folder.BEST} is written with the first epoch's evaluation")
-    told = [f"--runs_dir={folder.parent}", f"--run_id={folder.resolve().name}"]
+    place = folder.resolve()  # a link to it may have another name
+    told = [f"--runs_dir={place.parent}", f"--run_id={place.name}"]
     return resolve([*told, *([f"--data_dir={data_dir}"] if data_dir else [])], {})
 
 

@@ -11,15 +11,19 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from timm.data import create_transform, resolve_data_config
 
+import analysis
 from analysis.export import main
 from analysis.look.exports import Exportable, greatest_difference, to_pt2
 from analysis.look.picture_files import find_pictures
 from analysis.look.prediction import load_members, predict_files
+from analysis.look.timm_export import TimmExport
 from analysis.look.trained_run import load_network
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json, write_json
+from data.pixels import ORIENTATION, decode_image
 from tests.trained_runs import CLASSES, info_for, save_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,6 +136,41 @@ def test_a_folder_for_the_hub_tells_settings_and_results(tmp_path, capsys):
     for told in ("| test/accuracy | 50.00 % |", "| arch | test_vit |", "library_name: timm", "3: cat, dog, frog"):
         assert told in page
     assert str(tmp_path) not in page
+
+
+@pytest.mark.parametrize(("model", "form"), [("timm", "hf"), ("mlp", "hf"), ("mlp", "onnx")])
+def test_the_program_that_is_told_uses_pictures_upright_as_the_run_does(model, form, tmp_path, capsys, monkeypatch):
+    folder, place = save_run(tmp_path / "run", model), tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    tile = load_sample_image("china.jpg")[100:132, 200:232]
+    Image.fromarray(tile).save(tmp_path / "picture.jpg", exif=turned)
+    assert export(capsys, folder, f"--to={form}", "--out", place if form == "hf" else "network.onnx")[0] == 0
+    (tmp_path / "picture.jpg").rename("picture.jpg")
+    text = (place if form == "hf" else Path(analysis.__file__).parent).joinpath("README.md").read_text()
+    [program] = [it for it in re.findall("```python\n(.*?)```", text, re.DOTALL) if "picture.jpg" in it]
+    found: dict = {}
+    exec(program, found)
+    assert np.allclose(found["probabilities"], predicted(folder, Path("picture.jpg")), rtol=0, atol=1e-4)
+    assert "over white" in text
+    assert Exportable(load_network(folder)).metadata()["transparent_pixels"] == "over white"
+
+
+@pytest.mark.parametrize(("input_size", "interpolation"), [(0, "bicubic"), (32, "bicubic"), (64, "bilinear")])
+def test_timm_is_told_the_interpolation_that_the_run_saw(input_size, interpolation, tmp_path, pictures):
+    network = Exportable(load_network(save_run(tmp_path / "run", "timm", input_size=input_size)))
+    timms = TimmExport(network)
+    config = timms.config(network)["pretrained_cfg"]
+    assert config["interpolation"] == interpolation
+    if interpolation == "bicubic":
+        path = tmp_path / "large.png"
+        Image.fromarray(load_sample_image("china.jpg")[100:300, 200:400]).save(path)
+        seen = torch.from_numpy(decode_image(path, 32).pixels.transpose(1, 2, 0).copy())[None]
+        transform = create_transform(**resolve_data_config(pretrained_cfg=config))
+        wanted = timms.prepare(network.network.prepare(seen))[0]
+        torch.testing.assert_close(transform(Image.open(path)), wanted, rtol=0, atol=1e-4)
 
 
 def test_an_export_with_other_outputs_is_refused(tmp_path):

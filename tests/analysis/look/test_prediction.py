@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,6 +215,42 @@ def test_classes_are_the_uppermost_folders_called_as_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["test/bus/a.png", "train/bus/a.png", "train/train/a.png"], [0, 0, 1]),  # in splits
+        (["train/bus/a.png"], [0]),
+        (["bus/a.png", "train/a.png"], [0, 1]),  # in classes
+        (["bus/a.png", "train/bus/a.png"], [0, 1]),
+        (["train/a.png"], [1]),
+    ],
+)
+def test_a_class_called_as_a_split_is_told_from_the_split(files, expected, tmp_path):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    info = replace(info_for("cnn"), classes=("bus", "train"))
+    assert [file.true for file in find_pictures([tmp_path], info)] == expected
+
+
+def test_predictions_given_back_are_not_taken_for_the_truth(run, pictures, tmp_path, capsys):
+    path = tmp_path / "p.csv"
+    assert predict(capsys, run, pictures, "--out", path)[0] == 0
+    truths = [CLASSES.index(file.parent.name) for file in sorted(pictures.rglob("*.[pj]*g"))]
+    assert [file.true for file in find_pictures([path], info_for("cnn"))] == truths
+    path.write_text("file,class,probability\na.png,dog,0.5\n")
+    assert [file.true for file in find_pictures([path], info_for("cnn"))] == [None]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_is_read_with_the_separators_and_spaces_of_training(separator, tmp_path):
+    lines = [["Path ", " class"], ["0.png", " dog "], [], ["1.png"]]
+    (tmp_path / "list.csv").write_text("\n".join(separator.join(line) for line in lines))
+    found = find_pictures([tmp_path / "list.csv"], info_for("cnn"))
+    assert [(file.path, file.true) for file in found] == [(tmp_path / "0.png", 1), (tmp_path / "1.png", None)]
+    assert [file.row["class"] for file in found] == ["dog", ""]
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["{dir}/none.png"], "none.png is not there: name image files"),
@@ -224,7 +261,7 @@ def test_classes_are_the_uppermost_folders_called_as_one(tmp_path):
         (["{dir}/b.csv", "--column=x", "--slice-by=z"], "--slice-by=z is no column; there are: x, y"),
         (["{dir}/b.csv", "--column=x", "--slice-by=y"], "--slice-by=y: no class is known"),
         (["{dir}/b.csv", "--column=y"], "row 1 names no file in the column y"),
-        (["{dir}/c.csv"], "c.csv cannot be read as CSV in UTF-8"),
+        (["{dir}/c.csv"], r"c.csv cannot be read as CSV \(.*\): save it anew, in UTF-8"),
         (["{dir}/d.csv"], "row 1 has more cells than there are columns"),
         (["{dir}/cut.png"], r"cut.png cannot be read as an image \(.*\): name image files"),
         (["{dir}/cut.png", "--out=p.txt"], "--out=p.txt: give a name that ends in .csv or .jsonl"),
