@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,10 @@ def test_an_untracked_run_is_written_to_its_folder(tmp_path):
     assert json.loads((folder / "settings.json").read_text())["lr"] == 0.5
     assert json.loads((folder / "environment.json").read_text()) == {"device": "Abacus 9"}
     assert (folder / "metrics.jsonl").read_text().count("\n") == 2
-    assert json.loads((folder / "summary.json").read_text()) == {"state": "finished", "val/loss": 0.125}
+    summary = json.loads((folder / "summary.json").read_text())
+    ended = datetime.fromisoformat(summary.pop("ended"))
+    assert abs(datetime.now(UTC) - ended) < timedelta(minutes=1)
+    assert summary == {"state": "finished", "val/loss": 0.125}
 
 
 @pytest.mark.parametrize("num_logged", [0, 1])
