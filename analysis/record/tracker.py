@@ -107,8 +107,8 @@ class Tracker:
             stop_code: exit code of a run that was stopped, but not by W&B, which expects 0 then.
         """
         self.metrics_file.close()
-        ended = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / run_folder.SUMMARY, {"state": state, "ended": ended, **summary})
+        summary = {**summary, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         code = stop_code if state == "stopped" else 0
         if self.wandb is not None:
             code = self.wandb.finish(state, summary, code)
