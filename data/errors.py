@@ -7,15 +7,14 @@ from collections.abc import Collection, Iterable
 
 LATER = 75
 LONGEST_MESSAGE = 1000  # characters
-# What torch says, beside its own class for it, where memory is short: the machine's, a GPU's, one of its libraries'.
-NO_MEMORY = (
-    "can't allocate memory",
-    "calculation overflowed",
+# What CUDA's libraries say where a GPU's memory is short, for which torch has its own class only elsewhere.
+NO_GPU_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "unable to find an engine to execute this computation",  # none that would do with the memory that is left
 )
+NO_MEMORY = ("can't allocate memory", "calculation overflowed", *NO_GPU_MEMORY)
 # Of what the user has named, or of what stands there; the others are faults of the machine.
 USERS_ERRORS = ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EINVAL", "ENXIO")
 

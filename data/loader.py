@@ -68,7 +68,7 @@ class Loader:
         self.residence = choose_residence(num_bytes, device, resident, shard.num_processes)
         self.labels = split.labels
         if self.residence.on_device:
-            self.images = put_on_device(split, device, channels_last)
+            self.images = resident_images(split, device, channels_last)
             self.labels = self.labels.to(device)
         else:
             self.split = split
@@ -225,7 +225,7 @@ class Loader:
         return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
 
 
-def put_on_device(split: Split, device: torch.device, channels_last: bool) -> Tensor:
+def resident_images(split: Split, device: torch.device, channels_last: bool) -> Tensor:
     """Return the images of a split on a device, in the memory layout of the batches, so that no batch is converted.
 
     They are moved some at a time: main memory need not have room for a copy, in every process, of what a GPU holds.

@@ -60,8 +60,9 @@ def first_images(split: Split, num: int) -> Split:
 
 def some_images(split: Split, num: int, seed: int) -> Split:
     """Return so many images of a split, of all its classes in proportion; all of it if there are no more."""
-    chosen = stratified_order(split.labels, seed)[:num].sort().values
-    return split.select(chosen) if num < len(split.labels) else split
+    if num >= len(split.labels):
+        return split
+    return split.select(stratified_order(split.labels, seed)[:num].sort().values)
 
 
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:

@@ -172,15 +172,14 @@ def run_finals(options: Namespace) -> int:
     if options.seeds > MOST_SEEDS:
         raise UserError(f"--seeds={options.seeds} are more runs than there will be: give at most {MOST_SEEDS}")
     sweep = read_sweep(options.sweep, options.storage)
+    trials, words = chosen_trials(options, sweep)
     folder = sweep_folder(sweep.name)
     if not options.trust:
         check_command(sweep, folder)
-    trials, words = chosen_trials(options, sweep)
     finals = [finals_of(sweep, trial, options.seeds) for trial in trials]
-    everything = [final for of_trial in finals for final in of_trial]
-    check_settings(sweep, everything)
+    check_settings(sweep, [of_trial[0] for of_trial in finals])
     runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
-    code = runs.run(everything)
+    code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial) for of_trial in finals]
     if code > 1 or runs.fault:
         reason = f", {runs.fault}" if runs.fault else ""

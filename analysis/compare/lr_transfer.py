@@ -160,8 +160,9 @@ def in_words(found: Curves, metric: str) -> list[str]:
     for name, widths in found.items():
         lines.append(f"{NAMES.get(name, name)}:")
         for width, curve in widths.items():
-            optima, best = curve.optima(), curve.best_rate()
-            place = f"2^{statistics.mean(optima) if optima else math.log2(best):.2f}"
+            best = curve.best_rate()
+            optima = curve.optima() or [math.log2(best)]
+            place = f"2^{statistics.mean(optima):.2f}"
             place += f" ± {statistics.stdev(optima):.2f}" if len(optima) > 1 else ""
             place += ", at the end of those tried" if curve.is_at_end() else ""
             value = shown(metric, curve.means()[best])

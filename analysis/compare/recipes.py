@@ -47,14 +47,15 @@ def recipes_of(comparison: Comparison) -> list[Recipe]:
     final = [entry for entry in finished if entry.record.is_final]
     judge = next((name for name in TESTED if final and all(is_finite(entry.further.get(name)) for entry in final)), "")
     others = [entry for entry in finished if entry.is_ranked and not entry.record.is_final]
-    found = ranked_recipes(final, metric_named(judge), [entry.record.run_id for entry in others]) if judge else []
-    if not any(len(by_seed(group, comparison.metric)) > 1 for group in groups_of(others).values()) and not found:
+    kinds = [(final, metric_named(judge), [entry.record.run_id for entry in others])] if judge else []
+    kinds.append((others, comparison.metric, []))
+    groups = [(group, metric) for entries, metric, _ in kinds for group in groups_of(entries).values()]
+    if not any(len(by_seed(*group)) > 1 for group in groups):  # before predictions are read, and recipes compared
         return []
-    found += ranked_recipes(others, comparison.metric)
-    return found if any(recipe.num_seeds > 1 for recipe in found) else []
+    return [recipe for kind in kinds for recipe in ranked_recipes(*kind)]
 
 
-def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str] = ()) -> list[Recipe]:
+def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str]) -> list[Recipe]:
     """Return the recipes of runs of one kind, the better first by their means.
 
     Args:
@@ -67,11 +68,11 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
     values = {key: by_seed(group, metric) for key, group in groups.items()}
     places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
     order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
-    of_first = images_of(groups[order[0]], metric) if order else {}
+    of_first = images_of(groups[order[0]], metric) if len(order) > 1 else {}
 
-    def against(first: str, key: str) -> str:
+    def against_first(key: str) -> str:
         over_images = difference_over_images(images_of(groups[key], metric), of_first)
-        return verdict(duel(values[key], values[first], metric), over_images, metric.name)
+        return verdict(duel(values[key], values[order[0]], metric), over_images, metric.name)
 
     return [
         Recipe(
@@ -81,7 +82,7 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
             metric.name,
             mean_over_seeds(list(values[key].values())),
             statistics.stdev(values[key].values()) if len(values[key]) > 1 else None,
-            against(order[0], key) if 0 < place <= MOST_COMPARED else "",
+            against_first(key) if 0 < place <= MOST_COMPARED else "",
         )
         for place, key in enumerate(order)
     ]

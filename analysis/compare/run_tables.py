@@ -91,7 +91,8 @@ def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
     listed = found[:limit] if sort == "age" else found  # by age they are sorted, and the others' curves need no reading
     rows = sorted(rows_of(listed, metric), key=SORTS[sort])
     all_finals = [row for row in rows if is_ranking and row.record.is_final]
-    searched, finals = [row for row in rows if row not in all_finals][:limit], all_finals[:limit]
+    searched = [row for row in rows if not (is_ranking and row.record.is_final)][:limit]
+    finals = all_finals[:limit]
     rows = searched + finals
     columns = columns_of(rows, metric)
     print_table(columns, searched, f"runs by {sort}, with their best {metric.name}")

@@ -73,8 +73,8 @@ class SweepRecord:
 
 def best_first(sweep: SweepRecord) -> list[Trial]:
     """Return the leaders of a sweep; with several metrics, the trials that no other beats by all of them come first."""
-    front = sweep.front if len(sweep.metrics) > 1 else []
-    return [*front, *(trial for trial in sweep.leaders if trial not in front)]
+    front = {trial.number for trial in sweep.front} if len(sweep.metrics) > 1 else set()
+    return sorted(sweep.leaders, key=lambda trial: trial.number not in front)
 
 
 class SweepList(NamedTuple):

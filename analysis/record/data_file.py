@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,12 @@ def keep_backbone(folder: Path, weights: Path, may_copy: bool) -> None:
     kept = folder / f"{run_folder.BACKBONE}{weights.suffix}"
     if kept.exists():
         return
-    try:
-        if may_copy and real.parent.name != BLOBS:
-            raise OSError(f"{real} may be overwritten")
-        os.link(real, kept)
-    except OSError:
-        if may_copy:
-            replace_file(kept, lambda unfinished: shutil.copyfile(weights, unfinished))
+    if real.parent.name == BLOBS or not may_copy:
+        with suppress(OSError):
+            os.link(real, kept)
+            return
+    if may_copy:
+        replace_file(kept, lambda unfinished: shutil.copyfile(weights, unfinished))
 
 
 def saved_backbone(folder: Path) -> Path | None:

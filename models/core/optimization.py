@@ -139,8 +139,6 @@ def one_cycle(progress: float) -> float:
 
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
-
-
 AFTER_WARMUP = {**SCHEDULES, "one_cycle": cosine}  # a warm-up is the cycle's rise
 
 

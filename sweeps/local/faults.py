@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
+from data.errors import NO_GPU_MEMORY
+
 LEAST_FREE_BYTES = 2**20  # with less, a program can have failed without even a line of output
 FULL = "its disk is full"
 OUT_OF_MEMORY = "the machine was out of memory"
@@ -22,8 +24,7 @@ PATTERNS = {
 }
 OTHERS_HOLD_MEMORY = "other programs hold its GPU's memory"
 TAKES_TOO_MUCH = re.compile(
-    r"\b(CUDA|HIP)( error:)? out of memory|DefaultCPUAllocator: (can't|not enough)|"
-    r"(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|unable to find an engine to execute this computation"
+    "|".join([r"\b(CUDA|HIP)( error:)? out of memory|DefaultCPUAllocator: (can't|not enough)", *NO_GPU_MEMORY])
 )
 GIBIBYTES = {"MiB": 2**-10, "GiB": 1.0}
 SIZE = r"([\d.]+) (MiB|GiB)"

@@ -5,7 +5,7 @@ import torch
 from data.augmentation import Augmentation
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
-from data.loader import PREFETCH, FeatureLoader, Loader, Shard, balanced_order, put_on_device
+from data.loader import PREFETCH, FeatureLoader, Loader, Shard, balanced_order, resident_images
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.1, 0.5, 0.7), (0.5, 0.25, 2.0)
@@ -211,10 +211,10 @@ def test_images_move_to_their_device_some_at_a_time(channels_last, monkeypatch):
     monkeypatch.setattr("data.dataset.BYTES_AT_ONCE", 5 * 3 * 16 * 12)
     sizes = [len(part) for part in split.parts()]
     assert sizes == [5, 5, 2]
-    moved = put_on_device(split, CPU, channels_last)
+    moved = resident_images(split, CPU, channels_last)
     assert torch.equal(moved.permute(0, 3, 1, 2) if channels_last else moved, whole)
     monkeypatch.setattr(Split, "images", property(lambda self: pytest.fail("a copy of all of them")))
-    assert put_on_device(split, torch.device("meta"), channels_last).shape == moved.shape
+    assert resident_images(split, torch.device("meta"), channels_last).shape == moved.shape
 
 
 def test_channels_last_evaluation_changes_the_memory_format_alone():
