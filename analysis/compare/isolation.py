@@ -12,6 +12,7 @@ from analysis.compare.importance import FEWEST_RUNS, MOST_RUNS, encode, rank
 from analysis.compare.surface import Surface, fit
 from data.metrics import Metric, is_finite
 
+MODEL = "model"  # the setting that says which others there are
 MOST_BINS = 8
 RUNS_PER_BIN = 4  # of a number, on average, so that the best of them says something
 MOST_NAMES = 12  # of a setting that is no number: the others are left out
@@ -116,14 +117,19 @@ class Expectation:
         self.surface: Surface = fit(self.features, self.groups, ranks)
 
     def of(self, place: int, one: Bin) -> tuple[float, float, float] | None:
-        """Return what is expected in a bin of the setting at a place: a deviation better, the mean, and one worse."""
-        columns = self.groups == place
-        inside = [i for i, entry in enumerate(self.entries) if is_inside(entry, self.settings[place], one)]
+        """Return what is expected in a bin of the setting at a place: a deviation better, the mean, and one worse.
+
+        The others are chosen as they were in runs that have the setting; of a bin of a model, in runs of that model,
+        as those of another one lack some of its settings.
+        """
+        setting, columns = self.settings[place], self.groups == place
+        inside = [i for i, entry in enumerate(self.entries) if is_inside(entry, setting, one)]
         chosen = inside[:: -(-len(inside) // MOST_PLACES)] if inside else []
         if not chosen:
             return None
-        candidates = np.concatenate([self.features] * len(chosen))
-        candidates[:, columns] = np.repeat(self.features[np.ix_(chosen, columns)], len(self.features), 0)
+        others = self.features[inside if setting.name == MODEL else valued(self.entries, setting)]
+        candidates = np.concatenate([others] * len(chosen))
+        candidates[:, columns] = np.repeat(self.features[np.ix_(chosen, columns)], len(others), 0)
         means = self.surface.predict(candidates)
         best = int(means.argmin())
         deviation = float(self.surface.deviations(candidates[best : best + 1])[0])

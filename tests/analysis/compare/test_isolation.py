@@ -81,6 +81,18 @@ def test_a_setting_that_some_models_lack_has_bins_of_those_that_have_it(tmp_path
     assert {one.low for one in found["model"]} == {"mlp", "cnn"}
 
 
+def test_what_is_expected_of_a_model_is_not_what_another_model_reaches_that_lacks_its_settings(tmp_path):
+    draw = random.Random(0)
+    for i in range(30):
+        write_run(tmp_path / f"resnet{i}", [1.0], [0.90 + draw.uniform(-0.005, 0.005)], days=i, model="resnet18")
+        told = {"model": "cnn", "dropout": draw.choice((0.0, 0.2, 0.4))}
+        write_run(tmp_path / f"cnn{i}", [1.0], [0.60 + draw.uniform(-0.005, 0.005)], days=i, **told)
+    found = isolation(compare("runs", read_runs(tmp_path).records, Metric("val/accuracy", "maximize")))
+    expected = {one.low: one.expected[1] for one in found["model"]}
+    assert expected == {"cnn": pytest.approx(0.6, abs=0.02), "resnet18": pytest.approx(0.9, abs=0.02)}
+    assert [one.expected[1] for one in found["dropout"]] == [pytest.approx(0.6, abs=0.02)] * 3
+
+
 def test_many_names_are_cut_to_those_with_most_runs_and_booleans_are_text_in_the_page(tmp_path):
     for i in range(30):
         write_run(tmp_path / f"run{i}", [1.0 + i / 10], days=i, arch=f"net{i % 20}", residual=i % 3 == 0)
