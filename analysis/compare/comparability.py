@@ -1,7 +1,7 @@
 """Whether runs may be ranked side by side: whether they saw the same images, the same split, and the same code."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
@@ -11,6 +11,8 @@ SPLIT = ("data_seed", "train_fraction", "val_fraction")  # settings that say whi
 MOST_NAMED = 3  # values of each thing that differs
 COMMIT_LETTERS = 10
 LONGEST_VALUE = 60  # letters
+
+Thing = TypeVar("Thing")
 
 
 def warning_of(records: Sequence[RunRecord]) -> str:
@@ -31,11 +33,28 @@ def data_that_differs(records: Sequence[RunRecord]) -> list[str]:
     by_dataset: dict[str, list[RunRecord]] = {}
     for record in records:
         by_dataset.setdefault(record.dataset, []).append(record)
-    images = [
-        several(f"the images of {name}", own, lambda record: record.environment.get("data"))
-        for name, own in by_dataset.items()
-    ]
+    images = [several(f"the images of {name}", own, images_seen) for name, own in by_dataset.items()]
     return [several("models or datasets", pairs, str), *images]
+
+
+def images_seen(record: RunRecord) -> Any:
+    """Return the fingerprint of a run's images; None where it is not known."""
+    return record.environment.get("data")
+
+
+def by_images(things: Sequence[Thing], record_of: Callable[[Thing], RunRecord]) -> dict[str, list[Thing]]:
+    """Return things of runs by the images that the runs saw; who does not know them differs in nothing from the rest.
+
+    Where the rest saw several images, it is by itself.
+
+    Args:
+        things: what has a run each.
+        record_of: returns its run.
+    """
+    groups: dict[str, list[Thing]] = {}
+    for thing in things:
+        groups.setdefault(str(images_seen(record_of(thing)) or ""), []).append(thing)
+    return groups if len(groups.keys() - {""}) > 1 else {"": list(things)}
 
 
 def splits_that_differ(records: Sequence[RunRecord]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.compare.comparability import by_images
 from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
@@ -12,6 +13,7 @@ from analysis.read.recipe import recipe_of
 from data.metrics import TESTED, Metric, is_finite, metric_named
 
 SEED = "seed"
+MOST_SINGLE = 10  # recipes of one seed, the best of a kind: those of a whole search would hide the others
 MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
 
 
@@ -37,26 +39,47 @@ class Recipe(NamedTuple):
     against_first: str
 
 
-def recipes_of(comparison: Comparison) -> list[Recipe]:
-    """Return the recipes of a comparison: of final runs, in the order of their trials, then others by their means.
+class Recipes(NamedTuple):
+    """The recipes of a comparison.
 
-    Returns:
-        Nothing where no two runs differ in their seed alone.
+    Attributes:
+        shown: of final runs, in the order of their trials, then others by their means.
+        num_left_out: further ones of a single seed, which stand behind those.
     """
+
+    shown: list[Recipe]
+    num_left_out: int
+
+
+def recipes_of(comparison: Comparison) -> Recipes:
+    """Return the recipes of a comparison: none where no two runs differ in their seed alone."""
     finished = [entry for entry in comparison.entries if entry.record.state == "finished"]
     final = [entry for entry in finished if entry.record.is_final]
-    judge = next((name for name in TESTED if final and all(is_finite(entry.further.get(name)) for entry in final)), "")
     others = [entry for entry in finished if entry.is_ranked and not entry.record.is_final]
-    kinds = [(final, metric_named(judge), [entry.record.run_id for entry in others])] if judge else []
+    judge = judge_of(final, comparison.metric)
+    kinds = [(final, judge, [entry.record.run_id for entry in others])] if judge else []
     kinds.append((others, comparison.metric, []))
     groups = [(group, metric) for entries, metric, _ in kinds for group in groups_of(entries).values()]
     if not any(len(by_seed(*group)) > 1 for group in groups):  # before predictions are read, and recipes compared
-        return []
-    return [recipe for kind in kinds for recipe in ranked_recipes(*kind)]
+        return Recipes([], 0)
+    shown = [recipe for kind in kinds for recipe in ranked_recipes(*kind)]
+    return Recipes(shown, len(groups) - len(shown))
+
+
+def judge_of(finals: Sequence[Entry], metric: Metric) -> Metric | None:
+    """Return the metric of the test images by which final runs are compared: one that all have; None for none.
+
+    Args:
+        finals: the runs.
+        metric: that ranks the comparison, which is taken first.
+    """
+    known = [{**entry.further, metric.name: entry.value} for entry in finals]
+    tested = [metric, *map(metric_named, TESTED)] if metric.name in TESTED else map(metric_named, TESTED)
+    return next((each for each in tested if known and all(is_finite(own.get(each.name)) for own in known)), None)
 
 
 def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str]) -> list[Recipe]:
-    """Return the recipes of runs of one kind, the better first by their means.
+    """Return the recipes of runs of one kind, the better first by their means; of those of one seed the best few.
 
     Args:
         entries: the runs.
@@ -68,6 +91,8 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
     values = {key: by_seed(group, metric) for key, group in groups.items()}
     places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
     order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
+    too_many = {*[key for key in order if len(values[key]) == 1][MOST_SINGLE:]}
+    order = [key for key in order if key not in too_many]
     of_first = images_of(groups[order[0]], metric) if len(order) > 1 else {}
 
     def against_first(key: str) -> str:
@@ -89,12 +114,16 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
 
 
 def groups_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Return the runs that differ in their seed alone, together."""
+    """Return the runs that differ in their seed alone, together; those on other images differ in them."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != SEED}
         groups.setdefault(repr(sorted(recipe.items(), key=str)), []).append(entry)
-    return groups
+    return {
+        f"{key} {images}": own
+        for key, group in groups.items()
+        for images, own in by_images(group, lambda entry: entry.record).items()
+    }
 
 
 def place_of_trial(entry: Entry, trials: Sequence[str]) -> int:
@@ -120,10 +149,11 @@ def images_of(entries: Sequence[Entry], metric: Metric) -> dict[str, float]:
     return right_by_image([Path(entry.record.source) for entry in entries], metric.name.partition("/")[0])
 
 
-def recipe_data(comparison: Comparison) -> list[dict[str, Any]]:
+def recipe_data(comparison: Comparison) -> dict[str, Any]:
     """Return what the page shows of the recipes, fit for JSON; a run is named by its place in the list of runs."""
     places = {entry.number: place for place, entry in enumerate(comparison.entries)}
-    return [
+    shown, num_left_out = recipes_of(comparison)
+    rows = [
         {
             "kind": "final" if recipe.is_final else "run",
             "runs": [places[entry.number] for entry in recipe.entries],
@@ -135,5 +165,6 @@ def recipe_data(comparison: Comparison) -> list[dict[str, Any]]:
             "deviation": recipe.deviation,
             "againstFirst": recipe.against_first,
         }
-        for recipe in recipes_of(comparison)
+        for recipe in shown
     ]
+    return {"shown": rows, "numLeftOut": num_left_out}

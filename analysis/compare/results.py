@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from analysis.compare.comparability import by_images
 from analysis.compare.references import recipes, references
 from analysis.compare.results_table import Result, read_results, render
 from analysis.read.figures import figures_of, spread
@@ -94,6 +96,9 @@ def result_of_runs(records: Sequence[RunRecord]) -> Result:
 def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
     """Return the result of runs that differ in their seeds alone, and lack nothing; -seed1 is left out of its name."""
     first, seeds = records[0], [record.settings["seed"] for record in records]
+    if len({*seeds}) < len(seeds):
+        names = ", ".join(record.run_id for record in records)
+        raise UserError(f"{names}: runs of one recipe, of which some have the same seed: name one of each seed")
     summaries = [{**record.summary, **generation_scores(record)} for record in records]
     keys = figures_of(summaries[0])
     metrics = {key: spread([summary[key] for summary in summaries if key in summary]) for key in keys}
@@ -158,14 +163,18 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
         names: names of runs and sweeps that are wanted, too.
 
     Raises:
-        UserError: there is no run or sweep of a name, or it has no result.
+        UserError: there is no run or sweep of a name, or it has no result; or runs of one recipe have the same seed.
     """
     records = read_runs(runs_dir).records
     sweeps = {sweep.name: sweep for sweep in read_sweeps(runs_dir).sweeps}
-    results = [result_of_sweep(sweeps[name]) for name in names if name in sweeps]
+    results = [result_of_sweep(sweeps[name]) for name in dict.fromkeys(names) if name in sweeps]
     results += results_of_table(sweep for sweep in sweeps.values() if sweep.final and sweep.name not in names)
-    runs = [find_result_run(records, name) for name in names if name not in sweeps]
-    return results + [result_of_runs(group) for group in group_by_recipe(runs)]
+    runs = [find_result_run(records, name) for name in dict.fromkeys(names) if name not in sweeps]
+    results += [result_of_runs(group) for group in group_by_recipe(runs)]
+    counts = Counter(result.name for result in results)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UserError(f"several results would be called {twice[0]}: their runs differ in more than their seeds")
+    return results
 
 
 def results_of_table(sweeps: Iterable[SweepRecord]) -> list[Result]:
@@ -199,12 +208,15 @@ def has_been_judged(record: RunRecord) -> bool:
 
 
 def group_by_recipe(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """Return the runs in groups that differ in their seeds alone; an older run may lack settings that are new."""
+    """Return the runs in groups that differ in their seeds alone; an older run may lack settings that are new.
+
+    Runs on other images are no such group.
+    """
     alike: dict[str, list[RunRecord]] = {}
     for record in records:
         recipe = json.dumps({**told_settings(record.settings), "seed": None}, sort_keys=True)
         alike.setdefault(recipe, []).append(record)
-    return list(alike.values())
+    return [own for group in alike.values() for own in by_images(group, lambda record: record).values()]
 
 
 def update(

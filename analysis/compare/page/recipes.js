@@ -1,21 +1,23 @@
 // Runs that differ in their seed alone as one row: mean, deviation, interval, and the comparison with the first.
 
 import { element, find } from "./elements.js";
-import { formatMetric, NONE, settingText } from "./format.js";
+import { count, formatMetric, NONE, settingText } from "./format.js";
 import { recipes, runs, settings } from "./report.js";
 
 export function drawRecipes() {
-  find("#recipes").hidden = recipes.length === 0;
-  if (!recipes.length) return;
+  const { shown: found, numLeftOut } = recipes;
+  find("#recipes").hidden = found.length === 0;
+  if (!found.length) return;
   const shown = settings.map((_, k) => k).filter((k) => settings[k].name !== "seed");
   const figures = ["seeds", "mean ± deviation", "95 % interval", "against the first of its kind"];
   const names = ["recipe", ...shown.map((k) => settings[k].name), ...figures];
   const head = element("tr", {}, ...names.map((name) => element("th", {}, name)));
-  const rows = recipes.map((recipe) => row(recipe, shown));
+  const rows = found.map((recipe) => row(recipe, shown));
   find("#recipes table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   find("#recipes .key").textContent =
     "Runs that differ in their seed alone are one row. The interval is Student’s for the mean over all seeds. " +
-    "Final runs stand in the order of their trials: nothing is chosen by test images.";
+    "Final runs stand in the order of their trials: nothing is chosen by test images." +
+    (numLeftOut ? ` ${count(numLeftOut, "further recipe")} of a single seed left out.` : "");
 }
 
 function row(recipe, shown) {

@@ -10,7 +10,7 @@ from analysis.compare.html_page import page_data
 from analysis.compare.recipes import recipes_of
 from analysis.read.runs import read_runs
 from analysis.record import run_folder
-from data.files import write_json
+from data.files import read_json, write_json
 from data.metrics import metric_named
 from tests.run_folders import write_run
 
@@ -38,7 +38,7 @@ def comparison(tmp_path):
 
 def test_recipes_are_ranked_by_their_means_not_by_the_luckiest_run(comparison):
     assert comparison.ranked[0].record.run_id == "lucky3"
-    good, lucky = recipes_of(comparison)
+    good, lucky = recipes_of(comparison).shown
     assert [len(good.entries), len(lucky.entries)] == [5, 5]
     assert good.mean.mean == pytest.approx(0.969)
     assert good.deviation == pytest.approx(0.002236, rel=1e-3)
@@ -50,7 +50,7 @@ def test_recipes_are_ranked_by_their_means_not_by_the_luckiest_run(comparison):
 def test_final_runs_are_compared_by_their_test_images_and_come_first(comparison, tmp_path):
     write_finals(tmp_path / "sweeps" / "s", 0.1, (0.9, 0.91))
     write_finals(tmp_path / "sweeps" / "s", 0.2, (0.95, 0.94))
-    found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
     assert [(recipe.is_final, recipe.metric) for recipe in found] == [
         (True, "test/accuracy"),
         (True, "test/accuracy"),
@@ -64,8 +64,47 @@ def test_final_runs_stand_in_the_order_of_their_trials_not_of_their_test_images(
     for name, accuracy, on_test in (("chosen", 0.9, 0.80), ("other", 0.8, 0.95)):
         write_run(tmp_path / name, [1.0], [accuracy], lr=accuracy, seed=1)
         write_finals(tmp_path / "sweeps" / "s", accuracy, (on_test, on_test + 0.01), trial=name)
-    found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
     assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.9, 0.8]
+
+
+def test_final_runs_are_compared_by_the_metric_of_the_test_images_that_is_asked_for(tmp_path):
+    for rate, accuracies in ((0.1, (0.9, 0.94)), (0.2, (0.8, 0.96))):
+        write_finals(tmp_path / "sweeps" / "s", rate, accuracies)
+    for summary in (tmp_path / "sweeps" / "s").glob("*/summary.json"):
+        known = read_json(summary)
+        write_json(summary, {**known, "test/loss": known["test/accuracy"]})
+    found = recipes_of(compare("runs", read_runs(tmp_path).records, metric_named("test/accuracy"))).shown
+    assert [(recipe.metric, recipe.mean.mean) for recipe in found] == [
+        ("test/accuracy", pytest.approx(0.92)),
+        ("test/accuracy", pytest.approx(0.88)),
+    ]
+
+
+def test_of_a_search_in_which_one_seed_was_repeated_the_best_recipes_are_shown_and_the_rest_counted(tmp_path):
+    for i in range(30):
+        write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 100], lr=1.0 + i, seed=1)
+    write_run(tmp_path / "again", [1.0], [0.5], lr=1.0, seed=2)
+    comparison = compare("runs", read_runs(tmp_path).records, ACCURACY)
+    shown, num_left_out = recipes_of(comparison)
+    rates = [recipe.entries[0].record.settings["lr"] for recipe in shown]
+    assert rates == [*range(30, 30 - recipes.MOST_SINGLE, -1), 1.0]
+    assert num_left_out == page_data(comparison)["recipes"]["numLeftOut"] == 30 - len(shown)
+
+
+def test_runs_on_other_images_are_another_recipe_where_their_images_are_known(tmp_path):
+    for i, images in enumerate(("a", "a", "b", "b", "")):
+        run = write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 10], lr=0.1, seed=i)
+        environment = read_json(run / run_folder.ENVIRONMENT)
+        write_json(run / run_folder.ENVIRONMENT, {**environment, **({"data": images} if images else {})})
+    records = {record.run_id: record for record in read_runs(tmp_path).records}
+
+    def groups(*names):
+        found = recipes_of(compare("runs", [records[f"run{i}"] for i in names], ACCURACY)).shown
+        return sorted(sorted(entry.record.run_id[-1] for entry in recipe.entries) for recipe in found)
+
+    assert groups(0, 1, 2, 3, 4) == [["0", "1"], ["2", "3"], ["4"]]
+    assert groups(0, 1, 4) == [["0", "1", "4"]]  # who does not know its images differs in nothing
 
 
 def test_runs_of_one_seed_are_one_value_and_unfinished_ones_none(tmp_path):
@@ -76,7 +115,7 @@ def test_runs_of_one_seed_are_one_value_and_unfinished_ones_none(tmp_path):
         ("c", 3, 0.1, "stopped"),
     ):
         write_run(tmp_path / name, [1.0], [accuracy], state=state, lr=0.1, seed=seed)
-    [recipe] = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    [recipe] = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
     assert recipe.num_seeds == 2
     assert recipe.mean.mean == pytest.approx((0.85 + 0.7) / 2)
 
@@ -84,7 +123,7 @@ def test_runs_of_one_seed_are_one_value_and_unfinished_ones_none(tmp_path):
 def test_without_seeds_of_one_recipe_there_is_nothing_to_show(tmp_path):
     for i in range(3):
         write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 10], lr=10.0**-i, seed=1)
-    assert recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)) == []
+    assert recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)) == ([], 0)
 
 
 def test_predictions_are_read_only_where_recipes_are_compared(tmp_path, monkeypatch):
@@ -101,7 +140,7 @@ def test_predictions_are_read_only_where_recipes_are_compared(tmp_path, monkeypa
 
 
 def test_the_page_has_them(comparison):
-    found = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]
+    found = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]["shown"]
     assert [recipe["kind"] for recipe in found] == ["run", "run"]
     assert len(found[0]["runs"]) == 5
     assert found[0]["mean"] == pytest.approx(0.969)

@@ -120,6 +120,34 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
     assert "for seed in 1 2 5; do python train.py --model=mlp" in result.command
 
 
+def write_seeds(place, **seeds):
+    for name, seed in seeds.items():
+        settings = {"model": "mlp", "dataset": "cifar10", "epochs": 2, "seed": seed, "test": True}
+        folder = write_run(place / "runs" / name, [1.0], **{f"setting_{i}": None for i in range(40)}, **settings)
+        summary = read_json(folder / "summary.json") | {"test/accuracy": 0.5, "num_parameters": 9}
+        write_json(folder / "summary.json", {**summary, "images_per_second": 1.0})
+
+
+def test_a_run_that_is_named_twice_counts_once_and_two_of_one_seed_are_refused(place, capsys):
+    write_seeds(place, one=1, two=2, again=2)
+    assert update(place, "one", "two", "two", "one") == 0
+    [result] = [result for result in read_results(place / "results.json") if result.model == "mlp"]
+    assert result.num_seeds == 2
+    assert update(place, "one", "two", "again") == 2
+    assert "one, two, again: runs of one recipe, of which some have the same seed" in capsys.readouterr().err
+
+
+def test_runs_on_other_images_are_no_seeds_of_one_result(place, capsys):
+    write_seeds(place, one=1, two=2, **{"mine-seed1": 1, "mine-seed2": 2})
+    for name, images in {"one": "a", "two": "b", "mine-seed1": "a", "mine-seed2": "b"}.items():
+        write_json(place / "runs" / name / "environment.json", {"data": images})
+    assert update(place, "one", "two") == 0
+    known = {result.name: result.num_seeds for result in read_results(place / "results.json")}
+    assert (known["one"], known["two"]) == (1, 1)
+    assert update(place, "mine-seed1", "mine-seed2") == 2
+    assert "several results would be called mine" in capsys.readouterr().err
+
+
 def test_a_run_on_images_without_a_test_split_has_the_figures_of_those_held_out(place):
     (place / "faces").mkdir()
     settings = {"model": "dc_gan", "dataset": "faces", "data_dir": str(place), "seed": 1, "test": False}
