@@ -28,7 +28,7 @@ class Pages:
     def __init__(self, choice: Choice, command: str) -> None:
         self.choice = choice
         self.command = command
-        self.stamps = ""
+        self.stamps: str | None = None  # of the page; a folder without runs has an empty one
         self.page = b""
         self.lock = Lock()  # a browser asks several times at once
 
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the page, or with a line that says why there is none."""
-        name = self.headers.get("Host", "").rpartition(":")[0]
+        name = self.headers.get("Host", "").partition(":")[0]  # without a port where that is 80
         if name not in (HOST, "localhost"):  # another site's name that leads here, whose scripts would read the page
             return self.answer(HTTPStatus.FORBIDDEN, b"ask 127.0.0.1", "text/plain")
         if self.path.partition("?")[0] not in ("/", "/index.html"):

@@ -81,8 +81,10 @@ def free(files: Sequence[Spare]) -> tuple[int, list[Path]]:
         Bytes that were freed, and the files that are still there.
     """
     num_bytes, kept = 0, []
-    for folder in dict.fromkeys(file.path.parent for file in files):
-        own = [file for file in files if file.path.parent == folder]
+    by_folder: dict[Path, list[Spare]] = {}
+    for file in files:
+        by_folder.setdefault(file.path.parent, []).append(file)
+    for folder, own in by_folder.items():
         try:
             lock = run_folder.take(folder)
         except (UserError, OSError):

@@ -14,6 +14,7 @@ from analysis import report
 from analysis.compare import serve
 from analysis.compare.report import Choice
 from analysis.compare.serve import make_server
+from data.errors import UserError
 from tests.run_folders import write_run
 from tests.sweep_agents import ROOT, wait_until
 
@@ -87,7 +88,10 @@ def test_there_is_one_page_and_only_for_this_machine(server):
     assert ask(server, "/etc/passwd")[0] == 404
     assert ask(server, "/../a/settings.json")[0] == 404
     assert ask(server, Host="evil.example:80")[0] == 403  # a name of another site that leads here
-    assert ask(server, Host=f"localhost:{server.server_port}")[0] == 200
+    for host in (f"localhost:{server.server_port}", "localhost", "127.0.0.1"):  # of port 80 browsers do not tell
+        assert ask(server, Host=host)[0] == 200
+    for host in ("evil.example", "", "[::1]:80", ":80"):
+        assert ask(server, Host=host)[0] == 403
     assert ask(server, method="HEAD") == (200, "")
     assert ask(server, method="POST")[0] == 501
 
@@ -104,6 +108,13 @@ def test_a_port_that_is_taken_and_other_mistakes_are_told_in_one_line(server, tm
         line = capsys.readouterr().err
         assert words in line
         assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", ["empty", "missing"])
+def test_where_there_are_no_runs_the_program_ends_with_a_line(tmp_path, capsys, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="there are no runs|there is no runs folder"):
+        make_server(Choice(tmp_path / folder), "python -m analysis.report", 0)
 
 
 @pytest.mark.slow

@@ -106,6 +106,21 @@ def test_what_a_killed_process_left_is_spare_but_not_what_another_writes(place):
     assert not left.exists()
 
 
+def test_files_are_gone_through_once_however_many_runs_have_some(place):
+    class Counted(list):
+        num = 0
+
+        def __iter__(self):
+            self.num += 1
+            return super().__iter__()
+
+    for number in range(5):
+        make_run(place / "more" / str(number), "finished")
+    files = Counted(find_spare(place, read_runs(place).records, [], 1))
+    assert free(files) == (6000, [])
+    assert files.num == 1
+
+
 def test_a_run_that_has_been_taken_up_since_keeps_its_files(place):
     files = find_spare(place, read_runs(place).records, [], 1)
     lock = run_folder.take(place / "finished")
