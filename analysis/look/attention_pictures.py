@@ -13,6 +13,7 @@ from analysis.look.panels import draw_table
 from analysis.look.trained_run import TrainedRun
 from data.errors import UserError
 from data.loader import Loader
+from data.photographs import centre_crop
 from data.pixels import decode_image
 from models.parts.labelling import labelling_of
 
@@ -53,9 +54,10 @@ def choose_images(run: TrainedRun, chosen: Sequence[str]) -> Examples:
             names.append(f"{split} {text}")
             classes.append(run.info.named(batch.labels[0]))
         else:
-            side = run.info.image_size
-            images.append(loader.normalise(read_square(Path(text), side)[None]))
-            pictures.append(read_square(Path(text), tile_side(side))[None].float() / 255)
+            kept, side = run.info.kept_size, run.info.image_size
+            images.append(loader.for_evaluation(read_square(Path(text), kept)[None]))
+            large = read_square(Path(text), kept * tile_side(side) // side)[None]
+            pictures.append(centre_crop(large, tile_side(side)).float() / 255)
             names.append(Path(text).stem)
             classes.append("")
     return Examples(torch.cat(images), torch.cat(pictures), names, classes)

@@ -13,9 +13,10 @@ from analysis.look.train_process import run_train_py
 from analysis.look.trained_run import TrainedRun
 from analysis.record import run_folder
 from data import arrays
-from data.dataset import Split
+from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.files import read_json, scratch_folder
+from data.photographs import centre_crop
 from models.core.settings import Settings
 
 
@@ -32,9 +33,14 @@ def score_run(run: TrainedRun, split: str, num_images: int, seed: int, classifie
     Raises:
         UserError: the run has no such split, its model is not conditional, or the classifier could not be trained.
     """
-    real = run.split(split)
+    real = seen_by_models(run.split(split), run.info)
     metrics = train_and_test(classifier, run.info.classes, sample_split(run, num_images, seed), real)
     return {f"{split}/classification_score_{classifier.model}_{num_images}": metrics["test/accuracy"]}
+
+
+def seen_by_models(split: Split, info: DatasetInfo) -> Split:
+    """Return the images of a split as models see them, the central squares of those that are kept."""
+    return Split(torch.cat([centre_crop(part, info.image_size) for part in split.parts()]), split.labels)
 
 
 def sample_split(run: TrainedRun, num_images: int, seed: int) -> Split:

@@ -1,7 +1,7 @@
 """Pictures of a run's attention, and the program that draws them."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from analysis.look.panels import GAP, HEADING_HEIGHT
 from analysis.look.trained_run import load_run
 from analysis.read.runs import find_run
 from analysis.record import run_folder
-from data.dataset import DatasetInfo
+from data.dataset import DatasetInfo, Split
 from data.files import write_json
 from models.core import checkpoint
 from models.loading import build_objective
@@ -99,6 +99,20 @@ def test_a_file_is_seen_as_the_same_image_of_the_split_would_be(runs_dir, tmp_pa
     examples = choose_images(run, ["4", str(tmp_path / "four.png")])
     torch.testing.assert_close(examples.images[1], examples.images[0])
     assert examples.classes[1] == ""
+
+
+def test_of_a_run_that_sees_the_centre_a_file_is_seen_and_shown_as_far_as_the_run_sees(runs_dir, tmp_path):
+    run = load_run(runs_dir / "vit")
+    stored = torch.randint(256, (1, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    info = replace(run.info, stored_size=40)
+    run = run._replace(info=info, splits={"val": Split(stored, torch.tensor([3]))})
+    large = stored[0].repeat_interleave(6, dim=1).repeat_interleave(6, dim=2)
+    for name, pixels in (("small", stored[0]), ("large", large)):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"{name}.png")
+    examples = choose_images(run, ["0", *(str(tmp_path / f"{name}.png") for name in ("small", "large"))])
+    torch.testing.assert_close(examples.images[1], examples.images[0])
+    assert torch.equal((examples.pictures[2] * 255).round(), large[:, 24:216, 24:216].float())
+    assert torch.equal(examples.pictures[0], examples.pictures[2])
 
 
 def test_a_files_central_square_is_shown_in_its_own_resolution(runs_dir, tmp_path):

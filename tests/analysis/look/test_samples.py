@@ -1,16 +1,19 @@
 """Models that sample, and the programs that write and use the samples of finished runs."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from analysis import classification_score, generation, samples
-from analysis.look.classification_score import train_and_test
+from analysis.look.classification_score import score_run, train_and_test
+from analysis.look.trained_run import load_run
 from analysis.record import run_folder
 from analysis.record.saved import resolve
+from data import arrays
 from data.dataset import Split
 from data.datasets import describe
 from data.files import write_json
@@ -127,6 +130,23 @@ def test_the_score_is_high_where_samples_show_their_classes_and_low_where_not(mo
     settings = resolve(["--width=4", "--head_width=16", "--epochs=6", "--lr=1e-2", "--batch_size=30"], {})
     splits = classes_by_colour(300, 0, shuffled), classes_by_colour(90, 1)
     assert low <= train_and_test(settings, ("r", "g", "b"), *splits)["test/accuracy"] <= high
+
+
+def test_samples_are_scored_on_real_images_as_far_as_the_run_sees_them(runs, tmp_path, monkeypatch):
+    seen = []
+
+    def read_images(told, runs_dir):
+        seen.append(arrays.load(Path(told["data_dir"]), told["image_size"], 0))
+        write_json(tmp_path / run_folder.SUMMARY, {"test/accuracy": 0.5})
+        return tmp_path
+
+    monkeypatch.setattr("analysis.look.classification_score.run_train_py", read_images)
+    run = load_run(runs / "cvae")
+    stored = torch.randint(256, (6, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    splits = {"test": Split(stored, torch.arange(6), rows=torch.tensor([5, 4, 3, 2, 1, 0]))}
+    run = run._replace(info=replace(run.info, stored_size=40), splits=splits)
+    score_run(run, "test", 10, 0, resolve(["--model=mlp"], {}))
+    assert torch.equal(seen[0].test.images, stored.flip(0)[:, :, 4:36, 4:36])
 
 
 @pytest.mark.slow
