@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 
+READING_POOLS = ("token", "map")  # of timm's `global_pool`: those by which the class token reaches the head
+
 
 def missing_attention(vit: nn.Module) -> str:
     """Return why the attention weights of a network's class token cannot be read out; "" if they can.
 
-    They can for ViT, DeiT, DINO, CLIP's and hybrid ViTs, and, with rotary or relative positions, for EVA-02, DINOv3 and
-    BEiT. This does not tell whether the head uses the class token at all (see `vit.global_pool`).
+    They can for ViT, DeiT, DINO, CLIP's and hybrid ViTs, and, with rotary or relative positions, for CLIP's EVA-02.
+    Where the head takes the mean of the patches, as of EVA-02, DINOv3 and BEiT, nobody reads the class token.
     """
     from timm.layers import Attention, AttentionRope  # imported late: timm takes a second
     from timm.models import beit, eva, vision_transformer_relpos
@@ -29,6 +31,8 @@ def missing_attention(vit: nn.Module) -> str:
             return f"{type(vit).__name__} is made of {kind}, which shows no weights of every token for every other"
     if getattr(vit, "cls_token", None) is None:
         return f"{type(vit).__name__} has no class token here, whose attention it would be"
+    if vit.global_pool not in READING_POOLS:
+        return f"{type(vit).__name__} has a head here (global_pool={vit.global_pool!r}) that reads no class token"
     return ""
 
 

@@ -17,10 +17,10 @@ VITS = [
     ("deit_tiny_distilled_patch16_224", {"img_size": 64}, 2),
     ("vit_tiny_patch16_224", {"img_size": 64, "qk_norm": True, "scale_attn_norm": True}, 1),
     ("vit_small_patch14_reg4_dinov2", {"img_size": 56}, 5),
-    ("vit_small_patch16_dinov3", {"img_size": 64}, 5),
-    ("eva02_tiny_patch14_224", {"img_size": 56}, 1),
-    ("beit_base_patch16_224", {"img_size": 64, "depth": 2}, 1),
-    ("vit_relpos_base_patch16_clsgap_224", {"img_size": 64, "depth": 2}, 1),
+    ("vit_small_patch16_dinov3", {"img_size": 64, "global_pool": "token"}, 5),
+    ("eva02_tiny_patch14_224", {"img_size": 56, "global_pool": "token"}, 1),
+    ("beit_base_patch16_224", {"img_size": 64, "depth": 2, "global_pool": "token"}, 1),
+    ("vit_relpos_base_patch16_clsgap_224", {"img_size": 64, "depth": 2, "global_pool": "token"}, 1),
 ]
 
 
@@ -91,6 +91,8 @@ def test_weights_times_values_projected_is_what_timms_attention_gives(settings):
         ("resnet18", {}, "ResNet is no plain transformer"),
         ("swin_tiny_patch4_window7_224", {}, "SwinTransformer is no plain transformer"),
         ("test_vit2", {}, "VisionTransformer has no class token"),
+        ("beitv2_base_patch16_224", {"depth": 2}, r"Beit has a head here \(global_pool='avg'\) that reads no class"),
+        ("eva02_tiny_patch14_224", {"depth": 2}, "Eva has a head here .* that reads no class token"),
         ("xcit_nano_12_p16_224", {}, "Xcit is made of XCA"),
         ("vit_dwee_patch16_reg1_gap_256", {}, "made of DiffAttention"),
         ("vit_small_patch16_18x2_224", {}, "made of ParallelThingsBlock"),
