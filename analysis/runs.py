@@ -83,7 +83,7 @@ def show(options: Namespace) -> None:
         return
     metric = metric_named("val/loss")
     if options.metric or options.sweep:
-        metrics = metrics_of_sweeps({record.sweep for record in found}, options.runs_dir, options.project)
+        metrics = metrics_of_sweeps(found, options.project)
         metric = choose_metric(options.metric, found, metrics)
     sort = options.sort or ("best" if options.sweep else "age")
     print_runs(RunList(found, runs.skipped), metric, sort, options.limit)

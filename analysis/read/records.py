@@ -7,11 +7,13 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from analysis.read.recipe import SEED
 from analysis.record import run_folder
 from data.metrics import is_finite
 
 LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
+NAME_OF_FINAL = re.compile(rf"{run_folder.FINAL}(.+){SEED}\d+")  # as sweeps/final.py names them: with their trial
 RUN_PAGE = re.compile(r"https?://[\w.:-]+/[^/\s]+/[^/\s]+/runs/[^/\s]+")  # of W&B: host, entity, project, id
 STATES = ("finished", "stopped", "failed", "unfinished")
 
@@ -54,12 +56,13 @@ class RunRecord:
     @property
     def is_final(self) -> bool:
         """Whether the run is one of sweeps/final.py, which trains on all the training images."""
-        return self.run_id.startswith(run_folder.FINAL)
+        return bool(self.trial)
 
     @property
     def trial(self) -> str:
-        """Id of the trial whose settings a final run has; "" for other runs."""
-        return self.run_id.removeprefix(run_folder.FINAL).rpartition("-seed")[0] if self.is_final else ""
+        """Id of the trial whose settings a final run has; "" for other runs, those of no sweep among them."""
+        name = NAME_OF_FINAL.fullmatch(self.run_id)
+        return name[1] if name and self.sweep else ""
 
     @property
     def train_seconds(self) -> float | None:

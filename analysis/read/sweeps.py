@@ -17,7 +17,7 @@ from data.files import read_json
 from data.internals import read_trials
 from data.metrics import Curve, Goal, Metric, is_finite
 from data.pareto import pareto_front
-from data.paths import default_runs_dir
+from data.paths import default_runs_dir, expanded
 from data.yaml_file import read_yaml_file
 from models.core.settings import Settings
 from models.groups import CHOOSER, entries, may_be_told
@@ -100,30 +100,46 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (),
 
     Args:
         runs_dir: the runs folder; None for the default one.
-        records: the runs there; the trials of a sweep without a database of its own are read from them.
+        records: the runs there; the trials of a sweep without a database of its own are read from them, and where they
+            lie deeper than in RUNS_DIR/sweeps, their sweeps are found by them.
         project: entity/project of W&B, in place of a folder.
 
     Raises:
         UserError: the project cannot be read.
     """
-    by_sweep: dict[str, list[RunRecord]] = {}
+    by_sweep: dict[str, list[RunRecord]] = {}  # by name on W&B, else by folder: machines may have sweeps of one name
     for record in records:
-        if not record.is_final:
-            by_sweep.setdefault(record.sweep, []).append(record)
+        if record.sweep:
+            by_sweep.setdefault(record.sweep if project else str(Path(record.source).parent), []).append(record)
+    searched = {place: [record for record in own if not record.is_final] for place, own in by_sweep.items()}
     if project:
         found: Sequence[tuple[str, str, Any]] = read_wandb_sweeps(project)
     else:
-        paths = sorted((runs_dir or default_runs_dir()).glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}"))
-        found = [(path.parent.name, str(path.parent), read_yaml(path)) for path in paths]
-    sweeps = [listed_sweep(*each, by_sweep.get(each[0], [])) for each in found if is_sweep(each[2])]
+        folders = sweep_folders(expanded(runs_dir or default_runs_dir()), map(Path, by_sweep))
+        found = [(folder.name, str(folder), read_yaml(folder / run_folder.SWEEP_FILE)) for folder in folders]
+    runs = [searched.get(name if project else source, []) for name, source, _ in found]
+    pairs = [(listed_sweep(*each, own), own) for each, own in zip(found, runs, strict=True) if is_sweep(each[2])]
+    sweeps = [sweep for sweep, _ in pairs]
     broken = [name for name, _, content in found if not is_sweep(content)]
-    copies = find_copies(sorted(sweeps, key=lambda sweep: -len(by_sweep.get(sweep.name, []))))
-    skipped = [*broken, *(f"{name} (a copy of {original})" for name, original in copies.items())]
-    return SweepList([sweep for sweep in sweeps if sweep.name not in copies], sorted(skipped))
+    copies = find_copies([sweep for sweep, _ in sorted(pairs, key=lambda pair: -len(pair[1]))])
+    skipped = [*broken, *(f"{copy.name} (a copy of {original})" for copy, original in copies.items())]
+    return SweepList([sweep for sweep in sweeps if sweep not in copies], sorted(skipped))
 
 
-def find_copies(sweeps: Iterable[SweepRecord]) -> dict[str, str]:
-    """Return the names of sweeps that have a trial of another one, whose folder was copied, and the other's name.
+def sweep_folders(runs_dir: Path, of_runs: Iterable[Path]) -> list[Path]:
+    """Return the folders that hold a sweep file, by name: those in RUNS_DIR/sweeps, and others that hold runs.
+
+    Args:
+        runs_dir: the runs folder.
+        of_runs: folders of sweeps that hold runs.
+    """
+    found = {path.parent for path in runs_dir.glob(f"{run_folder.SWEEPS}/*/{run_folder.SWEEP_FILE}")}
+    found |= {folder for folder in of_runs if (folder / run_folder.SWEEP_FILE).is_file()}
+    return sorted(found, key=lambda folder: (folder.name, folder))
+
+
+def find_copies(sweeps: Iterable[SweepRecord]) -> dict[SweepRecord, str]:
+    """Return the sweeps that have a trial of another one, whose folder was copied, and the other's name.
 
     Args:
         sweeps: the original of two comes first.
@@ -133,7 +149,7 @@ def find_copies(sweeps: Iterable[SweepRecord]) -> dict[str, str]:
     for sweep in sweeps:
         ids = [trial.run_id for trial in sweep.trials]
         if original := next(filter(None, map(owners.get, ids)), ""):
-            copies[sweep.name] = original
+            copies[sweep] = original
         else:
             owners |= dict.fromkeys(ids, sweep.name)
     return copies

@@ -10,7 +10,7 @@ from analysis.read.recipe import differing_settings
 from analysis.read.records import Filter
 from analysis.read.runs import curves, history, read_runs
 from data.errors import UserError
-from tests.run_folders import START
+from tests.run_folders import START, write_run
 
 
 def ids(records):
@@ -122,3 +122,10 @@ def test_a_curve_has_the_finite_values_alone(runs_dir):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="no runs folder .*nowhere: name one by --runs_dir"):
         read_runs(tmp_path / "nowhere")
+
+
+def test_a_run_that_is_called_as_final_ones_are_is_none_without_a_sweep(tmp_path):
+    for folder in ("final-cnn", "final-cnn-seed1", "sweeps/s/final-000-a-seed12", "sweeps/s/final-stage"):
+        write_run(tmp_path / folder, [1.0])
+    assert {record.trial for record in read_runs(tmp_path).records if record.is_final} == {"000-a"}
+    assert sum(record.is_final for record in read_runs(tmp_path).records) == 1

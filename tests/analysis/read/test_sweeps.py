@@ -9,12 +9,13 @@ import pytest
 
 from analysis.read.runs import read_runs
 from analysis.read.storage import open_storage, url_of_file
+from analysis.read.sweep_metrics import metrics_of_sweeps
 from analysis.read.sweeps import is_varied, read_study, read_sweep, read_sweeps
 from analysis.read.trials import Trial, with_their_seeds
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
-from tests.run_folders import write_study
+from tests.run_folders import write_run, write_study
 
 CONTENT = {"metric": {"name": "val/loss"}, "parameters": {"lr": {"min": 0.1, "max": 1.0}}}
 
@@ -47,6 +48,21 @@ def test_a_sweep_without_its_database_is_read_from_its_runs(runs_dir, database):
     assert [trial.state for trial in sweep.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert [(trial.value, trial.best_epoch) for trial in sweep.trials] == [(0.5, 2), (2.0, 1), (0.8, 2)]
     assert database is None or path.read_bytes() == database
+
+
+def test_sweeps_are_found_by_their_runs_however_deep_these_lie(tmp_path):
+    for machine, num in (("a", 1), ("b", 2)):
+        folder = tmp_path / machine / "sweeps" / "lr"
+        for i in range(num):
+            write_run(folder / f"00{i}-{machine}", [1.0 + i])
+        write_json(folder / "sweep.yaml", {**CONTENT, "metric": {"name": "val/codes_used", "goal": "maximize"}})
+    metric = Metric("val/codes_used", "maximize")
+    for runs_dir, nums in ((tmp_path, [1, 2]), (tmp_path / "b", [2]), (tmp_path / "b" / "sweeps" / "lr", [2])):
+        records = read_runs(runs_dir).records
+        sweeps, skipped = read_sweeps(runs_dir, records)
+        assert [(sweep.name, sweep.metric, len(sweep.trials)) for sweep in sweeps] == [("lr", metric, n) for n in nums]
+        assert skipped == []
+        assert metrics_of_sweeps(records) == {"lr": metric}
 
 
 def test_runs_of_further_seeds_are_parts_of_their_trials():
