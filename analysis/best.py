@@ -33,7 +33,6 @@ def write(options: Namespace) -> None:
     file: Path = options.out or sweep_folder(sweep.name) / FILE
     if options.out and not file.parent.is_dir():
         raise UserError(f"--out {file}: there is no folder {file.parent}; make it, or name another")
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_best(sweep, file)
     say(f"{file}: {shlex.join(command_with(file, sweep.leaders[0]))}")
 

@@ -1,16 +1,18 @@
 """A report that compares runs: which runs, ranked by what, written where."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from analysis.compare.comparison import Comparison, compare
 from analysis.compare.html_page import html_page
 from analysis.compare.ranking import choose_metric
 from analysis.compare.wandb_report import publish
+from analysis.read.recipe import model_and_dataset
 from analysis.read.records import Filter, RunRecord
 from analysis.read.runs import read_runs
-from analysis.read.sweeps import read_sweeps
+from analysis.read.sweeps import SweepRecord, read_sweeps
 from data.errors import UserError, suggestion
 from data.files import replace_file
 from data.paths import default_runs_dir
@@ -46,11 +48,18 @@ def find_comparison(choice: Choice) -> Comparison:
     records, skipped = read_runs(choice.runs_dir, choice.project)
     sweeps = read_sweeps(choice.runs_dir, records, choice.project).sweeps
     chosen = choose_runs(records, choice.sweeps, choice.model)
-    searched = [sweep for sweep in sweeps if sweep.name in {record.sweep for record in chosen}]
+    names = {record.sweep for record in chosen}
+    searched = [of_model(sweep, choice.model) for sweep in sweeps if sweep.name in names]
     metric = choose_metric(choice.metric, chosen, {sweep.name: sweep.metric for sweep in searched})
     where = choice.project or f"all runs in {choice.runs_dir or default_runs_dir()}"
     title = ", ".join([*choice.sweeps, *([choice.model] if choice.model else [])]) or where
     return compare(title, chosen, metric, searched, skipped)
+
+
+def of_model(sweep: SweepRecord, model: str) -> SweepRecord:
+    """Return a sweep with its trials of a model alone, named with wildcards; with all of them for ""."""
+    trials = [trial for trial in sweep.trials if fnmatchcase(model_and_dataset(trial.settings)[0], model or "*")]
+    return replace(sweep, trials=tuple(trials))
 
 
 def choose_runs(records: Sequence[RunRecord], sweeps: Sequence[str], model: str) -> list[RunRecord]:

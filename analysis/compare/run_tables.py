@@ -112,16 +112,21 @@ def count_line(runs: RunList, num_shown: int) -> str:
 
 
 def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
-    """Return a line for the final runs of each trial that says what they reach: mean and deviation over the seeds."""
+    """Return a line for the final runs of each trial that says what they reach: mean and deviation over the seeds.
+
+    Each figure is told with the number of runs that have it.
+    """
     by_trial: dict[str, list[RunRecord]] = {}
     for record in finals:
         by_trial.setdefault(record.run_id.rpartition("-seed")[0], []).append(record)
     lines = []
     for trial, records in by_trial.items():
-        values = {name: [r.summary[name] for r in records if is_finite(r.summary.get(name))] for name in TESTED}
-        texts = [f"{name} {plus_minus(spread(known), name)}" for name, known in values.items() if known]
-        if texts:
-            lines.append(f"mean of {trial}: {', '.join(texts)} ({counted(len(records), 'run')})")
+        by_number: dict[int, list[str]] = {}  # of the runs that have a figure
+        for name in TESTED:
+            if known := [record.summary[name] for record in records if is_finite(record.summary.get(name))]:
+                by_number.setdefault(len(known), []).append(f"{name} {plus_minus(spread(known), name)}")
+        if means := [f"{', '.join(texts)} ({counted(number, 'run')})" for number, texts in by_number.items()]:
+            lines.append(f"mean of {trial}: {', '.join(means)}")
     return lines
 
 

@@ -42,14 +42,14 @@ def publish(comparison: Comparison, project: str, sweeps: Sequence[str], models:
 
     Args:
         comparison: the runs to show.
-        project: entity/project of the runs; "" for the one where they were tracked.
+        project: entity/project of the runs, or the name alone; "" for the one where they were tracked.
         sweeps: names of the sweeps that the runs were chosen by; empty for none.
         models: names of the models that they were chosen by; empty for none.
 
     Raises:
         UserError: the runs are not on W&B, or it cannot be reached or refuses the report.
     """
-    entity, name = (project or project_of(comparison)).split("/")
+    entity, _, name = project_of(comparison, project).partition("/")
     place = Place(entity, name, sweeps, models)
 
     def save(api: Any) -> str:
@@ -63,12 +63,18 @@ def publish(comparison: Comparison, project: str, sweeps: Sequence[str], models:
     return ask_wandb(save, f"report on {entity}/{name}", "entity/project", "published on")
 
 
-def project_of(comparison: Comparison) -> str:
+def project_of(comparison: Comparison, project: str = "") -> str:
     """Return the entity/project where the runs were tracked.
+
+    Args:
+        comparison: the runs.
+        project: the one that they were read from, which is theirs if it names an entity; "" for none.
 
     Raises:
         UserError: they were tracked in no project, or in several.
     """
+    if "/" in project:
+        return project
     paths = [path_of(entry.record.address) for entry in comparison.entries if entry.record.address]
     projects = sorted({path.rpartition("/")[0] for path in paths})
     if not projects:

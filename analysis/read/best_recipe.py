@@ -51,10 +51,11 @@ def command_with(file: Path, trial: Trial) -> list[str]:
 
 
 def write_best(sweep: SweepRecord, path: Path, picked: Trial | None = None) -> None:
-    """Write the recipe of a sweep's best trial, or of one that was picked, to a file.
+    """Write the recipe of a sweep's best trial, or of one that was picked, to a file, whose folder is made for it.
 
     Raises:
         UserError: no trial has a value yet.
     """
     text = best_recipe(sweep, picked)
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

@@ -9,6 +9,7 @@ from analysis import report
 from analysis.compare.comparison import compare
 from analysis.compare.html_page import page_data
 from analysis.compare.importance import branches, importance
+from analysis.compare.report import Choice, find_comparison
 from analysis.compare.run_tables import print_runs
 from analysis.compare.what_mattered import print_what_mattered
 from analysis.read.runs import read_runs
@@ -86,6 +87,20 @@ def test_a_page_shows_each_model_by_itself_and_the_front_of_a_sweep_with_two_met
     [front] = [sweep.front for sweep in read_sweeps(tmp_path, read_runs(tmp_path).records).sweeps]
     assert browser.texts("#front td.text") == [trial.run_id for trial in front]
     assert browser.drawn("#front-chart") == 2
+
+
+def test_of_one_models_runs_the_front_and_the_ends_are_those_of_its_trials(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    for i in range(6):
+        write_run(sweep / f"00{i}-mlp", [0.1 + i], [0.9 - i / 10], model="mlp", lr=0.2 - i / 100)
+        write_run(sweep / f"01{i}-cnn", [1.1 + i], [0.7 - i / 10], model="cnn", lr=0.1 + i / 100)
+    (sweep / "sweep.yaml").write_text(METRICS)
+    comparison = find_comparison(Choice(tmp_path, sweeps=["s"], model="c*"))
+    assert comparison.front.best == ["010-cnn"]
+    assert set(comparison.front.values) == {f"01{i}-cnn" for i in range(6)}
+    [line] = comparison.edges
+    assert line.startswith("lr: the best, 0.1, lies at the lower end")
+    assert len(find_comparison(Choice(tmp_path, sweeps=["s"])).front.values) == 12
 
 
 def test_a_terminal_has_a_dash_for_what_a_model_has_not_and_the_shares_of_each(comparison, tmp_path, capsys):

@@ -47,6 +47,15 @@ def test_the_mean_of_final_runs_is_over_all_of_them_however_few_rows_are_shown(t
     assert {"000", "001"} < set(output.split())
 
 
+def test_a_mean_is_told_with_the_number_of_runs_that_have_the_figure(tmp_path, capsys):
+    summaries = [{"test/accuracy": 0.9, "test/loss": 0.5}, {"test/accuracy": 0.8, "test/loss": float("nan")}, {}]
+    for seed, figures in enumerate(summaries, 1):
+        run = write_run(tmp_path / "sweeps" / "s" / f"final-000-seed{seed}", [0.5])
+        write_json(run / "summary.json", {"state": "finished" if figures else "failed", **figures})
+    output = show(capsys, "--runs_dir", str(tmp_path), "--sweep", "s")
+    assert "mean of final-000: test/accuracy 85.00 ± 7.07 % (2 runs), test/loss 0.5000 (1 run)" in output
+
+
 def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
     arguments = ("--runs_dir", str(runs_dir), "--metric", "val/accuracy", "--sort", "best", "--limit", "2")
     output = show(capsys, *arguments)

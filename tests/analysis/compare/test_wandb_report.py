@@ -137,6 +137,13 @@ def test_runs_become_a_report_with_the_same_comparison(server, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_project_without_its_entity_is_that_of_its_runs(server, tmp_path):
+    codes, output, errors = publish(server, tmp_path, ["--project", "project"])
+    assert (codes, errors) == ([0], [])
+    assert output[-1].startswith(f"{server.url}/{PROJECT}/reports/")
+
+
+@pytest.mark.slow
 def test_what_keeps_a_report_from_being_published_is_one_line(server, tmp_path):
     server.go_offline()
     write_run(tmp_path / "runs" / "mine", [1.0])

@@ -57,3 +57,9 @@ def test_a_sweep_without_a_value_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     assert best.main(["nothing"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setattr(best, "read_sweep", lambda name, storage: sweep_of())
+    assert best.main(["lr"]) == 2
+    assert list(tmp_path.iterdir()) == []  # no folder of a sweep that is none
+    monkeypatch.setattr(best, "read_sweep", lambda name, storage: sweep_of(0.5))
+    assert best.main(["lr"]) == 0
+    assert (tmp_path / "sweeps" / "lr" / "best.yaml").is_file()
