@@ -24,7 +24,7 @@ if __name__ == "__main__":
     hold_signals()  # the imports take seconds
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
@@ -187,17 +187,25 @@ def again() -> str:
 
 def limits_of(trials: Trials, options: Namespace) -> Limits:
     """Return what the options, and the sweep file, allow trials."""
-    num = num_trials(trials.sweep, options, trials.started())
+    num = num_trials(trials.sweep, options, trials)
     limits = (num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
     return Limits(*limits, trials.sweep.repeats)
 
 
-def num_trials(sweep: Sweep, options: Namespace, started: Sequence[FrozenTrial] = ()) -> int | None:
-    """Return how many trials a sweep has in all, those started so far included; None for no end."""
+def num_trials(sweep: Sweep, options: Namespace, trials: Trials | None = None) -> int | None:
+    """Return how many trials a sweep has in all, those started so far included; None for no end.
+
+    Args:
+        sweep: what is searched.
+        options: of the command line.
+        trials: of a sweep that has been opened.
+    """
     num = options.count or sweep.run_cap
     if sweep.method != "grid":
         return num
-    return min(num or sys.maxsize, len(started) + len(left_of_grid(sweep, observations(sweep, {}, started))))
+    started = trials.started() if trials else []
+    known = observations(sweep, trials.study.user_attrs if trials else {}, started)
+    return min(num or sys.maxsize, len(started) + len(left_of_grid(sweep, known)))
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:

@@ -12,11 +12,11 @@ from analysis.read.recipe import default_settings
 from analysis.read.sweeps import metrics_of
 from data.errors import UserError
 from models.core.settings import Settings
-from models.groups import entries
+from models.groups import entries, leaves, may_be_told
 from models.registry import find_model
 from models.resolve import coerce, merge, parse, validate
-from sweeps.local.contract import is_train_py
-from sweeps.local.observations import ASSUMED, NOT_COMPARED
+from sweeps.local.contract import is_train_py, models_of
+from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
 from sweeps.local.sweep_file import Sweep
 
 LONGEST_ENTRY = 100  # letters of a changed part of a sweep file that are shown
@@ -29,12 +29,12 @@ class Change(NamedTuple):
     Attributes:
         lines: for people, one for each part.
         meanings: names of the parts by which values of new trials cannot be compared with those of old ones.
-        assumed: what settings had been, in all trials, that are searched from now on; those that are known.
+        assumed: what settings had been, in all trials of a model, that are searched from now on; those that are known.
     """
 
     lines: list[str]
     meanings: list[str]
-    assumed: dict[str, Any]
+    assumed: dict[str, dict[str, Any]]
 
 
 def base_settings(sweep: Sweep, model: str) -> dict[str, Any]:
@@ -81,6 +81,7 @@ def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
         settings = {**default_settings(expected["model"]), **settings}
         names = set(expected)
     else:
+        settings = {".".join(path): value for path, value in leaves(settings)}
         names = expected.keys() | settings.keys()
     names -= NOT_COMPARED | sweep.space.keys()
     return sorted(name for name in names if settings.get(name) != expected.get(name))
@@ -100,19 +101,22 @@ def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
             if key in ("program", "command") or (key.startswith("metric") and metrics_of(before) != metrics_of(after)):
                 found.meanings.append(key)
     old, new = (leaves_of(content.get("parameters", {})) for content in (before, after))
-    model = held(new, "model", {"model": Settings.model})
-    base = base_settings(sweep, model) if isinstance(model, str) else {}
+    bases = {model: base_settings(sweep, model) for model in models_of(sweep)} if is_train_py(sweep) else {"": {}}
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) == new.get(name):
             continue
         found.lines.append(f"{name}: {written(old.get(name))} is now {written(new.get(name))}")
-        setting, was, is_now = name.rpartition(".")[2], held(old, name, base), held(new, name, base)
-        is_narrowed = was is SEARCHED and name in new
-        if is_now is SEARCHED and name not in old and was is not UNKNOWN:
-            found.assumed[setting] = was
-        elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or setting in NOT_COMPARED):
-            found.meanings.append(name)
-    return found
+        *groups, setting = name.split(".")
+        for model, base in bases.items():
+            if base and not (setting in base and may_be_told((*groups, setting), model)):
+                continue  # trials of this model are not told it
+            was, is_now = held(old, name, base), held(new, name, base)
+            is_narrowed = was is SEARCHED and name in new
+            if is_now is SEARCHED and name not in old and was is not UNKNOWN:
+                found.assumed.setdefault(model, {})[setting] = was
+            elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or setting in NOT_COMPARED):
+                found.meanings.append(name)
+    return found._replace(meanings=list(dict.fromkeys(found.meanings)))
 
 
 def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
@@ -134,7 +138,9 @@ def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
             f"give another --name"
         )
     if found.assumed:
-        study.set_user_attr(ASSUMED, {**found.assumed, **study.user_attrs.get(ASSUMED, {})})
+        known_of = study.user_attrs.get(ASSUMED_OF, {})
+        assumed = {model: {**settings, **known_of.get(model, {})} for model, settings in found.assumed.items()}
+        study.set_user_attr(ASSUMED_OF, {**known_of, **assumed})
     study.set_user_attr("sweep", json.loads(json.dumps(sweep.content)))
     return found.lines
 

@@ -5,18 +5,22 @@ so the points of others are found from the values that their settings had.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from models.core.settings import CIRCUMSTANCES
+from models.core.settings import CIRCUMSTANCES, Settings
+from models.groups import CHOOSER
 from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep_file import Sweep, value_at
 
 PRIOR = "prior"  # attribute of a study: what was taken from earlier runs, by the place they were read from
-ASSUMED = "assumed"  # attribute of a study: what settings were, before they were searched, where trials do not say it
+# Attributes of a study: what settings were, before they were searched, where trials do not say it; by models, and of
+# studies of 0.1.0, which had one:
+ASSUMED_OF, ASSUMED = "assumed_of", "assumed"
+HALVED = "accumulation_steps"  # which an agent may have doubled since the trial was begun
 # Settings by which two runs are draws of the same, as far as the value of a metric goes:
 NOT_COMPARED = CIRCUMSTANCES | {"seed", "test", "best_by", "accumulation_steps"}
 NUM_HALVINGS = 60  # of a range of quantiles, after which it is as short as a float can tell
@@ -30,24 +34,27 @@ def observations(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[Frozen
         notes: attributes of its study.
         trials: of the study.
     """
-    assumed = notes.get(ASSUMED, {})
-    return earlier_trials(sweep, notes.get(PRIOR, {}), assumed) + in_present_terms(sweep, trials, assumed)
+    return earlier_trials(sweep, notes) + in_present_terms(sweep, notes, trials)
 
 
-def earlier_trials(
-    sweep: Sweep, prior: Mapping[str, Sequence[Mapping[str, Any]]], assumed: Mapping[str, Any]
-) -> list[FrozenTrial]:
+def with_assumed(notes: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a run together with those that it had without being told, as far as its study knows them."""
+    of_model = notes.get(ASSUMED_OF, {}).get(str(settings.get(CHOOSER, Settings.model)), {})
+    return {**of_model, **notes.get(ASSUMED, {}), **settings}
+
+
+def earlier_trials(sweep: Sweep, notes: Mapping[str, Any]) -> list[FrozenTrial]:
     """Return earlier runs as trials that have ended, with numbers below 0 since they are none of the sweep's.
 
     Args:
         sweep: what is searched.
-        prior: the settings and the best value of each run, None if it failed, by the place it was read from.
-        assumed: settings that a run had unless it says otherwise.
+        notes: attributes of its study: settings and best value of each run, None if it failed, by the place it was
+            read from, and settings that a run had unless it says otherwise.
     """
-    entries = [entry for place in prior.values() for entry in place]
+    entries = [entry for place in notes.get(PRIOR, {}).values() for entry in place]
     trials = []
     for number, entry in enumerate(entries, -len(entries)):
-        points = points_of(sweep, {**assumed, **entry["settings"]})
+        points = points_of(sweep, with_assumed(notes, entry["settings"]))
         if points is None:
             continue
         value = entry["value"]
@@ -63,14 +70,14 @@ def earlier_trials(
     return trials
 
 
-def in_present_terms(sweep: Sweep, trials: Iterable[FrozenTrial], assumed: Mapping[str, Any]) -> list[FrozenTrial]:
+def in_present_terms(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Return those trials that say something of a sweep's space, each with its points there, be they outside or not."""
     known = []
     for trial in trials:
         settings = trial.user_attrs.get("settings")
-        if not trial.params or not isinstance(settings, Mapping) or is_of(sweep, trial, settings):
+        if not isinstance(settings, Mapping) or is_of(sweep, trial, settings):
             known.append(trial)
-        elif (points := points_of(sweep, {**assumed, **settings})) is not None:
+        elif (points := points_of(sweep, with_assumed(notes, settings))) is not None:
             moved = copy.copy(trial)
             moved.params, moved.distributions = points, widened(sweep.space, points)
             known.append(moved)
@@ -82,9 +89,8 @@ def is_of(sweep: Sweep, trial: FrozenTrial | Trial, settings: Mapping[str, Any])
     space = {name: sweep.space[name] for name in sweep.applicable(trial.params) if name in sweep.space}
     if trial.distributions != space:
         return False
-    quantiles = [sweep.parameters[name].place[-1] for name in space if space[name] == QUANTILES]  # of any distribution
-    told = sweep.told(trial.params) if quantiles else {}
-    return all(told.get(name) == settings.get(name) for name in quantiles)
+    now, then = sweep.varied(sweep.told(trial.params)), sweep.varied(settings)
+    return all(now[name] == then[name] for name in now if name != HALVED or HALVED not in trial.user_attrs)
 
 
 def branch_for(sweep: Sweep, settings: Mapping[str, Any]) -> Sweep | None:
@@ -100,9 +106,14 @@ def points_of(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Point] | N
 
     None if there are none, or a constant of the sweep has another value than these settings.
     """
-    if any(settings.get(name, value) != value for name, value in sweep.constants.items() if name not in NOT_COMPARED):
-        return None
-    points = {name: point_of(sweep.parameters[name], settings.get(name)) for name in sweep.space}
+    if sweep.chooser:
+        own = branch_for(sweep, settings)
+        points = points_of(own, settings) if own else None
+        return None if points is None else sweep.points_with(settings[CHOOSER], points)
+    for name, value in sweep.constants.items():
+        if name not in NOT_COMPARED and value_at(sweep.path_to(name), settings) not in (None, value):
+            return None
+    points = {name: point_of(sweep.parameters[name], value_at(sweep.path_to(name), settings)) for name in sweep.space}
     return None if None in points.values() else points
 
 
@@ -145,9 +156,9 @@ def is_inside(space: Mapping[str, BaseDistribution], points: Mapping[str, Point]
 
 
 def widened(space: Mapping[str, BaseDistribution], points: Mapping[str, Point]) -> dict[str, BaseDistribution]:
-    """Return a space whose ranges reach as far as some points do."""
-    wide = dict(space)
-    for name, entry in space.items():
+    """Return the part of a space that has some points, with ranges that reach as far as these do."""
+    wide = {name: space[name] for name in points}
+    for name, entry in wide.items():
         if isinstance(entry, FloatDistribution | IntDistribution) and not entry.low <= points[name] <= entry.high:
             ends = min(entry.low, points[name]), max(entry.high, points[name])
             wide[name] = type(entry)(*ends, log=entry.log)

@@ -24,7 +24,7 @@ from sweeps.local.agreement import base_settings, differing, expected_settings
 from sweeps.local.contract import is_train_py
 from sweeps.local.observations import NOT_COMPARED, PRIOR, branch_for, is_inside, point_of, points_of
 from sweeps.local.search import best_and_newest
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep_file import Sweep, value_at
 
 Entry = dict[str, Any]  # a run as a study keeps it: its id, its settings and its best value, None if it failed
 USABLE = ("COMPLETE", "PRUNED", "FAIL")
@@ -221,7 +221,8 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
     if run.data and is_train_py(sweep) and images.fingerprint(sweep, run.settings) != run.data:
         return "with other images"
     if points_of(sweep, run.settings) is None:
-        lacking = [name for name in sweep.space if point_of(sweep.parameters[name], run.settings.get(name)) is None]
+        told = {name: value_at(sweep.path_to(name), run.settings) for name in sweep.space}
+        lacking = [name for name, value in told.items() if point_of(sweep.parameters[name], value) is None]
         return f"with a {', '.join(lacking)} that the search has no place for"
     return ""
 

@@ -19,7 +19,7 @@ from data.pareto import layers
 from data.seeding import mix_seeds
 from sweeps.local.distributions import MOST_VALUES, Point
 from sweeps.local.gaussian_process import gaussian_process, squashed
-from sweeps.local.observations import is_inside, observations
+from sweeps.local.observations import is_inside, observations, with_assumed
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of, is_pending
 
@@ -28,12 +28,16 @@ LEAST_FIRST = 4  # trials before there is a model
 MOST_DRAWS = 100
 LEAST_OF_A_BRANCH = 3  # trials, all of which may fail
 PATIENCE, SHARE = 5, 0.5
+NOTHING: Mapping[str, Point] = {}
 CURIOSITY = 0.5  # how much a branch that was tried little may be worth beyond what it has shown
 SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
     FloatDistribution: lambda trial, name, space: trial.suggest_float(name, space.low, space.high, log=space.log),
     IntDistribution: lambda trial, name, space: trial.suggest_int(name, space.low, space.high),
     CategoricalDistribution: lambda trial, name, space: trial.suggest_categorical(name, space.choices),
 }
+
+
+Points = dict[str, Point]
 
 
 class Search(BaseSampler):
@@ -60,53 +64,67 @@ class Search(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Point]:
-        fixed = trial.system_attrs.get("fixed_params", {})  # of a trial that was enqueued
-        if fixed and fixed.keys() >= self.without_others({**self.space, **fixed}).keys():
+        settled = settled_points(trial)
+        if settled and settled.keys() >= self.without_others({**self.space, **settled}).keys():
             return {}
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         if self.branches and self.sweep.method == "bayes":
-            return self.bayes_by_branch(trial.number, study.user_attrs, others)
-        return self.propose(trial.number, observations(self.sweep, study.user_attrs, others))
+            return self.bayes_by_branch(trial.number, study.user_attrs, others, settled.get(self.sweep.chooser))
+        return self.propose(trial.number, observations(self.sweep, study.user_attrs, others), settled)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        raise AssertionError(f"{param_name} is not in the sweep's space")
+        """Return a random point of a parameter that has none in the proposal, which goes on from what was settled."""
+        generator = random.Random(f"{self.seed_of(trial.number)} {param_name}")
+        return self.sweep.parameters[param_name].draw(generator.random())
 
-    def draw(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
+    def draw(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point] = NOTHING) -> Points:
         """Return a random point, drawn from the distributions of the sweep file."""
-        return self.draw_with(random.Random(self.seed_of(number)))
+        return self.draw_with(random.Random(self.seed_of(number)), settled)
 
-    def draw_with(self, generator: random.Random) -> dict[str, Point]:
-        """Return the next random point that a generator gives."""
-        return self.without_others({name: self.sweep.parameters[name].draw(generator.random()) for name in self.space})
+    def draw_with(self, generator: random.Random, settled: Mapping[str, Point] = NOTHING) -> Points:
+        """Return the next random point that a generator gives, of the branch in which some points are settled."""
+        drawn = {name: self.sweep.parameters[name].draw(generator.random()) for name in self.space}
+        return self.without_others({**drawn, **settled})
 
     def without_others(self, points: Mapping[str, Point]) -> dict[str, Point]:
         """Return the points of those parameters alone that apply there."""
         own = self.sweep.applicable(points) if self.branches else self.space
         return {name: point for name, point in points.items() if name in own}
 
-    def next_of_grid(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
-        """Return the first combination of a grid that no earlier trial has."""
+    def next_of_grid(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point]) -> Points:
+        """Return the first combination of a grid that no earlier trial has, with the points that are settled."""
         left = left_of_grid(self.sweep, [other for other in others if 0 <= other.number < number])
+        left = [combination for combination in left if settled.items() <= combination.items()] or left
         combinations = left or self.sweep.grid()
         combination = combinations[0 if left else number % len(combinations)]
         return {name: point for name, point in combination.items() if name in self.space}
 
-    def bayes_by_branch(self, number: int, notes: Mapping[str, Any], others: Sequence[FrozenTrial]) -> dict[str, Point]:
+    def bayes_by_branch(
+        self, number: int, notes: Mapping[str, Any], others: Sequence[FrozenTrial], choice: Any = None
+    ) -> Points:
         """Return a point of the branch that a bandit chooses, where a model of this branch alone expects the most.
 
         A branch is what is left to search with one value of the sweep's chooser.
+
+        Args:
+            number: of the trial.
+            notes: attributes of the study.
+            others: its other trials.
+            choice: value of the chooser, where the trial has one already; None where it has not.
         """
         known = {
-            choice: observations(branch.sweep, notes, in_branch(self.sweep, choice, others))
-            for choice, branch in self.branches.items()
+            each: observations(branch.sweep, notes, in_branch(self.sweep, each, notes, others))
+            for each, branch in self.branches.items()
         }
-        left = {choice: trials for choice, trials in known.items() if not self.branches[choice].is_exhausted(trials)}
-        choice = self.choose(left or known)
-        proposal = self.branches[choice].bayes(number, known[choice])
-        names = self.sweep.names_for(choice)
-        return {self.sweep.chooser: choice, **{names[setting]: point for setting, point in proposal.items()}}
+        left = {each: trials for each, trials in known.items() if not self.branches[each].is_exhausted(trials)}
+        for other in others:  # what other agents are about to choose
+            if other.number < number and not (other.state.is_finished() or settled_points(other)):
+                known[self.choose(left or known)].append(other)
+        if choice not in known:
+            choice = self.choose(left or known)
+        return self.sweep.points_with(choice, self.branches[choice].bayes(number, known[choice]))
 
     def choose(self, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
         """Return the value of the chooser to go on with: the branch that has too few trials to tell, or is the best.
@@ -146,7 +164,7 @@ class Search(BaseSampler):
         points, tried = self.combinations(), self.tried(others)
         return bool(points) and all(self.values(point) in tried for point in points)
 
-    def bayes(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
+    def bayes(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point] = NOTHING) -> Points:
         """Return the point at which a model of the trials so far expects the greatest improvement.
 
         Trials that were stopped early count with the best value that they had, failed ones with the worst of all,
@@ -263,33 +281,48 @@ def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     return sweep.told(points)
 
 
-def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[dict[str, Point]]:
+def settled_points(trial: FrozenTrial) -> Points:
+    """Return the points that a trial has before its search proposes any.
+
+    Those were chosen by people, or stored by an agent that was killed before it had stored all.
+    """
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[Points]:
     """Return the combinations of a grid that are left beside some trials, in order.
 
-    Trials without points have been started and will take the first ones that are left, so these are gone, too.
+    Trials without points, or with a part of them, will take the first combination that is left for them, so it is gone.
     """
 
     def key(points: Mapping[str, Point]) -> frozenset[tuple[str, Point]]:
         return frozenset((name, point) for name, point in points.items() if name in space)
 
-    space, known = sweep.space, list(trials)
-    tried = {key(trial.params) for trial in known if trial.params}
-    left = [combination for combination in sweep.grid() if key(combination) not in tried]
-    return left[sum(not trial.params for trial in known) :]
+    space = sweep.space
+    own = [key(settled_points(trial)) for trial in trials]
+    left = {key(combination): combination for combination in sweep.grid()}
+    for begun in [points for points in own if left.pop(points, None) is None]:
+        left.pop(next((points for points in left if points >= begun), begun), None)
+    return list(left.values())
 
 
-def in_branch(sweep: Sweep, choice: Any, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that have a value of the sweep's chooser, with their points under the names of settings."""
+def in_branch(sweep: Sweep, choice: Any, notes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that have a value of the sweep's chooser, with their points under the names of settings.
+
+    Args:
+        sweep: what is searched.
+        choice: value of its chooser.
+        notes: attributes of its study, which say what a trial had that was begun before the chooser was searched.
+        trials: of the study.
+    """
+    names = {setting: name for setting, name in sweep.names_for(choice).items() if name != sweep.chooser}
     found = []
     for trial in trials:
-        if trial.params.get(sweep.chooser) == choice:
+        settings = trial.user_attrs.get("settings")
+        had = with_assumed(notes, settings) if isinstance(settings, Mapping) else {}
+        if {**had, **settled_points(trial)}.get(sweep.chooser) == choice:
             own = copy.copy(trial)
-            names = {
-                name: sweep.parameters[name].place[-1]
-                for name in sweep.applicable(trial.params)
-                if name in trial.params and name != sweep.chooser
-            }
-            own.params = {setting: trial.params[name] for name, setting in names.items()}
-            own.distributions = {setting: trial.distributions[name] for name, setting in names.items()}
+            own.params = {setting: trial.params[name] for setting, name in names.items() if name in trial.params}
+            own.distributions = {setting: trial.distributions[names[setting]] for setting in own.params}
             found.append(own)
     return found

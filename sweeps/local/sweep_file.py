@@ -101,13 +101,14 @@ class Sweep:
             place[leaf] = self.parameters[name].value(points.get(name))
         return settings
 
+    def path_to(self, name: str) -> tuple[str, ...]:
+        """Return where a run is told a parameter: the groups round it, where its program has any, and its name."""
+        return self.parameters[name].place[-1:] if self.is_flat else self.parameters[name].place
+
     def varied(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a run was told of the parameters that vary; None for those that do not apply to it."""
-        found: dict[str, Any] = {}
-        for name in self.space:
-            path = self.parameters[name].place[-1:] if self.is_flat else self.parameters[name].place
-            found[".".join(path)] = value_at(path, settings)
-        return found
+        paths = [self.path_to(name) for name in self.space]
+        return {".".join(path): value_at(path, settings) for path in paths}
 
     def foreign(self, points: Mapping[str, Any]) -> list[str]:
         """Return the settings that the sweep has, but a run is not told at some points, since its model has none."""
@@ -116,9 +117,15 @@ class Sweep:
 
     def branch(self, choice: Scalar) -> "Sweep":
         """Return the sweep that is left with one value of the chooser, its parameters under the names of settings."""
-        own = {setting: self.parameters[name] for setting, name in self.names_for(choice).items()}
+        names = self.names_for(choice)
+        own = {setting: replace(self.parameters[name], only_for=None) for setting, name in names.items()}
         leaf = self.parameters[self.chooser].place[-1]
         return replace(self, parameters={**own, leaf: constant(leaf, choice)}, chooser="")
+
+    def points_with(self, choice: Scalar, points: Mapping[str, Any]) -> dict[str, Any]:
+        """Return points of the branch of one value of the chooser, and that value, by the names of the whole sweep."""
+        names = self.names_for(choice)
+        return {self.chooser: choice, **{names[setting]: point for setting, point in points.items()}}
 
     def grid(self) -> list[dict[str, Scalar]]:
         """Return all combinations of values in W&B's order: by name, the last varying fastest.

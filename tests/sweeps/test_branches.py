@@ -3,9 +3,10 @@
 import statistics
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from data.errors import UserError
+from data.internals import trial_id
 from sweeps.local.contract import by_settings, check_contract, lines_of_foreign
 from sweeps.local.search import Search, settings_of
 from tests.branch_methods import best_values
@@ -117,6 +118,52 @@ def test_a_branch_whose_trials_all_fail_is_left_to_the_other():
         else:
             tell(study, trial, settings["lr"])
     assert counts["mlp"] > counts["cnn"]
+
+
+@pytest.mark.parametrize("method", ["bayes", "random", "grid"])
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_trial_whose_agent_was_killed_while_it_was_stored_goes_on_with_the_model_that_is_there(method, model):
+    some = sweep({**OWN, "lr": {"values": [0.1, 0.2]}}, method=method)
+    study = study_of(some, 0)
+    _, first = ask(some, study)
+    begun = study.ask()
+    begun.storage.set_trial_param(trial_id(begun), "model", some.choices.index(model), some.space["model"])
+    settings = settings_of(some, Trial(study, trial_id(begun)))
+    assert settings["model"] == model
+    assert settings.keys() == {"model", "dataset", "lr", "width"} | ({"pooling", "depth"} if model == "cnn" else set())
+    assert settings != first
+
+
+def test_a_grid_has_each_combination_once_though_an_agent_was_killed_while_it_stored_one():
+    some = sweep_of({name: {"values": [1, 2, 3]} for name in "ab"}, method="grid")
+    study = study_of(some, 0)
+    begun = study.ask()
+    begun.storage.set_trial_param(trial_id(begun), "a", 1, some.space["a"])
+    found = [ask(some, study)[1] for _ in range(4)] + [settings_of(some, Trial(study, trial_id(begun)))]
+    found += [ask(some, study)[1] for _ in range(4)]
+    assert len({tuple(settings.values()) for settings in found}) == 9
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_choice_that_waits_is_tried_though_the_file_has_gained_a_setting_of_its_model(model):
+    some = sweep(OWN)
+    study = study_of(some, 0)
+    study.enqueue_trial({"model": model, "lr": 0.01})
+    _, settings = ask(some, study)
+    assert (settings["model"], settings["lr"]) == (model, 0.01)
+    assert settings["width"] in ({"mlp": (16, 32), "cnn": range(4, 9)}[model])
+
+
+def test_agents_that_begin_at_once_begin_with_different_points():
+    some = sweep(OWN)
+    study = study_of(some, 0)
+    begun = [study.ask() for _ in range(4)]  # each draws before the others have stored anything
+    proposals = [trial.relative_params for trial in begun]
+    assert len({tuple(points.items()) for points in proposals}) == 4
+    assert sorted(points["model"] for points in proposals) == ["cnn", "cnn", "mlp", "mlp"]
+    for trial in reversed(begun):
+        settings_of(some, trial)
+    assert [trial.params for trial in study.trials] == proposals
 
 
 @pytest.mark.slow

@@ -8,12 +8,15 @@ from optuna.trial import TrialState
 
 from analysis.read.sweeps import read_study
 from data.errors import UserError
+from models.cnn import CnnSettings
 from sweeps.agent import num_trials
+from sweeps.local.contract import by_settings
 from sweeps.local.observations import observations
+from sweeps.local.search import in_branch
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
 from tests.sweep_agents import Stage
-from tests.sweep_helpers import LR, content, sweep_of
+from tests.sweep_helpers import LR, ROOT, content, sweep_of
 
 PARAMETERS = {"lr": LR, "optimizer": {"values": ["sgd", "adam"]}, "epochs": {"value": 3}, "tags": {"value": "a"}}
 NARROW = {"distribution": "log_uniform_values", "min": 1e-3, "max": 1e-2}
@@ -126,7 +129,7 @@ def test_a_grid_goes_on_with_the_combinations_that_are_left(tmp_path):
     for parameters, num in ((grid, 3), (longer, 3)):
         trials = Trials(url, sweep_of(parameters, method="grid"), "s", seed=0)
         claims = []
-        counts.append(num_trials(trials.sweep, Namespace(count=None), trials.started()))
+        counts.append(num_trials(trials.sweep, Namespace(count=None), trials))
         for _ in range(num):
             claims.append(trials.take(None, [claim.trial_id for claim in claims]))
         tried += [tuple(claim.settings.values()) for claim in claims]
@@ -135,7 +138,115 @@ def test_a_grid_goes_on_with_the_combinations_that_are_left(tmp_path):
             trials.end(claim, TrialState.COMPLETE, {})
     assert counts == [4, 6]
     assert tried == [(0.1, "sgd"), (0.1, "adam"), (0.2, "sgd"), (0.15, "sgd"), (0.15, "adam"), (0.2, "adam")]
-    assert num_trials(trials.sweep, Namespace(count=None), trials.started()) == 6
+    assert num_trials(trials.sweep, Namespace(count=None), trials) == 6
+
+
+def trials_of(tmp_path, parameters, **changes):
+    """The trials of a study by one version of its file."""
+    return Trials(f"sqlite:///{tmp_path}/study.db", by_settings(sweep_of(parameters, **changes)), "s", seed=0)
+
+
+def finish(trials, num):
+    """Start and end so many trials; return their settings."""
+    told = []
+    for _ in range(num):
+        claim = trials.take(None)
+        told.append(dict(claim.settings))
+        claim.trial.report(1.0, 1)
+        trials.end(claim, TrialState.COMPLETE, {})
+    return told
+
+
+def known(trials):
+    """The settings of the trials that count for its search, as it takes them: by the values at their points."""
+    if trials.sweep.method != "bayes" or not trials.sweep.chooser:
+        found = observations(trials.sweep, trials.study.user_attrs, trials.all())
+        return [trials.sweep.told(trial.params) for trial in found]
+    notes = trials.study.user_attrs
+    branches = {choice: branch.sweep for choice, branch in trials.sampler.branches.items()}
+    return [
+        branch.told(trial.params)
+        for choice, branch in branches.items()
+        for trial in observations(branch, notes, in_branch(trials.sweep, choice, notes, trials.all()))
+    ]
+
+
+def test_another_step_of_rounding_is_noticed_and_a_paused_trial_keeps_its_value(tmp_path):
+    width = {"distribution": "q_uniform", "min": 16, "max": 256, "q": 16}
+    trials = trials_of(tmp_path, {"lr": LR, "width": width})
+    paused = next(claim for claim in iter(lambda: trials.take(None, [0]), None) if claim.settings["width"] % 64)
+    trials.leave(paused, {})
+    for changed in ({**width, "q": 64}, {"distribution": "uniform", "min": 16, "max": 256}):
+        trials = trials_of(tmp_path, {"lr": LR, "width": changed})
+        claim = trials.take(None)
+        assert claim.number == paused.number
+        assert claim.settings == paused.settings
+        trials.leave(claim, {})
+        point = observations(trials.sweep, trials.study.user_attrs, trials.all())[claim.number].params["width"]
+        assert point == paused.settings["width"]
+
+
+def test_a_grid_of_several_models_goes_on_with_the_model_that_is_new(tmp_path):
+    models = {"model": {"values": ["mlp", "cnn"]}, "pooling": {"values": ["none", "mean"]}, "lr": {"value": 0.1}}
+    tried = finish(trials_of(tmp_path, models, method="grid"), 3)
+    trials = trials_of(tmp_path, {**models, "model": {"values": ["mlp", "cnn", "nano_vit"]}}, method="grid")
+    assert num_trials(trials.sweep, Namespace(count=None), trials) == 4
+    assert [told["model"] for told in tried + finish(trials, 1)] == ["mlp", "cnn", "cnn", "nano_vit"]
+
+
+@pytest.mark.parametrize("before", [{"model": {"value": "mlp"}}, {}], ids=["constant", "default"])
+@pytest.mark.parametrize("method", ["bayes", "random"])
+def test_trials_of_one_model_count_once_the_model_is_searched(tmp_path, method, before):
+    told = finish(trials_of(tmp_path, {**before, "lr": LR}, method=method), 3)
+    several = {"model": {"values": ["mlp", "cnn"]}, "lr": LR, "pooling": {"values": ["none", "mean"]}}
+    found = known(trials_of(tmp_path, several, method=method))
+    pooling = {} if before else {"pooling": CnnSettings.pooling}  # the default model is the cnn
+    assert found == [{"model": "mlp" if before else "cnn", **pooling, **each} for each in told]
+
+
+@pytest.mark.parametrize("method", ["bayes", "random"])
+def test_trials_of_several_models_count_once_another_setting_is_searched(tmp_path, method):
+    several = {"model": {"values": ["mlp", "cnn"]}, "lr": LR, "pooling": {"values": ["none", "mean"]}}
+    told = finish(trials_of(tmp_path, several, method=method), 6)
+    trials = trials_of(tmp_path, {**several, "epochs": {"min": 2, "max": 20}}, method=method)
+    for each in known(trials):
+        assert each.pop("epochs") == {"mlp": 13, "cnn": 16}[each["model"]]  # their defaults
+        told.remove(each)
+    assert not told
+
+
+def test_a_default_that_is_told_several_models_changes_no_meaning(tmp_path):
+    several = {"model": {"values": ["mlp", "cnn"]}, "lr": LR, "pooling": {"values": ["none", "mean"]}}
+    finish(trials_of(tmp_path, several), 1)
+    assert len(trials_of(tmp_path, {**several, "batch_size": {"value": 128}}).changes) == 1
+    with pytest.raises(UserError, match="begun with another batch_size, new trials"):
+        trials_of(tmp_path, {**several, "batch_size": {"value": 64}})
+
+
+def test_trials_of_another_program_count_by_their_settings_in_groups(tmp_path):
+    def opened(mu):
+        momentum = {"distribution": "normal", "mu": mu, "sigma": 1.0}
+        groups = {"opt": {"parameters": {"lr": LR, "momentum": momentum, "kind": {"value": "sgd"}}}}
+        sweep = sweep_of(groups, program=str(ROOT / "tests" / "sweep_program.py"))
+        return Trials(f"sqlite:///{tmp_path}/study.db", sweep, "s", seed=0)
+
+    trials = opened(0.0)
+    paused = trials.take(None)
+    trials.leave(paused, {})
+    trials = opened(1.0)
+    [seen] = observations(trials.sweep, trials.study.user_attrs, trials.all())
+    assert trials.sweep.told(seen.params)["opt"] == pytest.approx(paused.settings["opt"])
+    assert trials.take(None).settings == paused.settings
+
+
+def test_a_grid_that_gains_a_setting_repeats_no_combination(tmp_path):
+    grid = {"lr": {"values": [0.1, 0.2]}}
+    finish(trials_of(tmp_path, grid, method="grid"), 2)
+    trials = trials_of(tmp_path, {**grid, "weight_decay": {"values": [0.0, 0.1]}}, method="grid")
+    num = num_trials(trials.sweep, Namespace(count=None), trials)
+    assert num == 4
+    tried = finish(trials, num - 2)
+    assert [(told["lr"], told["weight_decay"]) for told in tried] == [(0.1, 0.1), (0.2, 0.1)]
 
 
 @pytest.mark.slow
