@@ -105,8 +105,8 @@ class Augmentation:
             images = reduce(images, self.side) if self.side else images
         return jitter_colours(images, self.colour_jitter) if self.colour_jitter else images
 
-    def of_normalised(self, images: Tensor) -> Tensor:
-        """Blank out parts of normalised images [B, 3, H, W]."""
+    def blanked(self, images: Tensor) -> Tensor:
+        """Return normalised images [B, 3, H, W] with parts of them blanked out."""
         if self.cutout:
             images = cutout(images, self.cutout)
         return erase(images, self.erasing) if self.erasing else images

@@ -91,6 +91,12 @@ class Batch(NamedTuple):
 
     images: Tensor  # [B, 3, H, W] float32, normalised as DatasetInfo says; from a FeatureLoader features, [B, D]
     labels: Tensor  # [B] int64, zeros where there are none; of several labels an image [B, C] float32 of 0 and 1
+    whole: Tensor | None = None  # in training, the images before parts of them were blanked out, if they are wanted
+
+    @property
+    def targets(self) -> Tensor:
+        """What an autoencoder is to draw: the images, with nothing blanked out."""
+        return self.images if self.whole is None else self.whole
 
 
 @dataclass(frozen=True)

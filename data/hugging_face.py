@@ -4,6 +4,7 @@ NAME is a folder in data_dir, as `save_to_disk` or any other program writes them
 what is trained on, `train` if it is left out; the other splits are known by their names, such as `validation`.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,23 @@ def load_named(
     """Return a dataset in HuggingFace's form, decoded at a size.
 
     Raises:
-        UserError: the library or the dataset is missing, it has no such split, not one column of images, several of
-            labels, or too many images that cannot be read.
+        UserError: the library or the dataset is missing, it has no such split or two that mean the same, not one column
+            of images, several of labels, an image without one label, or too many images that cannot be read.
     """
     told = f"--dataset=hf/{name}"
     splits = open_splits(name, data_dir)
     if trained_on not in splits:
         raise UserError(f"{told}:{trained_on}: there is no such split; there are: {', '.join(map(str, splits))}")
-    held_out = {split_named(str(key)): key for key in splits if key != trained_on}
+    held_out = dict[str, str]()
+    for key in splits:
+        meant = split_named(str(key))
+        if meant and key != trained_on and (other := held_out.setdefault(meant, key)) != key:
+            raise UserError(f"{told} has both {other} and {key}, which mean the same: remove one")
     chosen = {"train": trained_on}
     chosen |= {key: held_out[key] for key in ("val", "test") if key in held_out}
     images, labels = find_columns(told, splits[trained_on].features)
+    for key in chosen.values():
+        check_labels(f"{told}: {key}", labels, splits[key][labels] if labels else ())
     classes = classes_of(splits[trained_on], labels)
     numbers = {label: number for number, label in enumerate(classes)}
     parts = {}
@@ -112,6 +119,19 @@ def find_columns(told: str, features: Any) -> tuple[str, str]:
             f"{told} has several columns of labels ({', '.join(labels)}): rename the one that is meant label"
         )
     return images[0], labels[0] if labels else ""
+
+
+def check_labels(told: str, column: str, values: Iterable[Any]) -> None:
+    """Check that every image has one label.
+
+    Raises:
+        UserError: one has none, or several.
+    """
+    for row, value in enumerate(values):
+        if value is None:
+            raise UserError(f"{told} has no {column} in row {row}: remove the row, by filter of the library datasets")
+        if not isinstance(value, str | int | float):
+            raise UserError(f"{told} has {value!r} for a {column} in row {row}: give --dataset=csv for several labels")
 
 
 def text_of(theirs: Any, column: str, value: Any) -> str:

@@ -22,6 +22,7 @@ from data.errors import UserError
 from data.photographs import centre_crop
 from data.residence import choose_residence
 from data.seeding import mix_seeds
+from data.splitting import some_of
 
 PREFETCH = 3  # batches made ready ahead of their use, if the images are not kept on the device
 
@@ -44,6 +45,7 @@ class Loader:
         shard: decides which part of every batch this process gets.
         resident: where the images are kept, see `choose_residence`.
         channels_last: whether the batches have the memory layout channels last.
+        keep_whole: whether batches for training also hold the images before parts of them are blanked out.
         fewest: images that the model needs at once in training; 2 for batch norm, which has no statistics of one.
     """
 
@@ -56,6 +58,7 @@ class Loader:
         shard: Shard = Shard(),
         resident: str = "auto",
         channels_last: bool = False,
+        keep_whole: bool = False,
         fewest: int = 1,
     ) -> None:
         self.info = info
@@ -64,6 +67,7 @@ class Loader:
         self.shard = shard
         self.fewest = fewest
         self.channels_last = channels_last
+        self.keep_whole = keep_whole
         num_bytes = len(split.labels) * math.prod(split.image_shape) * split.stored.element_size()
         self.residence = choose_residence(num_bytes, device, resident, shard.num_processes)
         self.labels = split.labels
@@ -154,7 +158,9 @@ class Loader:
             share = len(whole) // parts * micro_batches
             shares.append(whole[self.shard.rank * share : (self.shard.rank + 1) * share])
         for images, labels in self.gather(shares):
-            yield Batch(self.for_training(images, augmentation), labels)
+            batch = Batch(self.for_training(images, augmentation), labels)
+            batch = batch._replace(whole=batch.images) if self.keep_whole else batch
+            yield batch._replace(images=augmentation.blanked(batch.images))
 
     def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
         """Yield the images of this process's share of the split, in order, normalised and not augmented.
@@ -173,6 +179,10 @@ class Loader:
         """Return the images with these indices [B] as they are evaluated, the same in every process."""
         images, labels = next(self.gather([index]))
         return Batch(self.for_evaluation(images), labels)
+
+    def some(self, num: int) -> Tensor:
+        """Return the indices of so many images, of all classes in proportion, or all of them: always the same."""
+        return some_of(self.labels.cpu(), num)
 
     def pictures(self, index: Tensor) -> Tensor:
         """Return the images with these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""
@@ -204,7 +214,7 @@ class Loader:
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
     def for_training(self, images: Tensor, augmentation: Augmentation) -> Tensor:
-        """Return images as the model gets them in training, changed at random and normalised.
+        """Return images as the model gets them in training, changed at random and normalised; nothing is blanked yet.
 
         Args:
             images: [B, 3, H, W] uint8, as large as they are kept.
@@ -213,7 +223,7 @@ class Loader:
         Returns:
             [B, 3, S, S] float32, as large as the model sees them.
         """
-        return augmentation.of_normalised(self.normalise(augmentation.of_pixels(images, self.info.image_size)))
+        return self.normalise(augmentation.of_pixels(images, self.info.image_size))
 
     def for_evaluation(self, images: Tensor) -> Tensor:
         """Return the central square of images as the model gets it in evaluation: [B, 3, H, W] uint8 -> float32."""

@@ -66,6 +66,20 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 
+def some_of(labels: Tensor, num: int, seed: int = 0) -> Tensor:
+    """Return the places of so many images, of all classes in proportion, in order; all of them if there are no more.
+
+    Args:
+        labels: as for `stratified_order`.
+        num: of images.
+        seed: another seed gives others.
+
+    Returns:
+        [min(num, N)] int64 indices.
+    """
+    return stratified_order(labels, seed)[:num].sort().values
+
+
 def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     """Divide images into parts so that no group is torn apart, and each part has about its share of every class.
 
@@ -108,10 +122,10 @@ def make_splits(dataset: Dataset, how: Splitting) -> dict[str, Split]:
             of the dataset's own splits.
     """
     dataset = with_groups(dataset, how.group_by)
-    check_groups(dataset)
     images, own_val = dataset.train, dataset.val
     if own_val is not None and (how.fold or not how.val_fraction):
         images, own_val = images.join(own_val), None
+    check_groups(replace(dataset, train=images, val=own_val))
     if own_val is not None:
         how = replace(how, val_fraction=0.0)  # no others are held out
     total = len(images.labels)

@@ -107,11 +107,11 @@ class Cvae(Conditional):
         return {**super().closing_metrics(loader), **compared}
 
     def compare_rules(self, loader: Loader) -> dict[str, float]:
-        """Return the accuracy of each rule, a value of the setting `classify_by`, on the first images of a split."""
+        """Return the accuracy of each rule, a value of the setting `classify_by`, on some images of a split."""
         right = {rule: 0 for rule in RULES if self.settings.beta or rule != "importance_weighted"}
-        index = torch.arange(min(NUM_COMPARED, len(loader)))
+        index = loader.some(NUM_COMPARED)
         for part in index.split(self.settings.eval_batch_size):
-            images, labels = loader.batch(part)
+            images, labels, _ = loader.batch(part)
             features = self.encoder(images)
             for rule in right:
                 right[rule] += int((RULES[rule](self, features, images).argmin(dim=1) == labels).sum())

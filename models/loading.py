@@ -11,9 +11,10 @@ from data.datasets import facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
-from data.splitting import Splitting, class_counts, make_splits, stratified_order
-from data.visible import say
+from data.splitting import Splitting, class_counts, make_splits, some_of
+from data.visible import say, warn
 from models.core.objective import Objective, wants_channels_last
+from models.core.precision import has_fast_bf16
 from models.core.settings import Settings
 from models.registry import find_model
 
@@ -60,9 +61,7 @@ def first_images(split: Split, num: int) -> Split:
 
 def some_images(split: Split, num: int, seed: int) -> Split:
     """Return so many images of a split, of all its classes in proportion; all of it if there are no more."""
-    if num >= len(split.labels):
-        return split
-    return split.select(stratified_order(split.labels, seed)[:num].sort().values)
+    return split if num >= len(split.labels) else split.select(some_of(split.labels, num, seed))
 
 
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
@@ -103,6 +102,7 @@ def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: A
             shard=Shard(accelerator.process_index, accelerator.num_processes),
             resident=settings.resident,
             channels_last=channels_last,
+            keep_whole=objective.draws_images,
             fewest=2 if has_batch_norm(objective) else 1,
         )
         for name, split in splits.items()
@@ -125,10 +125,14 @@ def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
         raise UserError("--mixed_precision=fp16 needs a GPU, whose gradients accelerate scales: give bf16")
     torch.backends.cudnn.benchmark = True
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             cpu=on_cpu,
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.accumulation_steps,
         )
     except ValueError as error:
         raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
+    if settings.mixed_precision == "bf16" and not has_fast_bf16(accelerator.device) and accelerator.is_main_process:
+        remedy = "give fp16" if accelerator.device.type == "cuda" else "leave it out"
+        warn(f"--mixed_precision=bf16: this device emulates it, which takes far longer than fp32: {remedy}")
+    return accelerator

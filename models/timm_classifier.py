@@ -161,5 +161,5 @@ def build(settings: TimmSettings, info: DatasetInfo) -> TimmClassification:
     )
     if settings.stem == "small":
         shrink_stem(backbone, settings.stem_init)
-    prepare = Preprocess(info, config.mean, config.std, size, settings.interpolation)
+    prepare = Preprocess(info, config.mean, config.std, settings.input_size, settings.interpolation)
     return TimmClassification(TimmNet(prepare, backbone), settings, info)

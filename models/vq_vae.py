@@ -252,6 +252,7 @@ class VqVae(Objective):
 
     settings: VqVaeSettings
     prefers_channels_last = True
+    draws_images = True
     num_labels = 0
 
     def __init__(self, settings: VqVaeSettings, info: DatasetInfo) -> None:
@@ -283,11 +284,11 @@ class VqVae(Objective):
         return self.decoder(vectors.transpose(1, 2).unflatten(2, (self.side, self.side)))
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        return {"autoencode": self.autoencode, "prior": self.predict_codes}[phase](batch.images)
+        return {"autoencode": self.autoencode, "prior": self.predict_codes}[phase](batch)
 
-    def autoencode(self, images: Tensor) -> dict[str, Tensor]:
+    def autoencode(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of the first phase; in training, also update the code book."""
-        outputs = self.encode_images(images)
+        outputs = self.encode_images(batch.images)
         flat = outputs.detach().flatten(0, 1)
         if self.training:
             self.code_book.revive(flat)
@@ -296,7 +297,7 @@ class VqVae(Objective):
         if self.training:
             self.code_book.follow(flat, indices.flatten())
         decoded = outputs + (codes - outputs).detach()  # straight-through gradient to the outputs
-        reconstruction = self.likelihood(self.decode_codes(decoded), images).mean()
+        reconstruction = self.likelihood(self.decode_codes(decoded), batch.targets).mean()
         commitment = (outputs - codes.detach()).square().sum(dim=(1, 2)).mean()
         loss = reconstruction + self.settings.commitment * commitment
         if self.settings.codebook_update == "gradient":
@@ -309,9 +310,9 @@ class VqVae(Objective):
             "perplexity": perplexity(uses),
         }
 
-    def predict_codes(self, images: Tensor) -> dict[str, Tensor]:
+    def predict_codes(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of the second phase."""
-        return {"loss": self.prior.nll(self.codes_of(images)).mean()}
+        return {"loss": self.prior.nll(self.codes_of(batch.targets)).mean()}
 
     @torch.no_grad()
     def codes_of(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, T]

@@ -115,6 +115,13 @@ def test_patience_follows_the_fid(tmp_path, fids):
 
 
 @pytest.mark.slow
+def test_epochs_without_a_fid_do_not_count_for_patience(tmp_path, fids):
+    arguments = [each for each in DC_GAN if not each.startswith("--fid_every")]
+    assert run(tmp_path, *arguments, "--fid_every=2", "--epochs=9", "--patience=1", "--run_id=a") == 0
+    assert len(epochs(tmp_path / "a")) == 6  # the FIDs of epochs 2, 4 and 6
+
+
+@pytest.mark.slow
 def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
     arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--epochs=3", "--run_id=a", "--patience=1"]
     assert run(tmp_path, *arguments) == 0

@@ -163,7 +163,7 @@ def sample_metrics(model: Any, loader: Loader, epoch: int) -> dict[str, float]:
     settings, names, metrics = model.settings, sample_metric_names(model), dict[str, float]()
     num = min(NUM_WATCHED, len(loader))
     if "sample_variety" in names and num > 1:
-        metrics["sample_variety"] = variety(model.sample(num, settings.seed), loader.pictures(torch.arange(num)))
+        metrics["sample_variety"] = variety(model.sample(num, settings.seed), loader.pictures(loader.some(num)))
     if "generated_accuracy" in names:
         metrics["generated_accuracy"] = accuracy_on_samples(model, loader, settings.seed)
     if names and settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
@@ -181,9 +181,9 @@ def accuracy_on_samples(model: Any, loader: Loader, seed: int) -> float:
 
 @torch.no_grad()
 def draw_panels(model: Any, loader: Loader, folder: Path, epoch: int) -> dict[str, Path]:
-    """Draw a model's panels of a split's first images into `folder`, and return their files by name."""
-    first = torch.arange(min(NUM_PICTURES, len(loader)))
-    batch, pictures = loader.batch(first), loader.pictures(first)
+    """Draw a model's panels of some images of a split into `folder`, and return their files by name."""
+    drawn = loader.some(NUM_PICTURES)
+    batch, pictures = loader.batch(drawn), loader.pictures(drawn)
     panels: dict[str, Panel] = model.panels(batch, pictures)
     net = getattr(model, "net", None)
     if isinstance(net, HasAttention) and "predictions" in panels:

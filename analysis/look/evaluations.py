@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analysis.look.calibration import calibration_on
 from analysis.look.split_predictions import predict_split
-from analysis.look.trained_run import TrainedRun
+from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record import run_folder
 from analysis.record.evaluation import evaluate
 from data.csv_table import LABEL
@@ -21,6 +21,7 @@ from data.errors import UserError
 from data.files import read_json, write_json
 from data.visible import warn
 from models.core.abilities import Classifies
+from models.core.precision import precision_on
 from models.loading import make_accelerator, put_on_device, read_data
 
 ALL = "all"  # what images are called that no folder divides
@@ -122,10 +123,9 @@ def labels_in(found: Dataset, info: DatasetInfo) -> Callable[[Tensor], Tensor]:
 def evaluate_on(run: TrainedRun, split: Split) -> dict[str, float]:
     """Return a run's metrics on images, as those that it logs of its own; of a classifier also its ece."""
     settings, model = run.settings, run.objective
-    on_cpu = not torch.accelerator.is_available()
-    if on_cpu and settings.mixed_precision == "fp16":  # which only GPUs train in
-        settings = replace(settings, mixed_precision="no")
-    accelerator = make_accelerator(settings, on_cpu)
+    device = best_device()
+    settings = replace(settings, mixed_precision=precision_on(device, settings.mixed_precision))
+    accelerator = make_accelerator(settings, device.type == "cpu")
     loader = put_on_device(model, {"other": split}, accelerator)["other"]
     metrics = evaluate(accelerator, model, loader, settings.eval_batch_size)
     if isinstance(model, Classifies):

@@ -81,9 +81,8 @@ def check_numbers(num_images: int, num_real: int) -> None:
 
 
 def pick(loader: Loader, num: int) -> Tensor:
-    """Return images of a split, evenly spaced, so that all classes have their share: [num, 3, H, W] uint8."""
-    index = torch.arange(num) * len(loader) // num
-    return torch.cat([to_pixels(loader.pictures(part)).cpu() for part in index.split(IMAGES_AT_ONCE)])
+    """Return images of a split, of all classes in proportion: [num, 3, H, W] uint8."""
+    return torch.cat([to_pixels(loader.pictures(part)).cpu() for part in loader.some(num).split(IMAGES_AT_ONCE)])
 
 
 def real_features(cache: FeatureCache, images: Tensor, hashes: list[bytes], extractor: Extractor) -> Tensor:
@@ -125,10 +124,19 @@ def real_gaussian(cache: FeatureCache, hashes: list[bytes], features: Tensor) ->
     return Gaussian(content["mean"], content["covariance"]), content["root"]
 
 
-def keep(folder: Path, metrics: Mapping[str, float]) -> Path:
-    """Add metrics of a run's samples to those that its folder keeps; return their file."""
+def keep(folder: Path, metrics: Mapping[str, float], weights: str) -> Path:
+    """Add metrics of a run's samples to those of the same weights that its folder keeps; return their file.
+
+    Args:
+        folder: of the run.
+        metrics: by name.
+        weights: what `run_folder.weights_fingerprint` told before they were loaded; a run in progress replaces them.
+    """
     path = folder / run_folder.GENERATION
-    write_json(path, {**read_json(path), **metrics})
+    known = read_json(path)
+    if known.get(run_folder.MEASURED, weights) != weights:
+        known = {}
+    write_json(path, {**known, **metrics, run_folder.MEASURED: weights})
     return path
 
 

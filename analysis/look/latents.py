@@ -82,7 +82,7 @@ def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folde
     Args:
         model: one that `HasLatents`, in evaluation mode; its setting `latent_images` is the number of images looked at.
         loaders: of its splits.
-        split: whose images are looked at; probes and neighbours learn from training images.
+        split: whose images are looked at; probes and neighbours learn from training images, never from the same ones.
         folder: that the pictures and the table are written to.
 
     Raises:
@@ -95,10 +95,11 @@ def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folde
     check_latents(loaders, split, settings.latent_images)
     encoders = {"latent": model.latent_means, "random": untrained_like(model, loaders[split].device).latent_means}
 
-    def look(name: str) -> Encoded:
-        return encode(encoders, loaders[name], settings.latent_images, settings.eval_batch_size, settings.seed)
+    def look(name: str, chosen: Tensor) -> Encoded:
+        return encode(encoders, loaders[name], chosen, settings.eval_batch_size)
 
-    images, train = look(split), look("train") if classes else None
+    index, others = choose(loaders, split, settings.latent_images, settings.seed)
+    images, train = look(split, index), look("train", others) if classes else None
     if train is not None and len(np.unique(train.labels)) < 2:
         warn(f"latents are compared with no classes: all {len(train.labels)} training images looked at are of one")
         train = None
@@ -115,7 +116,7 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) ->
     Raises:
         UserError: there are fewer than two.
     """
-    num = min(num_images, len(loaders[split]))
+    num = min(num_images, len(loaders[split]) // (2 if split == "train" else 1))  # see `choose`
     if num < FEWEST:
         raise UserError(
             f"the latents of {num} {split} image are too few to look at: give {FEWEST} or more, or --latent_images=0 "
@@ -156,19 +157,32 @@ def untrained_like(model: Any, device: torch.device) -> Any:
         return find_model(model.settings.model).build(model.settings, model.info).to(device).eval()
 
 
+def choose(loaders: Mapping[str, Loader], split: str, num_images: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of random images of a split, and of training images that are none of them, both in order.
+
+    Args:
+        loaders: of the splits.
+        split: whose images are looked at; of training images, at most half are.
+        num_images: of each, at most.
+        seed: of the choice.
+    """
+    sizes = [len(loaders[name]) for name in (split, "train")]
+    own, others = (torch.randperm(size, generator=torch.Generator().manual_seed(seed)) for size in sizes)
+    if split == "train":
+        own, others = own.tensor_split([len(own) // 2])
+    return own[:num_images].sort().values, others[:num_images].sort().values
+
+
 @torch.no_grad()
-def encode(encoders: Mapping[str, Encode], loader: Loader, num_images: int, batch_size: int, seed: int) -> Encoded:
-    """Encode random images of a split; `pixels` in [0, 1] are added to the encoders.
+def encode(encoders: Mapping[str, Encode], loader: Loader, index: Tensor, batch_size: int) -> Encoded:
+    """Encode some images of a split; `pixels` in [0, 1] are added to the encoders.
 
     Args:
         encoders: by name.
         loader: of the split.
-        num_images: at most.
+        index: of the images, [N].
         batch_size: images at once.
-        seed: of the choice.
     """
-    order = torch.randperm(len(loader), generator=torch.Generator().manual_seed(seed))
-    index = order[:num_images].sort().values
     parts: dict[str, list[Tensor]] = {name: [] for name in (*encoders, "pixels")}
     for some in index.split(batch_size):
         images = loader.batch(some).images

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis.look.calibration import calibration_of
 from analysis.look.picture_files import PictureFile
-from analysis.look.split_predictions import predict_split
+from analysis.look.split_predictions import Predictions, predict_split
 from analysis.look.trained_run import TrainedRun, load_network, load_run
 from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
@@ -27,6 +27,7 @@ from data.pixels import decode_image
 from data.progress import progress_bar
 from data.visible import counted, visible, warn
 from models.core.abilities import Classifies
+from models.core.precision import autocast_on
 from models.loading import put_on_device
 from models.parts.labelling import Labelling, labelling_of
 
@@ -35,7 +36,6 @@ NUM_NAMED = 20  # files that cannot be read which are named one by one
 NUM_KEPT = 256  # pictures that are kept for a sheet of them
 LARGEST_OF_12_BITS = 4095
 CALIBRATION = ("temperature", "ece", "ece_calibrated", "num_images")  # what is kept of one
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,13 @@ class Member:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of images [N, 3, H, W] uint8, computed as at the end of the run: [N, C] float32."""
-        kind, loader = self.run.settings.mixed_precision, self.loader(images)
+        return self.predict(self.loader(images)).logits
+
+    def predict(self, loader: Loader) -> Predictions:
+        """Return what the network predicts of all images of a split, computed as at the end of the run."""
         self.run.objective.eval()
-        with torch.autocast(loader.device.type, PRECISIONS.get(kind), enabled=kind in PRECISIONS):
-            return predict_split(self.run.objective, loader).logits
+        with autocast_on(loader.device, self.run.settings.mixed_precision):
+            return predict_split(self.run.objective, loader)
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,7 @@ def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str
         raise UserError(f"--temperature=val: {folder} has held out no images to validate with: leave it out")
     split = load_run(folder, data_dir).split("val")
     loader = put_on_device(member.run.objective, {"val": split}, member.accelerator)["val"]
-    member.run.objective.eval()
-    return calibration_of(predict_split(member.run.objective, loader))
+    return calibration_of(member.predict(loader))
 
 
 def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip: bool = False) -> Predicted:

@@ -17,6 +17,7 @@ from analysis.record.saved import resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models.core.objective import Objective, wants_channels_last
+from models.core.precision import DTYPES
 from models.frozen_backbone import FrozenBackbone
 from models.loading import read_data
 from models.parts.adversarial import Adversarial
@@ -37,7 +38,6 @@ OWN: dict[str, dict[str, Any]] = {
     "dc_gan": {"width": 32, "discriminator_width": 32},
     "ac_gan": {"width": 48, "discriminator_width": 8},
 }
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Step = Callable[[Tensor, Tensor], Tensor]  # one step on images and labels; returns its loss
 

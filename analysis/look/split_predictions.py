@@ -61,7 +61,7 @@ class Predictions:
 def predict_split(model: Any, loader: Loader) -> Predictions:
     """Return what a model that `Classifies`, in evaluation mode, predicts of all images of a split."""
     batches = loader.evaluation_batches(model.settings.eval_batch_size, Shard())
-    parts = [(model.predict(images).float().cpu(), labels.cpu()) for images, labels in batches]
+    parts = [(model.predict(images).float().cpu(), labels.cpu()) for images, labels, _ in batches]
     logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     return Predictions(logits, labels, loader.names, labelling_of(loader.info))
 

@@ -32,6 +32,7 @@ class Progress:
     train_seconds: float = 0.0  # spent on training in the finished epochs
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)  # validation metrics of the best epoch
+    judged_epoch: int = 0  # the newest in which what chooses the best epoch was known
     num_logged: int = 0  # rows of metrics that the run has written
 
     def add(self, phase: str, terms: dict[str, Tensor], num_images: int) -> None:

@@ -1,8 +1,12 @@
 """Which precisions a device computes in."""
 
+from collections.abc import Callable
+
 import torch
 
 from data.internals import cpu_has_bf16
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -10,3 +14,24 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and cpu_has_bf16()
+
+
+IS_FAST: dict[str, Callable[[torch.device], bool]] = {
+    "no": lambda device: True,
+    "bf16": has_fast_bf16,
+    "fp16": lambda device: device.type != "cpu",
+}
+
+
+def precision_on(device: torch.device, trained_in: str) -> str:
+    """Return the precision to evaluate a network in: that of its training, or fp32 where a device would emulate it.
+
+    Both arguments' kinds are those of the setting `mixed_precision`.
+    """
+    return trained_in if IS_FAST[trained_in](device) else "no"
+
+
+def autocast_on(device: torch.device, trained_in: str) -> torch.autocast:
+    """Return the context in which a network that was trained in a precision is evaluated on a device."""
+    dtype = DTYPES.get(precision_on(device, trained_in))
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

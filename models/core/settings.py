@@ -128,9 +128,10 @@ class Settings:
     """Greatest random change of the brightness, contrast and saturation of training images: factors of 1 +- that."""
     erasing: Fraction = 0.0
     """Share of the training images in which a random box of 2 to 33 % of the area is blanked out,
-    https://arxiv.org/abs/1708.04896."""
+    https://arxiv.org/abs/1708.04896. An autoencoder sees such images, but has to draw them whole."""
     cutout: Count = 0
-    """Side in pixels of the square that is blanked out, at a random place, in every training image; 0 for none."""
+    """Side in pixels of the square that is blanked out, at a random place, in every training image; 0 for none. As with
+    `erasing`, an autoencoder has to draw the image whole."""
 
     optimizer: str = "adam"
     """sgd (with Nesterov momentum), adam, adamw, or the name of any optimizer in timm's factory."""

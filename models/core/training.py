@@ -123,14 +123,16 @@ class Trainer:
         else:
             own = {judge.name: metrics.get(judge.name, math.nan)}
             is_best = judge.is_better(own[judge.name], progress.best.get(judge.name))
+        if judge is None or judge.name in metrics:
+            progress.judged_epoch = progress.epoch
         if is_best:
             progress.best, progress.best_epoch = {**validation, **own}, progress.epoch
         return is_best
 
     def is_out_of_patience(self) -> bool:
-        """Return whether the best epoch is too long ago."""
+        """Return whether the best epoch is too long ago; epochs that nothing has judged yet do not count."""
         progress = self.progress
-        return bool(progress.best) and 0 < self.settings.patience <= progress.epoch - progress.best_epoch
+        return bool(progress.best) and 0 < self.settings.patience <= progress.judged_epoch - progress.best_epoch
 
     def kept(self) -> dict[str, Any]:
         """Return what there is to say of the weights that are kept: their metrics, their epoch, what chose them."""
@@ -259,7 +261,8 @@ class Trainer:
             self.accelerator.backward(terms["loss"])
             return {name: value.detach() for name, value in terms.items()}
         totals: dict[str, Tensor] = {}
-        for i, micro in enumerate(zip(*(part.chunk(num_micro) for part in batch), strict=True)):
+        parts = (part.chunk(num_micro) for part in batch if part is not None)
+        for i, micro in enumerate(zip(*parts, strict=True)):
             with nullcontext() if i == num_micro - 1 else self.accelerator.no_sync(self.prepared):
                 terms = self.prepared(Batch(*micro), phase.name)
                 self.accelerator.backward(terms["loss"])  # divides by the number of micro-batches

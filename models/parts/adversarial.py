@@ -139,6 +139,10 @@ class Adversarial(Objective):
 
     def phases(self) -> tuple[Phase, ...]:
         settings = self.settings
+        for name in ("cutout", "erasing"):
+            if value := getattr(settings, name):
+                fault = f"--{name}={value} would teach the generator to draw what is blanked out"
+                raise UserError(f"{fault}: leave it out, or give --diffaugment=cutout")
         own = replace(settings, lr=settings.discriminator_lr or settings.lr)
         generator = Phase("generate", optimizer_of(self.generator, settings), every=settings.n_critic)
         return Phase("discriminate", optimizer_of(self.discriminator, own)), generator

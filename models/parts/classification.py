@@ -79,7 +79,7 @@ class Classification(Objective):
         return (Phase("classify", optimizer_of(self.net, self.settings, self.scales)),)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        images, labels = batch
+        images, labels = batch.images, batch.labels
         targets = labels
         if self.mix is not None and len(images) > 1:
             even = len(images) // 2 * 2  # timm mixes the first image with the last, and so on: it needs an even number

@@ -1,5 +1,8 @@
 """Frozen networks of timm, which turn images into features."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -101,10 +104,16 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         images = images.to(self.device).float().contiguous(memory_format=torch.channels_last)
+        with self.arithmetic():
+            return self.network(images)
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Compute in the extractor's precision, by the fastest kernels of cuDNN."""
         is_rounded = self.precision == "bf16"  # else not even to TF32, which is cuDNN's default
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded)
         with autocast, torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=is_rounded):
-            return self.network(images)
+            yield
 
     def sound_precision(self, images: Images, note: Path) -> str:
         """Return "bf16" if the device computes in bf16 and its features are close to those in fp32, else "fp32".
@@ -122,6 +131,8 @@ class Extractor:
                     features[self.precision] = self(first).float()
                 rounded, exact = features["bf16"], features["fp32"]
                 measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
+                if not math.isfinite(measured):  # the images are all alike: the next ones may tell more
+                    return "fp32"
                 replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))
         deviation = float(note.read_text(encoding="utf-8"))
         chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"

@@ -104,7 +104,8 @@ class OneClass:
         return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
 
     def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+        # torch's own mean would divide by the weights of this micro-batch, which differ from part to part of a step.
+        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="none").mean()
 
     def balanced_weights(self, info: DatasetInfo) -> Tensor:
         """Return weights inverse to the numbers of images, 1 on average over these; 0 for a class without images."""

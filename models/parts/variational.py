@@ -93,6 +93,7 @@ class Variational(Objective):
 
     settings: VariationalSettings
     prefers_channels_last = True
+    draws_images = True
     noise: Tensor
 
     def __init__(self, settings: VariationalSettings, info: DatasetInfo, num_labels: int = 0) -> None:
@@ -137,7 +138,7 @@ class Variational(Objective):
         settings, condition = self.settings, one_hot(batch.labels, self.num_labels)
         mean, log_variance = self.encode_features(features, condition)
         latents = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.images).mean()
+        reconstruction = self.likelihood(self.decode_latents(latents, condition), batch.targets).mean()
         kl = gaussian_kl(mean, log_variance).mean(dim=0)  # [Z]
         warmup = min(1.0, self.epoch / settings.kl_warmup_epochs) if settings.kl_warmup_epochs else 1.0
         return {

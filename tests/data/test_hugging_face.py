@@ -80,6 +80,25 @@ def test_a_single_split_that_was_saved_is_trained_on(tmp_path):
     assert load(tmp_path)[0].num_images == {"train": 4, "val": 2}
 
 
+@pytest.mark.parametrize(
+    ("feature", "values", "told"),
+    [
+        (datasets.Value("string"), ["ant", None, "bee", "ant"], "train has no label in row 1: remove the row"),
+        (datasets.Sequence(datasets.Value("int64")), [[0], [1], [0, 1], []], r"train has \[0\] for a label in row 0"),
+    ],
+)
+def test_images_without_one_label_are_refused(feature, values, told, saved, tmp_path):
+    saved(train=rows(range(4), feature, label=values))
+    with pytest.raises(UserError, match=told):
+        load(tmp_path)
+
+
+def test_two_splits_that_mean_the_same_are_refused(saved, tmp_path):
+    saved(train=rows(range(6)), val=rows([6]), validation=rows([7]), extra=rows([8]), more=rows([9]))
+    with pytest.raises(UserError, match="has both val and validation, which mean the same: remove one"):
+        load(tmp_path)
+
+
 def test_other_columns_are_told_in_one_line(tmp_path):
     numbers = datasets.Dataset.from_dict({"x": [1, 2]})
     numbers.save_to_disk(str(tmp_path / "insects"))

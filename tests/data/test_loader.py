@@ -80,7 +80,7 @@ def test_order_differs_by_epoch_and_seed_alone():
 
 def test_training_images_are_normalised_and_stay_with_their_labels():
     split = numbered_split(23)
-    for images, labels in epoch_of(make_loader()):
+    for images, labels, _ in epoch_of(make_loader()):
         assert images.dtype == torch.float32
         np.testing.assert_allclose(images.numpy(), normalised(split.images[labels]), atol=1e-5)
 
@@ -253,6 +253,24 @@ def test_augmentation_and_blank_reach_the_training_batches(augmentation, cutout_
     assert all(not torch.equal(a.images, b.images) for a, b in zip(plain, changed, strict=True))
 
 
+@pytest.mark.parametrize("blanks", [{"cutout": 5}, {"erasing": 1.0}])
+def test_what_autoencoders_draw_has_nothing_blanked_out(blanks):
+    made = []
+    for keep_whole, each in ((True, {}), (True, blanks), (False, blanks)):
+        torch.manual_seed(0)
+        batches = make_loader(keep_whole=keep_whole).training_batches(
+            seed=1, epoch=0, batch_size=4, augmentation=Augmentation(**each)
+        )
+        made.append(list(batches))
+    plain, blanked, unasked = made
+    for before, after, other in zip(plain, blanked, unasked, strict=True):
+        assert torch.equal(before.targets, before.images)
+        assert torch.equal(after.targets, before.images)
+        assert not torch.equal(after.images, before.images)
+        assert torch.equal(after.images, other.images)
+        assert other.whole is None
+
+
 def test_stored_images_survive_an_augmented_epoch():
     for resident in ("device", "host"):
         loader = make_loader(resident=resident)
@@ -290,7 +308,7 @@ def make_feature_loader(num=23, copies=2, **options):
 def copies_of(batches):
     """Which copy of its image each row of the batches is."""
     copies = []
-    for features, labels in batches:
+    for features, labels, _ in batches:
         of_images = feature_split().features[labels].float()  # [B, 2, 3]
         matches = (features[:, None] == of_images).all(dim=2)
         assert (matches.sum(dim=1) == 1).all()

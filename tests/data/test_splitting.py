@@ -143,6 +143,18 @@ def test_a_group_that_a_table_puts_into_two_splits_is_told_with_the_file(tmp_pat
         make_splits(csv_table.load(tmp_path, 8, 0), Splitting(1.0, 0.5, 0))
 
 
+def test_a_group_in_two_splits_that_are_joined_for_folds_is_held_out_as_a_whole(tmp_path):
+    for i in range(8):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+    lines = "".join(f"{i}.png,a,{['train', 'val'][i % 2]},{'ab'[i // 4]}\n" for i in range(8))
+    (tmp_path / "table.csv").write_text("path,label,split,group\n" + lines)
+    dataset = csv_table.load(tmp_path, 8, 0)
+    with pytest.raises(UserError, match="is of a group that is also in train"):
+        make_splits(dataset, Splitting(1.0, 0.5, 0))
+    splits = make_splits(dataset, Splitting(1.0, 0.5, 0, fold="1/2"))
+    assert [len(set(split.groups.tolist())) for split in splits.values()] == [1, 1]
+
+
 def test_what_was_held_out_is_told_in_the_line_of_a_run(tmp_path):
     for i in range(8):
         Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"patient{i // 2}_{i}.png")

@@ -48,6 +48,9 @@ NORMALISED = {  # by the default setting of that name
 }
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUM_GOLDEN_STEPS = 20
+# Shares by which losses may differ: line searches and nearest codes amplify the last bits, which processors round
+# differently, with AVX2 and with AVX-512.
+TOLERANCES = {"logistic_probe": 0.02, "vq_vae": 0.03}
 every_model = pytest.mark.parametrize("name", MODELS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,6 +115,17 @@ def test_losses_are_finite_scalars(name):
         for term in terms.values():
             assert term.shape == ()
             assert term.isfinite()
+
+
+@pytest.mark.parametrize("name", ["vae", "cvae", "cvae_head", "vq_vae"])
+def test_an_autoencoder_is_to_draw_images_whole_of_which_it_sees_parts(name):
+    objective, targets = build(name), []
+    whole = make_batch(objective, 4)
+    seen = Batch(torch.zeros_like(whole.images), whole.labels, whole.images)
+    likelihood = objective.likelihood
+    likelihood.forward = lambda output, images, to=likelihood.forward: targets.append(images) or to(output, images)
+    objective(seen, objective.phases()[0].name)
+    assert [target is whole.images for target in targets] == [True]
 
 
 @every_model
@@ -281,7 +295,7 @@ def test_first_losses_match_the_golden_file(name):
     losses = first_losses(name)
     assert losses.keys() == golden.keys()
     for phase, values in golden.items():
-        assert losses[phase] == pytest.approx(values, rel=1e-3), phase
+        assert losses[phase] == pytest.approx(values, rel=TOLERANCES.get(name, 1e-3)), phase
 
 
 def write_golden(names):

@@ -274,7 +274,7 @@ def test_heads_that_do_not_divide_the_priors_width_are_refused():
 def step_in_parts(vae, phases, batch, num_parts):
     """One training step in as many micro-batches, as `Trainer.accumulate_gradients` takes it."""
     for phase in phases:
-        for part in zip(*(each.chunk(num_parts) for each in batch), strict=True):
+        for part in zip(batch.images.chunk(num_parts), batch.labels.chunk(num_parts), strict=True):
             (vae.train()(Batch(*part), phase.name)["loss"] / num_parts).backward()
         phase.optimizer.step()
         vae.zero_grad(set_to_none=True)

@@ -135,7 +135,7 @@ def test_without_a_mistake_there_is_no_picture_of_mistakes(six_images, tmp_path)
 
 def test_mistakes_come_surest_first(six_images):
     predictions, loader = six_images
-    images, _ = loader.batch(torch.arange(6))
+    images = loader.batch(torch.arange(6)).images
     panel = mistakes_panel(loader, INFO.classes, predictions)
     assert panel.captions == ("bee as cat", "ant as bee")  # .95 and .82
     assert panel.marks == (False, False)

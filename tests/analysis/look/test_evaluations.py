@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from analysis import evaluate, predict
+from analysis.look import evaluations
 from analysis.look.trained_run import load_network
 from analysis.record import run_folder
 from analysis.record.data_file import keep_info
 from data.errors import UserError
 from data.files import read_json, write_json
+from models.core import precision
 from tests.loaded import load_splits
 from tests.trained_runs import save_pictures, save_run
 
@@ -92,12 +94,21 @@ def test_another_dataset_is_looked_for_where_it_usually_is(run, tmp_path, monkey
     assert asked == [("cifar10", ""), ("folder", "photos"), ("cifar10", "there")]
 
 
-def test_a_run_in_fp16_is_evaluated_on_a_cpu(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+def test_a_run_is_evaluated_in_fp32_where_its_precision_would_be_emulated(kind, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluations, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setitem(precision.IS_FAST, "bf16", lambda device: False)
     settings = read_json(run / run_folder.SETTINGS)
-    write_json(run / run_folder.SETTINGS, {**settings, "mixed_precision": "fp16"})
+    write_json(run / run_folder.SETTINGS, {**settings, "mixed_precision": kind})
+    used = []
+    make = evaluations.make_accelerator
+    monkeypatch.setattr(
+        evaluations, "make_accelerator", lambda own, on_cpu: used.append(own.mixed_precision) or make(own, on_cpu)
+    )
     save_pictures(tmp_path / "there")
-    assert evaluated(capsys, run, "--data_dir", tmp_path / "there")[0] == 0
+    code, _, err = evaluated(capsys, run, "--data_dir", tmp_path / "there")
+    assert (code, used) == (0, ["no"])
+    assert "emulates" not in err
 
 
 def fail():

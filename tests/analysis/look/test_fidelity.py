@@ -11,6 +11,7 @@ from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.loader import Loader
+from data.splitting import stratified_order
 from models.parts.sampling import SCORES
 
 INFO = DatasetInfo("synthetic", 4, (), (0.5,) * 3, (0.5,) * 3, {}, "")
@@ -94,10 +95,14 @@ def test_classes_take_turns_over_all_batches():
     assert images[:, 0, 0, 0].tolist() == [(7, 2, 5)[i % 3] for i in range(IMAGES_AT_ONCE + 10)]
 
 
-def test_real_images_are_taken_evenly():
-    images = torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
-    real = Loader(Split(images, torch.zeros(100, dtype=torch.long)), INFO, torch.device("cpu"))
-    assert pick(real, 10)[:, 0, 0, 0].tolist() == list(range(0, 100, 10))
+@pytest.mark.parametrize("order", [lambda labels: stratified_order(labels, seed=3407), torch.argsort])
+@pytest.mark.parametrize("num", [40, 200, 500])
+def test_real_images_are_of_all_classes_alike_in_whatever_order_they_are(order, num):
+    labels = torch.arange(1000) % 10
+    labels = labels[order(labels)]
+    images = labels.byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    picked = pick(Loader(Split(images, labels), INFO, torch.device("cpu")), num)[:, 0, 0, 0]
+    assert picked.bincount().tolist() == [num // 10] * 10
 
 
 @pytest.mark.parametrize(("num_fake", "num_real"), [(5, 300), (300, 5)])
@@ -107,7 +112,9 @@ def test_fewer_images_than_a_ball_needs_are_refused(num_fake, num_real):
 
 
 def test_metrics_of_a_run_add_up_in_its_folder(tmp_path):
-    keep(tmp_path, {"test/fid_a_10": 1.0})
-    path = keep(tmp_path, {"test/fid_b_10": 2.0})
+    keep(tmp_path, {"test/fid_a_10": 1.0}, "one")
+    path = keep(tmp_path, {"test/fid_b_10": 2.0}, "one")
     assert path == tmp_path / run_folder.GENERATION
-    assert json.loads(path.read_text()) == {"test/fid_a_10": 1.0, "test/fid_b_10": 2.0}
+    assert json.loads(path.read_text()) == {"test/fid_a_10": 1.0, "test/fid_b_10": 2.0, "weights": "one"}
+    keep(tmp_path, {"test/fid_b_10": 3.0}, "other")
+    assert json.loads(path.read_text()) == {"test/fid_b_10": 3.0, "weights": "other"}

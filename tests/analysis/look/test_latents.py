@@ -25,7 +25,7 @@ from analysis.look.latent_scores import (
     linear_probe,
     nearest_neighbours,
 )
-from analysis.look.latents import draw, encode, score, untrained_like
+from analysis.look.latents import choose, draw, encode, score, untrained_like
 from analysis.record.findings import Analysis
 from analysis.record.saved import resolve
 from data.dataset import DatasetInfo, Split
@@ -287,12 +287,23 @@ def loaders(num_train=120, num_test=60, collapsed=False):
 def analyse(folder, given=None, classes=CLASSES, num_images=50):
     model, splits = Model(), given or loaders()
     encoders = {"latent": model.encode, "random": model.random_encode}
-    images, train = (encode(encoders, splits[name], num_images, batch_size=16, seed=7) for name in ("test", "train"))
+    chosen = zip(("test", "train"), choose(splits, "test", num_images, seed=7), strict=True)
+    images, train = (encode(encoders, splits[name], index, batch_size=16) for name, index in chosen)
     scores = score(images, train if classes else None, len(classes), seed=7)
     if scores.table:
         scores.table.save(folder / "latent.csv")
     pictures = draw(model.decode, images, scores, classes, 7, folder)
     return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
+
+
+@pytest.mark.parametrize(("num_images", "num_own"), [(10, 10), (500, 60)])
+def test_probes_learn_from_other_images_than_they_are_tried_on(num_images, num_own):
+    own, others = (index.tolist() for index in choose(loaders(), "train", num_images, seed=7))
+    assert (len(own), len(others)) == (num_own, num_own)
+    assert not set(own) & set(others)
+    assert own == sorted(own)
+    own, others = choose(loaders(), "test", num_images, seed=7)
+    assert (len(own), len(others)) == (min(num_images, 60), min(num_images, 120))
 
 
 @pytest.mark.slow

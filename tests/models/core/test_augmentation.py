@@ -1,12 +1,16 @@
 """Images that grow while a network trains."""
 
 import pytest
+import torch
 
 import train
 from analysis.record import run_folder
 from data.augmentation import Augmentation
-from models.core.augmentation import side_in
+from data.dataset import DatasetInfo
+from models.core.augmentation import augmentation_of, side_in
 from models.core.settings import Settings
+from models.loading import build_objective
+from models.registry import MODELS
 from tests.data.test_photographs import smooth_images
 
 
@@ -28,18 +32,41 @@ def run(tmp_path, *arguments):
     return train.main([*own, "--run_id=a", *arguments])
 
 
-def test_a_network_for_any_size_trains_on_growing_images(tmp_path):
-    assert run(tmp_path, "--model=cnn", "--pooling=mean", "--width=8", "--start_size=16") == 0
+TIMM = ["--model=timm", "--pretrained=False"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--model=cnn", "--pooling=mean", "--width=8"], [*TIMM, "--arch=test_efficientnet"]]
+)
+def test_a_network_for_any_size_trains_on_growing_images(arguments, tmp_path):
+    assert run(tmp_path, *arguments, "--start_size=16") == 0
     assert run_folder.state(tmp_path / "a") == "finished"
+
+
+def test_a_network_of_timm_gets_the_reduced_images():
+    settings = MODELS["timm"].settings_class(model="timm", arch="test_efficientnet", pretrained=False)
+    objective = build_objective(settings, DatasetInfo("x", 32, ("a", "b"), (0.0,) * 3, (1.0,) * 3, {}, ""))
+    assert objective.net.prepare(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("start_size", "expected"), [(1, [4, 16, 0]), (16, [16, 24, 0])])
+def test_sides_are_multiples_of_four_and_cutout_is_as_large_a_share(start_size, expected):
+    settings = Settings(start_size=start_size, epochs=6, cutout=8)
+    changes = [augmentation_of(settings, epoch, 32) for epoch in (0, 2, 4)]
+    assert [each.side for each in changes] == expected
+    assert [each.cutout for each in changes] == [round((side or 32) / 4) for side in expected]
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--model=mlp", "--width=8"], "mlp takes images of 32 pixels alone"),
-        (["--model=vae", "--width=8"], "vae takes images of 32 pixels alone"),
-        (["--model=nano_vit", "--width=16", "--num_heads=2"], "nano_vit takes images of 32 pixels alone"),
+        (["--model=mlp", "--width=8"], "mlp takes no images of 16 pixels"),
+        (["--model=vae", "--width=8"], "vae takes no images of 16 pixels"),
+        (["--model=nano_vit", "--width=16", "--num_heads=2"], "nano_vit takes no images of 16 pixels"),
         (["--model=cnn", "--width=8", "--start_size=32"], "is not below the 32 pixels"),
+        (["--model=cnn", "--width=8", "--start_size=30"], "is not below the 32 pixels"),
+        ([*TIMM, "--arch=test_vit"], "timm takes no images of 28 pixels"),
+        ([*TIMM, "--arch=test_efficientnet", "--input_size=64"], "--input_size=64 would enlarge the images again"),
     ],
 )
 def test_other_networks_and_sizes_are_refused(arguments, told, tmp_path, capsys):
