@@ -2,8 +2,9 @@
 
 `python -m analysis.classification_score RUN --num 50000 --epochs=16` takes that many samples of a conditional model, as
 many of each class, trains a classifier on them, and tests it on a split of the run's own images. Further words are
-settings of the classifier as for train.py: --model (cnn), --lr, --mixed_precision and so on. Compare the score with the
-accuracy of the same classifier trained on the real images.
+settings of the classifier as for train.py: --model (cnn), --lr, --mixed_precision and so on; those that differ from the
+model's own are part of the score's name. Compare the score with the accuracy of the same classifier trained on the real
+images.
 
 Source: Ravuri & Vinyals 2019, https://arxiv.org/abs/1905.10887
 """
@@ -17,6 +18,7 @@ from analysis.look.classification_score import score_run
 from analysis.look.fidelity import keep
 from analysis.look.samples import load_sampling_run
 from analysis.read.runs import find_run
+from analysis.record.run_folder import weights_fingerprint
 from analysis.record.saved import resolve
 from data.metrics import shown
 from data.visible import say
@@ -35,9 +37,10 @@ def score(options: Namespace, words: Sequence[str]) -> None:
     """Score the samples of a run, print the score and keep it in the run's folder."""
     folder = find_run(options.run)
     classifier = resolve([*words, f"--seed={options.seed}"], {})
+    weights = weights_fingerprint(folder)
     run = load_sampling_run(folder, options.data_dir)
     scores = score_run(run, options.split, options.num, options.seed, classifier)
-    say(*(f"{name:<44}{shown(name, value):>12}" for name, value in scores.items()), keep(folder, scores))
+    say(*(f"{name:<44}{shown(name, value):>12}" for name, value in scores.items()), keep(folder, scores, weights))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """How good the samples of a finished run are, by `python -m analysis.generation RUN`.
 
 It prints FID, KID, precision, recall, density, coverage and, where the network knows classes, the Inception Score, and
-keeps them in the run's folder.
+keeps them in the run's folder, with a fingerprint of its weights: figures of other weights are dropped.
 """
 
 import sys
@@ -14,6 +14,7 @@ from analysis.look.fidelity import keep, measure_run
 from analysis.look.samples import load_sampling_run
 from analysis.look.trained_run import best_device
 from analysis.read.runs import find_run
+from analysis.record.run_folder import weights_fingerprint
 from data.metrics import shown
 from data.visible import say
 
@@ -38,13 +39,14 @@ def measure(options: Namespace) -> None:
     """Measure the samples of a run, print the metrics and keep them in its folder."""
     folder = find_run(options.run)
     extractors = [build_extractor(name, best_device()) for name in options.extractor]
+    weights = weights_fingerprint(folder)
     run = load_sampling_run(folder, options.data_dir)
     for extractor in extractors:
         metrics = measure_run(run, extractor, options.split, options.num, options.seed)
         say(*(f"{name:<44}{shown(name, value):>12}" for name, value in metrics.items()))
         if not any("/inception_score" in name for name in metrics):
             say(f"no Inception Score by {extractor.name}: its weights come without classes")
-        path = keep(folder, metrics)
+        path = keep(folder, metrics, weights)
     say(path)
 
 

@@ -11,6 +11,7 @@ import torch
 from analysis.look.samples import sample_images
 from analysis.look.train_process import run_train_py
 from analysis.look.trained_run import TrainedRun
+from analysis.read.recipe import told_settings
 from analysis.record import run_folder
 from data import arrays
 from data.dataset import DatasetInfo, Split
@@ -19,9 +20,12 @@ from data.files import read_json, scratch_folder
 from data.photographs import centre_crop
 from models.core.settings import Settings
 
+# Settings of the classifier's run that its images bring with them.
+OF_DATA = {"dataset": "arrays", "image_size": 0, "train_fraction": 1.0, "val_fraction": 0.0, "test": True}
+
 
 def score_run(run: TrainedRun, split: str, num_images: int, seed: int, classifier: Settings) -> dict[str, float]:
-    """Return the score of a run's samples by its name, such as test/classification_score_cnn_50000.
+    """Return the score of a run's samples by its name, such as test/classification_score_cnn_50000_epochs=16.
 
     Args:
         run: of a conditional model.
@@ -35,7 +39,14 @@ def score_run(run: TrainedRun, split: str, num_images: int, seed: int, classifie
     """
     real = seen_by_models(run.split(split), run.info)
     metrics = train_and_test(classifier, run.info.classes, sample_split(run, num_images, seed), real)
-    return {f"{split}/classification_score_{classifier.model}_{num_images}": metrics["test/accuracy"]}
+    name = "_".join([f"{split}/classification_score", classifier.model, str(num_images), *told_of(classifier)])
+    return {name: metrics["test/accuracy"]}
+
+
+def told_of(classifier: Settings) -> list[str]:
+    """Return the settings of a classifier that count and differ from its model's own, as epochs=16."""
+    told = told_settings(asdict(classifier))
+    return [f"{key}={value}" for key, value in told.items() if key not in ("model", "seed", *OF_DATA)]
 
 
 def seen_by_models(split: Split, info: DatasetInfo) -> Split:
@@ -73,6 +84,5 @@ def train_and_test(settings: Settings, classes: Sequence[str], train: Split, tes
     """
     with scratch_folder() as folder:
         arrays.save(folder, classes, train, test)
-        data = {"dataset": "arrays", "data_dir": str(folder), "image_size": 0, "train_fraction": 1.0}
-        told = {**asdict(settings), **data, "val_fraction": 0.0, "test": True, "tracking": "off"}
+        told = {**asdict(settings), **OF_DATA, "data_dir": str(folder), "tracking": "off"}
         return read_json(run_train_py(told, folder / "runs") / run_folder.SUMMARY)

@@ -23,6 +23,7 @@ from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Curve, Metric, is_finite, metric_named
 from data.paths import default_runs_dir, expanded
+from data.visible import visible, warn
 
 READERS_OF_WANDB = 8  # histories asked for at a time
 
@@ -255,5 +256,14 @@ def kept_value(record: RunRecord, metric: Metric) -> Best | None:
 
 
 def generation_scores(record: RunRecord) -> dict[str, Any]:
-    """Return what `python -m analysis.generation` has measured of a run's images; empty where it has not."""
-    return read_object(Path(record.source) / run_folder.GENERATION)
+    """Return what `python -m analysis.generation` has measured of a run's images; empty where it has not.
+
+    Figures of other weights than the run keeps, since it has gone on, are left out with a line that says so.
+    """
+    folder = Path(record.source)
+    scores = read_object(folder / run_folder.GENERATION)
+    measured = scores.pop(run_folder.MEASURED, "")  # files of 0.1.0 do not say it
+    if measured and run_folder.weights_fingerprint(folder) not in ("", measured):  # "": pruned, and no longer training
+        warn(f"{visible(folder / run_folder.GENERATION)}: left out: the run has gone on since: measure it again")
+        return {}
+    return scores

@@ -21,6 +21,7 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     final.json              what its final runs came to
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ EVALUATIONS = "evaluations.json"
 SECONDS_TO_LOOK = 2.0  # for which others may hold the lock of a run, to see whether it is in progress
 LOCK = ".lock"
 GENERATION = "generation.json"
+MEASURED = "weights"  # its key for the fingerprint of the weights that its figures are of
 
 SWEEPS = "sweeps"
 SWEEP_FILE = "sweep.yaml"
@@ -64,6 +66,15 @@ FINAL_RESULT = "final.json"
 FINAL = "final-"  # ids of final runs begin so
 
 ROWS_AT_ONCE = 1000
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Return a hash of the weights that a run keeps, those of its best epoch so far; "" where there are none."""
+    path = folder / BEST
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return "sha256-" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class LogReader:

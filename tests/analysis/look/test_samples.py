@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from analysis import classification_score, generation, samples
 from analysis.look.classification_score import score_run, train_and_test
 from analysis.look.trained_run import load_run
+from analysis.read.runs import generation_scores, read_runs
 from analysis.record import run_folder
 from analysis.record.saved import resolve
 from data import arrays
@@ -114,6 +116,27 @@ def test_a_finished_run_is_measured_and_its_figures_kept(runs, monkeypatch, caps
     assert generation.main([str(runs / "cvae"), "--num=50", "--split=tset"]) == 2
 
 
+def test_figures_of_weights_that_a_run_no_longer_has_are_left_out(tmp_path, monkeypatch, capsys):
+    folder = save_run(tmp_path / "run", "vae")
+    [record] = read_runs(tmp_path).records
+    monkeypatch.setattr(generation, "build_extractor", lambda name, device: SimpleNamespace(name="pixels"))
+    monkeypatch.setattr(generation, "load_sampling_run", lambda folder, data_dir: None)
+    monkeypatch.setattr(generation, "measure_run", lambda *told: {f"test/fid_pixels_{told[3]}": 1.0})
+    assert generation.main([str(folder), "--num=10"]) == 0
+    assert generation_scores(record) == {"test/fid_pixels_10": 1.0}
+    with (folder / run_folder.BEST).open("ab") as file:  # a better epoch
+        file.write(b"0")
+    capsys.readouterr()
+    assert generation_scores(record) == {}
+    assert capsys.readouterr().err.endswith("generation.json: left out: the run has gone on since: measure it again\n")
+    assert generation.main([str(folder), "--num=20"]) == 0
+    assert generation_scores(record) == {"test/fid_pixels_20": 1.0}
+    (folder / run_folder.BEST).unlink()  # pruned
+    assert generation_scores(record) == {"test/fid_pixels_20": 1.0}
+    write_json(folder / run_folder.GENERATION, {"test/fid_pixels_5": 2.0})  # of 0.1.0
+    assert generation_scores(record) == {"test/fid_pixels_5": 2.0}
+
+
 def classes_by_colour(num, seed, shuffled=False):
     """Images whose class is their brightest channel, or with labels that have nothing to do with them."""
     generator = torch.Generator().manual_seed(seed)
@@ -145,7 +168,10 @@ def test_samples_are_scored_on_real_images_as_far_as_the_run_sees_them(runs, tmp
     stored = torch.randint(256, (6, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     splits = {"test": Split(stored, torch.arange(6), rows=torch.tensor([5, 4, 3, 2, 1, 0]))}
     run = run._replace(info=replace(run.info, stored_size=40), splits=splits)
-    score_run(run, "test", 10, 0, resolve(["--model=mlp"], {}))
+    words = ["--model=mlp", "--epochs=3", "--image_size=8"], ["--model=mlp", "--epochs=4", "--seed=2"], ["--model=mlp"]
+    scores = [score_run(run, "test", 10, 0, resolve(told, {})) for told in words]
+    names = [f"test/classification_score_mlp_10{told}" for told in ("_epochs=3", "_epochs=4", "")]
+    assert scores == [{name: 0.5} for name in names]
     assert torch.equal(seen[0].test.images, stored.flip(0)[:, :, 4:36, 4:36])
 
 
@@ -153,7 +179,8 @@ def test_samples_are_scored_on_real_images_as_far_as_the_run_sees_them(runs, tmp
 def test_a_finished_run_is_scored_with_settings_as_of_train_py(runs, lean, capsys):
     words = ["--num=100", "--epochs=1", "--model=mlp", "--width=8", "--batch_size=50"]
     assert classification_score.main([str(runs / "cvae"), *words]) == 0
-    assert "test/classification_score_mlp_100" in json.loads((runs / "cvae" / "generation.json").read_text())
+    figures = json.loads((runs / "cvae" / "generation.json").read_text())
+    assert "test/classification_score_mlp_100_epochs=1_batch_size=50_width=8" in figures
     assert classification_score.main([str(runs / "vae"), *words]) == 2
     assert classification_score.main([str(runs / "cvae"), "--epoch=1"]) == 2
     assert "did you mean --epochs?" in capsys.readouterr().err
