@@ -16,7 +16,8 @@ device's matrix rate allows, which is measured first with two large matrices. GF
 matrix products, convolutions, attention (whose weights the backward pass computes once more) and LSTM layers; not
 norms, activations, softmax, pooling, random numbers, augmentation, nor what an optimizer does beside matrix products.
 Frozen networks train their head alone, in fp32, on random features. Further words are settings as for train.py, such
-as --dropout=0. In fp32 on a GPU, cuDNN's convolutions may use TF32, which is faster than the matrices are.
+as --dropout=0. In fp32 on a GPU the two matrices may be rounded to TF32, as cuDNN rounds in training's convolutions;
+its linear layers are exact.
 """
 
 import json
@@ -28,18 +29,23 @@ from analysis.command_line import parser_of, path, run_program, whole_number
 from analysis.look.roofline import compare_with_matrix_rate
 from analysis.look.speed import compare_speeds
 from analysis.look.speed_loops import Workload, measure_loop
+from analysis.look.trained_run import best_device
 from data.errors import UserError
 from data.visible import say
+from models.core.precision import has_fast_bf16
 from models.registry import MODELS
 
 COMPARED = "mlp,cnn,resnet18"
+NUM_ROUNDS = 5
+# Options of the comparison that other measurements have no use for, by the option that asks for these.
+UNUSED = {"roofline": ("rounds", "steps", "data_dir"), "loop": ("rounds",)}
 
 
 def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Return what the command line says, and the words of it that are settings for --roofline.
 
     Raises:
-        UserError: there are such words without --roofline.
+        UserError: there are such words without --roofline, or options that what is to be measured has no use for.
     """
     parser = parser_of("benchmark", __doc__, allow_abbrev=False)
     default = f"{COMPARED}; with --timm_train timm too, with --roofline all"
@@ -48,14 +54,19 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--roofline", action="store_true", help="show the share of the device's matrix rate")
     what.add_argument("--timm_train", type=path, metavar="FILE", help="train.py in a checkout of timm's repository")
-    parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="of all but notebook")
-    parser.add_argument("--rounds", type=whole_number, default=5, help="times that each loop is measured")
+    usual = "default: bf16 where the device has hardware for it, else no"
+    parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), help=f"of all but notebook; {usual}")
+    rounds = f"times that each loop is measured (default: {NUM_ROUNDS})"
+    parser.add_argument("--rounds", type=whole_number, help=rounds)
     parser.add_argument("--steps", type=whole_number, help="that are timed (default: some seconds' worth on two cores)")
     parser.add_argument("--data_dir", default="", help="as for train.py")
     what.add_argument("--loop", choices=("notebook", "bare"), help="measure one loop and print its images/s")
     options, words = parser.parse_known_args(arguments)
     if words and not options.roofline:
         raise UserError(f"{words[0]!r} is no option (see --help): settings are taken with --roofline alone")
+    for kind, names in UNUSED.items():
+        if getattr(options, kind) and (unused := [name for name in names if getattr(options, name)]):
+            raise UserError(f"--{unused[0]} is of no use to --{kind}: leave it out")
     return options, words
 
 
@@ -63,17 +74,20 @@ def measure(options: Namespace, words: Sequence[str]) -> None:
     """Compare the loops, or measure one of them, or the share of the matrix rate; print what came of it."""
     default = ",".join(MODELS) if options.roofline else COMPARED + (",timm" if options.timm_train else "")
     models = (options.models or default).split(",")
+    precision = options.mixed_precision or ("bf16" if has_fast_bf16(best_device()) else "no")
     if options.roofline:
         arch = [f"--arch={options.arch}"] if options.arch else []
-        for line in compare_with_matrix_rate(models, options.mixed_precision, [*words, *arch]):
+        for line in compare_with_matrix_rate(models, precision, [*words, *arch]):
             say(line)
         return
-    shared = (options.mixed_precision, options.data_dir, options.arch, options.steps)
+    shared = (precision, options.data_dir, options.arch, options.steps)
     workloads = [Workload(model, *shared) for model in models]
+    if options.loop and len(models) > 1:
+        raise UserError(f"--loop={options.loop} measures one model: name it with --models")
     if options.loop:
         print(json.dumps(measure_loop(options.loop, workloads[0])))
         return
-    for line in compare_speeds(workloads, options.rounds, options.timm_train):
+    for line in compare_speeds(workloads, options.rounds or NUM_ROUNDS, options.timm_train):
         say(line)
 
 

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 from analysis.command_line import parser_of, run_program, whole_number
 from analysis.look.feature_speed import compare_feature_speeds
+from analysis.look.trained_run import best_device
 from data.visible import say
+from models.core.precision import has_fast_bf16
 from models.parts.frozen import FrozenNetwork
 
 
@@ -21,7 +23,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser = parser_of("feature_benchmark", __doc__)
     parser.add_argument("--arch", default="vit_base_patch16_224", help="network of timm, with random weights")
     parser.add_argument("--input_size", type=whole_number, default=224, help="side in pixels")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    usual = "default: bf16 where the device has hardware for it, else fp32"
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help=usual)
     parser.add_argument(
         "--batch_sizes", type=whole_numbers, default="16,64,256", help="of the bare loop, comma-separated"
     )
@@ -38,8 +41,8 @@ def whole_numbers(text: str) -> list[int]:
 def measure(options: Namespace) -> None:
     """Compare the two, and print their speeds."""
     network = FrozenNetwork(options.arch, None, options.input_size)
-    table = compare_feature_speeds(network, options.precision, options.batch_sizes, options.num_images, options.rounds)
-    say(table)
+    precision = options.precision or ("bf16" if has_fast_bf16(best_device()) else "fp32")
+    say(compare_feature_speeds(network, precision, options.batch_sizes, options.num_images, options.rounds))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -50,11 +50,14 @@ def compare_feature_speeds(
 
 @torch.inference_mode()
 def bare_loop(extractor: Extractor, batch_size: int, num_images: int) -> None:
-    """Run the network over and over on one batch that is prepared already, for `num_images` images at least."""
+    """Run the network over and over on one batch that is prepared already, for `num_images` images at least.
+
+    It computes as the extractor does, by the same kernels and no more coarsely.
+    """
     network = extractor.network
     pixels = torch.zeros(batch_size, 3, 32, 32, device=extractor.device)
     batch = network.prepare(pixels).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(extractor.device.type, torch.bfloat16, enabled=extractor.precision == "bf16"):
+    with extractor.arithmetic():
         for _ in range(-(-num_images // batch_size)):
             network.backbone(batch)
 

@@ -7,6 +7,7 @@ norms, activations, softmax, pooling, random numbers, augmentation, optimizers b
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,8 @@ def compare_with_matrix_rate(models: Sequence[str], precision: str, words: Seque
     make_accelerator(all_settings[0], device.type == "cpu")  # or say at once that the precision cannot be had
     limit, side = matrix_rate(device, DTYPES[precision])
     name = str(DTYPES[precision]).removeprefix("torch.")
+    if device.type == "cuda" and precision == "no" and torch.backends.cudnn.allow_tf32:
+        name += ", which may be rounded to TF32, as convolutions are"
     yield f"matrix rate of this {device.type}: {limit / 1e9:,.0f} GFLOP/s, two {side}x{side} matrices of {name}"
     yield f"{'model':<20}{'batch':>7}{'GFLOP/image':>14}{'images/s':>12}{'at that rate':>14}{'share':>10}"
     for settings in all_settings:
@@ -96,8 +99,20 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> tuple[float, int]:
     """Return the floating-point operations a second of a product of two large matrices, and their side."""
     side = SIDES.get(device.type, SIDE)
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    times = [seconds(lambda: first @ second) for _ in range(1 + NUM_PRODUCTS)]
+    with tf32_as_in_convolutions():
+        times = [seconds(lambda: first @ second) for _ in range(1 + NUM_PRODUCTS)]
     return 2 * side**3 / min(times[1:]), side
+
+
+@contextmanager
+def tf32_as_in_convolutions() -> Iterator[None]:
+    """Let products of fp32 matrices use TF32 where convolutions may, as training's do: else they exceed the rate."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def measure_training(settings: Settings, device: torch.device, limit: float) -> Roofline:

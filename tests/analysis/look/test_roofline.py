@@ -84,6 +84,17 @@ def test_the_table_has_classifiers_vaes_gans_and_frozen_networks(monkeypatch, ca
     assert float(mlp[2]) == pytest.approx(per_image / 1e9, rel=1e-3)
 
 
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_matrices_are_rounded_as_convolutions_are(is_allowed, monkeypatch):
+    seen = []
+    monkeypatch.setattr(roofline, "SIDES", {"cpu": 4})
+    monkeypatch.setattr(roofline, "seconds", lambda work: seen.append(torch.backends.cuda.matmul.allow_tf32) or 1.0)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=is_allowed):
+        roofline.matrix_rate(torch.device("cpu"), torch.float32)
+    assert set(seen) == {is_allowed}
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_settings_without_the_roofline_end_in_one_line(capsys):
     assert benchmark.main(["--dropout=0"]) == 2
     assert "--roofline" in capsys.readouterr().err

@@ -8,13 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis import benchmark
+from analysis import benchmark, feature_benchmark
 from analysis.look import speed, speed_loops
+from analysis.look.feature_speed import bare_loop
 from analysis.look.speed_loops import Workload
 from analysis.look.timm_script import can_train, measure_timm_train, rate_of, words_of, write_images
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models.core.processes import num_cores
+from models.parts.frozen import Extractor, FrozenNetwork
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
 IMAGES = torch.randint(256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -175,9 +177,47 @@ def test_the_table_has_an_empty_cell_for_what_timm_s_script_cannot_train(images,
     assert turns == 3 * ["notebook", "bare", "train.py"] + 3 * ["notebook", "bare", "timm", "train.py"]
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_bf16_is_measured_by_default_where_the_device_has_hardware_for_it(is_fast, monkeypatch):
+    told = []
+    for program, name in ((benchmark, "compare_speeds"), (feature_benchmark, "compare_feature_speeds")):
+        monkeypatch.setattr(program, "has_fast_bf16", lambda device: is_fast)
+        monkeypatch.setattr(program, name, lambda *those: told.append(those) or ["a line"])
+    for words in ([], ["--mixed_precision=no"]):
+        assert benchmark.main(words) == 0
+    for words in ([], ["--precision=fp32"]):
+        assert feature_benchmark.main(words) == 0
+    found = [those[0][0].precision for those in told[:2]] + [those[1] for those in told[2:]]
+    assert found == (["bf16", "no", "bf16", "fp32"] if is_fast else ["no", "no", "fp32", "fp32"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_bare_loop_rounds_and_chooses_kernels_as_the_computing_of_features_does(precision, monkeypatch):
+    extractor = Extractor(FrozenNetwork("test_efficientnet", None, 32), CPU)
+    extractor.precision = precision
+    seen, network = [], extractor.network
+
+    def watched(images):
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.allow_tf32, cudnn.benchmark, torch.is_autocast_enabled("cpu")))
+        return images
+
+    monkeypatch.setattr(network.backbone, "forward", watched)
+    extractor(IMAGES)
+    bare_loop(extractor, 2, 2)
+    assert seen == 2 * [(precision == "bf16", True, precision == "bf16")]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        *(
+            ([f"--{name}", "--roofline"], f"--{name.partition('=')[0]} is of no use to --roofline: leave it out")
+            for name in ("rounds=5", "steps=2", "data_dir=x")
+        ),
+        (["--loop=bare", "--rounds=2", "--models=mlp"], "--rounds is of no use to --loop: leave it out"),
+        (["--loop=bare", "--models=mlp,cnn"], "--loop=bare measures one model: name it with --models"),
+        (["--loop=bare"], "--loop=bare measures one model: name it with --models"),
         (["--timm_train=/nowhere/train.py"], "--timm_train=/nowhere/train.py: there is no such file: name train.py in"),
         (["--timm_train=x", "--roofline"], "not allowed with argument"),
         (["--models=timm", "--arch=test_resent"], "did you mean test_resnet?"),
