@@ -23,10 +23,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data.errors import UserError
-from sweeps.local.choices import in_names_of
 from sweeps.local.contract import checked
 from sweeps.local.early_terminate import Asha
-from sweeps.local.observations import branch_for, points_of
+from sweeps.local.observations import points_of
 from sweeps.local.promotion import logged_costs
 from sweeps.local.search import Search, left_of_grid, settings_of
 from sweeps.local.sweep_file import Sweep, parse_sweep
@@ -64,11 +63,10 @@ class HostedStudy(Study):
             UserError: it has a value that cannot come out of the sweep's distributions.
         """
         sweep = self.sampler.sweep
-        own = branch_for(sweep, params)
-        points = points_of(own, params) if own else None
-        if own is None or points is None:
+        points = points_of(sweep, params)
+        if points is None:
             raise UserError("its settings are none of this sweep")
-        super().enqueue_trial(in_names_of(sweep, own, points), *arguments, **options)
+        super().enqueue_trial(points, *arguments, **options)
 
 
 class EarlyTermination(BasePruner):

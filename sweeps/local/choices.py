@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import shlex
 import zlib
 from collections.abc import Mapping
@@ -68,21 +67,7 @@ def choice_of(text: str, sweep: Sweep) -> Choice:
     for name in points:
         if not is_inside({name: own.space[name]}, {name: points[name]}):
             lines.append(f"{told}: {name}={settings[name]} is outside its range, it is tried all the same")
-    return Choice(in_names_of(sweep, own, points), lines)
-
-
-def in_names_of(sweep: Sweep, own: Sweep, points: Mapping[str, Point]) -> dict[str, Point]:
-    """Return points of a part of a sweep by the names that the whole sweep has for them.
-
-    In a sweep with branches those that are not given are drawn, since its search may be about to choose another branch.
-    """
-    if not sweep.chooser:
-        return dict(points)
-    choice = own.parameters[sweep.parameters[sweep.chooser].place[-1]].value(None)
-    names = sweep.names_for(choice)
-    draws = random.Random(str(choice))
-    others = {name: own.parameters[name].draw(draws.random()) for name in own.space}
-    return {sweep.chooser: choice, **{names[setting]: point for setting, point in {**others, **points}.items()}}
+    return Choice(sweep.points_with(settings[sweep.chooser], points) if sweep.chooser else points, lines)
 
 
 def spelled(text: str) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def categorical(name: str, values: Any, probabilities: Any = None) -> Parameter:
         return next((value for end, value in drawn if quantile < end), drawn[-1][1])
 
     grid = tuple(values) if probabilities is None else None
-    return Parameter(name, CategoricalDistribution(values), draw, lambda point: point, grid)
+    space = CategoricalDistribution([value for _, value in drawn])  # no search proposes what is never drawn
+    return Parameter(name, space, draw, lambda point: point, grid)
 
 
 def are_shares(weights: Any, num: int) -> bool:

@@ -1,5 +1,6 @@
 """Earlier runs, wherever they are, that count as observations of a search."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -72,9 +73,10 @@ def learn_from(place: str, study: Study, sweep: Sweep, storage: str = "") -> str
     Raises:
         UserError: they cannot be read, or none of them counts.
     """
+    place = name_of_sweep(place)
     if place == study.study_name:
         raise UserError(f"--prior={place} is this sweep itself, whose trials count anyway: leave it out")
-    kept = study.user_attrs.get(PRIOR, {})
+    kept = {name_of_sweep(each): entries for each, entries in study.user_attrs.get(PRIOR, {}).items()}
     if place in kept:
         return f"prior {place}: {counted(len(kept[place]), 'observation')}, as taken when it was first named"
     taken = take_prior(place, sweep, storage)
@@ -120,9 +122,7 @@ def take_prior(place: str, sweep: Sweep, storage: str = "") -> Taken:
 
 def earlier_runs(place: str, metric: Metric, storage: str) -> list[Earlier]:
     """Return the runs at a place, with their best values of a metric, in the order in which they were started."""
-    folder = Path(place)
-    if (folder / run_folder.SWEEP_FILE).exists() and folder.resolve() == sweep_folder(folder.name).resolve():
-        return runs_of_sweep(folder.name, metric, storage)
+    folder, place = Path(place), name_of_sweep(place)
     if place.count("/") == 2 and not folder.exists():
         return judged(read_wandb_sweep(place)[1], metric)
     if "/" not in place and (sweep_folder(place) / run_folder.SWEEP_FILE).exists():
@@ -138,6 +138,13 @@ def earlier_runs(place: str, metric: Metric, storage: str) -> list[Earlier]:
     if record is None:
         raise UserError(f"--prior={place}: the run's settings name no model and no dataset")
     return judged([record], metric)
+
+
+def name_of_sweep(place: str) -> str:
+    """Return the name of the sweep in the runs folder whose folder a place is; any other place as it is."""
+    folder = Path(os.path.abspath(place))
+    is_sweep = (folder / run_folder.SWEEP_FILE).exists() and folder.samefile(sweep_folder(folder.name))
+    return folder.name if is_sweep else place
 
 
 def runs_of_sweep(name: str, metric: Metric, storage: str) -> list[Earlier]:

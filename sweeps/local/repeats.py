@@ -6,8 +6,8 @@ compared seed by seed.
 """
 
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -19,6 +19,7 @@ from models.core.settings import Settings
 SEED = "seed"
 NUM_SEEDS = 2**32
 SURE = 0.05  # probability below which a trial is taken for worse than the best one
+ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 
 
 def seed_of(settings: Mapping[str, Any], num_done: int) -> dict[str, Any]:
@@ -69,7 +70,8 @@ def is_worse(done: Sequence[Best], best: FrozenTrial, metric: Metric) -> float |
     """Return the probability of such seeds if the trial were as good as the best one; None if that is not small.
 
     Two seeds or more are compared with the same ones of the best trial, by a paired t test. A single value is compared
-    with those of the best one by Student's test, as if it would vary as much.
+    with those of the best one by Student's test, as if it would vary as much. Figures that do not vary at all, such as
+    coarse accuracies that happen to be equal, say nothing of how much others would: of these the answer is None, too.
 
     Args:
         done: what the seeds of the trial have come to.
@@ -79,10 +81,13 @@ def is_worse(done: Sequence[Best], best: FrozenTrial, metric: Metric) -> float |
     from scipy import stats  # imported late: takes half a second
 
     own, others = ([metric.cost(each.value) for each in seeds] for seeds in (done, seeds_done(best.user_attrs)))
-    with warnings.catch_warnings(action="ignore"):  # of values that are all the same
-        if len(own) > 1:
-            num = min(len(own), len(others))
-            chance = stats.ttest_rel(own[:num], others[:num], alternative="greater").pvalue
-        else:
-            chance = stats.ttest_ind(own, others, alternative="greater").pvalue
+    if len(own) > 1:
+        num = min(len(own), len(others))
+        varying = [one - other for one, other in zip(own, others, strict=False)]
+        test = partial(stats.ttest_rel, own[:num], others[:num])
+    else:
+        varying, test = others, partial(stats.ttest_ind, own, others)
+    if statistics.pstdev(varying) <= ROUNDING * max(map(abs, own + others)):
+        return None
+    chance = test(alternative="greater").pvalue
     return float(chance) if chance < SURE else None

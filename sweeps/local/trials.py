@@ -162,12 +162,15 @@ class Trials:
         return [trial for trial in self.all() if "run_id" in trial.user_attrs]
 
     def have_reached_target(self) -> bool:
-        """Return whether a trial is as good as the target of the sweep file."""
+        """Return whether a trial is as good as the target of the sweep file; one of several seeds is so by its mean."""
         metric = self.sweep.metric
         if metric.target is None:
             return False
-        values = [value for trial in self.all() for value in trial.intermediate_values.values()]
-        return any(metric.cost(value) <= metric.cost(metric.target) for value in values)
+        if self.sweep.repeats > 1:
+            values = [trial.value for trial in self.all() if trial.state == TrialState.COMPLETE]
+        else:
+            values = [value for trial in self.all() for value in trial.intermediate_values.values()]
+        return any(metric.cost(value) <= metric.cost(metric.target) for value in values if value is not None)
 
     def take(self, count: int | None, running: Collection[int] = ()) -> Claim | None:
         """Claim a trial: one that nobody runs any more, else one to promote, else a new one; None if there is none now.

@@ -2,7 +2,7 @@
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.trials import OBJECTIVES
+from analysis.read.trials import OBJECTIVES, REPEATS
 from data.metrics import is_finite
 from sweeps.local.objectives import Objectives
 from sweeps.local.promotion import is_observed
@@ -16,7 +16,8 @@ def costs_of(objectives: Objectives, trial: FrozenTrial) -> tuple[float, ...] | 
     if way not in ("best", "latest") or not values:
         return None
     first, *others = objectives.metrics
-    value = values[-1] if way == "latest" else value_of(first, trial)
+    is_mean = REPEATS in trial.user_attrs  # of seeds, while the values are those of the first
+    value = values[-1] if way == "latest" and not is_mean else value_of(first, trial)
     further = trial.user_attrs.get(OBJECTIVES, {})
     if not all(is_finite(further.get(metric.name)) for metric in others):
         return None

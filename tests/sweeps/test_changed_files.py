@@ -186,6 +186,17 @@ def test_another_step_of_rounding_is_noticed_and_a_paused_trial_keeps_its_value(
         assert point == paused.settings["width"]
 
 
+def test_a_study_that_was_begun_when_values_of_no_probability_were_searched_goes_on(tmp_path):
+    def weights(*each):
+        return {"optimizer": {"values": ["sgd", "adam", "adamw"], "probabilities": list(each)}, "lr": LR}
+
+    tried = finish(trials_of(tmp_path, weights(0.4, 0.3, 0.3)), 5)
+    trials = trials_of(tmp_path, weights(0.5, 0, 0.5))
+    assert known(trials) == [told for told in tried if told["optimizer"] != "adam"]
+    assert len(known(trials)) < 5
+    assert "adam" not in {told["optimizer"] for told in finish(trials, 8)}
+
+
 def test_a_grid_of_several_models_goes_on_with_the_model_that_is_new(tmp_path):
     models = {"model": {"values": ["mlp", "cnn"]}, "pooling": {"values": ["none", "mean"]}, "lr": {"value": 0.1}}
     tried = finish(trials_of(tmp_path, models, method="grid"), 3)

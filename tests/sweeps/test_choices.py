@@ -5,6 +5,7 @@ from optuna.trial import TrialState
 
 from data.errors import UserError
 from sweeps.local.choices import choice_of, enqueue
+from sweeps.local.contract import by_settings
 from sweeps.local.trials import Trials
 from tests.sweep_helpers import LR, sweep_of
 
@@ -90,6 +91,23 @@ def test_choices_are_the_next_trials_in_their_order_and_the_search_fills_in_the_
     assert second.settings["lr"] == 2e-3
     assert second.settings["optimizer"] in ("sgd", "adam")
     assert third.number == 3
+
+
+@pytest.mark.parametrize("method", ["bayes", "random"])
+def test_what_a_choice_of_one_of_several_models_does_not_name_is_the_searchs(tmp_path, method):
+    parameters = {"model": {"values": ["mlp", "cnn"]}, "lr": LR, "pooling": {"values": ["none", "mean"]}}
+    sweep = by_settings(sweep_of({**parameters, "weight_decay": {"min": 0.0, "max": 0.1}}, method=method))
+    decays = set()
+    for seed in (0, 1):
+        trials = Trials(f"sqlite:///{tmp_path}/{seed}.db", sweep, "s", seed=seed)
+        for model, rate in (("cnn", 1e-3), ("cnn", 2e-3), ("mlp", 3e-3)):
+            enqueue(choice_of(f"model={model} lr={rate}", sweep).points, trials)
+        claims = take(trials, 3)
+        assert [(each.settings["model"], each.settings["lr"]) for each in claims] == [
+            ("cnn", 1e-3), ("cnn", 2e-3), ("mlp", 3e-3)
+        ]  # fmt: skip
+        decays |= {each.settings["weight_decay"] for each in claims}
+    assert len(decays) == 6
 
 
 def test_a_value_outside_its_range_is_tried_and_told(trials, recwarn):

@@ -275,3 +275,9 @@ def test_of_random_entries_each_is_refused_or_gives_finite_values_within_bounds(
         if entry.space is not None and "values" not in config:
             assert all(math.isfinite(at(config, quantile)) for quantile in QUANTILES)
     assert num_taken > 150
+
+
+def test_a_value_of_no_probability_is_neither_drawn_nor_searched():
+    entry = parameter("x", {"values": ["a", "b", "c"], "probabilities": [0.5, 0, 0.5]})
+    assert entry.space.choices == ("a", "c")
+    assert {entry.draw(quantile) for quantile in QUANTILES} == {"a", "c"}

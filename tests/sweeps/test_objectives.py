@@ -65,6 +65,12 @@ def test_impute_says_what_a_trial_counts_as_that_did_not_come_to_its_end(impute,
     assert costs_of(objectives, trial(state, values)) == cost
 
 
+@pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL])
+def test_a_trial_of_several_seeds_counts_as_what_is_noted_of_them_and_not_as_the_last_epoch_of_its_first(state):
+    objectives = parse_objectives({"metric": {"name": "val/loss", "impute": "latest"}})
+    assert costs_of(objectives, trial(state, [3.0, 1.0, 2.0], repeats=[[1.0, 2], [5.0, 1]], best=3.0)) == (3.0,)
+
+
 @pytest.mark.parametrize(
     ("told", "cost", "pending"),
     [

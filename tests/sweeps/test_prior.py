@@ -113,6 +113,21 @@ def test_a_sweep_may_be_named_by_its_folder(runs_dir):
     assert len(take_prior(f"{folder}/", sweep_of(PARAMETERS)).entries) == 1
 
 
+def test_a_sweep_counts_once_by_its_name_or_its_folder_and_its_own_trials_not_at_all(runs_dir, monkeypatch):
+    sweep = sweep_of(PARAMETERS)
+    study = study_of(sweep, 0)
+    for name in ("earlier", study.study_name):
+        write(runs_dir / "sweeps" / name / "000-x")
+        (runs_dir / "sweeps" / name / run_folder.SWEEP_FILE).write_text(SWEEP)
+    learn_from("earlier", study, sweep)
+    monkeypatch.chdir(runs_dir / "sweeps")
+    for place in (f"{runs_dir}/sweeps/earlier/", "./earlier", "../sweeps/earlier/."):
+        assert learn_from(place, study, sweep) == "prior earlier: 1 observation, as taken when it was first named"
+    assert len(observations(sweep, study.user_attrs, [])) == 1
+    with pytest.raises(UserError, match="is this sweep itself"):
+        learn_from(f"{runs_dir}/sweeps/{study.study_name}", study, sweep)
+
+
 def test_a_sweep_with_several_metrics_takes_no_earlier_runs(runs_dir):
     write(runs_dir / "one")
     metrics = [{"name": "val/loss", "goal": "minimize"}, {"name": "val/accuracy", "goal": "maximize"}]

@@ -1,6 +1,7 @@
 """Trials of several seeds: a run for each, the mean for the search, and an early end for those that are bad."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from data.metrics import Best, Metric
 from sweeps import agent
 from sweeps.local.limits import check_repeats
 from sweeps.local.repeats import best_trial, is_worse, notes_of, seed_of, value_of
+from sweeps.local.trials import Trials
 from tests.sweep_agents import loss
 from tests.sweep_helpers import LR, content, sweep_of
 from tests.sweeps.test_promotion import stored
@@ -65,11 +67,33 @@ def test_seeds_are_compared_pair_by_pair_and_a_single_one_as_if_it_would_vary_as
     assert is_worse(bests(0.2), best, METRIC) is None  # better
     # Both vary far more than they differ, but in the same way: by pairs, the difference is plain.
     noisy = trial_of(0, [1.0, 5.0, 9.0])
-    assert is_worse(bests(1.1, 5.1), noisy, METRIC) < 0.01
+    assert is_worse(bests(1.1, 5.12, 9.11), noisy, METRIC) < 0.01
     assert is_worse(bests(2.0, 4.0), noisy, METRIC) is None
     maximized = Metric("val/accuracy", "maximize")
     assert is_worse(bests(5.0), best, maximized) is None
     assert is_worse(bests(0.1), best, maximized) < 0.05
+
+
+def test_figures_that_do_not_vary_say_nothing_of_how_much_others_would():
+    assert is_worse(bests(0.6), trial_of(0, [0.5, 0.5, 0.5]), METRIC) is None
+    by_rounding_alone = trial_of(0, [0.1 + 0.2, 0.3])
+    assert is_worse(bests(0.6), by_rounding_alone, METRIC) is None
+    assert is_worse(bests(0.6, 0.7), trial_of(0, [0.5, 0.6, 0.9]), METRIC) is None
+    assert is_worse(bests(0.6, 0.7, 1.0), trial_of(0, [0.5, 0.6, 0.91]), METRIC) < 0.05
+
+
+def test_a_target_is_reached_by_the_mean_of_all_seeds(tmp_path):
+    metric = {"name": "val/loss", "goal": "minimize", "target": 0.1}
+    for repeats, is_reached in ((1, [True, True, True]), (3, [False, False, True])):
+        sweep = replace(sweep_of({"lr": LR}, metric=metric), repeats=repeats)
+        trials, found = Trials(f"sqlite:///{tmp_path}/{repeats}.db", sweep, "s", seed=0), []
+        for values in (None, (0.05, 0.2, 0.2), (0.05, 0.1, 0.1)):
+            claim = trials.take(None)
+            claim.trial.report(0.05, 1)
+            if values:
+                trials.end(claim, TrialState.COMPLETE, notes_of(bests(*values), METRIC))
+            found.append(trials.have_reached_target())
+        assert found == is_reached
 
 
 def test_trials_are_compared_with_the_best_mean_of_those_that_have_finished_with_two_seeds():
@@ -122,14 +146,14 @@ def test_each_trial_has_a_run_for_each_seed_and_a_bad_one_ends_after_its_first(s
         [loss(0.001, 2) + x for x in (0.1, 0.2, 0.3)]
     )
     assert best.value == pytest.approx(loss(0.001, 2) + 0.2) == best.user_attrs["best"]
-    assert [stage.states(), len(bad.user_attrs["repeats"])] == [["COMPLETE", "PRUNED", "PRUNED"], 1]
+    assert [stage.states(), len(bad.user_attrs["repeats"])] == [["COMPLETE", "PRUNED", "COMPLETE"], 1]
     assert bad.user_attrs["ending"].startswith("worse than trial 0 after 1 of 3 seeds (p ")
-    assert near.user_attrs["ending"].startswith("worse than trial 0 after 2 of 3 seeds (p ")
+    assert len(near.user_attrs["repeats"]) == 3  # worse by the same in each seed: who knows how much that varies?
     assert list(best.intermediate_values) == [1, 2]  # of the first seed
     told = {start["run"]: start["told"]["seed"] for start in stage.journal("start")}
     name = best.user_attrs["run_id"]
     assert [told[name], told[f"{name}-s2"], told[f"{name}-s3"]] == ["1", "2", "3"]
-    assert len(told) == 6
+    assert len(told) == 7
     assert "0.7000 ± 0.1000 (3 seeds)" in done.output
     assert "trial 0 goes on" not in done.output
     assert "trial 0 starts with seed 2" in done.output
