@@ -47,7 +47,12 @@ def top_eigenvalues(function: LossFunction, num: int, seed: int) -> np.ndarray:
     Raises:
         UserError: there are too few weights for so many, or they were not found.
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # imported late: takes half a second
+    from scipy.sparse.linalg import (
+        ArpackError,
+        ArpackNoConvergence,
+        LinearOperator,
+        eigsh,
+    )  # imported late: takes half a second
 
     if not num:
         return np.zeros(0)
@@ -72,5 +77,9 @@ def top_eigenvalues(function: LossFunction, num: int, seed: int) -> np.ndarray:
         except ArpackNoConvergence as error:
             raise UserError(
                 f"--eigenvalues={num}: {len(error.eigenvalues)} were found after {bar.n} products: give fewer"
+            ) from None
+        except ArpackError:
+            raise UserError(
+                f"--eigenvalues={num}: the curvature is 0 everywhere, or no finite number: give --eigenvalues=0"
             ) from None
     return np.sort(values)[::-1]

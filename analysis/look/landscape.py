@@ -2,11 +2,12 @@
 
 Random directions are made as long as the weights, filter by filter, so that slices of networks whose weights differ in
 size can be compared: Li et al. 2018, https://arxiv.org/abs/1712.09913. Batch norm takes its statistics of the images
-of each batch, as in training: a point's own statistics, in place of those that were gathered at other weights.
+of each batch, as in training: a point's own statistics, in place of those that were gathered at other weights. In
+frozen stages it has none of a batch, and keeps its own.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ from data.seeding import mix_seeds
 
 POINTS_AT_ONCE = 32  # on an accelerator, where memory allows
 METRICS = ("loss", "accuracy")  # of those that a model evaluates
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 Weights = Mapping[str, Tensor]  # of a model, by name
 
@@ -58,12 +61,13 @@ class LossFunction:
     Args:
         run: the trained run.
         split: whose images it is the loss of.
-        num_images: the first ones of the split, at most.
+        num_images: of the split, at most, of all classes in proportion.
         keep_statistics: let batch norm use its running statistics, which then count as weights, in place of those of
             the images.
 
     Attributes:
         weights: of the run.
+        across: names of those weights whose second dimension, and not the first, is that of the outputs.
 
     Raises:
         UserError: the run has no such split, there are fewer than two images, or the model is not evaluated on images
@@ -79,7 +83,7 @@ class LossFunction:
         if num < 2:
             raise UserError(f"--images: {num} {split} image is too little for a loss: give 2 or more")
         num_batches = -(-num // run.settings.eval_batch_size)
-        self.batches = [loader.batch(index) for index in torch.arange(num).tensor_split(num_batches)]
+        self.batches = [loader.batch(index) for index in loader.some(num).tensor_split(num_batches)]
         self.num_images = num
         objective = copy.deepcopy(run.objective).to(loader.device).eval()
         self.evaluated = Evaluated(objective)
@@ -87,17 +91,20 @@ class LossFunction:
         if keep_statistics:
             self.weights |= {name: buffer for name, buffer in objective.named_buffers() if buffer.is_floating_point()}
         else:
-            replace_all_batch_norm_modules_(objective)
+            for norm in training_batch_norms(objective):
+                replace_all_batch_norm_modules_(norm)
+        self.across = {f"{name}.weight" for name, it in objective.named_modules() if isinstance(it, TRANSPOSED)}
         self.points_at_once = 1 if loader.device.type == "cpu" else POINTS_AT_ONCE
         with torch.no_grad():
-            known = self.evaluated(*self.batches[0])
+            known = self.evaluate({}, self.batches[0])
         if "loss" not in known:
             raise UserError(f"{run.settings.model} has no loss in evaluation: name a run of a model that has one")
         self.names = list(known)
 
     def evaluate(self, weights: Weights, batch: Batch) -> dict[str, Tensor]:
         """Return the metrics of each image of a batch with these weights, all [B]; gradients may be taken of them."""
-        return functional_call(self.evaluated, {f"objective.{k}": v for k, v in weights.items()}, tuple(batch))
+        own = {f"objective.{name}": weight for name, weight in weights.items()}
+        return functional_call(self.evaluated, own, (batch.images, batch.labels))
 
     def means(self, weights: Weights) -> Tensor:
         """Return the means of the metrics over the images: [metrics]."""
@@ -155,11 +162,23 @@ class LossFunction:
             return vmap(lambda own: self.means(point(own)))(steps)
 
 
-def random_direction(weights: Weights, *seeds: int) -> dict[str, Tensor]:
+def training_batch_norms(objective: nn.Module) -> list[nn.Module]:
+    """Return the batch norms that take the statistics of a batch in training: not those of frozen stages."""
+    modules = [module for module in objective.train().modules() if module.training]
+    objective.eval()
+    return [module for module in modules if isinstance(module, BATCH_NORMS)]
+
+
+def random_direction(weights: Weights, *seeds: int, across: Collection[str] = ()) -> dict[str, Tensor]:
     """Return a random direction each filter of which is as long as that of the weights; biases and norms have none.
 
     A filter is what makes one output: a row of a matrix, a kernel of a convolution. So a step of 1 goes as far as the
     weights are from 0.
+
+    Args:
+        weights: of a model.
+        seeds: of the direction.
+        across: names of the weights whose second dimension is that of the outputs: of transposed convolutions.
     """
     generator = torch.Generator().manual_seed(mix_seeds(*seeds, num=1)[0])
     direction = {}
@@ -168,8 +187,9 @@ def random_direction(weights: Weights, *seeds: int) -> dict[str, Tensor]:
             direction[name] = torch.zeros_like(weight)
             continue
         drawn = torch.randn(weight.shape, generator=generator).to(weight)
-        own, wanted = (tensor.flatten(1).norm(dim=1) for tensor in (drawn, weight))
-        direction[name] = drawn * (wanted / own).view(-1, *[1] * (weight.ndim - 1))
+        of_filter = [dim for dim in range(weight.ndim) if dim != (name in across)]
+        own, wanted = (torch.linalg.vector_norm(tensor, dim=of_filter, keepdim=True) for tensor in (drawn, weight))
+        direction[name] = drawn * (wanted / own)
     return direction
 
 

@@ -10,6 +10,7 @@ from analysis.look.landscape import Losses
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 LEAST = 1e-3  # a loss, on a logarithmic axis
+FLAT = 1.01  # greatest loss over least, at least: contours need a range
 NUM_LEVELS = 14  # of contours
 STEP = "distance from the trained weights, in lengths of the weights"
 
@@ -69,11 +70,14 @@ def draw_lines(lines: Mapping[str, tuple[np.ndarray, Sequence[Losses]]], chance:
     figure.savefig(path, dpi=100)
 
 
-def draw_planes(planes: Mapping[str, Losses], reach: float, chance: float, path: Path) -> None:
+def draw_planes(
+    planes: Mapping[str, Losses], centres: Mapping[str, float], reach: float, chance: float, path: Path
+) -> None:
     """Draw the loss over a plane of two random directions: a row for each run, as a surface and from above.
 
     Args:
         planes: by name of the run, the losses at the points of a square grid, row by row; colours mean the same in all.
+        centres: by name of the run, the loss at the trained weights, where a grid of an even number has no point.
         reach: of the grid in both directions, in lengths of the weights.
         chance: loss of guessing; 0 where there is no such thing.
         path: of the PNG.
@@ -81,7 +85,8 @@ def draw_planes(planes: Mapping[str, Losses], reach: float, chance: float, path:
     from matplotlib.colors import LogNorm
 
     everything = np.concatenate([losses.loss for losses in planes.values()])
-    norm = LogNorm(max(LEAST, np.nanmin(everything)), max(2 * LEAST, np.nanmax(everything)))
+    low = max(LEAST, np.nanmin(everything))
+    norm = LogNorm(low, max(FLAT * low, np.nanmax(everything)))
     figure = new_figure(
         13, 5.5 * len(planes), "The loss over a plane of two random directions round the trained weights"
     )
@@ -89,7 +94,7 @@ def draw_planes(planes: Mapping[str, Losses], reach: float, chance: float, path:
     for part, (name, losses) in zip(parts, planes.items(), strict=True):
         num = round(len(losses.loss) ** 0.5)
         axis, loss = np.linspace(-reach, reach, num), losses.loss.reshape(num, num).clip(LEAST)
-        part.suptitle(f"{name}: loss {loss[num // 2, num // 2]:.2f} at the trained weights, {loss.max():.3g} at most")
+        part.suptitle(f"{name}: loss {centres[name]:.2f} at the trained weights, {loss.max():.3g} at most")
         draw_surface(part.add_subplot(1, 2, 1, projection="3d"), axis, loss, norm)
         draw_contours(part.add_subplot(1, 2, 2), axis, loss, norm, chance)
     figure.savefig(path, dpi=100)

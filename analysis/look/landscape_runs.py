@@ -19,9 +19,10 @@ from data.errors import UserError
 from data.files import write_json
 from data.metrics import shown
 from data.visible import counted
+from models.parts.classification import Classification
 
 NUM_LINES = 3  # random directions
-MOST_POINTS = 1000  # on a side of a plane
+LEAST_POINTS, MOST_POINTS = 2, 1000  # on a side of a plane
 NUM_ON_WAY = 21  # points from one run to another
 DIP = 0.98  # of the lesser neighbour's loss: what is lower counts as a minimum of its own
 FIGURES = "landscape.json"
@@ -63,8 +64,8 @@ def look_at_runs(folders: Sequence[Path], data_dir: str, plan: Plan) -> list[str
     Raises:
         UserError: a run cannot be looked at, both are one, or what is to be matched has no way between.
     """
-    if plan.num_points > MOST_POINTS:
-        raise UserError(f"--points={plan.num_points} are too many for a picture: give at most {MOST_POINTS}")
+    if not LEAST_POINTS <= plan.num_points <= MOST_POINTS:
+        raise UserError(f"--points={plan.num_points} makes no picture: give {LEAST_POINTS} to {MOST_POINTS}")
     runs = {as_written(folder.resolve().name): load_run(folder, data_dir) for folder in folders}
     if len(runs) < len(folders):
         raise UserError(f"{folders[0]} and {folders[1]} have one name: name two runs")
@@ -81,18 +82,19 @@ def look_at_runs(folders: Sequence[Path], data_dir: str, plan: Plan) -> list[str
     lines, planes, found, words = {}, {}, dict[str, Any](), []
     for name, function in functions.items():
         weights = function.weights
-        directions = [random_direction(weights, plan.seed, i) for i in range(NUM_LINES)]
+        curvature = top_eigenvalues(function, plan.num_eigenvalues, plan.seed)  # first: it may not be found
+        directions = [random_direction(weights, plan.seed, i, across=function.across) for i in range(NUM_LINES)]
         along = [function.along(weights, [way], steps, f"{name}, lines") for way in directions]
         lines[name] = steps[:, 0], along
         planes[name] = function.along(weights, directions[:2], square, f"{name}, plane")
-        curvature = top_eigenvalues(function, plan.num_eigenvalues, plan.seed)
         found[name] = summary_of(lines[name], chance_of(runs[name]), curvature)
-        words.append(in_words(name, found[name], function.num_images, plan))
+        words.append(in_words(name, found[name], chance_of(runs[name]), function.num_images, plan))
     plan.folder.mkdir(parents=True, exist_ok=True)
     pictures = [plan.folder / f"{kind}.png" for kind in ("lines", "planes")]
-    chance = max(map(chance_of, runs.values()))
+    chances = {chance_of(run) for run in runs.values()}
+    chance = chances.pop() if len(chances) == 1 else 0.0  # runs of two kinds have no line in common
     draw_lines(lines, chance, pictures[0])
-    draw_planes(planes, plan.reach, chance, pictures[1])
+    draw_planes(planes, {name: figures["loss"] for name, figures in found.items()}, plan.reach, chance, pictures[1])
     if has_way:
         ways = ways_between(list(runs.values()), list(functions.values()), plan)
         pictures.append(plan.folder / "way.png")
@@ -106,12 +108,12 @@ def look_at_runs(folders: Sequence[Path], data_dir: str, plan: Plan) -> list[str
 
 
 def chance_of(run: TrainedRun) -> float:
-    """Return the loss of a classifier that knows nothing of an image; 0 where there are no classes.
+    """Return the loss of a classifier that knows nothing of an image; 0 where the loss is not a classifier's alone.
 
     It gives each class the same probability, and each of several labels a half.
     """
     num = 2 if run.info.several_labels else len(run.info.classes)
-    return math.log(num) if hasattr(run.objective, "predict") else 0.0
+    return math.log(num) if isinstance(run.objective, Classification) else 0.0
 
 
 def summary_of(lines: tuple[np.ndarray, Sequence[Losses]], chance: float, curvature: np.ndarray) -> dict[str, Any]:
@@ -145,23 +147,21 @@ def summary_of(lines: tuple[np.ndarray, Sequence[Losses]], chance: float, curvat
     }
 
 
-def in_words(name: str, found: Mapping[str, Any], num_images: int, plan: Plan) -> str:
-    """Return the figures of a run's landscape in one line."""
+def in_words(name: str, found: Mapping[str, Any], chance: float, num_images: int, plan: Plan) -> str:
+    """Return the figures of a run's landscape in one line; `chance` is as of `chance_of`."""
     parts = [f"{name}: loss {found['loss']:.4f}"]
     if found["accuracy"] is not None:
+        parts.append(f"accuracy {shown('accuracy', found['accuracy'])}")
+    if chance:
         distance = found["distance_to_guessing"]
         reached = f"at {distance:.2f}" if distance is not None else f"not everywhere within {plan.reach:g}"
-        parts += [
-            f"accuracy {shown('accuracy', found['accuracy'])}",
-            f"as bad as guessing {reached} lengths of the weights",
-        ]
+        parts.append(f"as bad as guessing {reached} lengths of the weights")
     parts.append(f"{counted(found['dips'], 'other minimum', 'other minima')} on {NUM_LINES} lines")
     if found["eigenvalues"]:
         greatest = found["eigenvalues"][0]
         values = ", ".join(f"{value:.4g}" for value in found["eigenvalues"])
-        parts.append(
-            f"greatest eigenvalues {values} (plain gradient descent diverges at rates above {2 / greatest:.3g})"
-        )
+        limit = f" (plain gradient descent diverges at rates above {2 / greatest:.3g})" if greatest > 0 else ""
+        parts.append(f"greatest eigenvalues {values}{limit}")
     return f"{'; '.join(parts)}; on {counted(num_images, f'{plan.split} image')}"
 
 

@@ -2,6 +2,7 @@ import copy
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from torch import nn
 from torch.func import functional_call
 
 from analysis.landscape import main
-from analysis.look import landscape_figures
+from analysis.look import hessian, landscape_figures
 from analysis.look.hessian import hessian_product, top_eigenvalues
 from analysis.look.landscape import Losses, LossFunction, difference, line, plane, random_direction
-from analysis.look.landscape_figures import barrier, draw_lines, new_figure
-from analysis.look.landscape_runs import summary_of
+from analysis.look.landscape_figures import barrier, draw_lines, draw_planes, new_figure
+from analysis.look.landscape_runs import Plan, chance_of, in_words, summary_of
 from analysis.look.matching import matched
 from analysis.look.trained_run import TrainedRun
 from analysis.record import run_folder
@@ -132,6 +133,24 @@ def test_directions_are_as_long_as_each_filter_and_functions_of_their_seed():
     assert not torch.equal(direction["net.head.1.weight"], other["net.head.1.weight"])
 
 
+def test_a_filter_of_a_transposed_convolution_is_what_makes_one_of_its_outputs():
+    objective = trained("vae", num_steps=0)
+    function = LossFunction(run_of(objective), "train", NUM)
+    direction = random_direction(function.weights, 0, across=function.across)
+    names = [f"{name}.weight" for name, it in objective.named_modules() if isinstance(it, nn.ConvTranspose2d)]
+    assert names
+    for name in names:
+        for i in range(function.weights[name].shape[1]):  # [inputs, outputs, kernel, kernel]
+            torch.testing.assert_close(direction[name][:, i].norm(), function.weights[name][:, i].norm())
+
+
+def test_frozen_norms_keep_their_running_statistics_and_the_others_take_those_of_the_batch():
+    objective = trained("timm", arch="test_resnet", frozen_stages=2, stem="own", input_size=32)
+    function = LossFunction(run_of(objective), "train", NUM)
+    loss = objective.train()(function.batches[0], "classify")["loss"].item()  # as in training
+    assert function.means(function.weights)[0].item() == pytest.approx(loss, rel=1e-5)
+
+
 def test_slices_do_not_depend_on_the_size_of_weights_below_a_batch_norm():
     objective = trained("cnn")
     large = copy.deepcopy(objective)
@@ -155,7 +174,7 @@ def dense_hessian(function):
         total = 0
         for batch in function.batches:
             values = {f"objective.{name}": weight for name, weight in weights.items()}
-            total = total + functional_call(function.evaluated, values, tuple(batch))["loss"].sum()
+            total = total + functional_call(function.evaluated, values, (batch.images, batch.labels))["loss"].sum()
         return total / function.num_images
 
     flat = torch.cat([weight.flatten() for weight in function.weights.values()])
@@ -172,6 +191,13 @@ def test_eigenvalues_are_those_of_the_dense_hessian():
     torch.testing.assert_close(
         hessian_product(function, function.weights, vector), dense @ vector, rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("factor", [0.0, math.nan])
+def test_a_curvature_of_0_or_no_number_ends_in_one_line(factor, monkeypatch):
+    monkeypatch.setattr(hessian, "hessian_product", lambda function, weights, vector: factor * vector)
+    with pytest.raises(UserError, match="^--eigenvalues=2: .* give --eigenvalues=0$"):
+        top_eigenvalues(LossFunction(run_of(tiny()), "train", NUM), 2, seed=0)
 
 
 @pytest.mark.parametrize("name", ["nano_vit", "ac_gan"])  # attention; weights that the loss does not depend on
@@ -250,6 +276,36 @@ def test_barriers_distances_and_dips_by_hand():
     assert summary_of((steps, [smooth]), 4.0, np.zeros(0))["distance_to_guessing"] is None
 
 
+@pytest.mark.parametrize(("name", "chance"), [("cnn", math.log(10)), ("cvae", 0), ("cvae_head", 0), ("ac_gan", 0)])
+def test_only_a_loss_of_classes_alone_has_one_of_guessing(name, chance):
+    assert chance_of(run_of(build(name))) == chance
+
+
+PLAN = Plan("train", 12, 3, 1.0, 0, 1, False, Path())
+FIGURES = {"loss": 2.0, "accuracy": 0.5, "distance_to_guessing": None, "dips": 0, "eigenvalues": []}
+
+
+def test_guessing_is_told_of_where_its_loss_is_known():
+    assert "as bad as guessing not everywhere within 1 lengths" in in_words("a", FIGURES, 2.3, 12, PLAN)
+    assert "guessing" not in in_words("a", FIGURES, 0.0, 12, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("greatest", "told"), [(4.0, "above 0.5)"), (0.0, "eigenvalues 0;"), (-2.0, "eigenvalues -2;")]
+)
+def test_a_rate_at_which_descent_diverges_is_told_of_bowls_alone(greatest, told):
+    assert told in in_words("a", {**FIGURES, "eigenvalues": [greatest]}, 0.0, 12, PLAN)
+
+
+@pytest.mark.parametrize("num", [2, 3, 4])
+def test_the_picture_of_a_plane_tells_the_loss_at_the_trained_weights(num, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(landscape_figures, "new_figure", lambda *told: figures.append(new_figure(*told)) or figures[0])
+    away = np.square(plane(1.0, num)).sum(axis=1)
+    draw_planes({"one": Losses(1.5 + away, None)}, {"one": 1.5}, 1.0, 0.0, tmp_path / "planes.png")
+    assert figures[0].subfigs[0].get_suptitle() == "one: loss 1.50 at the trained weights, 3.5 at most"
+
+
 def test_the_thick_lines_are_the_plain_means_of_the_directions(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(landscape_figures, "new_figure", lambda *told: figures.append(new_figure(*told)) or figures[0])
@@ -311,7 +367,8 @@ def test_runs_of_two_kinds_are_shown_beside_each_other_without_a_way(runs, tmp_p
         (["{0}", "--images=1"], "--images: 1 train image is too little"),
         (["{0}", "--split=none"], "--split=none: the run has"),
         (["{0}", "--points=0"], "--points: 0 is not a whole number"),
-        (["{0}", "--points=99999"], "--points=99999 are too many"),
+        (["{0}", "--points=99999"], "--points=99999 makes no picture: give 2 to 1000"),
+        (["{0}", "--points=1"], "--points=1 makes no picture: give 2 to 1000"),
         (["{0}", "--reach=nan"], "--reach: nan is not a number above 0"),
         (["{0}", "--eigenvalues=999999"], "--eigenvalues=999999: there are"),
         (["nothing"], "nothing is no run"),
