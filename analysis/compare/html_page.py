@@ -123,6 +123,7 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "number": entry.number,
         "state": entry.state,
         "isFinal": record.is_final,
+        "trial": record.trial,
         "isRanked": entry.is_ranked,
         "value": entry.value,
         "epochs": finite(record.summary.get("epochs")),

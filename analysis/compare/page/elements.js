@@ -14,6 +14,14 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// Give an element other children. The control that has the focus passes it on to its successor: that with its data-key.
+export function refill(target, ...children) {
+  const { activeElement } = document;
+  const key = target.contains(activeElement) && /** @type {HTMLElement} */ (activeElement).dataset.key;
+  target.replaceChildren(...children);
+  if (key) find(`[data-key="${key}"]`, target)?.focus({ preventScroll: true });
+}
+
 // Fill a fieldset with buttons, the first one pressed; without any it is hidden.
 // `pick` gets the value of the button that is pressed later.
 export function choice(name, options, pick) {

@@ -4,7 +4,7 @@ import { ACCENT } from "./colours.js";
 import { choice, element, find } from "./elements.js";
 import { count, formatMetric } from "./format.js";
 import { runMarkers } from "./markers.js";
-import { isWide, logAxis, metricAxis, plot, plotText } from "./plot.js";
+import { metricAxis, plot, plotText } from "./plot.js";
 import { front, runs } from "./report.js";
 
 const chosen = { x: 1 };
@@ -43,7 +43,7 @@ function goals() {
 
 function axis(k) {
   const { name } = front.metrics[k], values = Object.values(front.values).map((one) => one[k]);
-  return { title: { text: plotText(name) }, ...(isWide(values) ? logAxis(values) : metricAxis(name)) };
+  return { title: { text: plotText(name) }, ...metricAxis(name, values) };
 }
 
 function row(i) {

@@ -26,7 +26,7 @@ function subtitle() {
   return [
     models.length > MOST_MODELS ? `${count(models.length, "kind")} of models and data` : models.join(", "),
     `ranked by ${metric.name}, ${metric.goal === "minimize" ? "less" : "more"} is better`,
-    days.length > 1 ? `${days[0]} to ${days.at(-1)}` : days[0],
+    `${days.length > 1 ? `${days[0]} to ${days.at(-1)}` : days[0]} (UTC)`,
   ].join(" · ");
 }
 
@@ -42,9 +42,10 @@ function tile(name, figure, more = "") {
   return element("div", { className: "tile" }, ...children);
 }
 
+// The best of the runs that are no final ones: of those, the mean is told and not the luckiest.
 function bestTiles() {
-  if (!ranked.length) return [];
-  const best = runs[ranked[0]];
+  const best = runs[ranked.find((i) => !runs[i].isFinal)];
+  if (!best) return [];
   const by = best.keptBy && `, the best by ${best.keptBy}`;
   const kept = `; its kept weights have ${formatMetric(metric.name, best.kept)}, of epoch ${best.keptEpoch}${by}`;
   const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}${best.kept === null ? "" : kept}`;
@@ -65,18 +66,23 @@ function timeTiles() {
   return times.length ? [tile("training time", formatSeconds(sum(times)), `${formatSeconds(mean(times))} a run`)] : [];
 }
 
-// The final runs of the best trial that has some: its mean over the seeds is the headline.
+// The final runs of the best trial that has some: its mean over the seeds is the headline. Where trials have no value, as
+// final runs alone have one of a test metric, it is the best mean by that metric, and by another one that of all.
 function finalTiles() {
-  const name = ["test/accuracy", "test/mAP", "test/loss"].find((one) => figures.includes(one));
-  const place = figures.indexOf(name);
-  const known = runs.filter((run) => run.state === "final" && (run.figures[place] ?? null) !== null);
-  const ofTrial = (i) => known.filter((run) => run.name.startsWith(`final-${runs[i].name}-seed`));
-  const finals = ranked.map(ofTrial).find((some) => some.length) ?? known;
-  const values = finals.map((run) => run.figures[place]);
+  const tested = ["test/accuracy", "test/mAP", "test/loss"];
+  const name = tested.includes(metric.name) ? metric.name : tested.find((one) => figures.includes(one));
+  const valueOf = (run) => (name === metric.name ? run.value : run.figures[figures.indexOf(name)]) ?? null;
+  const known = runs.filter((run) => run.state === "final" && valueOf(run) !== null);
+  const ofTrial = (i) => known.filter((run) => run.trial === runs[i].name && run.sweep === runs[i].sweep);
+  const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`));
+  const cost = (some) => mean(some.map(valueOf)) * (metric.goal === "minimize" ? 1 : -1);
+  const best = name === metric.name ? byTrial.sort((a, b) => cost(a) - cost(b))[0] : known;
+  const finals = ranked.map(ofTrial).find((some) => some.length) ?? best ?? [];
+  const values = finals.map(valueOf);
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
   const spread = values.length > 1 ? `± ${formatMetric(name, deviation)}, ` : "";
-  const trials = distinct(finals.map((run) => run.name.replace(/^final-|-seed\d+$/g, "")));
+  const trials = distinct(finals.map((run) => run.trial));
   const more = `${spread}${count(values.length, "run")} by ${
     trials.length > 1 ? "several trials" : `trial ${trials[0]}`
   }`;

@@ -3,7 +3,7 @@
 import { ACCENT, GREY } from "./colours.js";
 import { choice, find } from "./elements.js";
 import { count } from "./format.js";
-import { plot, plotText } from "./plot.js";
+import { PERCENT, plot, plotText } from "./plot.js";
 import { branches, importance } from "./report.js";
 
 const MOST_BARS = 12;
@@ -44,7 +44,7 @@ export function drawImportance() {
   };
   plot(find("#importance-chart"), [trace], {
     height: 70 + 30 * names.length,
-    xaxis: { tickformat: ".0%", zeroline: true },
+    xaxis: { tickformat: PERCENT, zeroline: true },
     yaxis: { type: "category", showgrid: false },
     bargap: 0.4,
   });

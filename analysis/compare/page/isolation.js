@@ -3,7 +3,7 @@
 import { ACCENT, GREY } from "./colours.js";
 import { element, find } from "./elements.js";
 import { count, formatMetric, formatSetting, isLogSetting } from "./format.js";
-import { isWide, logAxis, metricAxis, plot, plotText } from "./plot.js";
+import { logAxis, metricAxis, plot, plotText } from "./plot.js";
 import { importance, isolation, metric } from "./report.js";
 
 const MOST_LETTERS = 18; // of a tick
@@ -41,7 +41,7 @@ function draw(target, name, bins) {
   plot(target, [band(bins, edges), expected, best, middles(name, bins, edges, isLog)], {
     height: 240,
     xaxis: isNumber ? (isLog ? logAxis(edges.flat()) : {}) : nameAxis(bins),
-    yaxis: isWide(values) ? logAxis(values) : metricAxis(metric.name),
+    yaxis: metricAxis(metric.name, values),
   });
 }
 

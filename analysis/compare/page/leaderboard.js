@@ -1,6 +1,6 @@
 // The leaderboard: all runs, a page at a time, sorted and searched.
 
-import { element, find } from "./elements.js";
+import { element, find, refill } from "./elements.js";
 import { BY_NAME, count, formatMetric, formatSeconds, formatSetting, NONE } from "./format.js";
 import { figures, metric, numMoreSettings, runs, settings, showable, sweeps } from "./report.js";
 import { colourOf, isShown, toggle } from "./shown.js";
@@ -21,7 +21,7 @@ const COLUMNS = [
   { title: "time", value: (run) => run.seconds, text: formatSeconds },
   ...settings.map(settingColumn),
   ...figureColumns((name) => name.startsWith("test/")), // behind the settings, as final runs alone have them
-  { title: "started", value: (run) => run.created, text: startText, isText: true },
+  { title: "started (UTC)", value: (run) => run.created, text: startText, isText: true },
 ];
 
 // Write the minute of a run's start; the day stands at the top of the page if it is the same for all runs.
@@ -78,7 +78,7 @@ export function drawLeaderboard() {
   table.page = Math.min(table.page, numPages - 1);
   const head = element("tr", {}, element("th", { className: "text" }, "show"), ...COLUMNS.map(headCell));
   const rows = places.slice(table.page * ROWS, (table.page + 1) * ROWS).map(row);
-  find("#runs").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  refill(find("#runs"), element("thead", {}, head), element("tbody", {}, ...rows));
   find("#found").textContent = table.query ? count(places.length, "run") : "";
   find("#page").textContent = `${table.page + 1} of ${numPages}`;
   find("#previous").disabled = table.page === 0;
@@ -110,7 +110,8 @@ function compare(x, y) {
 }
 
 function headCell(column, number) {
-  const button = element("button", { type: "button", onclick: () => sortBy(number) }, column.title);
+  const properties = { type: "button", onclick: () => sortBy(number), "data-key": `column ${number}` };
+  const button = element("button", properties, column.title);
   const cell = element("th", { className: column.isText ? "text" : "", scope: "col" }, button);
   if (table.column === number) cell.setAttribute("aria-sort", table.ascending ? "ascending" : "descending");
   return cell;
@@ -130,6 +131,7 @@ function box(i) {
     onchange: () => toggle(i),
     title: isAbsent ? `This page holds the curves of ${showable.length} runs only, and not of this one.` : "",
     "aria-label": `show ${runs[i].name}`,
+    "data-key": `run ${i}`,
   });
   made.style.setProperty("--run", colourOf(i));
   return made;

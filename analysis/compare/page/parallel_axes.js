@@ -1,7 +1,7 @@
 // The axes of parallel coordinates: {name, height of a run from 0 to 1, ticks as [height, text]}.
 
 import { formatNumber, formatSetting, NONE } from "./format.js";
-import { isWide, logAxis } from "./plot.js";
+import { logAxis, multiples, needsLog } from "./plot.js";
 import { isPercentage, metric, runs, settings } from "./report.js";
 import { namesOf } from "./setting.js";
 
@@ -37,7 +37,11 @@ function axisOfNumbers(places, k) {
 function axisOfMetric(places) {
   const values = places.map((i) => runs[i].value);
   const percent = (value) => `${formatNumber(100 * value)} %`;
-  const { at, ticks } = scale(values, isWide(values), isPercentage(metric.name) ? percent : formatNumber);
+  const { at, ticks } = scale(
+    values,
+    needsLog(metric.name, values),
+    isPercentage(metric.name) ? percent : formatNumber,
+  );
   return { name: metric.name, height: (run) => at(run.value), ticks };
 }
 
@@ -55,13 +59,4 @@ function roundValues(values, isLog) {
   if (distinct.length <= 6 && distinct.every(Number.isInteger)) return distinct;
   const low = Math.min(...values), high = Math.max(...values);
   return isLog ? logAxis([low, high]).tickvals : multiples(low, high);
-}
-
-// Return multiples of 1, 2 or 5 times a power of ten, about five of them.
-function multiples(low, high) {
-  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-  const first = Math.ceil(low / step);
-  const numbers = Array.from({ length: Math.floor(high / step) - first + 1 }, (_, n) => (first + n) * step);
-  return numbers.map((value) => Number(value.toPrecision(6)));
 }

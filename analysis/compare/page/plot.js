@@ -52,25 +52,44 @@ export function plotText(text) {
   return escaped.replace(/\s+/g, " ");
 }
 
-// Return a logarithmic axis with ticks at 1, 2 and 5, over many decades at 1 alone, each with its number.
+// Return a logarithmic axis with ticks at 1, 2 and 5, over many decades at 1 alone, each with its number; where values
+// lie so close that there are no two of them in between, with ticks at round numbers.
 export function logAxis(values) {
   const low = Math.min(...values), high = Math.max(...values);
   const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
   const decades = Array.from({ length: last - first + 1 }, (_, n) => 10 ** (first + n));
   const steps = high > 500 * low ? [1] : [1, 2, 5];
-  const tickvals = decades.flatMap((decade) => steps.map((step) => Number((step * decade).toPrecision(1))));
+  const coarse = decades.flatMap((decade) => steps.map((step) => Number((step * decade).toPrecision(1))));
+  const isTooCoarse = high > low && coarse.filter((tick) => tick >= low && tick <= high).length < 2;
+  const tickvals = isTooCoarse ? multiples(low, high) : coarse;
   return { type: "log", tickvals, ticktext: tickvals.map((value) => formatNumber(value, true)) };
 }
 
-export const metricAxis = (name) => (isPercentage(name) ? { tickformat: ".0%" } : {});
+// Return multiples of 1, 2 or 5 times a power of ten, about five of them.
+export function multiples(low, high) {
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const first = Math.ceil(low / step);
+  const numbers = Array.from({ length: Math.floor(high / step) - first + 1 }, (_, n) => (first + n) * step);
+  return numbers.map((value) => Number(value.toPrecision(6)));
+}
 
-// Whether values need a logarithmic axis.
-export function isWide(values) {
-  return values.length > 0 && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
+export const PERCENT = ".4~%"; // no two ticks are written alike, and none with zeros behind it
+
+// Return the axis of some values of a metric.
+export function metricAxis(name, values = []) {
+  if (isPercentage(name)) return { tickformat: PERCENT };
+  return needsLog(name, values) ? logAxis(values) : {};
+}
+
+// Whether values of a metric need a logarithmic axis, which those up to 100 % never do.
+export function needsLog(name, values) {
+  const low = Math.min(...values), high = Math.max(...values);
+  return !isPercentage(name) && values.length > 0 && low > 0 && high > 20 * low;
 }
 
 // Return the axis of the metric that the runs are ranked by.
 export function valueAxis() {
   const values = runs.map((run) => run.value).filter((value) => value !== null);
-  return { title: { text: plotText(metric.name) }, ...(isWide(values) ? logAxis(values) : metricAxis(metric.name)) };
+  return { title: { text: plotText(metric.name) }, ...metricAxis(metric.name, values) };
 }

@@ -1,7 +1,7 @@
 // The runs that are shown in the charts and side by side, each in a colour of its own, and the bar that toggles them.
 
 import { COLOURS, GREY } from "./colours.js";
-import { element, find } from "./elements.js";
+import { element, find, refill } from "./elements.js";
 import { formatMetric } from "./format.js";
 import { metric, ranked, runs, showable } from "./report.js";
 
@@ -40,7 +40,7 @@ export function dot(i) {
 
 export function drawChips() {
   const bar = find("#chosen"), { scrollLeft } = bar;
-  bar.replaceChildren(...showable.map(chip));
+  refill(bar, ...showable.map(chip));
   bar.scrollLeft = scrollLeft;
 }
 
@@ -52,6 +52,7 @@ function chip(i) {
     onclick: () => toggle(i),
     title: text,
     "data-run": i,
+    "data-key": `run ${i}`,
     "aria-pressed": String(isShown(i)),
   };
   const made = element("button", properties, dot(i), element("span", { className: "what" }, text));

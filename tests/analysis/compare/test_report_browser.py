@@ -14,6 +14,7 @@ from analysis.compare import html_page
 from analysis.record import run_folder
 from data.files import write_json
 from tests.run_folders import rows_of, write_run
+from tests.sweep_agents import wait_until
 
 HOSTILE = "<img src=x onerror='window.hacked=1'> \"quoted\"\nand %{x}"
 NUM_TRIALS = 12
@@ -66,7 +67,7 @@ class Browser:
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.get(path.as_uri())
-        assert self.run("document.documentElement.dataset.ready") == "true"
+        wait_until(lambda: self.run("document.documentElement.dataset.ready") == "true", "the page is drawn")
 
     def run(self, expression):
         """Value of a JavaScript expression."""
