@@ -2,15 +2,17 @@
 
 The scheduler is a part of W&B's client, experimental in 0.31. A sweep file that has these lines
 
+    method: custom
     scheduler: {engine: optuna, source: sweeps/scheduler.py, optimizer: study, search_space: settings}
 
 is searched by `wandb sweep-scheduler ENTITY/PROJECT/ID`, started in this checkout, once for all agents. These are
-started as ever, by `wandb agent`. Its method and its `early_terminate` are those of sweeps/agent.py then.
+started as ever, by `wandb agent`. The search is that of sweeps/agent.py then: by Bayesian optimisation or, where W&B
+takes such a file, by another method of it and with its `early_terminate`.
 """
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data.errors import UserError
 from sweeps.local.contract import checked
-from sweeps.local.early_terminate import Asha
+from sweeps.local.early_terminate import Asha, Costs
 from sweeps.local.observations import points_of
-from sweeps.local.promotion import logged_costs
 from sweeps.local.search import Search, left_of_grid, settings_of
 from sweeps.local.sweep_file import Sweep, parse_sweep
 
@@ -82,7 +83,25 @@ class EarlyTermination(BasePruner):
             return False
         trials = study.get_trials(deepcopy=False)
         finished = [other.number for other in trials if other.state == TrialState.COMPLETE]
-        return trial.number in rule.to_stop(logged_costs(self.sweep, trials), [trial.number], finished)
+        return trial.number in rule.to_stop(costs_by_epoch(self.sweep, trials), [trial.number], finished)
+
+
+def costs_by_epoch(sweep: Sweep, trials: Sequence[FrozenTrial]) -> Costs:
+    """Return the values of each trial, by its number, as if W&B had not sampled them, with less as the better.
+
+    A value that is missing is the one before it. W&B's step is the place of a row, so that with `log_every` there are
+    several to each value, as many as come before the first one of any trial.
+    """
+    logged = {trial.number: sorted(trial.intermediate_values.items()) for trial in trials}
+    histories = {number: [(step, value) for step, value in rows if step != LAST] for number, rows in logged.items()}
+    num_rows = min((history[0][0] + 1 for history in histories.values() if history), default=1)
+    costs: dict[int, list[float]] = {}
+    for number, history in histories.items():
+        own = costs.setdefault(number, [])
+        for step, value in history:
+            cost = sweep.metric.cost(value)
+            own += [own[-1] if own else cost] * (round((step + 1) / num_rows) - 1 - len(own)) + [cost]
+    return costs
 
 
 def study(info: Any) -> Study:

@@ -32,7 +32,6 @@ from sweeps.local.workers import has_gpu
 NUM_EPOCHS = 3
 LONG_EPOCH = 60.0  # seconds, after which two epochs are enough
 KINDS = ("model", "arch", "dataset")  # whose values have little in common: each has a cheap and a dear trial
-MOST_KINDS = 4
 LARGER_IS_CHEAPER = ("batch_size", "patch_size")  # of all whole numbers; of others, such as widths, larger is dearer
 LARGER_IS_DEARER = ("train_fraction", "mlp_ratio")  # of numbers that are not whole; others have no say
 SEEDS = ("seed", "data_seed")  # whole numbers that are no sizes
@@ -144,20 +143,30 @@ def measure(found: Sequence[Measured], sweep: Sweep, devices: Sequence[Mapping[s
 
 
 def trials_of(sweep: Sweep) -> list[Measured]:
-    """Return the trials that are to be trained: for each kind a cheap and a dear one, where they differ."""
-    space = sweep.space
-    kinds = {name: sweep.parameters[name].place[-1] for name in space if sweep.parameters[name].place[-1] in KINDS}
+    """Return the trials that are to be trained: for each mix of kinds a cheap and a dear one, where they differ."""
     found = []
-    options = [points_of(space[name], sweep.parameters[name]) for name in kinds]
-    for chosen in itertools.islice(itertools.product(*options), MOST_KINDS):
-        own = dict(zip(kinds, chosen, strict=True))
+    for own in mixes_of_kinds(sweep):
         pair = [sweep.told({**extreme(sweep, own, is_dear), **own}) for is_dear in (False, True)]
         differing = [name for name in pair[0] if pair[0][name] != pair[1][name]]
         names = ("a cheap trial", "a dear trial") if differing else ("a trial",)
+        kinds = [sweep.parameters[name].place[-1] for name in own]
         for name, settings in zip(names, pair, strict=False):
-            texts = [f"{key}={number(settings[key])}" for key in dict.fromkeys([*kinds.values(), *differing])]
+            texts = [f"{key}={number(settings[key])}" for key in dict.fromkeys([*kinds, *differing])]
             found.append(Measured(" ".join([name, *texts]), settings, validate(settings, {}).epochs))
     return found
+
+
+def mixes_of_kinds(sweep: Sweep) -> list[dict[str, Point]]:
+    """Return points of all kinds that apply together, as few of such mixes as bring each value of each kind once."""
+    kinds = [name for name in sweep.space if sweep.parameters[name].place[-1] in KINDS]
+    options = [[(name, point) for point in points_of(sweep.space[name], sweep.parameters[name])] for name in kinds]
+    applicable = [(each, sweep.applicable(dict(each))) for each in itertools.product(*options)]
+    mixes = dict.fromkeys(tuple(point for point in each if point[0] in names) for each, names in applicable)
+    wanted, chosen = {point for mix in mixes for point in mix}, set[tuple[tuple[str, Point], ...]]()
+    while wanted or not chosen:
+        chosen.add(max(mixes, key=lambda mix: len(wanted.intersection(mix))))
+        wanted.difference_update(*chosen)
+    return [dict(mix) for mix in mixes if mix in chosen]
 
 
 def extreme(sweep: Sweep, own: Mapping[str, Point], is_dear: bool) -> dict[str, Point]:

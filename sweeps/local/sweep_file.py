@@ -19,6 +19,7 @@ from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 from sweeps.local.objectives import Objectives, parse_objectives
 
 METHODS = ("bayes", "random", "grid")
+CUSTOM = "custom"  # W&B's word for the method of a scheduler of one's own; that of sweeps/scheduler.py is bayes
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 # What makes a sweep the same:
 SEARCHED = ("program", "command", "method", "metric", "metrics", "early_terminate", "parameters")
@@ -188,7 +189,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         objectives=parse_objectives(content),
         program=content.get("program", ""),
         command=tuple(str(word) for word in content.get("command", COMMAND)),
-        method=content["method"],
+        method="bayes" if content["method"] == CUSTOM else content["method"],
         early_terminate=parse_early_terminate(content["early_terminate"]) if "early_terminate" in content else None,
         parameters=parse_parameters(content["parameters"], grid_parameter if is_grid else parameter),
         name=content.get("name", ""),
@@ -225,7 +226,7 @@ def check_keys(content: Mapping[str, Any]) -> None:
     for key in content:
         if key not in KEYS:
             raise UserError(f"{key} is not a key of a sweep{suggestion(str(key), KEYS)}")
-    if content.get("method") not in METHODS:
+    if content.get("method") not in METHODS and not (content.get("method") == CUSTOM and "scheduler" in content):
         raise UserError(f"method {content.get('method')} is none of {', '.join(METHODS)}")
     parameters = content.get("parameters")
     if not isinstance(parameters, dict) or not parameters:

@@ -45,6 +45,13 @@ def test_it_proposes_what_the_local_agent_would():
         tell_here(local, own, value)
 
 
+def test_the_method_that_w_and_b_asks_for_is_that_of_the_scheduler_and_of_the_local_agent():
+    assert ask(study(info(method="custom")))[1] == ask(study(info()))[1]
+    assert sweep_of(PARAMETERS, method="custom", scheduler=SCHEDULER).method == "bayes"
+    with pytest.raises(UserError, match="method custom is none of bayes, random, grid"):
+        sweep_of(PARAMETERS, method="custom")
+
+
 def test_runs_that_w_and_b_has_are_learnt_by_the_values_of_their_settings():
     hosted = study(info())
     hosted.enqueue_trial(
@@ -82,6 +89,23 @@ def test_the_worst_are_stopped_by_the_rule_of_the_file():
         for step in (1, 2):
             trial.report(float(number), step)
     assert [trial.should_prune() for trial in trials] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("num_rows", [1, 4])
+def test_a_run_is_compared_at_its_epoch_though_w_and_b_gives_a_part_of_the_values_of_others(num_rows):
+    hosted = study(info(early_terminate={"type": "hyperband", "min_iter": 10, "eta": 2}))
+
+    def report(factor, epochs):
+        trial = ask(hosted)[0]
+        for epoch in epochs:
+            trial.report(factor / epoch, num_rows * epoch - 1)
+        return trial
+
+    for factor in (1.0, 1.1):
+        hosted.tell(report(factor, range(1, 51, 3)), factor / 50)
+    assert not report(0.9, range(1, 11)).should_prune()  # they were at 0.1 by then, and at 0.02 in the end
+    assert not report(5.0, range(1, 10)).should_prune()  # not yet at the band
+    assert report(1.2, range(1, 11)).should_prune()
 
 
 def test_a_rule_that_lets_runs_wait_is_refused():
