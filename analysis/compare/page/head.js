@@ -66,8 +66,8 @@ function timeTiles() {
   return times.length ? [tile("training time", formatSeconds(sum(times)), `${formatSeconds(mean(times))} a run`)] : [];
 }
 
-// The final runs of the best trial that has some: its mean over the seeds is the headline. Where trials have no value, as
-// final runs alone have one of a test metric, it is the best mean by that metric, and by another one that of all.
+// The final runs of the best trial that has some: its mean over the seeds is the headline. Where trials have no value,
+// as final runs alone have one of a test metric, it is the best mean by that metric, and by another one that of all.
 function finalTiles() {
   const tested = ["test/accuracy", "test/mAP", "test/loss"];
   const name = tested.includes(metric.name) ? metric.name : tested.find((one) => figures.includes(one));
