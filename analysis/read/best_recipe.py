@@ -8,13 +8,14 @@ import yaml
 from analysis.read.recipe import TESTED, flags, model_and_dataset, recipe_of
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
+from analysis.record import run_folder
 from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import replace_file
 from data.metrics import shown
 from data.visible import visible
 
-FILE = "best.yaml"
+FILE = run_folder.BEST_RECIPE
 PROTOCOL = ("seed", "val_fraction", "test", "patience", "best_by")  # how a trial was judged, which is no part of it
 
 

@@ -23,7 +23,7 @@ VERSION = 7  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
 LARGEST = 10**300  # whole numbers from here on count as none
 SECONDS_TO_WAIT = 10.0  # while another process writes the index
-SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT))
+SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT, run_folder.BEST_RECIPE))
 
 Content = TypeVar("Content")
 Rows = Sequence[Mapping[str, Any]]  # that a run has logged

@@ -19,6 +19,7 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     sweep.yaml              its file
     study.db                its trials
     final.json              what its final runs came to
+    best.yaml               the recipe of its best trial
 """
 
 import hashlib
@@ -63,6 +64,7 @@ SWEEPS = "sweeps"
 SWEEP_FILE = "sweep.yaml"
 STUDY = "study.db"
 FINAL_RESULT = "final.json"
+BEST_RECIPE = "best.yaml"
 FINAL = "final-"  # ids of final runs begin so
 
 ROWS_AT_ONCE = 1000

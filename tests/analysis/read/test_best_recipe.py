@@ -4,6 +4,7 @@ import pytest
 
 from analysis import best
 from analysis.read.best_recipe import best_recipe, write_best
+from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record.saved import resolve
@@ -63,3 +64,4 @@ def test_a_sweep_without_a_value_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(best, "read_sweep", lambda name, storage: sweep_of(0.5))
     assert best.main(["lr"]) == 0
     assert (tmp_path / "sweeps" / "lr" / "best.yaml").is_file()
+    assert read_runs(tmp_path).skipped == []  # of a sweep on W&B there is nothing else here
