@@ -163,18 +163,19 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
         names: names of runs and sweeps that are wanted, too.
 
     Raises:
-        UserError: there is no run or sweep of a name, or it has no result; or runs of one recipe have the same seed.
+        UserError: there is no run or sweep of a name, or it has no result; or runs of one recipe have the same seed,
+            or those of one name several recipes.
     """
     records = read_runs(runs_dir).records
     sweeps = {sweep.name: sweep for sweep in read_sweeps(runs_dir).sweeps}
     results = [result_of_sweep(sweeps[name]) for name in dict.fromkeys(names) if name in sweeps]
     results += results_of_table(sweep for sweep in sweeps.values() if sweep.final and sweep.name not in names)
     runs = [find_result_run(records, name) for name in dict.fromkeys(names) if name not in sweeps]
-    results += [result_of_runs(group) for group in group_by_recipe(runs)]
-    counts = Counter(result.name for result in results)
+    of_runs = [result_of_runs(group) for group in group_by_recipe(runs)]
+    counts = Counter(result.name for result in of_runs)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise UserError(f"several results would be called {twice[0]}: their runs differ in more than their seeds")
-    return results
+        raise UserError(f"several results would be called {twice[0]}: its runs differ in more than their seeds")
+    return results + of_runs
 
 
 def results_of_table(sweeps: Iterable[SweepRecord]) -> list[Result]:
