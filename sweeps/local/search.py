@@ -69,7 +69,7 @@ class Search(BaseSampler):
             return {}
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         if self.branches and self.sweep.method == "bayes":
-            return self.bayes_by_branch(trial.number, study.user_attrs, others, settled.get(self.sweep.chooser))
+            return self.bayes_by_branch(trial.number, study.user_attrs, others, settled)
         return self.propose(trial.number, observations(self.sweep, study.user_attrs, others), settled)
 
     def sample_independent(
@@ -102,7 +102,7 @@ class Search(BaseSampler):
         return {name: point for name, point in combination.items() if name in self.space}
 
     def bayes_by_branch(
-        self, number: int, notes: Mapping[str, Any], others: Sequence[FrozenTrial], choice: Any = None
+        self, number: int, notes: Mapping[str, Any], others: Sequence[FrozenTrial], settled: Mapping[str, Point]
     ) -> Points:
         """Return a point of the branch that a bandit chooses, where a model of this branch alone expects the most.
 
@@ -112,7 +112,7 @@ class Search(BaseSampler):
             number: of the trial.
             notes: attributes of the study.
             others: its other trials.
-            choice: value of the chooser, where the trial has one already; None where it has not.
+            settled: points that the trial has already, perhaps that of the chooser.
         """
         known = {
             each: observations(branch.sweep, notes, in_branch(self.sweep, each, notes, others))
@@ -122,9 +122,11 @@ class Search(BaseSampler):
         for other in others:  # what other agents are about to choose
             if other.number < number and not (other.state.is_finished() or settled_points(other)):
                 known[self.choose(left or known)].append(other)
+        choice = settled.get(self.sweep.chooser)
         if choice not in known:
             choice = self.choose(left or known)
-        return self.sweep.points_with(choice, self.branches[choice].bayes(number, known[choice]))
+        own = {setting: settled[name] for setting, name in self.sweep.names_for(choice).items() if name in settled}
+        return self.sweep.points_with(choice, self.branches[choice].bayes(number, known[choice], own))
 
     def choose(self, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
         """Return the value of the chooser to go on with: the branch that has too few trials to tell, or is the best.
@@ -171,11 +173,12 @@ class Search(BaseSampler):
         unless the sweep says otherwise. Of several metrics it is the volume that the Pareto front encloses that grows.
         """
         # Beyond the ranges values may be on another scale, beside which a model does not see what differs within.
-        others = [trial for trial in others if not trial.params or is_inside(self.space, trial.params)]
+        names = self.space.keys()
+        others = [trial for trial in others if trial.params.keys() != names or is_inside(self.space, trial.params)]
         objectives = self.sweep.objectives
         known = {trial.number: costs for trial in others if (costs := costs_of(objectives, trial)) is not None}
         if len(known) < max(LEAST_FIRST, 2 + len(self.space)):
-            return self.first_point(number, others)  # too few for a model
+            return self.first_point(number, others, settled)  # too few for a model
         worst = tuple(max(costs) for costs in zip(*known.values(), strict=True))
         told = self.seen(others, layers(known))
         ended = {trial.number: known.get(trial.number, worst) for trial in told if not is_pending(objectives, trial)}
@@ -188,12 +191,12 @@ class Search(BaseSampler):
             state = TrialState.RUNNING if values is None else TrialState.COMPLETE
             study.add_trial(create_trial(params=trial.params, distributions=self.space, values=values, state=state))
         with threadpool_limits(1):  # the matrices are so small that threads would only wait for each other
-            proposal = study.ask(self.space).params
+            proposal = {**study.ask(self.space).params, **settled}
         if self.values(proposal) in self.tried(others):  # at the end of a range, for example
-            return self.draw_untried(number, others)
+            return self.draw_untried(number, others, settled)
         return proposal
 
-    def first_point(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
+    def first_point(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point]) -> Points:
         """Return a point to begin with, before there is a model: such points fill the space evenly.
 
         They are those of a Sobol sequence, scrambled by the seed: Owen 1998, https://doi.org/10.1145/290274.290275.
@@ -202,10 +205,11 @@ class Search(BaseSampler):
         if self.space:
             sequence = qmc.Sobol(len(self.space), seed=self.seed).random(2 ** place.bit_length())
             quantiles = zip(self.space, sequence[place].tolist(), strict=True)
-            point = self.without_others({name: self.sweep.parameters[name].draw(each) for name, each in quantiles})
+            drawn = {name: self.sweep.parameters[name].draw(each) for name, each in quantiles}
+            point = self.without_others({**drawn, **settled})
             if self.values(point) not in self.tried(others):
                 return point
-        return self.draw_untried(number, others)
+        return self.draw_untried(number, others, settled)
 
     def seen(self, others: Sequence[FrozenTrial], known: Mapping[int, float]) -> list[FrozenTrial]:
         """Return the trials that the model is told of, by number: if there are many, only the best and the newest.
@@ -227,14 +231,15 @@ class Search(BaseSampler):
         own = [trial.params for trial in others if trial.number >= 0]  # not those of earlier sweeps
         return {self.values(points) for points in own if points.keys() == self.space.keys()}
 
-    def draw_untried(self, number: int, others: Sequence[FrozenTrial]) -> dict[str, Point]:
-        """Return a random point whose values no trial has, as long as there is one."""
+    def draw_untried(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point]) -> Points:
+        """Return a random point with those that are settled whose values no trial has, as long as there is one."""
         generator, tried = random.Random(self.seed_of(number)), self.tried(others)
         for _ in range(MOST_DRAWS):
-            point = self.draw_with(generator)
+            point = self.draw_with(generator, settled)
             if self.values(point) not in tried:
                 return point
-        left = [point for point in self.combinations() if self.values(point) not in tried]
+        points = [point for point in self.combinations() if {**point, **settled} == point]
+        left = [point for point in points if self.values(point) not in tried]
         return generator.choice(left) if left else point
 
     def combinations(self) -> list[dict[str, Point]]:

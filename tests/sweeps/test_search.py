@@ -113,6 +113,27 @@ def test_a_study_that_was_begun_by_random_draws_goes_on_and_repeats_none():
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 9
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_chosen_in_part_is_tried_with_what_was_not_tried_beside_it(seed):
+    sweep = sweep_of({"a": {"values": list("pq")}, "b": {"values": list("stuv")}})
+    study = study_of(sweep, seed)
+    search(sweep, lambda **settings: 1.0, 2, study=study)
+    for chosen in "pq" * 2:
+        study.enqueue_trial({"a": chosen})
+    for _ in range(4):
+        tell(study, ask(sweep, study)[0], 1.0)
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 6
+
+
+def test_agents_that_begin_at_once_begin_with_different_points_though_one_has_stored_a_part_of_its_own():
+    sweep = sweep_of(MIXED)
+    study = study_of(sweep, 0)
+    first, second = study.ask(), study.ask()
+    point = first.relative_params
+    first.suggest_float("lr", 1e-5, 0.1, log=True)
+    assert not set(second.relative_params.items()) & set(point.items())
+
+
 def test_workers_side_by_side_are_never_given_the_same():
     sweep = sweep_of(MIXED)
     study = study_of(sweep, 0)
