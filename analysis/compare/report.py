@@ -58,7 +58,7 @@ def find_comparison(choice: Choice) -> Comparison:
 
 def of_model(sweep: SweepRecord, model: str) -> SweepRecord:
     """Return a sweep with its trials of a model alone, named with wildcards; with all of them for ""."""
-    trials = [trial for trial in sweep.trials if fnmatchcase(model_and_dataset(trial.settings)[0], model or "*")]
+    trials = [trial for trial in sweep.trials if fnmatchcase(str(model_and_dataset(trial.settings)[0]), model or "*")]
     return replace(sweep, trials=tuple(trials))
 
 

@@ -9,11 +9,12 @@ from analysis import report
 from analysis.compare.comparison import compare
 from analysis.compare.html_page import page_data
 from analysis.compare.importance import branches, importance
-from analysis.compare.report import Choice, find_comparison
+from analysis.compare.report import Choice, find_comparison, of_model
 from analysis.compare.run_tables import print_runs
 from analysis.compare.what_mattered import print_what_mattered
 from analysis.read.runs import read_runs
-from analysis.read.sweeps import read_sweeps
+from analysis.read.sweeps import SweepRecord, read_sweeps
+from analysis.read.trials import Trial
 from data.metrics import Metric
 from tests.analysis.compare.test_report_browser import browser  # noqa: F401
 from tests.run_folders import write_run
@@ -101,6 +102,12 @@ def test_of_one_models_runs_the_front_and_the_ends_are_those_of_its_trials(tmp_p
     [line] = comparison.edges
     assert line.startswith("lr: the best, 0.1, lies at the lower end")
     assert len(find_comparison(Choice(tmp_path, sweeps=["s"])).front.values) == 12
+
+
+def test_of_a_damaged_sweep_whose_trials_models_are_no_names_the_report_goes_on():
+    trials = tuple(Trial(i, f"00{i}", "COMPLETE", 1.0, 1, {"model": own}, None, None) for i, own in enumerate((3, "cnn")))
+    sweep = SweepRecord("s", "s", LOSS, "random", (), trials, {})
+    assert [len(of_model(sweep, model).trials) for model in ("", "cnn", "mlp")] == [2, 1, 0]
 
 
 def test_a_terminal_has_a_dash_for_what_a_model_has_not_and_the_shares_of_each(comparison, tmp_path, capsys):
