@@ -105,8 +105,8 @@ def test_of_one_models_runs_the_front_and_the_ends_are_those_of_its_trials(tmp_p
 
 
 def test_of_a_damaged_sweep_whose_trials_models_are_no_names_the_report_goes_on():
-    trials = tuple(Trial(i, f"00{i}", "COMPLETE", 1.0, 1, {"model": own}, None, None) for i, own in enumerate((3, "cnn")))
-    sweep = SweepRecord("s", "s", LOSS, "random", (), trials, {})
+    trials = [Trial(0, "000", "COMPLETE", 1.0, 1, {"model": own}, None, None) for own in (3, "cnn")]
+    sweep = SweepRecord("s", "s", LOSS, "random", (), tuple(trials), {})
     assert [len(of_model(sweep, model).trials) for model in ("", "cnn", "mlp")] == [2, 1, 0]
 
 
