@@ -85,7 +85,7 @@ FUNCTIONS: dict[str, tuple[Sweep, Callable[..., float]]] = {
 class Grouped(Search):
     """Optuna's TPE over groups of settings, after as many random draws as ours makes without branches."""
 
-    def bayes_by_branch(self, number: int, notes: Any, others: Any) -> dict[str, Any]:
+    def bayes_by_branch(self, number: int, notes: Any, others: Any, settled: Any) -> dict[str, Any]:
         if len(others) < 2 * (1 + max(len(branch.space) for branch in self.branches.values())):
             return self.draw(number, others)
         sampler = TPESampler(seed=self.seed_of(number), n_startup_trials=0, multivariate=True, group=True)
@@ -100,7 +100,7 @@ class Grouped(Search):
 class Joint(Search):
     """One Gaussian process over all settings, those that do not apply in the middle of their ranges."""
 
-    def bayes_by_branch(self, number: int, notes: Any, others: Any) -> dict[str, Any]:
+    def bayes_by_branch(self, number: int, notes: Any, others: Any, settled: Any) -> dict[str, Any]:
         if len(others) < 2 * (1 + max(len(branch.space) for branch in self.branches.values())):
             return self.draw(number, others)
         middle = {name: self.sweep.parameters[name].draw(0.5) for name in self.space}
@@ -115,7 +115,7 @@ class Joint(Search):
 class Chance(Search):
     """Random draws."""
 
-    def bayes_by_branch(self, number: int, notes: Any, others: Any) -> dict[str, Any]:
+    def bayes_by_branch(self, number: int, notes: Any, others: Any, settled: Any) -> dict[str, Any]:
         return self.draw(number, others)
 
 

@@ -23,21 +23,19 @@ from sweeps.local.observations import is_inside, observations, with_assumed
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of, is_pending
 
+Points = dict[str, Point]  # by the names of parameters
+NOTHING: Mapping[str, Point] = {}
 MOST_SEEN = 150  # ended trials that a model is told of
 LEAST_FIRST = 4  # trials before there is a model
 MOST_DRAWS = 100
 LEAST_OF_A_BRANCH = 3  # trials, all of which may fail
 PATIENCE, SHARE = 5, 0.5
-NOTHING: Mapping[str, Point] = {}
 CURIOSITY = 0.5  # how much a branch that was tried little may be worth beyond what it has shown
 SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
     FloatDistribution: lambda trial, name, space: trial.suggest_float(name, space.low, space.high, log=space.log),
     IntDistribution: lambda trial, name, space: trial.suggest_int(name, space.low, space.high),
     CategoricalDistribution: lambda trial, name, space: trial.suggest_categorical(name, space.choices),
 }
-
-
-Points = dict[str, Point]
 
 
 class Search(BaseSampler):
