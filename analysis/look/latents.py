@@ -27,7 +27,7 @@ from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record.findings import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
-from data.visible import warn
+from data.visible import counted, warn
 from models.core.abilities import HasLatents
 from models.core.panel import Panel
 from models.registry import find_model
@@ -116,10 +116,11 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) ->
     Raises:
         UserError: there are fewer than two.
     """
-    num = min(num_images, len(loaders[split]) // (2 if split == "train" else 1))  # see `choose`
-    if num < FEWEST:
+    num = min(num_images, len(loaders[split]))
+    least = 2 * FEWEST if split == "train" else FEWEST  # others are learned from, see `choose`
+    if num_images < FEWEST or num < least:
         raise UserError(
-            f"the latents of {num} {split} image are too few to look at: give {FEWEST} or more, or --latent_images=0 "
+            f"the latents of {counted(num, f'{split} image')} are too few to look at: give {least} or more, or --latent_images=0 "
             f"for no look"
         )
 

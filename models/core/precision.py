@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from data.internals import cpu_has_bf16
+from models.core.settings import Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,15 +24,17 @@ IS_FAST: dict[str, Callable[[torch.device], bool]] = {
 }
 
 
-def precision_on(device: torch.device, trained_in: str) -> str:
+def precision_on(device: torch.device, trained_in: Precision) -> Precision:
     """Return the precision to evaluate a network in: that of its training, or fp32 where a device would emulate it.
 
-    Both arguments' kinds are those of the setting `mixed_precision`.
+    Args:
+        device: that it is evaluated on.
+        trained_in: the setting `mixed_precision`.
     """
     return trained_in if IS_FAST[trained_in](device) else "no"
 
 
-def autocast_on(device: torch.device, trained_in: str) -> torch.autocast:
+def autocast_on(device: torch.device, trained_in: Precision) -> torch.autocast:
     """Return the context in which a network that was trained in a precision is evaluated on a device."""
     dtype = DTYPES.get(precision_on(device, trained_in))
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

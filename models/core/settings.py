@@ -48,6 +48,7 @@ PositiveFloat = Annotated[float, Range(0, low_excluded=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Depth = Annotated[int, Range(1, 1000)]  # of layers, one by one in memory
+Precision = Literal["no", "bf16", "fp16"]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # of numpy's generators
 Decay = Annotated[float, Range(0, 0.99999)]  # of a moving average
 
@@ -163,7 +164,7 @@ class Settings:
     patience: Count = 0
     """Stop if this many epochs in a row have not improved what best_by says; 0 for never."""
 
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Precision = "no"
     """Number format of mixed-precision training; by default the one given to `accelerate launch`, if any."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Whether convolutions use the memory layout channels last. auto: for convolutional networks on a GPU, or with
