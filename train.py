@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from filelock import FileLock
 from tqdm import tqdm
 
 from analysis.command_line import run_program
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
         settings = resolve_with_checkpoint(arguments, os.environ) if is_main else None
         [settings] = broadcast_object_list([settings])
         folder = Path(settings.runs_dir) / settings.run_id
+        lock = hold(folder) if is_main and not settings.dry_run else None
         [is_finished] = broadcast_object_list([run_folder.state(folder) == "finished"])
         if settings.dry_run or is_finished:
             if is_main:
@@ -75,7 +77,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
             finders.find(trainer)
             return 0
     with stop.excusing():
-        tracker = start_tracking(arguments, settings, folder, info, trainer) if is_main else None
+        tracker = start_tracking(arguments, settings, info, trainer, lock) if is_main else None
 
     this = Run(settings, accelerator, trainer, loaders, folder, tracker, stop)
     trainable, total = count_parameters(trainer.objective)
@@ -123,14 +125,28 @@ def prepare(
     return info, loaders, trainer
 
 
+def hold(folder: Path) -> FileLock | None:
+    """Make a run that has begun this process's own before its state is read, which another may just be changing.
+
+    Returns:
+        Its lock; None for a new or a finished run.
+
+    Raises:
+        InProgressError: another process carries the run out.
+    """
+    return run_folder.take(folder) if folder.is_dir() and run_folder.state(folder) != "finished" else None
+
+
 def start_tracking(
-    arguments: Sequence[str], settings: Settings, folder: Path, info: DatasetInfo, trainer: Trainer
+    arguments: Sequence[str], settings: Settings, info: DatasetInfo, trainer: Trainer, lock: FileLock | None
 ) -> Tracker:
     """Return what records the run, in its folder and on W&B."""
+    folder = Path(settings.runs_dir) / settings.run_id
     environment = describe_environment(arguments, trainer.accelerator.device, trainer.accelerator.num_processes)
     environment |= {"data": info.fingerprint, "images": info.in_one_line()}
     say(f"{info.name}: {info.in_one_line()}")
-    tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), trainer.progress.num_logged)
+    num_logged = trainer.progress.num_logged
+    tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), num_logged, lock)
     keep_info(folder, info)
     if weights := trainer.objective.outside_weights:
         keep_backbone(folder, weights, may_copy=tracker.facts.job_type != "trial")
@@ -164,7 +180,7 @@ class Run:
                     raise StopRequested
                 self.end_epoch()
         except StopRequested:
-            self.trainer.save(self.folder / run_folder.CHECKPOINT)
+            self.save()
             raise
         return self.close()
 
@@ -193,6 +209,12 @@ class Run:
             self.tracker.update_summary(self.trainer.kept())
             progress.num_logged = self.tracker.num_logged
             tqdm.write(epoch_line(progress.epoch, settings.epochs, row))
+        self.save()
+
+    def save(self) -> None:
+        """Save all that the run needs to go on."""
+        if self.tracker is not None:
+            self.tracker.settle()
         self.trainer.save(self.folder / run_folder.CHECKPOINT)
 
     def log_step(self, row: dict[str, float]) -> None:

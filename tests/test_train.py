@@ -169,6 +169,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, step):
     assert run_folder.state(folder) == "finished"
 
 
+def test_a_run_that_has_begun_is_held_before_its_state_is_read(tmp_path, monkeypatch):
+    assert run_with_stop(monkeypatch, 4, tmp_path, "--run_id=a") == STOPPED
+    held, read = [], train.prepare
+    monkeypatch.setattr(
+        train, "prepare", lambda *given: held.append(run_folder.is_in_progress(tmp_path / "a")) or read(*given)
+    )
+    assert run(tmp_path, "--run_id=a") == 0
+    assert held == [True]
+    assert not run_folder.is_in_progress(tmp_path / "a")
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_that_counts_them(tmp_path, monkeypatch):
+    done, save = [], train.Trainer.save
+    monkeypatch.setattr(train.os, "fsync", lambda number: done.append("rows"))
+    monkeypatch.setattr(train.Trainer, "save", lambda *given: done.append("checkpoint") or save(*given))
+    assert run(tmp_path, "--run_id=a", "--epochs=1") == 0
+    first = done.index("checkpoint")
+    assert done[first - 1] == "rows"
+
+
 # Settings that make a model quick, for those that are not with --width=4.
 GAN = ["--width=4", "--discriminator_width=4"]
 TIMM = ["--pretrained=False", "--input_size=32", "--arch=test_efficientnet"]

@@ -120,8 +120,8 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) ->
     least = 2 * FEWEST if split == "train" else FEWEST  # others are learned from, see `choose`
     if num_images < FEWEST or num < least:
         raise UserError(
-            f"the latents of {counted(num, f'{split} image')} are too few to look at: give {least} or more, or --latent_images=0 "
-            f"for no look"
+            f"the latents of {counted(num, f'{split} image')} are too few to look at: give {least} or more, or "
+            f"--latent_images=0 for no look"
         )
 
 

@@ -1,10 +1,13 @@
 """What a run logs, written to its folder and, beside it, to Weights & Biases."""
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from analysis.record import run_folder
 from analysis.record.findings import Table
@@ -27,6 +30,7 @@ class Tracker:
         environment: command, versions and hardware.
         sweep: values that a sweep gave; W&B has them in its config already and refuses to change them.
         num_logged: calls of `log` up to the checkpoint that a resumed run goes on from; later rows are dropped.
+        lock: of the run's folder, if this process holds it already.
 
     Attributes:
         first_images: picture files by name, which go to W&B with the run's first row.
@@ -42,6 +46,7 @@ class Tracker:
         environment: Mapping[str, Any],
         sweep: Mapping[str, Any],
         num_logged: int = 0,
+        lock: FileLock | None = None,
     ) -> None:
         self.folder = folder
         if names := not_applicable(settings_for(settings["model"], sweep), settings["model"]):
@@ -52,7 +57,7 @@ class Tracker:
             check_limits(settings)
         try:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
-            self.lock = run_folder.take(folder)
+            self.lock = lock or run_folder.take(folder)
             rows = run_folder.read_metrics(folder)[:num_logged]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines, "utf-8"))
@@ -92,6 +97,10 @@ class Tracker:
             images = {**self.first_images, **images}
         if self.wandb is not None:
             self.wandb.log(self.num_logged, metrics, images, tables)
+
+    def settle(self) -> None:
+        """Put the rows onto the disk, before a checkpoint that counts them: else it might outlive them."""
+        os.fsync(self.metrics_file.fileno())
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Tell W&B the best values so far, which its tables and sweeps read."""

@@ -47,7 +47,8 @@ class StopRequest:
 
     The run then stops after the current step. If the same signal comes again after a second or more, the process ends
     at once. Before that it is the same request once more: Ctrl-C, or SIGTERM to a whole process group, also reaches
-    the launcher, which passes the signal on or dies of it.
+    the launcher, which passes the signal on or dies of it. Our own programs may take longer to pass SIGTERM on, and end
+    a run by SIGKILL: from them it is always the same request.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,8 @@ class StopRequest:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: set the flag, or end the process if the same signal came a second ago or more."""
         now = time.monotonic()
-        if now - self.received.setdefault(number, now) >= SECONDS_OF_ONE_REQUEST:
+        is_another = now - self.received.setdefault(number, now) >= SECONDS_OF_ONE_REQUEST
+        if is_another and not (number == signal.SIGTERM and LAUNCHED_BY_US in os.environ):
             os._exit(128 + number)
         if self.is_interrupting:
             self.is_interrupting = False  # the same request may come once more

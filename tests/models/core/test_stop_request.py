@@ -1,12 +1,14 @@
 """A run that is asked to stop takes errors that follow for what was asked."""
 
+import os
 import signal
 
 import pytest
 
 from data.errors import UserError
 from data.signals import STOP_SIGNALS
-from models.core.processes import StopRequest, StopRequested
+from models.core import processes
+from models.core.processes import LAUNCHED_BY_US, StopRequest, StopRequested
 
 
 @pytest.fixture
@@ -33,3 +35,15 @@ def test_an_error_after_a_request_counts_as_its_work(stop):
 def test_an_error_without_a_request_is_an_error(stop):
     with pytest.raises(UserError), stop.interrupting():
         raise UserError("the connection is lost")
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_late_sigterm_of_our_own_programs_is_the_same_request(number, is_ours, stop, monkeypatch):
+    clock, codes = iter([0.0, 5.0]), []
+    monkeypatch.setattr(processes.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setenv(LAUNCHED_BY_US, "1") if is_ours else monkeypatch.delenv(LAUNCHED_BY_US, raising=False)
+    stop.receive(number, None)
+    stop.receive(number, None)
+    assert codes == ([] if is_ours and number == signal.SIGTERM else [128 + number])
