@@ -113,6 +113,8 @@ class Run:
         self.run_id = run_id
         self.folder = runs_dir / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.state() == "stopped":  # of an earlier start: this one may end before it can say how
+            (self.folder / run_folder.SUMMARY).unlink()
         (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)), encoding="utf-8")
         path = self.folder / VALUES
         path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}), encoding="utf-8")
@@ -181,7 +183,10 @@ class Run:
         return [process for process in processes_of(self.run_id) if not has_another_agent(process)]
 
     def state(self) -> str:
-        """Return how it ended, as its folder says: "finished", "stopped", "failed" or "unfinished"."""
+        """Return how it ended, as its folder says: "finished", "stopped", "failed" or "unfinished".
+
+        One that ended before it could say so may still have the "failed" of an earlier start.
+        """
         return run_folder.state(self.folder)
 
     def error(self) -> str:

@@ -54,6 +54,28 @@ def test_what_is_killed_out_of_the_agents_sight_goes_on(stage, code, epoch, word
     assert stage.disorder() == []
 
 
+@pytest.mark.slow
+def test_a_paused_trial_whose_next_start_meets_a_fault_of_the_machine_stays_open(stage):
+    broken = stage.folder / "broken"
+    start = f'if [ -e {broken} ]; then echo "[Errno 5] Input/output error"; exit 1; fi; exec "$0" "$@"'
+    file = stage.write(
+        parameters={"epochs": 20, "seconds": 0.1}, command=["sh", "-c", start, sys.executable, "${program}", "${args}"]
+    )
+    agent = stage.start(file, "--count=1")
+    stage.wait_for("epoch", 1, epoch=2)
+    agent.signal(signal.SIGINT)
+    assert agent.wait() == 130
+    broken.touch()
+    done = stage.run(file, "--count=1", code=1)
+    assert "cut short (its disk does not answer), stays open" in done.output
+    assert done.errors.startswith("agent.py: paused, its disk does not answer")
+    assert stage.states() == ["RUNNING"]
+    broken.unlink()
+    stage.run(file, "--count=1")
+    assert stage.states() == ["COMPLETE"]
+    assert stage.disorder() == []
+
+
 # Signals to the agent.
 
 

@@ -12,6 +12,7 @@ import pytest
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # noqa: TID251
 
 from data.errors import UserError
+from data.files import read_json, write_json
 from sweeps.local.launch import Run, command_words
 from sweeps.local.owners import OWNER_VARIABLE, place, start_of
 from sweeps.local.sweep_file import COMMAND
@@ -101,3 +102,14 @@ def test_a_run_leaves_one_of_its_name_alone_that_another_program_watches_over(tm
         assert others.poll() is None
         others.kill()
     assert run.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("state", "left"), [("stopped", "unfinished"), ("failed", "failed"), ("finished", "finished")])
+def test_a_fault_before_a_run_has_begun_again_is_not_hidden_by_how_it_ended_last_time(tmp_path, state, left):
+    (tmp_path / "a").mkdir()
+    write_json(tmp_path / "a" / "summary.json", {"state": state, "error": "out of memory"})
+    run = Run(["sh", "-c", "echo '[Errno 5] Input/output error'; exit 1"], "a", tmp_path, {}, {})
+    run.process.wait()
+    assert run.state() == left
+    assert run.fault().reason == "its disk does not answer"
+    assert bool(read_json(tmp_path / "a" / "summary.json")) == (state != "stopped")
