@@ -27,7 +27,7 @@ from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.promotion import hopeless, is_waiting, logged_costs, promotable
 from sweeps.local.repeats import SEED
 from sweeps.local.room import Room
-from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, num_without
+from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, last_epoch_until
 from sweeps.local.trials import Claim, Trials
 
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
@@ -231,7 +231,7 @@ class Agent:
         if self.sweep.project:
             environment["WANDB_PROJECT"] = self.sweep.project
         if claim.until:
-            environment[STOP_AFTER] = str(claim.until + num_without(self.sweep.metric, folder))
+            environment[STOP_AFTER] = str(last_epoch_until(claim.until, self.sweep.metric, folder))
         try:
             run = TrialRun(claim, self.sweep.objectives.metrics, trial, words, self.runs_dir, environment)
         except OSError:

@@ -51,10 +51,21 @@ class Outcome(NamedTuple):
     is_for_later: bool = False
 
 
-def num_without(metric: Metric, folder: Path) -> int:
-    """Return how many epochs a run has logged without a finite value of a metric: they count for no rung."""
-    epochs = [row for row in run_folder.read_metrics(folder) if "epoch" in row and is_epoch(row)]
-    return sum(not is_finite(row.get(metric.name)) for row in epochs)
+def last_epoch_until(until: int, metric: Metric, folder: Path) -> int:
+    """Return the epoch after which a run is to stop, so that it has logged so many finite values of a metric by then.
+
+    A metric may come every few epochs, as FID does: what is between its last two values, or has passed since, is taken
+    for what is between the next ones. As that may be too short, a run may have to go on from there again.
+
+    Args:
+        until: the number of values.
+        metric: of the sweep.
+        folder: of the run, with what it has logged so far.
+    """
+    rows = [row for row in run_folder.read_metrics(folder) if is_epoch(row) and is_finite(row.get("epoch"))]
+    before, last = [0, 0, *(int(row["epoch"]) for row in rows if metric.name in row)][-2:]
+    apart = max(last - before, (int(rows[-1]["epoch"]) if rows else 0) + 1 - last)
+    return last + apart * max(0, until - sum(is_finite(row.get(metric.name)) for row in rows))
 
 
 class TrialRun(Run):
@@ -93,6 +104,7 @@ class TrialRun(Run):
         self.heard = self.started  # when it logged its newest row
         self.peak_gib = 0.0  # the most memory that it says it has used
         self.had_company = False  # of other trials on its device
+        self.last_epoch = int(environment.get(STOP_AFTER, 0))  # after which it was told to stop; 0 for its end
         self.verdict: TrialState | None = None  # what it counts as if it is stopped; None if it is to go on later
 
     def report(self, trials: Trials) -> bool:
@@ -157,6 +169,9 @@ class TrialRun(Run):
             return Outcome(f"waits at {self.claim.until}", None, {**self.notes(), WAITS: self.claim.until})
         if self.reason and state != "finished":
             return self.outcome_of_a_stop(retries)
+        if not code and state == "stopped" and 0 < self.last_epoch <= self.epoch:
+            text = f"goes on, with {self.num_values} of {counted(self.claim.until, 'value')} at epoch {self.epoch}"
+            return Outcome(text, None, self.notes())
         if code == LATER:  # by an agent that was frozen, or on NFS for a while by one that is dead
             return Outcome("waits: its run is in progress elsewhere", None, self.notes(), is_for_later=True)
         fault, words = self.fault(), f"{self.error()}\n{self.last_lines(NUM_LAST_LINES)}"

@@ -1,18 +1,39 @@
 """Agents that promote trials from rung to rung: which go on, whatever is killed meanwhile, and how a sweep ends."""
 
+import json
+import math
 import os
 import signal
+import sys
 
 import pytest
 
 from analysis.read.sweeps import read_sweep
 from analysis.record import run_folder
+from data.metrics import Metric
+from sweeps.local.trial_run import last_epoch_until
 from tests.sweep_agents import wait_until
 
 ASHA = {"type": "asha", "min_iter": 1, "eta": 3}
 # The nearer to 0.001, the better: of the nine, 4 is the best, then 2 and 6.
 RATES = [1e-5, 3e-5, 5e-4, 1e-1, 1e-3, 3e-2, 2e-3, 5e-2, 9e-2]
 GRID = {"lr": {"values": RATES}, "epochs": 9, "seconds": 0.01}
+
+# A program whose metric comes every few epochs, as FID does.
+SPARING = """
+import json, os, pathlib, sys
+told = dict(word[2:].split("=") for word in sys.argv[1:])
+folder = pathlib.Path(os.environ["VISION_SWEEPS_RUNS"], os.environ["WANDB_RUN_ID"])
+log = folder / "metrics.jsonl"
+rows = log.read_text().splitlines() if log.exists() else []
+epochs, last = int(told["epochs"]), int(os.environ.get("VISION_SWEEPS_STOP_AFTER", 0))
+for epoch in range(len(rows) + 1, min(last or epochs, epochs) + 1):
+    value = {"val/loss": float(told["lr"])} if epoch % int(told["every"]) == 0 else {}
+    rows.append(json.dumps({"epoch": epoch, "lr": 0.1, **value}))
+log.write_text("\\n".join(rows) + "\\n")
+summary = {"state": "finished" if len(rows) == epochs else "stopped"}
+(folder / "summary.json").write_text(json.dumps(summary))
+"""
 
 
 def write(stage, **parameters):
@@ -147,3 +168,43 @@ def test_the_median_rule_stops_a_trial_that_is_worse_than_finished_ones(stage):
     )
     stage.run(file)
     assert stage.states() == ["COMPLETE", "COMPLETE", "PRUNED"]
+
+
+@pytest.mark.parametrize(
+    ("until", "values", "last"),
+    [
+        (3, {}, 3),
+        (3, {3: None}, 12),  # one comes every four epochs at the earliest
+        (3, {10: 1.0, 12: None}, 30),
+        (9, {10: 1.0, 20: 1.0, 30: 1.0}, 90),
+        (3, {1: 1.0, 2: 1.0}, 3),
+        (1, {1: math.nan}, 2),  # it comes every epoch, though it was no number
+        (3, {1: math.nan, 2: 1.0}, 4),
+        (3, {1: 1.0, 3: None}, 7),
+        (3, {1: 1.0, 10: 1.0, 19: None}, 20),
+        (2, {10: 1.0, 20: 1.0}, 20),
+    ],
+)
+def test_a_run_is_to_stop_at_the_epoch_of_its_rungs_last_value(tmp_path, until, values, last):
+    rows = [{"epoch": epoch + 1, "lr": 0.1} for epoch in range(max(values, default=0))]
+    for epoch, value in values.items():
+        rows[epoch - 1] |= {} if value is None else {"val/fid": value}
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert last_epoch_until(until, Metric("val/fid"), tmp_path) == last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [3, 10])
+def test_trials_whose_metric_comes_every_few_epochs_wait_at_rungs_of_values(stage, every):
+    (stage.folder / "sparing.py").write_text(SPARING)
+    command, parameters = [sys.executable, "${program}", "${args}"], {**GRID, "epochs": 9 * every, "every": every}
+    rule = {**ASHA, "min_iter": 3}
+    file = stage.write(
+        program="sparing.py", command=command, method="grid", early_terminate=rule, parameters=parameters
+    )
+    done = stage.run(file, "--count=3")
+    assert epochs_of(stage) == [9, 3, 3]
+    assert stage.states() == ["COMPLETE", "RUNNING", "RUNNING"]
+    assert "goes on, with 0 of 3 values at epoch 3" in done.output or every == 3
+    rows = [len(run_folder.read_metrics(folder)) for folder in sorted(stage.sweep().glob("0*"))]
+    assert rows == [9 * every, 3 * every, 3 * every]  # no epoch beyond the rung
