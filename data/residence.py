@@ -31,10 +31,10 @@ def choose_residence(num_bytes: int, device: torch.device, setting: str, num_pro
     if setting != "auto":
         return Residence(setting == "device", f"by --resident={setting}")
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() // num_processes
-    fits = num_bytes <= free / 2
-    place = f"in memory of the device {device.type}" if fits else "where they are stored, read batch by batch"
-    comparison = "at most" if fits else "more than"
-    return Residence(fits, f"{place}: {num_bytes / GIB:.2f} GiB, {comparison} half of the {free / GIB:.1f} GiB free")
+    taken = f"{num_bytes / GIB:.2f} of {free / GIB:.1f} GiB free"
+    if num_bytes <= free / 2:
+        return Residence(True, f"kept in memory of the device {device.type}, {taken}")
+    return Residence(False, f"read batch by batch from where they are stored, as they would take {taken}")
 
 
 def free_memory() -> int:

@@ -73,10 +73,16 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         data_dir: as the setting of that name.
 
     Raises:
-        UserError: as `read_data`, or the images have a class that the run does not know.
+        UserError: as `read_data`, the images have another size that cannot be changed, or a class that the run does not
+            know.
     """
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
-    found = find_dataset(dataset).load(place, info.kept_size, settings.max_corrupt_images)
+    source = find_dataset(dataset)
+    found = source.load(place, info.kept_size if source.is_decoded else 0, settings.max_corrupt_images)
+    side = found.train.image_shape[-1]
+    if side != info.kept_size:
+        sizes = f"{side} pixels alone, and the run has seen {info.kept_size}"
+        raise UserError(f"--dataset={dataset} has images of {sizes}: name a run on images of {side} pixels")
     if found.fingerprint == info.fingerprint:
         _, splits = read_data(replace(settings, dataset=dataset, data_dir=data_dir))
         return OtherData(dataset, place, found.fingerprint, True, False, splits)

@@ -19,8 +19,13 @@ FILE = run_folder.BEST_RECIPE
 PROTOCOL = ("seed", "val_fraction", "test", "patience", "best_by")  # how a trial was judged, which is no part of it
 
 
-def best_recipe(sweep: SweepRecord, picked: Trial | None = None) -> str:
+def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Path(FILE)) -> str:
     """Return the recipe of a sweep's best trial, or of one that was picked, as YAML; it ends at the trial's best epoch.
+
+    Args:
+        sweep: whose trial it is.
+        picked: None for the best one.
+        path: where the recipe will be found.
 
     Raises:
         UserError: no trial has a value yet.
@@ -37,9 +42,9 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None) -> str:
     again = "On all training images, and tested once:" if is_tested else "The same once more, with another seed:"
     header = [
         f"The {'one picked' if picked else 'best'} of {len(sweep.leaders)} trials of {sweep.name}: {trial.run_id}, "
-        f"{sweep.metric.name} {value}",
-        f"on the images that it was judged by. {again}",
-        shlex.join([*command_with(Path(FILE), trial), *flags({**(TESTED if is_tested else {}), "seed": 1})]),
+        f"{sweep.metric.name} {value} of the images that it was judged by.",
+        again,
+        shlex.join([*command_with(path, trial), *flags({**(TESTED if is_tested else {}), "seed": 1})]),
     ]
     lines = "".join(f"# {visible(line)}\n" for line in header)
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
@@ -57,6 +62,6 @@ def write_best(sweep: SweepRecord, path: Path, picked: Trial | None = None) -> N
     Raises:
         UserError: no trial has a value yet.
     """
-    text = best_recipe(sweep, picked)
+    text = best_recipe(sweep, picked, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

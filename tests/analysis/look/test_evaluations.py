@@ -3,6 +3,7 @@
 import csv
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,6 +93,14 @@ def test_another_dataset_is_looked_for_where_it_usually_is(run, tmp_path, monkey
     for words in (["--dataset=cifar10"], [], ["--dataset=cifar10", "--data_dir=there"]):
         evaluated(capsys, run, *words)
     assert asked == [("cifar10", ""), ("folder", "photos"), ("cifar10", "there")]
+
+
+def test_images_whose_size_is_another_and_cannot_be_changed_are_refused(run, tmp_path, capsys):
+    (tmp_path / "small").mkdir()
+    np.savez(tmp_path / "small" / "train.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.zeros(4, int))
+    code, _, err = evaluated(capsys, run, "--dataset=arrays", "--data_dir", tmp_path / "small")
+    assert code == 2
+    assert "--dataset=arrays has images of 8 pixels alone, and the run has seen 32: name a run on images of 8" in err
 
 
 @pytest.mark.parametrize("kind", ["fp16", "bf16"])

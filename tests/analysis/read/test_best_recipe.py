@@ -1,5 +1,7 @@
 """The best trial of a sweep as a file that train.py takes."""
 
+from pathlib import Path
+
 import pytest
 
 from analysis import best
@@ -37,9 +39,12 @@ def test_train_py_takes_the_recipe_as_it_is(tmp_path):
 
 
 def test_the_header_says_whose_recipe_it_is_and_how_to_use_it():
-    header = best_recipe(sweep_of(0.5, 0.9)).splitlines()[:3]
-    assert header[0] == "# The best of 2 trials of lr: 001-abc, val/accuracy 90.00 %"
-    assert header[2] == "# python train.py --config=best.yaml --val_fraction=0.0 --test=True --seed=1"
+    header = best_recipe(sweep_of(0.5, 0.9), path=Path("runs/sweeps/lr/best.yaml")).splitlines()[:3]
+    assert header == [
+        "# The best of 2 trials of lr: 001-abc, val/accuracy 90.00 % of the images that it was judged by.",
+        "# On all training images, and tested once:",
+        "# python train.py --config=runs/sweeps/lr/best.yaml --val_fraction=0.0 --test=True --seed=1",
+    ]
 
 
 def test_the_command_of_images_of_ones_own_finds_them_and_tests_only_what_is_there(tmp_path):
