@@ -223,6 +223,8 @@ def parse_parameters(content: Mapping[Any, Any], read: Callable[[str, Any], Para
 
 def check_keys(content: Mapping[str, Any]) -> None:
     """Refuse keys that a sweep has not, and values of a wrong type."""
+    if content and not set(content) & set(KEYS):
+        raise UserError("it holds no key of a sweep; if it holds settings, train them: python train.py --config=FILE")
     for key in content:
         if key not in KEYS:
             raise UserError(f"{key} is not a key of a sweep{suggestion(str(key), KEYS)}")

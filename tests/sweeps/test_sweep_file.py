@@ -249,3 +249,8 @@ def test_combinations_are_those_of_itertools():
     sweep = sweep_of(GRID, method="grid")
     values = [(0.1, 0.01, 0.001), ("cnn",), (1, 2), (32, 8)]
     assert [tuple(row.values()) for row in sweep.grid()] == list(itertools.product(*values))
+
+
+def test_a_recipe_is_told_apart_from_a_sweep():
+    with pytest.raises(UserError, match="cnn.yaml: it holds no key of a sweep; if it holds settings, train them: python"):
+        read_sweep(ROOT / "sweeps" / "best" / "cnn.yaml")
