@@ -89,7 +89,7 @@ class StorageAway(Episode):
         super().count_orphans()
 
     def fitting_codes(self) -> set[int]:
-        return super().fitting_codes() | {2}  # it starts while the server is away
+        return super().fitting_codes() | {1, 2}  # it starts while the server is away, or just as it goes
 
 
 class AgentOnServer(Agent):

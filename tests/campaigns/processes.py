@@ -32,7 +32,10 @@ ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "train.py")
 PADDING = "CAMPAIGN_PADDING"  # room for the environments of forked programs
 MODULES = "CAMPAIGN_MODULES"  # file to which a forked program writes what it has imported
-ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+NO_THREADS = {  # of libraries: only the thread that forks survives it
+    **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow, which pandas and so scikit-learn import
+}
 PR_SET_CHILD_SUBREAPER = 36
 STRIKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -126,7 +129,7 @@ def prepare_to_fork() -> None:
     Orphans become its children, so that none is overlooked.
     """
     if PADDING not in os.environ:
-        environment = {**os.environ, **ONE_THREAD, PADDING: "x" * 32768}
+        environment = {**os.environ, **NO_THREADS, PADDING: "x" * 32768}
         os.execve(sys.executable, [sys.executable, "-m", "tests.campaign", *sys.argv[1:]], environment)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
