@@ -176,7 +176,7 @@ def run_finals(options: Namespace) -> int:
     folder = sweep_folder(sweep.name)
     if not options.trust:
         check_command(sweep, folder)
-    finals = [finals_of(sweep, trial, options.seeds) for trial in trials]
+    finals = [finals_of(sweep, trial, options.seeds, folder) for trial in trials]
     check_settings(sweep, [of_trial[0] for of_trial in finals])
     runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
     code = runs.run([final for of_trial in finals for final in of_trial])

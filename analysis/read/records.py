@@ -13,7 +13,8 @@ from data.metrics import is_finite
 
 LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
-NAME_OF_FINAL = re.compile(rf"{run_folder.FINAL}(.+){SEED}\d+")  # as sweeps/final.py names them: with their trial
+# As sweeps/final.py names them: with their trial and, where there was another run of its name, what is different.
+NAME_OF_FINAL = re.compile(rf"{run_folder.FINAL}(.+?)(?:-epochs\d+)?(?:-(?:no|bf16|fp16))?{SEED}\d+")
 RUN_PAGE = re.compile(r"https?://[\w.:-]+/[^/\s]+/[^/\s]+/runs/[^/\s]+")  # of W&B: host, entity, project, id
 STATES = ("finished", "stopped", "failed", "unfinished")
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from data.metrics import is_finite, shown
 from data.paths import CHECKOUT
 from data.visible import say, warn
 from models.core.settings import CIRCUMSTANCES, Settings
-from models.resolve import validate
+from models.resolve import merge, parse, validate
 from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of, unless_set
 from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
@@ -28,6 +29,7 @@ PROTOCOL = {"train_fraction": 1.0, "patience": 0}
 CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
 NUM_SHOWN_LINES = 5
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
+TOLD_APART = {"epochs": "-epochs", "mixed_precision": "-"}  # where names of final runs tell of them
 COSTS = ("train_seconds", "images_per_second")
 
 
@@ -39,31 +41,76 @@ class Final:
         trial: the trial whose settings it has.
         seed: its own.
         settings: what it is told: the trial's settings, but for the protocol's.
+        run_id: the run's name, by which it is resumed.
     """
 
     trial: Trial
     seed: int
     settings: Mapping[str, Any]
-
-    @property
-    def run_id(self) -> str:
-        """The run's name, by which it is resumed."""
-        return f"{run_folder.FINAL}{self.trial.run_id}{SEED}{self.seed}"
+    run_id: str
 
 
-def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int) -> list[Final]:
-    """Return the final runs of one trial's settings."""
+def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) -> list[Final]:
+    """Return the final runs of one trial's settings.
+
+    Args:
+        sweep: of the trial.
+        trial: the one.
+        num_seeds: number of runs.
+        folder: of the runs, and of those that there are already.
+    """
     parameters = entries_for(sweep.content, trial.settings)
     # Where and how to run is for this machine to say, or for the sweep file; its tags are for the trials.
-    recipe = {
+    recipe = precision_of(sweep, trial) | {
         key: value
         for key, value in trial.settings.items()
         if key not in CIRCUMSTANCES or (key in parameters and key != "tags")
     }
-    if has_test_images(recipe.get("dataset", Settings.dataset), recipe.get("data_dir", "")):
+    known = of_command(sweep.content) | recipe
+    if has_test_images(known.get("dataset", Settings.dataset), known.get("data_dir", "")):
         recipe = {key: value for key, value in recipe.items() if key != CHOICE} | TESTED
     settings = {**recipe, **PROTOCOL, "epochs": trial.best_epoch}
-    return [Final(trial, seed, {**settings, "seed": seed}) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds)]
+    seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
+    names = [name_of_final(trial.run_id, seed, settings, folder) for seed in seeds]
+    return [Final(trial, seed, {**settings, "seed": seed}, name) for seed, name in zip(seeds, names, strict=True)]
+
+
+def precision_of(sweep: SweepRecord, trial: Trial) -> dict[str, Any]:
+    """Return the precision that a trial was trained in, by its folder: the environment of its agent may have set it."""
+    own = next((each.run_id for each in sweep.trials if each.number == trial.number), trial.run_id)
+    saved = read_json(Path(sweep.source) / own / run_folder.SETTINGS)
+    return {key: saved[key] for key in ("mixed_precision",) if key in saved}
+
+
+def of_command(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a sweep's command gives to all its runs; none where it is that of another program."""
+    command, program = command_and_program(content)
+    with suppress(UserError, ValueError):
+        words = command_words(command, program, {}, Path())
+        return merge(parse(words[words.index(program) + 1 :], {}), {})
+    return {}
+
+
+def name_of_final(run_id: str, seed: int, settings: Mapping[str, Any], folder: Path) -> str:
+    """Return the name of a final run: that of its trial and its seed, and in what it differs from a run of that name.
+
+    A trial may have gone on since its first final runs, and have its best epoch later.
+
+    Args:
+        run_id: of the trial.
+        seed: of the run.
+        settings: what it is told.
+        folder: of the runs.
+    """
+    name = f"{run_folder.FINAL}{run_id}{SEED}{seed}"
+    saved = read_json(folder / name / run_folder.SETTINGS)
+    changed = "".join(f"{told}{settings[key]}" for key, told in TOLD_APART.items() if differs(key, settings, saved))
+    return f"{run_folder.FINAL}{run_id}{changed}{SEED}{seed}"
+
+
+def differs(key: str, settings: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
+    """Return whether a run that is told some settings was told otherwise before, by the settings that are saved."""
+    return key in settings and key in saved and settings[key] != saved[key]
 
 
 def check_settings(sweep: SweepRecord, finals: Sequence[Final]) -> None:
@@ -159,22 +206,32 @@ class Finals:
         self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment), slot)
 
     def has_succeeded(self, run: Run) -> bool:
-        """Return whether a run has finished with figures, and print how it has ended."""
+        """Return whether a run has finished with figures, and print how it has ended.
+
+        One that is refused may have finished before, with other settings.
+        """
         state, figures = run.state(), figures_of(read_json(run.folder / run_folder.SUMMARY))
-        if state == "finished" and figures:
+        if state == "finished" and figures and not run.process.returncode:
             say(f"{run.run_id}: {', '.join(f'{key} {shown(key, value)}' for key, value in figures.items())}")
             return True
         fault = run.fault()
         self.fault = self.fault or (fault.reason if fault else "")
-        how = "finished without figures" if state == "finished" else state
+        how = f"finished {'before' if figures else 'without figures'}" if state == "finished" else state
         warn(f"{run.run_id}: {how}, {run.exit()}; {run.folder / OUTPUT} ends with")
         warn(run.last_lines(NUM_SHOWN_LINES))
         return False
 
 
 def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
-    """Return the figures of one trial's settings over the runs that finished with any: means, deviations, values."""
-    summaries = {final.seed: read_json(folder / final.run_id / run_folder.SUMMARY) for final in finals}
+    """Return the figures of one trial's settings over the runs that finished with any: means, deviations, values.
+
+    Runs of another number of epochs are left out.
+    """
+    summaries = {
+        final.seed: read_json(folder / final.run_id / run_folder.SUMMARY)
+        for final in finals
+        if saved_epochs(folder / final.run_id) in (None, final.settings["epochs"])
+    }
     done = {
         seed: summary
         for seed, summary in summaries.items()
@@ -198,3 +255,8 @@ def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
         "device": read_json(folder / first.run_id / run_folder.ENVIRONMENT).get("device"),
         **{key: spread([each[key] for each in done.values()]) for key in known},
     }
+
+
+def saved_epochs(run: Path) -> Any:
+    """Return for how many epochs a run was to be trained, by its folder; None where it does not say."""
+    return read_json(run / run_folder.SETTINGS).get("epochs")

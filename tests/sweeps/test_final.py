@@ -287,6 +287,26 @@ def test_a_paused_trial_counts_with_its_best_value_so_far(stage):
 
 
 @pytest.mark.slow
+def test_final_runs_of_a_trial_that_has_gone_on_since_are_new_ones_of_its_new_best_epoch(stage):
+    file = stage.write(parameters={"epochs": 50, "seconds": 0.05})
+    agent = stage.start(file, "--count=1")
+    stage.wait_for("epoch", 1, epoch=8)
+    agent.signal(signal.SIGINT)
+    assert agent.wait() == 130
+    final(stage, "--seeds=1")
+    [before] = read_json(stage.sweep() / "final.json")["trials"]
+    stage.run(file, "--count=1")
+    final(stage, "--seeds=2")
+    [trial] = read_json(stage.sweep() / "final.json")["trials"]
+    assert before["settings"]["epochs"] < trial["settings"]["epochs"] == 50
+    name = f"final-{trial['trial']}"
+    assert [start["run"] for start in starts(stage)] == [f"{name}-seed1", f"{name}-epochs50-seed1", f"{name}-seed2"]
+    assert trial["seeds"] == [1, 2]
+    final(stage, "--seeds=2")
+    assert len({start["run"] for start in starts(stage)}) == 3  # the same command trains nothing twice
+
+
+@pytest.mark.slow
 def test_train_py_reads_the_test_images_in_its_final_runs(lean, stage):
     parameters = {"lr": {"values": [0.002]}, "model": "mlp", "dataset": "digits", "width": 32, "val_fraction": 0.2}
     parameters |= {"tracking": "off", "epochs": 2, "train_fraction": 0.5}

@@ -1,0 +1,97 @@
+"""What final runs are called and told, and which of them count."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from analysis.read.records import NAME_OF_FINAL
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial
+from data.files import write_json
+from data.metrics import Metric
+from sweeps.local.final_runs import Final, Finals, finals_of, result_of
+
+TRIAL = "007-abc"
+FIGURES = {"state": "finished", "test/loss": 0.5, "train_seconds": 1.0, "images_per_second": 1.0}
+
+
+def sweep_of(folder, settings: Mapping[str, Any] = {}, **content: Any):
+    """A sweep with a trial whose best epoch is the 30th."""
+    trial = Trial(7, TRIAL, "COMPLETE", 0.1, 30, {"model": "mlp", **settings}, None, None)
+    whole = {"parameters": {name: {"value": value} for name, value in settings.items()}, **content}
+    return SweepRecord("lr", str(folder), Metric("val/loss"), "random", ("lr",), (trial,), {}, whole)
+
+
+def told(sweep, folder, trial=None):
+    return finals_of(sweep, trial or sweep.trials[0], 2, folder)
+
+
+def write_final(folder, seed, **settings):
+    run = folder / f"final-{TRIAL}-seed{seed}"
+    write_json(run / "settings.json", {"model": "mlp", "seed": seed, **settings})
+    write_json(run / "summary.json", FIGURES)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (TRIAL, *(f"final-{TRIAL}-seed{seed}" for seed in (1, 2))):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("saved", "name"),
+    [
+        ({"epochs": 30}, f"final-{TRIAL}-seed1"),
+        ({}, f"final-{TRIAL}-seed1"),  # of another program
+        ({"epochs": 8}, f"final-{TRIAL}-epochs30-seed1"),
+        ({"epochs": 30, "mixed_precision": "no"}, f"final-{TRIAL}-bf16-seed1"),
+        ({"epochs": 8, "mixed_precision": "no"}, f"final-{TRIAL}-epochs30-bf16-seed1"),
+    ],
+)
+def test_a_final_run_is_another_one_where_its_trial_has_gone_on_since_and_belongs_to_it(folder, saved, name):
+    write_json(folder / TRIAL / "settings.json", {"mixed_precision": "bf16"})
+    write_final(folder, 1, **saved)
+    first, second = told(sweep_of(folder), folder)
+    assert (first.run_id, second.run_id) == (name, f"final-{TRIAL}-seed2")
+    assert NAME_OF_FINAL.fullmatch(name)[1] == TRIAL
+
+
+def test_figures_of_runs_of_another_number_of_epochs_do_not_count(folder):
+    write_final(folder, 1, epochs=8)
+    write_final(folder, 2, epochs=30)
+    finals = [
+        Final(final.trial, final.seed, final.settings, f"final-{TRIAL}-seed{final.seed}")
+        for final in told(sweep_of(folder), folder)
+    ]
+    assert result_of(folder, finals)["seeds"] == [2]
+
+
+@pytest.mark.parametrize(("code", "num_failed"), [(0, 0), (2, 1), (1, 1)])
+def test_a_run_that_finished_before_and_is_refused_now_has_failed(folder, capsys, code, num_failed):
+    write_final(folder, 1, epochs=30)
+    sweep = sweep_of(folder, command=["sh", "-c", f"echo the reason; exit {code}"])
+    finals = Finals(folder, sweep, [{}], {})
+    assert finals.run(told(sweep, folder)[:1]) == finals.num_failed == num_failed
+    assert (f"finished before, exit code {code};" in capsys.readouterr().err) == bool(num_failed)
+
+
+def test_final_runs_have_the_precision_of_their_trial_unless_the_sweep_says_it(folder):
+    trial = Trial(7, f"{TRIAL}-width600", "COMPLETE", 0.1, 30, {"model": "mlp", "width": 600}, None, None)
+    assert "mixed_precision" not in told(sweep_of(folder), folder)[0].settings
+    write_json(folder / TRIAL / "settings.json", {"mixed_precision": "bf16", "epochs": 100})
+    assert told(sweep_of(folder), folder)[0].settings["mixed_precision"] == "bf16"
+    assert told(sweep_of(folder), folder, trial)[0].settings["mixed_precision"] == "bf16"  # of --from-width
+    assert told(sweep_of(folder, {"mixed_precision": "no"}), folder)[0].settings["mixed_precision"] == "no"
+
+
+@pytest.mark.parametrize("place", ["--data_dir={}", "--data_dir=${{envvar:IMAGES}}"])
+@pytest.mark.parametrize("has_test", [True, False])
+def test_images_that_the_sweeps_command_names_are_looked_at_for_test_images(folder, monkeypatch, place, has_test):
+    (folder / "images" / "faces").mkdir(parents=True)
+    monkeypatch.setenv("IMAGES", str(folder / "images"))
+    dataset = "cifar10" if has_test else "faces"
+    words = ["${interpreter}", "${program}", f"--dataset={dataset}", place.format(folder / "images"), "${args}"]
+    [final, _] = told(sweep_of(folder, {"lr": 0.1}, command=words, program="train.py"), folder)
+    assert final.settings.get("test", False) == has_test
