@@ -111,13 +111,15 @@ class Study:
             say(f"{step.name} starts")
 
     def drop_hopeless(self) -> None:
-        """Take out the steps that need what has failed, and those for which the time is too short."""
+        """Take out the steps for which the time is too short, and those that need what has failed or will not come."""
         left = self.deadline - time.monotonic()
         for step in list(self.waiting):
             broken = [name for name in step.after if name in self.failed or self.rows_failed(name)]
             if broken:
                 warn(f"{step.name}: left out, since {broken[0]} failed")
                 self.failed.add(step.name)
+            elif missing := next(filter(self.will_not_come, step.after), ""):
+                say(f"{step.name}: left out, since it needs {missing}")
             elif step.trains and self.seconds.get(step.row, 0.0) > left:
                 say(f"{step.name}: left out, it takes {clock(self.seconds[step.row])}, of {clock(left)} that are left")
             else:
@@ -127,6 +129,12 @@ class Study:
     def rows_failed(self, row: str) -> bool:
         """Return whether a step of a row has failed."""
         return any(step.row == row for step in map(self.steps.get, self.failed) if step)
+
+    def will_not_come(self, name: str) -> bool:
+        """Return whether a step, or a step of a row, is neither done, waiting nor under way."""
+        coming = {step.name for step in self.waiting} | {run.run_id for run in self.pool.runs}
+        steps = [step for step in self.steps.values() if name in (step.name, step.row) and step.name not in coming]
+        return not all(is_done(step, self.done) for step in steps)
 
     def has_ended(self, name: str) -> bool:
         """Return whether a step, or every step of a row, is done."""
@@ -142,8 +150,12 @@ class Study:
                 self.failed.add(step.name)
                 warn(f"{step.name}: {run.exit()}; {run.folder / OUTPUT} ends with\n{run.last_lines(NUM_SHOWN_LINES)}")
             return
+        trained = self.folder.parent / step.name
+        if step.trains and run_folder.state(trained) != "finished":  # somebody has stopped it on W&B, for example
+            say(f"{step.name}: {run_folder.state(trained)}; the same command goes on with it")
+            return
         self.done[step.name] = {"words": list(step.words), "seconds": round(run.seconds(), 1)}
-        figures = figures_of(read_json(self.folder.parent / step.name / run_folder.SUMMARY)) if step.trains else {}
+        figures = figures_of(read_json(trained / run_folder.SUMMARY)) if step.trains else {}
         told = ", ".join(f"{key} {shown(key, it)}" for key, it in figures.items() if key.count("/") == 1)
         say(f"{step.name}: done in {clock(run.seconds())}{told and f', {told}'}")
         if not any(step.name in other.after for other in self.waiting):

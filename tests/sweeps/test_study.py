@@ -159,6 +159,43 @@ def test_what_cannot_end_in_time_is_not_begun(tmp_path, taken, capsys):
     assert "a1: left out, it takes 15m00s, of 10m00s that are left" in capsys.readouterr().out
 
 
+def test_what_follows_on_a_step_that_is_left_out_is_left_out_too_and_the_study_ends(tmp_path, taken, capsys):
+    steps = [
+        step("d1", "pass", row="d", after=("c",)),
+        step("a1", "pass", trains=True),
+        step("a1-then", "pass", after=("a1",)),
+        step("b1", "pass", row="b"),
+        step("c1", "pass", row="c", after=("a",)),
+    ]
+    started = time.monotonic()
+    one = study_of(tmp_path, *steps, seconds={"a": 900.0}, deadline=60)
+    assert one.run() == 0
+    assert time.monotonic() - started < 30
+    assert list(one.done) == ["b1"]
+    assert not one.failed
+    told = capsys.readouterr().out
+    for line in (
+        "a1-then: left out, since it needs a1",
+        "c1: left out, since it needs a",
+        "d1: left out, since it needs c",
+    ):
+        assert line in told
+    assert len(study_of(tmp_path, *steps).waiting) == 4  # with more time they are taken
+
+
+@pytest.mark.parametrize(("state", "is_done"), [("finished", True), ("stopped", False)])
+def test_a_run_that_has_been_stopped_is_not_done_though_it_ended_well(tmp_path, taken, capsys, state, is_done):
+    summary = tmp_path / "runs" / "a1" / "summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text(json.dumps({"state": state}))
+    steps = [step("a1", "pass", trains=True), step("a1-then", "pass", after=("a1",))]
+    one = study_of(tmp_path, *steps, deadline=60)
+    assert one.run() == 0
+    assert [one.name for one in study_of(tmp_path, *steps).waiting] == ([] if is_done else ["a1", "a1-then"])
+    assert bool(taken) == is_done
+    assert ("a1: stopped; the same command goes on with it" in capsys.readouterr().out) != is_done
+
+
 def test_the_end_of_time_stops_what_is_under_way(tmp_path, taken):
     started = time.monotonic()
     one = study_of(tmp_path, step("a1", "import time; time.sleep(60)"), deadline=0.5)
