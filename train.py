@@ -49,7 +49,7 @@ from models.core.settings import Settings
 from models.core.training import DivergedError, Trainer
 from models.help import help_text, outline
 from models.loading import load_model, make_accelerator, read_data
-from models.logged import check_best_by
+from models.logged import check_best_by, check_patience
 from models.resolve import sweep_values
 
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads
@@ -122,6 +122,8 @@ def prepare(
     [is_begun] = broadcast_object_list([(folder / run_folder.CHECKPOINT).exists()])
     if is_begun:
         trainer.restore(folder / run_folder.CHECKPOINT)
+    elif accelerator.is_main_process:
+        check_patience(settings, info)
     return info, loaders, trainer
 
 

@@ -13,7 +13,7 @@ from data import datasets
 from models.core.objective import count_parameters
 from models.core.settings import Settings, kinds
 from models.loading import build_objective, read_data
-from models.logged import check_best_by
+from models.logged import check_best_by, check_patience
 from models.registry import MODELS
 
 USAGE = (
@@ -71,6 +71,7 @@ def outline(settings: Settings) -> str:
     """Return what a run would train, and with what settings, as text."""
     info = datasets.describe(settings.dataset, settings.image_size, settings.eval_crop) or read_data(settings)[0]
     check_best_by(settings, info)
+    check_patience(settings, info)
     objective = build_objective(settings, info)
     trainable, total = count_parameters(objective)
     lines = [f"{key}: {value}" for key, value in asdict(settings).items()]

@@ -7,6 +7,7 @@ import torch
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError, suggestion
 from data.metrics import metric_named
+from models.core.objective import Objective
 from models.core.settings import Settings
 from models.loading import build_objective
 from models.parts.backbone import BackboneSettings
@@ -21,6 +22,25 @@ def check_best_by(settings: Settings, info: DatasetInfo | None) -> None:
     """
     if settings.best_by:
         check_logged(metric_named(settings.best_by).name, f"--best_by={settings.best_by}", settings, info)
+
+
+def check_patience(settings: Settings, info: DatasetInfo) -> None:
+    """Refuse a value of the setting `patience` that could never end a run, since no metric judges its epochs.
+
+    A model's own default is let pass, as nobody has asked for it.
+
+    Raises:
+        UserError: with the names that `best_by` may have.
+    """
+    if settings.patience in (0, type(settings).patience) or settings.best_by:
+        return
+    judge, known = stand_in(settings, info).best_metric, logged_metrics(settings, info)
+    if not judge or f"{'val' if settings.val_fraction else 'train'}/{judge}" not in known:
+        without = "" if settings.val_fraction else " without validation images"
+        raise UserError(
+            f"--patience={settings.patience} has nothing to follow{without}: leave it out, or give --best_by one of "
+            f"{', '.join(known)}"
+        )
 
 
 def check_logged(name: str, told: str, settings: Settings, info: DatasetInfo | None) -> None:
@@ -47,9 +67,7 @@ def check_logged(name: str, told: str, settings: Settings, info: DatasetInfo | N
 
 def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     """Return the names of the losses and metrics that a run logs every epoch, found out on two random images."""
-    if isinstance(settings, BackboneSettings):  # the pretrained weights need not be there yet
-        settings = replace(settings, pretrained=False, weights="")
-    objective = build_objective(settings, info).eval()  # in training, a code book would speak to the other processes
+    objective = stand_in(settings, info).eval()  # in training, a code book would speak to the other processes
     batch = Batch(torch.randn(2, *objective.input_shape()), info.blank_labels(2))
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     if not settings.val_fraction:  # then the model's samples alone are judged
@@ -59,3 +77,10 @@ def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
     kept = {name: own.pop(name) for name in list(own) if own[name].ndim > 1}
     together = objective.split_metrics(kept)
     return names + [f"val/{name}" for name in (*own, *together, *sample_metric_names(objective))]
+
+
+def stand_in(settings: Settings, info: DatasetInfo) -> Objective:
+    """Return the model that settings name without its pretrained weights, which need not be there yet."""
+    if isinstance(settings, BackboneSettings):
+        settings = replace(settings, pretrained=False, weights="")
+    return build_objective(settings, info)

@@ -92,6 +92,8 @@ def test_a_training_loss_can_choose_the_weights_where_nothing_is_held_out(tmp_pa
         (["--best_by=max val/accuracy"], "--best_by=max val/accuracy: no run logs it, did you mean val/accuracy"),
         (["--best_by=test/accuracy"], "nothing is chosen on test images, take val/accuracy"),
         (["--best_by=val/loss", "--val_fraction=0"], "val_fraction is 0, so no images are left"),
+        (["--patience=5", "--val_fraction=0"], "--patience=5 has nothing to follow without validation images"),
+        (["--patience=5", "--model=dc_gan"], "--patience=5 has nothing to follow: leave it out, or give --best_by one"),
         (["--best_by=val/fid_inception_2000", "--model=dc_gan"], "there are: train/discriminate/"),
     ],
 )
@@ -106,6 +108,20 @@ def test_what_no_run_logs_is_refused_in_one_line_before_anything_is_written(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--patience=5"],
+        ["--patience=0", "--val_fraction=0"],
+        ["--patience=5", "--val_fraction=0", "--best_by=train/classify/loss"],
+        ["--patience=5", "--val_fraction=0", "--model=dc_gan", "--fid_every=1"],
+        ["--model=frozen", "--arch=resnet18", "--pretrained=False", "--val_fraction=0"],  # its default is 2
+    ],
+)
+def test_patience_that_can_end_a_run_or_that_nobody_asked_for_is_let_pass(arguments, tmp_path):
+    assert run(tmp_path, *arguments, "--dry_run") == 0
+
+
 def older(folder):
     """Take from a run's settings what runs of before the setting had not."""
     settings = read_json(folder / run_folder.SETTINGS)
@@ -117,7 +133,7 @@ def test_a_run_older_than_the_setting_goes_on_bit_for_bit_and_keeps_its_choice(t
     assert run(tmp_path, *QUICK, "--epochs=3") == 0
     assert run_with_stop(monkeypatch, 4, tmp_path / "stopped", *QUICK, "--epochs=3") == STOPPED
     older(tmp_path / "stopped" / "a")
-    with pytest.raises(UserError, match="best_by='val/accuracy' differs from the '' of run 'a'"):
+    with pytest.raises(UserError, match="--best_by=val/accuracy differs from the '' of run 'a'"):
         resolve([f"--runs_dir={tmp_path / 'stopped'}", "--run_id=a", "--best_by=val/accuracy"], {})
     assert run(tmp_path / "stopped", *QUICK, "--epochs=3") == 0
     assert epochs(tmp_path / "a") == epochs(tmp_path / "stopped" / "a")

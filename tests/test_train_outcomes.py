@@ -123,7 +123,7 @@ def test_epochs_without_a_fid_do_not_count_for_patience(tmp_path, fids):
 
 @pytest.mark.slow
 def test_without_a_fid_a_gans_newest_weights_are_kept(tmp_path):
-    arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--epochs=3", "--run_id=a", "--patience=1"]
+    arguments = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--epochs=3", "--run_id=a"]
     assert run(tmp_path, *arguments) == 0
     summary = read_json(tmp_path / "a" / "summary.json")
     assert summary["best_epoch"] == summary["epochs"] == 3
