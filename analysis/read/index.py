@@ -23,6 +23,7 @@ VERSION = 7  # of the index's tables
 PARTS = (run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY)
 LARGEST = 10**300  # whole numbers from here on count as none
 SECONDS_TO_WAIT = 10.0  # while another process writes the index
+OF_BEGUN = frozenset((*PARTS, run_folder.METRICS, run_folder.CHECKPOINT))  # some of a run's files, once it has begun
 SWEEP_FILES = frozenset((run_folder.SWEEP_FILE, run_folder.STUDY, run_folder.FINAL_RESULT, run_folder.BEST_RECIPE))
 
 Content = TypeVar("Content")
@@ -41,7 +42,7 @@ class Found(NamedTuple):
     """What there is under a runs folder."""
 
     runs: list[Path]  # folders of runs: those that hold settings
-    others: list[Path]  # folders that hold neither a run nor a sweep
+    others: list[Path]  # folders that hold neither a run nor a sweep, nor are a trial's that has not begun yet
 
 
 class Held(NamedTuple):
@@ -94,7 +95,9 @@ def walk(top: Path, seen: set[tuple[int, int]]) -> tuple[Found, list[Path]]:
         if not useful.isdisjoint(held.folders):
             useful.add(folder)
     parents = useful.difference(runs)  # what else there is in a run is its own
-    others = [folder for folder in walked if folder not in useful and (folder == top or folder.parent in parents)]
+    sweeps = {folder for folder, held in walked.items() if held.files & SWEEP_FILES}
+    begun = {folder for folder, held in walked.items() if held.files & OF_BEGUN or folder.parent not in sweeps}
+    others = [folder for folder in begun - useful if folder == top or folder.parent in parents]
     return Found(runs, others), [link for held in walked.values() for link in held.links]
 
 

@@ -74,6 +74,9 @@ def test_what_is_no_run_is_counted_once_and_what_is_nearly_one_is_read(runs_dir)
     (runs_dir / "notes" / "deep" / "text.txt").write_text("foreign")
     (runs_dir / "settings.jsonl").write_text("foreign")
     (runs_dir / "sweeps" / "lr" / "003-starting").mkdir()  # made by the agent, not yet by train.py
+    (runs_dir / "sweeps" / "lr" / "003-starting" / "output.log").touch()
+    write_run(runs_dir / "sweeps" / "lr" / "004-broken", [1.0])
+    (runs_dir / "sweeps" / "lr" / "004-broken" / "settings.json").unlink()
     for name, content in {
         "half": '{"model": "cnn", "data',
         "list": "[1, 2]",
@@ -92,7 +95,7 @@ def test_what_is_no_run_is_counted_once_and_what_is_nearly_one_is_read(runs_dir)
     (bare / "environment.json").write_text('{"started": "some day"}')
     records, skipped = read_runs(runs_dir)
     assert len(skipped) == 1 + 1 + 5
-    assert skipped == ["bytes", "empty", "half", "list", "notes", "number", "sweeps/lr/003-starting"]
+    assert skipped == ["bytes", "empty", "half", "list", "notes", "number", "sweeps/lr/004-broken"]
     [record] = [record for record in records if record.run_id == "bare"]
     assert len(records) == 8
     assert (record.state, record.summary, record.tags, [*history(record)]) == ("unfinished", {}, (), [])
