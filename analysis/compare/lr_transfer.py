@@ -114,7 +114,8 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
         metric: of which the value after the last epoch counts.
 
     Raises:
-        UserError: the runs differ in what is to be equal, such as their epochs, or no width has values at two rates.
+        UserError: the runs differ in what is to be equal, such as their epochs, no width has values at two rates, or
+            no parametrisation has two widths.
     """
     ended = [run for run in records if run.state in ("finished", "failed") and has_a_place(run.settings)]
     for key in EQUAL:
@@ -137,6 +138,8 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
             del found[name][width]
     if not any(len(curve.values) > 1 for widths in found.values() for curve in widths.values()):
         raise UserError("no width has finished runs at two learning rates: let the sweep go on, or name another")
+    if max(map(len, found.values())) < 2:
+        raise UserError("no parametrisation has finished runs at two widths: let the sweep go on, or name another")
     return {name: found[name] for name in sorted(found, key=lambda name: (name != STANDARD, name)) if found[name]}
 
 

@@ -96,6 +96,13 @@ def test_rates_that_no_seed_has_beside_each_other_have_a_best_one_all_the_same(t
     assert "best rate 0.001 (2^-9.97" in capsys.readouterr().out
 
 
+def test_one_width_alone_shows_no_transfer(tmp_path, capsys):
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"standard": {8: -8}, "mup": {16: -8}}, seeds=(1,))
+    assert main(["lr", str(folder)]) == 2
+    assert "no parametrisation has finished runs at two widths" in capsys.readouterr().err
+    assert not (folder / "lr_transfer.png").exists()
+
+
 def test_runs_of_unequal_steps_are_not_compared(tmp_path):
     folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,), epochs=3)
     write_run(folder / "more", [1.0], model="mlp", width=8, lr=0.1, seed=1, epochs=4)
@@ -108,7 +115,7 @@ def test_runs_of_unequal_steps_are_not_compared(tmp_path):
     [{"width": [8]}, {"lr": "x"}, {"seed": None}, {"width": 0}, {"lr": -1.0}, {"parametrization": []}, {"seed": 1e999}],
 )
 def test_runs_with_odd_settings_are_left_out_or_stand_apart(tmp_path, odd):
-    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,))
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8, 16: -8}}, seeds=(1,))
     write_run(folder / "odd", [1.0], model="mlp", **{"width": 8, "lr": 0.1, "seed": 1, **odd})
     found = curves_of(read_runs(folder).records, METRIC)
     assert found["mup"][8].optima() == pytest.approx([-8.1])
@@ -131,7 +138,7 @@ def test_the_program_refuses_what_it_cannot_do_in_one_line(sweep, words, message
 
 
 def test_a_width_of_which_all_runs_failed_is_left_out_with_a_line(tmp_path, capsys):
-    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8}}, seeds=(1,))
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8, 16: -8}}, seeds=(1,))
     for rate in RATES[:2]:
         write_run(folder / f"failed-{rate}", [1.0], model="mlp", state="failed", width=16, lr=rate, seed=1)
     assert main(["lr", str(folder)]) == 0
