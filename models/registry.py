@@ -66,7 +66,7 @@ def find_model(name: object) -> Model:
     Raises:
         UserError: there is no model of that name.
     """
-    check_known(f"model={name!r}", name, MODELS)
+    check_known(f"--model={name}", name, MODELS)
     return MODELS[str(name)]
 
 

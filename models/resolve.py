@@ -191,7 +191,7 @@ def refuse_change(key: str, value: Any, saved: Mapping[str, Any]) -> None:
     """
     if key in CIRCUMSTANCES or key not in saved or saved[key] == value:
         return
-    differs = f"{key}={value!r} differs from the {saved[key]!r} of run {saved['run_id']!r}"
+    differs = f"--{key}={value} differs from the {saved[key]!r} of run {saved['run_id']!r}"
     if key == "epochs" and value > saved[key]:
         courses = [f"--{name}={saved[name]}" for name, free in EXTENSIBLE.items() if saved.get(name, free) != free]
         if not courses:
@@ -211,7 +211,7 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
     """
     known = kinds(settings_class)
     if key not in known:
-        raise unknown_setting(settings_class, key, value)
+        raise unknown_setting(settings_class, key, f"--{key}={value}")
     kind = known[key]
     if isinstance(value, Bare) and kind.type is not bool:
         raise UserError(f"--{key} has no value: write --{key}={getattr(settings_class, key) or 'VALUE'}, for example")
@@ -223,7 +223,7 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
         value = int(value)
     if type(value) is not kind.type:  # isinstance would take a bool for an int
         hint = "; YAML reads 1e-3 as text, write 1.0e-3" if kind.type is float and type(value) is str else ""
-        raise UserError(f"{key}={value!r} is of type {type(value).__name__}, not {kind.type.__name__}{hint}")
+        raise UserError(f"--{key}={value!r} is of type {type(value).__name__}, not {kind.type.__name__}{hint}")
     if kind.type is float and not math.isfinite(value):
         raise UserError(f"--{key}={value} is not a finite number")
     if kind.type is int and abs(value) > LARGEST_INT:
@@ -235,15 +235,16 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
     return value
 
 
-def unknown_setting(settings_class: type[Settings], key: str, value: Any) -> UserError:
-    """Return the error for a name that is no setting of a class.
+def unknown_setting(settings_class: type[Settings], key: str, told: str) -> UserError:
+    """Return the error for a name that is no setting of a class; it begins with how that was told, such as --lrr=0.1.
 
     It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
     """
-    owners = models_with(key)
-    options = [f"--{name}" for name in kinds(settings_class)]
-    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"--{key}", options)
-    return UserError(f"--{key}={value} is not a setting of {settings_class.__name__}{whose} (see --help)")
+    models = [name for name, model in MODELS.items() if model.settings == settings_class.__name__]
+    owners, dashes = models_with(key), "--" * told.startswith("--")
+    options = [f"{dashes}{name}" for name in kinds(settings_class)]
+    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"{dashes}{key}", options)
+    return UserError(f"{told} is not a setting of --model={' or '.join(models)}{whose} (see --help)")
 
 
 def read_text(kind: Kind, key: str, text: str) -> Any:

@@ -69,7 +69,7 @@ def by_settings(sweep: Sweep) -> Sweep:
                 f"parameter {entry.name}: the sweep has no trials of that model, only of {', '.join(models)}"
             )
         if not own:
-            raise unknown_setting(find_model(allowed[0]).settings_class, entry.place[-1], values_of(entry)[0])
+            raise unknown_setting(find_model(allowed[0]).settings_class, entry.place[-1], f"parameter {entry.name}")
         name = entry.place[-1] if len(allowed) == len(models) else entry.name
         parameters[name] = replace(entry, only_for=own if len(own) < len(models) else None)
     for model in models:

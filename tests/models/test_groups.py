@@ -53,9 +53,9 @@ def test_a_setting_of_another_model_is_left_out_in_one_line_and_one_of_none_is_r
     assert resolve_with_checkpoint(arguments, environment).width == 32
     [line] = capsys.readouterr().out.splitlines()
     assert line == "mlp has no convolutions, num_heads: what the sweep gives for other models is left out"
-    with pytest.raises(UserError, match="widht=3 is not a setting of MlpSettings, did you mean --width"):
+    with pytest.raises(UserError, match="widht=3 is not a setting of --model=mlp, did you mean --width"):
         resolve(*under(model="mlp", widht=3))
-    with pytest.raises(UserError, match="convolutions=vgg is not a setting of MlpSettings, it belongs to cnn"):
+    with pytest.raises(UserError, match="convolutions=vgg is not a setting of --model=mlp, it belongs to cnn"):
         resolve(["--model=mlp", "--convolutions=vgg"], {})
 
 

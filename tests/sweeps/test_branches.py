@@ -180,7 +180,7 @@ def test_a_model_of_each_branch_gets_closer_to_the_best_than_one_of_all_and_than
     [
         (
             {**MODELS, "lr": LR, "num_heads": {"values": [1, 2]}},
-            "num_heads=1 is not a setting of MlpSettings, it belongs to nano_vit",
+            "parameter num_heads is not a setting of --model=mlp, it belongs to nano_vit",
         ),
         ({**MODELS, "lr": LR, "pooling": {"values": ["none", "maen"]}}, "pooling=maen is none of"),
         (
@@ -194,12 +194,12 @@ def test_a_model_of_each_branch_gets_closer_to_the_best_than_one_of_all_and_than
         ),
         (
             {**MODELS, "mlp": {"parameters": {"pooling": {"values": ["none"]}}}},
-            "pooling=none is not a setting of MlpSettings, it belongs to cnn",
+            "parameter mlp.pooling is not a setting of --model=mlp, it belongs to cnn",
         ),
         ({"cnn": {"parameters": MODELS}, "lr": LR}, "cnn.model: the model cannot stand in the group of another one"),
         (
             {**MODELS, "net": {"parameters": {"widht": {"values": [8, 16]}}}},
-            "widht=8 is not a setting .*did you mean --width",
+            "parameter net.widht is not a setting .*did you mean width",
         ),
         ({**MODELS, "lr": LR, "model": {"values": ["mlp", "vae"]}}, "val/accuracy: no run logs it"),
         ({**MODELS, "a": {"parameters": {"run_id": {"value": "x"}}}, "lr": LR}, "a.run_id: the agent sets it"),

@@ -108,7 +108,7 @@ def test_a_changed_environment_is_told(trained, capsys):
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     write_run(tmp_path / "old", [1.0])  # with settings that are no more
     write_run(tmp_path / "gone", [1.0], model="perceptron")
-    for name, line in {"nosuch": "is no run", "old": "is not a setting", "gone": "model='perceptron' is not"}.items():
+    for name, line in {"nosuch": "is no run", "old": "is not a setting", "gone": "--model=perceptron is not"}.items():
         assert reproduce.main([str(tmp_path / name), "--check"]) == 2
         error = capsys.readouterr().err
         assert line in error

@@ -163,7 +163,7 @@ def test_a_misspelling_is_refused_with_what_was_meant(key, value, meant, sweep):
         (["--lr"], "--lr has no value: write --lr=0.000199, for example"),
         (["--model", "--epochs=2"], "--model has no value: write --model=cnn, for example"),
         (["--tags"], "--tags has no value: write --tags=VALUE, for example"),
-        (["--modle=cnn"], "--modle=cnn is not a setting of CnnSettings, did you mean --model? (see --help)"),
+        (["--modle=cnn"], "--modle=cnn is not a setting of --model=cnn, did you mean --model? (see --help)"),
         (
             ["--resume=night"],
             "--resume=night is not true or false: to resume the run of that name, give --run_id=night",
@@ -177,7 +177,7 @@ def test_what_a_command_line_lacks_is_said_with_what_to_write(words, message):
 
 
 def test_a_setting_of_other_models_names_them():
-    with pytest.raises(UserError, match="num_heads=3 is not a setting of CnnSettings, it belongs to nano_vit"):
+    with pytest.raises(UserError, match="num_heads=3 is not a setting of --model=cnn, it belongs to nano_vit"):
         parse("--model=cnn", "--num_heads=3")
     with pytest.raises(UserError, match="it belongs to nano_vit, patch_lstm"):
         parse("--model=cnn", "--patch_size=4")
