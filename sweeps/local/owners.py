@@ -27,12 +27,17 @@ def start_of(pid: int) -> float | None:
     """Return what tells a process from a later one of the same id; None if it has ended.
 
     On Linux it is the time since the system's start, which does not change as the clock is set; elsewhere, that of day.
+
+    Raises:
+        PermissionError: it lives, and the system hides it from this user, as /proc does that is mounted with hidepid.
     """
     if Path("/proc/self/stat").exists():
         try:
             text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return None
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            if has_ended(pid):
+                return None
+            raise PermissionError(f"process {pid} is hidden") from None
         state, *numbers = text.rpartition(")")[2].split()  # the name before it may hold blanks
         return None if state in ENDED else int(numbers[18])
     try:
@@ -42,12 +47,26 @@ def start_of(pid: int) -> float | None:
         return None
 
 
+def has_ended(pid: int) -> bool:
+    """Return whether there is no process of an id, hidden ones included."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is another user's
+        pass
+    return False
+
+
 def is_alive_here(owner: str) -> bool | None:
-    """Return whether a process of this machine still runs, by its name; None for a process of another machine."""
+    """Return whether a process still runs, by its name; None for one of another machine, or hidden from this user."""
     host, boot, pid, start = json.loads(owner)
     if (host, boot) != (socket.gethostname(), place()):
         return None
-    return start_of(pid) == start
+    try:
+        return start_of(pid) == start
+    except PermissionError:
+        return None
 
 
 def has_another_agent(process: psutil.Process) -> bool:

@@ -1,0 +1,59 @@
+"""Whether a process still runs where the system shows none of other users, as with /proc mounted with hidepid."""
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from sweeps.local.claims import CLAIMS, Claims
+from sweeps.local.owners import is_alive_here, place
+
+READ, KILL = Path.read_text, os.kill
+HIDDEN = [FileNotFoundError, PermissionError]  # by hidepid=2 and by hidepid=1
+
+
+@pytest.fixture(params=HIDDEN)
+def of_another_user(request, monkeypatch):
+    """The name of an agent that lives, and belongs to another user."""
+    pid = os.getppid()
+
+    def read(path, *arguments, **options):
+        if path == Path(f"/proc/{pid}/stat"):
+            raise request.param(path)
+        return READ(path, *arguments, **options)
+
+    def kill(number, signal):
+        if number == pid:
+            raise PermissionError
+        KILL(number, signal)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(os, "kill", kill)
+    return json.dumps([socket.gethostname(), place(), pid, 1])
+
+
+def test_of_a_process_that_is_hidden_it_is_not_known_whether_it_is_the_one(of_another_user):
+    assert is_alive_here(of_another_user) is None
+
+
+def test_an_agent_that_is_hidden_holds_its_trial_as_long_as_its_beat_changes(of_another_user, monkeypatch):
+    monkeypatch.setattr("sweeps.local.claims.SECONDS_TO_BE_MISSED", -1.0)  # at once
+    claims = Claims(create_engine("sqlite://"))
+    CLAIMS.create(claims.engine)
+    with claims.engine.begin() as connection:
+        connection.execute(CLAIMS.insert().values(trial_id=1, owner=of_another_user, beat=0))
+    assert not claims.is_idle(claims.of(1))
+    with claims.engine.begin() as connection:
+        connection.execute(CLAIMS.update().values(beat=1))
+    assert not claims.is_idle(claims.of(1))
+    assert claims.is_idle(claims.of(1))
+
+
+def test_a_process_that_has_ended_is_dead(monkeypatch):
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    assert is_alive_here(json.dumps([socket.gethostname(), place(), ended.pid, 1])) is False
