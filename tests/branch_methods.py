@@ -5,9 +5,9 @@ value after 20 and 40 trials, whose optimum is 0. `ours` is sweeps/local/search.
 TPE over groups; its Gaussian process over all settings at once, with those that do not apply in the middle.
 """
 
+import argparse
 import math
 import statistics
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -149,5 +149,7 @@ def table(num_seeds: int) -> list[str]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.branch_methods", description=__doc__)
+    parser.add_argument("num_seeds", type=int, help="two at least")
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    table(int(sys.argv[1]))
+    table(parser.parse_args().num_seeds)

@@ -1,9 +1,9 @@
 """A sweep's database with many trials, made up: `python -m tests.large_study FOLDER 10000`, FOLDER a runs folder."""
 
+import argparse
 import json
 import random
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -42,4 +42,8 @@ def write_large_study(folder: Path, num_trials: int, num_values: int = 10) -> No
 
 
 if __name__ == "__main__":
-    write_large_study(Path(sys.argv[1]) / run_folder.SWEEPS / "large", int(sys.argv[2]))
+    parser = argparse.ArgumentParser(prog="python -m tests.large_study", description=__doc__)
+    parser.add_argument("runs_dir", type=Path, help="in which the sweep `large` is made")
+    parser.add_argument("num_trials", type=int)
+    options = parser.parse_args()
+    write_large_study(options.runs_dir / run_folder.SWEEPS / "large", options.num_trials)

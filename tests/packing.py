@@ -3,6 +3,7 @@
 Two small models, of 2 and 3 GiB, and a large one, of 8 GiB, share a device of 10 GiB. They only pretend to train.
 """
 
+import argparse
 import sys
 import tempfile
 import time
@@ -50,4 +51,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.packing", description=__doc__).parse_args()
     sys.exit(main())

@@ -1,9 +1,9 @@
 """Made-up runs folders, as train.py and sweeps/agent.py leave them: `python -m tests.run_folders FOLDER 5000`."""
 
+import argparse
 import json
 import math
 import random
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -105,4 +105,8 @@ def write_many(runs_dir: Path, num_runs: int, num_epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    write_many(Path(sys.argv[1]), int(sys.argv[2]), num_epochs=100)
+    parser = argparse.ArgumentParser(prog="python -m tests.run_folders", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a new one")
+    parser.add_argument("num_runs", type=int)
+    options = parser.parse_args()
+    write_many(options.folder, options.num_runs, num_epochs=100)

@@ -80,5 +80,6 @@ def test_what_users_rely_on_is_as_it_was(part):
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.test_frozen", description="Write golden/interface.json.").parse_args()
     RECORD.write_text(json.dumps(record(), indent=1) + "\n")
     sys.exit(0)

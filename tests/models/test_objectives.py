@@ -4,8 +4,8 @@
 names of models write those alone.
 """
 
+import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -307,4 +307,6 @@ def write_golden(names):
 
 
 if __name__ == "__main__":
-    write_golden(sys.argv[1:] or MODELS)
+    parser = argparse.ArgumentParser(prog="python -m tests.models.test_objectives", description="Write golden losses.")
+    parser.add_argument("names", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; default: all")
+    write_golden(parser.parse_args().names or MODELS)

@@ -1,5 +1,6 @@
 """Measure how long a proposal takes, by the number of trials before it: python -m tests.search_quality.times."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Mapping
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.search_quality.times", description=__doc__).parse_args()
     main()
