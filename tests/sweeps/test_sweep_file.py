@@ -252,5 +252,5 @@ def test_combinations_are_those_of_itertools():
 
 
 def test_a_recipe_is_told_apart_from_a_sweep():
-    with pytest.raises(UserError, match="cnn.yaml: it holds no key of a sweep; if it holds settings, train them: python"):
+    with pytest.raises(UserError, match="cnn.yaml: it holds no key of a sweep; if it holds settings, train them"):
         read_sweep(ROOT / "sweeps" / "best" / "cnn.yaml")
