@@ -48,7 +48,7 @@ from sweeps.local.launch import OUTPUT, Run, unless_set
 from sweeps.local.pool import Pool
 from sweeps.local.row_cost import Cost, measure, saved, seconds_of
 from sweeps.local.rows import Row, Step, chosen, command_of, read_rows, steps_of
-from sweeps.local.workers import assign_devices
+from sweeps.local.workers import assign_devices, num_gpus
 
 PLACE = "study"  # in the runs folder
 DONE, COSTS = "done.json", "costs.json"
@@ -224,7 +224,7 @@ def runs_left(steps: Sequence[Step]) -> dict[str, int]:
 
 def main_device() -> torch.device:
     """Return the first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if num_gpus() else "cpu")
 
 
 def plan(

@@ -1,8 +1,6 @@
 """Which trials fit side by side into the memory of a device, by what trials of the same model have taken before."""
 
 import math
-import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +11,9 @@ from optuna.trial import FrozenTrial
 from sweeps.local.pool import Pool
 from sweeps.local.trial_run import TrialRun
 from sweeps.local.trials import Claim
-from sweeps.local.workers import GPU, has_gpu
+from sweeps.local.workers import GPU, asked, has_gpu
 
 ASK_GPU = (sys.executable, "-c", "import torch; print(torch.cuda.mem_get_info()[0])")
-SECONDS_TO_ASK = 60.0
 # A GPU holds more than the tensors that a run counts: CUDA itself, and the allocator's gaps.
 GPU_SHARE, GPU_GIB = 1.2, 0.75
 TOLERANCE = 1e-6  # GiB, of rounding
@@ -102,9 +99,5 @@ def free_gib(device: Mapping[str, str]) -> float:
     """Return the memory that is free on a GPU, or of the machine, in GiB; infinite where nobody can tell."""
     if not has_gpu(device):
         return psutil.virtual_memory().available / 2**30
-    environment = {**os.environ, **device}
-    try:  # in a process of its own, which would go on to hold memory there
-        asked = subprocess.run(ASK_GPU, env=environment, capture_output=True, text=True, timeout=SECONDS_TO_ASK)
-        return int(asked.stdout) / 2**30
-    except (ValueError, OSError, subprocess.TimeoutExpired):
-        return math.inf
+    num_bytes = asked(ASK_GPU, device)
+    return math.inf if num_bytes is None else num_bytes / 2**30

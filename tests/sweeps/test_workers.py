@@ -1,9 +1,11 @@
 import os
+import sys
 
 import pytest
 import torch
 
 from data.errors import UserError
+from sweeps.local.room import Room
 from sweeps.local.workers import assign_devices, has_gpu
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
@@ -14,7 +16,7 @@ def machine(monkeypatch):
     """Sets up a machine of some GPUs and 8 cores, and the environment it is used in."""
 
     def set_up(num_gpus, **environment):
-        for name in (VISIBLE, THREADS):
+        for name in (VISIBLE, THREADS, "ACCELERATE_USE_CPU"):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -42,7 +44,6 @@ def visible(num_workers, devices):
         (4, 1, "1,2", ["1"]),
         (4, None, "0+1,2+3", ["0,1", "2,3"]),
         (4, 3, "0+1,3", ["0,1", "3", "0,1"]),
-        (1, None, "GPU-8f2a,MIG-77", ["GPU-8f2a", "MIG-77"]),
         (0, 2, None, [None, None]),
     ],
 )
@@ -55,6 +56,43 @@ def test_indices_count_the_gpus_that_the_agent_sees(machine):
     machine(2, **{VISIBLE: "5,GPU-ab"})
     assert visible(None, "1,0+1") == ["GPU-ab", "5,GPU-ab"]
     assert visible(3, None) == ["5", "GPU-ab", "5"]
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """CUDA sees these two alone, whatever it is told."""
+    code = "import os; print(int(os.environ['CUDA_VISIBLE_DEVICES'] in ('GPU-8f2a', 'MIG-77')))"
+    monkeypatch.setattr("sweeps.local.workers.ASK_COUNT", (sys.executable, "-S", "-c", code))
+
+
+def test_gpus_are_named_by_uuids_that_cuda_sees(machine, cuda):
+    machine(1)
+    assert visible(None, "GPU-8f2a,MIG-77,0+GPU-8f2a") == ["GPU-8f2a", "MIG-77", "0,GPU-8f2a"]
+
+
+def test_a_uuid_that_cuda_sees_nothing_by_is_refused(machine, cuda):
+    machine(1)
+    with pytest.raises(UserError, match="^--devices=GPU-8f2b: there are 1 GPUs, counted from 0"):
+        assign_devices(None, "GPU-8f2a,GPU-8f2b")  # CUDA would not complain, and the runs would use the CPU
+
+
+def test_a_uuid_is_taken_where_cuda_cannot_be_asked_or_the_agent_was_told_it(machine, monkeypatch):
+    machine(1, **{VISIBLE: "GPU-9"})
+    monkeypatch.setattr("sweeps.local.workers.ASK_COUNT", (sys.executable, "-S", "-c", "print(0)"))
+    assert visible(None, "GPU-9") == ["GPU-9"]
+    monkeypatch.setattr("sweeps.local.workers.ASK_COUNT", (sys.executable, "-S", "-c", "no CUDA"))
+    assert visible(None, "GPU-8") == ["GPU-8"]
+
+
+@pytest.mark.parametrize("use_cpu", ["1", "true", "Yes"])
+def test_runs_that_accelerate_keeps_on_the_cpu_get_no_gpus_but_cores(machine, use_cpu):
+    machine(2, ACCELERATE_USE_CPU=use_cpu)
+    assert assign_devices(2, None) == [{THREADS: "4"}] * 2
+    assert assign_devices(None, None) == [{THREADS: "8"}]
+    assert not Room(assign_devices(2, None), 10.0).is_on_gpu
+    for device in ("0", "GPU-8f2a"):
+        with pytest.raises(UserError, match=f"^--devices={device}: there are 0 GPUs, counted from 0"):
+            assign_devices(None, device)
 
 
 @pytest.mark.parametrize(
