@@ -188,13 +188,14 @@ def run_finals(options: Namespace) -> int:
         warn("final.py: no run has finished: the reasons are above")
     else:
         write_best(sweep, folder / BEST_RECIPE, trials[0] if options.pick else None)
-        conclude(options.sweep, sweep.metric.name, folder, finals, results, words)
+        choice = {"picked": options.pick, "from_width": options.from_width}
+        about = {"sweep": options.sweep, "metric": sweep.metric.name, **choice}
+        conclude(about, folder, finals, results, words)
     return code
 
 
 def conclude(
-    name: str,
-    metric: str,
+    about: Mapping[str, Any],
     folder: Path,
     finals: Sequence[Sequence[Final]],
     results: Sequence[dict[str, Any]],
@@ -203,19 +204,19 @@ def conclude(
     """Write and print the figures of the final runs.
 
     Args:
-        name: of the sweep, as it was given.
-        metric: by which the trials were chosen.
+        about: the sweep, as it was given, the metric by which trials were chosen and, where these are not the best,
+            what the user asked for in their place.
         folder: of the sweep.
         finals: the runs of each trial's settings, the chosen trial first.
         results: of these.
         words: what is to be said of the choice.
     """
-    keys = shown_keys(results, metric)
+    keys = shown_keys(results, about["metric"])
     comparisons = against_the_first(folder, finals, results, keys[0]) if keys else []
     over_all = over_trials(results, keys)
-    result = {"sweep": name, "metric": metric, "trials": results, "over_trials": over_all, "comparisons": comparisons}
+    result = {**about, "trials": results, "over_trials": over_all, "comparisons": comparisons}
     write_json(folder / run_folder.FINAL_RESULT, result)
-    show(results, metric)
+    show(results, about["metric"])
     for each in comparisons:
         say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")
     if words:

@@ -156,7 +156,8 @@ def of_seeds(command: str, seeds: Sequence[int]) -> str:
 def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
     """Return the results in a runs folder: those of the sweeps that have a row in the table, and those that are named.
 
-    A sweep of the table whose final runs cannot be read is left out, with a line that says so.
+    A sweep of the table whose final runs cannot be read, or are not of its best trial, is left out, with a line that
+    says so, unless it is named.
 
     Args:
         runs_dir: the runs folder; None for the default one.
@@ -179,15 +180,35 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
 
 
 def results_of_table(sweeps: Iterable[SweepRecord]) -> list[Result]:
-    """Return the results of those of the sweeps that have a row in the table."""
+    """Return the results of those of the sweeps that have a row in the table, if they are of the sweeps' best trials.
+
+    Others are left out, with a line each.
+    """
     rows = {(reference.model, reference.dataset) for reference in references()}
     results = []
     for sweep in sweeps:
         try:
-            results.append(result_of_sweep(sweep))
+            result = result_of_sweep(sweep)
+            if (result.model, result.dataset) in rows:
+                check_is_of_the_best(sweep)
+                results.append(result)
         except UserError as error:
             warn(f"left out: {visible(error)}")
-    return [result for result in results if (result.model, result.dataset) in rows]
+    return results
+
+
+def check_is_of_the_best(sweep: SweepRecord) -> None:
+    """Refuse final runs of another trial than the sweep's best one, which the user has picked or which led before.
+
+    Raises:
+        UserError: the final runs are such.
+    """
+    trial, leaders = sweep.final["trials"][0].get("trial"), [trial.run_id for trial in sweep.leaders[:1]]
+    if sweep.final.get("picked") or sweep.final.get("from_width") or (leaders and trial not in leaders):
+        raise UserError(
+            f"{sweep.source}/final.json is of {trial}, not of the sweep's best trial: "
+            f"python sweeps/final.py {sweep.name} trains that one, or name the sweep to take it as it is"
+        )
 
 
 def find_result_run(records: Iterable[RunRecord], name: str) -> RunRecord:

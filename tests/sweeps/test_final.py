@@ -122,6 +122,15 @@ def test_the_top_trials_are_trained_the_best_first(stage):
 
 
 @pytest.mark.slow
+def test_the_result_notes_that_its_trial_was_picked_and_the_next_one_that_it_was_not(stage):
+    runs = sweep(stage)
+    for arguments, trial, pick in ((["--pick=2"], runs[2], "2"), ([], runs[1], None)):
+        final(stage, "--seeds=1", *arguments)
+        result = read_json(stage.sweep() / "final.json")
+        assert (result["trials"][0]["trial"], result["picked"], result["from_width"]) == (trial, pick, None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_with_the_state_saved_and_the_same_command_goes_on(stage, number):
     sweep(stage, final_seconds=0.5)

@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,8 @@ from analysis.compare import results
 from analysis.compare.references import recipes, references
 from analysis.compare.results_table import read_results, render
 from analysis.read.figures import plus_minus
+from analysis.read.sweeps import read_sweeps
+from analysis.read.trials import Trial
 from analysis.results import main
 from data.errors import UserError
 from data.files import read_json, write_json
@@ -175,6 +178,34 @@ def test_results_of_other_machines_stay_and_those_of_the_same_name_are_replaced(
     write_json(place / "runs" / "sweeps" / "later" / "final.json", content)
     update(place)
     assert [row["obtained"] for row in rows_of(place) if row["seeds"]] == ["40.00 %", "71.23 ± 1.23 %"]
+
+
+@pytest.mark.parametrize(
+    ("trial", "noted", "is_taken"),
+    [
+        ("000-best", {}, True),
+        ("000-best", {"picked": None, "from_width": None}, True),
+        ("001-worse", {}, False),  # it was the best until others came
+        ("000-best", {"picked": "0"}, False),
+        ("000-best-width512", {"from_width": 64}, False),
+    ],
+)
+def test_final_runs_of_another_trial_than_the_best_are_taken_only_where_they_are_named(
+    place, capsys, trial, noted, is_taken
+):
+    path = place / "runs" / "sweeps" / "heads" / "final.json"
+    content = read_json(path)
+    content["trials"][0]["trial"] = trial
+    write_json(path, {**content, **noted})
+    [sweep] = read_sweeps(place / "runs").sweeps
+    names = enumerate(("001-worse", "000-best"))
+    trials = [Trial(i, name, "COMPLETE", 0.2 - 0.1 * i, 3, {}, None, None) for i, name in names]
+    found = results.results_of_table([replace(sweep, trials=tuple(trials))])
+    assert [result.name for result in found] == (["heads"] if is_taken else [])
+    line = f"final.json is of {trial}, not of the sweep's best trial: python sweeps/final.py heads trains that one"
+    assert (line in capsys.readouterr().err) != is_taken
+    assert update(place, "heads") == 0
+    assert [result.name for result in read_results(place / "results.json")] == ["heads"]
 
 
 def test_a_remark_stays_as_long_as_the_figures_do(place):
