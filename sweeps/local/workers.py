@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from data.errors import UserError
+from data.visible import counted
 from models.core.processes import num_cores
 
 MOST_WORKERS = 1000
@@ -65,7 +66,8 @@ def visible(group: str) -> str:
         elif num_visible and device.startswith(("GPU-", "MIG-")) and (device in names or is_seen(device)):
             chosen.append(device)
         else:  # CUDA would not complain, and the run would use the CPU
-            raise UserError(f"--devices={device}: there are {len(names)} GPUs, counted from 0")
+            remedy = f"give numbers from 0 to {len(names) - 1}" if names else "leave --devices out to use the CPU"
+            raise UserError(f"--devices={device}: runs have {counted(len(names), 'GPU')} here: {remedy}")
     return ",".join(chosen)
 
 

@@ -72,7 +72,7 @@ def test_gpus_are_named_by_uuids_that_cuda_sees(machine, cuda):
 
 def test_a_uuid_that_cuda_sees_nothing_by_is_refused(machine, cuda):
     machine(1)
-    with pytest.raises(UserError, match="^--devices=GPU-8f2b: there are 1 GPUs, counted from 0"):
+    with pytest.raises(UserError, match="^--devices=GPU-8f2b: runs have 1 GPU here: give numbers from 0 to 0"):
         assign_devices(None, "GPU-8f2a,GPU-8f2b")  # CUDA would not complain, and the runs would use the CPU
 
 
@@ -91,7 +91,7 @@ def test_runs_that_accelerate_keeps_on_the_cpu_get_no_gpus_but_cores(machine, us
     assert assign_devices(None, None) == [{THREADS: "8"}]
     assert not Room(assign_devices(2, None), 10.0).is_on_gpu
     for device in ("0", "GPU-8f2a"):
-        with pytest.raises(UserError, match=f"^--devices={device}: there are 0 GPUs, counted from 0"):
+        with pytest.raises(UserError, match=f"^--devices={device}: runs have 0 GPUs here: leave --devices out"):
             assign_devices(None, device)
 
 
@@ -112,7 +112,7 @@ def test_runs_that_accelerate_keeps_on_the_cpu_get_no_gpus_but_cores(machine, us
 )
 def test_a_gpu_that_is_not_there_is_refused_with_how_many_are(num_gpus, environment, devices, machine):
     machine(num_gpus, **environment)
-    with pytest.raises(UserError, match=f"^--devices=.*: there are {num_gpus} GPUs, counted from 0"):
+    with pytest.raises(UserError, match=f"^--devices=.*: runs have {num_gpus} GPU"):
         assign_devices(None, devices)
 
 
