@@ -13,7 +13,7 @@ from analysis.read.recipe import recipe_of
 from data.metrics import TESTED, Metric, is_finite, metric_named
 
 SEED = "seed"
-MOST_SINGLE = 10  # recipes of one seed, the best of a kind: those of a whole search would hide the others
+MOST_SINGLE = 10  # recipes of one seed, the best of a kind, beside those of several: a whole search would hide these
 MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
 
 
@@ -79,7 +79,9 @@ def judge_of(finals: Sequence[Entry], metric: Metric) -> Metric | None:
 
 
 def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str]) -> list[Recipe]:
-    """Return the recipes of runs of one kind, the better first by their means; of those of one seed the best few.
+    """Return the recipes of runs of one kind, the better first by their means.
+
+    Of those of one seed there are the best few, and none where none has several: the leaderboard has them.
 
     Args:
         entries: the runs.
@@ -91,7 +93,8 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
     values = {key: by_seed(group, metric) for key, group in groups.items()}
     places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
     order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
-    too_many = {*[key for key in order if len(values[key]) == 1][MOST_SINGLE:]}
+    single = [key for key in order if len(values[key]) == 1]
+    too_many = {*single[MOST_SINGLE if len(single) < len(order) else 0 :]}
     order = [key for key in order if key not in too_many]
     of_first = images_of(groups[order[0]], metric) if len(order) > 1 else {}
 

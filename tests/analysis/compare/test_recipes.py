@@ -92,6 +92,15 @@ def test_of_a_search_in_which_one_seed_was_repeated_the_best_recipes_are_shown_a
     assert num_left_out == page_data(comparison)["recipes"]["numLeftOut"] == 30 - len(shown)
 
 
+def test_beside_final_runs_the_trials_of_one_seed_each_are_left_to_the_leaderboard(tmp_path):
+    for i in range(3):
+        write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 100], lr=1.0 + i, seed=1)
+    write_finals(tmp_path / "sweeps" / "s", 3.0, (0.9, 0.91), trial="run2")
+    shown, num_left_out = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY))
+    assert [recipe.is_final for recipe in shown] == [True]
+    assert num_left_out == 3
+
+
 def test_runs_on_other_images_are_another_recipe_where_their_images_are_known(tmp_path):
     for i, images in enumerate(("a", "a", "b", "b", "")):
         run = write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 10], lr=0.1, seed=i)
