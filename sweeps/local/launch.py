@@ -114,7 +114,7 @@ class Run:
         self.folder = runs_dir / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state() == "stopped":  # of an earlier start: this one may end before it can say how
-            (self.folder / run_folder.SUMMARY).unlink()
+            (self.folder / run_folder.SUMMARY).unlink(missing_ok=True)
         (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)), encoding="utf-8")
         path = self.folder / VALUES
         path.write_text(yaml.safe_dump({key: {"value": value} for key, value in values.items()}), encoding="utf-8")
