@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,7 +12,7 @@ from analysis.read.trials import Trial
 from analysis.record import run_folder
 from data.datasets import has_test_images
 from data.errors import UserError
-from data.files import replace_file
+from data.files import read_json, replace_file
 from data.metrics import shown
 from data.visible import visible
 
@@ -33,7 +34,8 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
     if not sweep.leaders:
         raise UserError(f"sweep {sweep.name} has no trial with a {sweep.metric.name} yet: let one end, or pause it")
     trial = picked or sweep.leaders[0]
-    settings = {key: value for key, value in recipe_of(trial.settings).items() if key not in PROTOCOL}
+    known = precision_of(sweep, trial) | recipe_of(trial.settings)
+    settings = {key: value for key, value in known.items() if key not in PROTOCOL}
     if trial.best_epoch:
         settings["epochs"] = trial.best_epoch
     value = shown(sweep.metric.name, trial.value)
@@ -48,6 +50,13 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
     ]
     lines = "".join(f"# {visible(line)}\n" for line in header)
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def precision_of(sweep: SweepRecord, trial: Trial) -> dict[str, Any]:
+    """Return the precision that a trial was trained in, by its folder: the environment of its agent may have set it."""
+    own = next((each.run_id for each in sweep.trials if each.number == trial.number), trial.run_id)
+    saved = read_json(Path(sweep.source) / own / run_folder.SETTINGS)
+    return {key: saved[key] for key in ("mixed_precision",) if key in saved}
 
 
 def command_with(file: Path, trial: Trial) -> list[str]:

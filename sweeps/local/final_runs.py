@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
 from analysis.read.recipe import SEED, TESTED, command_of
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
@@ -73,13 +74,6 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     names = [name_of_final(trial.run_id, seed, settings, folder) for seed in seeds]
     return [Final(trial, seed, {**settings, "seed": seed}, name) for seed, name in zip(seeds, names, strict=True)]
-
-
-def precision_of(sweep: SweepRecord, trial: Trial) -> dict[str, Any]:
-    """Return the precision that a trial was trained in, by its folder: the environment of its agent may have set it."""
-    own = next((each.run_id for each in sweep.trials if each.number == trial.number), trial.run_id)
-    saved = read_json(Path(sweep.source) / own / run_folder.SETTINGS)
-    return {key: saved[key] for key in ("mixed_precision",) if key in saved}
 
 
 def of_command(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -200,7 +200,7 @@ WRONG = {
     "a quote that does not close": (["sweep.yaml", "--sbatch='--x"], "--sbatch="),
     "a line break": (["sweep.yaml", "--time=1\nrm"], "control character"),
     "fewer GPUs than none": (["sweep.yaml", "--gpus=-1"], "--gpus: -1 is not"),
-    "a setting that is none": (["wrong.yaml"], "did you mean --width?"),
+    "a setting that is none": (["wrong.yaml"], "did you mean width?"),
     "a machine without SLURM": (["sweep.yaml"], "sbatch is not on this machine's PATH"),
 }
 

@@ -1,5 +1,6 @@
 """The best trial of a sweep as a file that train.py takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record.saved import resolve
 from data.errors import UserError
+from data.files import write_json
 from data.metrics import Metric
 from models.resolve import config_values
 
@@ -36,6 +38,15 @@ def test_train_py_takes_the_recipe_as_it_is(tmp_path):
     }
     settings = resolve([f"--config={tmp_path / 'best.yaml'}", "--seed=1", "--val_fraction=0"], {})
     assert (settings.model, settings.lr, settings.epochs, settings.seed) == ("mlp", 1e-05, 13, 1)
+
+
+def test_the_precision_is_that_of_the_trial_unless_the_sweep_says_it(tmp_path):
+    (tmp_path / "001-abc").mkdir()
+    write_json(tmp_path / "001-abc" / "settings.json", {"mixed_precision": "bf16"})
+    for told, expected in (({}, "bf16"), ({"mixed_precision": "no"}, "no")):
+        sweep = replace(sweep_of(0.5, 0.9, **told), source=str(tmp_path))
+        write_best(sweep, tmp_path / "best.yaml")
+        assert config_values(str(tmp_path / "best.yaml"))["mixed_precision"] == expected
 
 
 def test_the_header_says_whose_recipe_it_is_and_how_to_use_it():
