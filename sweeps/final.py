@@ -36,7 +36,7 @@ from analysis.terminal import make_console, make_table
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import USUAL, metric_named, shown
-from data.visible import say, visible, warn
+from data.visible import counted, say, visible, warn
 from sweeps.local.final_runs import (
     Final,
     Finals,
@@ -164,6 +164,14 @@ def chosen_trials(options: Namespace, sweep: SweepRecord) -> tuple[list[Trial], 
     return sweep.leaders[: options.top], f"{words}: --pick takes another" if len(sweep.metrics) > 1 else ""
 
 
+def warn_of_a_search(sweep: SweepRecord) -> None:
+    """Say so if trials of a sweep have not ended: the best of the others may not stay it."""
+    open_trials = sum(trial.state == "RUNNING" for trial in sweep.trials)
+    if open_trials:
+        of_all = f"{open_trials} of {counted(len(sweep.trials), 'trial')}"
+        warn(f"{sweep.name} is not searched to its end, {of_all} may still become the best")
+
+
 def run_finals(options: Namespace) -> int:
     """Train the best trials of a sweep; return the exit code."""
     devices = assign_devices(options.workers, options.devices)
@@ -172,6 +180,7 @@ def run_finals(options: Namespace) -> int:
     if options.seeds > MOST_SEEDS:
         raise UserError(f"--seeds={options.seeds} are more runs than there will be: give at most {MOST_SEEDS}")
     sweep = read_sweep(options.sweep, options.storage)
+    warn_of_a_search(sweep)
     trials, words = chosen_trials(options, sweep)
     folder = sweep_folder(sweep.name)
     if not options.trust:

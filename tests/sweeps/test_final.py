@@ -11,12 +11,13 @@ import optuna
 import pytest
 
 from analysis.read.records import RunRecord
-from analysis.read.trials import trials_of
+from analysis.read.sweeps import SweepRecord
+from analysis.read.trials import Trial, trials_of
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
-from sweeps.final import show
+from sweeps.final import show, warn_of_a_search
 from sweeps.local.final_runs import place_on_wandb
 from tests.sweep_agents import ROOT, wait_until
 
@@ -43,6 +44,14 @@ def test_final_runs_go_to_the_project_of_their_sweep_on_wandb(tmp_path):
     assert place_on_wandb("lr", tmp_path) == {}
     (tmp_path / "sweep.yaml").write_text("project: digits\n")
     assert place_on_wandb("lr", tmp_path) == {"WANDB_PROJECT": "digits"}
+
+
+@pytest.mark.parametrize(("states", "told"), [("CC", ""), ("CRR", "sweep is not searched to its end, 2 of 3 trials")])
+def test_trials_that_have_not_ended_are_told(states, told, capsys):
+    names = {"C": "COMPLETE", "R": "RUNNING"}
+    trials = tuple(Trial(i, f"00{i}", names[state], 0.5, 1, {}, None, None) for i, state in enumerate(states))
+    warn_of_a_search(SweepRecord("sweep", "", Metric("val/loss", "minimize"), "grid", (), trials, {}))
+    assert told in capsys.readouterr().err if told else capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
