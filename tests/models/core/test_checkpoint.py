@@ -108,6 +108,14 @@ def test_loading_runs_no_code(tmp_path):
         checkpoint.load(tmp_path / "checkpoint.pt")
 
 
+def test_an_epochs_mean_counts_every_image_once():
+    progress = checkpoint.Progress()
+    for value, num_images in ((1.0, 3), (5.0, 1)):
+        progress.add("classify", {"loss": torch.tensor(value)}, num_images)
+    alone = SimpleNamespace(reduce=lambda values, how: values)
+    assert progress.epoch_means(alone) == {"train/classify/loss": (3 * 1.0 + 5.0) / 4}
+
+
 ODD_PROGRESS = [{"epoch": "3"}, {"epoch": None}, {"best": [1]}, {"num_logged": 2.5}, {"news": 1}, {"terms": 3}]
 
 

@@ -83,9 +83,11 @@ def test_weight_decay_shrinks_weights_by_lr_times_decay():
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )
 def test_the_common_optimizers_are_torchs(name, kind):
-    optimizer = optimizer_of(make_net(), Settings(optimizer=name, lr=0.25, weight_decay=0.5))
+    settings = Settings(optimizer=name, lr=0.25, weight_decay=0.5, beta1=0.75, beta2=0.875)
+    optimizer = optimizer_of(make_net(), settings)
     assert type(optimizer) is kind
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.25, 0.5), (0.25, 0.0)]
+    assert {group.get("betas") for group in optimizer.param_groups} == {None if name == "sgd" else (0.75, 0.875)}
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.5, True), (0.0, False)])

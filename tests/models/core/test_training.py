@@ -1,0 +1,84 @@
+"""The training loop: what settings ask of each step, the average of the weights, random numbers of processes."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.utils.parametrize import is_parametrized
+
+from models.core.training import Trainer
+from tests.models.core.test_step_log import make_trainer, train
+
+GAN = ("--model=dc_gan", "--width=4", "--discriminator_width=4", "--latent_size=8", "--batch_size=16")
+SGD = ("--optimizer=sgd", "--momentum=0", "--schedule=constant")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def after_each_step(trainer, monkeypatch, look):
+    """Train an epoch, and return what a look finds after each of its steps."""
+    found, step = [], Trainer.train_step
+
+    def train_step(trainer, batch):
+        step(trainer, batch)
+        found.append(look())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", train_step)
+        train(trainer)
+    return found
+
+
+def test_the_evaluated_weights_are_the_moving_average_of_those_after_each_step(monkeypatch):
+    trainer = make_trainer("--ema_decay=0.5", "--limit_batches=5", *SGD, "--lr=0.1")
+    live = after_each_step(trainer, monkeypatch, lambda: weights(trainer.objective))
+    average = live[0]
+    for step, now in enumerate(live, 1):
+        average = average.lerp(now, 1 - min(0.5, 1 - step ** (-2 / 3)))
+    assert len(live) == 5
+    torch.testing.assert_close(weights(trainer.evaluated), average)
+    assert not torch.allclose(weights(trainer.evaluated), live[-1])
+
+
+def test_an_epoch_ends_with_spectral_norms_of_the_averaged_weights():
+    trainer = make_trainer("--spectral_norm", "--ema_decay=0.9", "--lr=0.02", "--limit_batches=10", model=GAN)
+    train(trainer, 3)
+    layers = [net for net in trainer.evaluated.eval().discriminator.modules() if is_parametrized(net)]
+    norms = [torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() for layer in layers]
+    assert norms == pytest.approx([1] * 4, rel=0.03)
+
+
+def test_a_clipped_step_of_gradient_descent_is_as_long_as_the_rate_times_the_norm():
+    trainer = make_trainer("--grad_clip=0.01", "--limit_batches=1", *SGD, "--lr=0.5")
+    before = weights(trainer.objective)
+    train(trainer)
+    assert (weights(trainer.objective) - before).norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_balanced_sampling_reaches_the_batches():
+    counts = next(make_trainer("--sampling=balanced").batches(0)).labels.bincount()
+    assert sorted(counts.tolist()) == [12] * 2 + [13] * 8  # 128 images of 10 classes
+
+
+def test_the_generator_steps_once_in_n_critic_steps_of_the_discriminator():
+    trainer = make_trainer("--n_critic=3", "--limit_batches=6", model=GAN)
+    train(trainer)
+    num = {name: len(trainer.terms[f"train/{name}/loss"]) for name in ("discriminate", "generate")}
+    assert num == {"discriminate": 6, "generate": 2}
+
+
+def test_the_model_is_told_of_parts_of_an_epoch(monkeypatch):
+    trainer = make_trainer("--limit_batches=4")
+    found = [after_each_step(trainer, monkeypatch, lambda: trainer.objective.epoch) for _ in range(2)]
+    assert found == [[0, 1 / 4, 2 / 4, 3 / 4], [1, 5 / 4, 6 / 4, 7 / 4]]
+
+
+def test_every_process_draws_random_numbers_of_its_own():
+    trainer, found = make_trainer(), []
+    for rank in (0, 1):
+        trainer.accelerator = SimpleNamespace(process_index=rank)
+        found += [seed for epoch in (0, 1) for seed in trainer.seeds(epoch)]
+    assert len(found) == len(set(found)) == 2 * 2 * 11
