@@ -74,6 +74,16 @@ def test_whatever_torchvisions_policy_does_to_an_image_ours_does_too(policy, mon
     assert max(nearest(theirs(random_image()), ours) for _ in range(30)) < 0.03
 
 
+def test_randaugment_applies_as_many_operations_as_torchvisions_each_of_its_magnitude(monkeypatch):
+    def add(images, magnitudes):
+        return images + magnitudes.byte().view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(policies, "operations", lambda *told: [policies.Operation(add, 0, NUM_LEVELS - 1)])
+    theirs = v2.RandAugment()
+    added = policies.randaugment(torch.zeros(3, 3, 2, 2, dtype=torch.uint8))
+    assert set(added.flatten().tolist()) == {theirs.num_ops * theirs.magnitude} == {2 * 9}
+
+
 def test_operations_and_signs_are_drawn_equally_often(monkeypatch):
     monkeypatch.setattr(policies, "RANDAUGMENT_OPERATIONS", 1)
     torch.manual_seed(0)

@@ -25,8 +25,8 @@ def dataset_of(labels, groups=None, names=(), val=None):
     return Dataset("numbers", ("a", "b"), train, None, "", val=val)
 
 
-def split(dataset, val_fraction=0.2, train_fraction=1.0, **how):
-    return make_splits(dataset, Splitting(train_fraction, val_fraction, 0, **how))
+def split(dataset, val_fraction=0.2, train_fraction=1.0, seed=0, **how):
+    return make_splits(dataset, Splitting(train_fraction, val_fraction, seed, **how))
 
 
 def rows(part):
@@ -88,10 +88,12 @@ def test_a_small_group_is_not_all_that_is_held_out_where_others_fit_better():
     assert len(val.labels) == 11
 
 
-def test_another_seed_divides_groups_in_another_way():
-    parts = [divide_groups(LABELS, GROUPS, [0.2, 0.8], seed) for seed in (0, 0, 1)]
-    assert torch.equal(parts[0], parts[1])
-    assert not torch.equal(parts[0], parts[2])
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["images", "groups"])
+@pytest.mark.parametrize("fold", ["", "2/5"])
+def test_another_seed_holds_out_other_images_or_groups(groups, fold):
+    held_out = [rows(split(dataset_of(LABELS, groups), seed=seed, fold=fold)["val"]) for seed in (0, 0, 1, 2)]
+    assert held_out[0] == held_out[1]
+    assert len(set(map(frozenset, held_out))) == 3
 
 
 def test_a_fold_of_nothing_held_out_trains_on_everything():

@@ -20,6 +20,12 @@ def test_images_grow_to_their_own_size_at_two_thirds_of_the_epochs():
     assert side_in(0, Settings(), 32) == 0
 
 
+def test_every_setting_of_augmentation_reaches_the_images():
+    asked = {"crop_scale": 0.5, "crop_ratio": 1.5, "rotation": 7, "colour_jitter": 0.25, "cutout": 8, "erasing": 0.125}
+    settings = Settings(augmentation="crop_flip", **asked)
+    assert augmentation_of(settings, 0, 32) == Augmentation("crop_flip", **asked, side=0)
+
+
 @pytest.mark.parametrize("crop_scale", [0.0, 0.5])
 def test_changed_images_have_the_side_that_is_asked_for(crop_scale):
     changed = Augmentation("crop_flip", crop_scale=crop_scale, side=20).of_pixels(smooth_images(3), 40)
