@@ -86,6 +86,16 @@ def test_the_commitment_draws_outputs_to_their_codes_by_its_weight():
     torch.testing.assert_close(gradients[1] - gradients[0], 0.25 * 2 * (outputs - codes) / 3, rtol=1e-4, atol=1e-6)
 
 
+@torch.no_grad()
+def test_images_are_evaluated_by_the_reconstruction_and_the_weighted_distance_to_the_codes():
+    vae, batch = build(commitment=0.3).eval(), make_batch(3)
+    outputs = vae.encode_images(batch.images)
+    nearest = torch.cdist(outputs, vae.code_book.codes.expand(3, -1, -1)).min(2)
+    errors = vae.likelihood(vae.decode_codes(vae.code_book.codes[nearest.indices]), batch.images)
+    expected = errors + 0.3 * nearest.values.square().sum(1)
+    torch.testing.assert_close(vae.evaluate(batch)["loss"], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_codes_updated_by_gradient_are_drawn_to_their_outputs():
     vae, batch = build(codebook_update="gradient").eval(), make_batch(3)
     vae(batch, "autoencode")["loss"].backward()

@@ -126,6 +126,14 @@ def test_the_discriminators_loss_is_that_of_real_and_of_generated_images(setting
     assert [terms[key].item() for key in ("real_score", "fake_score", "told_apart")] == [0.5, -1.25, 0.5]
 
 
+def test_images_are_evaluated_by_the_loss_of_real_ones_and_the_weighted_cross_entropy():
+    gan, batch = build("ac_gan", aux_weight=0.3).eval(), make_batch(5)
+    with torch.no_grad():
+        found, outputs = gan.evaluate(batch), gan.discriminator(batch.images)
+    told = -outputs[:, 1:].log_softmax(1)[torch.arange(5), batch.labels]
+    torch.testing.assert_close(found["loss"], F.softplus(-outputs[:, 0]) + 0.3 * told)
+
+
 def test_the_gradient_penalty_and_its_gradient_are_those_of_hand_arithmetic():
     images = torch.randn(4, 3, 2, 2, requires_grad=True)
     weight = torch.randn(12, requires_grad=True)
