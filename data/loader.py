@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -22,7 +23,7 @@ from data.errors import UserError
 from data.photographs import centre_crop
 from data.residence import choose_residence
 from data.seeding import mix_seeds
-from data.splitting import some_of
+from data.splitting import stratified_order
 
 PREFETCH = 3  # batches made ready ahead of their use, if the images are not kept on the device
 
@@ -180,9 +181,14 @@ class Loader:
         images, labels = next(self.gather([index]))
         return Batch(self.for_evaluation(images), labels)
 
+    @cached_property
+    def stratified(self) -> Tensor:
+        """All indices [N] in a random order of which every stretch has all classes in proportion: always the same."""
+        return stratified_order(self.labels.cpu(), seed=0)
+
     def some(self, num: int) -> Tensor:
         """Return the indices of so many images, of all classes in proportion, or all of them: always the same."""
-        return some_of(self.labels.cpu(), num)
+        return self.stratified[:num].sort().values
 
     def pictures(self, index: Tensor) -> Tensor:
         """Return the images with these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""

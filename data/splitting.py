@@ -66,20 +66,6 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 
-def some_of(labels: Tensor, num: int, seed: int = 0) -> Tensor:
-    """Return the places of so many images, of all classes in proportion, in order; all of them if there are no more.
-
-    Args:
-        labels: as for `stratified_order`.
-        num: of images.
-        seed: another seed gives others.
-
-    Returns:
-        [min(num, N)] int64 indices.
-    """
-    return stratified_order(labels, seed)[:num].sort().values
-
-
 def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     """Divide images into parts so that no group is torn apart, and each part has about its share of every class.
 

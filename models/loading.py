@@ -11,7 +11,7 @@ from data.datasets import facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
-from data.splitting import Splitting, class_counts, make_splits, some_of
+from data.splitting import Splitting, class_counts, make_splits, stratified_order
 from data.visible import say, warn
 from models.core.objective import Objective, wants_channels_last
 from models.core.precision import has_fast_bf16
@@ -61,7 +61,9 @@ def first_images(split: Split, num: int) -> Split:
 
 def some_images(split: Split, num: int, seed: int) -> Split:
     """Return so many images of a split, of all its classes in proportion; all of it if there are no more."""
-    return split if num >= len(split.labels) else split.select(some_of(split.labels, num, seed))
+    if num >= len(split.labels):
+        return split
+    return split.select(stratified_order(split.labels, seed)[:num].sort().values)
 
 
 def build_objective(settings: Settings, info: DatasetInfo) -> Objective:

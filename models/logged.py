@@ -34,7 +34,8 @@ def check_patience(settings: Settings, info: DatasetInfo) -> None:
     """
     if settings.patience in (0, type(settings).patience) or settings.best_by:
         return
-    judge, known = stand_in(settings, info).best_metric, logged_metrics(settings, info)
+    objective = stand_in(settings, info)
+    judge, known = objective.best_metric, logged_metrics(objective)
     if not judge or f"{'val' if settings.val_fraction else 'train'}/{judge}" not in known:
         without = "" if settings.val_fraction else " without validation images"
         raise UserError(
@@ -60,15 +61,16 @@ def check_logged(name: str, told: str, settings: Settings, info: DatasetInfo | N
         raise UserError(f"{told}: nothing is chosen on test images, take val/{rest}")
     if split == "val" and not settings.val_fraction:
         raise UserError(f"{told}: val_fraction is 0, so no images are left to compute it on")
-    known = logged_metrics(settings, info) if info else [name]
+    known = logged_metrics(stand_in(settings, info)) if info else [name]
     if name not in known:
         raise UserError(f"{told}: no run logs it{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
-def logged_metrics(settings: Settings, info: DatasetInfo) -> list[str]:
+def logged_metrics(objective: Objective) -> list[str]:
     """Return the names of the losses and metrics that a run logs every epoch, found out on two random images."""
-    objective = stand_in(settings, info).eval()  # in training, a code book would speak to the other processes
-    batch = Batch(torch.randn(2, *objective.input_shape()), info.blank_labels(2))
+    settings = objective.settings
+    objective.eval()  # in training, a code book would speak to the other processes
+    batch = Batch(torch.randn(2, *objective.input_shape()), objective.info.blank_labels(2))
     names = [f"train/{phase.name}/{term}" for phase in objective.phases() for term in objective(batch, phase.name)]
     if not settings.val_fraction:  # then the model's samples alone are judged
         return names + [f"train/{name}" for name in sample_metric_names(objective)]

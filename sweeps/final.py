@@ -189,7 +189,7 @@ def run_finals(options: Namespace) -> int:
     check_settings(sweep, [of_trial[0] for of_trial in finals])
     runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
     code = runs.run([final for of_trial in finals for final in of_trial])
-    results = [result_of(folder, of_trial) for of_trial in finals]
+    results = [result_of(folder, of_trial, runs.failed) for of_trial in finals]
     if code > 1 or runs.fault:
         reason = f", {runs.fault}" if runs.fault else ""
         say(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(masked_arguments(sys.argv[1:]))}")

@@ -203,10 +203,9 @@ def check_is_of_the_best(sweep: SweepRecord) -> None:
     Raises:
         UserError: the final runs are such.
     """
-    trial, leaders = sweep.final["trials"][0].get("trial"), [trial.run_id for trial in sweep.leaders[:1]]
-    if sweep.final.get("picked") or sweep.final.get("from_width") or (leaders and trial not in leaders):
+    if not sweep.has_finals_of_its_best():
         raise UserError(
-            f"{sweep.source}/final.json is of {trial}, not of the sweep's best trial: "
+            f"{sweep.source}/final.json is of {sweep.final['trials'][0].get('trial')}, not of the sweep's best trial: "
             f"python sweeps/final.py {sweep.name} trains that one, or name the sweep to take it as it is"
         )
 

@@ -231,8 +231,8 @@ def best_settings(sweep: SweepRecord) -> str:
 def final_accuracy(sweep: SweepRecord) -> str:
     """Return the test accuracy of the final runs of a sweep's best trial; "" where there is none."""
     try:
-        is_of_another = sweep.final.get("picked") or sweep.final.get("from_width")
-        return "" if is_of_another else plus_minus(sweep.final["trials"][0]["test/accuracy"], "test/accuracy")
+        figure = sweep.final["trials"][0]["test/accuracy"]
+        return plus_minus(figure, "test/accuracy") if sweep.has_finals_of_its_best() else ""
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # no final runs yet, or a file not ours
         return ""
 

@@ -151,7 +151,6 @@ def keep(folder: Path, data: OtherData, split: str, metrics: Mapping[str, float]
         "num_images": len(data.splits[split].labels),
         "are_the_runs_own": data.is_own,
         "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights": run_folder.weights_fingerprint(folder),
         "metrics": dict(metrics),
     }
     write_json(path, {**read_json(path), f"{data.fingerprint}/{split}": entry})

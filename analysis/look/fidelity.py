@@ -134,7 +134,7 @@ def keep(folder: Path, metrics: Mapping[str, float], weights: str) -> Path:
     """
     path = folder / run_folder.GENERATION
     known = read_json(path)
-    if known.get(run_folder.MEASURED, weights) != weights:
+    if known.get(run_folder.MEASURED) != weights:  # or of a version that did not say which
         known = {}
     write_json(path, {**known, **metrics, run_folder.MEASURED: weights})
     return path

@@ -47,12 +47,7 @@ def top_eigenvalues(function: LossFunction, num: int, seed: int) -> np.ndarray:
     Raises:
         UserError: there are too few weights for so many, or they were not found.
     """
-    from scipy.sparse.linalg import (
-        ArpackError,
-        ArpackNoConvergence,
-        LinearOperator,
-        eigsh,
-    )  # imported late: takes half a second
+    from scipy.sparse import linalg  # imported late: takes half a second
 
     if not num:
         return np.zeros(0)
@@ -69,16 +64,16 @@ def top_eigenvalues(function: LossFunction, num: int, seed: int) -> np.ndarray:
 
         start = np.random.default_rng(mix_seeds(seed, num=1)).standard_normal(size)
         dtype = np.float64 if first.dtype == torch.float64 else np.float32
-        operator = LinearOperator((size, size), matvec=product, dtype=dtype)
+        operator = linalg.LinearOperator((size, size), matvec=product, dtype=dtype)
         try:
-            values = eigsh(
+            values = linalg.eigsh(
                 operator, num, which="LA", v0=start, tol=TOLERANCE, maxiter=MOST_ITERATIONS, return_eigenvectors=False
             )
-        except ArpackNoConvergence as error:
+        except linalg.ArpackNoConvergence as error:
             raise UserError(
                 f"--eigenvalues={num}: {len(error.eigenvalues)} were found after {bar.n} products: give fewer"
             ) from None
-        except ArpackError:
+        except linalg.ArpackError:
             raise UserError(
                 f"--eigenvalues={num}: the curvature is 0 everywhere, or no finite number: give --eigenvalues=0"
             ) from None

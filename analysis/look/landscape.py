@@ -83,7 +83,8 @@ class LossFunction:
         if num < 2:
             raise UserError(f"--images: {num} {split} image is too little for a loss: give 2 or more")
         num_batches = -(-num // run.settings.eval_batch_size)
-        self.batches = [loader.batch(index) for index in loader.some(num).tensor_split(num_batches)]
+        chosen = loader.some(num)  # every n-th makes a batch: each of all classes
+        self.batches = [loader.batch(chosen[first::num_batches]) for first in range(num_batches)]
         self.num_images = num
         objective = copy.deepcopy(run.objective).to(loader.device).eval()
         self.evaluated = Evaluated(objective)

@@ -116,12 +116,12 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) ->
     Raises:
         UserError: there are fewer than two.
     """
-    num = min(num_images, len(loaders[split]))
+    num = len(loaders[split])
     least = 2 * FEWEST if split == "train" else FEWEST  # others are learned from, see `choose`
     if num_images < FEWEST or num < least:
+        told = counted(min(num, num_images), f"{split} image")
         raise UserError(
-            f"the latents of {counted(num, f'{split} image')} are too few to look at: give {least} or more, or "
-            f"--latent_images=0 for no look"
+            f"the latents of {told} are too few to look at: give {least} or more, or --latent_images=0 for no look"
         )
 
 

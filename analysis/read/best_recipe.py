@@ -15,6 +15,7 @@ from data.errors import UserError
 from data.files import read_json, replace_file
 from data.metrics import shown
 from data.visible import visible
+from models.core.settings import Settings
 
 FILE = run_folder.BEST_RECIPE
 PROTOCOL = ("seed", "val_fraction", "test", "patience", "best_by")  # how a trial was judged, which is no part of it
@@ -34,8 +35,8 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
     if not sweep.leaders:
         raise UserError(f"sweep {sweep.name} has no trial with a {sweep.metric.name} yet: let one end, or pause it")
     trial = picked or sweep.leaders[0]
-    known = precision_of(sweep, trial) | recipe_of(trial.settings)
-    settings = {key: value for key, value in known.items() if key not in PROTOCOL}
+    told = {key: value for key, value in precision_of(sweep, trial).items() if value != getattr(Settings, key)}
+    settings = {key: value for key, value in (told | recipe_of(trial.settings)).items() if key not in PROTOCOL}
     if trial.best_epoch:
         settings["epochs"] = trial.best_epoch
     value = shown(sweep.metric.name, trial.value)

@@ -122,7 +122,7 @@ def record_of(folder: Path, parts: RunParts) -> RunRecord | None:
     return RunRecord(
         run_id=folder.name,
         source=str(folder),
-        sweep=folder.parent.name if folder.parent.parent.name == run_folder.SWEEPS else "",
+        sweep=run_folder.sweep_of(folder),
         state=state if state in STATES else "unfinished",
         created=start_time(folder, environment),
         model=model,

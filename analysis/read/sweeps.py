@@ -70,6 +70,12 @@ class SweepRecord:
         known = [(trial.value, trial) for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
         return [trial for _, trial in sorted(known, key=lambda pair: self.metric.cost(pair[0]))]
 
+    def has_finals_of_its_best(self) -> bool:
+        """Return whether the final runs are of the best trial, not of one that was picked, or that led before."""
+        trained, leaders = self.final["trials"][0].get("trial"), [trial.run_id for trial in self.leaders[:1]]
+        was_picked = self.final.get("picked") or self.final.get("from_width")
+        return not was_picked and (not leaders or trained in leaders)
+
 
 def best_first(sweep: SweepRecord) -> list[Trial]:
     """Return the leaders of a sweep; with several metrics, the trials that no other beats by all of them come first."""

@@ -38,7 +38,7 @@ try:
 except ImportError:  # it comes with W&B's client, which a machine that only trains may lack; this takes thrice as long
     from json import loads as from_json  # type: ignore[assignment]
 
-from data.errors import InProgressError
+from data.errors import InProgressError, UserError
 from data.files import read_json
 
 SETTINGS = "settings.json"
@@ -162,6 +162,7 @@ def take(folder: Path) -> FileLock:
 
     Raises:
         InProgressError: another process carries the run out.
+        UserError: the folder cannot be written.
     """
     lock = FileLock(folder / LOCK)
     try:
@@ -169,6 +170,8 @@ def take(folder: Path) -> FileLock:
     except Timeout:
         remedy = "wait for it, or give another --run_id"
         raise InProgressError(f"{folder} is in progress in another process: {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
     return lock
 
 
@@ -188,6 +191,12 @@ def latest_unfinished(runs_dir: Path) -> str | None:
     found = (path.parent for path in runs_dir.glob(f"*/{SETTINGS}"))
     folders = [run for run in found if state(run) in ("unfinished", "stopped") and not is_in_progress(run)]
     return max(folders, key=lambda folder: os.path.getmtime(folder / SETTINGS)).name if folders else None
+
+
+def sweep_of(folder: Path) -> str:
+    """Return the name of the sweep in whose folder a run's folder lies; "" where it lies in none."""
+    place = folder.absolute().parent
+    return place.name if place.parent.name == SWEEPS or (place / SWEEP_FILE).is_file() else ""
 
 
 def fresh_run_id() -> str:

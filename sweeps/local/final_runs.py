@@ -1,7 +1,7 @@
 """The final runs of a sweep's best trials: what each is told, how they are run, and their figures over the seeds."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,9 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
         recipe = {key: value for key, value in recipe.items() if key != CHOICE} | TESTED
     settings = {**recipe, **PROTOCOL, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
-    names = [name_of_final(trial.run_id, seed, settings, folder) for seed in seeds]
-    return [Final(trial, seed, {**settings, "seed": seed}, name) for seed, name in zip(seeds, names, strict=True)]
+    name = f"{run_folder.FINAL}{trial.run_id}"
+    name += what_has_changed(settings, [folder / f"{name}{SEED}{seed}" for seed in seeds])
+    return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{SEED}{seed}") for seed in seeds]
 
 
 def of_command(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,26 +86,21 @@ def of_command(content: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def name_of_final(run_id: str, seed: int, settings: Mapping[str, Any], folder: Path) -> str:
-    """Return the name of a final run: that of its trial and its seed, and in what it differs from a run of that name.
+def what_has_changed(settings: Mapping[str, Any], runs: Sequence[Path]) -> str:
+    """Return what the names of final runs say of their settings; "" where the runs of plain names have the same.
 
     A trial may have gone on since its first final runs, and have its best epoch later.
 
     Args:
-        run_id: of the trial.
-        seed: of the run.
-        settings: what it is told.
-        folder: of the runs.
+        settings: what the runs are told.
+        runs: folders of the runs of plain names, which need not be there.
     """
-    name = f"{run_folder.FINAL}{run_id}{SEED}{seed}"
-    saved = read_json(folder / name / run_folder.SETTINGS)
-    changed = "".join(f"{told}{settings[key]}" for key, told in TOLD_APART.items() if differs(key, settings, saved))
-    return f"{run_folder.FINAL}{run_id}{changed}{SEED}{seed}"
-
-
-def differs(key: str, settings: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
-    """Return whether a run that is told some settings was told otherwise before, by the settings that are saved."""
-    return key in settings and key in saved and settings[key] != saved[key]
+    saved = [read_json(run / run_folder.SETTINGS) for run in runs]
+    return "".join(
+        f"{told}{settings[key]}"
+        for key, told in TOLD_APART.items()
+        if key in settings and any(settings[key] != own.get(key, settings[key]) for own in saved)
+    )
 
 
 def check_settings(sweep: SweepRecord, finals: Sequence[Final]) -> None:
@@ -167,13 +163,13 @@ class Finals:
         self.command, self.program = command_and_program(sweep.content)
         self.pool: Pool[Run] = Pool(devices)
         self.fault = ""  # what is wrong with this machine, so that no further run is started
-        self.num_failed = 0
+        self.failed: set[str] = set()  # ids of runs
 
     def run(self, finals: Sequence[Final]) -> int:
         """Run them all; return the exit code."""
         waiting = list(finals)
         self.pool.work(lambda: self.fill_slots(waiting), self.note, lambda: bool(waiting), self.is_over)
-        return self.pool.exit_code or min(self.num_failed, 1)
+        return self.pool.exit_code or int(bool(self.failed))
 
     def is_over(self) -> bool:
         """Return whether no further run is to be started."""
@@ -181,7 +177,8 @@ class Finals:
 
     def note(self, run: Run) -> None:
         """Count a run that has failed."""
-        self.num_failed += not self.has_succeeded(run)
+        if not self.has_succeeded(run):
+            self.failed.add(run.run_id)
 
     def fill_slots(self, waiting: list[Final]) -> None:
         """Start runs in the free slots, and take them from those that are waiting."""
@@ -216,15 +213,18 @@ class Finals:
         return False
 
 
-def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
+def result_of(folder: Path, finals: Sequence[Final], refused: Collection[str] = ()) -> dict[str, Any]:
     """Return the figures of one trial's settings over the runs that finished with any: means, deviations, values.
 
-    Runs of another number of epochs are left out.
+    Args:
+        folder: of the runs.
+        finals: the runs.
+        refused: ids of those that have failed now, though they may have finished before, with other settings.
     """
     summaries = {
         final.seed: read_json(folder / final.run_id / run_folder.SUMMARY)
         for final in finals
-        if saved_epochs(folder / final.run_id) in (None, final.settings["epochs"])
+        if final.run_id not in refused
     }
     done = {
         seed: summary
@@ -249,8 +249,3 @@ def result_of(folder: Path, finals: Sequence[Final]) -> dict[str, Any]:
         "device": read_json(folder / first.run_id / run_folder.ENVIRONMENT).get("device"),
         **{key: spread([each[key] for each in done.values()]) for key in known},
     }
-
-
-def saved_epochs(run: Path) -> Any:
-    """Return for how many epochs a run was to be trained, by its folder; None where it does not say."""
-    return read_json(run / run_folder.SETTINGS).get("epochs")

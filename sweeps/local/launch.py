@@ -20,6 +20,7 @@ import yaml
 from analysis.record import run_folder
 from data.errors import UserError, suggestion
 from data.files import read_json
+from models.core.processes import LAUNCHED_BY_US
 from sweeps.local.faults import Fault, fault_of, num_killed_for_memory
 from sweeps.local.owners import OWNER_VARIABLE, has_another_agent, owner_name
 
@@ -124,6 +125,7 @@ class Run:
             "VISION_SWEEPS_RUNS": str(runs_dir),
             "PATH": SEARCH_PATH,
             OWNER_VARIABLE: owner_name(),
+            LAUNCHED_BY_US: "1",
             "PYTHONUNBUFFERED": "1",  # for `tail -f`
         }
         # The connection of W&B's client in this process is not for its runs, which have one each.

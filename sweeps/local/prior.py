@@ -143,7 +143,8 @@ def earlier_runs(place: str, metric: Metric, storage: str) -> list[Earlier]:
 def name_of_sweep(place: str) -> str:
     """Return the name of the sweep in the runs folder whose folder a place is; any other place as it is."""
     folder = Path(os.path.abspath(place))
-    is_sweep = (folder / run_folder.SWEEP_FILE).exists() and folder.samefile(sweep_folder(folder.name))
+    is_own = folder.resolve() == sweep_folder(folder.name).resolve()
+    is_sweep = is_own and (folder / run_folder.SWEEP_FILE).exists()
     return folder.name if is_sweep else place
 
 

@@ -123,7 +123,8 @@ class Search(BaseSampler):
         choice = settled.get(self.sweep.chooser)
         if choice not in known:
             choice = self.choose(left or known)
-        own = {setting: settled[name] for setting, name in self.sweep.names_for(choice).items() if name in settled}
+        names = self.sweep.names_for(choice)
+        own = {setting: settled[names[setting]] for setting in self.branches[choice].space if names[setting] in settled}
         return self.sweep.points_with(choice, self.branches[choice].bayes(number, known[choice], own))
 
     def choose(self, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:

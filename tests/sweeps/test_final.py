@@ -318,7 +318,8 @@ def test_final_runs_of_a_trial_that_has_gone_on_since_are_new_ones_of_its_new_be
     [trial] = read_json(stage.sweep() / "final.json")["trials"]
     assert before["settings"]["epochs"] < trial["settings"]["epochs"] == 50
     name = f"final-{trial['trial']}"
-    assert [start["run"] for start in starts(stage)] == [f"{name}-seed1", f"{name}-epochs50-seed1", f"{name}-seed2"]
+    new = [f"{name}-epochs50-seed{seed}" for seed in (1, 2)]
+    assert [start["run"] for start in starts(stage)] == [f"{name}-seed1", *new]
     assert trial["seeds"] == [1, 2]
     final(stage, "--seeds=2")
     assert len({start["run"] for start in starts(stage)}) == 3  # the same command trains nothing twice

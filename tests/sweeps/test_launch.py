@@ -13,6 +13,7 @@ from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # noqa: TID251
 
 from data.errors import UserError
 from data.files import read_json, write_json
+from models.core.processes import LAUNCHED_BY_US
 from sweeps.local.launch import Run, command_words
 from sweeps.local.owners import OWNER_VARIABLE, place, start_of
 from sweeps.local.sweep_file import COMMAND
@@ -113,3 +114,8 @@ def test_a_fault_before_a_run_has_begun_again_is_not_hidden_by_how_it_ended_last
     assert run.state() == left
     assert run.fault().reason == "its disk does not answer"
     assert bool(read_json(tmp_path / "a" / "summary.json")) == (state != "stopped")
+
+
+def test_a_run_knows_that_our_own_program_has_started_it(tmp_path):
+    run = Run(["sh", "-c", f"exit ${LAUNCHED_BY_US}"], "a", tmp_path, {}, {})
+    assert run.process.wait() == 1

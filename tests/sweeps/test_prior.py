@@ -6,7 +6,7 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json, write_json
 from sweeps.local.observations import PRIOR, observations
-from sweeps.local.prior import learn_from, take_prior
+from sweeps.local.prior import learn_from, name_of_sweep, take_prior
 from tests.run_folders import SWEEP, write_run
 from tests.sweep_helpers import LEFT_OUT, LR, content, study_of, sweep_of
 from tests.wandb_site import add_run, server, site  # noqa: F401
@@ -168,3 +168,15 @@ def test_methods_that_learn_from_nothing_and_the_sweep_itself_are_refused(runs_d
     study = study_of(random, 0)
     with pytest.raises(UserError, match="is this sweep itself"):
         learn_from(study.study_name, study, random)
+
+
+def test_a_place_is_called_by_its_sweeps_name_only_in_the_runs_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
+    own, other = tmp_path / "runs" / "sweeps" / "lr", tmp_path / "backup" / "lr"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "sweep.yaml").write_text("")
+    assert name_of_sweep(str(own)) == "lr"
+    assert name_of_sweep(str(other)) == str(other)
+    own.rename(tmp_path / "elsewhere")
+    assert name_of_sweep(str(other)) == str(other)

@@ -73,8 +73,8 @@ function finalTiles() {
   const name = tested.includes(metric.name) ? metric.name : tested.find((one) => figures.includes(one));
   const valueOf = (run) => (name === metric.name ? run.value : run.figures[figures.indexOf(name)]) ?? null;
   const known = runs.filter((run) => run.state === "final" && valueOf(run) !== null);
-  const ofTrial = (i) => known.filter((run) => run.trial === runs[i].name && run.sweep === runs[i].sweep);
-  const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`));
+  const ofTrial = (i) => newest(known.filter((run) => run.trial === runs[i].name && run.sweep === runs[i].sweep));
+  const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`)).map(newest);
   const cost = (some) => mean(some.map(valueOf)) * (metric.goal === "minimize" ? 1 : -1);
   const best = name === metric.name ? byTrial.sort((a, b) => cost(a) - cost(b))[0] : known;
   const finals = ranked.map(ofTrial).find((some) => some.length) ?? best ?? [];
@@ -87,4 +87,11 @@ function finalTiles() {
     trials.length > 1 ? "several trials" : `trial ${trials[0]}`
   }`;
   return [tile(`final ${name}`, formatMetric(name, mean(values)), more)];
+}
+
+// Of a trial's final runs, those that differ in their seed alone, the newest: it may have gone on after earlier ones.
+function newest(finals) {
+  const last = finals.reduce((one, other) => (other.created > one.created ? other : one), finals[0]);
+  const kind = (run) => run.name.replace(/-seed\d+$/, "");
+  return finals.filter((run) => kind(run) === kind(last));
 }

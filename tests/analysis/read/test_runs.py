@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,12 @@ def test_a_run_that_is_called_as_final_ones_are_is_none_without_a_sweep(tmp_path
         write_run(tmp_path / folder, [1.0])
     assert {record.trial for record in read_runs(tmp_path).records if record.is_final} == {"000-a"}
     assert sum(record.is_final for record in read_runs(tmp_path).records) == 1
+
+
+def test_final_runs_are_known_in_a_sweeps_folder_wherever_it_lies_and_however_it_is_named(tmp_path, monkeypatch):
+    write_run(tmp_path / "backup" / "lr" / "final-000-a-seed1", [1.0])
+    write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [1.0])
+    (tmp_path / "backup" / "lr" / "sweep.yaml").write_text("metric: {name: val/loss}\n")
+    monkeypatch.chdir(tmp_path / "sweeps")
+    for place in (tmp_path / "backup" / "lr", Path("s")):
+        assert [(record.sweep, record.trial) for record in read_runs(place).records] == [(place.name, "000-a")]

@@ -14,7 +14,7 @@ from data.dataset import Batch, Split
 from data.errors import UserError
 from data.loader import Loader, Shard
 from data.seeding import seed_everything
-from models.logged import logged_metrics
+from models.logged import logged_metrics, stand_in
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.labelling import ONE_CLASS, SEVERAL_LABELS
 from models.registry import MODELS
@@ -157,4 +157,10 @@ def test_conditional_models_want_one_class_an_image(name, what):
 def test_what_a_run_will_log_is_known_beforehand():
     settings = MODELS["cnn"].settings_class(model="cnn", **SMALL["cnn"])
     train = ["train/classify/loss", "train/classify/label_accuracy"]
-    assert logged_metrics(settings, SEVERAL) == [*train, "val/loss", "val/label_accuracy", "val/mAP", "val/auroc"]
+    assert logged_metrics(stand_in(settings, SEVERAL)) == [
+        *train,
+        "val/loss",
+        "val/label_accuracy",
+        "val/mAP",
+        "val/auroc",
+    ]
