@@ -9,8 +9,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from matplotlib.figure import Figure
+from torch.nn import functional as F
 
 import train
+from analysis.look.trained_run import load_run
 from analysis.record import run_folder
 from data.files import read_json
 from models.registry import MODELS
@@ -127,6 +129,26 @@ def test_without_validation_the_last_weights_are_tested(tmp_path):
     assert summary["best_epoch"] == 3
     checkpoint, best = (torch.load(tmp_path / "a" / name) for name in ("checkpoint.pt", "best.pt"))
     assert_same_state(checkpoint["objective"], best)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_patience_ends_a_run_and_the_weights_of_its_best_epoch_are_kept_and_tested(tmp_path, ema_decay):
+    more = ["--test=True", "--eval_batch_size=50", f"--ema_decay={ema_decay}", "--log_model=final"]
+    assert run(tmp_path, "--lr=0.02", "--epochs=50", "--patience=2", "--run_id=a", *more) == 0
+    summary, rows = read_json(tmp_path / "a" / "summary.json"), epochs(tmp_path / "a")
+    assert len(rows) < 50
+    assert len(rows) == summary["epochs"] == summary["best_epoch"] + 2
+    assert summary["val/loss"] == rows[summary["best_epoch"] - 1]["val/loss"]
+    kept = load_run(tmp_path / "a")
+    for name in ("val", "test"):
+        images, labels = kept.split(name).images / 255, kept.split(name).labels
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (kept.info.mean, kept.info.std))
+        with torch.no_grad():
+            loss = F.cross_entropy(kept.objective.predict((images - mean) / std), labels)
+        assert summary[f"{name}/loss"] == pytest.approx(loss.item(), rel=1e-4)
+    last, checkpoint = (torch.load(tmp_path / "a" / name) for name in ("final.pt", "checkpoint.pt"))
+    assert_same_state(last, checkpoint["ema" if ema_decay else "objective"])
 
 
 @pytest.mark.slow
