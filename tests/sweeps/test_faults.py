@@ -65,5 +65,11 @@ def test_a_disk_that_is_full_keeps_even_the_reason_from_being_written(tmp_path, 
     assert fault_of(1, "", tmp_path, 0) == (FULL, False)
 
 
-def test_what_the_system_says_of_killed_processes_is_a_number():
-    assert num_killed_for_memory() >= 0
+@pytest.mark.parametrize(
+    ("said", "num"), [("nr_free_pages 9\noom_kill 3\nzswpin 0\n", 3), ("nr_free_pages 9\n", 0), (None, 0)]
+)
+def test_killed_processes_are_as_many_as_the_system_says(said, num, tmp_path, monkeypatch):
+    if said is not None:
+        (tmp_path / "vmstat").write_text(said)
+    monkeypatch.setattr(faults, "Path", {"/proc/vmstat": tmp_path / "vmstat"}.get)
+    assert num_killed_for_memory() == num

@@ -99,6 +99,16 @@ def test_a_run_costs_its_epochs_and_what_lies_beside_them():
     assert seconds_of(row, Cost(beside=math.inf), 1) == math.inf
 
 
+def test_a_sweep_costs_its_trials_on_a_part_of_the_images_and_its_final_runs_on_all(tmp_path):
+    path = tmp_path / "some_lr.yaml"
+    path.write_text(
+        "{program: train.py, method: random, run_cap: 7, metric: {name: val/loss, goal: minimize}, parameters: {lr: "
+        "{min: 0.1, max: 0.2}, epochs: {value: 4}, train_fraction: {value: 0.25}, val_fraction: {value: 0.2}}}"
+    )
+    trial, final = 5 + 4 * 1000 / 100, 5 + 4 * 5000 / 100  # of 5,000 images: a quarter, of which a fifth is held out
+    assert seconds_of(Row("some_lr", {}, sweep=path), Cost(5.0, 100.0, 1000), 3) == pytest.approx(7 * trial + 3 * final)
+
+
 def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
     found = [Row(name, {"epochs": 10}) for name in ("short", "long", "broken", "over", "bare")]
     found.append(Row("next", {"epochs": 1}, after="long"))

@@ -112,7 +112,7 @@ def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
 
     draw = np.random.default_rng(0)
     x, there = draw.uniform(size=(40, 2)), draw.uniform(size=(7, 2))
-    y = noisy(x, draw)
+    y = 10 * noisy(x, draw)
     surface = fit(x, np.arange(2), y)
     variance, noise, *lengths = np.exp(surface.parameters)
     kernel = ConstantKernel(variance) * RBF(lengths) + WhiteKernel(noise)
@@ -120,6 +120,7 @@ def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
     assert surface.predict(there) == pytest.approx(oracle.predict(there), rel=1e-6)
     _, covariance = oracle.predict(there, return_cov=True)
     covariance -= noise * y.var() * np.eye(7)
+    assert surface.deviations(there) == pytest.approx(np.diag(covariance) ** 0.5, rel=1e-5)
     expected = oracle.predict(there)
     here = there[::-1]
     rises = (

@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
 from analysis import report
@@ -41,6 +42,13 @@ def test_each_bin_has_the_best_of_all_its_runs_whatever_their_other_settings(tmp
         assert one.best == pytest.approx(min(loss(**told[name]) for name in inside), rel=1e-5)
         assert loss(**told[one.run]) == pytest.approx(one.best, rel=1e-5)
     assert all(a.high < b.low for a, b in zip(found["lr"], found["lr"][1:], strict=False))
+
+
+def test_bins_of_a_learning_rate_are_equally_wide_in_its_logarithm(tmp_path):
+    for i, lr in enumerate(np.geomspace(1e-5, 1e-1, 32).tolist()):
+        write_run(tmp_path / f"run{i}", [1.0 + i], days=i, lr=lr)
+    bins = isolation(compare("runs", read_runs(tmp_path).records, LOSS))["lr"]
+    assert [one.num_runs for one in bins] == [32 // MOST_BINS] * MOST_BINS
 
 
 def test_where_sgd_alone_was_tried_the_surface_knows_what_adam_would_reach(tmp_path):

@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,23 @@ def test_the_average_of_equal_losses_is_that_loss():
 
 def test_the_steepest_fall_is_the_middle_of_the_greatest_difference():
     assert steepest_fall([5.0, 4.9, 4.0, 2.0, 1.5, 1.4]) == 2
+
+
+@pytest.mark.parametrize("least", [80, 52])
+def test_a_schedule_may_rise_to_a_third_of_the_rate_of_the_least_loss(least, tmp_path, monkeypatch, capsys):
+    def rate(step):
+        return 10 ** (-6 + 7 * step / 119)
+
+    losses = [10.0] * 50 + [5 + 0.01 * abs(step - least) for step in range(50, 120)]  # falls steepest at step 50
+    monkeypatch.setattr(finders, "SMOOTHING", 0.0)
+    monkeypatch.setattr(finders, "take_steps", lambda trainer, num: iter(losses))
+    monkeypatch.setattr(finders, "draw", lambda *told: None)
+    settings = SimpleNamespace(lr=1e-3, model="mlp", dataset="digits", runs_dir=str(tmp_path))
+    finders.find_lr(SimpleNamespace(settings=settings, phases=[SimpleNamespace(searches=False)]))
+    told, advice = capsys.readouterr().out.splitlines()
+    assert f"at lr {rate(50):.2g}, and is least at {rate(least):.2g}: " in told
+    highest = f", or up to {rate(80) / 3:.2g} with a schedule" if least == 80 else ""  # elsewhere that is no more
+    assert advice == f"try --lr={rate(50):.2g}{highest}"
 
 
 @pytest.mark.slow

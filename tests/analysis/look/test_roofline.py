@@ -82,6 +82,8 @@ def test_the_table_has_classifiers_vaes_gans_and_frozen_networks(monkeypatch, ca
     mlp = rows[0].split()
     per_image = 2 * (2 * 3072 * 512 + 3 * (512 * 256 + 256 * 10))  # no gradient of the images
     assert float(mlp[2]) == pytest.approx(per_image / 1e9, rel=1e-3)
+    speed, most, percent = (float(word.replace(",", "")) for word in mlp[3:6])
+    assert percent == pytest.approx(100 * speed / most, rel=0.1)  # all three are rounded
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
