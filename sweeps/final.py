@@ -180,13 +180,13 @@ def run_finals(options: Namespace) -> int:
     if options.seeds > MOST_SEEDS:
         raise UserError(f"--seeds={options.seeds} are more runs than there will be: give at most {MOST_SEEDS}")
     sweep = read_sweep(options.sweep, options.storage)
-    warn_of_a_search(sweep)
     trials, words = chosen_trials(options, sweep)
     folder = sweep_folder(sweep.name)
     if not options.trust:
         check_command(sweep, folder)
     finals = [finals_of(sweep, trial, options.seeds, folder) for trial in trials]
     check_settings(sweep, [of_trial[0] for of_trial in finals])
+    warn_of_a_search(sweep)
     runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
     code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial, runs.failed) for of_trial in finals]

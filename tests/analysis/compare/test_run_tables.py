@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from analysis.read.sweeps import read_sweeps
 from analysis.runs import main, moment
 from data.files import write_json
 from tests.run_folders import write_run, write_study
@@ -65,10 +66,13 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
 
 
 @pytest.mark.slow
-def test_sweeps_are_shown_with_the_ends_of_their_trials(runs_dir, capsys):
+@pytest.mark.parametrize(("trained", "accuracy"), [("the best", ["50.00", "±", "1.00", "%"]), ("another", [])])
+def test_sweeps_are_shown_with_the_ends_of_their_trials(trained, accuracy, runs_dir, capsys):
     write_study(runs_dir / "sweeps" / "lr")
+    [sweep] = read_sweeps(runs_dir).sweeps
+    trial = {"the best": sweep.leaders[0].run_id}.get(trained, trained)
     figure = {"mean": 0.5, "std": 0.01}
-    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [{"test/accuracy": figure}]})
+    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [{"trial": trial, "test/accuracy": figure}]})
     output = show(capsys, "--runs_dir", str(runs_dir), "--sweeps")
     [line] = [line for line in output.splitlines() if line.startswith(" lr ")]
     assert line.split()[1:] == [
@@ -81,10 +85,7 @@ def test_sweeps_are_shown_with_the_ends_of_their_trials(runs_dir, capsys):
         "0.5000",
         "▁█",
         "lr=1",
-        "50.00",
-        "±",
-        "1.00",
-        "%",
+        *accuracy,
     ]
 
 

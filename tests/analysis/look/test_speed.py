@@ -221,7 +221,7 @@ def test_the_bare_loop_rounds_and_chooses_kernels_as_the_computing_of_features_d
         (["--timm_train=/nowhere/train.py"], "--timm_train=/nowhere/train.py: there is no such file: name train.py in"),
         (["--timm_train=x", "--roofline"], "not allowed with argument"),
         (["--models=timm", "--arch=test_resent"], "did you mean test_resnet?"),
-        (["--models=mlp", "--arch=resnet18"], "not a setting of MlpSettings"),
+        (["--models=mlp", "--arch=resnet18"], "not a setting of --model=mlp"),
         (["--models=mlp", "--steps=391"], "--steps=391: CIFAR-10 has images for 390 steps: lower it"),
         (["--models=vae"], "--models=vae: the plain loops train classifiers on images and GANs: omit it"),
         (["--models=frozen", "--arch=test_vit"], "--models=frozen: the plain loops"),
