@@ -47,7 +47,8 @@ class Loader:
         resident: where the images are kept, see `choose_residence`.
         channels_last: whether the batches have the memory layout channels last.
         keep_whole: whether batches for training also hold the images before parts of them are blanked out.
-        fewest: images that the model needs at once in training; 2 for batch norm, which has no statistics of one.
+        fewest: images that the model needs at once in training; 2 for batch norm, which has no statistics of one, and
+            for mixup.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Loader:
         if batch_size < least:
             raise UserError(
                 f"--batch_size={batch_size} gives {self.shard.num_processes} processes x {micro_batches} micro-batches "
-                f"{batch_size // parts} image each, of which batch norm has no statistics: make it {least} or more"
+                f"{batch_size // parts} image each, too few for batch norm or mixup: make it {least} or more"
             )
         return len(self) // batch_size + (len(self) % batch_size >= least)
 

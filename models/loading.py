@@ -105,7 +105,7 @@ def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: A
             resident=settings.resident,
             channels_last=channels_last,
             keep_whole=objective.draws_images,
-            fewest=2 if has_batch_norm(objective) else 1,
+            fewest=2 if has_batch_norm(objective) else objective.fewest_images,
         )
         for name, split in splits.items()
     }

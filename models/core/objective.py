@@ -41,6 +41,7 @@ class Objective(nn.Module, ABC):
 
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
     draws_images = False  # whether its targets are the training images themselves, without what is blanked out in them
+    fewest_images = 1  # that training needs at once, apart from batch norm
     best_metric = "loss"  # of validation, for the setting best_by where that is empty; "": the newest epoch is the best
     epoch = 0.0  # how far training has come, in epochs; the training loop sets it before each step
     num_outside_parameters = 0  # of a frozen network that computes the features and is not saved with the model

@@ -73,6 +73,7 @@ class Classification(Objective):
         if settings.mixup or settings.cutmix:
             from timm.data.mixup import Mixup  # imported late: timm takes a second
 
+            self.fewest_images = 2
             self.mix = Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(info.classes))
 
     def phases(self) -> tuple[Phase, ...]:
