@@ -83,8 +83,7 @@ class LossFunction:
         if num < 2:
             raise UserError(f"--images: {num} {split} image is too little for a loss: give 2 or more")
         num_batches = -(-num // run.settings.eval_batch_size)
-        chosen = loader.some(num)  # every n-th makes a batch: each of all classes
-        self.batches = [loader.batch(chosen[first::num_batches]) for first in range(num_batches)]
+        self.batches = [loader.batch(part) for part in loader.stratified[:num].tensor_split(num_batches)]
         self.num_images = num
         objective = copy.deepcopy(run.objective).to(loader.device).eval()
         self.evaluated = Evaluated(objective)

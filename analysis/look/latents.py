@@ -114,12 +114,12 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) ->
     """Refuse a look at the latents of too few images.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: fewer than two are asked for, or there are fewer: of training images, fewer than four.
     """
-    num = len(loaders[split])
     least = 2 * FEWEST if split == "train" else FEWEST  # others are learned from, see `choose`
-    if num_images < FEWEST or num < least:
-        told = counted(min(num, num_images), f"{split} image")
+    num, least = (num_images, FEWEST) if num_images < FEWEST else (len(loaders[split]), least)
+    if num < least:
+        told = counted(num, f"{split} image")
         raise UserError(
             f"the latents of {told} are too few to look at: give {least} or more, or --latent_images=0 for no look"
         )

@@ -1,5 +1,6 @@
 """The one reader of sweeps, from the runs folder or from W&B: what each has searched, and its trials."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -122,7 +123,9 @@ def read_sweeps(runs_dir: Path | None = None, records: Iterable[RunRecord] = (),
         found: Sequence[tuple[str, str, Any]] = read_wandb_sweeps(project)
     else:
         folders = sweep_folders(expanded(runs_dir or default_runs_dir()), map(Path, by_sweep))
-        found = [(folder.name, str(folder), read_yaml(folder / run_folder.SWEEP_FILE)) for folder in folders]
+        names = [Path(os.path.abspath(folder)).name for folder in folders]  # of ".", too
+        files = [read_yaml(folder / run_folder.SWEEP_FILE) for folder in folders]
+        found = list(zip(names, map(str, folders), files, strict=True))
     runs = [searched.get(name if project else source, []) for name, source, _ in found]
     pairs = [(listed_sweep(*each, own), own) for each, own in zip(found, runs, strict=True) if is_sweep(each[2])]
     sweeps = [sweep for sweep, _ in pairs]

@@ -195,7 +195,7 @@ def latest_unfinished(runs_dir: Path) -> str | None:
 
 def sweep_of(folder: Path) -> str:
     """Return the name of the sweep in whose folder a run's folder lies; "" where it lies in none."""
-    place = folder.absolute().parent
+    place = Path(os.path.abspath(folder)).parent
     return place.name if place.parent.name == SWEEPS or (place / SWEEP_FILE).is_file() else ""
 
 

@@ -143,8 +143,8 @@ def earlier_runs(place: str, metric: Metric, storage: str) -> list[Earlier]:
 def name_of_sweep(place: str) -> str:
     """Return the name of the sweep in the runs folder whose folder a place is; any other place as it is."""
     folder = Path(os.path.abspath(place))
-    is_own = folder.resolve() == sweep_folder(folder.name).resolve()
-    is_sweep = is_own and (folder / run_folder.SWEEP_FILE).exists()
+    has_file = (folder / run_folder.SWEEP_FILE).exists()
+    is_sweep = has_file and folder.resolve() == sweep_folder(folder.name).resolve()
     return folder.name if is_sweep else place
 
 

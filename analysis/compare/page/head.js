@@ -76,7 +76,7 @@ function finalTiles() {
   const ofTrial = (i) => newest(known.filter((run) => run.trial === runs[i].name && run.sweep === runs[i].sweep));
   const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`)).map(newest);
   const cost = (some) => mean(some.map(valueOf)) * (metric.goal === "minimize" ? 1 : -1);
-  const best = name === metric.name ? byTrial.sort((a, b) => cost(a) - cost(b))[0] : known;
+  const best = name === metric.name ? byTrial.sort((a, b) => cost(a) - cost(b))[0] : byTrial.flat();
   const finals = ranked.map(ofTrial).find((some) => some.length) ?? best ?? [];
   const values = finals.map(valueOf);
   if (!values.length) return [];

@@ -1,7 +1,7 @@
 import copy
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,16 @@ def tiny():
     for parameter in objective.parameters():
         nn.init.normal_(parameter)
     return objective
+
+
+@pytest.mark.parametrize("order", [torch.arange(100), torch.arange(100).view(10, 10).T.flatten()])
+def test_every_batch_is_of_all_classes_in_whatever_order_the_images_are(order):
+    labels = (torch.arange(100) % 10)[order]  # the classes in turn, and one after another
+    split = Split(torch.zeros(100, 3, 32, 32, dtype=torch.uint8), labels)
+    objective = tiny()
+    objective.settings = replace(objective.settings, eval_batch_size=10)
+    function = LossFunction(run_of(objective)._replace(splits={"train": split}), "train", 100)
+    assert [batch.labels.bincount().tolist() for batch in function.batches] == [[1] * 10] * 10
 
 
 def test_the_loss_is_that_of_the_model_in_training_without_its_chance():

@@ -10,8 +10,9 @@ from analysis.read.pictures import pictures
 from analysis.read.recipe import differing_settings
 from analysis.read.records import Filter
 from analysis.read.runs import curves, history, read_runs
+from analysis.read.sweeps import read_sweeps
 from data.errors import UserError
-from tests.run_folders import START, write_run
+from tests.run_folders import START, SWEEP, write_run
 
 
 def ids(records):
@@ -138,7 +139,9 @@ def test_a_run_that_is_called_as_final_ones_are_is_none_without_a_sweep(tmp_path
 def test_final_runs_are_known_in_a_sweeps_folder_wherever_it_lies_and_however_it_is_named(tmp_path, monkeypatch):
     write_run(tmp_path / "backup" / "lr" / "final-000-a-seed1", [1.0])
     write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [1.0])
-    (tmp_path / "backup" / "lr" / "sweep.yaml").write_text("metric: {name: val/loss}\n")
-    monkeypatch.chdir(tmp_path / "sweeps")
-    for place in (tmp_path / "backup" / "lr", Path("s")):
-        assert [(record.sweep, record.trial) for record in read_runs(place).records] == [(place.name, "000-a")]
+    (tmp_path / "backup" / "lr" / "sweep.yaml").write_text(SWEEP)
+    monkeypatch.chdir(tmp_path / "backup" / "lr")
+    for place, name in ((tmp_path / "backup" / "lr", "lr"), (Path(), "lr"), (Path("../../sweeps/s"), "s")):
+        records = read_runs(place).records
+        assert [(record.sweep, record.trial) for record in records] == [(name, "000-a")]
+        assert [sweep.name for sweep in read_sweeps(place, records).sweeps] == [name][: name == "lr"]
