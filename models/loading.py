@@ -134,7 +134,7 @@ def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
         )
     except ValueError as error:
         raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
-    if settings.mixed_precision == "bf16" and not has_fast_bf16(accelerator.device) and accelerator.is_main_process:
+    if settings.mixed_precision == "bf16" and not has_fast_bf16(accelerator.device):
         remedy = "give fp16" if accelerator.device.type == "cuda" else "leave it out"
         warn(f"--mixed_precision=bf16: this device emulates it, which takes far longer than fp32: {remedy}")
     return accelerator

@@ -22,6 +22,7 @@ from data.dataset import DatasetInfo, Split, pixel_statistics
 from data.errors import UserError
 from data.internals import cpu_attention_kernels, lstm_kernels
 from models.core.checkpoint import Progress
+from models.core.precision import DTYPES
 from models.core.processes import StopRequest
 from models.core.settings import Settings, kinds
 from models.core.training import Trainer
@@ -34,7 +35,7 @@ NUM_IMAGES = 8192
 SIDES = {"cpu": 2048}  # of the matrices that are multiplied; elsewhere:
 SIDE = 8192
 NUM_PRODUCTS = 10  # the fastest counts
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OF_MATRICES = {"no": torch.float32, **DTYPES}
 MOST_SECONDS = 4.0  # of a step at the matrix rate; batches that would take longer are halved
 EPOCH_SECONDS = 0.25  # at the matrix rate, after which an epoch of these images ends
 MOST_STEPS = 64  # of such an epoch
@@ -70,8 +71,8 @@ def compare_with_matrix_rate(models: Sequence[str], precision: str, words: Seque
     device = best_device()
     all_settings = [settings_of(model, precision, words) for model in models]
     make_accelerator(all_settings[0], device.type == "cpu")  # or say at once that the precision cannot be had
-    limit, side = matrix_rate(device, DTYPES[precision])
-    name = str(DTYPES[precision]).removeprefix("torch.")
+    limit, side = matrix_rate(device, OF_MATRICES[precision])
+    name = str(OF_MATRICES[precision]).removeprefix("torch.")
     if device.type == "cuda" and precision == "no" and torch.backends.cudnn.allow_tf32:
         name += ", which may be rounded to TF32, as convolutions are"
     yield f"matrix rate of this {device.type}: {limit / 1e9:,.0f} GFLOP/s, two {side}x{side} matrices of {name}"
