@@ -15,7 +15,7 @@ import torch
 
 from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
-from models.core.objective import only_trainable
+from models.core.objective import only_trainable, wants_channels_last
 from models.loading import build_objective
 from models.parts.classification import Classification, ClassifierSettings
 from models.registry import MODELS
@@ -273,6 +273,22 @@ def test_channels_last_is_a_layout_and_changes_no_figure(name):
     values = metrics(objective, Batch(batch.images.to(memory_format=torch.channels_last), batch.labels))
     for key in expected:
         torch.testing.assert_close(values[key], expected[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "precision", "device", "expected"),
+    [
+        ("auto", "no", "cuda", True),
+        ("auto", "bf16", "cpu", True),
+        ("auto", "no", "cpu", False),
+        ("auto", "no", "mps", False),
+        ("on", "no", "cpu", True),
+        ("off", "bf16", "cuda", False),
+    ],
+)
+def test_convolutions_get_the_layout_that_is_faster(layout, precision, device, expected):
+    objective = build("cnn", channels_last=layout, mixed_precision=precision)
+    assert wants_channels_last(objective.settings, objective, torch.device(device)) is expected
 
 
 def first_losses(name):
