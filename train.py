@@ -26,13 +26,13 @@ from tqdm import tqdm
 from analysis.command_line import run_program
 from analysis.look import closer, finders
 from analysis.look.preview import draw_preview
-from analysis.look.result import result_so_far
+from analysis.look.training_summary import result_so_far
 from analysis.record import run_folder
 from analysis.record.data_file import keep_backbone, keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
 from analysis.record.machines import check_is_shared
-from analysis.record.saved import check_images, resolve_with_checkpoint
+from analysis.record.resume import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
@@ -49,7 +49,7 @@ from models.core.settings import Settings
 from models.core.training import DivergedError, Trainer
 from models.help import help_text, outline
 from models.loading import load_model, make_accelerator, read_data
-from models.logged import check_best_by, check_patience
+from models.logged_metrics import check_best_by, check_patience
 from models.resolve import sweep_values
 
 LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads, decodes or uploads

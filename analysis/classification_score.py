@@ -18,8 +18,8 @@ from analysis.look.classification_score import score_run
 from analysis.look.fidelity import keep
 from analysis.look.samples import load_sampling_run
 from analysis.read.runs import find_run
+from analysis.record.resume import resolve
 from analysis.record.run_folder import weights_fingerprint
-from analysis.record.saved import resolve
 from data.metrics import shown
 from data.visible import say
 

@@ -15,7 +15,7 @@ from analysis.look.feature_speed import compare_feature_speeds
 from analysis.look.trained_run import best_device
 from data.visible import say
 from models.core.precision import has_fast_bf16
-from models.parts.frozen import FrozenNetwork
+from models.parts.feature_extractor import FrozenNetwork
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

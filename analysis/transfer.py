@@ -45,7 +45,7 @@ def check(options: Namespace, words: Sequence[str]) -> int:
         say(*draw_transfer(options.sweep, options.metric, options.out))
         return 0
     from analysis.look.coordinate_figure import check_model  # imported late: torch, which `lr` does without
-    from analysis.record.saved import resolve
+    from analysis.record.resume import resolve
 
     settings = resolve(words, {})
     numbers = options.seeds, options.steps, options.tolerance

@@ -34,7 +34,7 @@ from data.progress import progress_bar
 HASH_BYTES = 16
 SECONDS_BETWEEN_WRITES = 5.0
 HASHED_AT_ONCE = 1024  # images
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+FEATURE_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Images(Protocol):
@@ -58,7 +58,7 @@ class FeatureCache:
         self.description = json.dumps(network, sort_keys=True, indent=1)
         key = hashlib.sha256(self.description.encode()).hexdigest()[:16]
         self.folder = root / f"{network['arch']}-{key}"
-        self.dtype = DTYPES[str(network["precision"])]
+        self.dtype = FEATURE_DTYPES[str(network["precision"])]
         self.num_features = num_features
         self.row_bytes = num_features * self.dtype.itemsize
 

@@ -17,7 +17,7 @@ PERCENTAGES = ("accuracy", "mAP", "ece")
 MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
 USUAL = ("accuracy", "mAP", "loss")  # what runs are compared by where nobody says: the first that they have
 RANKING = tuple(f"val/{name}" for name in USUAL)  # of runs of no sweep
-TESTED = tuple(f"test/{name}" for name in USUAL)  # of final runs
+TEST_METRICS = tuple(f"test/{name}" for name in USUAL)  # of final runs
 LARGEST = sys.float_info.max
 MOST_POINTS = 10_000  # of a curve that is kept or drawn
 

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
-from data.feature_cache import DTYPES, FeatureCache, cached_features
+from data.feature_cache import FEATURE_DTYPES, FeatureCache, cached_features
 from data.paths import feature_dir
 from models.core.objective import Phase
 from models.core.optimization import FreshLBFGS
 from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
 from models.parts.backbone import BackboneSettings, find_weights, network_size, outline_network
 from models.parts.classification import Classification
-from models.parts.frozen import Extractor, FrozenNetwork
+from models.parts.feature_extractor import FeatureExtractor, FrozenNetwork
 
 OF_IMAGES = (
     *("augmentation", "crop_scale", "start_size", "eval_crop"),
@@ -163,9 +163,10 @@ class FrozenBackbone(Classification):
     def prepare(self, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Split]:
         settings = self.settings
         root = feature_dir(settings.feature_dir)
-        extractor = Extractor(self.frozen, accelerator.device, settings.feature_batch_size)
+        extractor = FeatureExtractor(self.frozen, accelerator.device, settings.feature_batch_size)
         caches = {
-            precision: FeatureCache(root, extractor.description(precision), self.num_features) for precision in DTYPES
+            precision: FeatureCache(root, extractor.description(precision), self.num_features)
+            for precision in FEATURE_DTYPES
         }
         precision: str = settings.feature_precision
         if precision == "auto" and accelerator.is_main_process:

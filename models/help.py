@@ -13,7 +13,7 @@ from data import datasets
 from models.core.objective import count_parameters
 from models.core.settings import Settings, kinds
 from models.loading import build_objective, read_data
-from models.logged import check_best_by, check_patience
+from models.logged_metrics import check_best_by, check_patience
 from models.registry import MODELS
 
 USAGE = (

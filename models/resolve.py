@@ -21,8 +21,8 @@ from data.errors import UserError, suggestion
 from data.paths import expanded
 from data.yaml_file import read_yaml_file
 from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Settings, kinds
-from models.groups import CHOOSER, settings_for
 from models.registry import MODELS, find_model, models_with
+from models.setting_groups import CHOOSER, settings_for
 
 EXTENSIBLE = {"schedule": "constant", "start_size": 0}  # with these, training is the same for any number of epochs
 LARGEST_INT = 2**53  # which JSON and W&B still tell from its neighbours

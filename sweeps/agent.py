@@ -35,17 +35,17 @@ from analysis.record import run_folder
 from data.files import replace_file
 from data.visible import counted, say, visible, warn
 from sweeps.local.agent import Agent
-from sweeps.local.choices import Choice, choice_of, enqueue
 from sweeps.local.contract import checked_sweep, lines_of_foreign
+from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
+from sweeps.local.enqueued import Choice, choice_of, enqueue
 from sweeps.local.estimate import estimate
 from sweeps.local.limits import Limits, check_repeats
+from sweeps.local.notification import Ending, tell
 from sweeps.local.observations import observations
 from sweeps.local.prior import learn_from
-from sweeps.local.room import Room
 from sweeps.local.search import left_of_grid
 from sweeps.local.sweep_file import Sweep, name_of
-from sweeps.local.telling import Ending, tell
 from sweeps.local.trials import Trials
 from sweeps.local.workers import assign_devices
 
@@ -116,7 +116,7 @@ def run_sweep(options: Namespace) -> int:
         display.say(line)
     if options.retry_failed:
         display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
-    agent = Agent(trials, folder, limits, Room(devices, options.memory), display)
+    agent = Agent(trials, folder, limits, DeviceMemory(devices, options.memory), display)
     try:
         with display:
             code = agent.run()

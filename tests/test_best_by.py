@@ -7,7 +7,7 @@ import torch
 
 import train
 from analysis.record import run_folder
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import read_json, write_json
 from tests.test_train import (

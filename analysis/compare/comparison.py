@@ -18,10 +18,10 @@ from analysis.read.runs import best_values, history, kept_value, names_of_metric
 from analysis.read.sweeps import SweepRecord, entries_for
 from analysis.read.trials import Trial
 from data.errors import UserError
-from data.metrics import RANKING, TESTED, Best, Metric, is_epoch, is_finite, metric_named
+from data.metrics import RANKING, TEST_METRICS, Best, Metric, is_epoch, is_finite, metric_named
 
 KINDS = ("model", "dataset")  # settings that tell what is trained: they come first
-FURTHER = (*RANKING, *TESTED)  # metrics shown beside, where runs have them
+FURTHER = (*RANKING, *TEST_METRICS)  # metrics shown beside, where runs have them
 WIDE = 20  # a setting whose values lie further apart than by this factor may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
 DIGITS = 6  # significant ones that a number keeps

@@ -10,9 +10,8 @@ from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import recipe_of
-from data.metrics import TESTED, Metric, is_finite, metric_named
+from data.metrics import TEST_METRICS, Metric, is_finite, metric_named
 
-SEED = "seed"
 MOST_SINGLE = 10  # recipes of one seed, the best of a kind, beside those of several: a whole search would hide these
 MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
 
@@ -74,7 +73,7 @@ def judge_of(finals: Sequence[Entry], metric: Metric) -> Metric | None:
         metric: that ranks the comparison, which is taken first.
     """
     known = [{**entry.further, metric.name: entry.value} for entry in finals]
-    tested = [metric, *map(metric_named, TESTED)] if metric.name in TESTED else map(metric_named, TESTED)
+    tested = [*([metric] if metric.name in TEST_METRICS else []), *map(metric_named, TEST_METRICS)]
     return next((each for each in tested if known and all(is_finite(own.get(each.name)) for own in known)), None)
 
 
@@ -120,7 +119,7 @@ def groups_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     """Return the runs that differ in their seed alone, together; those on other images differ in them."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != SEED}
+        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != "seed"}
         groups.setdefault(repr(sorted(recipe.items(), key=str)), []).append(entry)
     return {
         f"{key} {images}": own
@@ -140,7 +139,7 @@ def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:
     for entry in entries:
         value = entry.value if entry.further.get(metric.name) is None else entry.further[metric.name]
         assert value is not None
-        seed = entry.record.settings.get(SEED)
+        seed = entry.record.settings.get("seed")
         values.setdefault(seed if isinstance(seed, int) else 0, []).append(value)
     return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
 

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from analysis.compare.comparability import warning_of
 from analysis.read.figures import plus_minus, spread
-from analysis.read.recipe import differing_settings
+from analysis.read.recipe import SEED_SUFFIX, differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, number_or_dash, sparkline
-from data.metrics import TESTED, Best, Curve, Metric, is_finite, shown
+from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, shown
 from data.visible import counted, say, visible
 
 SPARKLINE_WIDTH = 16
@@ -118,11 +118,11 @@ def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
     """
     by_trial: dict[str, list[RunRecord]] = {}
     for record in finals:
-        by_trial.setdefault(record.run_id.rpartition("-seed")[0], []).append(record)
+        by_trial.setdefault(record.run_id.rpartition(SEED_SUFFIX)[0], []).append(record)
     lines = []
     for trial, records in by_trial.items():
         by_number: dict[int, list[str]] = {}  # of the runs that have a figure
-        for name in TESTED:
+        for name in TEST_METRICS:
             if known := [record.summary[name] for record in records if is_finite(record.summary.get(name))]:
                 by_number.setdefault(len(known), []).append(f"{name} {plus_minus(spread(known), name)}")
         if means := [f"{', '.join(texts)} ({counted(number, 'run')})" for number, texts in by_number.items()]:

@@ -16,8 +16,8 @@ from data import servers
 from data.errors import UserError, in_one_line
 from data.files import locked
 from data.paths import default_data_dir
-from models.parts import frozen
 from models.parts.backbone import find_weights, outline_network, pretrained_config, read_weights
+from models.parts.feature_extractor import BATCH_SIZE, BATCH_SIZES, FeatureExtractor, FrozenNetwork
 
 INCEPTION = "inception"
 # The network of 2015 by which FID and Inception Score are defined, translated to TorchScript; with and without classes.
@@ -68,7 +68,7 @@ class Inception:
     def __init__(self, path: Path, device: torch.device) -> None:
         self.path = path
         self.device = device
-        self.batch_size = frozen.BATCH_SIZES.get(device.type, frozen.BATCH_SIZE)
+        self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZE)
         content, self.sha256 = read_trusted(path)
         try:
             with warnings.catch_warnings():
@@ -184,7 +184,7 @@ class TimmExtractor:
         self.num_features = shape[1]
         weights = find_weights(arch)
         assert weights is not None
-        self.frozen = frozen.Extractor(frozen.FrozenNetwork(arch, weights, size), device)
+        self.frozen = FeatureExtractor(FrozenNetwork(arch, weights, size), device)
         self.batch_size = self.frozen.batch_size
         state = read_weights(weights)
         # The weights of a head that is one linear layer on the features; other heads are not known here.

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 
-from analysis.look.timing import ratios, seconds, spread
+from analysis.look.timing import median_and_range, ratios, seconds
 from data.feature_cache import FeatureCache, cached_features
 from data.files import scratch_folder
-from models.parts.frozen import Extractor, FrozenNetwork
+from models.parts.feature_extractor import FeatureExtractor, FrozenNetwork
 
 
 def compare_feature_speeds(
@@ -26,7 +26,7 @@ def compare_feature_speeds(
         num_rounds: times that each is measured.
     """
     accelerator = Accelerator()
-    extractor = Extractor(network, accelerator.device)
+    extractor = FeatureExtractor(network, accelerator.device)
     extractor.precision = precision
     images = torch.randint(256, (num_images, 3, 32, 32), dtype=torch.uint8)
     num_features = extractor(images[: extractor.batch_size]).shape[1]
@@ -43,13 +43,15 @@ def compare_feature_speeds(
     title = (
         f"{network.arch} at {network.input_size} px, {precision}, {num_images} images, {num_rounds} rounds, images/s:"
     )
-    rows = [f"  {name:<18}{spread(rates, ',.1f', width=10)}" for name, rates in {**bare, "ours": ours}.items()]
+    rows = [
+        f"  {name:<18}{median_and_range(rates, ',.1f', width=10)}" for name, rates in {**bare, "ours": ours}.items()
+    ]
     ratio = f"ours (batch {extractor.batch_size}) over {best}, the best of them:"
-    return "\n".join([title, *rows, ratio, f"  {spread(ratios(ours, bare[best]))}"])
+    return "\n".join([title, *rows, ratio, f"  {median_and_range(ratios(ours, bare[best]))}"])
 
 
 @torch.inference_mode()
-def bare_loop(extractor: Extractor, batch_size: int, num_images: int) -> None:
+def bare_loop(extractor: FeatureExtractor, batch_size: int, num_images: int) -> None:
     """Run the network over and over on one batch that is prepared already, for `num_images` images at least.
 
     It computes as the extractor does, by the same kernels and no more coarsely.
@@ -62,7 +64,7 @@ def bare_loop(extractor: Extractor, batch_size: int, num_images: int) -> None:
             network.backbone(batch)
 
 
-def fill_cache(extractor: Extractor, num_features: int, images: torch.Tensor, accelerator: Accelerator) -> None:
+def fill_cache(extractor: FeatureExtractor, num_features: int, images: torch.Tensor, accelerator: Accelerator) -> None:
     """Compute the features of images as a run does, into an empty cache."""
     with scratch_folder() as folder:
         cache = FeatureCache(folder, extractor.description(extractor.precision), num_features)

@@ -13,7 +13,7 @@ from analysis.look.trained_run import best_device
 from analysis.read.recipe import command_of, flags
 from analysis.record import run_folder
 from analysis.record.environment import describe_environment, git
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import read_json, scratch_folder
 from models.core.settings import INVOCATION, Settings

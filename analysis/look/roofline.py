@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from analysis.look.timing import seconds
 from analysis.look.trained_run import best_device
 from analysis.read.recipe import flags
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.dataset import DatasetInfo, Split, pixel_statistics
 from data.errors import UserError
 from data.internals import cpu_attention_kernels, lstm_kernels

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from analysis.look.speed_loops import BATCH_SIZE, Workload
-from analysis.look.timing import ratios, spread
+from analysis.look.timing import median_and_range, ratios
 from analysis.look.timm_script import can_train, find_script, measure_timm_train
 from analysis.look.train_process import run_train_py
 from analysis.look.trained_run import best_device
@@ -50,9 +50,10 @@ def compare_speeds(workloads: Sequence[Workload], num_rounds: int, timm_train: P
             for name, measure in own.items():
                 rates[name].append(measure())
         medians = [f"{median(values):,.0f}" if values else "" for values in rates.values()]
-        over = [spread(ratios(rates[OURS], rates[name])) if rates[name] else "" for name in others]
+        over = [median_and_range(ratios(rates[OURS], rates[name])) if rates[name] else "" for name in others]
         yield row(f"{workload.model} {workload.arch}", medians, over)
-    yield f"start-up to the first step, on digits: {spread([measure_start_up() for _ in range(num_rounds)])} s"
+    start_up = median_and_range([measure_start_up() for _ in range(num_rounds)])
+    yield f"start-up to the first step, on digits: {start_up} s"
 
 
 def row(name: str, rates: Sequence[str], over: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from analysis.look.timing import seconds
 from analysis.look.trained_run import best_device
 from analysis.read.recipe import flags
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models.core.objective import Objective, wants_channels_last

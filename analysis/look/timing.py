@@ -26,7 +26,7 @@ def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
     return [value / other for value, other in zip(values, others, strict=True)]
 
 
-def spread(values: Sequence[float], form: str = ".2f", width: int = 0) -> str:
+def median_and_range(values: Sequence[float], form: str = ".2f", width: int = 0) -> str:
     """Return the median of some values and their range, such as 1.02 (0.98-1.10); `width` is the median's."""
     median, low, high = (format(value, form) for value in (statistics.median(values), min(values), max(values)))
     return f"{median:>{width}} ({low}-{high})"

@@ -9,7 +9,7 @@ import torch
 from analysis.read.recipe import command_of
 from analysis.record import run_folder
 from analysis.record.data_file import saved_backbone, saved_info
-from analysis.record.saved import check_images, resolve
+from analysis.record.resume import check_images, resolve
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.files import read_json

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from analysis.read.recipe import TESTED, flags, model_and_dataset, recipe_of
+from analysis.read.recipe import FINAL_SETTINGS, flags, model_and_dataset, recipe_of
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -18,7 +18,13 @@ from data.visible import visible
 from models.core.settings import Settings
 
 FILE = run_folder.BEST_RECIPE
-PROTOCOL = ("seed", "val_fraction", "test", "patience", "best_by")  # how a trial was judged, which is no part of it
+NOT_IN_RECIPE = (
+    "seed",
+    "val_fraction",
+    "test",
+    "patience",
+    "best_by",
+)  # how a trial was judged, which is no part of it
 
 
 def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Path(FILE)) -> str:
@@ -36,7 +42,7 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
         raise UserError(f"sweep {sweep.name} has no trial with a {sweep.metric.name} yet: let one end, or pause it")
     trial = picked or sweep.leaders[0]
     told = {key: value for key, value in precision_of(sweep, trial).items() if value != getattr(Settings, key)}
-    settings = {key: value for key, value in (told | recipe_of(trial.settings)).items() if key not in PROTOCOL}
+    settings = {key: value for key, value in (told | recipe_of(trial.settings)).items() if key not in NOT_IN_RECIPE}
     if trial.best_epoch:
         settings["epochs"] = trial.best_epoch
     value = shown(sweep.metric.name, trial.value)
@@ -47,7 +53,7 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
         f"The {'one picked' if picked else 'best'} of {len(sweep.leaders)} trials of {sweep.name}: {trial.run_id}, "
         f"{sweep.metric.name} {value} of the images that it was judged by.",
         again,
-        shlex.join([*command_with(path, trial), *flags({**(TESTED if is_tested else {}), "seed": 1})]),
+        shlex.join([*command_with(path, trial), *flags({**(FINAL_SETTINGS if is_tested else {}), "seed": 1})]),
     ]
     lines = "".join(f"# {visible(line)}\n" for line in header)
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

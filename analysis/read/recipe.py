@@ -9,8 +9,11 @@ from data.errors import UserError
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.registry import MODELS
 
-TESTED = {"val_fraction": 0.0, "test": True}  # a final run on all training images, if there are images to test with
-SEED = "-seed"  # what the name of such a run ends in, with the seed
+FINAL_SETTINGS = {
+    "val_fraction": 0.0,
+    "test": True,
+}  # a final run on all training images, if there are images to test with
+SEED_SUFFIX = "-seed"  # what the name of such a run ends in, with the seed
 
 
 def recipe_of(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from analysis.read.recipe import SEED
+from analysis.read.recipe import SEED_SUFFIX
 from analysis.record import run_folder
 from data.metrics import is_finite
 
 LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
 # As sweeps/final.py names them: with their trial and, where there was another run of its name, what is different.
-NAME_OF_FINAL = re.compile(rf"{run_folder.FINAL}(.+?)(?:-epochs\d+)?(?:-(?:no|bf16|fp16))?{SEED}\d+")
+NAME_OF_FINAL = re.compile(rf"{run_folder.FINAL}(.+?)(?:-epochs\d+)?(?:-(?:no|bf16|fp16))?{SEED_SUFFIX}\d+")
 RUN_PAGE = re.compile(r"https?://[\w.:-]+/[^/\s]+/[^/\s]+/runs/[^/\s]+")  # of W&B: host, entity, project, id
 STATES = ("finished", "stopped", "failed", "unfinished")
 

@@ -21,7 +21,7 @@ from data.pareto import pareto_front
 from data.paths import default_runs_dir, expanded
 from data.yaml_file import read_yaml_file
 from models.core.settings import Settings
-from models.groups import CHOOSER, entries, may_be_told
+from models.setting_groups import CHOOSER, entries, may_be_told
 
 
 @dataclass(frozen=True)

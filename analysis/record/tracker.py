@@ -17,8 +17,8 @@ from analysis.record.wandb_start import NOT_APPLICABLE, RunFacts, start_wandb
 from data.errors import UserError
 from data.files import replace_file, write_json
 from data.visible import counted, say
-from models.groups import settings_for
 from models.resolve import not_applicable
+from models.setting_groups import settings_for
 
 
 class Tracker:

@@ -11,8 +11,8 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.internals import connect_wandb_api, forget_wandb_import_hooks
 from data.visible import say
-from models.groups import settings_for
 from models.registry import find_model
+from models.setting_groups import settings_for
 
 LONGEST_NAME = 128  # characters that W&B takes
 ENVIRONMENT = "environment"  # in W&B's config

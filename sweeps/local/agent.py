@@ -19,14 +19,13 @@ from data.metrics import shown
 from models.resolve import validate
 from sweeps.local.claims import TrialLost
 from sweeps.local.contract import is_train_py
+from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
-from sweeps.local.heart import Heart
+from sweeps.local.heartbeat import Heartbeat
 from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.promotion import hopeless, is_waiting, logged_costs, promotable
-from sweeps.local.repeats import SEED
-from sweeps.local.room import Room
 from sweeps.local.trial_run import STOP_AFTER, STOPPED_EARLY, TrialRun, last_epoch_until
 from sweeps.local.trials import Claim, Trials
 
@@ -40,7 +39,7 @@ UNREAD = 141  # exit code where nobody reads the output any more, as a shell giv
 class Agent:
     """Runs trials, several at a time, until the sweep has all that its limits allow, or somebody ends it."""
 
-    def __init__(self, trials: Trials, runs_dir: Path, limits: Limits, room: Room, display: Display) -> None:
+    def __init__(self, trials: Trials, runs_dir: Path, limits: Limits, room: DeviceMemory, display: Display) -> None:
         self.sweep = trials.sweep
         self.trials = trials
         self.runs_dir = runs_dir
@@ -53,12 +52,12 @@ class Agent:
         self.is_retired = False
         self.num_failed = 0
         self.waiting: int | None = None  # number of the trial that there is no room for
-        self.heart = Heart(trials, SECONDS_BETWEEN_BEATS)
+        self.heartbeat = Heartbeat(trials, SECONDS_BETWEEN_BEATS)
         self.next_survey = 0.0
 
     def run(self) -> int:
         """Run to the end of the sweep; return the exit code."""
-        with self.heart:
+        with self.heartbeat:
             try:
                 return self.look_until_done()
             finally:  # trials are left only where an exception has ended the loop
@@ -178,7 +177,7 @@ class Agent:
     def let_go_of_lost_ones(self) -> None:
         """Let go of trials that other agents have taken over."""
         for run in self.pool.runs:
-            if self.heart.has_lost(run.claim, run.started):
+            if self.heartbeat.has_lost(run.claim, run.started):
                 self.let_go(run)
 
     def let_go(self, run: TrialRun) -> None:
@@ -225,7 +224,7 @@ class Agent:
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
         trial = self.trials.all()[claim.number]
         varied = {name: value for name, value in self.sweep.varied(claim.settings).items() if value is not None}
-        seed = {SEED: claim.settings[SEED]} if seeds_done(trial.user_attrs) else {}
+        seed = {"seed": claim.settings["seed"]} if seeds_done(trial.user_attrs) else {}
         own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied | seed)}
         environment = {**unless_set(own), **self.pool.devices[slot]}
         if self.sweep.project:
@@ -241,7 +240,7 @@ class Agent:
             run.had_company = other.had_company = True
         self.pool.add(run, slot)
         goal = f" to {claim.until}" if claim.until and verb == "goes on" else ""
-        goal += f" with seed {seed[SEED]}" if seed else ""
+        goal += f" with seed {seed['seed']}" if seed else ""
         self.display.log(f"trial {claim.number} {verb}{goal}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:

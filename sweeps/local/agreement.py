@@ -12,9 +12,9 @@ from analysis.read.recipe import default_settings
 from analysis.read.sweeps import metrics_of
 from data.errors import UserError
 from models.core.settings import Settings
-from models.groups import entries, leaves, may_be_told
 from models.registry import find_model
 from models.resolve import coerce, merge, parse, validate
+from models.setting_groups import entries, leaves, may_be_told
 from sweeps.local.contract import is_train_py, models_of
 from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
 from sweeps.local.sweep_file import Sweep

@@ -10,13 +10,13 @@ from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from data.paths import CHECKOUT
 from models.core.settings import INVOCATION, Settings, kinds
-from models.groups import CHOOSER, may_be_told, refuse_double
-from models.logged import check_best_by, check_logged
+from models.logged_metrics import check_best_by, check_logged
 from models.registry import MODELS, find_model
 from models.resolve import coerce, unknown_setting
+from models.setting_groups import CHOOSER, may_be_told, refuse_double
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
-from sweeps.local.sweep_file import Sweep, naming, read_sweep
+from sweeps.local.sweep_file import Sweep, naming, read_sweep_file
 
 MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gib")  # what every epoch says of its cost
 
@@ -27,7 +27,7 @@ def checked_sweep(path: Path) -> Sweep:
     Raises:
         UserError: there is no such file, or its sweep cannot be run.
     """
-    sweep = read_sweep(path)
+    sweep = read_sweep_file(path)
     with naming(path):
         return checked(sweep)
 

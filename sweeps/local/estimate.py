@@ -20,11 +20,11 @@ from data.metrics import is_epoch, is_finite
 from data.visible import counted
 from models.resolve import validate
 from sweeps.local.contract import is_train_py
+from sweeps.local.device_memory import free_gib, gib_taken
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.early_terminate import Asha, Hyperband, Median
 from sweeps.local.launch import ARGUMENTS, Run, command_words
 from sweeps.local.pool import Pool
-from sweeps.local.room import free_gib, gib_taken
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import PEAK
 from sweeps.local.workers import has_gpu
@@ -121,7 +121,7 @@ def estimate(sweep: Sweep, devices: Sequence[Mapping[str, str]], count: int | No
     """
     if not is_train_py(sweep):
         raise UserError(f"--estimate knows the epochs of train.py alone, and this sweep's program is {sweep.program}")
-    found = trials_of(sweep)
+    found = probe_trials(sweep)
     with tempfile.TemporaryDirectory(prefix="vision-sweeps-estimate-") as folder:
         measure(found, sweep, devices, Path(folder))
     free = min(gib or free_gib(device) for device in devices)
@@ -142,7 +142,7 @@ def measure(found: Sequence[Measured], sweep: Sweep, devices: Sequence[Mapping[s
         pool.kill()
 
 
-def trials_of(sweep: Sweep) -> list[Measured]:
+def probe_trials(sweep: Sweep) -> list[Measured]:
     """Return the trials that are to be trained: for each mix of kinds a cheap and a dear one, where they differ."""
     found = []
     for own in mixes_of_kinds(sweep):
@@ -159,7 +159,7 @@ def trials_of(sweep: Sweep) -> list[Measured]:
 def mixes_of_kinds(sweep: Sweep) -> list[dict[str, Point]]:
     """Return points of all kinds that apply together, as few of such mixes as bring each value of each kind once."""
     kinds = [name for name in sweep.space if sweep.parameters[name].place[-1] in KINDS]
-    options = [[(name, point) for point in points_of(sweep.space[name], sweep.parameters[name])] for name in kinds]
+    options = [[(name, point) for point in ends_of(sweep.space[name], sweep.parameters[name])] for name in kinds]
     applicable = [(each, sweep.applicable(dict(each))) for each in itertools.product(*options)]
     mixes = dict.fromkeys(tuple(point for point in each if point[0] in names) for each, names in applicable)
     wanted, chosen = {point for mix in mixes for point in mix}, set[tuple[tuple[str, Point], ...]]()
@@ -178,7 +178,7 @@ def extreme(sweep: Sweep, own: Mapping[str, Point], is_dear: bool) -> dict[str, 
 def end_of(entry: Parameter, is_dear: bool) -> Point:
     """Return the cheap or the dear end of a parameter; the middle of one that has little to do with the cost."""
     assert entry.space is not None
-    points = sorted(points_of(entry.space, entry), key=lambda point: (isinstance(point, str), point))
+    points = sorted(ends_of(entry.space, entry), key=lambda point: (isinstance(point, str), point))
     setting = entry.place[-1]
     is_size = setting not in SEEDS and all(type(entry.value(point)) is int for point in points)
     if not is_size and setting not in LARGER_IS_DEARER:
@@ -186,7 +186,7 @@ def end_of(entry: Parameter, is_dear: bool) -> Point:
     return points[-1 if is_dear != (setting in LARGER_IS_CHEAPER) else 0]
 
 
-def points_of(space: BaseDistribution, entry: Parameter) -> list[Point]:
+def ends_of(space: BaseDistribution, entry: Parameter) -> list[Point]:
     """Return the points of a parameter or, of a range, its ends and the middle."""
     if isinstance(space, CategoricalDistribution):
         return list(space.choices)

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
-from analysis.read.recipe import SEED, TESTED, command_of
+from analysis.read.recipe import FINAL_SETTINGS, SEED_SUFFIX, command_of
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -26,8 +26,7 @@ from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
 
 PROGRAM = "train.py"
-PROTOCOL = {"train_fraction": 1.0, "patience": 0}
-CHOICE = "best_by"  # which there is none of without images to validate with: the newest weights are tested
+FINAL_OVERRIDES = {"train_fraction": 1.0, "patience": 0}
 NUM_SHOWN_LINES = 5
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 TOLD_APART = {"epochs": "-epochs", "mixed_precision": "-"}  # where names of final runs tell of them
@@ -69,12 +68,13 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
     }
     known = of_command(sweep.content) | recipe
     if has_test_images(known.get("dataset", Settings.dataset), known.get("data_dir", "")):
-        recipe = {key: value for key, value in recipe.items() if key != CHOICE} | TESTED
-    settings = {**recipe, **PROTOCOL, "epochs": trial.best_epoch}
+        # Without images to validate with nothing chooses the best epoch: the newest weights are tested.
+        recipe = {key: value for key, value in recipe.items() if key != "best_by"} | FINAL_SETTINGS
+    settings = {**recipe, **FINAL_OVERRIDES, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     name = f"{run_folder.FINAL}{trial.run_id}"
-    name += what_has_changed(settings, [folder / f"{name}{SEED}{seed}" for seed in seeds])
-    return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{SEED}{seed}") for seed in seeds]
+    name += what_has_changed(settings, [folder / f"{name}{SEED_SUFFIX}{seed}" for seed in seeds])
+    return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{SEED_SUFFIX}{seed}") for seed in seeds]
 
 
 def of_command(content: Mapping[str, Any]) -> dict[str, Any]:

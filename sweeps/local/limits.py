@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from data.errors import UserError
-from sweeps.local.repeats import SEED
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import TrialRun
 
@@ -48,7 +47,7 @@ def check_repeats(sweep: Sweep) -> None:
         UserError: its trials differ in their seeds already, or have several metrics.
     """
     repeats = f"{sweep.repeats} repeats"
-    if sweep.repeats > 1 and SEED in sweep.varied({}):
+    if sweep.repeats > 1 and "seed" in sweep.varied({}):
         raise UserError(f"{repeats}: the sweep searches the seed itself, leave one of them out")
     if sweep.repeats > 1 and len(sweep.objectives.metrics) > 1:
         raise UserError(f"{repeats} are for a single metric: leave them out, or write metric: for metrics:")

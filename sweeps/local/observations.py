@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from models.core.settings import CIRCUMSTANCES, Settings
-from models.groups import CHOOSER
+from models.setting_groups import CHOOSER
 from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
 from sweeps.local.sweep_file import Sweep, value_at
 
@@ -20,7 +20,6 @@ PRIOR = "prior"  # attribute of a study: what was taken from earlier runs, by th
 # Attributes of a study: what settings were, before they were searched, where trials do not say it; by models, and of
 # studies of 0.1.0, which had one:
 ASSUMED_OF, ASSUMED = "assumed_of", "assumed"
-HALVED = "accumulation_steps"  # which an agent may have doubled since the trial was begun
 # Settings by which two runs are draws of the same, as far as the value of a metric goes:
 NOT_COMPARED = CIRCUMSTANCES | {"seed", "test", "best_by", "accumulation_steps"}
 NUM_HALVINGS = 60  # of a range of quantiles, after which it is as short as a float can tell
@@ -90,7 +89,8 @@ def is_of(sweep: Sweep, trial: FrozenTrial | Trial, settings: Mapping[str, Any])
     if trial.distributions != space:
         return False
     now, then = sweep.varied(sweep.told(trial.params)), sweep.varied(settings)
-    return all(now[name] == then[name] for name in now if name != HALVED or HALVED not in trial.user_attrs)
+    agents_own = {"accumulation_steps"} & set(trial.user_attrs)  # doubled by an agent since the trial was begun
+    return all(now[name] == then[name] for name in now if name not in agents_own)
 
 
 def branch_for(sweep: Sweep, settings: Mapping[str, Any]) -> Sweep | None:

@@ -16,7 +16,6 @@ from analysis.read.trials import REPEATS, seeds_done
 from data.metrics import Best, Metric
 from models.core.settings import Settings
 
-SEED = "seed"
 NUM_SEEDS = 2**32
 SURE = 0.05  # probability below which a trial is taken for worse than the best one
 ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
@@ -24,7 +23,7 @@ ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 
 def seed_of(settings: Mapping[str, Any], num_done: int) -> dict[str, Any]:
     """Return the setting of a trial's next seed; nothing for the first, which its settings say."""
-    return {SEED: (settings.get(SEED, Settings.seed) + num_done) % NUM_SEEDS} if num_done else {}
+    return {"seed": (settings.get("seed", Settings.seed) + num_done) % NUM_SEEDS} if num_done else {}
 
 
 def value_of(metric: Metric, trial: FrozenTrial) -> float:

@@ -14,11 +14,11 @@ from analysis.record import run_folder
 from data.files import read_json
 from data.metrics import is_epoch
 from models.resolve import validate
-from sweeps.local.estimate import trials_of
+from sweeps.local.estimate import probe_trials
 from sweeps.local.launch import Run
 from sweeps.local.pool import Pool
 from sweeps.local.rows import CHECKOUT, Row
-from sweeps.local.sweep_file import read_sweep
+from sweeps.local.sweep_file import read_sweep_file
 
 NUM_BATCHES = 5  # of an epoch
 LEAST_EPOCHS, MOST_EPOCHS = 2, 20
@@ -65,13 +65,13 @@ def seconds_of(row: Row, cost: Cost, seeds: int) -> float:
         return seeds * cost.seconds(validate(row.settings, {}).epochs)
     trial = validate(settings_of(row), {})
     share = 1 / trial.train_fraction / (1 - trial.val_fraction)
-    trials = read_sweep(CHECKOUT / row.sweep).run_cap or 1
+    trials = read_sweep_file(CHECKOUT / row.sweep).run_cap or 1
     return trials * cost.seconds(trial.epochs) + seeds * cost.seconds(trial.epochs, share)
 
 
 def settings_of(row: Row) -> Mapping[str, Any]:
     """Return the settings of a run of a row; of a sweep, those of its dearest trial."""
-    return row.settings if row.sweep is None else trials_of(read_sweep(CHECKOUT / row.sweep))[-1].settings
+    return row.settings if row.sweep is None else probe_trials(read_sweep_file(CHECKOUT / row.sweep))[-1].settings
 
 
 def measure(

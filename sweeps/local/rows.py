@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from analysis.read.recipe import SEED, TESTED, flags
+from analysis.read.recipe import FINAL_SETTINGS, SEED_SUFFIX, flags
 from data.datasets import has_test_images
 from data.errors import UserError, suggestion
 from data.files import refusing_damage
@@ -92,7 +92,7 @@ def row_of(name: str, entry: Mapping[str, Any], runs_dir: Path, told: Mapping[st
     config = config_values(str(CHECKOUT / own.pop("config"))) if "config" in own else {}
     settings = {**config, **own, **told}
     if "sweep" not in entry:
-        settings = {**protocol(settings), **settings}
+        settings = {**final_settings(settings), **settings}
         validate(settings, {})
     return Row(
         name,
@@ -105,10 +105,10 @@ def row_of(name: str, entry: Mapping[str, Any], runs_dir: Path, told: Mapping[st
     )
 
 
-def protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
+def final_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a final run: on all training images and tested, if there are images to test with."""
     dataset, data_dir = settings.get("dataset", Settings.dataset), settings.get("data_dir", "")
-    return TESTED if has_test_images(dataset, data_dir) else {}
+    return FINAL_SETTINGS if has_test_images(dataset, data_dir) else {}
 
 
 def chosen(rows: Sequence[Row], patterns: str) -> list[Row]:
@@ -148,7 +148,7 @@ def steps_of(rows: Sequence[Row], seeds: int, workers: Sequence[str]) -> list[St
 
 def run_of(row: Row, seed: int) -> Iterator[Step]:
     """Return the steps of one run of a row: its training, and the command after it."""
-    name = f"{row.name}{SEED}{seed}"
+    name = f"{row.name}{SEED_SUFFIX}{seed}"
     words = ("python", "train.py", *flags({**row.settings, "seed": seed}), f"--run_id={name}")
     yield Step(row.name, name, words, (row.after,) if row.after else (), trains=True)
     if row.then:

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from data.errors import UserError, suggestion
 from data.metrics import Metric
 from data.yaml_file import read_yaml_file
-from models.groups import entries
+from models.setting_groups import entries
 from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, constant, grid_parameter, parameter
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 from sweeps.local.objectives import Objectives, parse_objectives
@@ -150,7 +150,7 @@ def value_at(path: Sequence[str], settings: Any) -> Any:
     return settings
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep_file(path: Path) -> Sweep:
     """Return the sweep that a YAML file describes.
 
     Raises:
@@ -181,7 +181,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
     """Return the sweep that the content of a YAML file describes.
 
     Raises:
-        UserError: as `read_sweep`.
+        UserError: as `read_sweep_file`.
     """
     check_keys(content)
     is_grid = content["method"] == "grid"

@@ -40,7 +40,7 @@ def assign_devices(num_workers: int | None, devices: str | None) -> list[Mapping
     if not groups:  # a single run may be several processes, which are told their threads by what launches them
         return [{} if num_gpus() else threads(num_workers)] * num_workers
     own = [groups[i % len(groups)] for i in range(num_workers)]
-    return [{GPU: visible(group), **threads(num_workers * len(group.split("+")))} for group in own]
+    return [{GPU: visible_devices(group), **threads(num_workers * len(group.split("+")))} for group in own]
 
 
 def has_gpu(device: Mapping[str, str]) -> bool:
@@ -54,7 +54,7 @@ def num_gpus() -> int:
     return 0 if on_cpu else torch.cuda.device_count()
 
 
-def visible(group: str) -> str:
+def visible_devices(group: str) -> str:
     """Return CUDA_VISIBLE_DEVICES for some of the GPUs that this process sees, by index or UUID, such as `0+1`."""
     own = os.environ.get(GPU, "")
     num_visible = num_gpus()

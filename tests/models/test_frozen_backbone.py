@@ -22,8 +22,8 @@ from models.frozen_backbone import (
     LogisticProbeSettings,
     VitB16FrozenSettings,
 )
-from models.parts import frozen
-from models.parts.frozen import Extractor
+from models.parts import feature_extractor
+from models.parts.feature_extractor import FeatureExtractor
 
 INFO = DatasetInfo("synthetic", 16, tuple("abcde"), (0.1, 0.5, 0.7), (0.5, 0.25, 2.0), {}, "")
 SMALL = {"arch": "test_efficientnet", "pretrained": False, "input_size": 32, "feature_precision": "fp32"}
@@ -47,8 +47,10 @@ def encode(objective, **splits):
 @pytest.fixture
 def num_computed(monkeypatch):
     """Numbers of images that the frozen network was given, a list that grows."""
-    sizes, call = [], Extractor.__call__
-    monkeypatch.setattr(Extractor, "__call__", lambda self, images: sizes.append(len(images)) or call(self, images))
+    sizes, call = [], FeatureExtractor.__call__
+    monkeypatch.setattr(
+        FeatureExtractor, "__call__", lambda self, images: sizes.append(len(images)) or call(self, images)
+    )
     return sizes
 
 
@@ -157,7 +159,7 @@ def test_bf16_features_agree_with_fp32(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("deviation", "kind"), [(0.02, torch.bfloat16), (0.2, torch.float32)])
 def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path, num_computed, deviation, kind):
-    monkeypatch.setattr(frozen, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(feature_extractor, "has_fast_bf16", lambda device: True)
     settings = {"feature_precision": "auto", "feature_dir": str(tmp_path)}
     encode(build(**settings), train=make_split(40))
     assert num_computed[:2] == [32, 32]
@@ -171,7 +173,7 @@ def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path
 
 @pytest.mark.slow
 def test_auto_is_fp32_where_bf16_is_not_computed_in(monkeypatch, num_computed):
-    monkeypatch.setattr(frozen, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(feature_extractor, "has_fast_bf16", lambda device: False)
     features = encode(build(feature_precision="auto"), train=make_split(10))["train"].features
     assert (features.dtype, sum(num_computed)) == (torch.float32, 10)
 
@@ -313,7 +315,7 @@ def test_the_notes_of_a_cache_tell_what_its_network_is(tmp_path):
 
 @pytest.mark.parametrize(("precision", "is_rounded"), [("fp32", False), ("bf16", True)])
 def test_features_in_fp32_are_not_rounded_to_tf32(precision, is_rounded, monkeypatch):
-    extractor = Extractor(build().frozen, torch.device("cpu"))
+    extractor = FeatureExtractor(build().frozen, torch.device("cpu"))
     extractor.precision = precision
     seen = []
     monkeypatch.setitem(extractor.__dict__, "network", lambda x: seen.append(torch.backends.cudnn.allow_tf32) or x)

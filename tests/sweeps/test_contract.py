@@ -14,10 +14,10 @@ from analysis.record import run_folder
 from data.datasets import describe
 from data.errors import UserError
 from data.metrics import Metric, is_epoch, metric_named
-from models.logged import logged_metrics, stand_in
+from models.logged_metrics import logged_metrics, stand_in
 from models.registry import MODELS
 from sweeps.local.contract import check_contract, with_best_by
-from sweeps.local.sweep_file import read_sweep
+from sweeps.local.sweep_file import read_sweep_file
 from tests.sweep_helpers import LR, ROOT, sweep_of
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -58,7 +58,7 @@ def process_state(monkeypatch):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_sweep_file_of_the_suite_keeps_the_contract(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    check_contract(read_sweep(path))
+    check_contract(read_sweep_file(path))
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_a_sweep_file_of_the_suite_says_what_it_is_for_and_how_it_is_run(path):
     assert content["program"] == "train.py"
     assert content["method"] in ("bayes", "grid")
     if content["method"] == "grid" and "early_terminate" not in content:  # every combination, to its end
-        assert content["run_cap"] == len(read_sweep(path).grid())
+        assert content["run_cap"] == len(read_sweep_file(path).grid())
     else:
         assert content["run_cap"] >= 8
         assert content["early_terminate"].keys() == {"type", "min_iter", "eta", "strict"}

@@ -7,7 +7,7 @@ import yaml
 
 from sweeps import agent
 from sweeps.local.contract import by_settings
-from sweeps.local.estimate import Measured, fewest_epochs, lines_about, trials_of
+from sweeps.local.estimate import Measured, fewest_epochs, lines_about, probe_trials
 from tests.sweep_helpers import LR, ROOT, content, sweep_of
 
 SIZES = {
@@ -30,7 +30,7 @@ def measured(name="a trial", epochs=10, epoch_seconds=2.0, gib=0.5, **settings):
 
 
 def test_the_cheap_trial_is_small_and_the_dear_one_large_and_what_costs_nothing_is_in_the_middle():
-    cheap, dear = trials_of(sweep_of(SIZES))
+    cheap, dear = probe_trials(sweep_of(SIZES))
     assert {key: cheap.settings[key] for key in ("width", "batch_size", "train_fraction")} == {
         "width": 4,
         "batch_size": 128,
@@ -50,23 +50,23 @@ def test_the_cheap_trial_is_small_and_the_dear_one_large_and_what_costs_nothing_
 
 def test_each_model_has_trials_of_its_own_and_where_nothing_costs_more_there_is_one():
     models = {"model": {"values": ["mlp", "cnn"]}, "lr": LR}
-    assert [one.name for one in trials_of(sweep_of(models))] == ["a trial model=mlp", "a trial model=cnn"]
-    assert [one.epochs for one in trials_of(sweep_of(models))] == [13, 16]  # their defaults
+    assert [one.name for one in probe_trials(sweep_of(models))] == ["a trial model=mlp", "a trial model=cnn"]
+    assert [one.epochs for one in probe_trials(sweep_of(models))] == [13, 16]  # their defaults
 
 
 def test_a_kind_that_a_model_lacks_is_told_to_the_others_alone():
     archs = ["resnet18.tv_in1k", "resnet34.tv_in1k"]
     sweep = by_settings(sweep_of({"model": {"values": ["mlp", "timm"]}, "arch": {"values": archs}, "lr": LR}))
     names = ["a trial model=mlp", *(f"a trial model=timm arch={arch}" for arch in archs)]
-    assert [one.name for one in trials_of(sweep)] == names
+    assert [one.name for one in probe_trials(sweep)] == names
 
 
 def test_each_value_of_each_kind_is_measured_once_however_many_there_are():
     models = ["mlp", "cnn", "resnet18", "nano_vit", "vae"]
-    one = trials_of(by_settings(sweep_of({"model": {"values": models}, "lr": LR})))
+    one = probe_trials(by_settings(sweep_of({"model": {"values": models}, "lr": LR})))
     assert [each.settings["model"] for each in one] == models
     kinds = {"model": {"values": ["cnn", "nano_vit", "resnet18"]}, "dataset": {"values": ["cifar10", "digits"]}}
-    two = trials_of(by_settings(sweep_of({**kinds, "lr": LR})))
+    two = probe_trials(by_settings(sweep_of({**kinds, "lr": LR})))
     assert [each.settings["model"] for each in two] == ["cnn", "nano_vit", "resnet18"]
     assert {each.settings["dataset"] for each in two} == {"cifar10", "digits"}
 

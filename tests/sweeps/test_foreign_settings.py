@@ -12,9 +12,9 @@ from optuna.trial import TrialState, create_trial
 from data.errors import UserError
 from sweeps.agent import open_trials
 from sweeps.local.agent import Agent
+from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
 from sweeps.local.limits import Limits
-from sweeps.local.room import Room
 from sweeps.local.trials import Trials
 from tests.sweep_helpers import LR, sweep_of
 
@@ -37,7 +37,7 @@ def test_a_trial_with_foreign_settings_fails_and_the_sweep_goes_on(tmp_path, cap
             state=TrialState.RUNNING, params={"epochs": value}, distributions={"epochs": space}, user_attrs=notes
         )
     )
-    agent = Agent(trials, tmp_path, Limits(1), Room([{}]), Display(sweep, "s", 1, 1))
+    agent = Agent(trials, tmp_path, Limits(1), DeviceMemory([{}]), Display(sweep, "s", 1, 1))
     agent.fill_slots()
     [trial] = trials.all()
     assert trial.state == TrialState.FAIL

@@ -8,7 +8,7 @@ import yaml
 
 from data.errors import UserError
 from sweeps.local.early_terminate import parse_early_terminate
-from sweeps.local.sweep_file import COMMAND, parse_sweep, read_sweep
+from sweeps.local.sweep_file import COMMAND, parse_sweep, read_sweep_file
 from tests.sweep_helpers import LEFT_OUT, LR, ROOT, content, sweep_of
 
 GRID = {
@@ -35,7 +35,7 @@ def test_a_file_says_what_it_says(tmp_path):
         parameters={"lr": LR, "model": {"value": "cnn"}},
     )
     path.write_text(yaml.safe_dump(told))
-    sweep = read_sweep(path)
+    sweep = read_sweep_file(path)
     assert (sweep.method, sweep.project, sweep.run_cap, sweep.early_terminate) == ("bayes", "p", 7, None)
     assert sweep.command == ("python", "${program}", "3")
     assert (sweep.metric.name, sweep.metric.goal) == ("val/accuracy", "maximize")
@@ -203,23 +203,23 @@ def test_a_file_that_is_no_sweep_is_refused_by_name(text, message, tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=f"broken.yaml.*{message}") as told:
-        read_sweep(path)
+        read_sweep_file(path)
     assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("path", ["missing.yaml", "."])
 def test_a_file_that_cannot_be_read_is_refused_with_an_example(path, tmp_path):
     with pytest.raises(UserError, match="cannot be read .*name a sweep file, such as sweeps/quickstart.yaml"):
-        read_sweep(tmp_path / path)
+        read_sweep_file(tmp_path / path)
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
     with pytest.raises(UserError, match="is no YAML"):
-        read_sweep(tmp_path / "latin.yaml")
+        read_sweep_file(tmp_path / "latin.yaml")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_sweeps_of_the_suite_can_be_stored(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    sweep = read_sweep(path)
+    sweep = read_sweep_file(path)
     assert json.loads(json.dumps(sweep.content)) == sweep.content
 
 
@@ -253,4 +253,4 @@ def test_combinations_are_those_of_itertools():
 
 def test_a_recipe_is_told_apart_from_a_sweep():
     with pytest.raises(UserError, match="cnn.yaml: it holds no key of a sweep; if it holds settings, train them"):
-        read_sweep(ROOT / "sweeps" / "best" / "cnn.yaml")
+        read_sweep_file(ROOT / "sweeps" / "best" / "cnn.yaml")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.errors import UserError
-from sweeps.local.room import Room
+from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.workers import assign_devices, has_gpu
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
@@ -89,7 +89,7 @@ def test_runs_that_accelerate_keeps_on_the_cpu_get_no_gpus_but_cores(machine, us
     machine(2, ACCELERATE_USE_CPU=use_cpu)
     assert assign_devices(2, None) == [{THREADS: "4"}] * 2
     assert assign_devices(None, None) == [{THREADS: "8"}]
-    assert not Room(assign_devices(2, None), 10.0).is_on_gpu
+    assert not DeviceMemory(assign_devices(2, None), 10.0).is_on_gpu
     for device in ("0", "GPU-8f2a"):
         with pytest.raises(UserError, match=f"^--devices={device}: runs have 0 GPUs here: leave --devices out"):
             assign_devices(None, device)

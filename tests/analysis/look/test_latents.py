@@ -27,7 +27,7 @@ from analysis.look.latent_scores import (
 )
 from analysis.look.latents import choose, draw, encode, score, untrained_like
 from analysis.record.findings import Analysis
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.dataset import DatasetInfo, Split
 from data.loader import Loader
 from models.loading import build_objective

@@ -7,7 +7,7 @@ import pytest
 from analysis import reproduce
 from analysis.look.reproduction import compare, differences, launcher, read_run, run_again
 from analysis.record import environment, run_folder
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import read_json, write_json
 from models.registry import MODELS

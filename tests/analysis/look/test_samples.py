@@ -14,7 +14,7 @@ from analysis.look.classification_score import score_run, train_and_test
 from analysis.look.trained_run import load_run
 from analysis.read.runs import generation_scores, read_runs
 from analysis.record import run_folder
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data import arrays
 from data.dataset import Split
 from data.datasets import describe

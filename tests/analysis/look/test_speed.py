@@ -16,7 +16,7 @@ from analysis.look.timm_script import can_train, measure_timm_train, rate_of, wo
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models.core.processes import num_cores
-from models.parts.frozen import Extractor, FrozenNetwork
+from models.parts.feature_extractor import FeatureExtractor, FrozenNetwork
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
 IMAGES = torch.randint(256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -193,7 +193,7 @@ def test_bf16_is_measured_by_default_where_the_device_has_hardware_for_it(is_fas
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_bare_loop_rounds_and_chooses_kernels_as_the_computing_of_features_does(precision, monkeypatch):
-    extractor = Extractor(FrozenNetwork("test_efficientnet", None, 32), CPU)
+    extractor = FeatureExtractor(FrozenNetwork("test_efficientnet", None, 32), CPU)
     extractor.precision = precision
     seen, network = [], extractor.network
 

@@ -14,7 +14,7 @@ from analysis.record.data_file import keep_backbone, keep_info, saved_backbone
 from data.errors import UserError
 from data.files import write_json
 from models.core import checkpoint
-from models.parts.frozen import FrozenNetwork
+from models.parts.feature_extractor import FrozenNetwork
 from tests.models.test_objectives import build, info_of
 from tests.run_folders import write_run
 from tests.trained_runs import save_run

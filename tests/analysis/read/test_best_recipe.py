@@ -10,7 +10,7 @@ from analysis.read.best_recipe import best_recipe, write_best
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from analysis.read.recipe import command_of, default_settings, differing_settings, model_and_dataset, recipe_of
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.errors import UserError
 from models.core.settings import CIRCUMSTANCES
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from analysis.record import run_folder
-from analysis.record.saved import resolve
+from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import write_json
 from models.core.settings import kinds

@@ -59,7 +59,7 @@ class FrozenNetwork:
 
 
 @dataclass
-class Extractor:
+class FeatureExtractor:
     """A frozen network on a device; calling it turns uint8 images [B, 3, H, W] into features [B, D].
 
     Attributes:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweeps.local.trials import Claim, Trials
 
 
-class Heart:
+class Heartbeat:
     """Beats in a thread of its own, since the agent itself may be busy for minutes; used as a context.
 
     Args:
@@ -24,7 +24,7 @@ class Heart:
         self.is_over = threading.Event()
         self.thread = threading.Thread(target=self.beat, daemon=True)
 
-    def __enter__(self) -> "Heart":
+    def __enter__(self) -> "Heartbeat":
         self.thread.start()
         return self
 

@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from data.files import read_json
+from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.faults import fault_of, is_short_of_memory, takes_too_much
-from sweeps.local.room import Room
 from tests.fake_device import WORDS
 from tests.packing import measure, write
 
@@ -68,20 +68,20 @@ CPU = [{}, {}, {}]
     ],
 )
 def test_a_trial_gets_the_slot_where_it_fits_or_waits(devices, slots, trials, claim, slot):
-    room = Room(devices, gib=10.0)
+    room = DeviceMemory(devices, gib=10.0)
     assert room.slot_for(FakeClaim(**claim), FakePool(*slots), trials) == slot
 
 
 def test_a_device_that_is_not_shared_is_not_asked_for_its_memory(monkeypatch):
-    monkeypatch.setattr("sweeps.local.room.free_gib", lambda device: pytest.fail("it was asked"))
-    assert Room([GPU, OTHER_GPU]).slot_for(FakeClaim(), FakePool(FakeRun(99.0), None), []) == 1
+    monkeypatch.setattr("sweeps.local.device_memory.free_gib", lambda device: pytest.fail("it was asked"))
+    assert DeviceMemory([GPU, OTHER_GPU]).slot_for(FakeClaim(), FakePool(FakeRun(99.0), None), []) == 1
 
 
 @pytest.mark.parametrize(("code", "gib"), [("print(3 * 2**30)", 3.0), ("no GPU", math.inf)])
 def test_a_shared_gpu_tells_its_memory_or_has_no_limit(monkeypatch, code, gib):
-    monkeypatch.setattr("sweeps.local.room.ASK_GPU", (sys.executable, "-S", "-c", code))
-    assert Room([GPU, GPU]).gib == {0: gib}
-    assert 0 < Room([{}, {}]).gib[0] < 1e6  # GiB of the machine
+    monkeypatch.setattr("sweeps.local.device_memory.ASK_GPU", (sys.executable, "-S", "-c", code))
+    assert DeviceMemory([GPU, GPU]).gib == {0: gib}
+    assert 0 < DeviceMemory([{}, {}]).gib[0] < 1e6  # GiB of the machine
 
 
 @pytest.mark.parametrize(

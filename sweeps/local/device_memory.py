@@ -19,7 +19,7 @@ GPU_SHARE, GPU_GIB = 1.2, 0.75
 TOLERANCE = 1e-6  # GiB, of rounding
 
 
-class Room:
+class DeviceMemory:
     """The memory of the devices that slots share.
 
     Args:

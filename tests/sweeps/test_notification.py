@@ -93,7 +93,7 @@ def test_a_pause_a_failure_and_a_death_are_told(stage):
     ],
 )
 def test_a_command_that_fails_or_hangs_costs_a_line(stage, command, line):
-    soon = {"sweeps.local.telling.SECONDS_TO_TELL": 0.5}
+    soon = {"sweeps.local.notification.SECONDS_TO_TELL": 0.5}
     started = time.monotonic()
     done = stage.run(stage.write(parameters={"epochs": 1}), "--count=1", f"--on_end={command}", patches=soon)
     assert line in done.output
@@ -122,7 +122,7 @@ def test_an_alert_goes_to_wandb_where_the_trials_are_there(stage, site, server):
 def test_an_alert_to_a_server_that_is_away_costs_a_line(stage, site, server):
     server.go_offline()
     file = stage.write(parameters={"epochs": 1, "wandb": f"{server.url}/team/cats/runs/a"})
-    soon = {"sweeps.local.telling.SECONDS_TO_TELL": 3.0}
+    soon = {"sweeps.local.notification.SECONDS_TO_TELL": 3.0}
     done = stage.run(file, "--count=1", environment=site.variables, patches=soon)
     assert "the alert on W&B had not ended after 3 seconds, and was killed" in done.output
     wait_until(lambda: stage.processes() == [], "the client's own process sees that its program is gone")

@@ -4,8 +4,8 @@ import pytest
 from optuna.trial import TrialState
 
 from data.errors import UserError
-from sweeps.local.choices import choice_of, enqueue
 from sweeps.local.contract import by_settings
+from sweeps.local.enqueued import choice_of, enqueue
 from sweeps.local.trials import Trials
 from tests.sweep_helpers import LR, sweep_of
 

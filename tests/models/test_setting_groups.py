@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-from analysis.record.saved import resolve, resolve_with_checkpoint
+from analysis.record.resume import resolve, resolve_with_checkpoint
 from data.errors import UserError
 from models.cnn import CnnSettings
-from models.groups import entries, settings_for
+from models.setting_groups import entries, settings_for
 
 SWEEP = "WANDB_SWEEP_PARAM_PATH"
 
