@@ -91,7 +91,7 @@ def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
             found = datasets.load_dataset(str(local) if local.is_dir() else name)
     except Exception as error:  # of the library, the hub and the network
         raise UserError(
-            f"--dataset=hf/{name} cannot be had ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
+            f"--dataset=hf/{name} could not be loaded ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
             f"network, a dataset of the hub"
         ) from None
     return dict(found) if isinstance(found, dict) else {"train": found}

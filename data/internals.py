@@ -53,9 +53,9 @@ def reopen_trials(storage: Any, ids: Collection[int]) -> None:
 
 
 def let_ranges_change(storage: Any) -> None:
-    """Let trials of one Optuna study be drawn from other distributions of a setting than those before, one for each.
+    """Let later trials of an Optuna study draw a setting from another range or list of values than earlier ones.
 
-    Optuna refuses longer lists of values, though it stores with each trial the distribution that it was drawn from.
+    Optuna refuses other lists, though it stores with each trial the distribution that it was drawn from.
     """
     store = storage._set_trial_param
 

@@ -93,7 +93,7 @@ def refuse(settings: FrozenSettings, names: tuple[str, ...], reason: str) -> Non
     defaults = {field.name: field.default for field in fields(settings)}
     for name in names:
         if getattr(settings, name) != defaults[name]:
-            raise UserError(f"--{name}={getattr(settings, name)} is of no use here: {reason}")
+            raise UserError(f"--{name}={getattr(settings, name)} has no effect here: {reason}")
 
 
 class Head(nn.Linear):

@@ -43,9 +43,9 @@ def images_seen(record: RunRecord) -> Any:
 
 
 def by_images(things: Sequence[Thing], record_of: Callable[[Thing], RunRecord]) -> dict[str, list[Thing]]:
-    """Return things of runs by the images that the runs saw; who does not know them differs in nothing from the rest.
+    """Return things of runs, grouped by the fingerprint of the images that the runs saw.
 
-    Where the rest saw several images, it is by itself.
+    Runs without one join the others if these all saw the same images, else they are a group of their own.
 
     Args:
         things: what has a run each.

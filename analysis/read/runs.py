@@ -242,7 +242,7 @@ def best_of(record: RunRecord, curve: Curve, metric: Metric) -> Best | None:
 
 
 def noted_best(record: RunRecord, metric: Metric) -> Best | None:
-    """Return the best value that a run's summary notes of a metric that its kept weights are not the best in."""
+    """Return the best value in a run's summary of a metric whose best epoch is not that of the weights it has kept."""
     noted = record.summary.get("best")
     own = noted.get(metric.name) if isinstance(noted, Mapping) and metric_named(metric.name) == metric else None
     return metric.best([{**own, metric.name: own.get("value")}]) if isinstance(own, Mapping) else None

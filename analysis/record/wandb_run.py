@@ -222,6 +222,6 @@ def tell_wandb(stop_code: int, folder: Path | None = None, num_lost: int = 0) ->
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        say(f"W&B: it does not hear how the run ended ({' '.join(str(error).split())})")
+        say(f"W&B could not be told how the run ended ({' '.join(str(error).split())})")
         return False
     return True

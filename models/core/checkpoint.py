@@ -32,7 +32,7 @@ class Progress:
     train_seconds: float = 0.0  # spent on training in the finished epochs
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)  # validation metrics of the best epoch
-    judged_epoch: int = 0  # the newest in which what chooses the best epoch was known
+    judged_epoch: int = 0  # the last in which the metric of `best_by` was measured
     num_logged: int = 0  # rows of metrics that the run has written
 
     def add(self, phase: str, terms: dict[str, Tensor], num_images: int) -> None:
@@ -124,7 +124,7 @@ def restore_training(
 
 @contextmanager
 def refusing_misfits(path: Path) -> Iterator[None]:
-    """Turn the errors of code that uses what a file held into one that names the file.
+    """Report any error in the block as one that says that the file does not fit this run.
 
     Raises:
         UserError: there was an error, other than a lack of memory.

@@ -40,8 +40,8 @@ class Objective(nn.Module, ABC):
     """
 
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
-    draws_images = False  # whether its targets are the training images themselves, without what is blanked out in them
-    fewest_images = 1  # that training needs at once, apart from batch norm
+    draws_images = False  # whether it draws its images anew: the targets are then the images before cutout
+    fewest_images = 1  # in a micro-batch of a process; batch norm needs two in any case
     best_metric = "loss"  # of validation, for the setting best_by where that is empty; "": the newest epoch is the best
     epoch = 0.0  # how far training has come, in epochs; the training loop sets it before each step
     num_outside_parameters = 0  # of a frozen network that computes the features and is not saved with the model
@@ -104,7 +104,7 @@ class Objective(nn.Module, ABC):
         return splits
 
     def mend_average(self, live: "Objective") -> None:
-        """Of a model that holds the moving averages of a live one, set what is no use as an average.
+        """Compute anew, in the copy with moving averages, what cannot be averaged, such as vectors of spectral norm.
 
         The training loop calls this at the end of an epoch; the same live model has to give the same result.
         """

@@ -135,7 +135,7 @@ class Trainer:
         return bool(progress.best) and 0 < self.settings.patience <= progress.judged_epoch - progress.best_epoch
 
     def kept(self) -> dict[str, Any]:
-        """Return what there is to say of the weights that are kept: their metrics, their epoch, what chose them."""
+        """Return the metrics and the epoch of the weights that are kept (best.pt), and the metric that chose them."""
         progress, judge = self.progress, self.best_by
         chosen = {"best_by": judge.text() if judge and progress.best else ""}
         return {**progress.best, **chosen, "best_epoch": progress.best_epoch or progress.epoch}

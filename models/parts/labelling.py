@@ -73,7 +73,7 @@ class Labelling(Protocol):
         """
 
     def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities [M, K] and labels [M] int64 of the choices among K that are made of [B, C]."""
+        """Return predictions as M choices among K, [M, K] and labels [M]: one per image, or a yes or no per label."""
 
     def caption(self, probabilities: Tensor, label: Tensor | None, info: DatasetInfo) -> str:
         """Return what is predicted of an image by probabilities [C], and what is wrong of it where that is known."""

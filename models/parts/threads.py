@@ -10,7 +10,7 @@ import torch
 
 
 def do_each(work: Callable[[int], None], num: int) -> None:
-    """Do some work for each of several numbers: for one of them as it is, else by as many threads as torch has.
+    """Call work(0) to work(num - 1), spread over as many threads as torch has.
 
     Args:
         work: is told a number, from 0 on; in such a thread, torch does not divide it further.

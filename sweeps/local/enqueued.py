@@ -24,7 +24,7 @@ from sweeps.local.observations import NOT_COMPARED, branch_for, is_inside, point
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trials import Trials
 
-FIRST_OF_CHOICES = 2**30  # in the table of claims, choices stand below its negative, where no trials do
+FIRST_OF_CHOICES = 2**30  # claims of choices have the ids below -2**30, which no trial has
 FILES = (".yaml", ".yml", ".json")
 
 

@@ -157,7 +157,7 @@ def probe_trials(sweep: Sweep) -> list[Measured]:
 
 
 def mixes_of_kinds(sweep: Sweep) -> list[dict[str, Point]]:
-    """Return points of all kinds that apply together, as few of such mixes as bring each value of each kind once."""
+    """Return few combinations of values of all kinds (models, archs, ...) in which each value occurs at least once."""
     kinds = [name for name in sweep.space if sweep.parameters[name].place[-1] in KINDS]
     options = [[(name, point) for point in ends_of(sweep.space[name], sweep.parameters[name])] for name in kinds]
     applicable = [(each, sweep.applicable(dict(each))) for each in itertools.product(*options)]

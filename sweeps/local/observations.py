@@ -17,8 +17,8 @@ from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
 from sweeps.local.sweep_file import Sweep, value_at
 
 PRIOR = "prior"  # attribute of a study: what was taken from earlier runs, by the place they were read from
-# Attributes of a study: what settings were, before they were searched, where trials do not say it; by models, and of
-# studies of 0.1.0, which had one:
+# Attributes of a study: the values of settings in trials from before they were searched, {model: {setting: value}};
+# in studies of 0.1.0, which had one model, {setting: value}.
 ASSUMED_OF, ASSUMED = "assumed_of", "assumed"
 # Settings by which two runs are draws of the same, as far as the value of a metric goes:
 NOT_COMPARED = CIRCUMSTANCES | {"seed", "test", "best_by", "accumulation_steps"}
@@ -70,7 +70,7 @@ def earlier_trials(sweep: Sweep, notes: Mapping[str, Any]) -> list[FrozenTrial]:
 
 
 def in_present_terms(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Return those trials that say something of a sweep's space, each with its points there, be they outside or not."""
+    """Return trials, those of earlier ranges as points of the present space, which may lie outside; else left out."""
     known = []
     for trial in trials:
         settings = trial.user_attrs.get("settings")

@@ -250,7 +250,7 @@ class Trials:
         return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
 
     def id_of_end(self) -> int:
-        """Return what stands for the end of the sweep among the ids of trials: another one once there are more."""
+        """Return the claim id by which the end is announced: minus the last trial's, so another in a longer sweep."""
         return -max(map(trial_id, self.all()), default=0)
 
     def is_first_to_end(self) -> bool:

@@ -108,13 +108,13 @@ def test_other_columns_are_told_in_one_line(tmp_path):
 
 def test_what_is_not_there_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="hf/nobody/nothing cannot be had .*: name a folder in .*") as error:
+    with pytest.raises(UserError, match="hf/nobody/nothing could not be loaded .*: name a folder in .*") as error:
         load(tmp_path, "nobody/nothing")
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="hf/ names no dataset: write hf/NAME"):
         load(tmp_path, "")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="hf/empty cannot be had"):
+    with pytest.raises(UserError, match="hf/empty could not be loaded"):
         load(tmp_path, "empty")
 
 

@@ -183,7 +183,7 @@ def test_auto_is_fp32_where_bf16_is_not_computed_in(monkeypatch, num_computed):
     ("name", "value"), [("augmentation", "crop_flip"), ("cutout", 8), ("cutmix", 1.0)], ids=lambda value: str(value)
 )
 def test_settings_that_need_the_images_in_every_epoch_are_refused_in_one_line(kind, name, value):
-    with pytest.raises(UserError, match=f"^--{name}={value} is of no use here: features are computed once.*$"):
+    with pytest.raises(UserError, match=f"^--{name}={value} has no effect here: features are computed once.*$"):
         build(kind, **{name: value})
 
 
@@ -192,7 +192,7 @@ GRADIENT_STEPS = {"optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.1, "sch
 
 @pytest.mark.parametrize(("name", "value"), [*GRADIENT_STEPS.items(), ("grad_clip", 1.0), ("mixup", 0.5)])
 def test_settings_of_gradient_steps_are_refused_where_none_are_taken(name, value):
-    with pytest.raises(UserError, match=f"^--{name}={value} is of no use here: L-BFGS.*$"):
+    with pytest.raises(UserError, match=f"^--{name}={value} has no effect here: L-BFGS.*$"):
         build(LogisticProbeSettings, **{name: value})
     assert build(**{name: value})
 
