@@ -72,13 +72,11 @@ def load_dataset(name: str, data_dir: str, kept_size: int, max_corrupt_images: i
     Raises:
         UserError: the dataset is not known, or files are missing or damaged.
     """
-    source, place = find_dataset(name), find_data_dir(data_dir)
+    source = find_dataset(name)
     if decode == "each" and not source.is_decoded:
         raise UserError(f"--decode=each: the images of {name} are no files that are decoded: leave it out")
     each = (True,) if decode == "each" else ()
-    dataset = source.load(place, kept_size, max_corrupt_images, *each)
-    check_each_varies(dataset, place)
-    return dataset
+    return source.load(find_data_dir(data_dir), kept_size, max_corrupt_images, *each)
 
 
 def facts_about(
@@ -108,7 +106,7 @@ def facts_about(
     )
 
 
-def check_each_varies(dataset: Dataset, place: Path) -> None:
+def check_each_varies(dataset: Dataset, data_dir: str) -> None:
     """Check that each of several labels applies to some of the images to train on, and not to all of them.
 
     Raises:
@@ -120,4 +118,4 @@ def check_each_varies(dataset: Dataset, place: Path) -> None:
     for name, total in zip(dataset.classes, labels.sum(0).tolist(), strict=True):
         if total in (0, len(labels)):
             always = f"{total > 0:d} in all {len(labels):,} images to train on"
-            raise UserError(f"{place}: the column {csv_table.LABEL}{name} is {always}: leave it out")
+            raise UserError(f"{find_data_dir(data_dir)}: the column {csv_table.LABEL}{name} is {always}: leave it out")

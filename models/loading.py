@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from data.dataset import DatasetInfo, Split
-from data.datasets import facts_about, load_dataset
+from data.datasets import check_each_varies, facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
@@ -33,6 +33,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         settings.max_corrupt_images,
         settings.decode,
     )
+    check_each_varies(dataset, settings.data_dir)
     how = Splitting(
         settings.train_fraction, settings.val_fraction, settings.data_seed, settings.fold, settings.group_by
     )

@@ -16,7 +16,7 @@ from analysis.record import run_folder
 from analysis.record.evaluation import evaluate
 from data.csv_table import LABEL
 from data.dataset import Dataset, DatasetInfo, Split
-from data.datasets import find_data_dir, find_dataset
+from data.datasets import find_data_dir, find_dataset, load_dataset
 from data.errors import UserError
 from data.files import read_json, write_json
 from data.visible import warn
@@ -77,8 +77,9 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
             know.
     """
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
-    source = find_dataset(dataset)
-    found = source.load(place, info.kept_size if source.is_decoded else 0, settings.max_corrupt_images)
+    is_decoded = find_dataset(dataset).is_decoded
+    size, decode = (info.kept_size, settings.decode) if is_decoded else (0, "once")
+    found = load_dataset(dataset, data_dir, size, settings.max_corrupt_images, decode)
     side = found.train.image_shape[-1]
     if side != info.kept_size:
         sizes = f"{side} pixels alone, and the run has seen {info.kept_size}"

@@ -16,7 +16,7 @@ from analysis.read.sweeps import read_sweep, sweep_folder
 from analysis.read.trials import Trial, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep
 from analysis.record import run_folder
-from data.datasets import find_data_dir, find_dataset
+from data.datasets import load_dataset
 from data.errors import UserError
 from data.metrics import Metric
 from data.visible import counted
@@ -205,7 +205,7 @@ class Images:
         name, folder, side, crop = (told[key] for key in ("dataset", "data_dir", "image_size", "eval_crop"))
         key = (name, folder, side, crop)
         if key not in self.known:
-            dataset = find_dataset(name).load(find_data_dir(folder), round(side / crop), told["max_corrupt_images"])
+            dataset = load_dataset(name, folder, round(side / crop), told["max_corrupt_images"], told["decode"])
             self.known[key] = dataset.fingerprint
         return self.known[key]
 

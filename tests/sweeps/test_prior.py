@@ -5,10 +5,12 @@ import pytest
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json, write_json
+from data.paths import cache_dir
 from sweeps.local.observations import PRIOR, observations
-from sweeps.local.prior import learn_from, name_of_sweep, take_prior
+from sweeps.local.prior import Images, learn_from, name_of_sweep, take_prior
 from tests.run_folders import SWEEP, write_run
 from tests.sweep_helpers import LEFT_OUT, LR, content, study_of, sweep_of
+from tests.trained_runs import save_pictures
 from tests.wandb_site import add_run, server, site  # noqa: F401
 
 PARAMETERS = {
@@ -95,6 +97,14 @@ def test_runs_of_other_images_are_refused(runs_dir):
     with pytest.raises(UserError, match=r"\(1 with other images\)"):
         take_prior("one", sweep_of(PARAMETERS))
     assert take_prior("two", sweep_of(PARAMETERS)).entries  # nothing is known of its images
+
+
+def test_images_that_are_decoded_each_time_are_not_kept_to_be_compared(tmp_path):
+    save_pictures(tmp_path / "pictures")
+    values = {"dataset": "folder", "data_dir": str(tmp_path / "pictures"), "decode": "each", "image_size": 8}
+    sweep = sweep_of({**PARAMETERS, **{name: {"value": value} for name, value in values.items()}})
+    assert Images().fingerprint(sweep, {**OWN, **values})
+    assert not list(cache_dir().rglob("images.npy"))
 
 
 def test_what_was_taken_stays_with_the_study(runs_dir):

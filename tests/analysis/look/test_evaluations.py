@@ -14,6 +14,7 @@ from analysis.record import run_folder
 from analysis.record.data_file import keep_info
 from data.errors import UserError
 from data.files import read_json, write_json
+from data.paths import cache_dir
 from models.core import precision
 from tests.loaded import load_splits
 from tests.trained_runs import save_pictures, save_run
@@ -52,6 +53,14 @@ def test_metrics_on_other_images_are_those_of_the_predictions_there(run, tmp_pat
     assert entry["metrics"]["loss"] == pytest.approx(sum(losses) / 6, rel=1e-4)
     assert entry["metrics"].keys() == {"loss", "accuracy", "ece"}
     assert (run / run_folder.SUMMARY).read_bytes() == kept
+
+
+def test_images_are_decoded_as_the_runs_own_were(tmp_path, capsys):
+    folder = save_run(tmp_path / "run", "cnn", eval_batch_size=4, decode="each")
+    save_pictures(tmp_path / "there")
+    before = set(cache_dir().rglob("images.npy"))
+    assert evaluated(capsys, folder, "--data_dir", tmp_path / "there")[0] == 0
+    assert set(cache_dir().rglob("images.npy")) == before
 
 
 def test_splits_there_are_kept_one_beside_the_other(run, tmp_path, capsys):
