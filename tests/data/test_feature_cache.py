@@ -208,6 +208,14 @@ def test_features_that_another_machine_stored_are_asked_for_in_one_line(tmp_path
         cache.read(hash_images(make_images(4)))
 
 
+def test_images_that_differ_in_one_pixel_are_told_apart():
+    images = make_images(1)
+    for place in (0, -1):
+        other = images.clone()
+        other.view(-1)[place] += 1
+        assert hash_images(other) != hash_images(images)
+
+
 def test_work_is_stored_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "SECONDS_BETWEEN_WRITES", 0.0)
     cache, stored = make_cache(tmp_path), []

@@ -106,6 +106,23 @@ def test_folds_are_made_of_the_images_to_validate_with_too():
     assert [len(split(dataset, fold=fold)["val"].labels) for fold in FOLDS] == [10] * 5
 
 
+def test_nothing_more_is_held_out_where_there_are_images_to_validate_with():
+    val = Split(torch.zeros(10, 3, 1, 1, dtype=torch.uint8), torch.arange(10) % 2)
+    found = split(dataset_of(LABELS[:40], val=val))
+    assert {name: len(part.labels) for name, part in found.items()} == {"train": 40, "val": 10}
+
+
+def test_what_is_held_out_is_a_share_of_what_is_used():
+    found = split(dataset_of(torch.arange(100) % 2), val_fraction=0.2, train_fraction=0.5)
+    assert {name: len(part.labels) for name, part in found.items()} == {"train": 40, "val": 10}
+
+
+def test_classes_of_one_image_are_held_out_as_often_as_others():
+    labels = torch.cat([torch.zeros(160, dtype=torch.long), torch.arange(1, 41)])
+    val = split(dataset_of(labels), val_fraction=0.2)["val"]
+    assert (val.labels > 0).sum().item() == pytest.approx(0.2 * 40, abs=1)
+
+
 NAMES = [f"cat/patient{group}_{number}.png" for number, group in enumerate(GROUPS.tolist())]
 
 

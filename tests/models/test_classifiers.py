@@ -160,11 +160,15 @@ def test_training_accuracy_is_the_share_of_right_answers():
 @pytest.mark.parametrize("settings", [{"mixup": 1.0}, {"cutmix": 1.0}])
 def test_a_mixed_image_is_called_right_by_the_larger_of_its_shares(settings):
     labels = torch.tensor([3, 1, 2, 0])
-    logits = torch.eye(10)[labels]  # the images are their own logits, and so those that are mixed name both shares
-    accuracies = []
+    images = torch.eye(10)[labels][:, :, None, None].expand(-1, -1, 8, 8)
+    shares_of_pixels = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # logits that name both of those mixed
+    objective = Classification(shares_of_pixels, ClassifierSettings(**settings), INFO)
+    accuracies, losses = [], set()
     for _ in range(20):
-        objective, batch = classify_logits(logits.clone(), labels, mixup=settings.get("mixup", 0.0))
-        accuracies.append(objective(batch, "classify")["accuracy"].item())
+        terms = objective(Batch(images.clone(), labels), "classify")
+        accuracies.append(terms["accuracy"].item())
+        losses.add(terms["loss"].item())
+    assert len(losses) > 10  # they were mixed, by other shares each time
     assert accuracies == [1.0] * 20
 
 
@@ -188,6 +192,14 @@ def test_mixup_mixes_images_and_targets_by_the_same_share():
     assert len({round(loss, 4) for loss in losses}) > 10
     for loss in losses:
         assert np.abs(possible - loss).min() < 1e-4
+
+
+@pytest.mark.parametrize("settings", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_mixing_leaves_the_batch_as_it_was(settings):
+    objective, images = build("mlp", width=16, **settings), torch.randn(6, 3, 32, 32)
+    batch = Batch(images.clone(), torch.arange(6))
+    objective(batch, "classify")
+    assert torch.equal(batch.images, images)
 
 
 def test_panels_mark_right_and_wrong_and_name_the_prediction():

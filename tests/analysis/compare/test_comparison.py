@@ -54,6 +54,15 @@ def test_a_run_under_way_counts_with_the_best_it_has_logged(tmp_path):
     assert (entry.state, entry.value, entry.best_epoch) == ("not ended", 0.75, 2)
 
 
+def test_what_the_kept_weights_have_is_told_only_where_it_is_not_the_best_value(tmp_path):
+    write_run(tmp_path / "a", [2.0, 0.75, 1.5])
+    for kept, told in ((0.75, None), (1.5, 1.5)):
+        path = tmp_path / "a" / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "val/loss": kept, "best_epoch": 2}))
+        [entry] = comparison_of(tmp_path).entries
+        assert (entry.value, entry.kept and entry.kept.value) == (0.75, told)
+
+
 def test_a_sweep_tells_a_paused_trial_from_one_that_was_stopped_early(tmp_path):
     for name in ("000-a", "001-b"):
         write_run(tmp_path / "sweeps" / "s" / name, [1.0], state="stopped")
@@ -148,6 +157,8 @@ def test_long_curves_are_thinned_out_and_keep_their_end(tmp_path):
     epochs = curves_of(read_runs(tmp_path).records[0])["epoch"]
     assert len(epochs) <= MOST_POINTS
     assert epochs[-1] == num_epochs
+    assert 8 not in epochs
+    assert 8 in curves_of(read_runs(tmp_path).records[0], best_epoch=8)["epoch"]
 
 
 def test_runs_of_no_sweep_are_ranked_by_accuracy_where_most_have_one(tmp_path):

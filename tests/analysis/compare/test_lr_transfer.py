@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
-from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw_transfer, moved, vertex
+from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw_curve, draw_transfer, moved, vertex
 from analysis.read.runs import read_runs
 from analysis.transfer import main
 from data.errors import UserError
@@ -84,6 +85,28 @@ def test_failed_runs_are_worst_and_seeds_that_are_not_through_do_not_count():
     assert curve.means()[2**-8] == math.inf
     assert curve.best_rate() == 2**-9
     assert len(curve.optima()) == 1
+    curve = Curve({2**-10: {1: 1.0, 2: 1.0}, 2**-9: {1: 0.5, 2: 0.5}, 2**-8: {1: 2.0}})
+    assert len(curve.optima()) == 1  # the second has not been tried above the best rate
+
+
+def test_the_value_after_the_last_epoch_counts_be_it_the_best_or_not(tmp_path):
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8, 16: -8}}, seeds=(1,))
+    write_run(folder / "rises", [0.3, 6.0], model="mlp", parametrization="mup", width=8, lr=1.0, seed=1)
+    assert curves_of(read_runs(folder).records, METRIC)["mup"][8].values[1.0] == {1: 2.0}
+
+
+@pytest.mark.parametrize(("power", "is_at_end"), [(-12, True), (-9, False), (-6, True)])
+def test_a_best_rate_at_either_end_of_those_tried_is_told(power, is_at_end):
+    assert Curve({rate: {1: loss_at(rate, power, 1)} for rate in RATES}).is_at_end() == is_at_end
+
+
+def test_a_star_stands_at_the_rate_that_the_words_tell():
+    values = {rate: {seed: loss_at(rate, -9 + seed, 1) for seed in (-1, 1)} for rate in RATES}
+    axes = Figure().subplots()
+    draw_curve(axes, Curve(values), "black", "width 8")
+    [[place], [height]] = axes.lines[-1].get_data()
+    assert math.log2(place) == pytest.approx(-9)  # the mean of the logarithms, as in the words
+    assert height == pytest.approx(1.1)
 
 
 def test_rates_that_no_seed_has_beside_each_other_have_a_best_one_all_the_same(tmp_path, capsys):

@@ -213,6 +213,8 @@ def test_a_remark_stays_as_long_as_the_figures_do(place):
     write_sweep(place, "later", {"model": "cnn", "lr": 0.5, "epochs": 3})
     update(place, "later")
     assert {it.name: it.note for it in read_results(place / "results.json")} == {"heads": "a remark", "later": ""}
+    results.update(place / "runs", ["heads"], {"heads": "another"})
+    assert {it.name: it.note for it in read_results(place / "results.json")} == {"heads": "another", "later": ""}
     path = place / "runs" / "sweeps" / "heads" / "final.json"
     path.write_text(path.read_text().replace("0.71234", "0.8"))
     update(place)

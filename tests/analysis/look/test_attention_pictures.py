@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from analysis.attention import main
+from analysis.look import attention_pictures
+from analysis.look.attention import AttentionMaps
 from analysis.look.attention_pictures import choose_images
 from analysis.look.panels import GAP, HEADING_HEIGHT
 from analysis.look.trained_run import load_run
@@ -154,3 +156,15 @@ def test_a_run_whose_data_has_changed_is_refused(runs_dir, tmp_path, capsys):
     write_json(folder / run_folder.ENVIRONMENT, {"data": "0123456789abcdef"})
     assert draw(folder) == 2
     assert "0123456789abcdef" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_heads_of_an_image_are_its_own(runs_dir, tmp_path, monkeypatch):
+    seen, num = [], 3
+    maps = AttentionMaps(torch.rand(2, num, 4, 8, 8), torch.rand(num, 8, 8))
+    picture = Image.new("RGB", (4, 4))
+    monkeypatch.setattr(attention_pictures, "attention_maps", lambda *told: maps)
+    monkeypatch.setattr(attention_pictures, "draw_heads", lambda *told: seen.append(told[2]) or picture)
+    attention_pictures.draw_attention(load_run(runs_dir / "vit"), ["0", "1", "2"], tmp_path / "a.png", each_head=True)
+    assert len(seen) == num
+    assert all(torch.equal(seen[i], maps.heads[:, i]) for i in range(num))

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from timm.data import create_transform, resolve_data_config
 import analysis
 from analysis.export import main
 from analysis.look.exports import Exportable, greatest_difference, to_pt2
+from analysis.look.model_card import model_card, usage
 from analysis.look.picture_files import find_pictures
 from analysis.look.prediction import load_members, predict_files
-from analysis.look.timm_export import TimmExport
+from analysis.look.timm_export import TimmExport, metadata
 from analysis.look.trained_run import load_network
 from analysis.record import run_folder
 from data.errors import UserError
@@ -177,7 +179,12 @@ def test_an_export_with_other_outputs_is_refused(tmp_path):
     network = Exportable(load_network(save_run(tmp_path / "run", "mlp")))
     runner = to_pt2(network, tmp_path / "x.pt2")
     assert greatest_difference(network, runner, network.examples) < 1e-5
-    for wrong in (lambda inputs: runner(inputs) + 1e-3, lambda inputs: runner(inputs) * torch.nan):
+    for wrong in (
+        lambda inputs: runner(inputs) + 1e-3,
+        lambda inputs: runner(inputs) * torch.nan,
+        lambda inputs: runner(inputs) + 1e-3 * (len(inputs[0]) == 1),  # of single images alone
+        lambda inputs: runner(inputs) + 1e-3 * (len(inputs[0]) > 1),
+    ):
         with pytest.raises(UserError, match="outputs differ by .* from the run's own: do not use it"):
             greatest_difference(network, wrong, network.examples)
 
@@ -220,3 +227,39 @@ def test_what_a_run_saw_of_its_images_is_what_its_export_sees(tmp_path):
     assert torch.equal(network.network(images), network.network(edge))
     runner = to_pt2(network, tmp_path / "x.pt2")
     assert greatest_difference(network, runner, network.examples) < 1e-5
+
+
+def test_sizes_and_normalisations_are_told_where_they_belong(tmp_path):
+    folder = save_run(tmp_path / "run", "timm", image_size=32, input_size=0, eval_crop=0.8)
+    write_json(folder / run_folder.DATA, {**read_json(folder / run_folder.DATA), "stored_size": 40})
+    network = Exportable(load_network(folder))
+    info, timms = network.run.info, TimmExport(network)
+    own = {"image_size": 40, "seen_size": 32, "mean": list(info.mean), "std": list(info.std)}
+    assert own.items() <= network.metadata().items()
+    assert timms.config(network)["pretrained_cfg"]["crop_pct"] == 32 / 40
+    facts = metadata(network, timms)
+    assert [facts[key] for key in ("mean", "std", "size")] == [*(timms.description[k] for k in ("mean", "std")), 32]
+    assert info.mean != tuple(facts["mean"])
+    assert "resized to" not in model_card(facts, {}, {}, True, "")
+    assert "resized to 64" in model_card({**facts, "size": 64}, {}, {}, True, "")
+
+
+def test_the_classifier_that_timm_gets_standardises_as_the_head_of_a_frozen_network(tmp_path):
+    network = Exportable(load_network(save_run(tmp_path / "run", "frozen", input_size=0, feature_precision="fp32")))
+    head = network.run.objective.net
+    head.mean.normal_()
+    head.deviation.uniform_(0.5, 2)
+    network.network = type(network.network)(network.run.objective, network.run.info).eval()
+    timms = TimmExport(network)
+    with torch.no_grad():
+        found = timms.network(timms.prepare(network.network.prepare(*network.examples))).softmax(1)
+        torch.testing.assert_close(found, network.network(*network.examples), rtol=1e-4, atol=1e-5)
+
+
+def test_of_several_labels_each_has_a_probability_of_its_own(tmp_path):
+    network = Exportable(load_network(save_run(tmp_path / "run", "timm")))
+    timms = TimmExport(network)
+    for several, problem, function in ((False, "single_label", "softmax(1)"), (True, "multi_label", "sigmoid()")):
+        network.run = network.run._replace(info=replace(network.run.info, several_labels=several))
+        assert timms.config(network)["problem_type"] == f"{problem}_classification"
+        assert function in usage(metadata(network, timms), True)

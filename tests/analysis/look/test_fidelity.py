@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
-from analysis.look.fidelity import keep, measure, pick
+from analysis.look.fidelity import keep, measure, pick, real_gaussian
 from analysis.look.samples import IMAGES_AT_ONCE, sample_images
 from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
+from data.feature_cache import FeatureCache
 from data.loader import Loader
 from data.splitting import stratified_order
 from models.parts.sampling import SCORES
@@ -49,8 +50,9 @@ def loader(num=300):
 
 
 def test_metrics_are_named_after_the_extractor_and_the_number_of_images():
-    metrics = measure(noise, loader(), Pixels(), 200, seed=0)
-    assert list(metrics) == [f"{name}_pixels_200" for name in SCORES]
+    for num_real in (300, 100):
+        metrics = measure(noise, loader(num_real), Pixels(), 200, seed=0)
+        assert list(metrics) == [f"{name}_pixels_200" for name in SCORES]
 
 
 def test_the_real_images_themselves_are_at_no_distance_and_black_ones_far_away():
@@ -68,6 +70,16 @@ def test_features_of_real_images_are_computed_once():
     metrics = measure(noise, loader(), first, 200, seed=0)
     assert measure(noise, loader(), second, 200, seed=0) == metrics
     assert (first.num_seen, second.num_seen) == (400, 200)
+
+
+def test_the_gaussian_of_other_images_as_many_is_another(tmp_path):
+    cache = FeatureCache(tmp_path, Pixels().description(), Pixels.num_features)
+    cache.folder.mkdir()
+    for name in (b"one", b"two"):
+        features = torch.rand(50, 4)
+        gaussian, root = real_gaussian(cache, [name] * 50, features)
+        torch.testing.assert_close(gaussian.mean, features.double().mean(0))
+        torch.testing.assert_close(root @ root, gaussian.covariance)
 
 
 def test_metrics_do_not_depend_on_the_batches_or_on_a_random_state():

@@ -3,6 +3,7 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from torch.func import functional_call
 
 from analysis.landscape import main
-from analysis.look import hessian, landscape_figures
+from analysis.look import hessian, landscape_figures, landscape_runs
 from analysis.look.hessian import hessian_product, top_eigenvalues
 from analysis.look.landscape import Losses, LossFunction, difference, line, plane, random_direction
 from analysis.look.landscape_figures import barrier, draw_lines, draw_planes, new_figure
@@ -284,11 +285,46 @@ def test_barriers_distances_and_dips_by_hand():
     assert found["distance_to_guessing"] == 0.75
     assert summary_of((steps, [rough]), 2.0, np.zeros(0))["dips"] == 1
     assert summary_of((steps, [smooth]), 4.0, np.zeros(0))["distance_to_guessing"] is None
+    lopsided = Losses(np.where(steps < 0, -6, 3) * steps, None)
+    assert summary_of((steps, [lopsided]), 2.0, np.zeros(0))["distance_to_guessing"] == (0.5 + 0.75) / 2
+
+
+def test_a_way_leads_from_its_start_and_a_plane_goes_row_by_row():
+    assert difference({"a": torch.tensor(3.0)}, {"a": torch.tensor(1.0)})["a"] == 2
+    assert plane(1.0, 2).tolist() == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
+
+
+def test_the_greatest_eigenvalue_is_no_lesser_one_of_a_greater_size(monkeypatch):
+    curvature = torch.tensor([-9.0, 1.0, 2.0, 3.0])
+    monkeypatch.setattr("analysis.look.hessian.hessian_product", lambda function, weights, vector: curvature * vector)
+    function = SimpleNamespace(weights={"a": torch.zeros(4)})
+    assert top_eigenvalues(function, 1, seed=0) == pytest.approx([3.0])
+    assert top_eigenvalues(function, 2, seed=0) == pytest.approx([3.0, 2.0])
+
+
+def test_lines_go_in_directions_of_their_own_filter_by_filter(monkeypatch):
+    seen = []
+    monkeypatch.setattr(landscape_runs, "load_run", lambda *told: run_of(build("vae")))
+    monkeypatch.setattr(landscape_runs, "random_direction", lambda *told, **more: seen.append((told[1:], more)))
+
+    def enough(*told):
+        raise UserError("enough")
+
+    monkeypatch.setattr(LossFunction, "along", enough)
+    with pytest.raises(UserError, match="enough"):
+        landscape_runs.look_at_runs([Path("a")], "", replace(PLAN, num_eigenvalues=0, seed=5))
+    assert [seeds for seeds, _ in seen] == [(5, 0), (5, 1), (5, 2)]
+    assert all("decoder.affine.2.weight" in more["across"] for _, more in seen)
 
 
 @pytest.mark.parametrize(("name", "chance"), [("cnn", math.log(10)), ("cvae", 0), ("cvae_head", 0), ("ac_gan", 0)])
 def test_only_a_loss_of_classes_alone_has_one_of_guessing(name, chance):
     assert chance_of(run_of(build(name))) == chance
+
+
+def test_guessing_of_several_labels_gives_each_a_half():
+    run = run_of(build("cnn"))
+    assert chance_of(run._replace(info=replace(INFO, several_labels=True))) == math.log(2)
 
 
 PLAN = Plan("train", 12, 3, 1.0, 0, 1, False, Path())

@@ -147,6 +147,7 @@ def test_a_probe_learns_what_is_linear_whatever_its_scale_and_nothing_else():
     linear, crossed = (features[:, 0] > 0).astype(int), (features.prod(1) > 0).astype(int)
     assert linear_probe(scaled[:1000], linear[:1000], scaled[1000:], linear[1000:]) > 0.97
     assert linear_probe(scaled[:1000], crossed[:1000], scaled[1000:], crossed[1000:]) < 0.7
+    assert linear_probe(scaled[:1000], linear[:1000], scaled[1000:], 1 - linear[1000:]) < 0.03
 
 
 @pytest.mark.slow
@@ -377,5 +378,7 @@ def test_raw_pixels_of_cifar10_cluster_as_the_literature_says(cifar10_dir):
 def test_the_untrained_model_has_the_weights_that_the_trained_one_began_with():
     model = build_objective(resolve(["--model=vae", "--dataset=digits", "--width=4", "--seed=5"], {}), INFO)
     torch.rand(7)  # as evaluations draw
-    found = untrained_like(model, torch.device("cpu")).state_dict()
+    untrained = untrained_like(model, torch.device("cpu"))
+    found = untrained.state_dict()
     assert all(torch.equal(found[name], weights) for name, weights in model.state_dict().items())
+    assert not untrained.training  # else its batch norm would take the statistics of each batch

@@ -29,6 +29,7 @@ from models.registry import MODELS
 from tests.trained_runs import CLASSES, info_for, save_pictures, save_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+CALIBRATED = {"temperature": 4.0, "ece": 0.25, "ece_calibrated": 0.125, "num_images": 1000}  # as a run's folder says
 CLASSIFIERS = [name for name in MODELS if name not in ("vae", "vq_vae", "dc_gan")]
 
 
@@ -118,6 +119,51 @@ def test_a_run_that_saw_the_centre_of_its_images_sees_it_in_pictures(run, pictur
     assert torch.equal(found.pictures, pixels)
 
 
+def test_of_an_odd_margin_the_mirror_image_is_that_of_the_centre(run, pictures, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    write_json(folder / run_folder.DATA, {**read_json(run / run_folder.DATA), "stored_size": 35})
+    paths, network = sorted(pictures.rglob("*.*"))[:3], load_network(folder)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.info.mean, network.info.std))
+    pixels = torch.stack([torch.from_numpy(decode_image(path, 35).pixels.copy()) for path in paths])[..., 1:33, 1:33]
+    with torch.no_grad():
+        both = [network.objective.predict((each / 255 - mean) / std).softmax(1) for each in (pixels, pixels.flip(-1))]
+    found = predict_files(load_members([folder], "", False), [PictureFile(path) for path in paths], flip=True)
+    torch.testing.assert_close(found.probabilities, (both[0] + both[1]) / 2)
+
+
+def test_each_run_has_its_own_temperature_and_what_is_uncalibrated_has_none(run, pictures, tmp_path):
+    folders = [shutil.copytree(run, tmp_path / "one"), save_run(tmp_path / "two", "mlp", seed=7)]
+    for folder, temperature in zip(folders, (4.0, 0.5), strict=True):
+        write_json(folder / run_folder.CALIBRATION, {**CALIBRATED, "temperature": temperature})
+    paths = sorted(pictures.rglob("*.*"))
+    found = predict_files(load_members(folders, "", True), [PictureFile(path) for path in paths])
+    plain = [by_hand(folder, paths) for folder in folders]
+    sharpened = [(each.log() / value).softmax(1) for each, value in zip(plain, (4.0, 0.5), strict=True)]
+    torch.testing.assert_close(found.uncalibrated, (plain[0] + plain[1]) / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.probabilities, (sharpened[0] + sharpened[1]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_votes_of_several_runs_stay_with_their_runs_however_many_images_are_decoded_at_once(
+    run, pictures, tmp_path, monkeypatch
+):
+    members = load_members([run, save_run(tmp_path / "other", "mlp", seed=7)], "", False)
+    files = [PictureFile(path) for path in sorted(pictures.rglob("*.*"))]
+    whole = predict_files(members, files)
+    monkeypatch.setattr("analysis.look.prediction.DECODED_AT_ONCE", 4)
+    parts = predict_files(members, files)
+    assert whole.votes.shape == (2, 9)
+    assert torch.equal(parts.votes, whole.votes)
+    assert torch.equal(parts.agreed, whole.agreed)
+
+
+@pytest.mark.parametrize(("precision", "is_exact"), [("bf16", False), ("no", True)])
+def test_a_run_predicts_in_its_own_precision(precision, is_exact, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.core.precision.cpu_has_bf16", lambda: True)
+    [member] = load_members([save_run(tmp_path / "run", "mlp", mixed_precision=precision)], "", False)
+    logits = member.logits(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8))
+    assert torch.equal(logits, logits.bfloat16().float()) != is_exact
+
+
 def test_a_folder_with_classes_is_told_with_its_accuracy(run, pictures, capsys):
     code, out, err = predict(capsys, run, pictures, "--format=csv")
     rows = read_csv(out)
@@ -167,8 +213,7 @@ def test_several_runs_give_their_mean_and_how_often_they_disagree(run, pictures,
 
 def test_a_temperature_divides_the_logits_and_is_told(run, pictures, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
-    kept = {"temperature": 4.0, "ece": 0.25, "ece_calibrated": 0.125, "num_images": 1000}
-    write_json(folder / run_folder.CALIBRATION, kept)
+    write_json(folder / run_folder.CALIBRATION, CALIBRATED)
     _, out, err = predict(capsys, folder, pictures, "--temperature=val", "--format=csv")
     expected = (by_hand(run, sorted(pictures.rglob("*.*"))).log() / 4).softmax(1).amax(1)
     np.testing.assert_allclose([float(row["probability"]) for row in read_csv(out)], expected, rtol=1e-4)

@@ -1,5 +1,7 @@
 """The share of the matrix rate: operations that are known by hand, and the table of models that differ in kind."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -92,7 +94,7 @@ def test_matrices_are_rounded_as_convolutions_are(is_allowed, monkeypatch):
     monkeypatch.setattr(roofline, "SIDES", {"cpu": 4})
     monkeypatch.setattr(roofline, "seconds", lambda work: seen.append(torch.backends.cuda.matmul.allow_tf32) or 1.0)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=is_allowed):
-        roofline.matrix_rate(torch.device("cpu"), torch.float32)
+        assert roofline.matrix_rate(torch.device("cpu"), torch.float32) == (2 * 4**3, 4)
     assert set(seen) == {is_allowed}
     assert not torch.backends.cuda.matmul.allow_tf32
 
@@ -105,3 +107,16 @@ def test_settings_without_the_roofline_end_in_one_line(capsys):
 def test_an_unknown_model_ends_in_one_line(capsys):
     assert benchmark.main(["--roofline", "--models=nil"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_operations_are_of_steps_with_all_phases_and_the_rate_is_of_all_epochs(monkeypatch):
+    steps = []
+    trainer = SimpleNamespace(batch_size=8, phases=[SimpleNamespace(every=1), SimpleNamespace(every=3)])
+    trainer.train_epoch = lambda stop: steps.append(trainer.steps_per_epoch)
+    monkeypatch.setattr(roofline, "make_trainer", lambda *told: (trainer, 64))
+    monkeypatch.setattr(roofline, "count_flops", lambda work: work() or 10 * steps[-1] * trainer.batch_size)
+    monkeypatch.setattr(roofline, "seconds", lambda work: work() or 0.2)
+    found = roofline.measure_training(None, torch.device("cpu"), 1e9)
+    assert steps == [3, 3, 8, 8, 8, 8]
+    assert (found.batch_size, found.flops) == (8, 10)
+    assert found.rate == pytest.approx(8 * 8 / 0.2)

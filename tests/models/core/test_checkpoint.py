@@ -108,6 +108,23 @@ def test_loading_runs_no_code(tmp_path):
         checkpoint.load(tmp_path / "checkpoint.pt")
 
 
+def test_the_scale_of_gradients_in_fp16_goes_on(tmp_path):
+    objective, restored = build("mlp"), []
+    content = {"objective": objective.state_dict(), "ema": {}, "optimizers": [], "scaler": {"scale": 4.0}}
+    checkpoint.save(tmp_path / "a.pt", {**content, "progress": {"terms": {}}})
+    accelerator = SimpleNamespace(scaler=SimpleNamespace(load_state_dict=restored.append), device="cpu")
+    checkpoint.restore_training(tmp_path / "a.pt", accelerator, objective, None, ())
+    assert restored == [{"scale": 4.0}]
+
+
+def test_epochs_add_up_to_the_time_of_training():
+    progress = checkpoint.Progress()
+    for seconds in (2.0, 3.0):
+        progress.epoch_seconds = seconds
+        progress.finish_epoch()
+    assert (progress.epoch, progress.train_seconds, progress.epoch_seconds) == (2, 5.0, 0.0)
+
+
 def test_an_epochs_mean_counts_every_image_once():
     progress = checkpoint.Progress()
     for value, num_images in ((1.0, 3), (5.0, 1)):

@@ -43,6 +43,34 @@ def test_the_evaluated_weights_are_the_moving_average_of_those_after_each_step(m
     assert not torch.allclose(weights(trainer.evaluated), live[-1])
 
 
+def test_a_checkpoint_holds_the_live_weights_and_their_average(tmp_path):
+    trainer, other = (make_trainer("--ema_decay=0.5", "--limit_batches=5", "--lr=0.1", f"--seed={i}") for i in (1, 2))
+    train(trainer)
+    trainer.save(tmp_path / "a.pt")
+    other.restore(tmp_path / "a.pt")
+    assert torch.equal(weights(other.objective), weights(trainer.objective))
+    assert torch.equal(weights(other.evaluated), weights(trainer.evaluated))
+    assert not torch.equal(weights(other.evaluated), weights(other.objective))
+
+
+def test_the_loss_of_a_step_in_parts_is_the_mean_of_theirs():
+    losses = []
+    for parts in (1, 2):
+        trainer = make_trainer(f"--accumulation_steps={parts}", "--limit_batches=1", "--dropout=0")
+        train(trainer)
+        losses += [loss.item() for loss in trainer.terms["train/classify/loss"]]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_patience_ends_as_many_judged_epochs_after_the_best():
+    trainer = make_trainer("--patience=2")
+    trainer.progress.best, trainer.progress.best_epoch = {"val/loss": 1.0}, 3
+    found = []
+    for trainer.progress.judged_epoch in (3, 4, 5):
+        found.append(trainer.is_out_of_patience())
+    assert found == [False, False, True]
+
+
 def test_an_epoch_ends_with_spectral_norms_of_the_averaged_weights():
     trainer = make_trainer("--spectral_norm", "--ema_decay=0.9", "--lr=0.02", "--limit_batches=10", model=GAN)
     train(trainer, 3)
@@ -68,6 +96,14 @@ def test_the_generator_steps_once_in_n_critic_steps_of_the_discriminator():
     train(trainer)
     num = {name: len(trainer.terms[f"train/{name}/loss"]) for name in ("discriminate", "generate")}
     assert num == {"discriminate": 6, "generate": 2}
+
+
+def test_the_generators_turn_goes_on_over_the_end_of_an_epoch():
+    trainer, num = make_trainer("--n_critic=3", "--limit_batches=4", model=GAN), []
+    for _ in range(2):
+        train(trainer)
+        num.append(len(trainer.terms["train/generate/loss"]))
+    assert num == [2, 1]  # in steps 0, 3 and 6
 
 
 def test_the_model_is_told_of_parts_of_an_epoch(monkeypatch):

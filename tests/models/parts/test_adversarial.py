@@ -114,24 +114,31 @@ def test_losses_are_those_of_hand_arithmetic():
 )
 def test_the_discriminators_loss_is_that_of_real_and_of_generated_images(settings):
     gan = build(**settings)
-    real, fake = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.5], [-3.0]])
+    real, fake = torch.tensor([[2.0], [-1.0]]), torch.tensor([[-0.5], [-3.0]])
     terms = gan.discriminator_terms(real, fake, torch.zeros(2, dtype=torch.long))
     if "loss" in settings:
-        expected = (0 + 2 + 1.5 + 0) / 2
+        expected = (0 + 2 + 0.5 + 0) / 2
     else:
         targets = [1 - settings.get("real_smoothing", 0.0)] * 2 + [settings.get("fake_smoothing", 0.0)] * 2
         cross_entropy = nn.BCEWithLogitsLoss(reduction="none")
         expected = cross_entropy(torch.cat([real, fake])[:, 0], torch.tensor(targets)).sum().item() / 2
     assert terms["loss"].item() == pytest.approx(expected)
-    assert [terms[key].item() for key in ("real_score", "fake_score", "told_apart")] == [0.5, -1.25, 0.5]
+    assert [terms[key].item() for key in ("real_score", "fake_score", "told_apart")] == [0.5, -1.75, 0.75]
 
 
-def test_images_are_evaluated_by_the_loss_of_real_ones_and_the_weighted_cross_entropy():
-    gan, batch = build("ac_gan", aux_weight=0.3).eval(), make_batch(5)
+def test_images_are_evaluated_by_the_unsmoothed_loss_of_real_ones_and_the_weighted_cross_entropy():
+    gan, batch = build("ac_gan", aux_weight=0.3, real_smoothing=0.2).eval(), make_batch(5)
     with torch.no_grad():
         found, outputs = gan.evaluate(batch), gan.discriminator(batch.images)
     told = -outputs[:, 1:].log_softmax(1)[torch.arange(5), batch.labels]
     torch.testing.assert_close(found["loss"], F.softplus(-outputs[:, 0]) + 0.3 * told)
+
+
+def test_smoothing_is_for_training_alone():
+    gan, batch = build(real_smoothing=0.2, initialisation="orthogonal").eval(), make_batch(5)
+    with torch.no_grad():
+        found, scores = gan.evaluate(batch)["loss"], gan.discriminator(batch.images)[:, 0]
+    torch.testing.assert_close(found, F.softplus(-scores))
 
 
 def test_the_gradient_penalty_and_its_gradient_are_those_of_hand_arithmetic():
@@ -153,6 +160,13 @@ def test_r1_adds_half_of_gamma_times_the_penalty():
         losses[gamma] = gan(make_batch(5), "discriminate")
     assert losses[10.0]["r1"] > 0
     torch.testing.assert_close(losses[10.0]["loss"], losses[0.0]["loss"] + 5 * losses[10.0]["r1"])
+
+
+def test_r1_is_that_of_the_score_and_not_of_the_classes():
+    gan, batch = build("ac_gan", r1=1.0, initialisation="orthogonal").eval(), make_batch(4)
+    images = batch.images.requires_grad_()
+    penalty = gradient_penalty(gan.discriminator(images)[:, 0], images)
+    torch.testing.assert_close(gan(batch, "discriminate")["r1"], penalty)
 
 
 def test_r1_trains_in_mixed_precision():

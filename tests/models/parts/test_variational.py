@@ -184,6 +184,25 @@ def test_a_single_importance_weighted_draw_is_the_weighted_density_ratio(trained
     torch.testing.assert_close(actual.squeeze(1), expected, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("num_draws", [1, 5])
+@torch.no_grad()
+def test_the_importance_weighted_loss_of_latents_that_tell_nothing_is_the_reconstruction(num_draws):
+    vae, batch = build("vae", beta=0.3).eval(), make_batch(4)
+    vae.decoder.affine[0].weight.zero_()
+    prior, condition = torch.zeros(4, 1, 6), torch.zeros(4, 1, 0)
+    loss = vae.importance_weighted_loss(batch.images, prior, prior, condition, num_draws)
+    reconstruction = vae.likelihood(vae.decode_latents(prior[:, 0], condition[:, 0]), batch.images)
+    torch.testing.assert_close(loss[:, 0], reconstruction)
+
+
+def test_noise_of_training_has_the_posteriors_deviation(monkeypatch):
+    vae, batch = build("vae"), make_batch(8)
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
+    q = posterior(vae, batch)
+    expected = vae.likelihood(vae.decode_latents(q.mean + q.stddev, torch.zeros(8, 0)), batch.images).mean()
+    torch.testing.assert_close(vae(batch, "autoencode")["reconstruction"], expected)
+
+
 def test_the_weight_of_the_kl_climbs_over_the_warm_up():
     vae, batch = build("vae", beta=2.0, kl_warmup_epochs=4.0), make_batch(8)
     weights = []
