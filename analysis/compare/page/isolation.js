@@ -1,4 +1,4 @@
-// The best value in each part of a setting's range: a chart for each setting, the most important first.
+// The best value in each part of a setting's range: a chart for each setting, the most important first, on one scale.
 
 import { ACCENT, GREY } from "./colours.js";
 import { element, find } from "./elements.js";
@@ -22,7 +22,18 @@ export function drawIsolation() {
   const charts = names.map((name) => element("div", { className: "chart", "data-setting": name }));
   const figures = charts.map((chart, k) => element("figure", {}, element("figcaption", {}, names[k]), chart));
   find("#isolation .grid").append(...figures); // all of them first: their number decides how wide they are
-  charts.forEach((chart, k) => draw(chart, names[k], isolation[names[k]]));
+  const values = names.flatMap((name) => isolation[name].flatMap((bin) => [bin.best, ...(bin.expected ?? [])]));
+  const axis = metricAxis(metric.name, values);
+  const yaxis = { ...axis, range: rangeOf(values, axis.type === "log") }; // of all, to see which settings matter
+  charts.forEach((chart, k) => draw(chart, names[k], isolation[names[k]], yaxis));
+}
+
+// Return the range of an axis on which values have a margin; Plotly takes that of a logarithmic one in powers of ten.
+function rangeOf(values, isLog) {
+  const scaled = isLog ? values.map(Math.log10) : values;
+  const low = Math.min(...scaled), high = Math.max(...scaled);
+  const margin = 0.08 * (high - low) || 0.1 * Math.abs(high) || 0.1;
+  return [low - margin, high + margin];
 }
 
 // Return the place of a setting in the order of importance; of those without, after all others.
@@ -31,17 +42,16 @@ function place(name) {
   return found < 0 ? importance.names.length : found;
 }
 
-function draw(target, name, bins) {
+function draw(target, name, bins, yaxis) {
   const isNumber = bins.every((bin) => typeof bin.low === "number");
   const isLog = isNumber && isLogSetting(name);
   const edges = isNumber ? edgesOf(bins, isLog) : bins.map((_, k) => [k - 0.4, k + 0.4]);
-  const values = bins.flatMap((bin) => [bin.best, ...(bin.expected ?? [])]);
   const best = steps(bins, edges, (bin) => bin.best, { width: 2.5, color: ACCENT });
   const expected = steps(bins, edges, (bin) => bin.expected?.[1], { width: 1.5, color: GREY, dash: "dot" });
   plot(target, [band(bins, edges), expected, best, middles(name, bins, edges, isLog)], {
     height: 240,
     xaxis: isNumber ? (isLog ? logAxis(edges.flat()) : {}) : nameAxis(bins),
-    yaxis: metricAxis(metric.name, values),
+    yaxis,
   });
 }
 

@@ -76,9 +76,11 @@ export function multiples(low, high) {
 
 export const PERCENT = ".4~%"; // no two ticks are written alike, and none with zeros behind it
 
+const SHARES = { clipmin: -0.03, clipmax: 1.03 }; // of what lies from 0 to 1; beyond it stands the margin of a point
+
 // Return the axis of some values of a metric.
 export function metricAxis(name, values = []) {
-  if (isPercentage(name)) return { tickformat: PERCENT };
+  if (isPercentage(name)) return { tickformat: PERCENT, autorangeoptions: SHARES };
   return needsLog(name, values) ? logAxis(values) : {};
 }
 

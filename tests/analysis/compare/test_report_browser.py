@@ -187,6 +187,26 @@ def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_settings_are_shown_on_one_scale_and_shares_within_0_and_100_percent(browser, tmp_path):
+    for number, loss in enumerate((0.9, 0.3, 0.8, 0.5)):
+        folder = tmp_path / f"run{number}"
+        write_run(folder, [loss], [0.5], lr=10.0 ** -(number // 2), width=16 * (1 + number % 2), seed=number)
+    ranges = {}
+    for metric in ("val/accuracy", "val/loss"):
+        page = tmp_path / f"{metric.rpartition('/')[2]}.html"
+        assert report.main([f"--runs_dir={tmp_path}", f"--metric={metric}", f"--out={page}"]) == 0
+        browser.open(page)
+        charts = "[...document.querySelectorAll('#isolation .chart, #setting .chart')]"
+        ranges[metric] = browser.run(f"{charts}.map((chart) => chart._fullLayout.yaxis.range)")
+    assert all(-0.1 < low < 0.5 < high < 1.1 for low, high in ranges["val/accuracy"])
+    _, *own = ranges["val/loss"]  # the first one is of the chart of all runs
+    assert len(own) > 1
+    assert own[1:] == own[:-1]
+    assert own[0][0] < 0.3
+    assert own[0][1] > 0.5
+
+
 def test_the_page_is_made_of_modules_that_leave_no_globals(opened):
     scripts = "[...document.querySelectorAll('script')].map((script) => script.type)"
     assert opened.run(scripts) == ["application/json", "", "importmap", "module"]  # the second is Plotly's
