@@ -4,6 +4,7 @@ NAME is a folder in data_dir, as `save_to_disk` or any other program writes them
 what is trained on, `train` if it is left out; the other splits are known by their names, such as `validation`.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from data.errors import UserError, in_one_line
 from data.folder import IMAGE_SIZE
 from data.folder_layout import split_named
 from data.internals import datasets_fingerprint
+from data.visible import warn
+
+HIDDEN = -1  # the number of a class that is kept secret, as of test images that a competition judges by
 
 
 def source(name: str) -> Source:
@@ -56,6 +60,10 @@ def load_named(
     chosen = {"train": trained_on}
     chosen |= {key: held_out[key] for key in ("val", "test") if key in held_out}
     images, labels = find_columns(told, splits[trained_on].features)
+    identities = {key: identity_of(splits[key], images) for key in chosen.values()}
+    splits = {key: as_pictures(splits[key], images) for key in chosen.values()}
+    for split in [split for split, key in chosen.items() if split != "train" and hides_labels(splits[key], labels)]:
+        warn(f"{told}: {chosen.pop(split)} is left out: its labels are hidden, all of them are {HIDDEN}")
     for key in chosen.values():
         check_labels(f"{told}: {key}", labels, splits[key][labels] if labels else ())
     classes = classes_of(splits[trained_on], labels)
@@ -67,7 +75,7 @@ def load_named(
         if unknown := set(names) - set(classes):
             raise UserError(f"{told}: {key} has the label {min(unknown)}, which {trained_on} lacks: remove its images")
         own = torch.tensor([numbers[label] for label in names]) if labels else torch.zeros(len(theirs)).long()
-        parts[split] = Part(theirs, images, own, ("hf", name, key, datasets_fingerprint(theirs)))
+        parts[split] = Part(theirs, images, own, ("hf", name, key, *identities[key]))
     return load_parts(Path("hf", name), classes, parts, image_size, max_corrupt_images, each)
 
 
@@ -86,9 +94,9 @@ def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
     local = data_dir / name
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
-            found = datasets.load_from_disk(str(local))
+            found = datasets.load_from_disk(str(local), keep_in_memory=False)
         else:
-            found = datasets.load_dataset(str(local) if local.is_dir() else name)
+            found = datasets.load_dataset(str(local) if local.is_dir() else name, keep_in_memory=False)
     except Exception as error:  # of the library, the hub and the network
         raise UserError(
             f"--dataset=hf/{name} could not be loaded ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
@@ -119,6 +127,41 @@ def find_columns(told: str, features: Any) -> tuple[str, str]:
             f"{told} has several columns of labels ({', '.join(labels)}): rename the one that is meant label"
         )
     return images[0], labels[0] if labels else ""
+
+
+def identity_of(theirs: Any, column: str) -> tuple[object, ...]:
+    """Return what tells the images of a split from all others, for JSON.
+
+    The library's fingerprint tells how a table was made, and stays the same where other images lay at the same paths.
+    So the files count as well: those of the table and, where it holds paths in place of images, those of the images.
+    """
+    tables = [os.path.realpath(file["filename"]) for file in theirs.cache_files]
+    outside = []
+    for chunk in theirs.data.column(column).chunks:
+        outside += chunk.field("path").filter(chunk.field("bytes").is_null()).drop_null().to_pylist()
+    return datasets_fingerprint(theirs), [(path, *size_and_time(path)) for path in (*tables, *outside)]
+
+
+def size_and_time(path: str) -> tuple[int, int]:
+    """Return the size of a file in bytes and the time of its last change in ns; zeros where it is none, as a URL."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def as_pictures(theirs: Any, column: str) -> Any:
+    """Return a split whose images are Pillow's and whose labels are Python's, in whatever format it was saved."""
+    import datasets
+
+    return theirs.with_format(None).cast_column(column, datasets.Image(mode=theirs.features[column].mode))
+
+
+def hides_labels(theirs: Any, column: str) -> bool:
+    """Return whether all images of a split have, in place of a class, the number that hides it."""
+    has_names = bool(column) and hasattr(theirs.features[column], "names")
+    return has_names and len(theirs) > 0 and all(value == HIDDEN for value in theirs[column])
 
 
 def check_labels(told: str, column: str, values: Iterable[Any]) -> None:

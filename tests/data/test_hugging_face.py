@@ -1,6 +1,8 @@
 """Datasets in HuggingFace's form, out of folders that its library has written."""
 
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 from data import collection
 from data.errors import UserError
+from data.hugging_face import identity_of, open_splits
 from tests.loaded import load_splits
 
 datasets = pytest.importorskip("datasets")
@@ -73,6 +76,72 @@ def test_later_runs_decode_nothing(saved, tmp_path, monkeypatch):
     before, _ = load(tmp_path)
     monkeypatch.setattr(collection, "picture_of", lambda *_: pytest.fail("decoded anew"))
     assert load(tmp_path)[0] == before
+
+
+def save_paths(folder, saved, pixels):
+    """Save a table that was made of paths, once the images at them have these pixels; return the paths."""
+    paths = [str(folder / f"{i}.png") for i in range(4)]
+    for path in paths:
+        Image.fromarray(np.full((9, 9, 3), pixels, np.uint8)).save(path)
+    table = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
+    saved(train=table)
+    return paths
+
+
+def test_images_that_were_saved_anew_under_the_same_paths_are_decoded_anew(saved, tmp_path):
+    fingerprints = set()
+    for pixels in (10, 200):
+        save_paths(tmp_path, saved, pixels)
+        info, splits = load(tmp_path)
+        fingerprints.add(info.fingerprint)
+        assert splits["train"].images.unique().tolist() == [pixels]
+    assert len(fingerprints) == 2
+
+
+def test_a_change_of_images_that_a_table_only_refers_to_is_noticed(saved, tmp_path):
+    paths = save_paths(tmp_path, saved, 10)
+    table = datasets.Dataset.from_dict({"image": [*paths, "https://example.org/a.png"]})
+    table = table.cast_column("image", datasets.Image())
+    before = identity_of(table, "image")
+    assert identity_of(table, "image") == before
+    os.utime(paths[2], ns=(0, 0))
+    assert identity_of(table, "image") != before
+    embedded = datasets.load_from_disk(str(tmp_path / "insects"))["train"]
+    assert [Path(path).suffix for path, *_ in identity_of(embedded, "image")[1]] == [".arrow"]
+
+
+def test_two_folders_of_one_name_are_two_datasets(tmp_path):
+    table = rows(range(6))
+    for name in "ab":
+        table.save_to_disk(str(tmp_path / name / "insects"))
+        [path] = (tmp_path / name / "insects").glob("*.arrow")
+        os.utime(path, ns=(0, 0))
+    identities = [identity_of(open_splits("insects", tmp_path / name)["train"], "image") for name in "ab"]
+    assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy", "undecoded"])
+def test_the_format_that_a_table_was_saved_in_changes_nothing(form, saved, tmp_path):
+    table = rows(range(6))
+    if form == "undecoded":
+        saved(train=table.cast_column("image", datasets.Image(decode=False)))
+    else:
+        saved(train=table.with_format(form))
+    info, splits = load(tmp_path)
+    assert info.classes == ("ant", "bee")
+    for part in splits.values():
+        assert torch.equal(part.images, torch.from_numpy(PIXELS[part.places()]).permute(0, 3, 1, 2))
+        assert part.labels.tolist() == [i % 2 for i in part.places()]
+
+
+def test_a_split_whose_labels_are_hidden_is_left_out_with_a_line(saved, tmp_path, capsys):
+    saved(train=rows(range(6)), validation=rows([6, 7]), test=rows([8, 9, 10], label=[-1, -1, -1]))
+    info, _ = load(tmp_path)
+    assert info.num_images == {"train": 6, "val": 2}
+    assert "hf/insects: test is left out: its labels are hidden, all of them are -1\n" in capsys.readouterr().err
+    saved(train=rows(range(6)), test=rows([8, 9, 10], label=[-1, 0, -1]))
+    with pytest.raises(UserError, match="test has the label -1, which train lacks"):
+        load(tmp_path)
 
 
 def test_a_single_split_that_was_saved_is_trained_on(tmp_path):
