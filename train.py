@@ -89,7 +89,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
     except StopRequested:
         state = "stopped"
     except Exception as error:
-        summary["error"] = textwrap.shorten(str(error) or type(error).__name__, width=500)
+        summary["error"] = in_short(error)
         raise
     finally:
         if tracker is not None:
@@ -149,12 +149,21 @@ def start_tracking(
     say(f"{info.name}: {info.in_one_line()}")
     num_logged = trainer.progress.num_logged
     tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), num_logged, lock)
-    keep_info(folder, info)
-    if weights := trainer.objective.outside_weights:
-        keep_backbone(folder, weights, may_copy=tracker.facts.job_type != "trial")
-    drawn = draw_preview(trainer, folder / run_folder.PANELS)
+    try:
+        keep_info(folder, info)
+        if weights := trainer.objective.outside_weights:
+            keep_backbone(folder, weights, may_copy=tracker.facts.job_type != "trial")
+        drawn = draw_preview(trainer, folder / run_folder.PANELS)
+    except Exception as error:  # else W&B would take the run for a finished one
+        tracker.finish("failed", {"error": in_short(error)}, 0)
+        raise
     tracker.first_images = {f"panels/{name}": path for name, path in drawn.items()}
     return tracker
+
+
+def in_short(error: Exception) -> str:
+    """Return what an error says, cut off where that is long, or else its class."""
+    return textwrap.shorten(str(error) or type(error).__name__, width=500)
 
 
 @dataclass

@@ -185,11 +185,13 @@ def validate(merged: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:
 def refuse_change(key: str, value: Any, saved: Mapping[str, Any]) -> None:
     """Refuse another value of a run's recipe than the one that was saved with it; there may be more epochs, though.
 
+    W&B knows a row by its number, so that a resumed run has to log as many of them between two epochs as before.
+
     Raises:
-        UserError: the value differs from the saved one, and the setting is not a circumstance; or there are to be more
-            epochs, and something takes a course over those that there were to be.
+        UserError: the value differs from the saved one, and the setting is not a circumstance, or `log_every`; or there
+            are to be more epochs, and something takes a course over those that there were to be.
     """
-    if key in CIRCUMSTANCES or key not in saved or saved[key] == value:
+    if (key in CIRCUMSTANCES and key != "log_every") or key not in saved or saved[key] == value:
         return
     differs = f"--{key}={value} differs from the {saved[key]!r} of run {saved['run_id']!r}"
     if key == "epochs" and value > saved[key]:

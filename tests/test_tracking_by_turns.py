@@ -39,11 +39,16 @@ def test_the_death_of_wandbs_own_process_is_one_line(double, tmp_path):  # noqa:
 
 @pytest.mark.parametrize("order", [("offline", "online", "offline"), ("online", "offline", "online")])
 def test_every_row_is_there_once_in_whatever_order_a_run_is_online_and_offline(order, double, tmp_path):  # noqa: F811
+    said = ""
     for mode in order:
         training = start(tmp_path, double.url, *LONG, f"--tracking={mode}")
         wait_for_epochs(tmp_path, len(rows(tmp_path)) + 3)
         stop(training)
-    for part in sorted((tmp_path / "runs" / "a" / "wandb").glob("offline-run-*")):
+        said += training.output
+    parts = sorted((tmp_path / "runs" / "a" / "wandb").glob("offline-run-*"))
+    to_upload = [part for part in parts if f"the figures of {part} are sent, too: do not upload it" not in said]
+    assert len(to_upload) == (order[-1] == "offline")
+    for part in to_upload:
         variables = {"WANDB_BASE_URL": double.url, "WANDB_API_KEY": API_KEY, "HOME": str(tmp_path)}
         command = [Path(sys.executable).with_name("wandb"), "sync", part]
         subprocess.run(command, cwd=tmp_path, env={**os.environ, **variables}, check=True, capture_output=True)
@@ -51,6 +56,19 @@ def test_every_row_is_there_once_in_whatever_order_a_run_is_online_and_offline(o
     assert logged == list(range(1, len(logged) + 1))
     history = double.run("a").history
     assert [(row["_step"], row["epoch"]) for row in history] == list(enumerate(logged))
+
+
+def test_a_part_that_was_offline_is_sent_by_the_next_and_need_not_be_uploaded(double, tmp_path):  # noqa: F811
+    small = ("--dataset=digits", "--model=mlp", "--width=16", "--run_id=a", "--preview=0", "--epochs=3")
+    outputs = []
+    for words in (("--stop_after=2", "--tracking=offline"), ("--tracking=online",)):
+        training = start(tmp_path, double.url, *small, *words)
+        assert training.wait() == 0, training.output + training.errors
+        outputs.append(training.output)
+    [part] = (tmp_path / "runs" / "a" / "wandb").glob("offline-run-*")
+    assert f"the figures of {part} are sent, too: do not upload it" in outputs[1]
+    assert [(row["_step"], row["epoch"]) for row in double.run("a").history] == [(0, 1), (1, 2), (2, 3), (3, 3)]
+    assert double.run("a").summary["state"] == "finished"
 
 
 def test_a_run_that_stops_after_epochs_and_gets_more_of_them_is_one_run_on_wandb(double, tmp_path):  # noqa: F811

@@ -1,7 +1,10 @@
 """train.py with W&B's real client, beside a double of its server, or beside one that refuses or keeps silent."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,6 +140,39 @@ def test_after_a_kill_the_server_ends_up_with_every_row_once(seconds_between_sen
     logged = [row["epoch"] for row in run_folder.read_metrics(folder)]
     assert logged == list(range(1, len(logged) + 1))
     assert [row["epoch"] for row in double.run("a").history] == logged
+    assert double.run("a").num_repeated == 0
+    assert "WARNING" not in going_on.output + going_on.errors  # of W&B's client, on rows that it has had
+
+
+def test_what_was_said_of_an_earlier_end_is_taken_back(double, tmp_path):
+    (tmp_path / "runs" / "a" / "predictions.csv").mkdir(parents=True)
+    failed = start(tmp_path, double.url, "--tracking=online")
+    assert failed.wait() != 0
+    assert double.run("a").summary["state"] == "failed"
+    assert "directory" in double.run("a").summary["error"]
+    (tmp_path / "runs" / "a" / "predictions.csv").rmdir()
+    train(tmp_path, double.url, "--tracking=online")
+    assert double.run("a").summary["state"] == "finished"
+    assert "error" not in double.run("a").summary
+
+
+def test_a_run_that_cannot_begin_has_failed_on_wandb_too(double, tmp_path):
+    (tmp_path / "runs" / "a" / run_folder.DATA).mkdir(parents=True)
+    assert start(tmp_path, double.url, "--tracking=online").wait() == 2
+    assert run_folder.state(tmp_path / "runs" / "a") == "failed"
+    run = double.run("a")
+    assert (run.state, run.exit_code, run.summary["state"]) == ("failed", 1, "failed")
+
+
+def test_wandbs_client_goes_on_from_the_rows_that_the_double_has(double, tmp_path, monkeypatch):
+    variables = {"WANDB_BASE_URL": double.url, "WANDB_API_KEY": API_KEY, "HOME": str(tmp_path)}
+    code = "import wandb; run = wandb.init(id='x', project='p', resume='allow'); print(run.resumed, run.starting_step)"
+    told = []
+    for _ in range(3):
+        words = [sys.executable, "-c", f"{code}; run.log({{'loss': 1}}); run.log({{'loss': 2}}); run.finish()"]
+        done = subprocess.run(words, cwd=tmp_path, env={**os.environ, **variables}, capture_output=True, text=True)
+        told += [line for line in done.stdout.splitlines() if line.startswith(("True", "False"))]
+    assert told == ["False 0", "True 2", "True 4"]
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])

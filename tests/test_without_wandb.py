@@ -30,7 +30,8 @@ run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.slow
 def test_train_py_does_without_wandb_optuna_and_plotly(tmp_path):
-    small = ["--model=mlp", "--width=8", "--dataset=digits", "--epochs=1", "--tracking=off", f"--runs_dir={tmp_path}"]
+    small = ["--model=mlp", "--width=8", "--dataset=digits", "--epochs=1", f"--runs_dir={tmp_path}"]
     done = subprocess.run([sys.executable, "-c", CODE, "train.py", *small], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "val" in done.stdout
+    assert "W&B: off (wandb is not installed)" in done.stdout

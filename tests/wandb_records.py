@@ -33,12 +33,14 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by W&B's step: what is sent again replaces it
+    num_repeated: int = 0  # rows that were sent at a step that had one
     files: dict[str, bytes] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)  # with "files" and, at the end, "committed"
     used: list[str] = field(default_factory=list)  # ids of artifacts
     display_name: str = ""
     job_type: str = ""
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    has_begun: bool = False  # a client has said so
     is_pending: bool = False  # queued by a scheduler, and not yet given to an agent
     is_preempting: bool = False
     num_preempted: int = 0

@@ -166,10 +166,12 @@ class WandbServer(Artifacts, Schedulers):
     def resume_status(self, variables: dict) -> dict:
         run = self.runs.get(variables["name"])
         node = None
-        if run is not None and run.history:
-            tail = json.dumps([json.dumps(run.history[-1])])
+        if run is not None and run.has_begun:
+            tail = json.dumps([json.dumps(row) for row in run.history[-1:]])
             counts = {"logLineCount": 0, "historyLineCount": len(run.history), "eventsLineCount": 0}
-            state = {"summaryMetrics": json.dumps(run.summary), "config": json.dumps(run.config), "wandbConfig": "{}"}
+            config = json.dumps({key: {"value": value} for key, value in run.config.items()})
+            # Without "t" W&B's client takes the run for one that is queued, and does not go on from its steps.
+            state = {"summaryMetrics": json.dumps(run.summary), "config": config, "wandbConfig": '{"t": {}}'}
             node = {"id": run.name, "name": run.name, "displayName": run.name, "tags": [], "notes": ""}
             node |= {**counts, **state, "historyTail": tail, "eventsTail": "[]"}
         return {"model": {"id": "1", "name": run and run.project, "entity": {"name": ENTITY}, "bucket": node}}
@@ -182,6 +184,7 @@ class WandbServer(Artifacts, Schedulers):
         run.job_type = variables.get("jobType") or run.job_type
         run.group = variables.get("groupName") or run.group
         run.tags = variables.get("tags") or run.tags
+        run.has_begun = True
         if variables["config"]:
             run.config |= {
                 key: entry["value"] for key, entry in json.loads(variables["config"]).items() if key != "_wandb"
@@ -295,8 +298,9 @@ class WandbServer(Artifacts, Schedulers):
         run = self.run(name)
         files = body.get("files", {})
         if "wandb-history.jsonl" in files:
-            rows = map(json.loads, files["wandb-history.jsonl"]["content"])
-            run.rows |= {row["_step"]: row for row in rows}
+            rows = {row["_step"]: row for row in map(json.loads, files["wandb-history.jsonl"]["content"])}
+            run.num_repeated += len(rows.keys() & run.rows.keys())
+            run.rows |= rows
         if "wandb-summary.json" in files:
             run.summary = json.loads(files["wandb-summary.json"]["content"][-1])
         run.is_preempting = run.is_preempting or body.get("preempting", False)

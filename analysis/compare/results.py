@@ -1,7 +1,6 @@
 """Results out of the runs folder, in the committed file results.json, and out of that in RESULTS.md."""
 
 import json
-import re
 import shlex
 import statistics
 from collections import Counter
@@ -16,7 +15,7 @@ from analysis.compare.comparability import by_images
 from analysis.compare.references import recipes, references
 from analysis.compare.results_table import Result, read_results, render
 from analysis.read.figures import figures_of, spread
-from analysis.read.recipe import SEED_SUFFIX, command_of, flags, model_and_dataset, recipe_of, told_settings
+from analysis.read.recipe import command_of, flags, model_and_dataset, recipe_of, told_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import generation_scores, read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
@@ -103,7 +102,7 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
     keys = figures_of(summaries[0])
     metrics = {key: spread([summary[key] for summary in summaries if key in summary]) for key in keys}
     return Result(
-        name=re.sub(rf"{SEED_SUFFIX}\d+$", "", first.run_id),
+        name=first.name_of_seeds,
         model=first.model,
         dataset=first.dataset,
         settings=shown_settings(told_settings(first.settings)),

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from analysis.compare.comparability import warning_of
 from analysis.read.figures import plus_minus, spread
-from analysis.read.recipe import SEED_SUFFIX, differing_settings
+from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
@@ -118,7 +118,7 @@ def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
     """
     by_trial: dict[str, list[RunRecord]] = {}
     for record in finals:
-        by_trial.setdefault(record.run_id.rpartition(SEED_SUFFIX)[0], []).append(record)
+        by_trial.setdefault(record.name_of_seeds, []).append(record)
     lines = []
     for trial, records in by_trial.items():
         by_number: dict[int, list[str]] = {}  # of the runs that have a figure

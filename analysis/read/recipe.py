@@ -13,7 +13,6 @@ FINAL_SETTINGS = {
     "val_fraction": 0.0,
     "test": True,
 }  # a final run on all training images, if there are images to test with
-SEED_SUFFIX = "-seed"  # what the name of such a run ends in, with the seed
 
 
 def recipe_of(settings: Mapping[str, Any]) -> dict[str, Any]:

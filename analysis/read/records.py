@@ -7,14 +7,11 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from analysis.read.recipe import SEED_SUFFIX
 from analysis.record import run_folder
 from data.metrics import is_finite
 
 LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
-# As sweeps/final.py names them: with their trial and, where there was another run of its name, what is different.
-NAME_OF_FINAL = re.compile(rf"{run_folder.FINAL}(.+?)(?:-epochs\d+)?(?:-(?:no|bf16|fp16))?{SEED_SUFFIX}\d+")
 RUN_PAGE = re.compile(r"https?://[\w.:-]+/[^/\s]+/[^/\s]+/runs/[^/\s]+")  # of W&B: host, entity, project, id
 STATES = ("finished", "stopped", "failed", "unfinished")
 
@@ -62,8 +59,13 @@ class RunRecord:
     @property
     def trial(self) -> str:
         """Id of the trial whose settings a final run has; "" for other runs, those of no sweep among them."""
-        name = NAME_OF_FINAL.fullmatch(self.run_id)
+        name = run_folder.NAME_OF_FINAL.fullmatch(self.run_id)
         return name[1] if name and self.sweep else ""
+
+    @property
+    def name_of_seeds(self) -> str:
+        """The run's name without the seed that it ends in, as runs of one recipe have it in common."""
+        return re.sub(rf"{run_folder.SEED_SUFFIX}\d+$", "", self.run_id)
 
     @property
     def train_seconds(self) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from analysis.read.wandb_runs import ask_wandb, list_runs
-from analysis.record.run_folder import FINAL
+from analysis.record.run_folder import NAME_OF_FINAL
 from analysis.record.wandb_artifacts import CHECKPOINT, MODEL
 
 KINDS = (CHECKPOINT, MODEL)
@@ -61,7 +61,7 @@ def artifacts_of(api: Any, project: str, kind: str) -> Iterator[tuple[str, Any]]
 
 def owner_of(run: Any) -> Owner:
     """Return what is known of a run, by W&B's own object."""
-    is_trial = run.job_type == "trial" or (run.sweep_name and not run.id.startswith(FINAL))
+    is_trial = run.job_type == "trial" or (run.sweep_name and not NAME_OF_FINAL.fullmatch(run.id))
     return Owner(run.state, (run.sweep_name or run.group or "") if is_trial else "")
 
 

@@ -24,6 +24,7 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -65,7 +66,9 @@ SWEEP_FILE = "sweep.yaml"
 STUDY = "study.db"
 FINAL_RESULT = "final.json"
 BEST_RECIPE = "best.yaml"
-FINAL = "final-"  # ids of final runs begin so
+FINAL, SEED_SUFFIX = "final-", "-seed"  # ids of final runs begin with the one, and end in the other and their seed
+# As sweeps/final.py names them: with their trial and, where there was another run of its name, what is different.
+NAME_OF_FINAL = re.compile(rf"{FINAL}(.+?)(?:-epochs\d+)?(?:-(?:no|bf16|fp16))?{SEED_SUFFIX}\d+")
 
 ROWS_AT_ONCE = 1000
 

@@ -55,6 +55,8 @@ class Tracker:
         mode, reason = choose_mode(settings["tracking"])
         if mode != "off":
             check_limits(settings)
+        elif reason:
+            say(f"W&B: off{reason}")
         try:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
             self.lock = lock or run_folder.take(folder)
@@ -117,7 +119,12 @@ class Tracker:
         """
         self.metrics_file.close()
         summary = {**summary, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        try:
+            write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
+        except OSError as error:
+            if self.wandb is not None:
+                self.wandb.finish("failed", {**summary, "error": str(error)}, stop_code)
+            raise
         code = stop_code if state == "stopped" else 0
         if self.wandb is not None:
             code = self.wandb.finish(state, summary, code)

@@ -46,23 +46,21 @@ def choose_mode(tracking: str) -> tuple[str, str]:
     It never asks for a key on the terminal.
 
     Raises:
-        UserError: "online" without credentials.
+        UserError: W&B's client is not installed, or its settings are not such that it takes, where it is asked for; or
+            "online" without credentials.
     """
-    if tracking in ("off", "offline"):
-        return tracking, ""
-    if tracking == "auto" and find_spec("wandb") is None:
-        return "off", " (wandb is not installed)"
+    if tracking == "off":
+        return "off", ""
+    if not is_installed():
+        if tracking == "auto":
+            return "off", " (wandb is not installed)"
+        raise UserError(f"--tracking={tracking}: wandb is not installed: pip install wandb, or give off")
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_SECONDS))  # else a run waits for ever
     os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
     os.environ.setdefault("WANDB_INIT_TIMEOUT", str(INIT_TIMEOUT_SECONDS))  # of a server that does not answer
-    import wandb
-
-    try:
-        settings = wandb.setup().settings
-    except ValueError:
-        raise UserError(
-            f"WANDB_MODE={os.environ.get('WANDB_MODE')} is no mode of W&B: give {', '.join(MODES)}"
-        ) from None
+    settings = client_settings()
+    if tracking == "offline":
+        return "offline", ""
     if tracking == "auto":
         return automatic_mode(settings)
     if not has_credentials(settings):
@@ -70,10 +68,36 @@ def choose_mode(tracking: str) -> tuple[str, str]:
     return "online", ""
 
 
+def is_installed() -> bool:
+    """Return whether W&B's client is installed; a folder `wandb` of its runs in the current one is not that."""
+    found = find_spec("wandb")
+    return found is not None and found.origin is not None
+
+
+def client_settings() -> Any:
+    """Return the settings of W&B's client, from its variables in the environment and its files.
+
+    Raises:
+        UserError: it does not take one of them.
+    """
+    import wandb
+
+    try:
+        return wandb.setup().settings
+    except wandb.errors.UsageError as error:
+        raise UserError(f"W&B's settings: {error}: mend the variable WANDB_... or W&B's file of settings") from None
+    except ValueError as error:
+        first = error.errors()[0] if hasattr(error, "errors") else {"loc": ("mode",), "msg": str(error)}
+        name = str(first["loc"][0])
+        variables = [f"WANDB_{each.upper()}" for each in (name, name.removeprefix("run_"))]
+        told = next((f"{each}={os.environ[each]}" for each in variables if each in os.environ), f"{name} in its file")
+        raise UserError(f"W&B's settings: {told}: {first['msg']}") from None
+
+
 def automatic_mode(settings: Any) -> tuple[str, str]:
     """Return the mode for --tracking=auto, with the reason for staying offline in brackets."""
     asked = os.environ.get("WANDB_MODE")
-    if asked == "online" or settings.mode in MODES:
+    if (asked == "online" and has_credentials(settings)) or settings.mode in MODES:
         by = (
             f"WANDB_MODE={asked}" if asked else f"`wandb {settings.mode}`"
         )  # a command that writes it to W&B's settings

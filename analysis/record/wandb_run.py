@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from analysis.record import run_folder
@@ -20,6 +21,7 @@ from data.visible import is_first_process, say
 
 CLIENT_ADDRESS = "WANDB_SERVICE"  # of the client's own process, by which children of this one find it
 SECONDS_TO_TELL = 300
+END = {"state", "error", "ended"}  # what the summary says of how a run has ended
 UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model
 
 
@@ -42,6 +44,7 @@ class WandbRun:
         self.num_lost = num_lost
         self.is_alive = True
         if not run.offline:
+            self.attempt(self.forget_end)
             self.attempt(lambda: self.catch_up(rows))
 
     def attempt(self, deed: Callable[[], object]) -> None:
@@ -55,16 +58,24 @@ class WandbRun:
             reason = " ".join(str(error).split()) or type(error).__name__
             say(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
 
+    def forget_end(self) -> None:
+        """Take back what an earlier part of the run has said of its end, which was not the last."""
+        for name in END & set(self.run.summary.keys()):
+            del self.run.summary[name]
+
     def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Send the rows of a resumed run that W&B lacks, and note how many it has.
 
         A kill can cost rows that were logged and not sent yet. W&B may also have rows of epochs after the checkpoint,
-        which are trained again: they are not sent twice. A part that was offline is left to its own upload.
+        which are trained again: they are not sent twice. Of a part that was offline the rows are sent as well, as an
+        upload of it that comes later than this part would bring back its older summary.
         """
-        self.num_known = max(0, self.run.step - self.num_lost)
-        if not any((self.folder / "wandb").glob("offline-run-*")):
-            for number, row in enumerate(rows[self.num_known :], self.num_known + 1):
-                self.send(number, row)
+        self.num_known = max(0, self.run.starting_step - self.num_lost)
+        for number, row in enumerate(rows[self.num_known :], self.num_known + 1):
+            self.send(number, row)
+        for part in sorted((self.folder / "wandb").glob("offline-run-*")):
+            if self.num_known < len(rows) and not any(part.glob("*.synced")):
+                say(f"W&B: the figures of {part} are sent, too: do not upload it, as its summary is older")
 
     def log(
         self, number: int, metrics: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Table]
@@ -119,7 +130,7 @@ class WandbRun:
             if not self.is_alive and not self.run.offline and tell_wandb(stop_code, self.folder, self.num_lost):
                 say("W&B: what it lacked of figures is there now, and how the run ended")
         except TimeoutError:
-            command = f"wandb sync --include-online {Path(self.run.dir).parent}"
+            command = f"wandb sync --include-online {quote(str(Path(self.run.dir).parent))}"
             say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
         return stop_code
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from analysis.record import run_folder
@@ -40,7 +41,7 @@ class RunFacts:
     @property
     def job_type(self) -> str:
         """What the run is in its sweep, if it has one: "trial", "final" or "run"."""
-        is_final = self.settings["run_id"].startswith(run_folder.FINAL)
+        is_final = run_folder.NAME_OF_FINAL.fullmatch(self.settings["run_id"])
         return "final" if is_final else "trial" if self.sweep else "run"
 
 
@@ -68,7 +69,7 @@ def start_wandb(facts: RunFacts, mode: str, reason: str, is_resumed: bool) -> An
         connect_wandb_api(run)
     else:
         again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
-        say(f"W&B: offline{reason}; to upload later: wandb sync {Path(run.dir).parent}{again}")
+        say(f"W&B: offline{reason}; to upload later: wandb sync {quote(str(Path(run.dir).parent))}{again}")
     return run
 
 

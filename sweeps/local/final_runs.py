@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
-from analysis.read.recipe import FINAL_SETTINGS, SEED_SUFFIX, command_of
+from analysis.read.recipe import FINAL_SETTINGS, command_of
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -73,8 +73,8 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
     settings = {**recipe, **FINAL_OVERRIDES, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     name = f"{run_folder.FINAL}{trial.run_id}"
-    name += what_has_changed(settings, [folder / f"{name}{SEED_SUFFIX}{seed}" for seed in seeds])
-    return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{SEED_SUFFIX}{seed}") for seed in seeds]
+    name += what_has_changed(settings, [folder / f"{name}{run_folder.SEED_SUFFIX}{seed}" for seed in seeds])
+    return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{run_folder.SEED_SUFFIX}{seed}") for seed in seeds]
 
 
 def of_command(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from analysis.read.recipe import FINAL_SETTINGS, SEED_SUFFIX, flags
+from analysis.read.recipe import FINAL_SETTINGS, flags
+from analysis.record import run_folder
 from data.datasets import has_test_images
 from data.errors import UserError, suggestion
 from data.files import refusing_damage
@@ -148,7 +149,7 @@ def steps_of(rows: Sequence[Row], seeds: int, workers: Sequence[str]) -> list[St
 
 def run_of(row: Row, seed: int) -> Iterator[Step]:
     """Return the steps of one run of a row: its training, and the command after it."""
-    name = f"{row.name}{SEED_SUFFIX}{seed}"
+    name = f"{row.name}{run_folder.SEED_SUFFIX}{seed}"
     words = ("python", "train.py", *flags({**row.settings, "seed": seed}), f"--run_id={name}")
     yield Step(row.name, name, words, (row.after,) if row.after else (), trains=True)
     if row.then:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from analysis.read.records import NAME_OF_FINAL
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
+from analysis.record.run_folder import NAME_OF_FINAL
 from data.files import write_json
 from data.metrics import Metric
 from sweeps.local.final_runs import Finals, finals_of, result_of

@@ -1,3 +1,4 @@
+import importlib.util
 import re
 import socket
 import threading
@@ -37,6 +38,13 @@ def answering(server, request):
 
 def test_without_wandb_installed_nothing_is_sent(monkeypatch):
     monkeypatch.setattr(wandb_login, "find_spec", lambda name: None)
+    assert choose_mode("auto") == ("off", " (wandb is not installed)")
+
+
+def test_a_folder_of_wandbs_runs_is_not_its_client(monkeypatch, tmp_path):
+    (tmp_path / "of_runs").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(wandb_login, "find_spec", lambda name: importlib.util.find_spec("of_runs"))
     assert choose_mode("auto") == ("off", " (wandb is not installed)")
 
 
@@ -105,7 +113,43 @@ def test_with_credentials_and_a_connection_the_run_is_online(source, account, an
 @pytest.mark.parametrize(("asked", "mode"), [("offline", "offline"), ("online", "online"), ("disabled", "off")])
 def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", asked)
-    assert automatic_mode(account("https://api.wandb.ai", mode=asked)) == (mode, f" (WANDB_MODE={asked})")
+    settings = account("https://api.wandb.ai", mode=asked, api_key="secret")
+    assert automatic_mode(settings) == (mode, f" (WANDB_MODE={asked})")
+
+
+def test_wandb_mode_online_asks_nobody_for_a_key(account, server, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", mode="online")
+    assert automatic_mode(settings) == ("offline", " (no credentials; `wandb login` gives them)")
+
+
+VARIABLES = {
+    "WANDB_MODE": "sometimes",
+    "WANDB_BASE_URL": "localhost:8080",
+    "WANDB_TAGS": "",
+    "WANDB_INIT_TIMEOUT": "abc",
+    "WANDB_PROJECT": "a/b",
+}
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+@pytest.mark.parametrize("tracking", ["auto", "offline", "online"])
+def test_a_variable_that_wandb_does_not_take_is_told_in_one_line(variable, tracking, monkeypatch, tmp_path):
+    monkeypatch.setattr("wandb.sdk.wandb_setup._singleton", None)  # else the settings are not read again
+    monkeypatch.setenv(variable, VARIABLES[variable])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        choose_mode(tracking)
+    assert "\n" not in str(error.value)
+    assert VARIABLES[variable] in str(error.value)
+    assert variable in str(error.value) or variable == "WANDB_PROJECT"
+
+
+@pytest.mark.parametrize("tracking", ["offline", "online"])
+def test_what_wandb_is_asked_for_needs_it(tracking, monkeypatch):
+    monkeypatch.setattr(wandb_login, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=f"^--tracking={tracking}: wandb is not installed: pip install wandb"):
+        choose_mode(tracking)
 
 
 @pytest.mark.parametrize(("switched", "mode"), [("offline", "offline"), ("disabled", "off"), ("dryrun", "offline")])

@@ -38,6 +38,7 @@ def test_runs_know_what_they_are():
     kinds = {run_id: facts(run_id, sweep).job_type for run_id, sweep in (("a", {}), ("b", {"lr": 1}))}
     assert kinds == {"a": "run", "b": "trial"}
     assert facts("final-b-seed1", {"lr": 1}).job_type == "final"
+    assert facts("final-attempt", {}).job_type == "run"
 
 
 def test_what_the_user_says_of_a_run_counts(monkeypatch):

@@ -279,7 +279,8 @@ def test_a_saved_value_may_be_given_again(save_run):
 
 @pytest.mark.parametrize(
     ("argument", "saved"),
-    [("--lr=0.25", "0.5"), ("--model=mlp", "'cnn'"), ("--epochs=2", "16"), ("--data_seed=1", "3407"), ("--test", "F")],
+    [("--lr=0.25", "0.5"), ("--model=mlp", "'cnn'"), ("--epochs=2", "16"), ("--data_seed=1", "3407"), ("--test", "F")]
+    + [("--log_every=5", "0")],
 )
 def test_another_value_than_the_saved_one_is_refused_naming_both(argument, saved, save_run):
     runs_dir = save_run("a", "--lr=0.5")
