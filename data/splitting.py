@@ -57,12 +57,13 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     random = np.random.RandomState(seed)
     shuffled = random.permutation(len(labels))
     classes = (labels if labels.ndim == 1 else labels.unique(dim=0, return_inverse=True)[1]).numpy()[shuffled]
-    place = np.empty(len(labels))  # in (0, 1): how far down the list of its own class an image stands
-    names = np.unique(classes)
+    names, own, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    by_class = np.argsort(own, kind="stable")
+    rank = np.empty(len(labels), np.int64)  # of each image in its own class
+    rank[by_class] = np.arange(len(labels)) - (np.cumsum(counts) - counts)[own[by_class]]
     # Each class is shifted by a different amount; else the first stretch would hold no image of any small class.
-    for label, start in zip(names, (random.permutation(len(names)) + 0.5) / len(names), strict=True):
-        members = np.flatnonzero(classes == label)
-        place[members] = (np.arange(len(members)) + start) / len(members)
+    starts = (random.permutation(len(names)) + 0.5) / len(names)
+    place = (rank + starts[own]) / counts[own]  # in (0, 1): how far down the list of its own class an image stands
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 
@@ -156,10 +157,15 @@ def with_groups(dataset: Dataset, rule: str) -> Dataset:
     Where the expression has a group of its own, in parentheses, that is what counts.
 
     Raises:
-        UserError: the images are no files, or the name of one does not have what the rule looks for.
+        UserError: the expression has several groups of its own, the images are no files, or the name of one does not
+            have what the rule looks for.
     """
     if not rule:
         return dataset
+    if (num := re.compile(rule).groups) > 1:
+        raise UserError(
+            f"--group_by={rule} has {num} groups in parentheses: leave one, and write the others as (?:...)"
+        )
     numbers: dict[str, int] = {}
     grouped: dict[str, Any] = {}
     for name, split in dataset.splits.items():

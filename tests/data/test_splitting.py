@@ -1,6 +1,8 @@
 """Images divided by group and into folds: no group is torn apart, every image is held out once, classes stay in
 proportion."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from data import csv_table
 from data.dataset import Dataset, Split
 from data.errors import UserError
-from data.splitting import Splitting, divide_groups, make_splits
+from data.splitting import Splitting, divide_groups, make_splits, stratified_order
 from tests.loaded import load_splits
 
 RANDOM = np.random.RandomState(0)
@@ -126,7 +128,7 @@ def test_classes_of_one_image_are_held_out_as_often_as_others():
 NAMES = [f"cat/patient{group}_{number}.png" for number, group in enumerate(GROUPS.tolist())]
 
 
-@pytest.mark.parametrize("rule", [r"patient(\d+)", r"patient\d+", "^[^_]*"])
+@pytest.mark.parametrize("rule", [r"patient(\d+)", r"(?:cat)/patient(\d+)", r"patient\d+", "^[^_]*"])
 def test_a_rule_finds_groups_in_the_names_of_files(rule):
     splits = split(dataset_of(LABELS, names=NAMES), group_by=rule)
     train, val = ({name.partition("_")[0] for name in splits[name].names} for name in ("train", "val"))
@@ -135,10 +137,41 @@ def test_a_rule_finds_groups_in_the_names_of_files(rule):
     assert not train & val
 
 
+def class_by_class(labels, seed):
+    """`stratified_order` of labels [N], by a pass over all images for each class."""
+    random = np.random.RandomState(seed)
+    shuffled = random.permutation(len(labels))
+    classes = labels.numpy()[shuffled]
+    place, names = np.empty(len(labels)), np.unique(classes)
+    for label, start in zip(names, (random.permutation(len(names)) + 0.5) / len(names), strict=True):
+        members = np.flatnonzero(classes == label)
+        place[members] = (np.arange(len(members)) + start) / len(members)
+    return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
+
+
+@pytest.mark.parametrize("num_classes", [1, 7, 900])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_order_is_that_of_going_through_all_images_for_each_class(num_classes, seed):
+    labels = torch.from_numpy(np.random.RandomState(seed).randint(0, num_classes, 1000))
+    assert torch.equal(stratified_order(labels, seed), class_by_class(labels, seed))
+
+
+def test_an_order_of_as_many_sets_of_labels_as_images_is_found_in_no_time():
+    labels = (torch.arange(60_000)[:, None] >> torch.arange(16) & 1).float()
+    start = time.perf_counter()
+    stratified_order(labels, 0)
+    assert time.perf_counter() - start < 2
+
+
 @pytest.mark.parametrize(
     ("dataset", "how", "message"),
     [
         (dataset_of(LABELS, names=NAMES), {"group_by": "scene"}, "--group_by=scene is not found in cat/patient0_0.png"),
+        (
+            dataset_of(LABELS, names=NAMES),
+            {"group_by": r"(cat)/patient(\d+)"},
+            r"--group_by=\(cat\)/patient.* has 2 groups in parentheses: leave one, and write the others as \(\?:",
+        ),
         (dataset_of(LABELS), {"group_by": "scene"}, "--group_by=scene: the images of numbers are no files"),
         (
             dataset_of(LABELS[:9], GROUPS[:9] * 0),
