@@ -6,7 +6,7 @@ without any saved state.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -272,16 +272,20 @@ def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         [N] int64 indices.
     """
-    members = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    members = places_by_class(labels.unique(return_inverse=True)[1])
     rounds = -(-len(labels) // len(members))
     classes = torch.rand(rounds, len(members), generator=generator).argsort(1).flatten()[: len(labels)]
     order = torch.empty_like(labels)
-    for number, own in enumerate(members):
-        places = (classes == number).nonzero().flatten()
+    for own, places in zip(members, places_by_class(classes, len(members)), strict=True):
         times = -(-len(places) // len(own))
         drawn = [own[torch.randperm(len(own), generator=generator)] for _ in range(times)]
         order[places] = torch.cat(drawn)[: len(places)] if drawn else own[:0]
     return order
+
+
+def places_by_class(numbers: Tensor, num_classes: int = 0) -> Sequence[Tensor]:
+    """Return where each class stands among numbers of classes [N], in order: one pass, however many classes."""
+    return numbers.argsort(stable=True).split(numbers.bincount(minlength=num_classes).tolist())
 
 
 class FeatureLoader(Loader):
