@@ -1,6 +1,6 @@
 """Where the images of a split are kept while a model is trained on them, and how much memory there is for them."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import psutil
@@ -45,12 +45,18 @@ def free_memory() -> int:
 
 
 def limit_texts() -> list[str]:
-    """Return what the files say that hold the limit of this process's control groups, of either version."""
+    """Return what the files say that hold the limits of this process's control groups, of either version.
+
+    The limits of all groups above count as well. Of these, a container sees its own as the root, though the path may be
+    that on the host.
+    """
     texts = []
     for line in CGROUPS.read_text("utf-8").splitlines() if CGROUPS.exists() else []:
         _, controllers, path = line.split(":", 2)
-        group = ROOT / "memory" if controllers else ROOT
-        file = group / path.strip("/") / ("memory.limit_in_bytes" if controllers else "memory.max")
-        if controllers in ("", "memory") and file.is_file():
-            texts.append(file.read_text("utf-8").strip())
+        if controllers not in ("", "memory"):
+            continue
+        root, name = (ROOT / "memory", "memory.limit_in_bytes") if controllers else (ROOT, "memory.max")
+        own = PurePosixPath(path.strip("/"))
+        files = [root / group / name for group in (own, *own.parents)]
+        texts += [file.read_text("utf-8").strip() for file in files if file.is_file()]
     return texts

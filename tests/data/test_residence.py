@@ -69,6 +69,26 @@ def test_free_memory_is_at_most_what_a_container_may_take(version, tmp_path, mon
         assert free_memory() == pytest.approx(expected, rel=0.5)
 
 
+@pytest.mark.parametrize(
+    ("groups", "limits"),
+    [
+        ("0::/slurm/job_1/step_0/task_0\n", {"slurm/job_1/memory.max": "1000", "slurm/job_1/step_0/memory.max": "max"}),
+        ("0::/system.slice/docker-abc.scope\n", {"memory.max": "1000"}),
+        ("4:memory:/docker/abc\n", {"memory/memory.limit_in_bytes": "1000"}),
+        ("4:memory:/job/step\n", {"memory/job/memory.limit_in_bytes": "1000"}),
+    ],
+    ids=["a job above its task", "a container of the host's groups", "a container of version 1", "a job of version 1"],
+)
+def test_limits_of_the_groups_above_count_too(groups, limits, tmp_path, monkeypatch):
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "groups").write_text(groups)
+    monkeypatch.setattr(residence, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(residence, "ROOT", tmp_path)
+    assert free_memory() == 0
+
+
 def test_splits_of_a_folder_are_indices_into_the_file_that_holds_its_images(photos):
     dataset = folder.load(photos / "train", 8, 0)
     splits = make_splits(dataset, Splitting(1.0, 0.25, 0))
