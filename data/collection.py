@@ -13,7 +13,7 @@ from data import decoding
 from data.dataset import Dataset, Split
 from data.decoding import Decoded, Undecoded
 from data.folder import describe_sizes
-from data.pixels import Picture, picture_of
+from data.pixels import Picture, picture_of, turn_upright
 
 
 class Part(NamedTuple):
@@ -73,7 +73,9 @@ def decoder(part: Part, image_size: int) -> Callable[[str], Picture | Exception]
 
     def decode(number: str) -> Picture | Exception:
         try:
-            return picture_of(part.rows[int(number)][part.column], image_size)
+            image = part.rows[int(number)][part.column]
+            turn_upright(image)
+            return picture_of(image, image_size)
         except Exception as error:  # whatever the library and Pillow raise of a damaged file
             return error
 

@@ -28,13 +28,19 @@ def decode_image(path: Path, image_size: int) -> Picture | Exception:
             size = image.size
             image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
             image.load()
-            with suppress(Exception):  # of damaged EXIF: the pixels are sound all the same
+            with suppress(Exception):  # of damaged EXIF
                 if image.getexif().get(ORIENTATION) in SIDEWAYS:
                     size = (size[1], size[0])
-                ImageOps.exif_transpose(image, in_place=True)
+            turn_upright(image)
             return picture_of(image, image_size)._replace(size=size)
     except Exception as error:  # for a damaged file Pillow raises nearly any error, struct.error for one
         return error
+
+
+def turn_upright(image: Image.Image) -> None:
+    """Turn an image in memory as its EXIF says; where that is damaged, the pixels are sound all the same."""
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def picture_of(image: Image.Image, image_size: int) -> Picture:

@@ -72,11 +72,12 @@ def load_entry(name: str, data_dir: Path, image_size: int, max_corrupt_images: i
     entry, root = ENTRIES[name], data_dir.resolve()
     parts: dict[str, Part] = {}
     classes: tuple[str, ...] = ()
-    for split, arguments in entry.splits.items():
-        theirs = open_split(name, data_dir, arguments)
-        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(root.glob(entry.files))]
+    opened = {split: open_split(name, data_dir, arguments) for split, arguments in entry.splits.items()}
+    stats = [(str(path), path.stat()) for path in sorted(root.glob(entry.files))]  # once: it may be 100,000 photographs
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    for split, theirs in opened.items():
         labels = torch.as_tensor(torchvision_labels(theirs)).long()
-        parts[split] = Part(theirs, 0, labels, ("torchvision", name, split, files))
+        parts[split] = Part(theirs, 0, labels, ("torchvision", name, split, "upright", files))
         classes = classes or classes_of(theirs, int(labels.max()) + 1)
     return load_parts(Path("torchvision", name), classes, parts, image_size, max_corrupt_images, each)
 

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scipy.io import savemat
 from data import collection
 from data.datasets import describe, find_dataset, has_test_images
 from data.errors import UserError
+from data.pixels import ORIENTATION
 from data.torchvision_sets import ENTRIES
 from tests.loaded import load_splits
 
@@ -137,6 +139,26 @@ def test_photographs_are_cropped_and_those_to_validate_with_are_its_own(flowers1
     assert info.has_own_val
     assert info.preparation == "30x21 to 30x29 -> 16x16, centre crop"
     assert splits["val"].images.shape == (3, 3, 16, 16)
+
+
+def test_photographs_are_turned_upright(flowers102, tmp_path):
+    path = tmp_path / "flowers-102" / "jpg" / "image_00007.jpg"  # the first to test with
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # it was taken with the camera on its side
+    image = Image.new("RGB", (16, 16), "white")
+    image.paste("black", (0, 0, 16, 8))  # above, which is on the right once it is upright
+    image.save(path, exif=exif)
+    _, splits = load("flowers102", tmp_path, image_size=16)
+    upright = splits["test"].images[0].float()
+    assert upright[:, :, :8].mean() > 240
+    assert upright[:, :, 8:].mean() < 15
+
+
+def test_files_are_looked_for_once_for_all_splits(flowers102, tmp_path, monkeypatch):
+    looked_for, glob = [], Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: looked_for.append(pattern) or glob(self, pattern))
+    load("flowers102", tmp_path, image_size=16)
+    assert looked_for.count("flowers-102/**/*") == 1
 
 
 def test_later_runs_decode_nothing(mnist, tmp_path, monkeypatch):
