@@ -124,17 +124,22 @@ class FeatureExtractor:
         """
         if not has_fast_bf16(self.device):
             return "fp32"
-        with locked(Path(f"{note}.lock"), f"another process measures {note.parent.name}: waiting for it"):
-            if not note.exists():
-                features, first = {}, images[torch.arange(min(NUM_COMPARED, len(images)))]
-                for self.precision in ("bf16", "fp32"):
-                    features[self.precision] = self(first).float()
-                rounded, exact = features["bf16"], features["fp32"]
-                measured = ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()
-                if not math.isfinite(measured):  # the images are all alike: the next ones may tell more
-                    return "fp32"
-                replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))
+        if not note.exists():  # first without the lock, which a folder that may only be read cannot have
+            with locked(Path(f"{note}.lock"), f"another process measures {note.parent.name}: waiting for it"):
+                if not note.exists():
+                    measured = self.measure_deviation(images[torch.arange(min(NUM_COMPARED, len(images)))])
+                    if not math.isfinite(measured):  # the images are all alike: the next ones may tell more
+                        return "fp32"
+                    replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))
         deviation = float(note.read_text(encoding="utf-8"))
         chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
         say(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
         return chosen
+
+    def measure_deviation(self, images: Tensor) -> float:
+        """Return by how much the features of images in bf16 deviate from those in fp32, as a share of their spread."""
+        features = {}
+        for self.precision in ("bf16", "fp32"):
+            features[self.precision] = self(images).float()
+        rounded, exact = features["bf16"], features["fp32"]
+        return ((rounded - exact).norm() / (exact - exact.mean(dim=0)).norm()).item()

@@ -171,6 +171,14 @@ def test_auto_takes_bf16_where_it_was_measured_to_be_sound(monkeypatch, tmp_path
     assert 32 not in num_computed
 
 
+def test_a_deviation_that_is_known_is_read_from_a_folder_that_may_only_be_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(feature_extractor, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(feature_extractor, "locked", lambda *_: pytest.fail("locked"))
+    (tmp_path / "deviation").write_text("0.02")
+    extractor = feature_extractor.FeatureExtractor(None, torch.device("cpu"))
+    assert extractor.sound_precision(torch.zeros(2, 3, 4, 4), tmp_path / "deviation") == "bf16"
+
+
 @pytest.mark.slow
 def test_auto_is_fp32_where_bf16_is_not_computed_in(monkeypatch, num_computed):
     monkeypatch.setattr(feature_extractor, "has_fast_bf16", lambda device: False)
