@@ -15,8 +15,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -98,22 +98,55 @@ class FeatureCache:
         return stored.view(-1, self.num_features).index_select(0, torch.tensor([rows[key] for key in hashes]))
 
     def append(self, hashes: list[bytes], features: Tensor) -> None:
-        """Add the features [N, D] of N images; several processes may call this at the same time."""
+        """Add the features [N, D] of N images; several processes may call this at the same time.
+
+        Raises:
+            OSError: they cannot be written; with the remedy.
+        """
         content = features.to(self.dtype).contiguous().view(torch.uint8).numpy()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.naming_remedy():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.write(content.data, b"".join(hashes))
+
+    def write(self, content: memoryview, hashes: bytes) -> None:
+        """Write rows behind those that are complete."""
+        note = self.folder / "network.json"
         with (
             FileLock(self.folder / "append.lock", mode=0o666),  # any user of a shared cache
             (self.folder / "images").open("ab") as images,
             (self.folder / "features").open("ab") as rows,
         ):
-            (self.folder / "network.json").write_text(self.description, "utf-8")
+            if not note.exists():
+                note.write_text(self.description, "utf-8")
             num_rows = self.num_rows()
             images.truncate(num_rows * HASH_BYTES)
             rows.truncate(num_rows * self.row_bytes)
-            rows.write(content.data)
+            rows.write(content)
             rows.flush()
             os.fsync(rows.fileno())
-            images.write(b"".join(hashes))
+            images.write(hashes)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Hold the lock that one process has while it computes features.
+
+        Raises:
+            OSError: the lock cannot be had; with the remedy.
+        """
+        with ExitStack() as held:
+            with self.naming_remedy():
+                notice = f"another process computes features of {self.folder.name}: waiting for it"
+                held.enter_context(locked(self.folder / "compute.lock", notice))
+            yield
+
+    @contextmanager
+    def naming_remedy(self) -> Iterator[None]:
+        """Have errors of the disk name the folder and the remedy; their number, by which programs know them, stays."""
+        try:
+            yield
+        except OSError as error:
+            remedy = f"{error.strerror or error}: make room or leave to write, or name another with --feature_dir"
+            raise OSError(error.errno, remedy, str(self.folder)) from None
 
 
 def size_of(path: Path) -> int:
@@ -154,15 +187,14 @@ def cached_features(
 
     Raises:
         UserError: some process computed a feature that is not a finite number; raised in all processes.
+        OSError: the features cannot be kept, for example because the disk is full; with the remedy.
     """
     hashes = hash_images(images)
     # Hash -> index of the first image that has it.
     first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
     [is_complete] = broadcast_object_list([first.keys() <= cache.rows().keys()])
     if not is_complete:
-        notice = f"another process computes features of {cache.folder.name}: waiting for it"
-        lock = locked(cache.folder / "compute.lock", notice) if accelerator.is_main_process else nullcontext()
-        with lock:
+        with cache.computing() if accelerator.is_main_process else nullcontext():
             missing = sorted(first[key] for key in first.keys() - cache.rows().keys())
             [missing] = broadcast_object_list([missing])  # as the main process sees it, which holds the lock
             share = missing[accelerator.process_index :: accelerator.num_processes]

@@ -1,5 +1,6 @@
 """Features kept in files: found again, shared by processes, and sound after a kill, a cut or a full disk."""
 
+import errno
 import io
 import os
 import resource
@@ -193,12 +194,41 @@ def test_a_full_disk_keeps_the_rows_before(tmp_path, monkeypatch):
     # A bar that cannot be written, since output is captured in a file, would keep its lock for good.
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=f"File too large: make room .*--feature_dir: '{cache.folder}'") as error:
             fill(cache, make_images(9))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == errno.EFBIG
     assert len(cache.rows()) == 4
     assert num_computed(cache, make_images(9)) == 5
+
+
+@pytest.mark.parametrize("name", ["compute.lock", "append.lock", "images", "features"])
+def test_a_folder_without_leave_to_write_is_named_with_the_remedy(tmp_path, monkeypatch, name):
+    cache = make_cache(tmp_path)
+    cache.folder.mkdir(parents=True)
+    (cache.folder / name).mkdir()  # which cannot be opened for writing, by root neither
+    monkeypatch.setattr(FeatureCache, "num_rows", lambda self: 0)
+    with pytest.raises(OSError, match=rf"--feature_dir: '{cache.folder}'$") as error:
+        fill(cache, make_images(3))
+    assert error.value.errno == errno.EISDIR
+
+
+def test_the_description_that_another_user_has_written_is_left_alone(tmp_path):
+    cache = make_cache(tmp_path)
+    fill(cache, make_images(3))
+    note = cache.folder / "network.json"
+    os.utime(note, ns=(0, 0))
+    fill(cache, make_images(5))
+    assert note.stat().st_mtime_ns == 0
+
+
+def test_errors_of_the_images_say_nothing_of_the_cache(tmp_path):
+    def fail(images):
+        raise OSError(errno.EIO, "the images cannot be read")
+
+    with pytest.raises(OSError, match="the images cannot be read$"):
+        fill(make_cache(tmp_path), make_images(3), fail)
 
 
 def test_features_that_another_machine_stored_are_asked_for_in_one_line(tmp_path):
