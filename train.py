@@ -36,7 +36,7 @@ from analysis.record.resume import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
-from data.dataset import DatasetInfo
+from data.dataset import DatasetInfo, split_looked_at
 from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.internals import forget_exit_handlers
 from data.loader import Loader
@@ -283,7 +283,7 @@ class Run:
         result = {f"test/{name}": value for name, value in test.items()}
         if self.tracker is None:
             return result
-        split = closer.split_looked_at(self.loaders)
+        split = split_looked_at(self.loaders)
         subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder)
         with self.accelerator.autocast(), self.interruptible():
             found = closer.closer_look(subject)

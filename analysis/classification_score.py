@@ -28,7 +28,7 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Return what the command line says, and the words of it that are settings of the classifier."""
     parser = parser_of_a_look("classification_score", __doc__, allow_abbrev=False)
     parser.add_argument("--num", type=whole_number, default=50_000, help="images to sample (default: 50000)")
-    parser.add_argument("--split", default="test", help="the real images to test on (default: test)")
+    parser.add_argument("--split", default="", help="the real images to test on (default: test, else val)")
     parser.add_argument("--seed", type=seed, default=0, help="of the images and of the classifier (default: 0)")
     return parser.parse_known_args(arguments)
 

@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         metavar="NETWORK",
         help="networks whose features are compared: inception, that of FID, or names of timm's (default: inception)",
     )
-    parser.add_argument("--split", default="test", help="the real images to compare them with (default: test)")
+    parser.add_argument("--split", default="", help="the real images to compare them with (default: test, else val)")
     parser.add_argument("--seed", type=seed, default=0, help="of the images (default: 0)")
     return parser.parse_args(arguments)
 

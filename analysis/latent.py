@@ -20,7 +20,7 @@ from data.visible import say
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return what the command line says."""
     parser = parser_of_a_look("latent", __doc__)
-    parser.add_argument("--split", default="test", help="whose images are looked at (default: test)")
+    parser.add_argument("--split", default="", help="whose images are looked at (default: test, else val)")
     parser.add_argument(
         "--num_images", type=whole_number, default=10_000, help="of each split, at most (default: 10000)"
     )

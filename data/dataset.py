@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -219,3 +219,8 @@ def pixel_statistics(normalisation: str, train: Split) -> tuple[Channels, Channe
         return fixed[normalisation]
     sums = pixel_sums(train.parts()) if train.sums is None else train.sums.sum(0)
     return channel_statistics(sums.tolist(), len(train.labels) * math.prod(train.image_shape[1:]))
+
+
+def split_looked_at(splits: Container[str]) -> str:
+    """Return the split whose images are looked at where none is named: the test images, if there are any."""
+    return next(name for name in ("test", "val", "train") if name in splits)

@@ -24,6 +24,7 @@ from analysis.look.panels import animate, render
 from analysis.look.split_predictions import predict_split, save_predictions
 from analysis.record import run_folder
 from analysis.record.findings import Analysis
+from data.dataset import split_looked_at
 from data.files import write_json
 from data.loader import Loader
 from data.visible import warn
@@ -123,11 +124,6 @@ def closer_look(subject: Subject) -> Analysis:
         {name: path for each in found for name, path in each.images.items()},
         {name: table for each in found for name, table in each.tables.items()},
     )
-
-
-def split_looked_at(loaders: Mapping[str, Loader]) -> str:
-    """Return the split whose images are looked at when a run ends: the test images if it has them."""
-    return next(name for name in ("test", "val", "train") if name in loaders)
 
 
 def get_ready(model: Any, loaders: Mapping[str, Loader]) -> None:

@@ -66,7 +66,8 @@ def draw_embedding(points: np.ndarray, colourings: Mapping[str, Colouring], path
         figure.subplots(1, len(colourings), squeeze=False)[0], colourings.items(), strict=True
     ):
         axes.scatter(*points.T, s=size, c=colours[numbers], linewidths=0, alpha=0.8)
-        axes.set(title=title, xticks=[], yticks=[], aspect="equal")
+        axes.set(title=title, xticks=[], yticks=[])
+        axes.set_aspect("equal", adjustable="datalim")  # a picture as large for few points as for many
         if len(names) <= LEGIBLE_NAMES:
             marks = [Line2D([], [], linestyle="", marker="o", color=colours[number]) for number in names]
             shown = map(as_written, names.values())

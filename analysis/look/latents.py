@@ -131,7 +131,7 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
 
     Args:
         run: of a model that has latents.
-        split: whose images are looked at.
+        split: whose images are looked at; "" for the test images or, without any, those to validate with.
         num_images: of each split, at most.
         folder: that the pictures and the table are written to.
 
@@ -141,7 +141,7 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
     has_latents = isinstance(run.objective, HasLatents)
     if not has_latents:
         raise UserError(f"{run.settings.model} has no latents to look at: vae has")
-    run.split(split)  # or say that there is none
+    split = run.split_name(split)
     device = best_device()
     loaders = {name: Loader(images, run.info, device) for name, images in run.splits.items()}
     model = run.objective.to(device)

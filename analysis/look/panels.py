@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def draw_grid(panel: Panel) -> Image.Image:
     cell_width, cell_height = width * zoom + GAP, height * zoom + GAP + CAPTION_HEIGHT * num_lines
     columns = min(panel.columns, num)
     picture = Image.new("RGB", (columns * cell_width + GAP, -(-num // columns) * cell_height + GAP), "white")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(picture), font_of(10)
     for i in range(num):
         left, top = GAP + i % columns * cell_width, GAP + i // columns * cell_height
         tile = Image.fromarray(pixels[i]).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
@@ -72,7 +73,15 @@ def draw_grid(panel: Panel) -> Image.Image:
     return picture
 
 
-def fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Return matplotlib's font, which has the letters of Europe's languages; Pillow's own has those of English."""
+    from matplotlib import get_data_path  # imported late: takes a second
+
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """Return a text without its middle, if it is wider than `width` pixels."""
     kept = len(text)
     shown = text
@@ -94,7 +103,7 @@ def draw_table(
         captions: R lists of C captions.
     """
     grid = draw_grid(Panel(tiles.flatten(0, 1), tuple(text for row in captions for text in row), columns=len(columns)))
-    font = ImageFont.load_default(13)
+    font = font_of(12)
     margin = 2 * GAP + ceil(max(font.getlength(line) for name in rows for line in name.splitlines()))
     picture = Image.new("RGB", (margin + grid.width, HEADING_HEIGHT + grid.height), "white")
     picture.paste(grid, (margin, HEADING_HEIGHT))

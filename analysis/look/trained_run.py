@@ -10,7 +10,7 @@ from analysis.read.recipe import command_of
 from analysis.record import run_folder
 from analysis.record.data_file import saved_backbone, saved_info
 from analysis.record.resume import check_images, resolve
-from data.dataset import DatasetInfo, Split
+from data.dataset import DatasetInfo, Split, split_looked_at
 from data.errors import UserError
 from data.files import read_json
 from models.core import checkpoint
@@ -29,14 +29,18 @@ class TrainedRun(NamedTuple):
     objective: Any  # an Objective in evaluation mode, with the weights of its best epoch, and whatever it is able to do
 
     def split(self, name: str) -> Split:
-        """Return a split of the run's images.
+        """Return a split of the run's images, see `split_name`."""
+        return self.splits[self.split_name(name)]
+
+    def split_name(self, asked: str) -> str:
+        """Return the name of the split that is asked for, or for "" of the one to look at.
 
         Raises:
             UserError: the run has no such split.
         """
-        if name not in self.splits:
-            raise UserError(f"--split={name}: the run has {', '.join(self.splits)}")
-        return self.splits[name]
+        if asked and asked not in self.splits:
+            raise UserError(f"--split={asked}: the run has {', '.join(self.splits)}")
+        return asked or split_looked_at(self.splits)
 
 
 def best_device() -> torch.device:

@@ -37,6 +37,13 @@ def test_a_sweeps_runs_are_shown_the_best_first_with_the_settings_that_differ(ru
     assert re.search(r"age +duration +lr *$", output, re.MULTILINE)
 
 
+def test_of_equal_runs_the_first_one_is_the_best_as_for_the_other_programs(tmp_path, capsys):
+    for number in range(3):
+        write_run(tmp_path / "sweeps" / "s" / f"00{number}-run", [0.5 if number else 0.9], days=number)
+    output = show(capsys, "--runs_dir", str(tmp_path), "--sweep", "s")
+    assert shown_ids(output) == ["001-run", "002-run", "000-run"]
+
+
 def test_the_mean_of_final_runs_is_over_all_of_them_however_few_rows_are_shown(tmp_path, capsys):
     for number in range(3):
         write_run(tmp_path / "sweeps" / "s" / f"00{number}", [1.0 + number])

@@ -194,6 +194,15 @@ def test_collapsed_or_few_latents_have_a_map_too(latents):
     assert np.isfinite(embed(latents.astype(np.float32), seed=0)).all()
 
 
+def test_a_map_that_is_flat_is_drawn_in_a_frame_that_is_not(tmp_path):
+    points = np.stack([np.linspace(0, 100, 18), np.linspace(0, 5, 18)], axis=1)
+    draw_embedding(points, {"class": (np.zeros(18, int), {0: "cat"})}, tmp_path / "map.png")
+    is_drawn = np.asarray(Image.open(tmp_path / "map.png").convert("L")) < 250
+    frame = is_drawn.mean(axis=1) > 0.5  # rows with a line from left to right
+    top, *_, bottom = np.flatnonzero(frame)
+    assert bottom - top > 0.7 * len(is_drawn)
+
+
 def test_interpolations_turn_evenly_and_keep_their_ends():
     start, end = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])
     [path] = interpolate(start, end, torch.tensor([0, 1 / 3, 1 / 2, 1]))

@@ -46,3 +46,10 @@ def test_captions_are_green_for_right_red_for_wrong_and_else_grey(marks):
         red, green, _ = np.asarray(below, dtype=float).mean(axis=(0, 1))
         assert red < 255
         assert np.sign(green - red) == ((1 if marks[i] else -1) if marks else 0)
+
+
+@pytest.mark.parametrize("letter", "ßüñčłαЖ…±")
+def test_letters_of_other_languages_are_drawn(letter):
+    missing, drawn = (bytes(panels.font_of(12).getmask(text)) for text in ("\U0010ffff", letter))
+    assert drawn != missing
+    assert any(drawn)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis.look.trained_run import load_network, load_run
+from analysis.look.trained_run import TrainedRun, load_network, load_run
 from analysis.read.runs import find_run
 from analysis.record import run_folder
 from analysis.record.data_file import keep_backbone, keep_info, saved_backbone
@@ -55,6 +55,14 @@ def test_weights_that_are_gone_are_told_with_the_command_that_makes_them_again(t
     (folder / "summary.json").unlink()
     with pytest.raises(UserError, match="has no weights yet: best.pt is written with"):
         load_run(folder)
+
+
+def test_the_images_to_look_at_are_the_test_images_or_those_to_validate_with():
+    run = TrainedRun(None, None, {"train": 0, "val": 1}, None)
+    assert run.split_name("") == "val"
+    assert run._replace(splits={"train": 0, "val": 1, "test": 2}).split("") == 2
+    with pytest.raises(UserError, match="--split=test: the run has train, val"):
+        run.split("test")
 
 
 def test_a_network_is_loaded_where_its_images_are_gone(tmp_path):
