@@ -82,18 +82,25 @@ def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed:
         [N] int64, the number of each image's part.
     """
     _, own = np.unique(groups.numpy(), return_inverse=True)
-    num_classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1] + 1
-    counts = np.zeros((own.max() + 1, num_classes))  # images of each group and class
     if labels.ndim == 1:
-        np.add.at(counts, (own, labels.numpy()), 1)
+        image, label = np.arange(len(labels)), labels.numpy()
     else:  # the last class is that of all images, so that those without a label count, too
-        np.add.at(counts, own, np.pad(labels.numpy(), ((0, 0), (0, 1)), constant_values=1))
-    wanted = np.outer(shares, counts.sum(0))
-    shuffled = np.random.RandomState(seed).permutation(len(counts))
-    part_of = np.zeros(len(counts), np.int64)
-    for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
-        part_of[group] = np.argmax(wanted @ counts[group])
-        wanted[part_of[group]] -= counts[group]
+        image, label = np.nonzero(np.pad(labels.numpy(), ((0, 0), (0, 1)), constant_values=1))
+    num_groups, num_classes = own.max() + 1, labels.shape[1] + 1 if labels.ndim > 1 else label.max() + 1
+    # Of each group the classes that it has, and how many images of each: a table of all would take gigabytes.
+    pairs, counts = np.unique(own[image] * num_classes + label, return_counts=True)
+    group_of, class_of = np.divmod(pairs, num_classes)
+    bounds = np.searchsorted(group_of, np.arange(num_groups + 1))
+    wanted = np.outer(shares, np.bincount(label))
+    shuffled = np.random.RandomState(seed).permutation(num_groups)
+    sizes = np.bincount(own[image])  # images of each group, or labels and images
+    part_of = np.zeros(num_groups, np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        its = slice(bounds[group], bounds[group + 1])
+        row = np.zeros(num_classes)  # whole, since sums of the few that are not 0 would be rounded in another way
+        row[class_of[its]] = counts[its]
+        part_of[group] = np.argmax(wanted @ row)
+        wanted[part_of[group]] -= row
     return torch.from_numpy(part_of[own])
 
 

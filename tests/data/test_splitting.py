@@ -2,6 +2,7 @@
 proportion."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -82,6 +83,43 @@ def test_groups_are_divided_about_as_evenly_as_scikit_learn_divides_them():
         return (counts - counts.mean(0)).__abs__().max()
 
     assert unevenness(ours) <= unevenness([fold for _, fold in theirs]) + 2
+
+
+def by_a_table(labels, groups, shares, seed):
+    """`divide_groups` by a table of all groups and classes."""
+    _, own = np.unique(groups.numpy(), return_inverse=True)
+    ones = torch.nn.functional.one_hot(labels) if labels.ndim == 1 else torch.cat([labels, labels[:, :1] * 0 + 1], 1)
+    counts = np.zeros((own.max() + 1, ones.shape[1]))
+    np.add.at(counts, own, ones.numpy())
+    wanted = np.outer(shares, counts.sum(0))
+    shuffled = np.random.RandomState(seed).permutation(len(counts))
+    part_of = np.zeros(len(counts), np.int64)
+    for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
+        part_of[group] = np.argmax(wanted @ counts[group])
+        wanted[part_of[group]] -= counts[group]
+    return torch.from_numpy(part_of[own])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_classes", [2, 30])
+@pytest.mark.parametrize("is_several", [False, True])
+def test_groups_are_divided_as_by_a_table_of_all_groups_and_classes(seed, num_classes, is_several):
+    dice = np.random.RandomState(seed)
+    groups = torch.from_numpy(dice.randint(0, 150, 600))
+    labels = torch.from_numpy(dice.randint(0, num_classes, 600))
+    if is_several:
+        labels = torch.from_numpy(dice.rand(600, num_classes) < 0.2).float()
+    for shares in ([0.2] * 5, [0.3, 0.3, 0.3, 0.1]):
+        assert torch.equal(divide_groups(labels, groups, shares, seed), by_a_table(labels, groups, shares, seed))
+
+
+def test_groups_of_many_classes_take_no_table_of_all_of_them():
+    labels, groups = torch.arange(4000) % 1000, torch.arange(4000)
+    tracemalloc.start()
+    divide_groups(labels, groups, [0.5, 0.5], seed=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3e6  # the table would have 32 MB
 
 
 def test_a_small_group_is_not_all_that_is_held_out_where_others_fit_better():
