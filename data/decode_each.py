@@ -1,6 +1,5 @@
 """Images that are decoded whenever they are used: of more images than a disk holds decoded."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from data.cores import num_cores
 from data.errors import UserError, in_one_line
 from data.pixels import Picture
 from data.stores import Stored
@@ -33,7 +33,7 @@ class DecodedEachTime(Stored):
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
         """Threads that decode; Pillow does so outside the interpreter lock."""
-        return ThreadPoolExecutor(os.cpu_count())
+        return ThreadPoolExecutor(num_cores())
 
     def read_into(self, images: Tensor, index: Tensor) -> None:
         """Decode images.

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from analysis.look.train_process import signals_exit
+from data.cores import num_cores
 from data.dataset import Split
 from data.errors import UserError
 from data.files import scratch_folder
 from models.core.objective import Objective, wants_channels_last
-from models.core.processes import num_cores
 from models.parts.backbone import network_size, pretrained_config, size_options
 from models.timm_classifier import TimmSettings
 

@@ -33,11 +33,6 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_OF_ONE_REQUEST = 1.0  # within which the same signal may arrive twice, from the launcher and from elsewhere
 
 
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class StopRequested(BaseException):
     """The run was asked to stop in the midst of something that can be done again from its start."""
 

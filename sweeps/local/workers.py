@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from data.cores import num_cores
 from data.errors import UserError
 from data.visible import counted
-from models.core.processes import num_cores
 
 MOST_WORKERS = 1000
 GPU = "CUDA_VISIBLE_DEVICES"

@@ -1,5 +1,7 @@
 """Images that are decoded whenever they are used are those that are decoded once."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,12 @@ def test_a_file_that_is_gone_is_named_when_it_is_used(pictures):
     (pictures / "cat" / "04.png").unlink()
     with pytest.raises(UserError, match="cat/04.png can no longer be read"):
         train_split.gather(torch.arange(24))
+
+
+def test_as_many_threads_decode_as_there_are_cores_to_use(pictures, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)
+    assert folder.load(pictures, 8, 0, True).train.stored.pool._max_workers == 3
 
 
 def run(tmp_path, *arguments):

@@ -13,9 +13,9 @@ from analysis.look import speed, speed_loops
 from analysis.look.feature_speed import bare_loop
 from analysis.look.speed_loops import Workload
 from analysis.look.timm_script import can_train, measure_timm_train, rate_of, words_of, write_images
+from data.cores import num_cores
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
-from models.core.processes import num_cores
 from models.parts.feature_extractor import FeatureExtractor, FrozenNetwork
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), {}, "")
