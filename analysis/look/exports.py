@@ -157,6 +157,7 @@ class Exportable:
             "mean": list(info.mean),
             "std": list(info.std),
             "resizing": "PIL.ImageOps.fit(PIL.ImageOps.exif_transpose(image).convert('RGB'), (image_size, image_size))",
+            "jpeg": "PIL.Image.Image.draft(image, 'RGB', (image_size, image_size))",
             "transparent_pixels": "over white",
             "normalisation": "inside",
             "model": self.run.settings.model,

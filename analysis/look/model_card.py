@@ -20,7 +20,9 @@ from timm.data import create_transform, resolve_model_data_config
 
 network = timm.create_model("local-dir:.", pretrained=True).eval()  # on the hub: "hf-hub:YOU/NAME"
 transform = create_transform(**resolve_model_data_config(network))
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+picture = Image.open("picture.jpg")
+picture.draft("RGB", ({side}, {side}))  # a large JPEG is read at a fraction of its size, as for the run
+picture = ImageOps.exif_transpose(picture).convert("RGB")
 with torch.no_grad():
     probabilities = network(transform(picture)[None]).{function}[0]
 classes = network.pretrained_cfg["label_names"]
@@ -36,8 +38,10 @@ from PIL import Image, ImageOps
 extra = {"metadata.json": ""}
 network = torch.export.load("network.pt2", extra_files=extra).module()
 about = json.loads(extra["metadata.json"])
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
-picture = ImageOps.fit(picture, (about["image_size"], about["image_size"]))
+size = about["image_size"], about["image_size"]
+picture = Image.open("picture.jpg")
+picture.draft("RGB", size)  # a large JPEG is read at a fraction of its size, as for the run
+picture = ImageOps.fit(ImageOps.exif_transpose(picture).convert("RGB"), size)
 probabilities = network(torch.from_numpy(numpy.array(picture))[None])[0]
 classes = about["classes"]
 {told}
@@ -64,7 +68,7 @@ def usage(metadata: Mapping[str, Any], is_timms: bool) -> str:
     """Return the lines of Python that use a network, beside its files."""
     function, told = TOLD[metadata["labels"]]
     if is_timms:
-        return OF_TIMM.format(function=function, told=told)
+        return OF_TIMM.format(function=function, side=metadata["image_size"], told=told)
     if metadata["output"] == "probabilities":
         return OF_A_CLASSIFIER.replace("{told}", told)
     if "noise" in metadata["inputs"]:
