@@ -18,6 +18,7 @@ from models.frozen_backbone import (
     FrozenBackbone,
     FrozenSettings,
     Head,
+    ImagesOf,
     LogisticProbe,
     LogisticProbeSettings,
     VitB16FrozenSettings,
@@ -330,3 +331,14 @@ def test_features_in_fp32_are_not_rounded_to_tf32(precision, is_rounded, monkeyp
     extractor(make_split(2).images)
     assert seen == [is_rounded]
     assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_mirror_image_has_its_sides_exchanged():
+    split = make_split(3)
+    assert torch.equal(ImagesOf(split, is_mirrored=True)[torch.tensor([2])], split.images[2:].flip(-1))
+
+
+def test_the_penalty_has_one_strength_throughout_an_epoch(probe):
+    objective, batch = probe
+    objective.epoch = 1.5
+    assert objective(batch, "fit")["l2"].item() == pytest.approx(0.1)

@@ -6,8 +6,10 @@ import statistics
 import time
 
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
+from sweeps.local.gaussian_process import squashed
 from sweeps.local.search import MOST_SEEN, Search
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
@@ -260,3 +262,25 @@ def test_bayes_gets_far_closer_to_the_best_than_random(parameters, function, num
         tried = [search(sweep, function, num_trials, seed) for seed in range(NUM_SEEDS)]
         best[method] = statistics.median(min(value for _, value in trials) for trials in tried)
     assert best["bayes"] * least_gain < best["random"], best
+
+
+def test_the_model_is_told_the_scaled_costs_and_of_trials_that_run_but_no_cost(monkeypatch):
+    told = []
+
+    class Listener(RandomSampler):
+        def sample_relative(self, study, trial, search_space):
+            told.extend(study.get_trials(states=(TrialState.COMPLETE, TrialState.RUNNING))[:-1])
+            return super().sample_relative(study, trial, search_space)
+
+    monkeypatch.setattr("sweeps.local.search.gaussian_process", Listener)
+    sweep = sweep_of(NOTEBOOK)
+    study = study_of(sweep, 0)
+    costs = [0.9, 1.0, 1.1, 1.3, 50.0]
+    for cost in costs:
+        tell(study, ask(sweep, study)[0], cost)
+    ask(sweep, study)  # goes on running
+    told.clear()
+    ask(sweep, study)
+    assert [trial.state for trial in told] == [TrialState.COMPLETE] * 5 + [TrialState.RUNNING]
+    assert [trial.value for trial in told[:5]] == pytest.approx(squashed(costs))
+    assert squashed(costs) != pytest.approx(costs)

@@ -23,7 +23,7 @@ from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from data.errors import UserError
-from data.metrics import Metric, metric_named
+from data.metrics import Best, Metric, metric_named
 from tests.run_folders import START, write_run
 
 LOSS = Metric("val/loss", "minimize")
@@ -223,3 +223,23 @@ def test_too_few_trials_and_a_lone_setting_have_no_importance(tmp_path):
     for i in range(12):
         write_run(tmp_path / "lone" / f"{i}", [1.0], lr=10.0**-i)
     assert importance(comparison_of(tmp_path / "lone")).remark.startswith("Only lr differs between the runs")
+
+
+def test_final_runs_are_none_of_those_whose_settings_are_weighed(tmp_path):
+    folder = tmp_path / "sweeps" / "s"
+    searched(folder, lambda draw, lr, **_: lr, 9)
+    for i in range(3):
+        write_run(folder / f"final-00{i}-seed1", [1.0], lr=10.0**-i)
+    comparison = comparison_of(folder)
+    by_test_images = replace(comparison, entries=[replace(entry, is_ranked=True) for entry in comparison.entries])
+    assert len(by_test_images.ranked) == 12
+    assert importance(by_test_images).remark.startswith("Too few trials: 9 runs")
+
+
+def test_a_run_of_one_seed_has_its_own_value_and_not_the_mean_of_its_trial(tmp_path):
+    write_run(tmp_path / "sweeps" / "s" / "000-a", [2.0, 0.75])
+    seeds = (Best(0.75, 2), Best(1.25, 1))
+    trial = Trial(0, "000-a", "COMPLETE", 1.0, 1, {}, START, START, seeds=seeds)
+    sweep = SweepRecord("s", "", LOSS, "bayes", ("lr",), (trial,), {})
+    [entry] = comparison_of(tmp_path, sweeps=[sweep]).entries
+    assert (entry.value, entry.best_epoch) == (0.75, 2)

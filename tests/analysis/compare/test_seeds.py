@@ -49,6 +49,8 @@ def test_recipes_with_other_seeds_are_compared_by_welchs_test():
     assert found.difference == pytest.approx((np.mean(one) - np.mean(other), low, high))
     assert found.probability == pytest.approx(1 - expected.pvalue / 2)
     assert found.num_paired == 0
+    one_seed_shared = duel(by_seed(one), {seed + 3: x for seed, x in by_seed(other).items()}, ACCURACY)
+    assert one_seed_shared == found  # a single pair tells no deviation
 
 
 @pytest.mark.parametrize("num", [3, 10])
