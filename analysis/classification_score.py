@@ -39,7 +39,7 @@ def score(options: Namespace, words: Sequence[str]) -> None:
     classifier = resolve([*words, f"--seed={options.seed}"], {})
     weights = weights_fingerprint(folder)
     run = load_sampling_run(folder, options.data_dir)
-    scores = score_run(run, options.split, options.num, options.seed, classifier)
+    scores = score_run(run, run.split_name(options.split), options.num, options.seed, classifier)
     say(*(f"{name:<44}{shown(name, value):>12}" for name, value in scores.items()), keep(folder, scores, weights))
 
 

@@ -42,7 +42,7 @@ def measure(options: Namespace) -> None:
     weights = weights_fingerprint(folder)
     run = load_sampling_run(folder, options.data_dir)
     for extractor in extractors:
-        metrics = measure_run(run, extractor, options.split, options.num, options.seed)
+        metrics = measure_run(run, extractor, run.split_name(options.split), options.num, options.seed)
         say(*(f"{name:<44}{shown(name, value):>12}" for name, value in metrics.items()))
         if not any("/inception_score" in name for name in metrics):
             say(f"no Inception Score by {extractor.name}: its weights come without classes")

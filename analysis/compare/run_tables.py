@@ -89,7 +89,9 @@ def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
     """
     found, is_ranking = runs.records, sort in RANKINGS
     listed = found[:limit] if sort == "age" else found  # by age they are sorted, and the others' curves need no reading
-    rows = sorted(rows_of(listed[::-1] if is_ranking else listed, metric), key=SORTS[sort])  # of equals the first wins
+    if is_ranking:
+        listed = sorted(listed, key=lambda record: record.created)  # of equal runs the first is the best
+    rows = sorted(rows_of(listed, metric), key=SORTS[sort])
     all_finals = [row for row in rows if is_ranking and row.record.is_final]
     searched = [row for row in rows if not (is_ranking and row.record.is_final)][:limit]
     finals = all_finals[:limit]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from analysis import classification_score, generation, samples
 from analysis.look.classification_score import score_run, train_and_test
-from analysis.look.trained_run import load_run
+from analysis.look.trained_run import TrainedRun, load_run
 from analysis.read.runs import generation_scores, read_runs
 from analysis.record import run_folder
 from analysis.record.resume import resolve
@@ -120,10 +120,12 @@ def test_figures_of_weights_that_a_run_no_longer_has_are_left_out(tmp_path, monk
     folder = save_run(tmp_path / "run", "vae")
     [record] = read_runs(tmp_path).records
     monkeypatch.setattr(generation, "build_extractor", lambda name, device: SimpleNamespace(name="pixels"))
-    monkeypatch.setattr(generation, "load_sampling_run", lambda folder, data_dir: None)
-    monkeypatch.setattr(generation, "measure_run", lambda *told: {f"test/fid_pixels_{told[3]}": 1.0})
+    splits = {"train": None, "val": None}
+    monkeypatch.setattr(generation, "load_sampling_run", lambda *told: TrainedRun(None, None, splits, None))
+    monkeypatch.setattr(generation, "measure_run", lambda *told: {f"{told[2]}/fid_pixels_{told[3]}": 1.0})
     assert generation.main([str(folder), "--num=10"]) == 0
-    assert generation_scores(record) == {"test/fid_pixels_10": 1.0}
+    assert generation_scores(record) == {"val/fid_pixels_10": 1.0}  # as the run has no test images
+    splits["test"] = None
     with (folder / run_folder.BEST).open("ab") as file:  # a better epoch
         file.write(b"0")
     capsys.readouterr()
