@@ -43,9 +43,8 @@ def compare_feature_speeds(
     title = (
         f"{network.arch} at {network.input_size} px, {precision}, {num_images} images, {num_rounds} rounds, images/s:"
     )
-    rows = [
-        f"  {name:<18}{median_and_range(rates, ',.1f', width=10)}" for name, rates in {**bare, "ours": ours}.items()
-    ]
+    told = {name: median_and_range(rates, ",.1f", width=10) for name, rates in {**bare, "ours": ours}.items()}
+    rows = [f"  {name:<18}{rate}" for name, rate in told.items()]
     ratio = f"ours (batch {extractor.batch_size}) over {best}, the best of them:"
     return "\n".join([title, *rows, ratio, f"  {median_and_range(ratios(ours, bare[best]))}"])
 

@@ -18,13 +18,8 @@ from data.visible import visible
 from models.core.settings import Settings
 
 FILE = run_folder.BEST_RECIPE
-NOT_IN_RECIPE = (
-    "seed",
-    "val_fraction",
-    "test",
-    "patience",
-    "best_by",
-)  # how a trial was judged, which is no part of it
+# How a trial was judged, which is no part of its recipe:
+NOT_IN_RECIPE = ("seed", "val_fraction", "test", "patience", "best_by")
 
 
 def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Path(FILE)) -> str:

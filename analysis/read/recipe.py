@@ -9,10 +9,8 @@ from data.errors import UserError
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.registry import MODELS
 
-FINAL_SETTINGS = {
-    "val_fraction": 0.0,
-    "test": True,
-}  # a final run on all training images, if there are images to test with
+# Of a final run on all training images, if there are images to test with:
+FINAL_SETTINGS = {"val_fraction": 0.0, "test": True}
 
 
 def recipe_of(settings: Mapping[str, Any]) -> dict[str, Any]:

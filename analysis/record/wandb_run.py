@@ -73,8 +73,9 @@ class WandbRun:
         self.num_known = max(0, self.run.starting_step - self.num_lost)
         for number, row in enumerate(rows[self.num_known :], self.num_known + 1):
             self.send(number, row)
-        for part in sorted((self.folder / "wandb").glob("offline-run-*")):
-            if self.num_known < len(rows) and not any(part.glob("*.synced")):
+        offline = sorted((self.folder / "wandb").glob("offline-run-*")) if self.num_known < len(rows) else []
+        for part in offline:
+            if not any(part.glob("*.synced")):
                 say(f"W&B: the figures of {part} are sent, too: do not upload it, as its summary is older")
 
     def log(
