@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
-from data.errors import UserError
 from models.core.settings import Depth, Fraction, PositiveFloat, PositiveInt
 from models.parts.classification import Classification
 from models.parts.dropout import Dropout
-from models.parts.layers import ConvolutionalEmbedding, PatchEmbedding, SelfAttention, check_patch_size
+from models.parts.layers import ConvolutionalEmbedding, PatchEmbedding, SelfAttention, check_heads, check_patch_size
 from models.parts.parametrization import WidthSettings, attention_scale, parametrized
 
 
@@ -117,8 +116,7 @@ def make_net(settings: NanoVitSettings, info: DatasetInfo) -> NanoVit:
     Raises:
         UserError: the number of heads does not divide the width, or the patches do not tile the image.
     """
-    if settings.width % settings.num_heads:
-        raise UserError(f"--num_heads={settings.num_heads} does not divide --width={settings.width}: change either")
+    check_heads(settings, "num_heads", "width")
     check_patch_size(settings.patch_size, info.image_size)
     return NanoVit(settings, info.image_size, len(info.classes))
 

@@ -8,13 +8,12 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
-from data.errors import UserError
 from data.internals import traced_loop
 from models.core.objective import Objective, Phase, compile_net
 from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, side_by_side
 from models.core.settings import Decay, Depth, Fraction, NonNegative, PositiveFloat, PositiveInt
-from models.parts.layers import check_halvings
+from models.parts.layers import check_halvings, check_heads
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings
 
 SMOOTHING = 1e-5  # added to the use of each code, so that nothing is divided by 0 for an unused code
@@ -258,11 +257,7 @@ class VqVae(Objective):
     def __init__(self, settings: VqVaeSettings, info: DatasetInfo) -> None:
         super().__init__(settings, info)
         check_halvings(settings.depth, info.image_size)
-        if settings.prior_width % settings.prior_heads:
-            raise UserError(
-                f"--prior_heads={settings.prior_heads} does not divide --prior_width={settings.prior_width}: "
-                f"change either"
-            )
+        check_heads(settings, "prior_heads", "prior_width")
         self.codebook_size = settings.codebook_size
         self.side = info.image_size >> settings.depth
         self.encoder = build_encoder(settings)

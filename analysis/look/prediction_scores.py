@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.table import Table
@@ -12,13 +13,17 @@ from analysis.look.classification import worst_mistakes
 from analysis.look.label_scores import tabulate_labels, worst_labels
 from analysis.look.picture_files import PictureFile
 from analysis.look.prediction import Member, Predicted
+from analysis.read.predictions import held_out_files
 from analysis.terminal import make_table
+from data.datasets import find_data_dir
 from data.errors import UserError, suggestion
 from data.metrics import shown
 from data.visible import counted, visible
 
 MOST_CLASSES = 12  # of a confusion matrix; of more classes the frequent confusions are listed
 NUM_LISTED = 10  # confusions, and mistakes
+WORSE = ", which is worse: without --temperature=val these probabilities are more to be believed"
+OF_FILES = ("csv", "folder")  # datasets whose images are files of the user's own
 
 
 def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
@@ -35,6 +40,9 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
         note = f" ({counted(rest, 'other')} of no known class)" if rest else ""
         right = shown(accuracy, predicted.rightness.mean().item())
         lines.append(f"{accuracy} {right} of {counted(len(known), 'image')}{note}, {told}")
+        for member in members:
+            if num_own := count_trained_on(member, [predicted.files[i] for i in known]):
+                lines.append(f"{num_own:,} of them {member.name} was trained on: of new images fewer will be right")
     if len(members) > 1:
         split = int((predicted.agreed < len(members)).sum())
         lines.append(f"the {len(members)} runs disagree on {split:,} of {num}")
@@ -46,12 +54,25 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
         if kept := member.calibration:
             errors = " -> ".join(shown("ece", kept[name]) for name in ("ece", "ece_calibrated"))
             held_out = f"{kept['num_images']:,.0f} validation images"
-            lines.append(f"{member.name}: temperature {kept['temperature']:.3f}, ece on {held_out} {errors}")
+            told = f"{member.name}: temperature {kept['temperature']:.3f}, ece on {held_out} {errors}"
+            lines.append(told + (WORSE if kept["ece_calibrated"] > kept["ece"] else ""))
     if len(known) and members[0].calibration:
         both = predicted.uncalibrated, predicted.probabilities
         errors = " -> ".join(shown("ece", calibration_on(each[known], true, labelling).error) for each in both)
         lines.append(f"ece on these images {errors}")
     return lines
+
+
+def count_trained_on(member: Member, files: Sequence[PictureFile]) -> int:
+    """Return how many image files lie among those that a run's dataset was read from, and were not held out."""
+    settings = member.run.settings
+    if settings.dataset not in OF_FILES:
+        return 0
+    place = find_data_dir(settings.data_dir).resolve()
+    root = place.parent if place.is_file() else place
+    paths = [file.path.resolve() for file in files]
+    own = {path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)}
+    return len(own - held_out_files(Path(member.name))) if own else 0
 
 
 def tables(predicted: Predicted, column: str) -> list[Table]:

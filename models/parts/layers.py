@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
+from models.core.settings import Settings
 from models.parts.dropout import attend
 
 
@@ -124,7 +125,32 @@ def check_patch_size(patch_size: int, image_size: int) -> None:
         UserError: the patch's side does not divide the image's side.
     """
     if image_size % patch_size:
-        raise UserError(f"--patch_size={patch_size} does not divide the {image_size}-pixel images: change it")
+        fitting = near_divisors(patch_size, image_size)
+        raise UserError(f"--patch_size={patch_size} does not divide the {image_size}-pixel images: give {fitting}")
+
+
+def check_heads(settings: Settings, heads: str, width: str) -> None:
+    """Refuse attention heads of no whole width.
+
+    Args:
+        settings: of a model.
+        heads: name of the setting with their number.
+        width: name of that with the width they share.
+
+    Raises:
+        UserError: their number does not divide the width.
+    """
+    number, shared = getattr(settings, heads), getattr(settings, width)
+    if shared % number:
+        fitting = near_divisors(number, shared)
+        raise UserError(f"--{heads}={number} does not divide --{width}={shared}: give {fitting}, or another --{width}")
+
+
+def near_divisors(number: int, whole: int) -> str:
+    """Return in words which divisors of `whole` come next below and above a number that is none."""
+    below = max(it for it in range(1, min(number, whole + 1)) if whole % it == 0)
+    above = next((f" or {it}" for it in range(number, whole + 1) if whole % it == 0), "")
+    return f"{below}{above}"
 
 
 class SelfAttention(nn.Module):

@@ -109,10 +109,10 @@ def test_width_and_depth_can_be_searched(name, settings):
 @pytest.mark.parametrize(
     ("name", "settings", "named"),
     [
-        ("nano_vit", {"num_heads": 5}, "num_heads=5.*width=192"),
-        ("nano_vit", {"patch_size": 5}, "patch_size=5.*32"),
-        ("patch_lstm", {"patch_size": 5}, "patch_size=5.*32"),
-        ("patch_lstm", {"patch_size": 64}, "patch_size=64.*32"),
+        ("nano_vit", {"num_heads": 5}, "num_heads=5.*width=192: give 4 or 6, or another --width$"),
+        ("nano_vit", {"patch_size": 5}, "patch_size=5.*32.*: give 4 or 8$"),
+        ("patch_lstm", {"patch_size": 5}, "patch_size=5.*32.*: give 4 or 8$"),
+        ("patch_lstm", {"patch_size": 64}, "patch_size=64.*32.*: give 32$"),
         ("cnn", {"depth": 6}, "depth=6.*32"),
     ],
 )

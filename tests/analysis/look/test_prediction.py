@@ -197,6 +197,26 @@ def test_predictions_are_written_as_json_lines_with_the_next_classes(run, pictur
         assert sheet.size == (4 + 160 + 4, 4 + 160 + 2 * 16 + 4)
 
 
+@pytest.mark.parametrize("dataset", ["folder", "csv"])
+def test_images_that_the_run_was_trained_on_are_told_beside_the_accuracy(dataset, tmp_path, capsys):
+    pictures, new = tmp_path / "pictures", tmp_path / "new"
+    paths = save_pictures(pictures)
+    shutil.copytree(pictures, new)
+    table = pictures / "images.csv"
+    table.write_text("path\n")
+    own = {"folder": pictures, "csv": table}[dataset]
+    folder = save_run(tmp_path / "run", "mlp", dataset=dataset, data_dir=str(own))
+    told = f"of them {folder} was trained on: of new images fewer will be right"
+    assert " of 18 images, loss " in (err := predict(capsys, folder, pictures, new, "--format=csv")[2])
+    assert f"\n9 {told}\n" in err
+    held_out = [f"{path.relative_to(pictures)},val" for path in paths[:7]]
+    (folder / run_folder.PREDICTIONS).write_text("\n".join(["file,split", *held_out]))
+    assert f"\n2 {told}\n" in predict(capsys, folder, pictures, new, "--format=csv")[2]
+    for path in paths[7:]:
+        path.unlink()
+    assert "was trained on" not in predict(capsys, folder, pictures, new, "--format=csv")[2]
+
+
 def test_several_runs_give_their_mean_and_how_often_they_disagree(run, pictures, tmp_path, capsys):
     other = save_run(tmp_path / "other", "mlp", seed=7)
     paths = sorted(pictures.rglob("*.*"))
@@ -219,6 +239,14 @@ def test_a_temperature_divides_the_logits_and_is_told(run, pictures, tmp_path, c
     np.testing.assert_allclose([float(row["probability"]) for row in read_csv(out)], expected, rtol=1e-4)
     assert f"{folder}: temperature 4.000, ece on 1,000 validation images 25.00 % -> 12.50 %" in err
     assert "ece on these images " in err
+
+
+@pytest.mark.parametrize(("calibrated", "is_worse"), [(0.125, False), (0.25, False), (0.375, True)])
+def test_a_temperature_that_makes_calibration_worse_is_told(calibrated, is_worse, run, pictures, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    write_json(folder / run_folder.CALIBRATION, {**CALIBRATED, "ece_calibrated": calibrated})
+    _, _, err = predict(capsys, folder, pictures, "--temperature=val", "--format=csv")
+    assert f" % -> {100 * calibrated:.2f} %{', which is worse: ' if is_worse else chr(10)}" in err
 
 
 def test_without_a_kept_temperature_validation_images_are_asked_for(run, pictures, tmp_path, capsys):
