@@ -51,6 +51,8 @@ def test_without_strict_the_best_value_ever_counts_instead_of_the_band_s():
     assert stop(histories, "abc", min_iter=2, eta=4) == "ab"
     assert stop(histories, "abc", min_iter=2, eta=4, strict=False) == ""  # 0 and 3 are better than 4
     assert stop({**histories, "b": [5, 8, 8]}, "abc", min_iter=2, eta=4, strict=False) == "b"
+    later = {**histories, "a": [5, 9, 0]}  # worse than 4 up to the band, better after it
+    assert stop(later, "abc", min_iter=2, eta=4, strict=False) == ""
 
 
 def test_a_value_equal_to_the_threshold_goes_on():

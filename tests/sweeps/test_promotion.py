@@ -58,6 +58,7 @@ def test_the_best_third_of_a_rung_is_promoted_and_those_of_higher_rungs_first():
     costs |= {7: [0, 3, 3], 8: [0, 2, 2], 9: [0, 1, 1]}
     # At 3, one of three; at 1, three of ten, which are 7, 8 and 9 themselves.
     assert RULE.to_promote(costs, {**waits, 7: 3, 8: 3, 9: 3}) == [9]
+    assert RULE.to_promote({**costs, 0: [-1]}, {**waits, 7: 3, 8: 3, 9: 3}) == [9, 0]
 
 
 def test_a_trial_that_was_promoted_keeps_its_place_and_is_not_promoted_again():
@@ -151,8 +152,8 @@ def test_trials_beyond_the_count_are_not_promoted_and_without_a_count_none_is_ho
 
 
 def test_a_trial_stops_that_is_worse_than_the_median_of_the_means_of_finished_ones():
-    """The means of the first two values are 2, 3 and 4; that of the trial still running does not count."""
-    costs = {0: [3, 1, 1], 1: [4, 2, 0], 2: [5, 3, 9], 3: [9, 3.1], 4: [9, 3], 5: [0, 0]}
+    """The means of the first two values are 2, 3 and 4; of a trial still running, the best value counts."""
+    costs = {0: [3, 1, 1], 1: [4, 2, 0], 2: [5, 3, 9], 3: [9, 3.1], 4: [9, 3], 5: [0, 9]}
     rule = Median(min_iter=1, min_trials=3)
     assert rule.to_stop(costs, [3, 4, 5], [0, 1, 2]) == [3]
 

@@ -19,7 +19,7 @@ from sweeps.local.limits import check_repeats
 from sweeps.local.repeats import best_trial, is_worse, notes_of, seed_of, value_of
 from sweeps.local.trials import Trials
 from tests.sweep_agents import loss
-from tests.sweep_helpers import LR, content, sweep_of
+from tests.sweep_helpers import LEFT_OUT, LR, content, sweep_of
 from tests.sweeps.test_promotion import stored
 
 METRIC = Metric("val/loss")
@@ -49,6 +49,11 @@ def test_a_trial_counts_with_its_mean_and_its_final_runs_with_its_mean_best_epoc
     assert deviation_of(seeds_done(trial_of(0, [1.0]).user_attrs)) is None
     notes = notes_of([Best(1.0, 3), Best(2.0, 6)], METRIC)
     assert (notes["best"], notes["best_epoch"], notes["repeats"]) == (1.5, 4, [[1.0, 3], [2.0, 6]])
+
+
+def test_interruptions_and_failures_of_one_seed_do_not_count_against_the_next():
+    before = {"tries": 3, "tried_at": 2, "failures": 1}
+    assert {**before, **notes_of(bests(1.0), METRIC)}.items() >= {"tries": 0, "tried_at": 0, "failures": 0}.items()
 
 
 def test_a_trial_that_ends_as_worse_than_another_counts_as_no_better_be_its_first_seeds_easy_or_not():
@@ -116,6 +121,9 @@ def test_damaged_notes_on_seeds_are_refused(pairs):
 def test_what_cannot_have_several_seeds_is_refused():
     with pytest.raises(UserError, match="the sweep searches the seed itself"):
         check_repeats(sweep_of({"lr": LR, "seed": {"values": [1, 2]}}, repeats=2))
+    metrics = [{"name": "val/loss", "goal": "minimize"}, {"name": "val/accuracy", "goal": "maximize"}]
+    with pytest.raises(UserError, match="2 repeats are for a single metric"):
+        check_repeats(sweep_of({"lr": LR}, metric=LEFT_OUT, metrics=metrics, repeats=2))
     with pytest.raises(UserError, match="are more runs than a trial will have"):
         check_repeats(sweep_of({"lr": LR}, repeats=10**6))
     check_repeats(sweep_of({"lr": LR, "seed": {"value": 1}}, repeats=2))
