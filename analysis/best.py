@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.command_line import parser_of, path, run_program
-from analysis.read.best_recipe import FILE, command_with, write_best
+from analysis.read.best_recipe import FILE, choice_in_words, command_with, write_best
 from analysis.read.sweeps import read_sweep, sweep_folder
 from data.errors import UserError
 from data.visible import say
@@ -34,7 +34,7 @@ def write(options: Namespace) -> None:
     if options.out and not file.parent.is_dir():
         raise UserError(f"--out {file}: there is no folder {file.parent}; make it, or name another")
     write_best(sweep, file)
-    say(f"{file}: {shlex.join(command_with(file, sweep.leaders[0]))}")
+    say(choice_in_words(sweep), f"{file}: {shlex.join(command_with(file, sweep.leaders[0]))}")
 
 
 def main(arguments: Sequence[str]) -> int:

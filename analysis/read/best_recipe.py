@@ -14,7 +14,7 @@ from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import read_json, replace_file
 from data.metrics import shown
-from data.visible import visible
+from data.visible import counted, visible
 from models.core.settings import Settings
 
 FILE = run_folder.BEST_RECIPE
@@ -40,18 +40,23 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
     settings = {key: value for key, value in (told | recipe_of(trial.settings)).items() if key not in NOT_IN_RECIPE}
     if trial.best_epoch:
         settings["epochs"] = trial.best_epoch
-    value = shown(sweep.metric.name, trial.value)
     dataset, data_dir = model_and_dataset(trial.settings)[1], trial.settings.get("data_dir", "")
     is_tested = has_test_images(str(dataset), str(data_dir))
     again = "On all training images, and tested once:" if is_tested else "The same once more, with another seed:"
     header = [
-        f"The {'one picked' if picked else 'best'} of {len(sweep.leaders)} trials of {sweep.name}: {trial.run_id}, "
-        f"{sweep.metric.name} {value} of the images that it was judged by.",
+        f"{choice_in_words(sweep, picked)} of the images that it was judged by.",
         again,
         shlex.join([*command_with(path, trial), *flags({**(FINAL_SETTINGS if is_tested else {}), "seed": 1})]),
     ]
     lines = "".join(f"# {visible(line)}\n" for line in header)
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def choice_in_words(sweep: SweepRecord, picked: Trial | None = None) -> str:
+    """Return which trial's recipe it is, and how good that is; `picked` as for `best_recipe`."""
+    trial = picked or sweep.leaders[0]
+    which = f"The {'one picked' if picked else 'best'} of {counted(len(sweep.leaders), 'trial')} of {sweep.name}"
+    return f"{which}: {trial.run_id}, {sweep.metric.name} {shown(sweep.metric.name, trial.value)}"
 
 
 def precision_of(sweep: SweepRecord, trial: Trial) -> dict[str, Any]:

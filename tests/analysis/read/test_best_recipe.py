@@ -79,5 +79,8 @@ def test_a_sweep_without_a_value_is_one_line(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []  # no folder of a sweep that is none
     monkeypatch.setattr(best, "read_sweep", lambda name, storage: sweep_of(0.5))
     assert best.main(["lr"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "The best of 1 trial of lr: 000-abc, val/accuracy 50.00 %"
+    assert second.startswith(f"{tmp_path / 'sweeps' / 'lr' / 'best.yaml'}: python train.py --config=")
     assert (tmp_path / "sweeps" / "lr" / "best.yaml").is_file()
     assert read_runs(tmp_path).skipped == []  # of a sweep on W&B there is nothing else here
