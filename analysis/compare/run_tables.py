@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from rich.cells import cell_len
@@ -26,8 +27,20 @@ COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red", "unfinishe
 FLUSH_LEFT = {"sweep", "run", "model", "dataset", "state", "course", "method", "metric"}  # headings of columns
 FLUSH_LEFT |= {"values in order", "best settings", "setting", "values"}
 NAMES = ("sweep", "run")  # columns that are never left out or clipped: other commands take what stands there
+TESTED = {"test/accuracy": "test acc.", "test/mAP": "test mAP"}  # the headings of test figures
+WHERE_KNOWN = {*TESTED.values(), *(f"final {heading}" for heading in TESTED.values())}  # columns that are never empty
 # Columns that a narrow terminal does without, the first of them first.
-NARROW_FIRST = ("course", "values in order", "duration", "dataset", "age", "epochs", "test acc.", "model", "method")
+NARROW_FIRST = (
+    "course",
+    "values in order",
+    "duration",
+    "dataset",
+    "age",
+    "epochs",
+    *TESTED.values(),
+    "model",
+    "method",
+)
 NUM_KEPT = 3  # of the other columns, the first of which say most
 LONGEST_CELL = 60  # letters
 MOST_NAMED = 5  # folders
@@ -168,7 +181,7 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         (metric.name, lambda row: figure(metric, row.best)),
         *(kept if any(row.kept != row.best for row in rows) else []),
         ("course", lambda row: sparkline([value for _, value in row.curve], SPARKLINE_WIDTH)),
-        ("test acc.", lambda row: shown("test/accuracy", row.record.summary.get("test/accuracy"))),
+        *((heading, partial(test_figure, name)) for name, heading in TESTED.items()),
         ("age", lambda row: age(row.record.created, now)),
         ("duration", lambda row: "" if (seconds := row.record.train_seconds) is None else clock(seconds)),
         *(setting_column(name) for name in differing_settings(searched)[:MOST_SETTINGS]),
@@ -179,6 +192,11 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
 def setting_column(name: str) -> Column:
     """Return the column of a setting."""
     return name, lambda row: number_or_dash(row.record.settings.get(name))
+
+
+def test_figure(name: str, row: Row) -> str:
+    """Return a test figure of a run as text; "" for none."""
+    return shown(name, row.record.summary.get(name))
 
 
 def figure(metric: Metric, best: Best | None) -> str:
@@ -199,7 +217,7 @@ def print_sweeps(sweeps: SweepList) -> None:
         ("best", best_value),
         ("values in order", lambda sweep: sparkline(values_in_order(sweep), SPARKLINE_WIDTH)),
         ("best settings", best_settings),
-        ("final test acc.", final_accuracy),
+        *((f"final {heading}", partial(final_figure, name)) for name, heading in TESTED.items()),
     ]
     print_table(columns, sweeps.sweeps, "sweeps")
     say(f"{counted(len(sweeps.sweeps), 'sweep')}{skipped('no sweep that ranks its runs', sweeps.skipped)}")
@@ -230,11 +248,11 @@ def best_settings(sweep: SweepRecord) -> str:
     return " ".join(f"{name}={number(settings[name])}" for name in sweep.varied if name in settings)
 
 
-def final_accuracy(sweep: SweepRecord) -> str:
-    """Return the test accuracy of the final runs of a sweep's best trial; "" where there is none."""
+def final_figure(name: str, sweep: SweepRecord) -> str:
+    """Return a test figure of the final runs of a sweep's best trial; "" where there is none."""
     try:
-        figure = sweep.final["trials"][0]["test/accuracy"]
-        return plus_minus(figure, "test/accuracy") if sweep.has_finals_of_its_best() else ""
+        figure = sweep.final["trials"][0][name]
+        return plus_minus(figure, name) if sweep.has_finals_of_its_best() else ""
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # no final runs yet, or a file not ours
         return ""
 
@@ -255,6 +273,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> N
     if not console.file.isatty():  # whatever $FORCE_COLOR says: a file has no window
         console.width = max(console.width, LOG_WIDTH)
     cells = {heading: [clipped(heading, cell(row)) for row in rows] for heading, cell in columns}
+    cells = {heading: texts for heading, texts in cells.items() if any(texts) or heading not in WHERE_KNOWN}
     left_out = columns_to_leave_out(cells, console.width)
     kept = {heading: texts for heading, texts in cells.items() if heading not in left_out}
     console.width = max(console.width, table_width(kept))  # what is wider still is folded by the terminal

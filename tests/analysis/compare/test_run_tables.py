@@ -73,13 +73,14 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("trained", "accuracy"), [("the best", ["50.00", "±", "1.00", "%"]), ("another", [])])
-def test_sweeps_are_shown_with_the_ends_of_their_trials(trained, accuracy, runs_dir, capsys):
+@pytest.mark.parametrize("figure", ["test/accuracy", "test/mAP"])
+@pytest.mark.parametrize(("trained", "told"), [("the best", ["50.00", "±", "1.00", "%"]), ("another", [])])
+def test_sweeps_are_shown_with_the_ends_of_their_trials(trained, told, figure, runs_dir, capsys):
     write_study(runs_dir / "sweeps" / "lr")
     [sweep] = read_sweeps(runs_dir).sweeps
     trial = {"the best": sweep.leaders[0].run_id}.get(trained, trained)
-    figure = {"mean": 0.5, "std": 0.01}
-    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [{"trial": trial, "test/accuracy": figure}]})
+    final = {"trial": trial, figure: {"mean": 0.5, "std": 0.01}}
+    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [final]})
     output = show(capsys, "--runs_dir", str(runs_dir), "--sweeps")
     [line] = [line for line in output.splitlines() if line.startswith(" lr ")]
     assert line.split()[1:] == [
@@ -92,8 +93,17 @@ def test_sweeps_are_shown_with_the_ends_of_their_trials(trained, accuracy, runs_
         "0.5000",
         "▁█",
         "lr=1",
-        *accuracy,
+        *told,
     ]
+    assert re.findall("final test [a-zA-Z]+", output) == ["final test " + figure.split("/")[1][:3]] * bool(told)
+
+
+def test_test_figures_have_a_column_each_where_a_run_has_them(tmp_path, capsys):
+    for name, figures in (("a", {}), ("b", {"test/mAP": 0.75}), ("c", {"test/mAP": 0.5, "test/accuracy": 0.25})):
+        write_json(write_run(tmp_path / name, [0.5]) / "summary.json", {"state": "finished", **figures})
+        output = show(capsys, "--runs_dir", str(tmp_path))
+        assert ["test acc." in output, "test mAP" in output] == [f"test/{it}" in figures for it in ("accuracy", "mAP")]
+    assert re.search(r"25\.00 % +50\.00 %", output)
 
 
 def test_nothing_is_shown_as_nothing(tmp_path, capsys):
