@@ -5,12 +5,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +21,13 @@ from data.errors import UserError
 from data.files import UNFINISHED, locked, sync
 from data.folder_layout import NoImagesError
 from data.paths import cache_dir
-from data.pixels import Picture, decode_image
+from data.pixels import Picture, decode_image, is_nearly_black
+from data.prefetch import prefetched
 from data.progress import progress_bar
 from data.statistics import pixel_sums
 from data.stores import ImageFile, Store
 from data.visible import counted, say, visible, warn
 
-LARGEST_OF_12_BITS = 4095
 DECODED_AHEAD = 256  # images that wait decoded in memory, at most
 NUM_NAMED = 20  # files that cannot be read which are named one by one
 DECODING = 2  # number of the way in which images are decoded; images decoded in another way are decoded anew
@@ -259,7 +256,7 @@ def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[
         largest_of_16_bits = max(largest_of_16_bits, picture.largest_of_16_bits)
     if not kept:
         raise NoImagesError(f"{root} holds no image that can be read: name another folder with --data_dir")
-    if 0 < largest_of_16_bits <= LARGEST_OF_12_BITS:
+    if is_nearly_black(largest_of_16_bits):
         raise UserError(
             f"{root}: its 16-bit images hold no value above {largest_of_16_bits:,} of 65,535, so they would be nearly "
             f"black: scale them to the whole range"
@@ -276,16 +273,8 @@ def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[
 
 
 def decoded_in_turn(work: Undecoded) -> Iterator[Picture | Exception]:
-    """Yield all images of a work in order, decoded in parallel, few of them ahead of their use."""
-    pool = ThreadPoolExecutor()  # Pillow decodes outside the interpreter lock
-    waiting = iter(work.names)
-    try:
-        queue = deque(pool.submit(work.decode, name) for name in islice(waiting, DECODED_AHEAD))
-        while queue:
-            yield queue.popleft().result()
-            queue.extend(pool.submit(work.decode, name) for name in islice(waiting, 1))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """Yield all images of a work in order, decoded in parallel: Pillow decodes outside the interpreter lock."""
+    return prefetched(work.decode, work.names, DECODED_AHEAD)
 
 
 def read_sums(cache: Path, num_images: int) -> Tensor | None:

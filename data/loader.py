@@ -7,10 +7,8 @@ without any saved state.
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from data.augmentation import NO_CHANGE, Augmentation
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.photographs import centre_crop
+from data.prefetch import prefetched
 from data.residence import choose_residence
 from data.seeding import mix_seeds
 from data.splitting import stratified_order
@@ -207,13 +206,8 @@ class Loader:
                 images = self.images.index_select(0, part)
                 yield images.permute(0, 3, 1, 2) if self.channels_last else images, self.labels.index_select(0, part)
             return
-        with ThreadPoolExecutor(PREFETCH) as pool:
-            waiting = iter(shares)
-            queue = [pool.submit(self.fetch, share) for share in islice(waiting, PREFETCH)]
-            while queue:
-                images, labels = queue.pop(0).result()
-                queue += [pool.submit(self.fetch, share) for share in islice(waiting, 1)]
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        for images, labels in prefetched(self.fetch, shares, PREFETCH, PREFETCH):
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def fetch(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Return images and labels in main memory; for a GPU, page-locked, which makes the copy to it faster."""

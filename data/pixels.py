@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+LARGEST_OF_12_BITS = 4095
 
 
 class Picture(NamedTuple):
@@ -90,3 +91,12 @@ def to_rgb(image: Image.Image, bits: int) -> tuple[Image.Image, int]:
         visible = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), visible).convert("RGB"), 0
     return image.convert("RGB"), 0
+
+
+def is_nearly_black(largest_of_16_bits: int) -> bool:
+    """Return whether grey images of 16 bits, of this greatest value, use the range of 12 bits at most, as cameras do.
+
+    Args:
+        largest_of_16_bits: in all images; 0 where none has 16 bits.
+    """
+    return 0 < largest_of_16_bits <= LARGEST_OF_12_BITS

@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
 from analysis.compare.edges import ends_reached
-from analysis.read.storage import masked_arguments, reason_of, url_of_file
+from analysis.read.storage import reason_of, this_command, url_of_file
 from analysis.read.sweeps import entries_for, sweep_folder
 from analysis.record import run_folder
 from data.files import replace_file
@@ -122,7 +122,7 @@ def run_sweep(options: Namespace) -> int:
             code = agent.run()
         display.leaderboard(trials.started(), agent.progress())
     except Exception as error:
-        tell(Ending("failed", reason_of(error), again()), agent, options.on_end)
+        tell(Ending("failed", reason_of(error), this_command("agent.py")), agent, options.on_end)
         raise
     if agent.is_retired and not code:
         return code
@@ -170,19 +170,14 @@ def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num
 def ending_of(agent: Agent, code: int) -> Ending:
     """Return how an agent has ended, by its exit code and by what it knows."""
     if agent.fault and not agent.pool.signals:
-        return Ending("paused", agent.fault, again())
+        return Ending("paused", agent.fault, this_command("agent.py"))
     if agent.failure:
-        return Ending("failed", f"{agent.failure}: the reasons are above", again())
+        return Ending("failed", f"{agent.failure}: the reasons are above", this_command("agent.py"))
     if code == 0 and not agent.display.leaders(agent.trials.started()):
-        return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", again())
+        return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", this_command("agent.py"))
     if code:
-        return Ending("paused", "", again())
+        return Ending("paused", "", this_command("agent.py"))
     return Ending("finished", "", f"python sweeps/final.py {shlex.quote(agent.display.name)}")
-
-
-def again() -> str:
-    """Return the command line of this agent, without passwords."""
-    return f"python sweeps/agent.py {shlex.join(masked_arguments(sys.argv[1:]))}"
 
 
 def limits_of(trials: Trials, options: Namespace) -> Limits:

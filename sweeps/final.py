@@ -6,7 +6,6 @@ held out, and the figures are theirs, although the trial was chosen by them. The
 sweep's folder.
 """
 
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from analysis.read.best_recipe import FILE as BEST_RECIPE
 from analysis.read.best_recipe import write_best
 from analysis.read.figures import plus_minus, spread
 from analysis.read.predictions import right_by_image
-from analysis.read.storage import masked_arguments
+from analysis.read.storage import this_command
 from analysis.read.sweeps import SweepRecord, read_sweep, sweep_folder
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -192,7 +191,7 @@ def run_finals(options: Namespace) -> int:
     results = [result_of(folder, of_trial, runs.failed) for of_trial in finals]
     if code > 1 or runs.fault:
         reason = f", {runs.fault}" if runs.fault else ""
-        say(f"stopped{reason}; to go on: python sweeps/final.py {shlex.join(masked_arguments(sys.argv[1:]))}")
+        say(f"stopped{reason}; to go on: {this_command('final.py')}")
     elif not any(result["seeds"] for result in results):
         warn("final.py: no run has finished: the reasons are above")
     else:

@@ -33,7 +33,7 @@ from analysis.command_line import Parser, amount, run_program, whole_number
 from analysis.compare import results
 from analysis.compare.results_table import read_results
 from analysis.read.figures import figures_of
-from analysis.read.storage import masked_arguments
+from analysis.read.storage import this_command
 from analysis.record import run_folder
 from analysis.record.environment import device_name
 from analysis.terminal import clock, make_console, make_table
@@ -312,7 +312,7 @@ def study(arguments: Sequence[str]) -> int:
         code = all_steps.run()
     if all_steps.waiting or all_steps.pool.signals or all_steps.fault:
         reason = f", {all_steps.fault}" if all_steps.fault else ""
-        say(f"stopped{reason}; to go on: python sweeps/study.py {shlex.join(masked_arguments(arguments))}")
+        say(f"stopped{reason}; to go on: {this_command('study.py')}")
     return code or int(any(cost.fault for cost in costs.values()))
 
 

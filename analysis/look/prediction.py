@@ -23,7 +23,7 @@ from data.files import read_json
 from data.loader import Loader
 from data.metrics import is_finite
 from data.photographs import centre_crop
-from data.pixels import decode_image
+from data.pixels import decode_image, is_nearly_black
 from data.progress import progress_bar
 from data.visible import counted, visible, warn
 from models.core.abilities import Classifies
@@ -34,7 +34,6 @@ from models.parts.labelling import Labelling, labelling_of
 DECODED_AT_ONCE = 1024  # images, at least
 NUM_NAMED = 20  # files that cannot be read which are named one by one
 NUM_KEPT = 256  # pictures that are kept for a sheet of them
-LARGEST_OF_12_BITS = 4095
 CALIBRATION = ("temperature", "ece", "ece_calibrated", "num_images")  # what is kept of one
 
 
@@ -215,7 +214,7 @@ def predict_files(members: Sequence[Member], files: Sequence[PictureFile], flip:
             deepest = max(deepest, greatest)
             bar.update(len(chunk))
     tell_unread(unread, is_nothing_left=not kept)
-    if 0 < deepest <= LARGEST_OF_12_BITS:
+    if is_nearly_black(deepest):
         warn(f"the 16-bit images hold no value above {deepest:,} of 65,535 and look nearly black: scale them first")
     calibrated, plain, votes = zip(*parts, strict=True)
     return Predicted(kept, first, torch.cat(calibrated), torch.cat(plain), torch.cat(votes, dim=1), torch.cat(pictures))

@@ -1,8 +1,10 @@
 """Databases that hold the trials of sweeps, opened so that whatever is wrong with one is said in one line."""
 
 import random
+import shlex
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -100,13 +102,13 @@ def masked(url: str) -> str:
     return address.set(query=query).render_as_string(hide_password=True).replace(quote_plus(HIDDEN), HIDDEN)
 
 
-def masked_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a command line so that they can be shown: addresses in them without their passwords."""
-    shown = []
-    for word in arguments:
+def this_command(program: str) -> str:
+    """Return the command line of this process, a program in sweeps/, with its addresses without their passwords."""
+    words = ["python", f"sweeps/{program}"]
+    for word in sys.argv[1:]:
         option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        shown.append(f"{option}{sign}{masked(value)}" if "://" in value else word)
-    return shown
+        words.append(f"{option}{sign}{masked(value)}" if "://" in value else word)
+    return shlex.join(words)
 
 
 def make_tables(url: str, tables: tuple[sqlalchemy.Table, ...]) -> RDBStorage:

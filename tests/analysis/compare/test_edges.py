@@ -13,10 +13,12 @@ CASES = {
     "lower end, logarithmic": (LR, 1.1e-5, "lower", {"min": 1e-6, "max": 1e-4}),
     "upper end, logarithmic": (LR, 9.9e-4, "upper", {"min": 1e-4, "max": 1e-2}),
     "beyond the upper end": (LR, 1e-2, "upper", {"min": 1e-3, "max": 1e-1}),
+    "a natural end, logarithmic": ({**LR, "max": 1.0}, 0.9, "upper", {"min": 10**-2.5, "max": 10**2.5}),
     "upper end, linear": ({"min": 0.1, "max": 0.5}, 0.49, "upper", {"min": 0.3, "max": 0.7}),
     "whole numbers": ({"min": 1, "max": 9}, 9, "upper", {"min": 5, "max": 13}),
     "a list": ({"values": [32, 64, 128]}, 128, "upper", {"values": [32, 64, 128, 256]}),
     "a list of rates": ({"values": [0.1, 0.01, 0.001]}, 0.001, "lower", {"values": [1e-4, 1e-3, 1e-2, 1e-1]}),
+    "a list of rates up to 1": ({"values": [0.01, 0.1, 1.0]}, 1.0, "upper", {"values": [0.01, 0.1, 1.0, 10.0]}),
 }
 QUIET = {
     "the middle": (LR, 1e-4),
@@ -48,7 +50,7 @@ def test_other_settings_are_not_named(entry, value):
 
 
 def test_few_trials_and_foreign_values_say_nothing():
-    assert ends_reached({"x": LR}, {"x": 1e-5}, 4) == []
+    assert [len(ends_reached({"x": LR}, {"x": 1e-5}, num_trials)) for num_trials in (4, 5)] == [0, 1]
     for settings in ({}, {"x": "high"}, {"x": math.nan}, {"x": 0.0}, {"x": -1.0}):
         assert ends_reached({"x": LR}, settings, 20) == []
     assert ends_reached("text", {"x": 1.0}, 20) == []

@@ -9,7 +9,8 @@ import pytest
 from analysis import report
 from analysis.compare.comparison import compare
 from analysis.compare.importance import FEWEST_RUNS
-from analysis.compare.isolation import MOST_BINS, MOST_NAMES, isolation, isolation_data
+from analysis.compare.isolation import MOST_BINS, MOST_NAMES, Bin, isolation, isolation_data
+from analysis.compare.what_mattered import expected
 from analysis.read.runs import read_runs
 from data.metrics import Metric
 from tests.run_folders import write_run
@@ -118,6 +119,12 @@ def test_the_terminal_has_a_table_with_the_most_important_setting_first(tmp_path
     for text in ("best val/loss", "expected", " to "):
         assert text in output
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_terminal_has_the_mean_that_is_expected_and_a_deviation_to_each_side_the_better_first():
+    one = Bin(1, 2, num_runs=3, best=0.9, run="a", expected=(0.85, 0.8, 0.75))
+    assert expected("val/accuracy", one) == "80.00 % (85.00 % to 75.00 %)"
+    assert expected("val/accuracy", one._replace(expected=None)) == ""
 
 
 def test_the_terminal_says_where_there_is_nothing_to_tell(tmp_path, capsys):

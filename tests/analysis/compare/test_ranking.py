@@ -48,6 +48,13 @@ def test_a_sweeps_goal_says_which_run_is_the_best(tmp_path, capsys, arguments, g
     assert data["metric"] == {"name": "val/score", "goal": goal}
 
 
+def test_a_sweeps_metric_does_not_rank_runs_of_which_some_are_of_no_sweep(tmp_path):
+    write_sweep(tmp_path)
+    assert reported(tmp_path)["metric"]["name"] == "val/score"
+    write_run(tmp_path / "other", [1.0])
+    assert reported(tmp_path)["metric"]["name"] == "val/accuracy"
+
+
 def test_a_metric_that_only_the_log_has_is_shown_and_ranks(tmp_path, capsys):
     for i, loss in enumerate((2.0, 1.0)):
         write_run(tmp_path / f"run{i}", [loss], state=None)  # there is no summary yet

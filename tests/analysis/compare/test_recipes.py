@@ -81,6 +81,17 @@ def test_final_runs_are_compared_by_the_metric_of_the_test_images_that_is_asked_
     ]
 
 
+def test_final_runs_are_compared_by_the_first_metric_of_the_test_images_that_all_of_them_have(tmp_path):
+    write_finals(tmp_path / "sweeps" / "s", 0.1, (0.9, 0.94))
+    for seed, summary in enumerate(sorted((tmp_path / "sweeps" / "s").glob("*/summary.json")), 1):
+        known = read_json(summary)
+        if seed == 2:
+            del known["test/accuracy"]
+        write_json(summary, {**known, "test/loss": 0.1 * seed})
+    [recipe] = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
+    assert (recipe.metric, recipe.mean.mean) == ("test/loss", pytest.approx(0.15))
+
+
 def test_of_a_search_in_which_one_seed_was_repeated_the_best_recipes_are_shown_and_the_rest_counted(tmp_path):
     for i in range(30):
         write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 100], lr=1.0 + i, seed=1)

@@ -144,3 +144,5 @@ def test_a_difference_that_more_images_might_undo_is_said():
     text = verdict(found, seeds.Interval(0.1, -0.02, 0.2), "test/accuracy")
     assert "over the images" in text
     assert "too few to say it of others" in text
+    for low, is_undone in ((0.0, True), (0.001, False)):  # an interval that ends at 0 does not leave it out
+        assert ("too few" in verdict(found, seeds.Interval(0.1, low, 0.2), "test/accuracy")) == is_undone
