@@ -77,7 +77,7 @@ class Tracker:
         self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.wandb: WandbRun | None = None
         if mode != "off":
-            run = start_wandb(self.facts, mode, reason, is_resumed=bool(rows))
+            run = start_wandb(self.facts, mode, reason)
             self.wandb = WandbRun(run, self.facts, rows, num_lost)
             if not run.offline:
                 write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": run.url})

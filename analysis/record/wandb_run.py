@@ -12,7 +12,7 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_artifacts import delete_checkpoints, log_checkpoint, log_model
-from analysis.record.wandb_start import RECORDED, SWEEP_ID, RunFacts
+from analysis.record.wandb_start import RECORDED, SWEEP_ID, RunFacts, waiting_parts
 from data.files import read_json
 from data.internals import stop_wandb_watcher, wandb_stop_flag
 from data.metrics import is_finite
@@ -67,16 +67,16 @@ class WandbRun:
         """Send the rows of a resumed run that W&B lacks, and note how many it has.
 
         A kill can cost rows that were logged and not sent yet. W&B may also have rows of epochs after the checkpoint,
-        which are trained again: they are not sent twice. Of a part that was offline the rows are sent as well, as an
-        upload of it that comes later than this part would bring back its older summary.
+        which are trained again: they are not sent twice. Of a part that was offline the rows are sent as well, and it
+        is marked as uploaded, as an upload that comes later than this part would bring back its older summary.
         """
         self.num_known = max(0, self.run.starting_step - self.num_lost)
         for number, row in enumerate(rows[self.num_known :], self.num_known + 1):
             self.send(number, row)
-        offline = sorted((self.folder / "wandb").glob("offline-run-*")) if self.num_known < len(rows) else []
-        for part in offline:
-            if not any(part.glob("*.synced")):
-                say(f"W&B: the figures of {part} are sent, too: do not upload it, as its summary is older")
+        for part in waiting_parts(self.run) if self.num_known < len(rows) else []:
+            for file in part.glob("*.wandb"):
+                file.with_suffix(".wandb.synced").touch()  # as `wandb sync` leaves it, and looks for it
+            say(f"W&B: the figures of {part} are sent, too: it counts as uploaded, as its summary is older")
 
     def log(
         self, number: int, metrics: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Table]

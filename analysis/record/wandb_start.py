@@ -1,11 +1,11 @@
 """Start a run of W&B's client for a run of ours, under the name that it has there."""
 
 import os
+import shlex
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from analysis.record import run_folder
@@ -45,7 +45,7 @@ class RunFacts:
         return "final" if is_final else "trial" if self.sweep else "run"
 
 
-def start_wandb(facts: RunFacts, mode: str, reason: str, is_resumed: bool) -> Any:
+def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
     """Start the W&B run and print where it goes; return W&B's own run object."""
     import wandb
 
@@ -57,7 +57,7 @@ def start_wandb(facts: RunFacts, mode: str, reason: str, is_resumed: bool) -> An
         if tracking != "auto" or mode == "offline":
             raise UserError(f"--tracking={tracking}: {str(error).splitlines()[0]}; give offline, or off") from None
         wandb.teardown()  # else the run's id stays taken, and the second start fails of it
-        return start_wandb(facts, "offline", f" ({type(error).__name__})", is_resumed)
+        return start_wandb(facts, "offline", f" ({type(error).__name__})")
     for key, value in facts.sweep.items():
         if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
             run.finish(exit_code=1)
@@ -68,9 +68,20 @@ def start_wandb(facts: RunFacts, mode: str, reason: str, is_resumed: bool) -> An
         say(f"W&B: {run.url}")
         connect_wandb_api(run)
     else:
-        again = " (the upload of an earlier part of this run comes first)" if is_resumed else ""
-        say(f"W&B: offline{reason}; to upload later: wandb sync {quote(str(Path(run.dir).parent))}{again}")
+        parts = shlex.join(map(str, [*waiting_parts(run), Path(run.dir).parent]))
+        say(f"W&B: offline{reason}; to upload later: wandb sync {parts}")
     return run
+
+
+def waiting_parts(run: Any) -> list[Path]:
+    """Return the folders of earlier parts of a run that were offline and have not been uploaded, the first one first.
+
+    Args:
+        run: of W&B's client.
+    """
+    own = Path(run.dir).parent
+    parts = own.parent.glob(f"offline-run-*-{run.id}")
+    return sorted(part for part in parts if part != own and not any(part.glob("*.synced")))
 
 
 def init_wandb(facts: RunFacts, mode: str) -> Any:
