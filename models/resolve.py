@@ -243,7 +243,7 @@ def unknown_setting(settings_class: type[Settings], key: str, told: str) -> User
     It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
     """
     models = [name for name, model in MODELS.items() if model.settings == settings_class.__name__]
-    owners, dashes = models_with(key), "--" * told.startswith("--")
+    owners, dashes = models_with(key), "--" if told.startswith("--") else ""
     options = [f"{dashes}{name}" for name in kinds(settings_class)]
     whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"{dashes}{key}", options)
     return UserError(f"{told} is not a setting of --model={' or '.join(models)}{whose} (see --help)")

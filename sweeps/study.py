@@ -157,7 +157,7 @@ class Study:
         self.done[step.name] = {"words": list(step.words), "seconds": round(run.seconds(), 1)}
         figures = figures_of(read_json(trained / run_folder.SUMMARY)) if step.trains else {}
         told = ", ".join(f"{key} {shown(key, it)}" for key, it in figures.items() if key.count("/") == 1)
-        say(f"{step.name}: done in {clock(run.seconds())}{told and f', {told}'}")
+        say(f"{step.name}: done in {clock(run.seconds())}{f', {told}' if told else ''}")
         if not any(step.name in other.after for other in self.waiting):
             self.take_in(self.rows[step.row])
         write_json(self.folder / DONE, self.done)  # last: where results cannot be written, the step is taken once more

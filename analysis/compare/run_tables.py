@@ -123,7 +123,7 @@ def count_line(runs: RunList, num_shown: int) -> str:
     ends = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state])
     of_all = f"{num_shown:,} of " if len(runs.records) > num_shown else ""
     left_out = skipped("folders that are no run", runs.skipped)
-    return f"{of_all}{counted(len(runs.records), 'run')}{': ' * bool(ends)}{ends}{left_out}"
+    return f"{of_all}{counted(len(runs.records), 'run')}{': ' if ends else ''}{ends}{left_out}"
 
 
 def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
@@ -316,5 +316,5 @@ def table_width(cells: Mapping[str, Sequence[str]]) -> int:
 
 def skipped(what: str, names: Sequence[str]) -> str:
     """Return the end of a line of counts that says how much is left out, and names some; "" for nothing."""
-    some = ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)
+    some = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
     return f"; {len(names):,} skipped: {what}, a broken one or a copy ({some})" if names else ""

@@ -117,4 +117,4 @@ def deliver(
         return
     if process.returncode:
         reason = (errors or "").strip().rpartition("\n")[2]
-        say(f"{what} failed, exit code {process.returncode}{': ' * bool(reason)}{reason}")
+        say(f"{what} failed, exit code {process.returncode}{': ' if reason else ''}{reason}")
