@@ -13,7 +13,7 @@ CASES = {
     "lower end, logarithmic": (LR, 1.1e-5, "lower", {"min": 1e-6, "max": 1e-4}),
     "upper end, logarithmic": (LR, 9.9e-4, "upper", {"min": 1e-4, "max": 1e-2}),
     "beyond the upper end": (LR, 1e-2, "upper", {"min": 1e-3, "max": 1e-1}),
-    "a natural end, logarithmic": ({**LR, "max": 1.0}, 0.9, "upper", {"min": 10**-2.5, "max": 10**2.5}),
+    "a natural end, logarithmic": ({**LR, "min": 1e-4, "max": 1.0}, 0.9, "upper", {"min": 1e-2, "max": 1e2}),
     "upper end, linear": ({"min": 0.1, "max": 0.5}, 0.49, "upper", {"min": 0.3, "max": 0.7}),
     "whole numbers": ({"min": 1, "max": 9}, 9, "upper", {"min": 5, "max": 13}),
     "a list": ({"values": [32, 64, 128]}, 128, "upper", {"values": [32, 64, 128, 256]}),

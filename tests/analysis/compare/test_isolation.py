@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,16 @@ def test_more_is_better_where_the_metric_says_so(tmp_path):
     for one in found:
         better, mean, worse = one.expected
         assert better >= mean >= worse
+
+
+def test_final_runs_are_in_no_bin(tmp_path):
+    folder = tmp_path / "sweeps" / "s"
+    searched(folder, 9)
+    write_run(folder / "final-run0-seed1", [0.1], lr=1e-3, optimizer="adam")
+    comparison = compare("runs", read_runs(folder).records, LOSS)
+    by_test_images = replace(comparison, entries=[replace(entry, is_ranked=True) for entry in comparison.entries])
+    assert len(by_test_images.ranked) == 10
+    assert [sum(one.num_runs for one in bins) for bins in isolation(by_test_images).values()] == [9, 9]
 
 
 def test_few_runs_have_bins_but_no_surface_and_one_run_has_nothing(tmp_path):

@@ -147,6 +147,17 @@ def test_the_command_lists_and_deletes_with_yes_alone(place, capsys):
     assert capsys.readouterr().out == "there is nothing to delete\n"
 
 
+def test_the_largest_files_are_listed_and_all_of_them_deleted(place, capsys):
+    for name, num_bytes in (("small", 10), ("large", 5000)):
+        (make_run(place / name, "finished") / "checkpoint.pt").write_text("x" * num_bytes)
+    assert runs.main(["--runs_dir", str(place), "--prune", "--limit=1", "--yes"]) == 0
+    output = capsys.readouterr().out
+    assert "3 files, 6.01 kB, the largest 1" in output
+    assert [name in output for name in ("large/", "finished/", "small/")] == [True, False, False]
+    assert "6.01 kB freed" in output
+    assert not any((place / name / "checkpoint.pt").exists() for name in ("large", "finished", "small"))
+
+
 @pytest.mark.parametrize("options", [["--yes"], ["--prune", "--project=a/b"], ["--prune", "--keep_weights=-1"]])
 def test_what_makes_no_sense_is_refused_in_one_line(options, capsys):
     assert runs.main(options) == 2
