@@ -62,6 +62,7 @@ CPU = [{}, {}, {}]
         (CPU, [FakeRun(model="b"), None, None], [trial("a", alone=True)], {}, None),  # it was short, and that is all
         (CPU, [FakeRun(model="b"), None, None], [trial("a", alone=True, peak_gib=2.0)], {}, 1),
         ([GPU, OTHER_GPU] * 2, [FakeRun(1.0), None, None, None], [], {}, 1),  # the emptier one
+        ([GPU, OTHER_GPU] * 2, [FakeRun(7.0), None, None, None], [], {}, 1),  # what the first has is not the other's
         ([GPU, OTHER_GPU], [FakeRun(9.9), None], [], {"is_alone": True}, 1),
         ([GPU, GPU], [FakeRun(3.5), None], [], {}, 1),  # 4.95 of 5 with what CUDA takes
         ([GPU, GPU], [FakeRun(3.6), None], [], {}, None),
