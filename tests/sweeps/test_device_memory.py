@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from data.files import read_json
-from sweeps.local.device_memory import DeviceMemory
+from sweeps.local.device_memory import DeviceMemory, gib_taken
 from sweeps.local.faults import fault_of, is_short_of_memory, takes_too_much
 from tests.fake_device import WORDS
 from tests.packing import measure, write
@@ -56,6 +56,8 @@ CPU = [{}, {}, {}]
         (CPU, [FakeRun(4.0), FakeRun(model="b"), None], [], {"model": "b"}, None),
         (CPU, [FakeRun(model="b"), None, None], [trial("a", peak_gib=5.5)], {}, 1),
         (CPU, [FakeRun(model="b"), None, None], [trial("a", peak_gib=7.5)], {}, None),
+        (CPU, [FakeRun(model="b"), None, None], [trial("a", peak_gib=7.5), trial("a", peak_gib=1.0)], {}, None),
+        (CPU, [FakeRun(1.0), None, None], [trial("a", peak_gib=7.5)], {}, None),  # it has only begun
         (CPU, [None] * 3, [trial("a", peak_gib=75.0)], {}, 0),  # an empty device takes any
         (CPU, [FakeRun(1.0), None, None], [], {"is_alone": True}, None),
         (CPU, [FakeRun(1.0, is_alone=True), None, None], [], {}, None),
@@ -71,6 +73,11 @@ CPU = [{}, {}, {}]
 def test_a_trial_gets_the_slot_where_it_fits_or_waits(devices, slots, trials, claim, slot):
     room = DeviceMemory(devices, gib=10.0)
     assert room.slot_for(FakeClaim(**claim), FakePool(*slots), trials) == slot
+
+
+def test_a_gpu_holds_more_than_a_runs_tensors_and_nothing_of_one_that_has_said_nothing():
+    assert [gib_taken(peak, is_on_gpu=True) for peak in (0.0, 10.0)] == [0.0, 10 * 1.2 + 0.75]
+    assert gib_taken(10.0, is_on_gpu=False) == 10.0
 
 
 def test_a_device_that_is_not_shared_is_not_asked_for_its_memory(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from analysis.compare.importance import rank, total_shares
-from analysis.compare.surface import fit
+from analysis.compare.surface import PRIOR, fit
 
 NUM_REPEATS = 20
 
@@ -106,20 +106,25 @@ def test_columns_of_one_setting_are_changed_together():
     assert explained > 0.95
 
 
-def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
+def oracle_of(x, y, parameters):
+    """The regression of scikit-learn with the parameters of a surface."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
+    variance, noise, *lengths = np.exp(parameters)
+    kernel = ConstantKernel(variance) * RBF(lengths) + WhiteKernel(noise)
+    return GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True).fit(x, y)
+
+
+def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
     draw = np.random.default_rng(0)
     x, there = draw.uniform(size=(40, 2)), draw.uniform(size=(7, 2))
     y = 10 * noisy(x, draw)
     surface = fit(x, np.arange(2), y)
-    variance, noise, *lengths = np.exp(surface.parameters)
-    kernel = ConstantKernel(variance) * RBF(lengths) + WhiteKernel(noise)
-    oracle = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True).fit(x, y)
+    oracle = oracle_of(x, y, surface.parameters)
     assert surface.predict(there) == pytest.approx(oracle.predict(there), rel=1e-6)
     _, covariance = oracle.predict(there, return_cov=True)
-    covariance -= noise * y.var() * np.eye(7)
+    covariance -= np.exp(surface.parameters[1]) * y.var() * np.eye(7)
     assert surface.deviations(there) == pytest.approx(np.diag(covariance) ** 0.5, rel=1e-5)
     expected = oracle.predict(there)
     here = there[::-1]
@@ -130,3 +135,18 @@ def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
         - 2 * np.diag(covariance[::-1])
     )
     assert surface.squared_differences(there, here) == pytest.approx(rises, rel=1e-5, abs=1e-9)
+
+
+def test_the_parameters_of_a_surface_are_the_most_probable_ones():
+    draw = np.random.default_rng(0)
+    x = draw.uniform(size=(40, 2))
+    y = noisy(x, draw)
+    means, deviations = np.array([PRIOR[kind] for kind in ("variance", "noise", "length", "length")]).T
+
+    def posterior(parameters):
+        likelihood = oracle_of(x, y, parameters).log_marginal_likelihood_value_
+        return likelihood - (((parameters - means) / deviations) ** 2).sum() / 2
+
+    found = fit(x, np.arange(2), y).parameters
+    for step in 0.01 * np.eye(4):  # the slope is 0 in every direction
+        assert posterior(found + step) == pytest.approx(posterior(found - step), abs=1e-3)
