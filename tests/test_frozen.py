@@ -60,7 +60,8 @@ def options_of(command):
 def options_of_parser(parser):
     options = []
     for it in parser._actions:
-        options.append(f"{'/'.join(it.option_strings) or it.dest}{' required' if it.required else ''}")
+        is_required = it.required and it.nargs != argparse.ZERO_OR_MORE  # of which Python 3.11 says that it is
+        options.append(f"{'/'.join(it.option_strings) or it.dest}{' required' if is_required else ''}")
         if isinstance(it, argparse._SubParsersAction):
             options += [f"{name} {option}" for name, part in it.choices.items() for option in options_of_parser(part)]
     return options

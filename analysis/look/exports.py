@@ -123,7 +123,7 @@ class Exportable:
             self.inputs = {"images": torch.randint(256, shape, dtype=torch.uint8, generator=generator)}
         elif isinstance(model, DrawsFromLatents):
             self.network, self.output = (GENERATORS[bool(model.num_labels)])(model), "images"
-            self.inputs = {"latents": torch.randn(NUM_COMPARED, model.noise.shape[1], generator=generator)}
+            self.inputs = {"latents": torch.randn(NUM_COMPARED, model.latent_size, generator=generator)}
             if model.num_labels:
                 self.inputs["labels"] = torch.arange(NUM_COMPARED) % model.num_labels
         elif isinstance(model, DrawsFromPrior):

@@ -1,7 +1,8 @@
 """Abilities that a model may have beyond being trained, such as classifying images or sampling new ones.
 
 `analysis.look` chooses by them how a trained model is examined. A model has an ability if it has the methods and
-attributes listed here; there is nothing to register or to inherit from.
+attributes listed here; there is nothing to register or to inherit from. A parameter, a buffer or a network within the
+model is no such attribute: from Python 3.12 on, `isinstance` does not see what a module keeps for itself.
 """
 
 from typing import Protocol, runtime_checkable
@@ -45,7 +46,7 @@ class DrawsFromLatents(Protocol):
     """A generative model that makes an image of a latent vector in one pass."""
 
     num_labels: int  # as of `Samples`
-    noise: Tensor  # [N, Z], fixed latents
+    latent_size: int  # Z
 
     def pictures_of(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Return the images [B, 3, H, W] in [0, 1] of latents [B, Z], drawn from N(0, 1), and labels [B] int64."""

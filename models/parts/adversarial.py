@@ -103,6 +103,7 @@ class Adversarial(Objective):
         if settings.loss == "hinge" and (settings.real_smoothing or settings.fake_smoothing):
             raise UserError("--loss=hinge has no labels to smooth: leave out the smoothing, or give non_saturating")
         self.num_labels = num_labels
+        self.latent_size = settings.latent_size
         self.loss = LOSSES[settings.loss]
         self.changes = parse_policy(settings.diffaugment)
         self.best_metric = f"fid_{settings.extractor}_{settings.fid_images}" if settings.fid_every else ""

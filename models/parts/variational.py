@@ -100,6 +100,7 @@ class Variational(Objective):
         super().__init__(settings, info)
         check_halvings(settings.depth, info.image_size)
         self.num_labels = num_labels
+        self.latent_size = settings.latent_size
         self.num_features = (settings.width << settings.depth - 1) * (info.image_size >> settings.depth) ** 2
         blocks = nn.Sequential(*conv_blocks(settings.width, settings.depth))
         self.encoder = nn.Sequential(OrderedDict(features=blocks, flatten=nn.Flatten()))

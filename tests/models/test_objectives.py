@@ -5,9 +5,11 @@ names of models write those alone.
 """
 
 import argparse
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 
 from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
+from models.core import abilities
 from models.core.objective import only_trainable, wants_channels_last
 from models.loading import build_objective
 from models.parts.classification import Classification, ClassifierSettings
@@ -104,6 +107,19 @@ def weights(objective):
 
 def changed(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@every_model
+def test_what_makes_an_ability_is_no_part_of_a_module_which_newer_pythons_do_not_see(name):
+    objective = build(name)
+    for has_it in filter(None, (objective, getattr(objective, "net", None))):
+        for ability in (
+            it for it in vars(abilities).values() if getattr(it, "_is_protocol", False) and it is not Protocol
+        ):
+            members = {*ability.__annotations__, *(key for key in vars(ability) if not key.startswith("_"))}
+            is_able = all(hasattr(has_it, member) for member in members)
+            assert is_able == all(inspect.getattr_static(has_it, member, None) is not None for member in members)
+            assert is_able == isinstance(has_it, ability)
 
 
 @every_model
