@@ -66,6 +66,8 @@ CPU = [{}, {}, {}]
         ([GPU, OTHER_GPU] * 2, [FakeRun(1.0), None, None, None], [], {}, 1),  # the emptier one
         ([GPU, OTHER_GPU] * 2, [FakeRun(7.0), None, None, None], [], {}, 1),  # what the first has is not the other's
         ([GPU, OTHER_GPU], [FakeRun(9.9), None], [], {"is_alone": True}, 1),
+        # Nothing is known: half of its GPU, a quarter of all. The other GPU is taken by one that has it to itself.
+        ([GPU, OTHER_GPU] * 2, [FakeRun(4.0, model="b"), FakeRun(is_alone=True), None, None], [], {}, None),
         ([GPU, GPU], [FakeRun(3.5), None], [], {}, 1),  # 4.95 of 5 with what CUDA takes
         ([GPU, GPU], [FakeRun(3.6), None], [], {}, None),
     ],

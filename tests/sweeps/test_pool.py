@@ -3,10 +3,12 @@
 import os
 import signal
 import sys
+from functools import partial
+from itertools import islice
 
 import pytest
 
-from sweeps.local.launch import OUTPUT, Run
+from sweeps.local.launch import OUTPUT, SECONDS_TO_SAVE, Run
 from sweeps.local.pool import ENDING_SIGNALS, Pool
 from tests.sweep_agents import wait_until
 
@@ -75,6 +77,57 @@ def test_one_signal_that_comes_twice_within_a_second_is_one_request(pool):
     pool.noted_at -= 2.0
     os.kill(os.getpid(), signal.SIGHUP)
     assert pool.signals == [signal.SIGHUP] * 2
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_so_as_nohup_wants_it(pool):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    later = Pool([{}])
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    assert later.signals == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_second_signal_kills_a_run_that_does_not_end(pool, tmp_path, is_closed):
+    start(pool, tmp_path, "deaf", f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}")
+    wait_until((tmp_path / "deaf" / OUTPUT).read_text, "it is up")
+    [run] = pool.runs
+    pool.signals += [signal.SIGINT, signal.SIGTERM]
+    if is_closed:
+        pool.close("paused")
+    else:
+        pool.work(fill=lambda: None, note=lambda run: None, is_left=lambda: False, is_over=lambda: True)
+    assert run.exit() == "killed by SIGKILL"
+    assert run.seconds() < SECONDS_TO_SAVE / 2
+
+
+def test_nothing_is_waited_for_where_no_run_is_under_way_and_no_more_is_to_be_started(pool, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    pool.work(fill=pytest.fail, note=pytest.fail, is_left=lambda: True, is_over=lambda: True)
+
+
+class Brief:
+    """A run that has ended at the look of a number."""
+
+    def __init__(self, name, looks, device):
+        self.name, self.looks, self.device = name, looks, device["DEVICE"]
+
+    def has_ended(self):
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def test_runs_are_watched_in_their_order_each_on_the_devices_of_the_slot_that_it_has(pool):
+    starts = [partial(Brief, name, looks) for name, looks in (("one", 2), ("two", 1), ("three", 1))]
+    looks = [(run.name, run.device, has_ended) for run, has_ended in islice(pool.watch(starts), 9)]
+    assert looks == [("one", "a", False), ("two", "b", True), ("one", "a", True), ("three", "b", True)]
+
+
+def test_a_signal_ends_the_watch(pool):
+    pool.signals.append(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        list(islice(pool.watch([partial(Brief, "one", 9)]), 9))
+    pool.slots = [None] * 2
 
 
 def test_runs_do_not_share_the_agent_s_connection_to_wandb(pool, tmp_path, monkeypatch):
