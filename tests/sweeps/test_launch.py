@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # noqa: TID251
 
 from data.errors import UserError
 from data.files import read_json, write_json
 from models.core.processes import LAUNCHED_BY_US
-from sweeps.local.launch import Run, command_words
+from sweeps.local.faults import OUT_OF_MEMORY
+from sweeps.local.launch import OUTPUT, Run, command_words, processes_of
 from sweeps.local.owners import OWNER_VARIABLE, place, start_of
 from sweeps.local.sweep_file import COMMAND
+from tests.sweep_agents import wait_until
 
 SETTINGS = {"lr": 1e-05, "model": "cnn", "test": True, "compile": False, "epochs": 3, "tags": "a b", "q": 0.1 + 0.2}
 MACROS = (
@@ -119,3 +122,68 @@ def test_a_fault_before_a_run_has_begun_again_is_not_hidden_by_how_it_ended_last
 def test_a_run_knows_that_our_own_program_has_started_it(tmp_path):
     run = Run(["sh", "-c", f"exit ${LAUNCHED_BY_US}"], "a", tmp_path, {}, {})
     assert run.process.wait() == 1
+
+
+def test_a_run_finds_its_name_folders_and_values_in_its_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    names = ("WANDB_RUN_ID", "VISION_SWEEPS_RUNS", "WANDB_SWEEP_PARAM_PATH", "PYTHONUNBUFFERED", "PATH")
+    run = Run(["sh", "-c", f"echo ${' $'.join(names)}"], "a", Path("runs"), {"lr": 0.1, "model": "cnn"}, {})
+    run.process.wait()
+    *told, path = run.last_lines(1).split(maxsplit=4)
+    values = tmp_path / "runs" / "a" / "sweep-values.yaml"  # a program may change its folder before it reads that
+    assert told == ["a", "runs", str(values), "1"]
+    assert path.startswith(f"{Path(sys.executable).parent}{os.pathsep}")
+    assert yaml.safe_load(values.read_text()) == {"lr": {"value": 0.1}, "model": {"value": "cnn"}}
+
+
+def test_the_last_lines_are_the_end_of_what_this_start_has_said(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / OUTPUT).write_text("of an earlier start\n")
+    run = Run(["printf", r"one\ntwo\nthree"], "a", tmp_path, {}, {})
+    run.process.wait()
+    assert [run.last_lines(num) for num in (2, 9)] == ["two\nthree", "one\ntwo\nthree"]
+    monkeypatch.setattr("sweeps.local.launch.MOST_OUTPUT_BYTES", 4)
+    assert run.last_lines(9) == "hree"
+    assert (tmp_path / "a" / OUTPUT).read_text() == "of an earlier start\none\ntwo\nthree"
+
+
+def test_a_run_takes_no_more_seconds_after_its_end_and_is_out_of_reach_of_ctrl_c(tmp_path):
+    run = Run(["sleep", "60"], "a", tmp_path, {}, {})
+    assert os.getpgid(run.process.pid) != os.getpgid(0)
+    run.kill()
+    wait_until(run.has_ended, "it ends")
+    seconds = run.seconds()
+    time.sleep(0.01)
+    assert run.seconds() == seconds
+
+
+def test_processes_that_a_launcher_leaves_have_their_time_to_save_and_are_killed_then(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeps.local.launch.SECONDS_TO_SAVE", 0.5)
+    run = Run(["sh", "-c", "sleep 60 & exit 0"], "a", tmp_path, {}, {})
+    run.process.wait()
+    assert not run.has_ended()
+    seconds = run.seconds()
+    assert len(processes_of("a")) == 1
+    wait_until(run.has_ended, "what is left is killed", seconds=30)
+    assert run.seconds() == seconds  # of the launcher
+    assert processes_of("a") == []
+
+
+def test_a_run_is_killed_for_memory_only_where_the_system_has_killed_another_process_since_its_start(
+    tmp_path, monkeypatch
+):
+    for num_after, reason in ((3, None), (4, OUT_OF_MEMORY)):
+        told = iter([3, num_after])
+        monkeypatch.setattr("sweeps.local.launch.num_killed_for_memory", lambda told=told: next(told))
+        run = Run(["sh", "-c", "kill -9 $$"], "a", tmp_path, {}, {})
+        run.process.wait()
+        assert getattr(run.fault(), "reason", None) == reason
+
+
+def test_a_run_that_was_stopped_has_no_fault_whatever_its_exit_code_and_output(tmp_path):
+    run = Run(["sh", "-c", "echo '[Errno 5] Input/output error'; exit 1"], "a", tmp_path, {}, {})
+    run.process.wait()
+    assert run.fault() is not None
+    write_json(tmp_path / "a" / "summary.json", {"state": "stopped"})
+    assert run.fault() is None

@@ -2,12 +2,19 @@
 
 import json
 import signal
+import subprocess
 import time
 
 import pytest
+from optuna.trial import TrialState
 
+from data.files import read_json
+from sweeps.local.display import Display
+from sweeps.local.notification import Ending, deliver, message_of
 from tests.sweep_agents import LR_GRID, dump_no_second, wait_until
+from tests.sweep_helpers import LR, sweep_of
 from tests.sweeps.test_agent import SLOW
+from tests.sweeps.test_promotion import stored
 from tests.wandb_site import server, site  # noqa: F401
 
 TELL = "--on_end=cat >> told.jsonl; echo >> told.jsonl"
@@ -20,6 +27,35 @@ def fail(*arguments):
 def told(stage):
     path = stage.folder / "told.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_message_says_why_the_best_as_people_read_it_what_there_is_of_each_state_and_the_hours():
+    metric = {"name": "val/accuracy", "goal": "maximize"}
+    display = Display(sweep_of({"lr": LR}, metric=metric), "rates", 9, 1)
+    notes = {"settings": {"lr": 0.01}, "seconds": 5400.0}
+    trials = [stored(0, [0.7, 0.8125], TrialState.COMPLETE, **notes), stored(1, [], TrialState.FAIL, **notes)]
+    message = message_of(Ending("paused", "its disk is full", ""), display, trials, {})
+    assert message["text"] == (
+        "sweep rates paused; its disk is full; best val/accuracy 81.25 % by trial 0 (lr=0.01); 1 finished; 1 failed; "
+        "3.00 trial-hours"
+    )
+    assert (message["best"]["value"], message["trial_hours"]) == (0.8125, 3.0)
+
+
+def test_a_command_gets_the_message_and_its_last_line_says_why_it_failed(tmp_path):
+    said: list[str] = []
+    for code in (0, 3):
+        words = ["sh", "-c", f"cat > told.json; echo before >&2; echo why >&2; exit {code}"]
+        deliver("x", words, {"code": code}, said.append, cwd=tmp_path, stderr=subprocess.PIPE)
+        assert read_json(tmp_path / "told.json") == {"code": code}
+    assert said == ["x failed, exit code 3: why"]
+
+
+def test_a_command_that_is_not_there_costs_a_line():
+    said: list[str] = []
+    deliver("x", ["/no/such/program"], {}, said.append)
+    assert len(said) == 1
+    assert said[0].startswith("x could not be run: ")
 
 
 @pytest.mark.slow
