@@ -1,13 +1,26 @@
 """Which earlier runs count as observations of a sweep, and what is said of those that do not."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from analysis.read.trials import Trial
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json, write_json
+from data.metrics import Metric
 from data.paths import cache_dir
 from sweeps.local.observations import PRIOR, observations
-from sweeps.local.prior import Images, learn_from, name_of_sweep, take_prior
+from sweeps.local.prior import (
+    Earlier,
+    Images,
+    enough_for_a_model,
+    learn_from,
+    name_of_sweep,
+    reason_against,
+    take_prior,
+    with_folder,
+)
 from tests.run_folders import SWEEP, write_run
 from tests.sweep_helpers import LEFT_OUT, LR, content, study_of, sweep_of
 from tests.trained_runs import save_pictures
@@ -190,3 +203,74 @@ def test_a_place_is_called_by_its_sweeps_name_only_in_the_runs_folder(tmp_path, 
     assert name_of_sweep(str(other)) == str(other)
     own.rename(tmp_path / "elsewhere")
     assert name_of_sweep(str(other)) == str(other)
+
+
+def test_what_is_kept_of_a_run_are_its_settings_of_the_file_and_those_that_are_no_defaults(runs_dir):
+    told = {"batch_size": 128, "momentum": 0.5, "seed": 5}  # a default, another value than the default, not compared
+    parameters = {**PARAMETERS, "momentum": {"value": 0.5}, "val_fraction": {"value": 0.1}}
+    write(runs_dir / "one", state="failed", val_fraction=0.1, **told)
+    [entry] = take_prior("one", sweep_of(parameters)).entries
+    assert entry == {"run": "one", "settings": {**OWN, "momentum": 0.5, "val_fraction": 0.1}, "value": None}
+
+
+def test_places_are_added_to_those_that_were_taken_before(runs_dir):
+    sweep = sweep_of(PARAMETERS)
+    study = study_of(sweep, 0)
+    for name, rate in (("one", 0.01), ("two", 0.02)):
+        write(runs_dir / name, lr=rate)
+        learn_from(name, study, sweep)
+    assert [trial.params["lr"] for trial in observations(sweep, study.user_attrs, [])] == [0.01, 0.02]
+
+
+def test_final_runs_of_a_sweep_do_not_count(runs_dir):
+    folder = runs_dir / "sweeps" / "earlier"
+    for name in ("000-x", "final-000-x-seed1"):
+        write(folder / name)
+    (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
+    assert take_prior("earlier", sweep_of(PARAMETERS)).line == "prior earlier: 1 of 1 run taken as observations"
+
+
+def test_a_run_is_found_by_its_name_though_sweeps_are_in_a_database_and_by_a_path_that_looks_like_one_of_w_and_b(
+    runs_dir, monkeypatch
+):
+    monkeypatch.chdir(runs_dir)
+    write(runs_dir / "one")
+    write(runs_dir / "a" / "b" / "two")
+    assert len(take_prior("one", sweep_of(PARAMETERS), f"sqlite:///{runs_dir}/sweeps.db").entries) == 1
+    assert len(take_prior("a/b/two", sweep_of(PARAMETERS)).entries) == 1
+
+
+@pytest.mark.parametrize(("is_same", "value"), [(True, 0.3), (False, 0.9)])
+def test_a_database_knows_the_state_of_a_trial_and_its_value_of_its_own_metric_alone(is_same, value):
+    trial = Trial(0, "000-x", "PRUNED", 0.3, 1, {}, None, None)
+    run = Earlier("000-x", OWN, "RUNNING", 0.9, "images")
+    assert with_folder(trial, run, is_same) == Earlier("000-x", OWN, "PRUNED", value, "images")
+
+
+@pytest.mark.parametrize(("goal", "kept"), [("minimize", [1, 3, 4, 5]), ("maximize", [2, 3, 4, 5])])
+def test_of_many_runs_the_better_half_of_what_a_model_is_told_and_the_newest_are_kept(monkeypatch, goal, kept):
+    monkeypatch.setattr("sweeps.local.search.MOST_SEEN", 4)
+    entries = [{"run": str(number), "value": value} for number, value in enumerate([5, 1, 9, 2, 8, None])]
+    found = enough_for_a_model(entries, Metric("val/score", goal))
+    assert [int(entry["run"]) for entry in found] == kept
+
+
+def test_images_are_told_apart_by_their_size_before_the_crop(monkeypatch):
+    sides = []
+
+    def load(name, folder, side, *others):
+        sides.append(side)
+        return SimpleNamespace(fingerprint=str(side))
+
+    monkeypatch.setattr("sweeps.local.prior.load_dataset", load)
+    images = Images()
+    for crop, fingerprint in ((1.0, "8"), (0.5, "16"), (1.0, "8")):
+        values = {"image_size": 8, "eval_crop": crop}
+        sweep = sweep_of({**PARAMETERS, **{name: {"value": value} for name, value in values.items()}})
+        assert images.fingerprint(sweep, OWN) == fingerprint
+    assert sides == [8, 16]  # each is read once
+
+
+def test_images_of_another_programs_runs_are_not_compared():
+    run = Earlier("one", {"lr": 0.01}, "COMPLETE", 0.5, "images")
+    assert reason_against(run, sweep_of({"lr": LR}, program=__file__), Images()) == ""
