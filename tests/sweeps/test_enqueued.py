@@ -1,11 +1,17 @@
 """Settings that people want to be tried first."""
 
+import json
+import socket
+import subprocess
+
 import pytest
 from optuna.trial import TrialState
 
 from data.errors import UserError
+from models.resolve import Text
 from sweeps.local.contract import by_settings
-from sweeps.local.enqueued import choice_of, enqueue
+from sweeps.local.enqueued import choice_of, enqueue, number_or_text
+from sweeps.local.owners import place
 from sweeps.local.trials import Trials
 from tests.sweep_helpers import LR, sweep_of
 
@@ -31,7 +37,7 @@ BAD = {
     "epochs=3": "names none of the settings that are searched",
     "momentun=0.9": "is not a setting of",
     "model=cnn lr=1e-3": "is always mlp in this sweep",
-    "none.yaml": "none.yaml",
+    "none.yaml": "none.yaml cannot be read",
     "lr=nan": "not a finite number",
     "lr=1e200": "cannot come out of its distribution",
 }
@@ -142,3 +148,39 @@ def test_a_choice_beyond_the_count_waits_for_a_larger_one(trials):
     assert enqueue(choice_of("lr=1e-3", trials.sweep).points, trials).number == 1
     assert take(trials, 2, count=1)[1] is None
     assert take(trials, 2, count=2)[1].settings["lr"] == 1e-3
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_choice_that_an_agent_has_claimed_is_anothers_to_store_only_once_that_one_is_dead(
+    trials, tmp_path, monkeypatch, is_alive
+):
+    points = choice_of("lr=1e-3", trials.sweep).points
+    other = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS), "s", seed=0)
+    monkeypatch.setattr(other.study, "enqueue_trial", lambda points: None)
+    if not is_alive:
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        other.claims.owner = json.dumps([socket.gethostname(), place(), ended.pid, 1])
+    assert enqueue(points, other) is None
+    assert (enqueue(points, trials) is None) == is_alive
+
+
+def test_sweeps_in_one_database_each_try_a_choice_whose_claims_are_those_of_no_trial(trials, tmp_path):
+    other = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS), "another", seed=0)
+    assert [enqueue(choice_of("lr=1e-3", each.sweep).points, each).number for each in (trials, other)] == [0, 0]
+    assert all(-(2**31) < claim <= -(2**30) for claim in trials.claims.all())  # as PostgreSQL's integers
+
+
+def test_settings_may_be_spelled_as_options_and_a_file_have_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe").write_text("lr: 0.002\n")
+    sweep = sweep_of(PARAMETERS)
+    assert [choice_of(text, sweep).points["lr"] for text in ("--lr=1e-3 --width=64", "recipe")] == [1e-3, 2e-3]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("3", 3), ("true", True), ("adam", "adam"), ("[1, 2]", [1, 2])]
+)
+def test_another_programs_settings_are_read_as_yaml_reads_them_and_1e_3_as_a_number(text, value):
+    read = number_or_text(Text(text))
+    assert (read, type(read)) == (value, type(value))
