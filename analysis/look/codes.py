@@ -41,5 +41,6 @@ def draw_code_usage(uses: np.ndarray, code_perplexity: float, path: Path) -> Non
     right.plot(np.sort(shares)[::-1])
     right.axhline(100 / len(uses), color="grey", linestyle="--", label="even use")
     right.set(xlabel="codes by rank", ylabel="share, %", title=f"perplexity {code_perplexity:.0f}")
+    right.ticklabel_format(axis="y", useOffset=False)
     right.legend()
     figure.savefig(path, dpi=100)

@@ -110,6 +110,7 @@ def draw(path: Path, rates: Sequence[float], losses: Sequence[float], smoothed: 
     axes.semilogx(rates, smoothed, color="C0", label="moving average")
     axes.axvline(chosen, color="C3", linestyle="--", label=f"steepest fall: {chosen:.2g}")
     axes.set(xlabel="learning rate", ylabel="training loss")
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

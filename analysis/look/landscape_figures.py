@@ -62,6 +62,7 @@ def draw_lines(lines: Mapping[str, tuple[np.ndarray, Sequence[Losses]]], chance:
     show_plainly(axes[0])
     if has_accuracy:
         axes[1].set(ylabel="accuracy, %")
+        axes[1].ticklabel_format(axis="y", useOffset=False)
     for axis in axes:
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_xlabel(STEP)
@@ -148,6 +149,7 @@ def draw_ways(ways: Mapping[str, tuple[np.ndarray, Losses]], ends: tuple[str, st
         axes[1].set(ylabel="accuracy, %")
     for axis in axes:
         axis.set_xticks([0, 0.5, 1], [ends[0], "halfway", ends[1]])
+        axis.ticklabel_format(axis="y", useOffset=False)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=9)
     figure.savefig(path, dpi=100)

@@ -144,6 +144,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.plot(*zip(*few, strict=True), marker=".", label=name + note)
         axes.set(xlabel="epoch", ylabel=metric)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.ticklabel_format(axis="y", useOffset=False)  # 15.99 and 16 active units, not 0 and 0.01 beside "+1.599e1"
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=100)

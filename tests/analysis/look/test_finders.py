@@ -22,6 +22,20 @@ def test_the_steepest_fall_is_the_middle_of_the_greatest_difference():
     assert steepest_fall([5.0, 4.9, 4.0, 2.0, 1.5, 1.4]) == 2
 
 
+def test_losses_that_hardly_differ_are_written_in_full(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    shown = []
+
+    def show(figure, *_, **__):
+        figure.draw_without_rendering()
+        shown.append(figure.axes[0].yaxis.get_offset_text().get_text())
+
+    monkeypatch.setattr(Figure, "savefig", show)
+    finders.draw(tmp_path / "a.png", [0.1, 0.2], [0.510001, 0.51], [0.510001, 0.51], 0.1)
+    assert shown == [""]
+
+
 @pytest.mark.parametrize("least", [80, 52])
 def test_a_schedule_may_rise_to_a_third_of_the_rate_of_the_least_loss(least, tmp_path, monkeypatch, capsys):
     def rate(step):

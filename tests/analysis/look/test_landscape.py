@@ -15,7 +15,7 @@ from analysis.landscape import main
 from analysis.look import hessian, landscape_figures, landscape_runs
 from analysis.look.hessian import hessian_product, top_eigenvalues
 from analysis.look.landscape import Losses, LossFunction, difference, line, plane, random_direction
-from analysis.look.landscape_figures import barrier, draw_lines, draw_planes, new_figure
+from analysis.look.landscape_figures import barrier, draw_lines, draw_planes, draw_ways, new_figure
 from analysis.look.landscape_runs import Plan, chance_of, in_words, summary_of
 from analysis.look.matching import matched
 from analysis.look.trained_run import TrainedRun
@@ -360,6 +360,16 @@ def test_the_thick_lines_are_the_plain_means_of_the_directions(tmp_path, monkeyp
     thick = [next(line for line in axes.lines if line.get_label() == "one") for axes in figures[0].axes]
     assert [line.get_ydata().tolist() for line in thick] == [[5, 3], pytest.approx([50, 25])]
     assert figures[0].axes[0].get_legend().get_title().get_text().startswith("thick: mean")
+
+
+def test_losses_that_hardly_differ_on_a_way_are_written_in_full(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(landscape_figures, "new_figure", lambda *told: figures.append(new_figure(*told)) or figures[0])
+    steps = np.linspace(0, 1, 11)
+    draw_ways({"straight": (steps, Losses(0.51 + 1e-6 * steps, None))}, ("a", "b"), tmp_path / "ways.png")
+    [axes] = figures[0].axes
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    assert all(label.get_text().startswith(("0.50", "0.51")) for label in axes.get_yticklabels())
 
 
 @pytest.fixture(scope="module")

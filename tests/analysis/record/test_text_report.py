@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from analysis.record import run_folder
-from analysis.record.text_report import network_lines, report
+from analysis.record.text_report import draw_curves, network_lines, report
 from data.errors import UserError
 from data.files import write_json
 from models.core.settings import Settings
@@ -51,6 +51,24 @@ def test_the_report_tells_what_was_run_and_what_came_of_it(tmp_path):
     ):
         assert part in text
     assert min(Image.open(tmp_path / "curves.png").size) > 100
+
+
+def test_an_axis_of_the_curves_has_its_numbers_in_full(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    shown = []
+
+    def show(figure, *_, **__):
+        figure.draw_without_rendering()
+        shown.extend(figure.axes)
+
+    monkeypatch.setattr(Figure, "savefig", show)
+    rows = [{"epoch": n, "lr": 0.1, "train/autoencode/active_units": 15.98 if n == 1 else 16.0} for n in range(1, 31)]
+    draw_curves(rows, tmp_path / "curves.png")
+    [axes] = shown
+    assert axes.yaxis.get_offset_text().get_text() == ""  # else a tick of 0.01 beside "+1.599e1" is one of 16
+    labels = [float(label.get_text().replace("\N{MINUS SIGN}", "-")) for label in axes.get_yticklabels()]
+    assert labels == pytest.approx(list(axes.get_yticks()))
 
 
 def test_the_report_of_a_run_without_test_figures_has_no_line_for_them(tmp_path):
