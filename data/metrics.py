@@ -17,7 +17,7 @@ PERCENTAGES = ("accuracy", "mAP", "ece")
 MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
 USUAL = ("accuracy", "mAP", "loss")  # what runs are compared by where nobody says: the first that they have
 RANKING = tuple(f"val/{name}" for name in USUAL)  # of runs of no sweep
-TEST_METRICS = tuple(f"test/{name}" for name in USUAL)  # of final runs
+TEST_METRICS = tuple(f"test/{name}" for name in USUAL)  # of final runs, beside the one of their sweep
 LARGEST = sys.float_info.max
 MOST_POINTS = 10_000  # of a curve that is kept or drawn
 
@@ -74,6 +74,19 @@ def metric_named(text: str) -> Metric:
         if told == goal and name:
             return Metric(name, goal)
     return Metric(text, "maximize" if is_maximized(text) else "minimize")
+
+
+def metrics_of_finals(metric: Metric) -> list[Metric]:
+    """Return the metrics of test images that final runs are told by: the first that they have.
+
+    Args:
+        metric: by which their trials are ranked. Its figure of test images stands before the usual ones, unless it is
+            one of them: by the loss of a GAN or of a VAE of some beta, runs cannot be compared.
+    """
+    own = Metric(f"test/{metric.name.partition('/')[2] or metric.name}", metric.goal)
+    is_first = own.name not in TEST_METRICS or own.name == metric.name
+    usual = [metric_named(name) for name in TEST_METRICS]
+    return [own, *(each for each in usual if each.name != own.name)] if is_first else usual
 
 
 def is_maximized(name: str) -> bool:

@@ -71,6 +71,18 @@ def write_run(
     return folder
 
 
+def write_gans(sweep: Path) -> None:
+    """Write two trials and two final runs of a GAN into the folder of a sweep by its FID; their losses say nothing."""
+    for number, fid in enumerate((30.0, 20.0)):
+        run = write_run(sweep / f"00{number}", [0.1], lr=0.1 + number)
+        [row] = run_folder.read_metrics(run)
+        (run / run_folder.METRICS).write_text(json.dumps({**row, "val/fid_x_60": fid}) + "\n")
+    for seed, fid in enumerate((21.0, 23.0), 1):
+        run = write_run(sweep / f"final-001-seed{seed}", [0.1], lr=1.1, seed=seed)
+        figures = {"test/loss": 0.1, "test/fid_x_60": fid}
+        write_json(run / run_folder.SUMMARY, {"state": "finished", "epochs": 1, **figures})
+
+
 def write_study(folder: Path) -> None:
     """Write the database of a sweep with four trials, one of them never begun, as sweeps/local/trials.py leaves it."""
     import optuna  # imported late: takes half a second

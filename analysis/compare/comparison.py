@@ -18,10 +18,9 @@ from analysis.read.runs import best_values, history, kept_value, names_of_metric
 from analysis.read.sweeps import SweepRecord, entries_for
 from analysis.read.trials import Trial
 from data.errors import UserError
-from data.metrics import RANKING, TEST_METRICS, Best, Metric, is_epoch, is_finite, metric_named
+from data.metrics import RANKING, Best, Metric, is_epoch, is_finite, metric_named, metrics_of_finals
 
 KINDS = ("model", "dataset")  # settings that tell what is trained: they come first
-FURTHER = (*RANKING, *TEST_METRICS)  # metrics shown beside, where runs have them
 WIDE = 20  # a setting whose values lie further apart than by this factor may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
 DIGITS = 6  # significant ones that a number keeps
@@ -130,8 +129,9 @@ def compare(
     # W&B knows no more of a trial than of any other run, of which the history has the best value.
     of_runs = [trials.get((record.sweep, record.run_id)) if record.is_local else None for record in by_start]
     known = set[str]().union(*names_of_metrics(records))
-    further = [name for name in FURTHER if name != metric.name and name in known]
-    best = best_values(by_start, [metric, *map(metric_named, further)])
+    beside = [*map(metric_named, RANKING), *metrics_of_finals(metric)]
+    further = [each for each in beside if each.name != metric.name and each.name in known]
+    best = best_values(by_start, [metric, *further])
     entries = [
         entry_of(record, place, metric, values, trial)
         for place, (record, values, trial) in enumerate(zip(by_start, best, of_runs, strict=True), 1)
@@ -140,7 +140,8 @@ def compare(
     searched = [entry.record for entry in entries if not entry.record.is_final] or records
     varied = varied_settings([record.settings for record in searched])
     edges = [line for sweep in ranking for line in edges_of(sweep, is_one_of_many=len(ranking) > 1)]
-    return Comparison(title, metric, entries, varied, further, skipped, warning_of(records), edges, front_of(ranking))
+    warning, names = warning_of(records), [each.name for each in further]
+    return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front_of(ranking))
 
 
 def edges_of(sweep: SweepRecord, is_one_of_many: bool) -> list[str]:

@@ -19,7 +19,7 @@ from analysis.compare.isolation import isolation_data
 from analysis.compare.recipes import recipe_data
 from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.recipe import recipe_of
-from data.metrics import is_finite, is_percentage
+from data.metrics import is_finite, is_percentage, metrics_of_finals
 from data.visible import visible
 
 ASSETS = Path(__file__).parent / "page"
@@ -83,6 +83,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": comparison.title,
         "metric": {"name": metric.name, "goal": metric.goal},
+        "tested": [each.name for each in metrics_of_finals(metric)],
         "percentages": sorted(filter(is_percentage, metrics)),
         "numSkipped": len(comparison.skipped),
         "skipped": comparison.skipped[:MOST_SKIPPED],

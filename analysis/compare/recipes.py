@@ -10,7 +10,7 @@ from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import recipe_of
-from data.metrics import TEST_METRICS, Metric, is_finite, metric_named
+from data.metrics import Metric, is_finite, metrics_of_finals
 
 MOST_SINGLE = 10  # recipes of one seed, the best of a kind, beside those of several: a whole search would hide these
 MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
@@ -70,11 +70,11 @@ def judge_of(finals: Sequence[Entry], metric: Metric) -> Metric | None:
 
     Args:
         finals: the runs.
-        metric: that ranks the comparison, which is taken first.
+        metric: that ranks the comparison, whose figure of the test images is taken first.
     """
     known = [{**entry.further, metric.name: entry.value} for entry in finals]
-    tested = [*([metric] if metric.name in TEST_METRICS else []), *map(metric_named, TEST_METRICS)]
-    return next((each for each in tested if known and all(is_finite(own.get(each.name)) for own in known)), None)
+    shared = [each for each in metrics_of_finals(metric) if all(is_finite(own.get(each.name)) for own in known)]
+    return shared[0] if finals and shared else None
 
 
 def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str]) -> list[Recipe]:

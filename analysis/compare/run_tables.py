@@ -18,7 +18,7 @@ from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, number_or_dash, sparkline
-from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, shown
+from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, metrics_of_finals, shown
 from data.visible import counted, say, visible
 
 SPARKLINE_WIDTH = 16
@@ -28,7 +28,8 @@ FLUSH_LEFT = {"sweep", "run", "model", "dataset", "state", "course", "method", "
 FLUSH_LEFT |= {"values in order", "best settings", "setting", "values"}
 NAMES = ("sweep", "run")  # columns that are never left out or clipped: other commands take what stands there
 TESTED = {"test/accuracy": "test acc.", "test/mAP": "test mAP"}  # the headings of test figures
-WHERE_KNOWN = {*TESTED.values(), *(f"final {heading}" for heading in TESTED.values())}  # columns that are never empty
+OWN_FINAL = "final by its metric"
+WHERE_KNOWN = {*TESTED.values(), *(f"final {heading}" for heading in TESTED.values()), OWN_FINAL}  # are never empty
 # Columns that a narrow terminal does without, the first of them first.
 NARROW_FIRST = (
     "course",
@@ -112,7 +113,7 @@ def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
     columns = columns_of(rows, metric)
     print_table(columns, searched, f"runs by {sort}, with their best {metric.name}")
     print_table(columns, finals, "final runs, with the settings of the best trials")
-    lines = [*(means_of_finals([row.record for row in all_finals])), *reasons([row.record for row in rows])]
+    lines = [*means_of_finals([row.record for row in all_finals], metric), *reasons([row.record for row in rows])]
     lines += [warning_of([row.record for row in searched])] if is_ranking else []
     say(*filter(None, lines), count_line(runs, len(rows)))
 
@@ -126,10 +127,14 @@ def count_line(runs: RunList, num_shown: int) -> str:
     return f"{of_all}{counted(len(runs.records), 'run')}{': ' if ends else ''}{ends}{left_out}"
 
 
-def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
+def means_of_finals(finals: Sequence[RunRecord], metric: Metric) -> list[str]:
     """Return a line for the final runs of each trial that says what they reach: mean and deviation over the seeds.
 
     Each figure is told with the number of runs that have it.
+
+    Args:
+        finals: the runs.
+        metric: whose test figure comes first.
     """
     by_trial: dict[str, list[RunRecord]] = {}
     for record in finals:
@@ -137,7 +142,7 @@ def means_of_finals(finals: Sequence[RunRecord]) -> list[str]:
     lines = []
     for trial, records in by_trial.items():
         by_number: dict[int, list[str]] = {}  # of the runs that have a figure
-        for name in TEST_METRICS:
+        for name in (each.name for each in metrics_of_finals(metric)):
             if known := [record.summary[name] for record in records if is_finite(record.summary.get(name))]:
                 by_number.setdefault(len(known), []).append(f"{name} {plus_minus(spread(known), name)}")
         if means := [f"{', '.join(texts)} ({counted(number, 'run')})" for number, texts in by_number.items()]:
@@ -218,6 +223,7 @@ def print_sweeps(sweeps: SweepList) -> None:
         ("values in order", lambda sweep: sparkline(values_in_order(sweep), SPARKLINE_WIDTH)),
         ("best settings", best_settings),
         *((f"final {heading}", partial(final_figure, name)) for name, heading in TESTED.items()),
+        (OWN_FINAL, own_final_figure),
     ]
     print_table(columns, sweeps.sweeps, "sweeps")
     say(f"{counted(len(sweeps.sweeps), 'sweep')}{skipped('no sweep that ranks its runs', sweeps.skipped)}")
@@ -255,6 +261,12 @@ def final_figure(name: str, sweep: SweepRecord) -> str:
         return plus_minus(figure, name) if sweep.has_finals_of_its_best() else ""
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # no final runs yet, or a file not ours
         return ""
+
+
+def own_final_figure(sweep: SweepRecord) -> str:
+    """Return the test figure of a sweep's own metric in the final runs of its best trial; "" for a usual one."""
+    name = metrics_of_finals(sweep.metric)[0].name
+    return "" if name in TEST_METRICS else final_figure(name, sweep)
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> None:

@@ -3,7 +3,18 @@ import random
 
 import pytest
 
-from data.metrics import Best, Metric, best_elsewhere, is_epoch, is_finite, is_percentage, metric_named, shown, thinned
+from data.metrics import (
+    Best,
+    Metric,
+    best_elsewhere,
+    is_epoch,
+    is_finite,
+    is_percentage,
+    metric_named,
+    metrics_of_finals,
+    shown,
+    thinned,
+)
 
 ROWS = [
     {"epoch": 1, "lr": 0.1, "val/loss": 0.9, "val/accuracy": 0.5},
@@ -41,6 +52,23 @@ def test_a_metric_by_its_name_knows_whether_more_is_better(name, goal):
 @pytest.mark.parametrize(("goal", "order"), [("minimize", [1.0, 2.0]), ("maximize", [2.0, 1.0])])
 def test_the_least_cost_is_the_best(goal, order):
     assert sorted([2.0, 1.0], key=Metric("m", goal).cost) == order
+
+
+@pytest.mark.parametrize(
+    ("metric", "names"),
+    [
+        ("val/loss", ["accuracy", "mAP", "loss"]),
+        ("val/accuracy", ["accuracy", "mAP", "loss"]),
+        ("test/loss", ["loss", "accuracy", "mAP"]),
+        ("val/fid_inception_2000", ["fid_inception_2000", "accuracy", "mAP", "loss"]),
+    ],
+)
+def test_final_runs_are_told_by_what_their_sweep_is_after_unless_that_is_usual(metric, names):
+    assert [each.name for each in metrics_of_finals(metric_named(metric))] == [f"test/{name}" for name in names]
+
+
+def test_the_test_figure_of_a_metric_has_its_goal():
+    assert metrics_of_finals(metric_named("maximize val/codes_used"))[0] == Metric("test/codes_used", "maximize")
 
 
 def test_percentages_and_epochs_rows():

@@ -3,7 +3,7 @@
 import { element, find } from "./elements.js";
 import { count, formatMetric, formatSeconds, formatSetting, settingText } from "./format.js";
 import { STATES } from "./markers.js";
-import { figures, metric, numSkipped, ranked, runs, settings, skipped, warning } from "./report.js";
+import { figures, metric, numSkipped, ranked, runs, settings, skipped, tested, warning } from "./report.js";
 
 const MOST_MODELS = 3; // that are named
 
@@ -69,7 +69,6 @@ function timeTiles() {
 // The final runs of the best trial that has some: its mean over the seeds is the headline. Where trials have no value,
 // as final runs alone have one of a test metric, it is the best mean by that metric, and by another one that of all.
 function finalTiles() {
-  const tested = ["test/accuracy", "test/mAP", "test/loss"];
   const name = tested.includes(metric.name) ? metric.name : tested.find((one) => figures.includes(one));
   const valueOf = (run) => (name === metric.name ? run.value : run.figures[figures.indexOf(name)]) ?? null;
   const known = runs.filter((run) => run.state === "final" && valueOf(run) !== null);

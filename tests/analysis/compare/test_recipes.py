@@ -12,7 +12,7 @@ from analysis.read.runs import read_runs
 from analysis.record import run_folder
 from data.files import read_json, write_json
 from data.metrics import metric_named
-from tests.run_folders import write_run
+from tests.run_folders import write_gans, write_run
 
 ACCURACY = metric_named("val/accuracy")
 # The luckiest run is one of the worse recipe.
@@ -34,6 +34,13 @@ def comparison(tmp_path):
         for seed, value in enumerate(values, 1):
             write_run(tmp_path / f"{name}{seed}", [1.0], [value], lr=rate, seed=seed)
     return compare("runs", read_runs(tmp_path).records, ACCURACY)
+
+
+def test_final_runs_are_told_by_the_metric_of_their_sweep_where_it_is_no_usual_one(tmp_path):
+    write_gans(tmp_path / "sweeps" / "s")
+    comparison = compare("runs", read_runs(tmp_path).records, metric_named("val/fid_x_60"))
+    [final] = [recipe for recipe in recipes_of(comparison).shown if recipe.is_final]
+    assert (final.metric, final.mean.mean) == ("test/fid_x_60", 22.0)
 
 
 def test_recipes_are_ranked_by_their_means_not_by_the_luckiest_run(comparison):

@@ -13,7 +13,7 @@ from analysis import report
 from analysis.compare import html_page
 from analysis.record import run_folder
 from data.files import write_json
-from tests.run_folders import rows_of, write_run
+from tests.run_folders import rows_of, write_gans, write_run
 from tests.sweep_agents import wait_until
 
 HOSTILE = "<img src=x onerror='window.hacked=1'> \"quoted\"\nand %{x}"
@@ -187,6 +187,15 @@ def test_the_page_draws_every_chart_without_an_error_or_a_request(browser, page)
 
 
 @pytest.mark.slow
+def test_the_headline_of_final_runs_is_the_metric_of_their_sweep(browser, tmp_path):
+    write_gans(tmp_path / "sweeps" / "s")
+    page = tmp_path / "page.html"
+    assert report.main([f"--runs_dir={tmp_path}", "--metric=val/fid_x_60", f"--out={page}"]) == 0
+    browser.open(page)
+    assert browser.texts(".tile .name")[0] == "final test/fid_x_60"
+    assert browser.texts(".tile .figure")[0] == "22.0000"
+
+
 @pytest.mark.slow
 def test_settings_are_shown_on_one_scale_and_shares_within_0_and_100_percent(browser, tmp_path):
     for number, loss in enumerate((0.9, 0.3, 0.8, 0.5)):

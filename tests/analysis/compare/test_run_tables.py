@@ -8,7 +8,7 @@ import pytest
 from analysis.read.sweeps import read_sweeps
 from analysis.runs import main, moment
 from data.files import write_json
-from tests.run_folders import write_run, write_study
+from tests.run_folders import write_gans, write_run, write_study
 
 
 def show(capsys, *arguments):
@@ -64,6 +64,12 @@ def test_a_mean_is_told_with_the_number_of_runs_that_have_the_figure(tmp_path, c
     assert "mean of final-000: test/accuracy 85.00 ± 7.07 % (2 runs), test/loss 0.5000 (1 run)" in output
 
 
+def test_final_runs_are_told_by_what_their_sweep_is_after(tmp_path, capsys):
+    write_gans(tmp_path / "sweeps" / "s")
+    output = show(capsys, "--runs_dir", str(tmp_path), "--sweep", "s", "--metric", "val/fid_x_60")
+    assert "mean of final-001: test/fid_x_60 22.00 ± 1.41, test/loss 0.1000 ± 0.0000 (2 runs)" in output
+
+
 def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
     arguments = ("--runs_dir", str(runs_dir), "--metric", "val/accuracy", "--sort", "best", "--limit", "2")
     output = show(capsys, *arguments)
@@ -73,6 +79,20 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_sweep_by_another_metric_shows_that_of_its_final_runs(runs_dir, capsys):
+    write_study(runs_dir / "sweeps" / "lr")
+    file = runs_dir / "sweeps" / "lr" / "sweep.yaml"
+    file.write_text(file.read_text().replace("val/loss", "val/fid_x_60"))
+    [leader, *_] = read_sweeps(runs_dir).sweeps[0].leaders
+    figure = {"mean": 22.0, "std": 1.5}
+    final = {"trial": leader.run_id, "test/fid_x_60": figure, "test/loss": figure}
+    write_json(runs_dir / "sweeps" / "lr" / "final.json", {"trials": [final]})
+    output = show(capsys, "--runs_dir", str(runs_dir), "--sweeps")
+    assert "final by its metric" in output
+    assert output.count("22.00 ± 1.50") == 1
+
+
 @pytest.mark.parametrize("figure", ["test/accuracy", "test/mAP"])
 @pytest.mark.parametrize(("trained", "told"), [("the best", ["50.00", "±", "1.00", "%"]), ("another", [])])
 def test_sweeps_are_shown_with_the_ends_of_their_trials(trained, told, figure, runs_dir, capsys):
