@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from analysis.look.attention import NUM_PANEL_IMAGES, attention_panel
 from analysis.look.calibration import calibration_of
 from analysis.look.classification import analyse_classifier
 from analysis.look.codes import analyse_codes
-from analysis.look.collapse import NUM_WATCHED, variety
+from analysis.look.collapse import NUM_WATCHED, are_equal, variety
 from analysis.look.extractors import Extractor, build_extractor
 from analysis.look.fidelity import check_numbers, measure
 from analysis.look.label_scores import analyse_labels
@@ -143,6 +144,8 @@ def get_ready(model: Any, loaders: Mapping[str, Loader]) -> None:
             check_numbers(settings.fid_images, len(loaders[name]))
         if len(loaders[name]) < 2:
             warn(f"{name} has 1 image: sample_variety is left out, which compares two")
+        elif are_equal(watched(loaders[name])):
+            warn(f"{name} has equal images alone: sample_variety is left out, which compares different ones")
     if settings.fid_every:
         find_extractor(settings.extractor, loaders["train"].device)
 
@@ -157,15 +160,21 @@ def sample_metrics(model: Any, loader: Loader, epoch: int) -> dict[str, float]:
         epoch: finished epochs.
     """
     settings, names, metrics = model.settings, sample_metric_names(model), dict[str, float]()
-    num = min(NUM_WATCHED, len(loader))
-    if "sample_variety" in names and num > 1:
-        metrics["sample_variety"] = variety(model.sample(num, settings.seed), loader.pictures(loader.some(num)))
+    if "sample_variety" in names:
+        real = watched(loader)
+        share = variety(model.sample(len(real), settings.seed), real)
+        metrics |= {} if share is None else {"sample_variety": share}
     if "generated_accuracy" in names:
         metrics["generated_accuracy"] = accuracy_on_samples(model, loader, settings.seed)
     if names and settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
         extractor: Extractor = find_extractor(settings.extractor, loader.device)
         metrics |= measure(model.sample, loader, extractor, settings.fid_images, settings.seed)
     return metrics
+
+
+def watched(loader: Loader) -> Tensor:
+    """Return the real images [N, 3, H, W] in [0, 1] of a split that the variety of samples is compared with."""
+    return loader.pictures(loader.some(min(NUM_WATCHED, len(loader))))
 
 
 def accuracy_on_samples(model: Any, loader: Loader, seed: int) -> float:

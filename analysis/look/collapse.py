@@ -15,24 +15,42 @@ LEAST_VARIETY = 0.5  # of samples, as a share of that of real images; below it t
 MOST_TOLD_APART = 0.99  # share of an epoch's images; above it a discriminator leaves nothing to learn
 
 
-def variety(samples: Tensor, real: Tensor) -> float:
+def variety(samples: Tensor, real: Tensor) -> float | None:
     """Return how far each sample is from the one most like it, as a share of the same distance among real images.
 
     It is 1 where samples differ as real images do, and 0 where each has a double: a few modes are as much of a
-    collapse as one. Images are compared at 16x16 pixels, as by a person who squints.
+    collapse as one. Images are compared at 16x16 pixels, as by a person who squints. Doubles of a real image are passed
+    over, and the most like it of the others is taken: data that hold pictures twice are no less varied for that.
 
     Args:
         samples: [N, 3, H, W] in [0, 1].
         real: as many real images, [N, 3, H, W].
+
+    Returns:
+        The share; None where all real images are equal, or there is but one: there is no distance to compare with.
     """
-    return (nearest_distance(samples) / nearest_distance(real).clamp(min=1e-6)).item()
+    among_real = nearest_distance(real, to_doubles=False)
+    return None if among_real.isinf() else (nearest_distance(samples) / among_real).item()
 
 
-def nearest_distance(images: Tensor) -> Tensor:
-    """Return the distance of each image [N, 3, H, W] to the one most like it, averaged over them: a scalar."""
+def are_equal(images: Tensor) -> bool:
+    """Return whether no two of the images [N, 3, H, W] differ at 16x16 pixels, so that they have no variety."""
+    return bool(nearest_distance(images, to_doubles=False).isinf())
+
+
+def nearest_distance(images: Tensor, to_doubles: bool = True) -> Tensor:
+    """Return the distance of each image to the one most like it, averaged over them: a scalar.
+
+    Args:
+        images: [N, 3, H, W].
+        to_doubles: whether an equal image may be the one most like it, which then is at a distance of 0; otherwise the
+            mean is infinite where all images are equal.
+    """
     pixels = F.adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
     exact = "donot_use_mm_for_euclid_dist"  # else doubles are not at a distance of 0
     distances = torch.cdist(pixels, pixels, compute_mode=exact).fill_diagonal_(torch.inf)
+    if not to_doubles:
+        distances[distances == 0] = torch.inf
     return distances.min(dim=1).values.mean()
 
 

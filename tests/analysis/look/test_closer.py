@@ -140,6 +140,15 @@ def test_the_variety_of_one_sample_is_left_out_with_a_word(capsys):
     assert sample_metrics(model, loader, epoch=1) == {}
 
 
+def test_the_variety_beside_equal_images_is_left_out_with_a_word(capsys):
+    equal = Split(torch.full((5, 3, 32, 32), 7, dtype=torch.uint8), torch.arange(5))
+    model, loader = build("dc_gan").eval(), Loader(equal, INFO, torch.device("cpu"))
+    get_ready(model, {"train": loader})
+    told = "train has equal images alone: sample_variety is left out, which compares different ones\n"
+    assert capsys.readouterr().err == told
+    assert sample_metrics(model, loader, epoch=1) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("num", "num_train", "num_classes"), [(2, 2, 1), (2, 3, 2), (3, 12, 10), (5, 12, 1)])
 def test_latents_of_a_few_images_of_any_classes_are_looked_at(num, num_train, num_classes, tmp_path, capsys):

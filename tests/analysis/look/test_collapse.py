@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from analysis.look.collapse import signs_of_collapse, variety
+from analysis.look.collapse import are_equal, signs_of_collapse, variety
 
 
 def images(num, seed=0):
@@ -36,6 +36,23 @@ def test_variety_falls_with_the_share_that_collapsed():
     assert variety(torch.cat([diverse[:32], one[:32]]), images(64)) == pytest.approx(0.5, abs=0.1)
     grey = 0.5 + 0.3 * (diverse - 0.5)  # as a generator that knows little more than the mean
     assert variety(grey, images(64)) == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("num_times", [2, 16])
+def test_doubles_among_real_images_hide_no_collapse(num_times):
+    real, other = images(64 // num_times), images(64, seed=1)
+    doubled = real.repeat(num_times, 1, 1, 1)
+    assert variety(other, doubled) == pytest.approx(variety(other, real))
+    one = images(1, seed=1) + 0.1 * torch.rand(other.shape, generator=torch.Generator().manual_seed(0))
+    assert variety(one, doubled) < 0.2
+
+
+def test_equal_real_images_have_no_distance_to_compare_with():
+    equal = images(1).expand(31, -1, -1, -1)
+    assert variety(images(31), equal) is None
+    assert variety(images(1), images(1)) is None
+    assert are_equal(equal)
+    assert not are_equal(torch.cat([equal, images(1, seed=1)]))
 
 
 def rows(told_apart, varieties):
