@@ -16,7 +16,7 @@ from data import servers
 from data.errors import UserError, in_one_line
 from data.files import locked
 from data.paths import default_data_dir
-from models.parts.backbone import find_weights, outline_network, pretrained_config, read_weights
+from models.parts.backbone import outline_network, pretrained_config, pretrained_weights, read_weights
 from models.parts.feature_extractor import BATCH_SIZE, BATCH_SIZES, FeatureExtractor, FrozenNetwork
 
 INCEPTION = "inception"
@@ -176,14 +176,13 @@ class TimmExtractor:
 
     def __init__(self, arch: str, device: torch.device) -> None:
         self.name = arch
-        config = pretrained_config(arch)
+        config = pretrained_config(arch, "--extractor")
         size = config.input_size[-1]
         _, shape = outline_network(arch, 0, size)
         if len(shape) != 2:
             raise UserError(f"{arch} gives no vector of features, but {tuple(shape[1:])}: name another extractor")
         self.num_features = shape[1]
-        weights = find_weights(arch)
-        assert weights is not None
+        weights = pretrained_weights(arch, "--extractor", "")
         self.frozen = FeatureExtractor(FrozenNetwork(arch, weights, size), device)
         self.batch_size = self.frozen.batch_size
         state = read_weights(weights)

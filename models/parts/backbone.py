@@ -123,8 +123,12 @@ def network_size(settings: BackboneSettings, info: DatasetInfo) -> int:
     return size
 
 
-def pretrained_config(arch: str) -> Any:
+def pretrained_config(arch: str, option: str = "--arch") -> Any:
     """Return timm's description of a network and of its pretrained weights.
+
+    Args:
+        arch: timm's name of the network.
+        option: by which the user has named it.
 
     Raises:
         UserError: timm has no network of this name, or no weights of this tag.
@@ -133,12 +137,12 @@ def pretrained_config(arch: str) -> Any:
 
     name, _, tag = arch.partition(".")
     if not timm.is_model(name):
-        raise UserError(f"--arch={arch} is not known{suggestion(name, timm.list_models())}; see timm.list_models()")
+        raise UserError(f"{option}={arch} is not known{suggestion(name, timm.list_models())}; see timm.list_models()")
     if tag:
         tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{name}.*")]
         if tag not in tags:
             raise UserError(
-                f"--arch={arch}: {name} has no weights called {tag}; there are: {', '.join(tags) or 'none'}"
+                f"{option}={arch}: {name} has no weights called {tag}; there are: {', '.join(tags) or 'none'}"
             )
     return timm.models.get_pretrained_cfg(arch)
 
@@ -163,28 +167,31 @@ def find_weights(arch: str, pretrained: bool = True, weights: str = "") -> Path 
         if not path.is_file():
             raise UserError(f"--weights={weights}: there is no such file")
         return path
-    folder = default_data_dir() / "weights"
-    for path in (folder / (arch + suffix) for suffix in WEIGHT_SUFFIXES):
-        if path.is_file():
-            return path
-    return download_weights(arch, folder)
+    return pretrained_weights(arch, "--arch", "; or give --weights=FILE, or --pretrained=False for random ones")
 
 
-def download_weights(arch: str, folder: Path) -> Path:
-    """Download a network's pretrained weights into the Hugging Face cache unless they are there; return their file.
+def pretrained_weights(arch: str, option: str, otherwise: str) -> Path:
+    """Return the file of a network's pretrained weights, in the data folder or the Hugging Face cache.
+
+    They are downloaded into that cache where they are in neither.
 
     Args:
         arch: timm's name of the network.
-        folder: where users may put the file themselves, for the error message.
+        option: by which the user has named it.
+        otherwise: what the user can do without them, to end a message with.
 
     Raises:
         UserError: there are no pretrained weights, or they cannot be downloaded.
     """
+    folder = default_data_dir() / "weights"
+    for path in (folder / (arch + suffix) for suffix in WEIGHT_SUFFIXES):
+        if path.is_file():
+            return path
     import huggingface_hub
 
-    config = pretrained_config(arch)
+    config = pretrained_config(arch, option)
     if not config.hf_hub_id:
-        raise UserError(f"--arch={arch}: no hub has weights of it: give --weights=FILE, or --pretrained=False")
+        raise UserError(f"{option}={arch}: no hub has weights of it: name another{otherwise}")
     repository, revision, name = hub_file(config)
     cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
     if isinstance(cached, str):
@@ -197,8 +204,8 @@ def download_weights(arch: str, folder: Path) -> Path:
             reason = in_one_line(error)
     page = f"{huggingface_hub.constants.ENDPOINT}/{repository}"
     raise UserError(
-        f"--arch={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it "
-        f"at {folder / arch}{Path(name).suffix}, or name it with --weights; --pretrained=False starts from random ones"
+        f"{option}={arch}: its weights could not be downloaded ({reason}): fetch {name} of {page} elsewhere and put it "
+        f"at {folder / arch}{Path(name).suffix}{otherwise}"
     )
 
 

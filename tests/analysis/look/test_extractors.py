@@ -266,5 +266,11 @@ def test_a_network_of_timm_gives_its_own_features_and_classes(arch, tmp_path, mo
 
 
 def test_an_extractor_that_timm_does_not_know_is_refused():
-    with pytest.raises(UserError, match="resnet81.*did you mean"):
+    with pytest.raises(UserError, match="^--extractor=resnet81 is not known, did you mean"):
         build_extractor("resnet81", CPU)
+
+
+def test_an_extractor_whose_weights_cannot_be_had_is_told_with_what_helps_there():
+    with pytest.raises(UserError) as caught:
+        build_extractor("efficientnet_b8", torch.device("cpu"))
+    assert str(caught.value) == "--extractor=efficientnet_b8: no hub has weights of it: name another"

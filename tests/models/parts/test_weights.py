@@ -28,7 +28,9 @@ def test_weights_for_random_ones_are_refused(tmp_path):
 def test_a_network_that_no_hub_has_weights_of_is_told(monkeypatch):
     with pytest.raises(UserError, match="^--arch=resnet34d.none: resnet34d has no weights called none"):
         find_weights("resnet34d.none")
-    with pytest.raises(UserError, match="^--arch=efficientnet_b8: no hub has weights of it: give --weights=FILE"):
+    with pytest.raises(
+        UserError, match="^--arch=efficientnet_b8: no hub has weights of it: name another; or give --weights=FILE"
+    ):
         find_weights("efficientnet_b8")
 
 
@@ -79,7 +81,7 @@ def test_without_a_network_the_hub_s_cache_is_used_or_one_line_tells_what_to_fet
     assert absent == (
         "UserError --arch=test_resnet: its weights could not be downloaded (no connection to 127.0.0.1): fetch "
         "model.safetensors of http://127.0.0.1:9/timm/test_resnet.r160_in1k elsewhere and put it at "
-        f"{folder}/test_resnet.safetensors, or name it with --weights; --pretrained=False starts from random ones"
+        f"{folder}/test_resnet.safetensors; or give --weights=FILE, or --pretrained=False for random ones"
     )
 
 
