@@ -1,7 +1,8 @@
 """Draw what beta does to a variational autoencoder, from a finished sweep of it.
 
-The picture has a column for each beta: samples, reconstructions, t-SNE, the curves of reconstruction and KL, and the
-metrics of the run's end.
+The picture has a column for each beta, of its best run by the sweep's metric: samples, reconstructions, t-SNE, the
+curves of reconstruction and KL, and the metrics of the run's end. Which runs they are, and the other settings in which
+they differ, stands above them, and is printed.
 """
 
 import sys

@@ -4,18 +4,19 @@ import pytest
 from PIL import Image
 
 from analysis.beta import main
-from analysis.compare.beta_figure import result_text, runs_by_beta
+from analysis.compare.beta_figure import UNBROKEN, draw, result_text, runs_by_beta
 from analysis.read.pictures import newest_pictures
 from analysis.read.runs import read_runs
 from analysis.record import run_folder
 from data.files import write_json
 
 
-def make_run(folder, value, *, loss=1.0, state="finished", colour="red"):
+def make_run(folder, value, *, loss=1.0, state="finished", colour="red", bits=None, **others):
     (folder / "panels").mkdir(parents=True)
-    settings = {"model": "vae", "dataset": "digits"} | ({} if value is None else {"beta": value})
+    settings = {"model": "vae", "dataset": "digits"} | ({} if value is None else {"beta": value}) | others
     write_json(folder / run_folder.SETTINGS, settings)
     summary = {"state": state, "val/loss": loss, "test/latent/kmeans_accuracy": 0.2464, "test/nmi": 0.1, "epochs": 2}
+    summary |= {} if bits is None else {"val/bits_per_dimension": bits}
     write_json(folder / run_folder.SUMMARY, summary)
     rows = [
         {"epoch": epoch, "lr": 1e-3, "train/autoencode/kl": 5 * epoch, "val/kl": 6 * epoch, "val/reconstruction": 90}
@@ -40,7 +41,60 @@ def test_of_several_finished_runs_of_a_beta_the_best_is_taken(tmp_path):
     best = make_run(tmp_path / "b", 1.0, loss=2)
     make_run(tmp_path / "c", 1.0, loss=1, state="failed")
     make_run(tmp_path / "d", None, loss=0)
-    assert {value: record.source for value, record in runs_by_beta(tmp_path).items()} == {1.0: str(best)}
+    assert {value: column.record.source for value, column in runs_by_beta(tmp_path).items()} == {1.0: str(best)}
+
+
+@pytest.mark.parametrize(
+    ("metric", "goal", "chosen"),
+    [("bits_per_dimension", "minimize", "b"), ("bits_per_dimension", "maximize", "c"), ("fid", "minimize", "a")],
+)
+def test_the_run_of_a_beta_is_the_best_by_its_sweeps_metric_or_where_none_has_it_by_the_loss(
+    tmp_path, metric, goal, chosen
+):
+    sweep = tmp_path / "sweeps" / "s"
+    for name, loss, bits in (("a", 1, 8), ("b", 2, 7), ("c", 3, 9)):
+        make_run(sweep / name, 1.0, loss=loss, bits=bits)
+    told = {"metric": {"name": f"val/{metric}", "goal": goal}, "parameters": {"beta": {"value": 1}}}
+    write_json(sweep / run_folder.SWEEP_FILE, told)  # which is YAML, too
+    assert runs_by_beta(sweep)[1.0].record.run_id == chosen
+
+
+def test_columns_are_headed_by_beta_and_run_and_the_settings_that_differ(tmp_path):
+    make_run(tmp_path / "000-first", 0.1, lr=1e-3, width=8, latent_size=32)
+    make_run(tmp_path / "001-second", 10.0, lr=3e-3, width=8)
+    figure = draw(runs_by_beta(tmp_path))
+    first, second, *others = [axis.get_title().replace(UNBROKEN, " ") for axis in figure.axes]
+    assert first.splitlines() == ["beta 0.1", "000-first", "lr 0.001", "samples"]
+    assert second.splitlines() == ["beta 10", "001-second", "lr 0.003", "samples"]
+    assert not any("lr" in title for title in others)
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path):
+    make_run(tmp_path / "$\\nothing$", 1.0)
+    assert main([str(tmp_path)]) == 0
+
+
+def test_reconstructions_are_called_nats_where_the_likelihood_gives_nats(tmp_path):
+    for beta, likelihood in ((0.1, "squared_error"), (1.0, "gaussian"), (10.0, "bernoulli")):
+        make_run(tmp_path / f"run{beta}", beta, likelihood=likelihood)
+    titles = [axis.get_title() for axis in draw(runs_by_beta(tmp_path)).axes]
+    assert [title for title in titles if "reconstruction" in title] == [
+        "reconstruction, squared error",
+        "reconstruction, nats",
+        "reconstruction, nats",
+    ]
+    assert titles.count("KL, nats") == 3
+
+
+@pytest.mark.parametrize(("rates", "said"), [((1e-3, 3e-3), "lr"), ((1e-3, 1e-3), "no other setting differs")])
+def test_the_runs_and_the_settings_that_differ_are_printed(tmp_path, capsys, rates, said):
+    for beta, lr in zip((0.1, 10.0), rates, strict=True):
+        make_run(tmp_path / f"run{beta:g}", beta, loss=7 * beta, lr=lr)
+    assert main([str(tmp_path)]) == 0
+    *table, path = filter(str.strip, capsys.readouterr().out.splitlines())
+    assert path == str(tmp_path / "beta.png")
+    assert said in "\n".join(table)
+    assert [line.split()[:3] for line in table[-2:]] == [["run0.1", "0.1", "0.7000"], ["run10", "10", "70.00"]]
 
 
 def test_the_latest_panel_is_shown(tmp_path):
@@ -64,7 +118,7 @@ def test_a_sweep_is_drawn_by_its_name_with_every_columns_own_picture(tmp_path, m
     for value, colour in colours.items():
         make_run(sweep / f"run{value}", value, colour=colour)
     assert main(["vae_beta_cifar10"]) == 0
-    assert capsys.readouterr().out.strip() == str(sweep / "beta.png")
+    assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "beta.png")
     with Image.open(sweep / "beta.png") as image:
         pixels = image.convert("RGB")
     third = pixels.width // 3
