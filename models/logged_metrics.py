@@ -11,7 +11,7 @@ from models.core.objective import Objective
 from models.core.settings import Settings
 from models.loading import build_objective
 from models.parts.backbone import BackboneSettings
-from models.parts.sampling import sample_metric_names
+from models.parts.sampling import SamplingSettings, sample_metric_names
 
 
 def check_best_by(settings: Settings, info: DatasetInfo | None) -> None:
@@ -62,8 +62,12 @@ def check_logged(name: str, told: str, settings: Settings, info: DatasetInfo | N
     if split == "val" and not settings.val_fraction:
         raise UserError(f"{told}: val_fraction is 0, so no images are left to compute it on")
     known = logged_metrics(stand_in(settings, info)) if info else [name]
-    if name not in known:
-        raise UserError(f"{told}: no run logs it{suggestion(name, known)}; there are: {', '.join(known)}")
+    if name in known:
+        return
+    if isinstance(settings, SamplingSettings) and info and not settings.fid_every:
+        if name in logged_metrics(stand_in(replace(settings, fid_every=1), info)):
+            raise UserError(f"{told}: it is measured every so many epochs that --fid_every names: give --fid_every=1")
+    raise UserError(f"{told}: no run logs it{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
 def logged_metrics(objective: Objective) -> list[str]:

@@ -94,7 +94,8 @@ def test_a_training_loss_can_choose_the_weights_where_nothing_is_held_out(tmp_pa
         (["--best_by=val/loss", "--val_fraction=0"], "val_fraction is 0, so no images are left"),
         (["--patience=5", "--val_fraction=0"], "--patience=5 has nothing to follow without validation images"),
         (["--patience=5", "--model=dc_gan"], "--patience=5 has nothing to follow: leave it out, or give --best_by one"),
-        (["--best_by=val/fid_inception_2000", "--model=dc_gan"], "there are: train/discriminate/"),
+        (["--best_by=val/fid_inception_2000", "--model=dc_gan"], "that --fid_every names: give --fid_every=1"),
+        (["--best_by=val/fid_inception_200", "--model=dc_gan"], "there are: train/discriminate/"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [[], ["--dry_run"]], ids=["run", "dry run"])
