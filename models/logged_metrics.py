@@ -64,9 +64,9 @@ def check_logged(name: str, told: str, settings: Settings, info: DatasetInfo | N
     known = logged_metrics(stand_in(settings, info)) if info else [name]
     if name in known:
         return
-    if isinstance(settings, SamplingSettings) and info and not settings.fid_every:
-        if name in logged_metrics(stand_in(replace(settings, fid_every=1), info)):
-            raise UserError(f"{told}: it is measured every so many epochs that --fid_every names: give --fid_every=1")
+    measured = replace(settings, fid_every=1) if isinstance(settings, SamplingSettings) else None
+    if measured and info and name in logged_metrics(stand_in(measured, info)):
+        raise UserError(f"{told}: it is measured every so many epochs that --fid_every names: give --fid_every=1")
     raise UserError(f"{told}: no run logs it{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
