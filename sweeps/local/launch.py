@@ -213,8 +213,8 @@ class Run:
         with (self.folder / OUTPUT).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self.output_start, size - MOST_OUTPUT_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        return "\n".join(line.rpartition("\r")[2] for line in lines[-num:])
+            lines = file.read().decode(errors="replace").removesuffix("\n").split("\n")
+        return "\n".join(line.removesuffix("\r").rpartition("\r")[2] for line in lines[-num:])
 
 
 def processes_of(run_id: str) -> list[psutil.Process]:

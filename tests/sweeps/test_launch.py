@@ -137,6 +137,12 @@ def test_a_run_finds_its_name_folders_and_values_in_its_environment(tmp_path, mo
     assert yaml.safe_load(values.read_text()) == {"lr": {"value": 0.1}, "model": {"value": "cnn"}}
 
 
+def test_a_progress_bar_is_one_line_with_its_last_state(tmp_path):
+    run = Run(["printf", r"begun\r\n\r 1 %%\r50 %%\r99 %%\nTraceback: bad\n"], "a", tmp_path, {}, {})
+    run.process.wait()
+    assert run.last_lines(9) == "begun\n99 %\nTraceback: bad"
+
+
 def test_the_last_lines_are_the_end_of_what_this_start_has_said(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / OUTPUT).write_text("of an earlier start\n")
