@@ -14,9 +14,12 @@ def result_so_far(trainer: Trainer, folder: Path) -> dict[str, object]:
     progress, rows = trainer.progress, run_folder.read_metrics(folder)
     rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
     kept = trainer.kept()
+    best = best_elsewhere(rows, kept)
+    if trainer.objective.best_metric != "loss":  # a GAN's says nothing of how good it is
+        best.pop("val/loss", None)
     return {
         **kept,
-        "best": best_elsewhere(rows, kept),
+        "best": best,
         **signs_of_collapse(rows),
         "epochs": progress.epoch,
         "images_seen": progress.images_seen,

@@ -42,11 +42,12 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
         settings["epochs"] = trial.best_epoch
     dataset, data_dir = model_and_dataset(trial.settings)[1], trial.settings.get("data_dir", "")
     is_tested = has_test_images(str(dataset), str(data_dir))
+    judged = {key: trial.settings[key] for key in ("best_by",) if trial.settings.get(key)}
     again = "On all training images, and tested once:" if is_tested else "The same once more, with another seed:"
     header = [
         f"{choice_in_words(sweep, picked)} of the images that it was judged by.",
         again,
-        shlex.join([*command_with(path, trial), *flags({**(FINAL_SETTINGS if is_tested else {}), "seed": 1})]),
+        shlex.join([*command_with(path, trial), *flags({**(FINAL_SETTINGS if is_tested else judged), "seed": 1})]),
     ]
     lines = "".join(f"# {visible(line)}\n" for line in header)
     return lines + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

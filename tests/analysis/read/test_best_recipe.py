@@ -63,6 +63,8 @@ def test_the_command_of_images_of_ones_own_finds_them_and_tests_only_what_is_the
     *_, line, command = best_recipe(sweep).splitlines()[:3]
     assert line.endswith("The same once more, with another seed:")
     assert command == f"# python train.py --config=best.yaml '--data_dir={tmp_path}/my photos' --seed=1"
+    by_fid = best_recipe(sweep_of(0.5, dataset="folder", data_dir="mine", best_by="val/fid_x_60")).splitlines()[2]
+    assert by_fid == "# python train.py --config=best.yaml --data_dir=mine --best_by=val/fid_x_60 --seed=1"
     for name in ("train/cat", "test/cat"):
         (tmp_path / "my photos" / name).mkdir(parents=True)
     assert best_recipe(sweep).splitlines()[2].endswith("my photos' --val_fraction=0.0 --test=True --seed=1")
