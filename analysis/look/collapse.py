@@ -1,4 +1,4 @@
-"""Whether a model that makes images has collapsed: how much its samples vary, and whether a GAN still learns."""
+"""Whether a model that makes images has collapsed: its samples, a GAN's discriminator, an autoencoder's latents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +13,10 @@ NUM_WATCHED = 256  # samples whose variety is measured
 SIDE = 16  # pixels that images are first reduced to, so that noise does not pass for variety
 LEAST_VARIETY = 0.5  # of samples, as a share of that of real images; below it they have collapsed
 MOST_TOLD_APART = 0.99  # share of an epoch's images; above it a discriminator leaves nothing to learn
+LEAST_ACTIVE = 0.5  # latent units, a mean of an epoch's batches; below it most batches have none
+TOLD_APART = "train/discriminate/told_apart"  # GANs alone log it
+
+Sign = tuple[dict[str, Any], str]  # what a summary says of it, and a warning in words; "" where all is well
 
 
 def variety(samples: Tensor, real: Tensor) -> float | None:
@@ -62,28 +66,61 @@ def signs_of_collapse(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         discriminator_saturated: whether in the last epoch it told real images from samples nearly always; of a GAN.
+        posterior_collapse: whether no latent unit is active; of a variational autoencoder.
         sample_variety: of the last epoch, see `variety`; of a model that samples.
         mode_collapse: whether that is too little.
-        warning: both in words, with the epoch since when they hold; left out where all is well.
+        warning: all of them in words, with the epoch since when they hold; left out where all is well.
     """
     epochs = [row for row in rows if is_epoch(row)]
     signs: dict[str, Any] = {}
     warnings = []
-    if told_apart := logged(epochs, "train/discriminate/told_apart"):
-        last, since = lasting(told_apart, lambda share: share > MOST_TOLD_APART)
-        signs["discriminator_saturated"] = since is not None
-        if since is not None:
-            warnings.append(
-                f"discriminator saturated since epoch {since}: it tells {last:.1%} of real and generated images apart"
-            )
-    if varieties := logged(epochs, "/sample_variety"):
-        last, since = lasting(varieties, lambda value: value < LEAST_VARIETY)
-        signs |= {"sample_variety": last, "mode_collapse": since is not None}
-        if since is not None:
-            from_the_start = since == next(iter(varieties))  # then it may have learnt too little yet
-            what = "mode collapse, or an untrained generator" if from_the_start else "mode collapse"
-            warnings.append(f"{what} since epoch {since}: samples vary {last:.2f} times as much as real images")
+    for sign, warning in (sign_of_discriminator(epochs), sign_of_latents(rows), sign_of_samples(epochs)):
+        signs |= sign
+        warnings += [warning] if warning else []
     return {**signs, "warning": "; ".join(warnings)} if warnings else signs
+
+
+def sign_of_discriminator(epochs: Sequence[Mapping[str, Any]]) -> Sign:
+    """Return whether a GAN's discriminator leaves nothing to learn."""
+    told_apart = logged(epochs, TOLD_APART)
+    if not told_apart:
+        return {}, ""
+    last, since = lasting(told_apart, lambda share: share > MOST_TOLD_APART)
+    warning = f"discriminator saturated since epoch {since}: it tells {last:.1%} of real and generated images apart"
+    return {"discriminator_saturated": since is not None}, warning if since is not None else ""
+
+
+def sign_of_latents(rows: Sequence[Mapping[str, Any]]) -> Sign:
+    """Return whether no latent unit is active: of a whole split at the end of a run, before it of training batches."""
+    active = logged([row for row in rows if is_epoch(row)], "/active_units")
+    if not active:
+        return {}, ""
+    _, since = lasting(active, lambda num: num < LEAST_ACTIVE)
+    at_the_end = logged([row for row in rows if not is_epoch(row)], "/posterior_collapse")
+    has_collapsed = any(at_the_end.values()) if at_the_end else since is not None
+    when, remedy = f"since epoch {since}", "try a smaller --beta, or --kl_warmup_epochs"
+    if since is None:  # the KL is not the cause: weights of an early epoch, or batch norm that lags behind
+        when, remedy = "of the kept weights", "some are in training: try more epochs"
+    warning = (
+        f"posterior collapse {when}: no latent unit is active, "
+        f"so that the latents hold nothing of the images ({remedy})"
+    )
+    return {"posterior_collapse": has_collapsed}, warning if has_collapsed else ""
+
+
+def sign_of_samples(epochs: Sequence[Mapping[str, Any]]) -> Sign:
+    """Return whether samples vary too little; modes, and a generator that loses them, are said of a GAN alone."""
+    varieties = logged(epochs, "/sample_variety")
+    if not varieties:
+        return {}, ""
+    last, since = lasting(varieties, lambda value: value < LEAST_VARIETY)
+    what, yet = "too little variety", ", perhaps for want of training,"
+    if logged(epochs, TOLD_APART):
+        what, yet = "mode collapse", ", or an untrained generator"
+    from_the_start = since == next(iter(varieties))  # then it may have learnt too little yet
+    what += yet if from_the_start else ""
+    warning = f"{what} since epoch {since}: samples vary {last:.2f} times as much as real images"
+    return {"sample_variety": last, "mode_collapse": since is not None}, warning if since is not None else ""
 
 
 def logged(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:

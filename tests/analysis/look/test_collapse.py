@@ -97,3 +97,45 @@ def test_a_gan_without_samples_that_were_measured_has_the_sign_of_its_discrimina
     signs = signs_of_collapse(epochs)
     assert signs.pop("warning").startswith("discriminator saturated since epoch 1")
     assert signs == {"discriminator_saturated": True}
+
+
+def vae_rows(active, varieties, at_the_end=None):
+    epochs = [
+        {"epoch": i, "lr": 0.1, "train/autoencode/active_units": num, "val/sample_variety": value}
+        for i, (num, value) in enumerate(zip(active, varieties, strict=True), start=1)
+    ]
+    closing = {"epoch": len(epochs), "val/active_units": 0.0, "val/posterior_collapse": at_the_end}
+    return epochs if at_the_end is None else [*epochs, closing]
+
+
+@pytest.mark.parametrize("at_the_end", [None, 1.0])
+def test_a_posterior_that_collapsed_is_told_with_its_remedy_and_without_a_gans_words(at_the_end):
+    signs = signs_of_collapse(vae_rows([3.0, 0.1, 0.0], [0.03, 0.9, 0.04], at_the_end))
+    assert signs == {
+        "posterior_collapse": True,
+        "sample_variety": 0.04,
+        "mode_collapse": True,
+        "warning": "posterior collapse since epoch 2: no latent unit is active, so that the latents hold nothing of "
+        "the images (try a smaller --beta, or --kl_warmup_epochs); "
+        "too little variety since epoch 3: samples vary 0.04 times as much as real images",
+    }
+
+
+def test_what_the_kept_weights_do_with_a_whole_split_is_believed_before_training_batches():
+    of_one_image = signs_of_collapse(vae_rows([0.0, 0.0], [0.9, 0.9], at_the_end=0.0))  # whose units cannot vary
+    assert of_one_image == {"posterior_collapse": False, "sample_variety": 0.9, "mode_collapse": False}
+    kept_early = signs_of_collapse(vae_rows([0.0, 4.0], [0.9, 0.9], at_the_end=1.0))
+    assert kept_early["posterior_collapse"] is True
+    assert kept_early["warning"] == (
+        "posterior collapse of the kept weights: no latent unit is active, so that the latents hold nothing of the "
+        "images (some are in training: try more epochs)"
+    )
+
+
+def test_an_autoencoder_whose_samples_are_alike_is_no_generator():
+    signs = signs_of_collapse(vae_rows([4.0, 4.0], [0.1, 0.2], at_the_end=0.0))
+    assert signs["mode_collapse"]
+    assert signs["warning"] == (
+        "too little variety, perhaps for want of training, since epoch 1: "
+        "samples vary 0.20 times as much as real images"
+    )
