@@ -166,6 +166,18 @@ def test_squared_error_at_beta_has_the_bits_of_gaussians_of_half_that_variance(b
     torch.testing.assert_close(squared.level_nll(squared(output, images), NUM_PIXELS), expected)
 
 
+@pytest.mark.parametrize(
+    ("normalisation", "beta", "bits"), [("unit", 1, 8.82), ("unit", 0.1, 7.16), ("symmetric", 1, 7.82)]
+)
+def test_a_perfect_squared_error_takes_the_bits_that_the_readme_says(normalisation, beta, bits):
+    squared = LIKELIHOODS["squared_error"](VariationalSettings(beta=float(beta), normalisation=normalisation))
+    least = squared.bits_per_dimension(torch.zeros(1), torch.zeros(1), torch.zeros(SHAPE))["bits_per_dimension"].item()
+    half_a_level = (1 - BLACK[normalisation]) / 255 / 2
+    centre = Normal(torch.tensor(0.0, dtype=torch.float64), math.sqrt(beta / 2))
+    level = 2 * centre.cdf(torch.tensor(half_a_level, dtype=torch.float64)).item() - 1
+    assert least == pytest.approx(-math.log2(level), abs=1e-4) == pytest.approx(bits, abs=5e-3)
+
+
 def test_a_wide_discretised_logistic_costs_about_8_bits_a_pixel():
     uniform = likelihood("discretised_logistic", noise_deviation=0.4)
     nll = uniform.level_nll(uniform(torch.zeros(SHAPE), image_levels()), NUM_PIXELS)
