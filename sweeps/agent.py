@@ -169,14 +169,15 @@ def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num
 
 def ending_of(agent: Agent, code: int) -> Ending:
     """Return how an agent has ended, by its exit code and by what it knows."""
+    again = this_command("agent.py")
     if agent.fault and not agent.pool.signals:
-        return Ending("paused", agent.fault, this_command("agent.py"))
+        return Ending("paused", agent.fault, again)
     if agent.failure:
-        return Ending("failed", f"{agent.failure}: the reasons are above", this_command("agent.py"))
+        return Ending("failed", f"{agent.failure}: the reasons are above", again)
     if code == 0 and not agent.display.leaders(agent.trials.started()):
-        return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", this_command("agent.py"))
+        return Ending("failed", f"no trial logged a {agent.sweep.metric.name}", again)
     if code:
-        return Ending("paused", "", this_command("agent.py"))
+        return Ending("paused", "", again)
     return Ending("finished", "", f"python sweeps/final.py {shlex.quote(agent.display.name)}")
 
 

@@ -72,9 +72,10 @@ def signs_of_collapse(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         warning: all of them in words, with the epoch since when they hold; left out where all is well.
     """
     epochs = [row for row in rows if is_epoch(row)]
+    closing = [row for row in rows if not is_epoch(row)]
     signs: dict[str, Any] = {}
     warnings = []
-    for sign, warning in (sign_of_discriminator(epochs), sign_of_latents(rows), sign_of_samples(epochs)):
+    for sign, warning in (sign_of_discriminator(epochs), sign_of_latents(epochs, closing), sign_of_samples(epochs)):
         signs |= sign
         warnings += [warning] if warning else []
     return {**signs, "warning": "; ".join(warnings)} if warnings else signs
@@ -90,13 +91,18 @@ def sign_of_discriminator(epochs: Sequence[Mapping[str, Any]]) -> Sign:
     return {"discriminator_saturated": since is not None}, warning if since is not None else ""
 
 
-def sign_of_latents(rows: Sequence[Mapping[str, Any]]) -> Sign:
-    """Return whether no latent unit is active: of a whole split at the end of a run, before it of training batches."""
-    active = logged([row for row in rows if is_epoch(row)], "/active_units")
+def sign_of_latents(epochs: Sequence[Mapping[str, Any]], closing: Sequence[Mapping[str, Any]]) -> Sign:
+    """Return whether no latent unit is active: of a whole split at the end of a run, before it of training batches.
+
+    Args:
+        epochs: what the epochs have logged.
+        closing: what the run's closing evaluation has logged; nothing before it.
+    """
+    active = logged(epochs, "/active_units")
     if not active:
         return {}, ""
     _, since = lasting(active, lambda num: num < LEAST_ACTIVE)
-    at_the_end = logged([row for row in rows if not is_epoch(row)], "/posterior_collapse")
+    at_the_end = logged(closing, "/posterior_collapse")
     has_collapsed = any(at_the_end.values()) if at_the_end else since is not None
     when, remedy = f"since epoch {since}", "try a smaller --beta, or --kl_warmup_epochs"
     if since is None:  # the KL is not the cause: weights of an early epoch, or batch norm that lags behind

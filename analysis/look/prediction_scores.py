@@ -40,8 +40,9 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
         note = f" ({counted(rest, 'other')} of no known class)" if rest else ""
         right = shown(accuracy, predicted.rightness.mean().item())
         lines.append(f"{accuracy} {right} of {counted(len(known), 'image')}{note}, {told}")
+        paths = [predicted.files[i].path.resolve() for i in known.tolist()]
         for member in members:
-            if num_own := count_trained_on(member, [predicted.files[i] for i in known]):
+            if num_own := count_trained_on(member, paths):
                 lines.append(f"{num_own:,} of them {member.name} was trained on: of new images fewer will be right")
     if len(members) > 1:
         split = int((predicted.agreed < len(members)).sum())
@@ -63,14 +64,18 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
     return lines
 
 
-def count_trained_on(member: Member, files: Sequence[PictureFile]) -> int:
-    """Return how many image files lie among those that a run's dataset was read from, and were not held out."""
+def count_trained_on(member: Member, paths: Sequence[Path]) -> int:
+    """Return how many images lie among those that a run's dataset was read from, and were not held out.
+
+    Args:
+        member: the run.
+        paths: of the images' files, without links.
+    """
     settings = member.run.settings
     if settings.dataset not in OF_FILES:
         return 0
     place = find_data_dir(settings.data_dir).resolve()
     root = place.parent if place.is_file() else place
-    paths = [file.path.resolve() for file in files]
     own = {path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)}
     return len(own - held_out_files(Path(member.name))) if own else 0
 
