@@ -136,7 +136,8 @@ def get_ready(model: Any, loaders: Mapping[str, Loader]) -> None:
     """
     settings = model.settings
     if isinstance(model, HasLatents) and settings.latent_images:
-        check_latents(loaders, split_looked_at(loaders), settings.latent_images)
+        otherwise = ", or --latent_images=0 for no look"
+        check_latents(loaders, split_looked_at(loaders), settings.latent_images, otherwise)
     if not sample_metric_names(model):
         return
     for name in {judged_split(loaders), split_looked_at(loaders)}:

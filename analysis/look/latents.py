@@ -110,8 +110,8 @@ def analyse_latents(model: Any, loaders: Mapping[str, Loader], split: str, folde
     return Analysis(scores.metrics, pictures, {"latent": scores.table} if scores.table else {})
 
 
-def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) -> None:
-    """Refuse a look at the latents of too few images.
+def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int, otherwise: str = "") -> None:
+    """Refuse a look at the latents of too few images; what else the user could do is said at the end.
 
     Raises:
         UserError: fewer than two are asked for, or there are fewer: of training images, fewer than four.
@@ -120,9 +120,7 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int) ->
     num, least = (num_images, FEWEST) if num_images < FEWEST else (len(loaders[split]), least)
     if num < least:
         told = counted(num, f"{split} image")
-        raise UserError(
-            f"the latents of {told} are too few to look at: give {least} or more, or --latent_images=0 for no look"
-        )
+        raise UserError(f"the latents of {told} are too few to look at: give {least} or more{otherwise}")
 
 
 @torch.no_grad()
@@ -249,8 +247,8 @@ def draw(
 def name_clusters(scores: Scores, images: Encoded, classes: tuple[str, ...]) -> tuple[list[str], dict[str, Colouring]]:
     """Return a name for each cluster, and how the map is coloured.
 
-    Where there are classes, a cluster is named after the class that most of its images have, and has the colour of the
-    class that it is matched with; a second map then shows the true classes.
+    Where there are classes, a cluster is named after the class that most of its images have, and has its colour in a
+    second map, of the true classes. So clusters of the same class have the same colour, and one entry of the legend.
     """
     assignments, agreed = scores.clustering.assignments, scores.agreed
     if agreed is None:
@@ -258,9 +256,12 @@ def name_clusters(scores: Scores, images: Encoded, classes: tuple[str, ...]) -> 
         return names, {"clusters of k-means": (assignments, dict(enumerate(names)))}
     shares = zip(agreed.majority, agreed.purity, strict=True)
     names = [f"{k}: {classes[majority]} {purity:.0%}" for k, (majority, purity) in enumerate(shares)]
-    by_colour = dict(sorted(zip(agreed.matched.tolist(), names, strict=True)))
-    title = f"clusters of k-means and their majority, {agreed.majority_accuracy:.1%} right"
+    by_colour = {}
+    for label in np.unique(agreed.majority[assignments]).tolist():
+        own = np.flatnonzero((agreed.majority == label) & (agreed.purity > 0))  # an empty cluster has no points
+        by_colour[label] = f"{classes[label]} ({'cluster' if len(own) == 1 else 'clusters'} {', '.join(map(str, own))})"
+    title = f"clusters of k-means in the colour of their majority, {agreed.majority_accuracy:.1%} right"
     return names, {
-        title: (agreed.matched[assignments], by_colour),
+        title: (agreed.majority[assignments], by_colour),
         "true classes": (images.labels, dict(enumerate(classes))),
     }

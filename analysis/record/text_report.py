@@ -2,7 +2,7 @@
 
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -119,17 +119,28 @@ def epoch_line(epoch: int, num_epochs: int, metrics: Mapping[str, float]) -> str
     return f"epoch {epoch}/{num_epochs}  {'  '.join(texts)}  {metrics['images_per_second']:,.0f} images/s"
 
 
+def metric_of(key: str, keys: Collection[str]) -> str:
+    """Return the metric in whose plot a curve of one of these keys is drawn.
+
+    That of train/generator/loss is loss; that of train/prior/loss is prior, if there is a val/prior beside it.
+    """
+    phase, _, name = key.partition("/")[2].rpartition("/")
+    return phase if f"val/{phase}" in keys else name
+
+
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw a plot for each metric over the epochs, training and validation in one."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    curves: dict[str, dict[str, Curve]] = {}  # metric -> curve -> points
-    for row in rows:
+    by_key: dict[str, Curve] = {}
+    for row in filter(is_epoch, rows):
         for key, value in row.items():
-            split, _, rest = key.partition("/")
-            if split in ("train", "val") and is_epoch(row):
-                curves.setdefault(rest.rpartition("/")[2], {}).setdefault(key, []).append((row["epoch"], value))
+            if key.startswith(("train/", "val/")):
+                by_key.setdefault(key, []).append((row["epoch"], value))
+    curves: dict[str, dict[str, Curve]] = {}  # metric -> curve -> points
+    for key, points in by_key.items():
+        curves.setdefault(metric_of(key, by_key), {})[key] = points
     if not curves:
         return
     columns = min(len(curves), PLOTS_IN_A_ROW)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from analysis.look.closer import Subject, accuracy_on_samples, closer_look, get_ready, sample_metrics
+from analysis.look.latents import check_latents
 from data.dataset import Split
 from data.errors import UserError
 from data.loader import Loader
@@ -120,8 +121,11 @@ def test_too_few_images_to_look_at_latents_are_refused_before_training(split, nu
 
 
 def test_one_latent_is_refused_however_many_images_there_are(loader):
-    with pytest.raises(UserError, match="the latents of 1 val image are too few to look at"):
-        get_ready(build("vae", latent_images=1), {"train": loader, "val": loader})
+    loaders, model = {"train": loader, "val": loader}, build("vae", latent_images=1)
+    with pytest.raises(UserError, match="1 val image are too few.* 2 or more, or --latent_images=0 for no look$"):
+        get_ready(model, loaders)
+    with pytest.raises(UserError, match="1 val image are too few.* 2 or more$"):  # analysis.latent has no such option
+        check_latents(loaders, "val", 1)
 
 
 @pytest.mark.parametrize(("num", "fid_images", "told"), [(5, 9, "9 generated and 5 real"), (20, 5, "5 generated and")])

@@ -25,7 +25,7 @@ from analysis.look.latent_scores import (
     linear_probe,
     nearest_neighbours,
 )
-from analysis.look.latents import choose, draw, encode, score, untrained_like
+from analysis.look.latents import Encoded, Scores, choose, draw, encode, name_clusters, score, untrained_like
 from analysis.record.findings import Analysis
 from analysis.record.resume import resolve
 from data.dataset import DatasetInfo, Split
@@ -345,6 +345,20 @@ def test_an_analysis_draws_its_pictures(tmp_path):
         "interpolations": (10 * cell[0] + 4, 8 * cell[1] + 4),
         "traversals": (8 * cell[0] + 4, 6 * cell[1] + 4),
     }
+
+
+def test_a_cluster_on_the_map_has_the_colour_of_the_class_that_it_is_named_after():
+    assignments, labels = np.array([0, 0, 0, 1, 1, 3]), np.array([0, 0, 1, 0, 0, 2])  # cluster 2 is empty
+    clustering = Clustering(assignments, np.zeros((4, 1)))
+    images = Encoded(None, torch.arange(6), labels, {})
+    names, colourings = name_clusters(Scores(clustering, agreement(clustering, labels)), images, CLASSES)
+    assert names == ["0: ant 67%", "1: ant 100%", "2: ant 0%", "3: cat 100%"]
+    (colours, legend), (true_colours, classes) = colourings.values()
+    assert colours.tolist() == [0, 0, 0, 0, 0, 2]
+    assert legend == {0: "ant (clusters 0, 1)", 2: "cat (cluster 3)"}
+    assert true_colours.tolist() == labels.tolist()
+    assert all(legend[colour].startswith(classes[colour]) for colour in legend)
+    assert next(iter(colourings)) == "clusters of k-means in the colour of their majority, 83.3% right"
 
 
 @pytest.mark.slow

@@ -53,19 +53,35 @@ def test_the_report_tells_what_was_run_and_what_came_of_it(tmp_path):
     assert min(Image.open(tmp_path / "curves.png").size) > 100
 
 
-def test_an_axis_of_the_curves_has_its_numbers_in_full(tmp_path, monkeypatch):
+@pytest.fixture
+def axes_of(tmp_path, monkeypatch):
+    """A function that draws the curves of rows and returns the axes drawn."""
     from matplotlib.figure import Figure
 
-    shown = []
-
-    def show(figure, *_, **__):
+    def drawn_axes(rows):
+        drawn = []
+        monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+        draw_curves(rows, tmp_path / "curves.png")
+        [figure] = drawn
         figure.draw_without_rendering()
-        shown.extend(figure.axes)
+        return figure.axes
 
-    monkeypatch.setattr(Figure, "savefig", show)
+    return drawn_axes
+
+
+def test_a_plot_has_the_curves_of_one_quantity(axes_of):
+    keys = ("train/autoencode/loss", "train/prior/loss", "val/loss", "val/prior")
+    plots = [
+        axes.get_legend_handles_labels()[1] for axes in axes_of([{"epoch": 1, "lr": 0.1, **dict.fromkeys(keys, 1.0)}])
+    ]
+    assert plots == [["train/autoencode/loss", "val/loss"], ["train/prior/loss", "val/prior"]]
+    [plot] = axes_of([{"epoch": 1, "lr": 0.1, "train/generator/loss": 1.0, "train/discriminator/loss": 2.0}])
+    assert plot.get_ylabel() == "loss"
+
+
+def test_an_axis_of_the_curves_has_its_numbers_in_full(axes_of):
     rows = [{"epoch": n, "lr": 0.1, "train/autoencode/active_units": 15.98 if n == 1 else 16.0} for n in range(1, 31)]
-    draw_curves(rows, tmp_path / "curves.png")
-    [axes] = shown
+    [axes] = axes_of(rows)
     assert axes.yaxis.get_offset_text().get_text() == ""  # else a tick of 0.01 beside "+1.599e1" is one of 16
     labels = [float(label.get_text().replace("\N{MINUS SIGN}", "-")) for label in axes.get_yticklabels()]
     assert labels == pytest.approx(list(axes.get_yticks()))
