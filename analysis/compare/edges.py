@@ -54,7 +54,8 @@ def in_range(entry: Mapping[str, Any], value: float) -> str:
     """Return at which end of a range a value lies, and a range of the same length round that end; "" for none."""
     low, high = entry.get("min", math.nan), entry.get("max", math.nan)
     is_whole = type(low) is int and type(high) is int
-    scale = SCALES.get(entry.get("distribution", "int_uniform" if is_whole else "uniform"))
+    kind = entry.get("distribution", "int_uniform" if is_whole else "uniform")
+    scale = SCALES.get(kind)
     if scale is None or not is_finite(low) or not is_finite(high) or low >= high:
         return ""
     if scale is LOGARITHMIC and min(low, value) <= 0:
@@ -66,14 +67,26 @@ def in_range(entry: Mapping[str, Any], value: float) -> str:
         return ""
     half = (end - start) / 2
     centre = place if distance < 0 else scale.forth(edge)  # one that somebody has enqueued lies beyond
-    bounds = [scale.back(centre + side * half) for side in (-1, 1)]
-    if scale is LINEAR and low >= 0:
-        bounds[0] = max(0.0, bounds[0])
-    if is_whole:
-        bounds = [max(round(bound), min(low, 1)) for bound in bounds]
+    step = step_of(kind, entry)
+    least = -math.inf if low < 0 else step if low >= step else 0.0
+    bounds = [max(stepwise(scale.back(centre - half), step, math.floor), least)]
+    bounds.append(stepwise(scale.back(centre + half), step, math.ceil))
+    if which == "lower" and bounds[0] >= low:
+        return ""
     others = {key: entry[key] for key in ("distribution", "q") if key in entry}
     texts = [f"{key}: {written(each)}" for key, each in {**others, "min": bounds[0], "max": bounds[1]}.items()]
     return f"{which} end of {written(low)} to {written(high)}: search {{{', '.join(texts)}}} next"
+
+
+def step_of(kind: str, entry: Mapping[str, Any]) -> float:
+    """Return the step between the values of a range; 0 for any values."""
+    step = entry.get("q", 1) if kind.startswith("q_") else int(kind == "int_uniform")
+    return step if is_finite(step) and step > 0 else 0
+
+
+def stepwise(bound: float, step: float, towards: Callable[[float], int]) -> float:
+    """Return a bound rounded to a multiple of a step, up or down; as it is for a step of 0."""
+    return towards(bound / step) * step if step else bound
 
 
 def in_list(entry: Mapping[str, Any], value: float) -> str:
@@ -90,7 +103,8 @@ def in_list(entry: Mapping[str, Any], value: float) -> str:
     further = value * value / neighbour if is_geometric else 2 * value - neighbour
     if all(type(each) is int for each in known):
         further = round(further)
-    if further in known or (known[0] >= 0 and further < 0) or (not is_geometric and value in NATURAL_ENDS):
+    is_natural = further <= 0 if is_geometric else known[0] >= 0 > further or value in NATURAL_ENDS
+    if further in known or is_natural:
         return ""
     longer = [further, *known] if is_first else [*known, further]
     listed = ", ".join(map(written, longer))
@@ -98,9 +112,11 @@ def in_list(entry: Mapping[str, Any], value: float) -> str:
 
 
 def written(value: Any) -> str:
-    """Return a value as YAML reads it again: 1e-5 would be a text."""
+    """Return a value as YAML reads it again: 1e-5 would be a text, and ends of 1 and 3 those of whole numbers."""
     if not isinstance(value, float):
         return str(value)
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     plain = f"{value:.3g}"
-    return plain if "e" not in plain and len(plain) < 7 else f"{float(mantissa)}e{int(exponent):+03d}"
+    if "e" in plain or len(plain) >= 7:
+        return f"{float(mantissa)}e{int(exponent):+03d}"
+    return plain if "." in plain else f"{plain}.0"
