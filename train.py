@@ -48,6 +48,7 @@ from models.core.processes import StopRequest, StopRequested, die_with_launcher,
 from models.core.settings import Settings
 from models.core.training import DivergedError, Trainer
 from models.help import help_text, outline
+from models.idle_settings import warn_of_idle
 from models.loading import load_model, make_accelerator, read_data
 from models.logged_metrics import check_best_by, check_patience
 from models.resolve import sweep_values
@@ -115,6 +116,7 @@ def prepare(
         splits.pop("test", None)
     if accelerator.is_main_process:
         check_best_by(settings, info)
+        warn_of_idle(settings)
     objective, loaders = load_model(settings, info, splits, accelerator)
     if accelerator.is_main_process:
         closer.get_ready(objective, loaders)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from data import datasets
 from models.core.objective import count_parameters
 from models.core.settings import Settings, kinds
+from models.idle_settings import warn_of_idle
 from models.loading import build_objective, read_data
 from models.logged_metrics import check_best_by, check_patience
 from models.registry import MODELS
@@ -72,6 +73,7 @@ def outline(settings: Settings) -> str:
     info = datasets.describe(settings.dataset, settings.image_size, settings.eval_crop) or read_data(settings)[0]
     check_best_by(settings, info)
     check_patience(settings, info)
+    warn_of_idle(settings)
     objective = build_objective(settings, info)
     trainable, total = count_parameters(objective)
     lines = [f"{key}: {value}" for key, value in asdict(settings).items()]

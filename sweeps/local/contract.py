@@ -1,6 +1,6 @@
 """Whether a sweep fits train.py: it takes the parameters, and logs the metric. Checked before any trial starts."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
@@ -10,6 +10,7 @@ from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from data.paths import CHECKOUT
 from models.core.settings import INVOCATION, Settings, kinds
+from models.idle_settings import idle
 from models.logged_metrics import check_best_by, check_logged
 from models.registry import MODELS, find_model
 from models.resolve import coerce, unknown_setting
@@ -109,6 +110,23 @@ def lines_of_foreign(sweep: Sweep) -> list[str]:
     models = models_of(sweep) if sweep.is_flat else []
     headings = {name: suggestion(name, models) for name in groups if name not in MODELS}
     return lines + [f"the group {name} is named for no model{known}" for name, known in headings.items() if known]
+
+
+def lines_of_idle(sweep: Sweep) -> list[str]:
+    """Return a line for each setting that is searched in vain, as it has no effect in any trial of a model."""
+    lines = []
+    for model in models_of(sweep) if sweep.is_flat else []:
+        own = sweep.branch(model).parameters if sweep.chooser else sweep.parameters
+        defaults = asdict(find_model(model).settings_class())
+        options = {name: [value] for name, value in defaults.items()}
+        options |= {name: values_of(parameter) for name, parameter in own.items()}
+        whose = f", model={model}" if sweep.chooser else ""
+        lines += [
+            f"{name} is searched in vain: it has no effect with {other}={' or '.join(map(str, options[other]))}{whose}"
+            for name, other in idle(options).items()
+            if len(options[name]) > 1
+        ]
+    return list(dict.fromkeys(lines))
 
 
 def check_contract(sweep: Sweep) -> None:

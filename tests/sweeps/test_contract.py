@@ -16,7 +16,7 @@ from data.errors import UserError
 from data.metrics import Metric, is_epoch, metric_named
 from models.logged_metrics import logged_metrics, stand_in
 from models.registry import MODELS
-from sweeps.local.contract import check_contract, with_best_by
+from sweeps.local.contract import by_settings, check_contract, lines_of_idle, with_best_by
 from sweeps.local.sweep_file import read_sweep_file
 from tests.sweep_helpers import LR, ROOT, sweep_of
 
@@ -209,3 +209,34 @@ def test_the_metrics_are_found_by_one_process_alone(model, monkeypatch):
         monkeypatch.setattr(distributed, name, lambda *arguments: pytest.fail("it waits for the other processes"))
     settings = MODELS[model].settings_class(model=model, dataset="digits")
     assert logged_metrics(stand_in(settings, describe("digits", 0)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "lines"),
+    [
+        (
+            {"model": {"values": ["mlp", "cnn"]}, "momentum": {"min": 0.5, "max": 0.9}},
+            ["momentum is searched in vain: it has no effect with optimizer=adam"],
+        ),
+        ({"momentum": {"value": 0.5}}, []),  # each run says it of a constant
+        ({"momentum": {"min": 0.5, "max": 0.9}, "optimizer": {"values": ["adam", "sgd"]}}, []),
+        (
+            {"momentum": {"values": [0.5, 0.9]}, "optimizer": {"values": ["adam", "adamw"]}},
+            ["momentum is searched in vain: it has no effect with optimizer=adam or adamw"],
+        ),
+        (
+            {
+                "model": {"values": ["vae", "cvae"]},
+                "cvae": {"parameters": {"importance_samples": {"values": [4, 8]}}},
+                "vae": {"parameters": {"likelihood": {"value": "gaussian"}}},
+                "noise_deviation": {"values": [0.1, 0.2]},
+            },
+            [
+                "noise_deviation is searched in vain: it has no effect with likelihood=squared_error, model=cvae",
+                "importance_samples is searched in vain: it has no effect with classify_by=elbo_at_mean, model=cvae",
+            ],
+        ),
+    ],
+)
+def test_what_is_searched_in_vain_is_said(parameters, lines):
+    assert lines_of_idle(by_settings(sweep_of({**DIGITS, "lr": LR, **parameters}))) == lines
