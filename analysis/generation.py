@@ -31,7 +31,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         help="networks whose features are compared: inception, that of FID, or names of timm's (default: inception)",
     )
     parser.add_argument("--split", default="", help="the real images to compare them with (default: test, else val)")
-    parser.add_argument("--seed", type=seed, default=0, help="of the images (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the images (default: 0; a run took its own)")
     return parser.parse_args(arguments)
 
 
