@@ -31,7 +31,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--sweep", nargs="+", default=[], metavar="S", help="sweeps to compare; default: all runs")
     parser.add_argument("--model", default="", metavar="M", help="compare the runs of this model alone")
     parser.add_argument(
-        "--metric", default="", metavar="NAME", help="rank by it; default: the sweep's, else val/accuracy or val/loss"
+        "--metric",
+        default="",
+        metavar="NAME",
+        help="rank by it, 'maximize val/x' for a goal; default: the sweep's, else val/accuracy or val/loss",
     )
     parser.add_argument(
         "--project", default="", metavar="E/P", help="W&B project whose runs are read in place of the runs folder's"

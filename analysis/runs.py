@@ -55,7 +55,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--state", default="", choices=STATES, help="list runs that ended so; unfinished ones may run")
     for name, bound in (("since", "from this time on"), ("until", "up to this time")):
         parser.add_argument(f"--{name}", type=moment, help=f"list runs started {bound}: 2026-11-25, or 12h, 3d, 2w ago")
-    parser.add_argument("--metric", default="", help="metric to show; default: that of --sweep, else val/loss")
+    parser.add_argument(
+        "--metric",
+        default="",
+        help="metric to show, 'maximize val/x' for a goal; default: that of --sweep, else val/loss",
+    )
     parser.add_argument("--sort", choices=SORTS, help="default: age, and best with --sweep")
     parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"the most rows; default: {NUM_SHOWN}")
     parser.add_argument("--prune", action="store_true", help="list the files of these runs that can be deleted")

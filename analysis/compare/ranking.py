@@ -10,26 +10,33 @@ from data.metrics import RANKING, Metric, metric_named
 MOST_NAMED = 12  # metrics, in a message
 
 
-def choose_metric(name: str, records: Sequence[RunRecord], sweeps: Mapping[str, Metric]) -> Metric:
+def choose_metric(name: str, records: Sequence[RunRecord], sweeps: Mapping[str, Sequence[Metric]]) -> Metric:
     """Return the metric that ranks runs.
 
     Args:
-        name: of the metric that is asked for; "" for the runs' own.
+        name: of the metric that is asked for, with its goal before it or without; "" for the runs' own.
         records: the runs.
-        sweeps: the metric of each of the runs' sweeps, which says whether less or more of it is better.
+        sweeps: the metrics of each of the runs' sweeps, which say whether less or more of them is better.
 
     Raises:
         UserError: none of the runs has such a metric.
     """
     if not name:
         return metric_they_share(records, sweeps) or common_metric(records)
-    goals = {metric for metric in sweeps.values() if metric.name == name}
-    if records and not goals and not any(name in names for names in names_of_metrics(records)):
+    asked = metric_named(name)
+    goals = {metric for metrics in sweeps.values() for metric in metrics if metric.name == asked.name}
+    if records and not goals and not any(asked.name in names for names in names_of_metrics(records)):
         known = set[str]().union(*names_of_metrics(records, of_all_logs=True))
-        if name not in known:
-            near = suggestion(name, known) or listing(known)
+        if asked.name not in known:
+            near = suggestion(asked.name, known) or listing(known)
             raise UserError(f"--metric={name}: none of the runs has a value of it{near}")
-    return goals.pop() if len(goals) == 1 else metric_named(name)  # sweeps that disagree say nothing
+    goals = goals or {metric for metric in map(kept_by, records) if metric.name == asked.name}
+    return goals.pop() if len(goals) == 1 and asked.name == name else asked  # what disagrees says nothing
+
+
+def kept_by(record: RunRecord) -> Metric:
+    """Return the metric that a run was told to keep the weights of the best epoch of; one without a name for none."""
+    return metric_named(str(record.settings.get("best_by") or ""))
 
 
 def listing(names: Collection[str]) -> str:
@@ -38,9 +45,9 @@ def listing(names: Collection[str]) -> str:
     return f": they have {', '.join(first)}" if first else ": they have no metric yet"
 
 
-def metric_they_share(records: Sequence[RunRecord], sweeps: Mapping[str, Metric]) -> Metric | None:
-    """Return the metric of the sweeps, if they have the same and all the runs are theirs; None otherwise."""
-    metrics = set(sweeps.values())
+def metric_they_share(records: Sequence[RunRecord], sweeps: Mapping[str, Sequence[Metric]]) -> Metric | None:
+    """Return the first metric of the sweeps, if it is the same and all the runs are theirs; None otherwise."""
+    metrics = {own[0] for own in sweeps.values()}
     return metrics.pop() if {record.sweep for record in records} == set(sweeps) and len(metrics) == 1 else None
 
 

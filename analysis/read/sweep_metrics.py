@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from analysis.read.records import RunRecord
-from analysis.read.sweeps import is_sweep, metric_of, read_yaml
+from analysis.read.sweeps import is_sweep, metrics_of, read_yaml
 from analysis.read.wandb_runs import read_wandb_sweeps
 from analysis.record import run_folder
 from data.metrics import Metric
 
 
-def metrics_of_sweeps(records: Iterable[RunRecord], project: str = "") -> dict[str, Metric]:
-    """Return the metric that each sweep of some runs is ranked by; one that cannot be read is left out.
+def metrics_of_sweeps(records: Iterable[RunRecord], project: str = "") -> dict[str, list[Metric]]:
+    """Return the metrics of each sweep of some runs, that which ranks its trials first; one not to be read is left out.
 
     Args:
         records: the runs; those of no sweep are passed over.
@@ -25,4 +25,4 @@ def metrics_of_sweeps(records: Iterable[RunRecord], project: str = "") -> dict[s
         contents = {sweep.name: sweep.content for sweep in read_wandb_sweeps(project) if sweep.name in folders}
     else:
         contents = {name: read_yaml(folder / run_folder.SWEEP_FILE) for name, folder in folders.items()}
-    return {name: metric_of(content) for name, content in contents.items() if is_sweep(content)}
+    return {name: metrics_of(content) for name, content in contents.items() if is_sweep(content)}

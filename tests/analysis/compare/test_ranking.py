@@ -48,6 +48,28 @@ def test_a_sweeps_goal_says_which_run_is_the_best(tmp_path, capsys, arguments, g
     assert data["metric"] == {"name": "val/score", "goal": goal}
 
 
+@pytest.mark.parametrize("told", ["by the sweep", "by the runs", "by the user"])
+def test_whatever_tells_a_goal_that_the_name_hides_says_which_run_is_the_best(tmp_path, capsys, told):
+    sweep = write_sweep(tmp_path, "val/codes_used")
+    content = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    content["metrics"] = [{"name": "val/loss"}, content.pop("metric")]
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(content))
+    if told != "by the sweep":
+        (sweep / "sweep.yaml").unlink()
+    if told == "by the runs":
+        for settings in sweep.glob("*/settings.json"):
+            write_json(settings, {**read_json(settings), "best_by": "maximize val/codes_used"})
+    metric = f"--metric={'maximize ' if told == 'by the user' else ''}val/codes_used"
+    assert re.findall(r"run\d", listed(capsys, tmp_path, "--sort=best", "--sweep=s", metric)) == [
+        "run3",
+        "run2",
+        "run1",
+    ]
+    data = reported(tmp_path, metric)
+    assert [run["name"] for run in data["runs"]] == ["run3", "run2", "run1"]
+    assert data["metric"] == {"name": "val/codes_used", "goal": "maximize"}
+
+
 def test_a_sweeps_metric_does_not_rank_runs_of_which_some_are_of_no_sweep(tmp_path):
     write_sweep(tmp_path)
     assert reported(tmp_path)["metric"]["name"] == "val/score"

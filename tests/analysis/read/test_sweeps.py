@@ -62,7 +62,7 @@ def test_sweeps_are_found_by_their_runs_however_deep_these_lie(tmp_path):
         sweeps, skipped = read_sweeps(runs_dir, records)
         assert [(sweep.name, sweep.metric, len(sweep.trials)) for sweep in sweeps] == [("lr", metric, n) for n in nums]
         assert skipped == []
-        assert metrics_of_sweeps(records) == {"lr": metric}
+        assert metrics_of_sweeps(records) == {"lr": [metric]}
 
 
 def test_runs_of_further_seeds_are_parts_of_their_trials():
