@@ -31,6 +31,8 @@ from data.errors import UserError
 from data.files import replace_file
 from data.visible import say, visible_lines, warn
 
+MOST_ROWS = 100  # of the table on the terminal
+
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return what the command line says."""
@@ -73,7 +75,9 @@ def write(predicted: Predicted, form: str, out: Path | None) -> None:
     """Write the predictions to a file, or print them."""
     rows = list(rows_of(predicted))
     if form == "table":
-        make_console().print(table_of(rows))
+        make_console().print(table_of(rows[:MOST_ROWS]))
+        if len(rows) > MOST_ROWS:
+            say(f"the first {MOST_ROWS} of {len(rows):,} images: --out=predictions.csv has all of them")
         return
     text = StringIO()
     FORMATS[form](rows, text)

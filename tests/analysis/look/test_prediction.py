@@ -183,6 +183,16 @@ def test_a_folder_with_classes_is_told_with_its_accuracy(run, pictures, capsys):
         assert told in table
 
 
+def test_a_table_of_many_images_shows_the_first_and_says_how_to_get_all(run, pictures, capsys, monkeypatch):
+    monkeypatch.setattr("analysis.predict.MOST_ROWS", 8)
+    paths = list(map(str, sorted(pictures.rglob("*.*"))))
+    table = predict(capsys, run, pictures)[1].partition("the first 8 of 9 images: --out=predictions.csv has all")
+    assert table[1]
+    assert all(path in table[0] for path in paths[:8])
+    assert paths[8] not in table[0]
+    assert len(read_csv(predict(capsys, run, pictures, "--format=csv")[1])) == 9
+
+
 def test_predictions_are_written_as_json_lines_with_the_next_classes(run, pictures, tmp_path, capsys):
     path = next(pictures.rglob("*.png"))
     out = tmp_path / "new" / "p.jsonl"
