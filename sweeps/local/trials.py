@@ -82,6 +82,30 @@ def new_run_id(number: int) -> str:
     return f"{number:03d}-{fresh_run_id()}"
 
 
+def check_study(study: optuna.Study, sweep: Sweep, known: Mapping[str, Any]) -> None:
+    """Refuse a study that no agent has left so: something else has written to its database.
+
+    Args:
+        study: its trials.
+        sweep: by the present file.
+        known: content of the file that the study was last run with.
+
+    Raises:
+        Exception: of nearly any type, with what is wrong.
+    """
+    if len(study.directions) != 1:
+        raise ValueError("it has lost its goal")
+    leaves_of(known.get("parameters", {})), metrics_of(known)  # to see whether they can be read
+    observations(sweep, study.user_attrs, [])  # likewise
+    for number, trial in enumerate(study.get_trials(deepcopy=False)):
+        if trial.number != number:
+            raise ValueError(f"trial {number} has the number {trial.number}")
+        if not all(isinstance(value, float) for value in trial.intermediate_values.values()):
+            raise TypeError(f"trial {number} has values that are no numbers")
+        check_notes(number, trial.user_attrs, NOTES | OWN_NOTES)
+        check_seeds(number, trial.user_attrs)
+
+
 class Trials:
     """A sweep's trials, for one agent.
 
@@ -106,18 +130,8 @@ class Trials:
         self.content = json.loads(json.dumps(sweep.content))
         try:
             self.study = self.open_study()
-            if len(self.study.directions) != 1:
-                raise ValueError("it has lost its goal")
             known = dict(self.study.user_attrs.get("sweep", self.content))
-            leaves_of(known.get("parameters", {})), metrics_of(known)  # to see whether they can be read
-            observations(sweep, self.study.user_attrs, [])  # likewise
-            for number, trial in enumerate(self.all()):
-                if trial.number != number:
-                    raise ValueError(f"trial {number} has the number {trial.number}")
-                if not all(isinstance(value, float) for value in trial.intermediate_values.values()):
-                    raise TypeError(f"trial {number} has values that are no numbers")
-                check_notes(trial.number, trial.user_attrs, NOTES | OWN_NOTES)
-                check_seeds(trial.number, trial.user_attrs)
+            check_study(self.study, sweep, known)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
         self.changes = go_on(self.study, sweep, known)
