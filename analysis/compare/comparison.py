@@ -5,7 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
 from analysis.read.sweeps import SweepRecord, entries_for
-from analysis.read.trials import Trial
+from analysis.read.trials import Trial, runs_of
 from data.errors import UserError
 from data.metrics import RANKING, Best, Metric, is_epoch, is_finite, metric_named, metrics_of_finals
 
@@ -53,6 +53,7 @@ class Entry:
         seconds: how long it trained; None where that is not known.
         ended: when it ended or, where that is not known, its start and the time that it trained; in UTC.
         is_ranked: whether it takes part in the ranking: it has a value, and did not fail.
+        trial: the trial of several seeds that it is of, where that has a value of the metric; None for none.
     """
 
     record: RunRecord
@@ -65,6 +66,7 @@ class Entry:
     seconds: float | None
     ended: datetime
     is_ranked: bool
+    trial: Trial | None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ class Comparison:
         """The runs that are ranked, the best first."""
         return [entry for entry in self.entries if entry.is_ranked]
 
+    @property
+    def trials(self) -> list[Entry]:
+        """The ranked runs but for final ones, a trial's first for all its seeds, the best first by their means."""
+        first = [entry for entry in self.ranked if not entry.trial or entry.trial.run_id == entry.record.run_id]
+        values = {entry.number: (entry.trial.value if entry.trial else entry.value) or 0.0 for entry in first}
+        searched = [entry for entry in first if not entry.record.is_final]
+        return sorted(searched, key=lambda entry: self.metric.cost(values[entry.number]))
+
 
 def compare(
     title: str,
@@ -120,9 +130,16 @@ def compare(
     """
     if not records:
         raise UserError(f"{title}: there are no runs to compare; train some, or name others")
+    sweeps = list(sweeps)
     ranking = [sweep for sweep in sweeps if sweep.metric == metric]
-    trials = {(sweep.name, trial.run_id): trial for sweep in ranking for trial in sweep.trials}
-    starts = {place: trial.started for place, trial in trials.items() if trial.started}  # of runs, the last resumption
+    trials = {
+        (sweep.name, run_id): trial if sweep.metric == metric else replace(trial, value=None)
+        for sweep in sweeps
+        for trial in sweep.trials
+        for run_id in runs_of(trial.run_id, len(trial.seeds) and len(trial.seeds) + 1)  # with the seed under way
+    }
+    firsts = [(place, trial) for place, trial in trials.items() if place[1] == trial.run_id]
+    starts = {place: trial.started for place, trial in firsts if trial.started}  # of runs, the last resumption
     by_start = sorted(
         records, key=lambda record: (starts.get((record.sweep, record.run_id), record.created), record.run_id)
     )
@@ -161,12 +178,13 @@ def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, B
         place: its place by the time of its start.
         metric: the metric that ranks the runs.
         best: its best value of that metric and of further ones.
-        trial: what its sweep knows of it, which is taken first; None for a run of no sweep, or one by another metric.
+        trial: what its sweep knows of its trial, without a value where the sweep is by another metric: that is taken
+            first, unless the trial has several runs; None for a run of no sweep.
     """
     state, ended, (value, best_epoch) = state_of(record), None, best.get(metric.name, (None, None))
-    if trial is not None:
+    if trial is not None and not trial.seeds:
         state, ended = STATES_OF_TRIALS[trial.state], trial.ended
-        if is_finite(trial.value) and not trial.seeds:  # else it is their mean, and this is the run of one
+        if is_finite(trial.value):
             value, best_epoch = trial.value, trial.best_epoch
     kept = kept_value(record, metric)
     return Entry(
@@ -181,6 +199,7 @@ def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, B
         ended=ended or end_of(record),
         # A final run that has validation images, for want of others, was not chosen by them.
         is_ranked=is_finite(value) and state != "failed" and (not record.is_final or metric.name.startswith("test/")),
+        trial=trial if trial is not None and trial.seeds and is_finite(trial.value) else None,
     )
 
 
@@ -241,7 +260,8 @@ def lies_evenly_on_log(values: Sequence[float]) -> bool:
 def curves_of(record: RunRecord, best_epoch: int | None = None) -> dict[str, list[float | None]]:
     """Return what a run logged in its epochs, by name; "seconds" is the time so far.
 
-    Of more than MOST_POINTS epochs it is every second, fourth, ..., and in any case the best and the last.
+    Of more than MOST_POINTS epochs it is every second, fourth, ..., and in any case the best and the last. Those are
+    kept whose numbers are even: what is measured every ten epochs is among them.
 
     Args:
         record: the run.
@@ -252,11 +272,13 @@ def curves_of(record: RunRecord, best_epoch: int | None = None) -> dict[str, lis
     place, row = 0, dict[str, Any]()
     for place, row in enumerate(epochs):
         seconds += finite(row.get("epoch_seconds")) or 0.0
-        if place % stride == 0 or row["epoch"] == best_epoch:
+        if row["epoch"] % stride == 0 or row["epoch"] == best_epoch:
             points[place] = {**row, "seconds": seconds}
-        if len(points) == MOST_POINTS:
+        if len(points) >= MOST_POINTS:
             stride *= 2
-            points = {k: point for k, point in points.items() if k % stride == 0 or point["epoch"] == best_epoch}
+            points = {
+                k: point for k, point in points.items() if point["epoch"] % stride == 0 or point["epoch"] == best_epoch
+            }
     if row:
         points[place] = {**row, "seconds": seconds}
     names = dict.fromkeys(name for row in points.values() for name in row if name.startswith(("train/", "val/")))

@@ -19,6 +19,7 @@ from analysis.compare.isolation import isolation_data
 from analysis.compare.recipes import recipe_data
 from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.recipe import recipe_of
+from analysis.read.trials import Trial
 from data.metrics import is_finite, is_percentage, metrics_of_finals
 from data.visible import visible
 
@@ -76,6 +77,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     metric, entries = comparison.metric, comparison.entries
     settings = comparison.varied[:MOST_SETTINGS]
     chosen = choose(entries, MOST_CURVES, MOST_FINALS)
+    places = {entry.number: place for place, entry in enumerate(entries)}
     start = min(entry.record.created for entry in entries)
     curves = {i: curves_of(entries[i].record, entries[i].best_epoch) for i in chosen}
     aims = {each.name for each in comparison.front.metrics} if comparison.front else set()
@@ -96,6 +98,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "runs": [
             run_data(entry, start, [setting.name for setting in settings], comparison.further) for entry in entries
         ],
+        "trials": [places[entry.number] for entry in comparison.trials],
         "details": {i: details(entries[i]) for i in chosen},
         "curves": curves,
         "pictures": pictures(entries, choose(entries, MOST_PICTURED, MOST_PICTURED)),
@@ -129,6 +132,7 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "value": entry.value,
         "epochs": finite(record.summary.get("epochs")),
         "bestEpoch": entry.best_epoch,
+        "overSeeds": entry.trial and seeds_data(entry.trial),
         "kept": entry.kept and finite(entry.kept.value),
         "keptEpoch": entry.kept and entry.kept.epoch,
         "keptBy": str(record.summary.get("best_by") or "") if entry.kept else "",
@@ -140,6 +144,11 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
         "figures": [entry.further.get(name) for name in further],
         "url": record.address,
     }
+
+
+def seeds_data(trial: Trial) -> dict[str, Any]:
+    """Return what the page shows of a trial over its seeds."""
+    return {"mean": finite(trial.value), "deviation": finite(trial.deviation), "num": len(trial.seeds)}
 
 
 def branch_data(comparison: Comparison, settings: Sequence[str]) -> dict[str, dict[str, Any]]:

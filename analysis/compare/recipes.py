@@ -56,7 +56,7 @@ def recipes_of(comparison: Comparison) -> Recipes:
     final = [entry for entry in finished if entry.record.is_final]
     others = [entry for entry in finished if entry.is_ranked and not entry.record.is_final]
     judge = judge_of(final, comparison.metric)
-    kinds = [(final, judge, [entry.record.run_id for entry in others])] if judge else []
+    kinds = [(final, judge, [entry.record.run_id for entry in comparison.trials])] if judge else []
     kinds.append((others, comparison.metric, []))
     groups = [(group, metric) for entries, metric, _ in kinds for group in groups_of(entries).values()]
     if not any(len(by_seed(*group)) > 1 for group in groups):  # before predictions are read, and recipes compared

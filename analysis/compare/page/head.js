@@ -3,7 +3,7 @@
 import { element, find } from "./elements.js";
 import { count, formatMetric, formatSeconds, formatSetting, settingText } from "./format.js";
 import { STATES } from "./markers.js";
-import { figures, metric, numSkipped, ranked, runs, settings, skipped, tested, warning } from "./report.js";
+import { figures, metric, numSkipped, runs, settings, skipped, tested, trials, warning } from "./report.js";
 
 const MOST_MODELS = 3; // that are named
 
@@ -42,16 +42,22 @@ function tile(name, figure, more = "") {
   return element("div", { className: "tile" }, ...children);
 }
 
-// The best of the runs that are no final ones: of those, the mean is told and not the luckiest.
+// The best of the trials: of one with several seeds, and of final runs, the mean is told and not the luckiest.
 function bestTiles() {
-  const best = runs[ranked.find((i) => !runs[i].isFinal)];
+  const best = runs[trials[0]];
   if (!best) return [];
   const by = best.keptBy && `, the best by ${best.keptBy}`;
   const kept = `; its kept weights have ${formatMetric(metric.name, best.kept)}, of epoch ${best.keptEpoch}${by}`;
   const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}${best.kept === null ? "" : kept}`;
   const [first, ...others] = settings.map((setting, k) => `${setting.name} ${settingText(best, k)}`);
-  const tiles = [tile(`best ${metric.name}`, formatMetric(metric.name, best.value), where)];
+  const told = [formatMetric(metric.name, best.value), where];
+  const tiles = [tile(`best ${metric.name}`, ...(best.overSeeds ? overSeeds(best) : told))];
   return first === undefined ? tiles : [...tiles, tile("its settings", first, others.slice(0, 4).join(" · "))];
+}
+
+function overSeeds({ name, overSeeds: { mean, deviation, num } }) {
+  const spread = deviation === null ? "" : `± ${formatMetric(metric.name, deviation)}, `;
+  return [formatMetric(metric.name, mean), `${spread}${name}, ${count(num, "seed")}`];
 }
 
 function runsTile() {
@@ -76,15 +82,13 @@ function finalTiles() {
   const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`)).map(newest);
   const cost = (some) => mean(some.map(valueOf)) * (metric.goal === "minimize" ? 1 : -1);
   const best = name === metric.name ? byTrial.sort((a, b) => cost(a) - cost(b))[0] : byTrial.flat();
-  const finals = ranked.map(ofTrial).find((some) => some.length) ?? best ?? [];
+  const finals = trials.map(ofTrial).find((some) => some.length) ?? best ?? [];
   const values = finals.map(valueOf);
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
   const spread = values.length > 1 ? `± ${formatMetric(name, deviation)}, ` : "";
-  const trials = distinct(finals.map((run) => run.trial));
-  const more = `${spread}${count(values.length, "run")} by ${
-    trials.length > 1 ? "several trials" : `trial ${trials[0]}`
-  }`;
+  const ids = distinct(finals.map((run) => run.trial));
+  const more = `${spread}${count(values.length, "run")} by ${ids.length > 1 ? "several trials" : `trial ${ids[0]}`}`;
   return [tile(`final ${name}`, formatMetric(name, mean(values)), more)];
 }
 

@@ -6,7 +6,7 @@ const report = JSON.parse(document.getElementById("data").textContent);
 
 export const { metric, runs, settings, sweeps, figures, details, curves, pictures, importance, recipes, edges } =
   report;
-export const { branches, front, isolation, numSkipped, skipped, tested, warning, numMoreSettings } = report;
+export const { branches, front, isolation, numSkipped, skipped, tested, trials, warning, numMoreSettings } = report;
 
 // Runs that can be shown: the page holds the curves of these alone.
 export const showable = Object.keys(curves).map(Number);

@@ -22,6 +22,7 @@ from analysis.compare.ranking import common_metric
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
+from analysis.record import run_folder
 from data.errors import UserError
 from data.metrics import Best, Metric, metric_named
 from tests.run_folders import START, write_run
@@ -79,6 +80,7 @@ def test_a_sweep_tells_a_paused_trial_from_one_that_was_stopped_early(tmp_path):
     ]
     of_another_metric = comparison_of(tmp_path, metric_named("val/accuracy"), sweeps=[sweep])
     assert [entry.value for entry in of_another_metric.entries] == pytest.approx([2 / 3, 2 / 3])
+    assert {entry.state for entry in of_another_metric.entries} == {"stopped early", "not ended"}
 
 
 def test_the_settings_that_vary_are_found_the_most_varied_first_and_where_a_run_was_is_none(tmp_path):
@@ -157,8 +159,17 @@ def test_long_curves_are_thinned_out_and_keep_their_end(tmp_path):
     epochs = curves_of(read_runs(tmp_path).records[0])["epoch"]
     assert len(epochs) <= MOST_POINTS
     assert epochs[-1] == num_epochs
-    assert 8 not in epochs
-    assert 8 in curves_of(read_runs(tmp_path).records[0], best_epoch=8)["epoch"]
+    assert 9 not in epochs
+    assert 9 in curves_of(read_runs(tmp_path).records[0], best_epoch=9)["epoch"]
+
+
+def test_long_curves_keep_what_is_measured_now_and_then(tmp_path):
+    folder = write_run(tmp_path / "gan", [1.0] * (MOST_POINTS + 100))
+    rows = [row | ({"val/fid": 1.0} if row["epoch"] % 10 == 0 else {}) for row in run_folder.read_metrics(folder)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curves = curves_of(read_runs(tmp_path).records[0])
+    assert len(curves["epoch"]) <= MOST_POINTS
+    assert len(curves["val/fid"]) - curves["val/fid"].count(None) == len(rows) // 10
 
 
 def test_runs_of_no_sweep_are_ranked_by_accuracy_where_most_have_one(tmp_path):
@@ -245,3 +256,26 @@ def test_a_run_of_one_seed_has_its_own_value_and_not_the_mean_of_its_trial(tmp_p
     sweep = SweepRecord("s", "", LOSS, "bayes", ("lr",), (trial,), {})
     [entry] = comparison_of(tmp_path, sweeps=[sweep]).entries
     assert (entry.value, entry.best_epoch) == (0.75, 2)
+
+
+@pytest.mark.parametrize("state", ["PRUNED", "FAIL", "RUNNING"])
+def test_a_run_that_has_finished_is_told_so_whatever_became_of_the_further_seeds_of_its_trial(tmp_path, state):
+    write_run(tmp_path / "sweeps" / "s" / "000-a", [2.0, 0.75])
+    later = START + timedelta(hours=9)  # the end of the last seed
+    trial = Trial(0, "000-a", state, 1.0, 1, {}, START, later, seeds=(Best(0.75, 2),))
+    [entry] = comparison_of(tmp_path, sweeps=[SweepRecord("s", "", LOSS, "bayes", ("lr",), (trial,), {})]).entries
+    assert (entry.state, entry.is_ranked) == ("finished", True)
+    assert entry.ended == START + timedelta(seconds=1)
+
+
+def test_trials_of_several_seeds_are_in_the_order_of_their_means(tmp_path):
+    seeds = {"000-steady": (0.5, 0.5), "001-lucky": (0.3, 0.9), "002-poor": (0.8, 0.8)}
+    trials = []
+    for number, (name, losses) in enumerate(seeds.items()):
+        for place, loss in enumerate(losses, 1):
+            write_run(tmp_path / "sweeps" / "s" / (f"{name}-s{place}" if place > 1 else name), [loss])
+        told = {"value": sum(losses) / 2, "seeds": tuple(Best(loss, 1) for loss in losses)}
+        trials.append(replace(Trial(number, name, "COMPLETE", None, 1, {}, START, START), **told))
+    comparison = comparison_of(tmp_path, sweeps=[SweepRecord("s", "", LOSS, "bayes", ("lr",), tuple(trials), {})])
+    assert names(comparison.ranked)[0] == "001-lucky"
+    assert names(comparison.trials) == list(seeds)

@@ -9,6 +9,7 @@ from analysis.compare.comparison import compare
 from analysis.compare.html_page import page_data
 from analysis.compare.recipes import recipes_of
 from analysis.read.runs import read_runs
+from analysis.read.sweeps import read_sweeps
 from analysis.record import run_folder
 from data.files import read_json, write_json
 from data.metrics import metric_named
@@ -73,6 +74,23 @@ def test_final_runs_stand_in_the_order_of_their_trials_not_of_their_test_images(
         write_finals(tmp_path / "sweeps" / "s", accuracy, (on_test, on_test + 0.01), trial=name)
     found = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
     assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.9, 0.8]
+
+
+def test_final_runs_stand_in_the_order_of_the_means_of_their_trials_where_these_have_several_seeds(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    for trial, rate, accuracies in (("000-steady", 0.1, (0.9, 0.9)), ("001-lucky", 0.2, (0.95, 0.8))):
+        for seed, accuracy in enumerate(accuracies, 1):
+            write_run(sweep / (f"{trial}-s{seed}" if seed > 1 else trial), [1.0], [accuracy], lr=rate, seed=seed)
+        write_finals(sweep, rate, (1 - rate, 1 - rate), trial=trial)
+    metric = {"name": "val/accuracy", "goal": "maximize"}
+    write_json(sweep / "sweep.yaml", {"method": "random", "metric": metric, "parameters": {"lr": {"value": 1}}})
+    records = read_runs(tmp_path).records
+    comparison = compare("runs", records, ACCURACY, read_sweeps(tmp_path, records).sweeps)
+    found = recipes_of(comparison).shown
+    assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.1, 0.2]
+    data = page_data(comparison)
+    best = data["runs"][data["trials"][0]]
+    assert (best["name"], best["overSeeds"]) == ("000-steady", {"mean": 0.9, "deviation": 0.0, "num": 2})
 
 
 def test_final_runs_are_compared_by_the_metric_of_the_test_images_that_is_asked_for(tmp_path):

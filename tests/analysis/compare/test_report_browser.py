@@ -13,7 +13,7 @@ from analysis import report
 from analysis.compare import html_page
 from analysis.record import run_folder
 from data.files import write_json
-from tests.run_folders import rows_of, write_gans, write_run
+from tests.run_folders import SWEEP, rows_of, write_gans, write_run
 from tests.sweep_agents import wait_until
 
 HOSTILE = "<img src=x onerror='window.hacked=1'> \"quoted\"\nand %{x}"
@@ -194,6 +194,23 @@ def test_the_headline_of_final_runs_is_the_metric_of_their_sweep(browser, tmp_pa
     browser.open(page)
     assert browser.texts(".tile .name")[0] == "final test/fid_x_60"
     assert browser.texts(".tile .figure")[0] == "22.0000"
+
+
+@pytest.mark.slow
+def test_the_best_trial_of_several_seeds_is_told_by_its_mean(browser, tmp_path):
+    sweep, page = tmp_path / "sweeps" / "s", tmp_path / "page.html"
+    for trial, accuracies in (("000-steady", (0.9, 0.92)), ("001-lucky", (0.95, 0.8))):
+        for seed, accuracy in enumerate(accuracies, 1):
+            run = sweep / (f"{trial}-s{seed}" if seed > 1 else trial)
+            write_run(run, [1.0], [accuracy], lr=accuracies[1] / 10, seed=seed)
+    (sweep / run_folder.SWEEP_FILE).write_text(
+        SWEEP.replace("val/loss, goal: minimize", "val/accuracy, goal: maximize")
+    )
+    assert report.main([f"--runs_dir={tmp_path}", f"--out={page}"]) == 0
+    browser.open(page)
+    assert browser.texts(".tile .figure")[:2] == ["91.00 %", "lr 0.092"]
+    assert browser.texts(".tile .more")[0] == "± 1.41 %, 000-steady, 2 seeds"
+    assert browser.column("run")[0] == "001-lucky"
 
 
 @pytest.mark.slow
