@@ -118,8 +118,10 @@ def test_a_folder_stands_for_the_only_table_in_it(table):
         load(path.parent)
 
 
-def test_other_labels_are_other_data(table):
-    assert load(table(SPLIT)).fingerprint != load(table(SPLIT.replace("4.png,dog", "4.png,cat"))).fingerprint
+def test_other_labels_splits_or_groups_are_other_data(table):
+    text = "path,label,split,group\n0.png,cat,train,a\n1.png,dog,train,b\n2.png,cat,test,c\n"
+    others = [text.replace(*each) for each in (("1.png,dog", "1.png,cat"), ("test", "val"), ("train,b", "train,a"))]
+    assert len({load(table(each)).fingerprint for each in (text, *others)}) == 4
 
 
 @pytest.mark.parametrize(

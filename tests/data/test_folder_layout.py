@@ -160,6 +160,14 @@ def test_many_kinds_of_files_are_counted_together_and_names_cannot_command_a_ter
     assert all(letter.isprintable() for letter in error.replace("\n", ""))
 
 
+def test_files_are_in_the_order_of_their_folders_whatever_follows_a_folders_name(tmp_path):
+    names = ("cat", "cat 2", "cat-3")
+    save_classes(tmp_path, names, num=2)
+    listing = list_images(tmp_path)
+    assert listing.files == [str(tmp_path / name / f"{i}.png") for name in names for i in range(2)]
+    assert listing.labels == [0, 0, 1, 1, 2, 2]
+
+
 def test_where_all_is_used_nothing_is_told(tmp_path, capsys):
     save_classes(tmp_path)
     load(tmp_path)

@@ -55,9 +55,13 @@ def test_boxes_are_distributed_as_torchvision_draws_them(least, ratio):
     theirs = torch.tensor(draws).T.float()
     torch.testing.assert_close(ours.mean(1), theirs.mean(1), atol=1.5, rtol=0.03)
     torch.testing.assert_close(ours.std(1), theirs.std(1), atol=1.0, rtol=0.06)
+    ratios = [(width / height).log() for _, _, height, width in (ours, theirs)]
+    assert ratios[0].mean().item() == pytest.approx(ratios[1].mean().item(), abs=least / 20)
     top, left, height, width = ours
     assert (top + height).max() <= 60
     assert (left + width).max() <= 80
+    assert (top + height)[height < 60].max() == 60
+    assert (left + width)[width < 80].max() == 80
 
 
 def test_half_of_the_crops_are_mirrored():

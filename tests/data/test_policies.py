@@ -84,6 +84,14 @@ def test_randaugment_applies_as_many_operations_as_torchvisions_each_of_its_magn
     assert set(added.flatten().tolist()) == {theirs.num_ops * theirs.magnitude} == {2 * 9}
 
 
+def test_randaugment_shifts_by_shares_of_the_width_and_of_the_height(monkeypatch):
+    told = []
+    monkeypatch.setattr(policies, "operations", lambda *args: told.append(args) or operations(*args))
+    policies.randaugment(random_image(HEIGHT, WIDTH)[None])
+    theirs = [v2.RandAugment._AUGMENTATION_SPACE[f"Translate{axis}"][0](31, HEIGHT, WIDTH)[-1] for axis in "XY"]
+    assert told[0][1] == pytest.approx([shift.item() for shift in theirs])
+
+
 def test_operations_and_signs_are_drawn_equally_often(monkeypatch):
     monkeypatch.setattr(policies, "RANDAUGMENT_OPERATIONS", 1)
     torch.manual_seed(0)

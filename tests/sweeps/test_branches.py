@@ -1,9 +1,10 @@
 """Sweeps over several models, each with settings of its own: what is drawn, told, told apart and shown."""
 
+import itertools
 import statistics
 
 import pytest
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 
 from data.errors import UserError
 from data.internals import trial_id
@@ -118,6 +119,31 @@ def test_a_branch_whose_trials_all_fail_is_left_to_the_other():
         else:
             tell(study, trial, settings["lr"])
     assert counts["mlp"] > counts["cnn"]
+
+
+def chosen(**costs):
+    """The branch to go on with after trials with some costs in each; either has one setting to search."""
+    width = {"parameters": {"width": {"values": [16, 32]}}}
+    trials = {
+        model: [create_trial(value=each, intermediate_values={1: each}) for each in costs[model]] for model in costs
+    }
+    for number, trial in enumerate(itertools.chain(*trials.values())):
+        trial.number = number
+    return Search(sweep({**MODELS, "mlp": width, "cnn": width}), 0).choose(trials)
+
+
+def test_the_branch_with_the_best_trial_goes_on_however_bad_its_last_ones_are():
+    assert chosen(mlp=[*range(20), *range(32, 42)], cnn=range(20, 32)) == "mlp"
+    assert chosen(mlp=range(20, 32), cnn=[*range(20), *range(32, 42)]) == "cnn"
+
+
+def test_of_branches_that_are_about_as_good_the_one_that_was_tried_less_goes_on():
+    assert chosen(mlp=[0, *range(13, 42)], cnn=range(1, 13)) == "cnn"
+
+
+def test_a_branch_that_is_bad_has_its_least_share_of_the_trials():
+    assert chosen(mlp=range(36), cnn=range(36, 48)) == "mlp"
+    assert chosen(mlp=range(37), cnn=range(37, 49)) == "cnn"
 
 
 @pytest.mark.parametrize("method", ["bayes", "random", "grid"])

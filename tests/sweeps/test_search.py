@@ -203,6 +203,13 @@ def test_a_model_is_told_of_the_best_the_newest_and_the_running_trials():
     assert [trial.number for trial in Search(sweep, 0).seen(others[:100], known)] == list(range(100))
 
 
+def test_runs_of_earlier_sweeps_take_no_places_among_the_first_trials_which_fill_the_space_evenly():
+    model, earlier = Search(sweep_of(MIXED), 0), ended_trials(sweep_of(MIXED), 3)
+    for trial in earlier:
+        trial.number = -1 - trial.number
+    assert model.bayes(0, earlier) == model.bayes(0, [])
+
+
 def proposals(state, value_of):
     """Learning rates that four searches try after five trials and a sixth that ended as told.
 

@@ -113,6 +113,17 @@ def test_what_is_expected_of_a_model_is_not_what_another_model_reaches_that_lack
     assert [one.expected[1] for one in found["dropout"]] == [pytest.approx(0.6, abs=0.02)] * 3
 
 
+def test_what_is_expected_of_a_model_is_told_of_settings_that_it_has_where_these_matter(tmp_path):
+    draw = random.Random(0)
+    for i in range(30):
+        write_run(tmp_path / f"resnet{i}", [1.0], [draw.uniform(0.7, 0.9)], days=i, model="resnet18")
+        dropout = draw.choice((0.0, 0.2, 0.4))
+        accuracy = 0.6 - dropout / 2 + draw.uniform(-0.005, 0.005)
+        write_run(tmp_path / f"cnn{i}", [1.0], [accuracy], days=i, model="cnn", dropout=dropout)
+    found = isolation(compare("runs", read_runs(tmp_path).records, Metric("val/accuracy", "maximize")))
+    assert [one.expected for one in found["model"] if one.low == "cnn"] == [pytest.approx((0.6,) * 3, abs=0.02)]
+
+
 def test_many_names_are_cut_to_those_with_most_runs_and_booleans_are_text_in_the_page(tmp_path):
     for i in range(30):
         write_run(tmp_path / f"run{i}", [1.0 + i / 10], days=i, arch=f"net{i % 20}", residual=i % 3 == 0)

@@ -42,6 +42,15 @@ def test_a_log_is_read_on_from_where_it_was_read_to_and_anew_where_it_has_gone_b
     assert epochs() == (False, [])
 
 
+def test_a_row_that_lacks_its_line_end_alone_is_read_once_it_has_it(tmp_path):
+    path, log = tmp_path / run_folder.METRICS, run_folder.LogReader(tmp_path)
+    path.write_text('{"epoch": 1}\n{"epoch": 2}')
+    assert list(log) == [[{"epoch": 1}]]
+    with path.open("a") as file:
+        file.write('\n{"epoch": 3}\n')
+    assert list(log) == [[{"epoch": 2}, {"epoch": 3}]]
+
+
 @pytest.mark.parametrize(
     ("text", "state"),
     [
