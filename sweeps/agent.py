@@ -15,8 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.signals import hold_signals
 
@@ -124,23 +123,36 @@ def run_sweep(options: Namespace) -> int:
     except Exception as error:
         tell(Ending("failed", reason_of(error), this_command("agent.py")), agent, options.on_end)
         raise
-    if agent.is_retired and not code:
-        return code
-    ending = ending_of(agent, code)
-    tell(ending, agent, options.on_end)
+    if code or not agent.is_retired:  # else another agent goes on with the sweep, and concludes it
+        conclude(agent, code, options.on_end)
+    return code
+
+
+def conclude(agent: Agent, code: int, on_end: str | None) -> None:
+    """Tell people how a sweep stands, and what comes next.
+
+    Args:
+        agent: that has run it.
+        code: the agent's exit code.
+        on_end: command that is told as well; None for none.
+
+    Raises:
+        SweepError: something went wrong.
+    """
+    ending, display = ending_of(agent, code), agent.display
+    tell(ending, agent, on_end)
     if ending.reason and ending.state == "paused":
         raise SweepError(f"paused, {ending.reason}: when that is mended, to go on: {ending.next}")
     if ending.reason:
         raise SweepError(ending.reason)
     if code:
         display.say(f"paused; to go on: {ending.next}")
-    else:
-        leaders = display.leaders(trials.started())
-        best = leaders[0].user_attrs["settings"]
-        for line in ends_reached(entries_for(sweep.content, best), best, len(leaders)):
-            display.say(f"searched enough? {line}")
-        display.say(f"to train the best for good: {ending.next}")
-    return code
+        return
+    leaders = display.leaders(agent.trials.started())
+    best = leaders[0].user_attrs["settings"]
+    for line in ends_reached(entries_for(agent.sweep.content, best), best, len(leaders)):
+        display.say(f"searched enough? {line}")
+    display.say(f"to train the best for good: {ending.next}")
 
 
 def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num: int | None) -> Iterator[str]:
@@ -183,9 +195,14 @@ def ending_of(agent: Agent, code: int) -> Ending:
 
 def limits_of(trials: Trials, options: Namespace) -> Limits:
     """Return what the options, and the sweep file, allow trials."""
-    num = num_trials(trials.sweep, options, trials)
-    limits = (num, options.retries, options.trial_minutes, options.silent_minutes, options.keep_weights)
-    return Limits(*limits, trials.sweep.repeats)
+    return Limits(
+        count=num_trials(trials.sweep, options, trials),
+        retries=options.retries,
+        trial_minutes=options.trial_minutes,
+        silent_minutes=options.silent_minutes,
+        keep_weights=options.keep_weights,
+        repeats=trials.sweep.repeats,
+    )
 
 
 def num_trials(sweep: Sweep, options: Namespace, trials: Trials | None = None) -> int | None:
