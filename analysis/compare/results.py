@@ -99,8 +99,8 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
         names = ", ".join(record.run_id for record in records)
         raise UserError(f"{names}: runs of one recipe, of which some have the same seed: name one of each seed")
     summaries = [{**record.summary, **generation_scores(record)} for record in records]
-    keys = figures_of(summaries[0])
-    metrics = {key: spread([summary[key] for summary in summaries if key in summary]) for key in keys}
+    keys = [key for key in figures_of(summaries[0]) if all(is_finite(summary.get(key)) for summary in summaries)]
+    metrics = {key: spread([summary[key] for summary in summaries]) for key in keys}
     return Result(
         name=first.name_of_seeds,
         model=first.model,
@@ -163,8 +163,8 @@ def collect(runs_dir: Path | None, names: Sequence[str]) -> list[Result]:
         names: names of runs and sweeps that are wanted, too.
 
     Raises:
-        UserError: there is no run or sweep of a name, or it has no result; or runs of one recipe have the same seed,
-            or those of one name several recipes.
+        UserError: there is no run or sweep of a name, or it has no result; or several runs have a name, those of one
+            recipe the same seed, or those of one name several recipes.
     """
     records = read_runs(runs_dir).records
     sweeps = {sweep.name: sweep for sweep in read_sweeps(runs_dir).sweeps}
@@ -213,9 +213,13 @@ def find_result_run(records: Iterable[RunRecord], name: str) -> RunRecord:
     """Return the run of that name.
 
     Raises:
-        UserError: there is none, or it has no result to show.
+        UserError: there is none, there are several, or it has no result to show.
     """
-    record = {record.run_id: record for record in records}.get(name)
+    found = [record for record in records if record.run_id == name]
+    if len(found) > 1:
+        places = " and ".join(sorted(record.source for record in found))
+        raise UserError(f"{name} is the name of {len(found)} runs, {places}: rename one, or move it elsewhere")
+    record = found[0] if found else None
     if record is None or record.state != "finished" or not has_been_judged(record):
         raise UserError(f"{name} is no sweep and no finished run with --test=True: name one of the runs folder")
     return record

@@ -140,6 +140,22 @@ def test_a_run_that_is_named_twice_counts_once_and_two_of_one_seed_are_refused(p
     assert "one, two, again: runs of one recipe, of which some have the same seed" in capsys.readouterr().err
 
 
+def test_a_name_of_two_runs_is_refused(place, capsys):
+    write_seeds(place, **{"one": 1, "old/one": 2})
+    assert update(place, "one") == 2
+    error = capsys.readouterr().err
+    assert "one is the name of 2 runs" in error
+    assert f"{place / 'runs' / 'old' / 'one'} and {place / 'runs' / 'one'}: rename one" in error
+
+
+def test_a_figure_that_some_seeds_lack_is_none_of_all(place):
+    write_seeds(place, one=1, two=2)
+    write_json(place / "runs" / "one" / "generation.json", {"test/fid_inception_500": 70.0})
+    assert update(place, "one", "two") == 0
+    [result] = [result for result in read_results(place / "results.json") if result.model == "mlp"]
+    assert (result.num_seeds, set(result.metrics)) == (2, {"test/accuracy"})
+
+
 def test_runs_on_other_images_are_no_seeds_of_one_result(place, capsys):
     write_seeds(place, one=1, two=2, **{"mine-seed1": 1, "mine-seed2": 2})
     for name, images in {"one": "a", "two": "b", "mine-seed1": "a", "mine-seed2": "b"}.items():
