@@ -17,7 +17,8 @@ from analysis.read.records import RunRecord
 from analysis.read.runs import curves, find_sweep_folder, read_runs
 from data.errors import UserError
 from data.files import write_figure
-from data.metrics import is_finite, shown
+from data.metrics import Curve as Points
+from data.metrics import is_finite, metric_named, shown
 from data.visible import counted, warn
 
 FILE = "lr_transfer.png"
@@ -114,16 +115,17 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
         metric: of which the value after the last epoch counts.
 
     Raises:
-        UserError: the runs differ in what is to be equal, such as their epochs, no width has values at two rates, or
-            no parametrisation has two widths.
+        UserError: more of the metric is better, the runs differ in what is to be equal, such as their epochs, no width
+            has values at two rates, or no parametrisation has two widths.
     """
+    if metric_named(metric).goal == "maximize":
+        raise UserError(f"--metric={metric}: more of it is better: name one of which less is, such as val/loss")
     ended = [run for run in records if run.state in ("finished", "failed") and has_a_place(run.settings)]
     for key in EQUAL:
         if len(known := {str(run.settings.get(key)) for run in ended}) > 1:
             raise UserError(f"the runs differ in {key} ({', '.join(sorted(known))}): name a sweep in which it is equal")
     found: Curves = {}
-    pairs = zip(ended, curves(ended, metric), strict=True)
-    for run, curve in sorted(pairs, key=lambda pair: pair[0].settings["width"]):
+    for run, curve in sorted(last_of_each(zip(ended, curves(ended, metric), strict=True)), key=width_of):
         settings = run.settings
         if run.state == "finished" and not curve:
             raise UserError(f"--metric={metric}: run {run.run_id} has no value of it; classifiers log {METRIC}")
@@ -141,6 +143,18 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
     if max(map(len, found.values())) < 2:
         raise UserError("no parametrisation has finished runs at two widths: let the sweep go on, or name another")
     return {name: found[name] for name in sorted(found, key=lambda name: (name != STANDARD, name)) if found[name]}
+
+
+def last_of_each(pairs: Iterable[tuple[RunRecord, Points]]) -> Iterable[tuple[RunRecord, Points]]:
+    """Return runs with their curves, of several with the same settings the last: one that failed was run again."""
+    oldest_first = sorted(pairs, key=lambda pair: pair[0].created)
+    names = ("parametrization", "width", "lr", "seed")
+    return {repr([run.settings.get(name) for name in names]): (run, curve) for run, curve in oldest_first}.values()
+
+
+def width_of(pair: tuple[RunRecord, Points]) -> Any:
+    """Return the width of a run that stands beside its curve."""
+    return pair[0].settings["width"]
 
 
 def has_a_place(settings: Mapping[str, Any]) -> bool:

@@ -184,3 +184,19 @@ def test_reading_the_runs_loads_no_torch(sweep, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_of_runs_with_the_same_settings_the_last_counts(tmp_path):
+    told = {"parametrization": "mup", "lr": 2.0**-9, "seed": 1}
+    for width in (8, 16):
+        write_run(tmp_path / f"{width}-first", [9.0], state="failed", days=0, width=width, **told)
+        write_run(tmp_path / f"{width}-again", [9.0, 3.0], days=1, width=width, **told)
+        write_run(tmp_path / f"{width}-other", [9.0, 6.0], days=0.5, width=width, **{**told, "lr": 2.0**-8})
+    found = curves_of(read_runs(tmp_path).records, METRIC)["mup"]
+    assert [curve.values for curve in found.values()] == [{2.0**-9: {1: 1.0}, 2.0**-8: {1: 2.0}}] * 2
+    assert [curve.seconds for curve in found.values()] == [2.0, 2.0]
+
+
+def test_a_metric_of_which_more_is_better_is_refused(sweep, capsys):
+    assert main(["lr", str(sweep), "--metric=val/accuracy"]) == 2
+    assert "--metric=val/accuracy: more of it is better" in capsys.readouterr().err
