@@ -7,7 +7,8 @@ from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
 from analysis.terminal import number
 
-SPLIT = ("data_seed", "train_fraction", "val_fraction")  # settings that say which images are for validation
+# Settings that say which images are for validation, and how many of them are seen:
+SPLIT = ("data_seed", "train_fraction", "val_fraction", "fold", "group_by", "limit_batches")
 MOST_NAMED = 3  # values of each thing that differs
 COMMIT_LETTERS = 10
 LONGEST_VALUE = 60  # letters
@@ -61,7 +62,7 @@ def splits_that_differ(records: Sequence[RunRecord]) -> list[str]:
     """Return the settings of the split into training and validation images that differ, with their values."""
 
     def value_of(name: str) -> Callable[[RunRecord], Any]:
-        return lambda record: record.settings.get(name)
+        return lambda record: "none" if (value := record.settings.get(name)) == "" else value
 
     return [several(name, records, value_of(name)) for name in SPLIT]
 

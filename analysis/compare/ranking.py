@@ -52,7 +52,10 @@ def metric_they_share(records: Sequence[RunRecord], sweeps: Mapping[str, Sequenc
 
 
 def common_metric(records: Sequence[RunRecord]) -> Metric:
-    """Return a metric for runs of no one sweep: the first of RANKING that most of the runs have, else the last."""
-    known = names_of_metrics(records)
-    usual = (name for name in RANKING if 2 * sum(name in names for names in known) > len(records))
+    """Return a metric for runs of no one sweep: the first of RANKING that most of the runs have, else the last.
+
+    Runs that have none of them, having failed before the end of an epoch, do not count.
+    """
+    known = [names for names in names_of_metrics(records) if not names.isdisjoint(RANKING)]
+    usual = (name for name in RANKING if 2 * sum(name in names for names in known) > len(known))
     return metric_named(next(usual, RANKING[-1]))

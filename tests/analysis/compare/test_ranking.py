@@ -125,6 +125,9 @@ def change(folder, **environment):
     [
         ({}, {"data": "other"}, "the images of digits: other (1), same (1)"),
         ({"data_seed": 2}, {}, "data_seed: 1 (1), 2 (1)"),
+        ({"fold": "2/5"}, {}, "fold: none (1), 2/5 (1)"),
+        ({"group_by": "p"}, {}, "group_by: none (1), p (1)"),
+        ({"limit_batches": 3}, {}, "limit_batches: 0 (1), 3 (1)"),
         ({"train_fraction": 0.5}, {}, "train_fraction: 0.5 (1), 1 (1)"),
         ({"val_fraction": 0.2}, {}, "val_fraction: 0.1 (1), 0.2 (1)"),
         ({"dataset": "cifar10"}, {}, "models or datasets: cnn on cifar10 (1), cnn on digits (1)"),
@@ -136,7 +139,7 @@ def change(folder, **environment):
 def test_runs_of_other_data_splits_or_code_are_ranked_with_one_line_of_warning(
     tmp_path, capsys, settings, environment, text
 ):
-    split = {"data_seed": 1, "train_fraction": 1, "val_fraction": 0.1}
+    split = {"data_seed": 1, "train_fraction": 1, "val_fraction": 0.1, "fold": "", "group_by": "", "limit_batches": 0}
     change(write_run(tmp_path / "a", [1.0], **split), data="same")
     change(write_run(tmp_path / "b", [2.0], **{**split, **settings}), **{"data": "same", **environment})
     [line] = [line for line in listed(capsys, tmp_path, "--sort=best").splitlines() if "comparable" in line]
