@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from analysis.compare.comparison import Comparison, compare
@@ -10,7 +9,7 @@ from analysis.compare.html_page import html_page
 from analysis.compare.ranking import choose_metric
 from analysis.compare.wandb_report import publish
 from analysis.read.recipe import model_and_dataset
-from analysis.read.records import Filter, RunRecord
+from analysis.read.records import Filter, RunRecord, fits
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
 from data.errors import UserError, suggestion
@@ -58,7 +57,7 @@ def find_comparison(choice: Choice) -> Comparison:
 
 def of_model(sweep: SweepRecord, model: str) -> SweepRecord:
     """Return a sweep with its trials of a model alone, named with wildcards; with all of them for ""."""
-    trials = [trial for trial in sweep.trials if fnmatchcase(str(model_and_dataset(trial.settings)[0]), model or "*")]
+    trials = [trial for trial in sweep.trials if fits(str(model_and_dataset(trial.settings)[0]), model or "*")]
     return replace(sweep, trials=tuple(trials))
 
 

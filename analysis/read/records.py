@@ -85,6 +85,11 @@ class RunRecord:
         return address if RUN_PAGE.fullmatch(address) else ""
 
 
+def fits(name: str, pattern: str) -> bool:
+    """Return whether a name is that of a pattern, in which `*` stands for any letters, `?` for any one."""
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
 class RunList(NamedTuple):
     """The runs of a runs folder or of a W&B project.
 
@@ -129,8 +134,8 @@ class Filter:
         """Return whether a run meets the conditions."""
         wanted = ((name, getattr(self, name)) for name in ("sweep", "model", "dataset", "state"))
         return (
-            all(fnmatchcase(getattr(record, name), pattern) for name, pattern in wanted if pattern)
-            and (not self.tag or any(fnmatchcase(tag, self.tag) for tag in record.tags))
+            all(fits(getattr(record, name), pattern) for name, pattern in wanted if pattern)
+            and (not self.tag or any(fits(tag, self.tag) for tag in record.tags))
             and (self.since is None or record.created >= self.since)
             and (self.until is None or record.created <= self.until)
         )

@@ -61,6 +61,13 @@ def test_a_filter_keeps_what_fits_all_of_it(runs_dir, wanted, found):
     assert ids(Filter(**wanted).apply(read_runs(runs_dir).records)) == found
 
 
+def test_brackets_in_a_name_are_letters(tmp_path):
+    for name in ("cnn[v2]", "cnnv"):
+        write_run(tmp_path / "sweeps" / name / f"of-{name}", [1.0])
+    records = read_runs(tmp_path).records
+    assert [ids(Filter(sweep=name).apply(records)) for name in ("cnn[v2]", "cnn[*]")] == [["of-cnn[v2]"]] * 2
+
+
 def test_runs_differ_in_settings_but_not_in_where_they_are(runs_dir):
     records = Filter(sweep="lr").apply(read_runs(runs_dir).records)
     settings = [record.settings for record in records]
