@@ -49,7 +49,9 @@ def importance(comparison: Comparison) -> Importance:
     all the others.
     """
     entries = [entry for entry in comparison.ranked if not entry.record.is_final]
-    settings = [setting for setting in comparison.varied if not is_lacked(setting, comparison)]
+    varied = {setting.name for setting in varied_settings(settings_of(entries))}
+    own = [setting for setting in comparison.varied if not is_lacked(setting, comparison)]
+    settings = [setting for setting in own if setting.name in varied]  # not in failed runs alone
     if len(settings) < 2:
         only = f"Only {settings[0].name} differs" if settings else "No setting differs"
         return Importance(num_runs=len(entries), remark=f"{only} between the runs: there is nothing to weigh up.")

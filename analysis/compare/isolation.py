@@ -72,7 +72,10 @@ def valued(entries: Sequence[Entry], setting: Setting) -> list[int]:
 
 
 def split(places: Sequence[int], entries: Sequence[Entry], setting: Setting) -> list[list[int]]:
-    """Return the places of the runs in each bin of a setting, the bins in order; those without runs are left out."""
+    """Return the places of the runs in each bin of a setting, the bins in order; those without runs are left out.
+
+    Of many names, those with the most runs are kept, and that of the best run.
+    """
     values = [entries[i].record.settings[setting.name] for i in places]
     if not setting.is_number or len(set(values)) <= MOST_BINS:
         keys: Sequence[Any] = [value if setting.is_number else str(value) for value in values]
@@ -84,7 +87,8 @@ def split(places: Sequence[int], entries: Sequence[Entry], setting: Setting) -> 
     bins: dict[Any, list[int]] = {}
     for key, i in zip(keys, places, strict=True):
         bins.setdefault(key, []).append(i)
-    kept = sorted(bins, key=lambda key: (-len(bins[key]), key))[:MOST_NAMES]
+    best = next(iter(bins))  # of all runs, as these are the best first
+    kept = sorted(bins, key=lambda key: (key != best, -len(bins[key]), key))[:MOST_NAMES]
     return [bins[key] for key in sorted(kept)]
 
 

@@ -18,6 +18,7 @@ from analysis.compare.comparison import (
 )
 from analysis.compare.fronts import front_of
 from analysis.compare.importance import importance
+from analysis.compare.isolation import MOST_NAMES, isolation
 from analysis.compare.ranking import common_metric
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord
@@ -179,6 +180,8 @@ def test_runs_of_no_sweep_are_ranked_by_accuracy_where_most_have_one(tmp_path):
     half = [*records, replace(records[0], summary={"val/loss": 1.0})]
     assert common_metric(half) == LOSS  # half are not most
     assert common_metric([]) == LOSS
+    failed = [replace(records[0], state="failed", summary={"num_parameters": 9})] * 2
+    assert common_metric([*records, *failed]) == Metric("val/accuracy", "maximize")
 
 
 def test_nothing_to_compare_is_the_users_error():
@@ -227,6 +230,22 @@ def test_noise_is_said_to_say_nothing(tmp_path):
     found = importance(searched(tmp_path, lambda draw, **_: draw.uniform(1, 2), 40))
     assert "do not predict" in found.remark
     assert found.explained <= 0
+
+
+def test_what_only_runs_without_a_value_have_otherwise_is_not_weighed_up(tmp_path):
+    write_run(tmp_path / "failed", [1.0], state="failed", lr=1.0, width=4096, depth=9)
+    for i in range(12):
+        write_run(tmp_path / f"{i}", [1.0 + i], lr=10.0**-i, width=64, dropout=i / 12)
+    assert set(importance(comparison_of(tmp_path)).names) == {"lr", "dropout"}
+
+
+def test_of_many_names_that_of_the_best_run_is_shown_however_few_runs_have_it(tmp_path):
+    for i in range(2 * MOST_NAMES):
+        write_run(tmp_path / f"run{i}", [1.0 + i], arch=f"net{i % MOST_NAMES}")
+    write_run(tmp_path / "best", [0.5], arch="xl")
+    bins = isolation(comparison_of(tmp_path))["arch"]
+    assert len(bins) == MOST_NAMES
+    assert {"xl": 0.5}.items() <= {one.low: one.best for one in bins}.items()
 
 
 def test_too_few_trials_and_a_lone_setting_have_no_importance(tmp_path):
