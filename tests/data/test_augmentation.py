@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data import augmentation, photographs, policies
-from data.augmentation import AUGMENTATIONS, crop_flip, cutout
+from data.augmentation import AUGMENTATIONS, POLICIES, Augmentation, crop_flip, cutout
 from models.parts import diff_augment
 
 RANDOM = sorted(set(AUGMENTATIONS) - {"none"})
@@ -144,3 +144,19 @@ def test_cutout_leaves_its_source_alone():
 
 def test_cutout_of_twice_the_image_blanks_everything():
     assert (cutout(torch.ones(20, 3, 8, 8), 16) == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "crop_flip", *POLICIES])
+def test_resized_crops_have_the_area_and_the_ratio_that_are_told_and_are_changed_by_a_policy(kind):
+    images = random_images(8, 24, 24)
+    torch.manual_seed(0)
+    changed = Augmentation(kind, crop_scale=0.3, crop_ratio=2.0).of_pixels(images, 16)
+    torch.manual_seed(0)
+    crops = photographs.resized_crop(images, 16, 0.3, 2.0)
+    assert torch.equal(changed, POLICIES[kind](crops) if kind in POLICIES else crops)
+
+
+def test_as_many_images_have_a_box_blanked_out_as_are_told():
+    torch.manual_seed(0)
+    blanked = Augmentation(erasing=0.125).blanked(torch.ones(2000, 3, 8, 8))
+    assert 0.1 < (blanked == 0).flatten(1).any(1).double().mean() < 0.15

@@ -54,6 +54,18 @@ def test_labels_stay_with_their_images():
         assert torch.equal(split.labels, UNEVEN_LABELS[indices(split)])
 
 
+def test_what_is_known_of_images_stays_with_them_where_splits_are_joined_and_images_chosen():
+    def split(numbers):
+        images, names = numbers.view(-1, 1, 1, 1).expand(-1, 3, 1, 1).byte(), [f"{i}.png" for i in numbers.tolist()]
+        return Split(images, numbers, names=names, sums=numbers.view(-1, 1, 1).expand(-1, 3, 2), groups=numbers)
+
+    chosen = [4, 0, 3]
+    joined = split(torch.arange(2)).join(split(torch.arange(2, 5))).select(torch.tensor(chosen))
+    assert indices(joined) == joined.labels.tolist() == joined.groups.tolist() == chosen
+    assert joined.sums[:, 0, 0].tolist() == chosen
+    assert joined.names == ["4.png", "0.png", "3.png"]
+
+
 @pytest.mark.parametrize("labels", [CIFAR_LABELS, UNEVEN_LABELS], ids=["even", "uneven"])
 @pytest.mark.parametrize("val_fraction", [0.1, 0.23, 0.5])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -159,9 +171,9 @@ def test_fixed_normalisations(normalisation, value):
     assert (info.mean, info.std) == (((value,) * 3,) * 2 if value else ((0.0,) * 3, (1.0,) * 3))
 
 
-@pytest.mark.parametrize("image_size", [0, 16])
-def test_what_is_known_without_reading_agrees_with_what_is_read(image_size):
-    known, (read, _) = describe("digits", image_size), load(image_size=image_size)
+@pytest.mark.parametrize(("image_size", "eval_crop"), [(0, 1.0), (16, 1.0), (0, 0.9)])
+def test_what_is_known_without_reading_agrees_with_what_is_read(image_size, eval_crop):
+    known, (read, _) = describe("digits", image_size, eval_crop), load(image_size=image_size, eval_crop=eval_crop)
     assert (known.name, known.image_size, known.classes) == (read.name, read.image_size, read.classes)
     assert describe("folder", image_size) is None
 

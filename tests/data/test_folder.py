@@ -13,6 +13,7 @@ from data.folder_layout import SUFFIXES
 from data.paths import cache_dir
 from data.pixels import Picture
 from data.splitting import Splitting, make_splits
+from data.statistics import pixel_sums
 
 ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -251,8 +252,15 @@ def test_corrupt_files_are_named_and_skipped_up_to_the_limit(tmp_path, capsys):
     bad = [corrupt(tmp_path / "cat" / "0.jpg"), corrupt(tmp_path / "dog" / "2.png")]
     train = folder.load(tmp_path, 8, 2).train
     assert (colours(train), train.labels.tolist()) == ([RED, GREEN, BLUE], [0, 1, 1])
+    assert torch.equal(train.sums.sum(0), pixel_sums([train.images]))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" cannot be read and is skipped: ")[0] for line in lines] == [str(path) for path in bad]
+
+
+def test_images_have_the_same_fingerprint_with_and_without_files_that_cannot_be_read(three):
+    before = folder.load(three, 8, 1)
+    corrupt(three / "b1.png")
+    assert folder.load(three, 8, 1).fingerprint == before.fingerprint
 
 
 @pytest.mark.parametrize("limit", [0, 1])

@@ -66,6 +66,14 @@ def test_a_folder_of_images_is_read_as_the_library_reads_it(tmp_path, monkeypatc
     assert (info.classes, info.num_images) == (("ant", "bee"), {"train": 6, "val": 2})
 
 
+def test_classes_stand_in_the_order_of_the_column(saved, tmp_path):
+    saved(train=rows(range(6), datasets.ClassLabel(names=["wasp", "ant"])))
+    info, splits = load(tmp_path)
+    assert info.classes == ("wasp", "ant")
+    for part in splits.values():
+        assert part.labels.tolist() == [i % 2 for i in part.places()]
+
+
 def test_labels_without_names_are_sorted_by_value(saved, tmp_path):
     saved(train=rows(range(6), datasets.Value("int64")))
     assert load(tmp_path)[0].classes == ("0", "1")

@@ -97,9 +97,9 @@ def test_the_balanced_order_is_that_of_going_through_all_images_for_each_class(n
 
 def test_a_balanced_order_of_many_classes_is_found_in_no_time():
     labels = torch.arange(200_000) % 10_000
-    start = time.perf_counter()
+    start = time.process_time()
     balanced_order(labels, torch.Generator().manual_seed(0))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_order_differs_by_epoch_and_seed_alone():

@@ -196,9 +196,9 @@ def test_the_order_is_that_of_going_through_all_images_for_each_class(num_classe
 
 def test_an_order_of_as_many_sets_of_labels_as_images_is_found_in_no_time():
     labels = (torch.arange(60_000)[:, None] >> torch.arange(16) & 1).float()
-    start = time.perf_counter()
+    start = time.process_time()
     stratified_order(labels, 0)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,21 @@ def test_photographs_are_turned_upright(flowers102, tmp_path):
     assert upright[:, :, 8:].mean() < 15
 
 
+def test_a_photograph_that_has_changed_is_decoded_anew(flowers102, tmp_path):
+    before, _ = load("flowers102", tmp_path, image_size=16)
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "flowers-102" / "jpg" / "image_00007.jpg")
+    after, splits = load("flowers102", tmp_path, image_size=16)
+    assert splits["test"].images[0].min() > 240
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_photograph_that_cannot_be_read_is_skipped_with_its_label(flowers102, tmp_path):
+    (tmp_path / "flowers-102" / "jpg" / "image_00002.jpg").write_bytes(b"damaged")
+    options = {**OPTIONS, "max_corrupt_images": 1}
+    _, splits = load_splits("torchvision/flowers102", str(tmp_path), image_size=16, **options)
+    assert sorted(splits["train"].labels.tolist()) == [0, 2]
+
+
 def test_files_are_looked_for_once_for_all_splits(flowers102, tmp_path, monkeypatch):
     looked_for, glob = [], Path.glob
     monkeypatch.setattr(Path, "glob", lambda self, pattern: looked_for.append(pattern) or glob(self, pattern))
