@@ -49,7 +49,7 @@ from models.core.settings import Settings
 from models.core.training import DivergedError, Trainer
 from models.help import help_text, outline
 from models.idle_settings import warn_of_idle
-from models.loading import load_model, make_accelerator, read_data
+from models.loading import check_model, load_model, make_accelerator, read_data
 from models.logged_metrics import check_best_by, check_patience
 from models.resolve import sweep_values
 
@@ -109,6 +109,8 @@ def prepare(
 
     The trainer goes on from the checkpoint in the run's folder, if there is one.
     """
+    if accelerator.is_main_process:
+        check_model(settings)
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
     check_images(folder, info)

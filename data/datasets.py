@@ -66,6 +66,22 @@ def describe(name: str, image_size: int, eval_crop: float = 1.0) -> DatasetInfo 
     return DatasetInfo(name, side, source.classes, (0.0,) * 3, (1.0,) * 3, {}, "")
 
 
+def describe_undecoded(name: str, image_size: int, eval_crop: float) -> DatasetInfo | None:
+    """Return facts of the size of a dataset's images, with two made-up classes if only its files tell them.
+
+    Return None if its images are not decoded, so that it is quickly read.
+
+    Raises:
+        UserError: there is no dataset of that name.
+    """
+    source = find_dataset(name)
+    if not source.is_decoded:
+        return None
+    side = image_size or round((source.image_size or folder.IMAGE_SIZE) * eval_crop)
+    classes = ("0", "1") if source.classes is None else source.classes
+    return DatasetInfo(name, side, classes, (0.0,) * 3, (1.0,) * 3, {}, "")
+
+
 def load_dataset(name: str, data_dir: str, kept_size: int, max_corrupt_images: int, decode: str) -> Dataset:
     """Load the dataset of a name, at `kept_size` pixels or, for 0, its own; the other arguments are settings.
 

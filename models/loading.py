@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from data.dataset import DatasetInfo, Split
-from data.datasets import check_each_varies, facts_about, load_dataset
+from data.datasets import check_each_varies, describe_undecoded, facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard
 from data.seeding import seed_everything
@@ -16,6 +16,7 @@ from data.visible import say, warn
 from models.core.objective import Objective, wants_channels_last
 from models.core.precision import has_fast_bf16
 from models.core.settings import Settings
+from models.parts.backbone import BackboneSettings
 from models.registry import find_model
 
 
@@ -75,6 +76,24 @@ def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
     """
     seed_everything(settings.seed)
     return find_model(settings.model).build(settings, info)
+
+
+def stand_in(settings: Settings, info: DatasetInfo) -> Objective:
+    """Return the model that settings name without its pretrained weights, which need not be there yet."""
+    if isinstance(settings, BackboneSettings):
+        settings = replace(settings, pretrained=False, weights="")
+    return build_objective(settings, info)
+
+
+def check_model(settings: Settings) -> None:
+    """Refuse before images are decoded, which may take hours, what the model would refuse after that.
+
+    Raises:
+        UserError: the model cannot be built for images of that size, or its optimizers cannot.
+    """
+    info = describe_undecoded(settings.dataset, settings.image_size, settings.eval_crop)
+    if info is not None:
+        stand_in(settings, info).phases()
 
 
 def load_model(

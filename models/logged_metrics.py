@@ -9,8 +9,7 @@ from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from models.core.objective import Objective
 from models.core.settings import Settings
-from models.loading import build_objective
-from models.parts.backbone import BackboneSettings
+from models.loading import stand_in
 from models.parts.sampling import SamplingSettings, sample_metric_names
 
 
@@ -83,10 +82,3 @@ def logged_metrics(objective: Objective) -> list[str]:
     kept = {name: own.pop(name) for name in list(own) if own[name].ndim > 1}
     together = objective.split_metrics(kept)
     return names + [f"val/{name}" for name in (*own, *together, *sample_metric_names(objective))]
-
-
-def stand_in(settings: Settings, info: DatasetInfo) -> Objective:
-    """Return the model that settings name without its pretrained weights, which need not be there yet."""
-    if isinstance(settings, BackboneSettings):
-        settings = replace(settings, pretrained=False, weights="")
-    return build_objective(settings, info)

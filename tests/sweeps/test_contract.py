@@ -14,7 +14,8 @@ from analysis.record import run_folder
 from data.datasets import describe
 from data.errors import UserError
 from data.metrics import Metric, is_epoch, metric_named
-from models.logged_metrics import logged_metrics, stand_in
+from models.loading import stand_in
+from models.logged_metrics import logged_metrics
 from models.registry import MODELS
 from sweeps.local.contract import by_settings, check_contract, lines_of_idle, with_best_by
 from sweeps.local.sweep_file import read_sweep_file
@@ -129,6 +130,11 @@ def test_a_search_for_a_learning_rate_follows_the_notebook(path):
         ({"lr": LR, "dataset": {"value": "digit"}}, "val/loss", "dataset=digit is not known, did you mean digits"),
         ({"dataset": {"values": ["digit", "digits"]}}, "val/loss", "dataset=digit is not known"),
         ({"optimizer": {"values": ["sdg", "adam"]}}, "val/loss", "optimizer=sdg is not known, did you mean sgd"),
+        (
+            {"lr": LR, "optimizer": {"value": "sdg"}, "dataset": {"value": "folder"}},
+            "val/loss",
+            "optimizer=sdg is not known",
+        ),
         ({"lr": LR, "best_by": {"value": "val/acuracy"}}, "val/loss", "best_by=val/acuracy: no run logs it"),
         (
             {"best_by": {"values": ["val/loss", "test/loss"]}},

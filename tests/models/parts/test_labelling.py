@@ -14,7 +14,8 @@ from data.dataset import Batch, Split
 from data.errors import UserError
 from data.loader import Loader, Shard
 from data.seeding import seed_everything
-from models.logged_metrics import logged_metrics, stand_in
+from models.loading import stand_in
+from models.logged_metrics import logged_metrics
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.labelling import ONE_CLASS, SEVERAL_LABELS
 from models.registry import MODELS
