@@ -155,7 +155,10 @@ def compare(
     ]
     entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
     searched = [entry.record for entry in entries if not entry.record.is_final] or records
-    varied = varied_settings([record.settings for record in searched])
+    varied = [
+        setting._replace(is_log=setting.is_log and is_positive(setting.name, records))
+        for setting in varied_settings([record.settings for record in searched])
+    ]
     edges = [line for sweep in ranking for line in edges_of(sweep, is_one_of_many=len(ranking) > 1)]
     warning, names = warning_of(records), [each.name for each in further]
     return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front_of(ranking))
@@ -242,6 +245,12 @@ def setting_of(name: str, values: Sequence[Any]) -> Setting:
     num_commonest = max(Counter(map(repr, present)).values(), default=0)
     is_log = is_number and bool(present) and (name == "lr" or lies_evenly_on_log(present))
     return Setting(name, is_number, is_log and min(present) > 0, len(present) - num_commonest)
+
+
+def is_positive(name: str, records: Iterable[RunRecord]) -> bool:
+    """Return whether all runs that have a setting have a number above 0, final ones, which are drawn, too."""
+    known = [value for record in records if (value := record.settings.get(name)) is not None]
+    return all(is_finite(value) and value > 0 for value in known)
 
 
 def lies_evenly_on_log(values: Sequence[float]) -> bool:

@@ -43,7 +43,10 @@ function compareDetails(part, places) {
   for (const name of new Set(places.flatMap((i) => Object.keys(details[i][part])))) {
     const values = places.map((i) => details[i][part][name]);
     const texts = values.map((value) => formatSetting(value, isLogSetting(name)));
-    if (new Set(values.map((value) => JSON.stringify(value))).size > 1) differing.push(row(name, texts));
+    const numDifferent = new Set(values.map((value) => JSON.stringify(value))).size;
+    const isTooShort = new Set(texts).size < numDifferent;
+    const full = values.map((value) => (typeof value === "number" ? String(value) : formatSetting(value)));
+    if (numDifferent > 1) differing.push(row(name, isTooShort ? full : texts));
     else shared.push(`${name}=${texts[0]}`);
   }
   return { differing, shared };

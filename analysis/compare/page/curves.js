@@ -44,7 +44,7 @@ export function setUpCurves() {
 
 export function drawCurves() {
   const places = shownRuns();
-  const unit = timeUnit(Math.max(...places.map((i) => curves[i].seconds.at(-1))));
+  const unit = timeUnit(Math.max(...places.map((i) => curves[i].seconds.at(-1) ?? 0)));
   const title = chosen.x === "epoch" ? "epoch" : `${unit.name} of training`;
   for (const [k, [, names]] of charts.entries()) {
     const figure = find("#curves .grid").children[k];

@@ -23,6 +23,7 @@ export function formatMetric(name, value) {
 
 export function formatSetting(value, isLog = false) {
   if (value === null || value === undefined) return NONE;
+  if (Number.isSafeInteger(value)) return value.toLocaleString("en"); // a seed has ten digits
   if (typeof value === "number") return formatNumber(value, isLog);
   return value === "" ? "“”" : String(value);
 }

@@ -53,6 +53,7 @@ function settingColumn({ name, is_log: isLog, is_number: isNumber }, k) {
   };
 }
 
+const textsOfRows = []; // what is searched of each run
 const table = { column: null, ascending: true, page: 0, query: "" };
 
 export function setUpLeaderboard() {
@@ -86,11 +87,20 @@ export function drawLeaderboard() {
   find(".pager").hidden = numPages === 1;
 }
 
-// Whether every word that is looked for stands somewhere in a run's row.
+// Whether every word that is looked for stands somewhere in a run's row, as it is written there or in full.
 function isFound(i) {
   const words = table.query.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = COLUMNS.map((column) => `${column.title}=${column.value(runs[i], i)}`).join(" ").toLowerCase();
-  return words.every((word) => text.includes(word));
+  return words.every((word) => (textsOfRows[i] ??= textOfRow(i)).includes(word));
+}
+
+function textOfRow(i) {
+  const values = COLUMNS.map((column) => [column.title, column.value(runs[i], i), textOf(column, i)]);
+  return values.map(([title, value, text]) => `${title}=${value} ${title}=${text}`).join(" ").toLowerCase();
+}
+
+function textOf(column, i) {
+  const value = column.value(runs[i], i);
+  return value === null || value === undefined ? NONE : (column.text ?? String)(value);
 }
 
 // Sort runs by the chosen column; those without a value come last in either direction.
@@ -138,9 +148,7 @@ function box(i) {
 }
 
 function bodyCell(column, i) {
-  const run = runs[i], value = column.value(run, i);
-  const isAbsent = value === null || value === undefined;
-  const text = isAbsent ? NONE : (column.text ?? String)(value);
+  const run = runs[i], value = column.value(run, i), text = textOf(column, i);
   const classes = {
     text: column.isText,
     name: column.title === "run",

@@ -19,8 +19,15 @@ const MOST_SETTINGS = 6; // in the text at the pointer
 const MOST_LETTERS = 60; // of a setting there
 const MARKER = ranked.length > 200 ? { size: 5, opacity: 0.6 } : { size: 8, opacity: 0.9 };
 
-// Runs that are drawn as points: all of them, or some spread evenly over the ranks.
-export const marked = ranked.filter((_, place) => place % Math.ceil(ranked.length / MOST_MARKERS) === 0);
+// Return the runs that are drawn as points: all of them, or some spread evenly over the ranks and those that are shown.
+export function markedRuns() {
+  return spread(ranked, MOST_MARKERS);
+}
+
+export function spread(places, most) {
+  const stride = Math.ceil(places.length / most);
+  return places.filter((i, place) => place % stride === 0 || isShown(i));
+}
 
 // Return what is said of a run when the pointer is over it.
 export function hoverText(i) {

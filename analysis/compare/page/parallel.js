@@ -5,7 +5,7 @@ import { ACCENT, GREY } from "./colours.js";
 import { choice, find } from "./elements.js";
 import { count } from "./format.js";
 import { branchOptions } from "./importance.js";
-import { hoverText } from "./markers.js";
+import { hoverText, spread } from "./markers.js";
 import { parallelAxes } from "./parallel_axes.js";
 import { IS_TOUCH, movePoints, plot, plotText } from "./plot.js";
 import { branches, ranked, runs, settings } from "./report.js";
@@ -17,22 +17,21 @@ const WORST = [141, 152, 171], BEST = [226, 88, 34];
 const HOVERED = NUM_SHADES + 1; // place of the trace of the run at the pointer
 const NO_TICKS = { showgrid: false, showticklabels: false, fixedrange: true, automargin: false };
 
-let found = [], places = [], axes = [], heights = new Map();
+let model = "", found = [], places = [], axes = [], heights = new Map();
 
 export function setUpParallel() {
-  choose("");
-  choice("parallel-of", branchOptions(), (model) => {
-    choose(model);
+  choice("parallel-of", branchOptions(), (picked) => {
+    model = picked;
     drawParallel();
   });
 }
 
-// Draw the runs of one model, over the settings that it has; of all models for "".
-function choose(model) {
+// Take the runs of one model, over the settings that it has; of all models for "".
+function choose() {
   const { runs: own, settings: some } = branches[model] ?? { runs: ranked, settings: [...settings.keys()] };
-  found = ranked.filter((i) => own.includes(i));
-  const stride = Math.ceil(found.length / MOST_LINES);
-  places = found.filter((_, place) => place % stride === 0);
+  const wanted = new Set(own);
+  found = ranked.filter((i) => wanted.has(i));
+  places = spread(found, MOST_LINES);
   axes = found.length ? parallelAxes(places, some) : [];
   heights = new Map(places.map((i) => [i, axes.map((axis) => axis.height(runs[i]))]));
 }
@@ -41,6 +40,7 @@ export function drawParallel() {
   const section = find("#parallel");
   section.hidden = settings.length === 0 || ranked.length === 0;
   if (section.hidden) return;
+  choose();
   find(".key", section).textContent = explanation();
   const target = find("#parallel-chart");
   target.style.minWidth = `${90 * axes.length}px`;
@@ -59,7 +59,9 @@ export function drawParallel() {
 
 function explanation() {
   const isSome = places.length < found.length;
-  const some = isSome ? `${places.length} of ${count(found.length, "run")}, spread evenly over the ranks. ` : "";
+  const some = isSome
+    ? `${places.length} of ${count(found.length, "run")}, spread evenly over the ranks, and those that are shown. `
+    : "";
   const boxes = "Draw a box round part of an axis to keep the runs that pass through it; hold Shift to draw one on " +
     "another axis as well; double-click to show all runs again.";
   return `${some}The best runs are orange. ${IS_TOUCH ? "" : boxes}`;

@@ -52,12 +52,16 @@ export function plotText(text) {
   return escaped.replace(/\s+/g, " ");
 }
 
-// Return a logarithmic axis with ticks at 1, 2 and 5, over many decades at 1 alone, each with its number; where values
-// lie so close that there are no two of them in between, with ticks at round numbers.
+const MOST_DECADES = 12; // that have a tick
+
+// Return a logarithmic axis with ticks at 1, 2 and 5, over many decades at 1 alone, or at some of these, each with its
+// number; where values lie so close that there are no two of them in between, with ticks at round numbers.
 export function logAxis(values) {
   const low = Math.min(...values), high = Math.max(...values);
   const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
-  const decades = Array.from({ length: last - first + 1 }, (_, n) => 10 ** (first + n));
+  const every = Math.ceil((last - first + 1) / MOST_DECADES);
+  const powers = Array.from({ length: last - first + 1 }, (_, n) => first + n);
+  const decades = powers.filter((power) => power % every === 0).map((power) => 10 ** power);
   const steps = high > 500 * low ? [1] : [1, 2, 5];
   const coarse = decades.flatMap((decade) => steps.map((step) => Number((step * decade).toPrecision(1))));
   const isTooCoarse = high > low && coarse.filter((tick) => tick >= low && tick <= high).length < 2;

@@ -3,7 +3,7 @@
 import { COLOURS, GREY } from "./colours.js";
 import { choice, find } from "./elements.js";
 import { timeUnit } from "./format.js";
-import { marked, runMarkers, stateKey } from "./markers.js";
+import { markedRuns, runMarkers, stateKey } from "./markers.js";
 import { plot, plotText, valueAxis } from "./plot.js";
 import { metric, ranked, runs, sweeps } from "./report.js";
 
@@ -24,7 +24,7 @@ export function setUpProgress() {
 
 export function drawProgress() {
   const lines = sweeps.map(staircase).filter((line) => line.x.length);
-  const places = marked.filter(isSearched);
+  const places = markedRuns().filter(isSearched);
   const colour = (i) => (sweeps.length > 1 ? sweepColour(runs[i].sweep) : GREY);
   const points = runMarkers(places, places.map(positionOf), places.map((i) => runs[i].value), colour);
   find("#progress .key").textContent = stateKey(places);

@@ -2,7 +2,7 @@
 
 import { element, find } from "./elements.js";
 import { BY_NAME, formatSetting } from "./format.js";
-import { marked, runMarkers, stateKey } from "./markers.js";
+import { markedRuns, runMarkers, stateKey } from "./markers.js";
 import { logAxis, plot, plotText, valueAxis } from "./plot.js";
 import { edges, runs, settings } from "./report.js";
 
@@ -28,7 +28,7 @@ export function drawSetting() {
   find("#setting").hidden = settings.length === 0;
   if (!settings.length) return;
   const k = chosen.setting;
-  const places = marked.filter((i) => !settings[k].is_number || runs[i].settings[k] !== null);
+  const places = markedRuns().filter((i) => !settings[k].is_number || runs[i].settings[k] !== null);
   const { axis, x } = settings[k].is_number ? numberAxis(k, places) : nameAxis(k, places);
   find("#setting .key").textContent = `${stateKey(places)}\nShown runs are coloured. Click a point to show its run.`;
   plot(find("#setting-chart"), [runMarkers(places, x, places.map((i) => runs[i].value))], {

@@ -109,6 +109,14 @@ def test_final_runs_are_no_part_of_the_search(tmp_path):
     assert names(comparison.ranked) == ["000-a"]  # though the other's validation images name it the better one
 
 
+def test_a_setting_of_which_final_runs_have_0_has_no_logarithmic_axis(tmp_path):
+    for i, share in enumerate((0.01, 0.02, 0.05, 0.1, 0.3)):
+        write_run(tmp_path / "sweeps" / "s" / f"00{i}-a", [1.0], val_fraction=share)
+    assert [setting.is_log for setting in comparison_of(tmp_path).varied] == [True]
+    write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [0.5], val_fraction=0.0)
+    assert [setting.is_log for setting in comparison_of(tmp_path).varied] == [False]
+
+
 def test_a_final_run_that_has_failed_is_told_as_such(tmp_path):
     write_run(tmp_path / "sweeps" / "s" / "final-000-a-seed1", [0.5], state="failed")
     [entry] = comparison_of(tmp_path).entries

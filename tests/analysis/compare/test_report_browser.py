@@ -214,6 +214,46 @@ def test_the_best_trial_of_several_seeds_is_told_by_its_mean(browser, tmp_path):
 
 
 @pytest.mark.slow
+def test_runs_are_found_by_what_is_written_of_them_and_differ_in_what_is_written(browser, tmp_path):
+    for i in range(3):
+        write_run(tmp_path / f"run{i}", [1.0], [0.5 + i / 1000], lr=1.2345e-3 + i / 1e9, seed=1234567890 + i)
+    assert report.main([f"--runs_dir={tmp_path}", "--metric=val/accuracy"]) == 0
+    browser.open(tmp_path / "report.html")
+    assert browser.column("seed") == ["1,234,567,892", "1,234,567,891", "1,234,567,890"]
+    rows = dict(zip(browser.texts("#differences tbody th"), browser.texts("#differences tbody tr"), strict=False))
+    assert any("0.001234502" in row and "0.0012345" in row for row in rows.values())
+    browser.type("#search", "1.23e-3 50.10")
+    assert browser.column("run") == ["run1"]
+
+
+@pytest.mark.slow
+def test_shown_runs_are_among_those_that_are_drawn_of_many(browser, tmp_path):
+    for i in range(310):  # more than lines of parallel coordinates
+        write_run(tmp_path / f"run{i:03d}", [1.0 + i], lr=10.0 ** -(i / 100))
+    assert report.main([f"--runs_dir={tmp_path}", "--metric=val/loss"]) == 0
+    browser.open(tmp_path / "report.html")
+    places = "[...new Set(document.querySelector('#parallel-chart').data.at(-1).customdata)]"
+    assert browser.run(f"{places}.slice(0, 6)") == [0, 1, 2, 3, 4, 6]
+    browser.click("#chosen .chip", 1)
+    assert browser.run(f"{places}.slice(0, 6)") == [0, 2, 3, 4, 6, 8]
+
+
+@pytest.mark.slow
+def test_a_diverged_run_leaves_an_axis_with_few_ticks_and_one_that_has_just_begun_the_unit_of_time(browser, tmp_path):
+    slow = [{**row, "epoch_seconds": 7200.0} for row in rows_of([0.5, 0.4])]
+    write_run(tmp_path / "diverged", [1e25])
+    write_run(tmp_path / "begun", [], state=None)
+    write_run(tmp_path / "long", [0.5, 0.4])
+    (tmp_path / "long" / run_folder.METRICS).write_text("".join(json.dumps(row) + "\n" for row in slow))
+    assert report.main([f"--runs_dir={tmp_path}", "--metric=val/loss"]) == 0
+    browser.open(tmp_path / "report.html")
+    assert len(browser.run("document.querySelector('#progress-chart').layout.yaxis.tickvals")) < 13
+    browser.click("#chosen .chip", 2)
+    browser.click("[data-choice=curves-x] button[value=seconds]")
+    assert browser.run("document.querySelector('[data-term=loss]').layout.xaxis.title.text") == "hours of training"
+
+
+@pytest.mark.slow
 def test_settings_are_shown_on_one_scale_and_shares_within_0_and_100_percent(browser, tmp_path):
     for number, loss in enumerate((0.9, 0.3, 0.8, 0.5)):
         folder = tmp_path / f"run{number}"
