@@ -102,6 +102,13 @@ def test_a_balanced_order_of_many_classes_is_found_in_no_time():
     assert time.process_time() - start < 2
 
 
+def test_some_images_are_of_all_classes_in_proportion_and_the_same_in_every_process():
+    split = numbered_split(100)._replace(labels=torch.arange(100) // 10)
+    chosen = [Loader(split, INFO, CPU, shard=Shard(rank, 2)).some(20) for rank in (0, 1)]
+    assert torch.equal(*chosen)
+    assert split.labels[chosen[0]].tolist() == [i // 2 for i in range(20)]
+
+
 def test_order_differs_by_epoch_and_seed_alone():
     loader = make_loader()
     orders = [numbers(epoch_of(loader, epoch=e, seed=s)) for e, s in [(0, 1), (0, 1), (1, 1), (0, 2), (1, 0)]]

@@ -125,6 +125,13 @@ def test_epochs_add_up_to_the_time_of_training():
     assert (progress.epoch, progress.train_seconds, progress.epoch_seconds) == (2, 5.0, 0.0)
 
 
+def test_images_of_several_phases_count_once_for_the_speed():
+    progress = checkpoint.Progress(epoch_seconds=4.0)
+    for phase in ("discriminate", "generate", "discriminate"):
+        progress.add(phase, {"loss": torch.tensor(0.0), "penalty": torch.tensor(0.0)}, 10)
+    assert progress.images_per_second() == 5.0
+
+
 def test_an_epochs_mean_counts_every_image_once():
     progress = checkpoint.Progress()
     for value, num_images in ((1.0, 3), (5.0, 1)):

@@ -121,6 +121,7 @@ def test_two_processes_train_as_one(tmp_path):
     finish_fork(fork(tmp_path / "one", *once))
     folders = [tmp_path / name / "a" for name in ("one", "two")]
     assert [read_json(folder / "environment.json")["num_processes"] for folder in folders] == [1, 2]
+    assert [run_folder.read_metrics(folder)[1]["images_seen"] for folder in folders] == [2 * 1150] * 2
     one, two = map(weights, folders)
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)

@@ -98,6 +98,11 @@ def test_the_generator_steps_once_in_n_critic_steps_of_the_discriminator():
     assert num == {"discriminate": 6, "generate": 2}
 
 
+def test_a_row_of_a_step_without_the_generators_turn_has_no_norm_of_its_gradients():
+    rows = train(make_trainer("--n_critic=3", "--log_every=1", "--limit_batches=4", model=GAN))
+    assert ["step/generate/gradient_norm" in row for row in rows] == [True, False, False, True]
+
+
 def test_the_generators_turn_goes_on_over_the_end_of_an_epoch():
     trainer, num = make_trainer("--n_critic=3", "--limit_batches=4", model=GAN), []
     for _ in range(2):
@@ -110,6 +115,13 @@ def test_the_model_is_told_of_parts_of_an_epoch(monkeypatch):
     trainer = make_trainer("--limit_batches=4")
     found = [after_each_step(trainer, monkeypatch, lambda: trainer.objective.epoch) for _ in range(2)]
     assert found == [[0, 1 / 4, 2 / 4, 3 / 4], [1, 5 / 4, 6 / 4, 7 / 4]]
+
+
+def test_the_seconds_of_an_epoch_count_those_before_a_stop():
+    trainer = make_trainer("--limit_batches=2")
+    trainer.progress.epoch_seconds = 1000.0
+    trainer.train_epoch(None)
+    assert 1000 < trainer.progress.epoch_seconds < 1300
 
 
 def test_every_process_draws_random_numbers_of_its_own():
