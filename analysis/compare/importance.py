@@ -186,6 +186,7 @@ def shares_of(surface: Surface, targets: np.ndarray) -> np.ndarray:
     """
     features, num_runs = surface.features, len(targets)
     here = np.concatenate([features] * NUM_SHIFTS)
+    covariance = np.concatenate([surface.covariance(features)] * NUM_SHIFTS)
     found = []
     for i in range(int(surface.groups.max()) + 1):
         columns = surface.groups == i
@@ -194,5 +195,5 @@ def shares_of(surface: Surface, targets: np.ndarray) -> np.ndarray:
         for k in range(NUM_SHIFTS):  # the runs lie in the setting's order, so that each gets values from all its range
             shift = (2 * k + 1) * num_runs // (2 * NUM_SHIFTS)
             there[np.ix_(k * num_runs + place, columns)] = features[np.ix_(np.roll(place, shift), columns)]
-        found.append(surface.squared_differences(here, there).mean() / 2)
+        found.append(surface.squared_differences(here, there, covariance).mean() / 2)
     return np.array(found) / targets.var()

@@ -51,7 +51,7 @@ class Surface(NamedTuple):
         spread = np.exp(self.parameters[0]) - np.einsum("ij,ij->i", covariance @ self.precision, covariance)
         return self.scale * np.sqrt(np.maximum(spread, 0))
 
-    def squared_differences(self, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    def squared_differences(self, here: np.ndarray, there: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """Return the expected squares of what the surface rises by from each of some points to another, [points].
 
         The surface is not known but by its distribution, so that the expectation holds the variance of the rise, too:
@@ -60,9 +60,10 @@ class Surface(NamedTuple):
         Args:
             here: the points, [points, columns].
             there: the others, [points, columns].
+            covariance: of the surface at the points with that at the runs, [points, runs]: the same for many others.
         """
         variance, lengths = np.exp(self.parameters[0]), np.exp(self.parameters[2:])[self.groups]
-        rise = self.covariance(there) - self.covariance(here)
+        rise = self.covariance(there) - covariance
         between = variance * np.exp(-(((here - there) / lengths) ** 2).sum(1) / 2)
         spread = 2 * variance - 2 * between - np.einsum("ij,ij->i", rise @ self.precision, rise)
         return self.scale**2 * ((rise @ self.weights) ** 2 + np.maximum(spread, 0))
@@ -100,7 +101,7 @@ def fit(features: np.ndarray, groups: np.ndarray, values: np.ndarray, start: np.
         weighted = slopes * smooth
         lengths = np.exp(-2 * parameters[2:])
         gradient = np.array(
-            [weighted.sum(), np.exp(parameters[1]) * np.trace(slopes), *lengths * (apart * weighted).sum((1, 2))]
+            [weighted.sum(), np.exp(parameters[1]) * np.trace(slopes), *lengths * np.tensordot(apart, weighted, 2)]
         )
         off = (parameters - means) / deviations
         total = targets @ weights / 2 + half_determinant + (off**2).sum() / 2
