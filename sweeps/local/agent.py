@@ -22,7 +22,7 @@ from sweeps.local.contract import is_train_py
 from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
 from sweeps.local.heartbeat import Heartbeat
-from sweeps.local.launch import ARGUMENTS, OUTPUT, command_words, unless_set
+from sweeps.local.launch import ARGUMENTS, NUM_SHOWN_LINES, OUTPUT, command_words, unless_set
 from sweeps.local.limits import Limits
 from sweeps.local.pool import SECONDS_BETWEEN_LOOKS, Pool
 from sweeps.local.promotion import hopeless, is_waiting, logged_costs, promotable
@@ -32,7 +32,6 @@ from sweeps.local.trials import Claim, Trials
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
 SECONDS_BETWEEN_BEATS = 10.0
 MANY_FAILURES = 3  # end the sweep if no trial has logged a value
-NUM_SHOWN_LINES = 5
 UNREAD = 141  # exit code where nobody reads the output any more, as a shell gives it for SIGPIPE
 
 

@@ -21,13 +21,12 @@ from data.paths import CHECKOUT
 from data.visible import say, warn
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.resolve import merge, parse, validate
-from sweeps.local.launch import ARGUMENTS, OUTPUT, Run, command_words, processes_of, unless_set
+from sweeps.local.launch import ARGUMENTS, NUM_SHOWN_LINES, OUTPUT, Run, command_words, processes_of, unless_set
 from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
 
 PROGRAM = "train.py"
 FINAL_OVERRIDES = {"train_fraction": 1.0, "patience": 0}
-NUM_SHOWN_LINES = 5
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 TOLD_APART = {"epochs": "-epochs", "mixed_precision": "-"}  # where names of final runs tell of them
 COSTS = ("train_seconds", "images_per_second")
@@ -66,15 +65,20 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
         for key, value in trial.settings.items()
         if key not in CIRCUMSTANCES or (key in parameters and key != "tags")
     }
-    known = of_command(sweep.content) | recipe
-    if has_test_images(known.get("dataset", Settings.dataset), known.get("data_dir", "")):
+    if tested := final_settings(of_command(sweep.content) | recipe):
         # Without images to validate with nothing chooses the best epoch: the newest weights are tested.
-        recipe = {key: value for key, value in recipe.items() if key != "best_by"} | FINAL_SETTINGS
+        recipe = {key: value for key, value in recipe.items() if key != "best_by"} | tested
     settings = {**recipe, **FINAL_OVERRIDES, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     name = f"{run_folder.FINAL}{trial.run_id}"
     name += what_has_changed(settings, [folder / f"{name}{run_folder.SEED_SUFFIX}{seed}" for seed in seeds])
     return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{run_folder.SEED_SUFFIX}{seed}") for seed in seeds]
+
+
+def final_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a final run: on all training images and tested, if there are images to test with."""
+    dataset, data_dir = settings.get("dataset", Settings.dataset), settings.get("data_dir", "")
+    return FINAL_SETTINGS if has_test_images(dataset, data_dir) else {}
 
 
 def of_command(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,32 +166,28 @@ class Finals:
         self.environment = {**unless_set({"WANDB_RUN_GROUP": folder.name, "WANDB_JOB_TYPE": "final"}), **place}
         self.command, self.program = command_and_program(sweep.content)
         self.pool: Pool[Run] = Pool(devices)
+        self.waiting: list[Final] = []
         self.fault = ""  # what is wrong with this machine, so that no further run is started
         self.failed: set[str] = set()  # ids of runs
 
     def run(self, finals: Sequence[Final]) -> int:
         """Run them all; return the exit code."""
-        waiting = list(finals)
-        self.pool.work(lambda: self.fill_slots(waiting), self.note, lambda: bool(waiting), self.is_over)
+        self.waiting = list(finals)
+        self.pool.work(self.fill_slots, self.note, lambda: bool(self.waiting), self.is_over)
         return self.pool.exit_code or int(bool(self.failed))
 
     def is_over(self) -> bool:
         """Return whether no further run is to be started."""
         return bool(self.pool.signals or self.fault)
 
-    def note(self, run: Run) -> None:
-        """Count a run that has failed."""
-        if not self.has_succeeded(run):
-            self.failed.add(run.run_id)
-
-    def fill_slots(self, waiting: list[Final]) -> None:
+    def fill_slots(self) -> None:
         """Start runs in the free slots, and take them from those that are waiting."""
         for slot in self.pool.free_slots():
             # Processes that a killed command has left behind may still be saving the state of their run.
-            ready = next((final for final in waiting if not processes_of(final.run_id)), None)
+            ready = next((final for final in self.waiting if not processes_of(final.run_id)), None)
             if ready is None:
                 return
-            waiting.remove(ready)
+            self.waiting.remove(ready)
             self.start(ready, slot)
 
     def start(self, final: Final, slot: int) -> None:
@@ -196,21 +196,21 @@ class Finals:
         environment = {**self.environment, **self.pool.devices[slot]}
         self.pool.add(Run(words, final.run_id, self.folder, final.settings, environment), slot)
 
-    def has_succeeded(self, run: Run) -> bool:
-        """Return whether a run has finished with figures, and print how it has ended.
+    def note(self, run: Run) -> None:
+        """Print how a run has ended; it has failed unless it has finished with figures.
 
         One that is refused may have finished before, with other settings.
         """
         state, figures = run.state(), figures_of(read_json(run.folder / run_folder.SUMMARY))
         if state == "finished" and figures and not run.process.returncode:
             say(f"{run.run_id}: {', '.join(f'{key} {shown(key, value)}' for key, value in figures.items())}")
-            return True
+            return
+        self.failed.add(run.run_id)
         fault = run.fault()
         self.fault = self.fault or (fault.reason if fault else "")
         how = f"finished {'before' if figures else 'without figures'}" if state == "finished" else state
         warn(f"{run.run_id}: {how}, {run.exit()}; {run.folder / OUTPUT} ends with")
         warn(run.last_lines(NUM_SHOWN_LINES))
-        return False
 
 
 def result_of(folder: Path, finals: Sequence[Final], refused: Collection[str] = ()) -> dict[str, Any]:

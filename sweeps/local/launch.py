@@ -31,7 +31,8 @@ ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 OUTPUT = "output.log"
 VALUES = "sweep-values.yaml"
 ARGUMENTS = "sweep-values.json"
-NUM_LAST_LINES = 20
+NUM_LAST_LINES = 20  # of a run's output: they are searched for faults, and kept of a trial that has failed
+NUM_SHOWN_LINES = 5  # of the output of a run that has failed
 MOST_OUTPUT_BYTES = 2**16  # that are looked at
 SECONDS_TO_SAVE = 60.0  # after which a run that was asked to end is killed
 

@@ -8,18 +8,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from analysis.read.recipe import FINAL_SETTINGS, flags
+from analysis.read.recipe import flags
 from analysis.record import run_folder
-from data.datasets import has_test_images
 from data.errors import UserError, suggestion
 from data.files import refusing_damage
 from data.paths import CHECKOUT, default_data_dir
 from data.yaml_file import read_yaml_file
-from models.core.settings import Settings
 from models.resolve import config_values, validate
+from sweeps.local.final_runs import FIRST_SEED, final_settings
 
 FILE = Path(__file__).with_name("rows.yaml")
-FIRST_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,6 @@ def row_of(name: str, entry: Mapping[str, Any], runs_dir: Path, told: Mapping[st
         after=entry.get("after", ""),
         note=entry.get("note", ""),
     )
-
-
-def final_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a final run: on all training images and tested, if there are images to test with."""
-    dataset, data_dir = settings.get("dataset", Settings.dataset), settings.get("data_dir", "")
-    return FINAL_SETTINGS if has_test_images(dataset, data_dir) else {}
 
 
 def chosen(rows: Sequence[Row], patterns: str) -> list[Row]:
