@@ -44,7 +44,7 @@ from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
 from models.core.precision import has_fast_bf16
 from models.resolve import parse_arguments
-from sweeps.local.launch import OUTPUT, Run, unless_set
+from sweeps.local.launch import NUM_SHOWN_LINES, OUTPUT, Run, unless_set
 from sweeps.local.pool import Pool
 from sweeps.local.row_cost import Cost, measure, saved, seconds_of
 from sweeps.local.rows import Row, Step, chosen, command_of, read_rows, steps_of
@@ -52,7 +52,6 @@ from sweeps.local.workers import assign_devices, num_gpus
 
 PLACE = "study"  # in the runs folder
 DONE, COSTS = "done.json", "costs.json"
-NUM_SHOWN_LINES = 5
 SHARED = "{} runs at a time shared the device, so neither time nor images/s is its own"
 
 
@@ -90,7 +89,7 @@ class Study:
     def run(self) -> int:
         """Take all steps; return the exit code."""
         self.pool.work(self.fill_slots, self.note, lambda: bool(self.waiting), self.is_over)
-        return self.pool.exit_code or min(1, len(self.failed))
+        return self.pool.exit_code or int(bool(self.failed))
 
     def is_over(self) -> bool:
         """Return whether no further step is to be taken."""
@@ -114,7 +113,7 @@ class Study:
         """Take out the steps for which the time is too short, and those that need what has failed or will not come."""
         left = self.deadline - time.monotonic()
         for step in list(self.waiting):
-            broken = [name for name in step.after if name in self.failed or self.rows_failed(name)]
+            broken = [name for name in step.after if any(one.name in self.failed for one in self.named(name))]
             if broken:
                 warn(f"{step.name}: left out, since {broken[0]} failed")
                 self.failed.add(step.name)
@@ -126,19 +125,18 @@ class Study:
                 continue
             self.waiting.remove(step)
 
-    def rows_failed(self, row: str) -> bool:
-        """Return whether a step of a row has failed."""
-        return any(step.row == row for step in map(self.steps.get, self.failed) if step)
+    def named(self, name: str) -> list[Step]:
+        """Return the step of a name or, where it is a row's, all steps of the row."""
+        return [step for step in self.steps.values() if name in (step.name, step.row)]
 
     def will_not_come(self, name: str) -> bool:
         """Return whether a step, or a step of a row, is neither done, waiting nor under way."""
         coming = {step.name for step in self.waiting} | {run.run_id for run in self.pool.runs}
-        steps = [step for step in self.steps.values() if name in (step.name, step.row) and step.name not in coming]
-        return not all(is_done(step, self.done) for step in steps)
+        return not all(is_done(step, self.done) for step in self.named(name) if step.name not in coming)
 
     def has_ended(self, name: str) -> bool:
         """Return whether a step, or every step of a row, is done."""
-        return all(is_done(step, self.done) for step in self.steps.values() if name in (step.name, step.row))
+        return all(is_done(step, self.done) for step in self.named(name))
 
     def note(self, run: Run) -> None:
         """Keep and print how a step has ended; take its row into the results, unless a step has to follow on it."""
