@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.command_line import Parser, count, run_program, whole_number
 from analysis.read.storage import HIDDEN, masked
 from analysis.read.sweeps import sweep_folder
 from data.errors import UserError
-from data.paths import default_runs_dir
+from data.paths import CHECKOUT, default_runs_dir
 from data.visible import say
 from sweeps.local.contract import checked_sweep
 from sweeps.local.sweep_file import COMMAND, name_of

@@ -1,6 +1,5 @@
 """Whether two sweeps, or a sweep and an earlier run, train the same but for what is searched."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -141,7 +140,7 @@ def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
         known_of = study.user_attrs.get(ASSUMED_OF, {})
         assumed = {model: {**settings, **known_of.get(model, {})} for model, settings in found.assumed.items()}
         study.set_user_attr(ASSUMED_OF, {**known_of, **assumed})
-    study.set_user_attr("sweep", json.loads(json.dumps(sweep.content)))
+    study.set_user_attr("sweep", sweep.content)
     return found.lines
 
 

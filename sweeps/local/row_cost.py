@@ -13,11 +13,12 @@ from analysis.read.recipe import flags
 from analysis.record import run_folder
 from data.files import read_json
 from data.metrics import is_epoch
+from data.paths import CHECKOUT
 from models.resolve import validate
 from sweeps.local.estimate import probe_trials
 from sweeps.local.launch import Run
 from sweeps.local.pool import Pool
-from sweeps.local.rows import CHECKOUT, Row
+from sweeps.local.rows import Row
 from sweeps.local.sweep_file import read_sweep_file
 
 NUM_BATCHES = 5  # of an epoch

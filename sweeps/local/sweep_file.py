@@ -95,9 +95,9 @@ class Sweep:
         """Return what a run is told at some points: the value of every parameter that applies, in its groups."""
         settings: dict[str, Any] = {}
         for name in self.applicable(points):
-            *groups, leaf = self.parameters[name].place
+            *groups, leaf = self.path_to(name)
             place = settings
-            for group in () if self.is_flat else groups:
+            for group in groups:
                 place = place.setdefault(group, {})
             place[leaf] = self.parameters[name].value(points.get(name))
         return settings

@@ -239,7 +239,7 @@ class Trials:
         try:
             begun = notes.get("settings")
             if isinstance(begun, dict) and trial.params and not is_of(self.sweep, trial, begun):
-                names = {entry.place[-1 if self.sweep.is_flat else 0] for entry in self.sweep.parameters.values()}
+                names = {self.sweep.path_to(name)[0] for name in self.sweep.parameters}
                 settings = {name: value for name, value in begun.items() if name in names}  # of other ranges
             else:
                 with warnings.catch_warnings(action="ignore"):  # of a choice outside the ranges, which is told
