@@ -90,6 +90,14 @@ def test_where_the_log_is_gone_the_best_that_the_summary_notes_stands_for_it(tmp
     assert (entry.value, entry.best_epoch, entry.kept) == (0.5, 2, None)
 
 
+def test_the_best_that_a_summary_notes_is_none_by_the_opposite_goal(tmp_path):
+    folder = write_run(tmp_path / "a", [0.9, 0.5, 0.6], [0.7, 0.8, 0.85])
+    (folder / "metrics.jsonl").unlink()
+    with_summary(folder, best={"val/accuracy": {"value": 0.85, "epoch": 3}})
+    [entry] = compare("runs", read_runs(tmp_path).records, metric_named("minimize val/accuracy")).entries
+    assert (entry.value, entry.best_epoch) == (0.8, 2)
+
+
 @pytest.mark.parametrize("noted", [1, [1], {"val/accuracy": 0.9}, {"val/accuracy": {"value": "x", "epoch": {}}}])
 def test_a_damaged_note_of_the_best_is_passed_over(noted, tmp_path):
     folder = write_run(tmp_path / "a", [0.9, 0.5], [0.7, 0.8])

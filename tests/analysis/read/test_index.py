@@ -38,6 +38,16 @@ def test_what_has_not_changed_is_not_read_again(runs_dir, monkeypatch):
     assert curves([records["a"], records["new"]], "val/loss") == [[*drawn[-1], (4, 0.25)], [(1, 1.0)]]
 
 
+def test_a_log_that_has_gone_back_or_changed_in_place_is_read_anew(tmp_path):
+    path = write_run(tmp_path / "a", [3.0, 2.0, 1.0]) / "metrics.jsonl"
+    assert run_index.read_curves([path.parent], "val/loss") == [[(1, 3.0), (2, 2.0), (3, 1.0)]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows_of([5.0, 4.0])))
+    assert run_index.read_curves([path.parent], "val/loss") == [[(1, 5.0), (2, 4.0)]]
+    path.write_text(path.read_text().replace("4.0", "6.0"))
+    os.utime(path, ns=(0, 0))
+    assert run_index.read_curves([path.parent], "val/loss") == [[(1, 5.0), (2, 6.0)]]
+
+
 def test_a_log_of_many_rows_takes_little_time_and_memory_and_is_read_once(tmp_path, monkeypatch):
     write_run(tmp_path / "a", [1.0], state=None)
     lines = [f'{{"epoch": {epoch}, "lr": 0.1, "val/loss": {1 + epoch % 977 / 977}}}\n' for epoch in range(2, 50_000)]

@@ -10,7 +10,7 @@ import pytest
 from analysis.read.runs import read_runs
 from analysis.read.storage import open_storage, url_of_file
 from analysis.read.sweep_metrics import metrics_of_sweeps
-from analysis.read.sweeps import is_varied, read_study, read_sweep, read_sweeps
+from analysis.read.sweeps import SweepRecord, is_varied, read_study, read_sweep, read_sweeps
 from analysis.read.trials import Trial, with_their_seeds
 from data.errors import UserError
 from data.files import write_json
@@ -65,6 +65,30 @@ def test_sweeps_are_found_by_their_runs_however_deep_these_lie(tmp_path):
         assert metrics_of_sweeps(records) == {"lr": [metric]}
 
 
+def ended(*ends, **final):
+    """A sweep whose trials ended in these states with these values, and its final runs."""
+    trials = [Trial(i, f"00{i}-a", *each, 1, {}, None, None) for i, each in enumerate(ends)]
+    return SweepRecord("s", "s", Metric("val/loss"), "random", (), tuple(trials), final)
+
+
+def test_a_trial_that_failed_leads_no_sweep_whatever_it_had_reached():
+    sweep = ended(("FAIL", 0.1), ("COMPLETE", 0.5), ("RUNNING", 0.3), ("PRUNED", None))
+    assert [trial.number for trial in sweep.leaders] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("told", "are_of_its_best"),
+    [
+        ({"trials": [{"trial": "000-a"}]}, True),
+        ({"trials": [{"trial": "001-a"}]}, False),
+        ({"trials": [{"trial": "000-a"}], "picked": True}, False),
+        ({"trials": [{"trial": "000-a"}], "from_width": 64}, False),
+    ],
+)
+def test_final_runs_are_of_the_best_trial_unless_another_or_a_width_was_picked(told, are_of_its_best):
+    assert ended(("COMPLETE", 0.1), ("COMPLETE", 0.5), **told).has_finals_of_its_best() is are_of_its_best
+
+
 def test_runs_of_further_seeds_are_parts_of_their_trials():
     def run(run_id, value, state="COMPLETE"):
         return Trial(0, run_id, state, value, 4, {"lr": 1}, None, None)
@@ -75,14 +99,16 @@ def test_runs_of_further_seeds_are_parts_of_their_trials():
         run("001-b", 5.0),
         run("002-c-s2", 3.0),
         run("001-b-s2", 9.0, "FAIL"),
+        run("000-a-small", 7.0),
     ]
     found = with_their_seeds(runs)
     assert [(trial.number, trial.run_id, trial.value) for trial in found] == [
         (0, "000-a", 1.5),
         (1, "001-b", 5.0),
         (2, "002-c-s2", 3.0),  # of which no first one is there
+        (3, "000-a-small", 7.0),
     ]
-    assert [len(trial.seeds) for trial in found] == [2, 1, 0]
+    assert [len(trial.seeds) for trial in found] == [2, 1, 0, 0]
     assert found[0].run_ids == ["000-a", "000-a-s2"]
 
 
