@@ -134,7 +134,8 @@ def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
         + np.diag(covariance)[::-1]
         - 2 * np.diag(covariance[::-1])
     )
-    assert surface.squared_differences(there, here) == pytest.approx(rises, rel=1e-5, abs=1e-9)
+    found = surface.squared_differences(there, here, surface.covariance(there))
+    assert found == pytest.approx(rises, rel=1e-5, abs=1e-9)
 
 
 def test_the_parameters_of_a_surface_are_the_most_probable_ones():
