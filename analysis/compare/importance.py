@@ -55,24 +55,27 @@ def importance(comparison: Comparison) -> Importance:
     if len(settings) < 2:
         only = f"Only {settings[0].name} differs" if settings else "No setting differs"
         return Importance(num_runs=len(entries), remark=f"{only} between the runs: there is nothing to weigh up.")
-    if len(entries) < FEWEST_RUNS:
-        count = f"{counted(len(entries), 'run')} with a {comparison.metric.name}"
+    recipes = seedless_recipes(entries, comparison.varied)
+    if (num_recipes := len(set(recipes))) < FEWEST_RUNS:
+        what = "run" if num_recipes == len(entries) else "recipe"
+        count = f"{counted(num_recipes, what)} with a {comparison.metric.name}"
         return Importance(num_runs=len(entries), remark=f"Too few trials: {count}, and {FEWEST_RUNS} are the least.")
     if len({entry.value for entry in entries}) == 1:
         same = f"All {len(entries)} runs have the same {comparison.metric.name}: there is nothing to explain."
         return Importance(num_runs=len(entries), remark=same)
     stride = -(-len(entries) // MOST_RUNS)
-    entries = entries[::stride]
+    entries, recipes = entries[::stride], recipes[::stride]
     features, groups = encode(entries, settings)
     with threadpool_limits(1):  # the matrices are small: several threads would take many times as long
-        means, deviations, explained = total_shares(features, groups, rank([entry.value for entry in entries]))
+        ranks = rank([entry.value for entry in entries])
+        means, deviations, explained = total_shares(features, groups, ranks, recipes)
     order = np.argsort(-means, kind="stable")
     remark = ""
     if explained <= 0:
         remark = (
             "The settings do not predict the value of trials left out: these bars say nothing yet; run more trials."
         )
-    elif len(entries) < 10 * len(settings):
+    elif len(set(recipes)) < 10 * len(settings):
         remark = f"Few trials for {len(settings)} settings: take this as a hint."
     return Importance(
         tuple(settings[i].name for i in order),
@@ -82,6 +85,12 @@ def importance(comparison: Comparison) -> Importance:
         len(entries),
         remark,
     )
+
+
+def seedless_recipes(entries: Sequence[Entry], varied: Sequence[Setting]) -> list[str]:
+    """Return the recipe of each run, as runs that differ in their seed alone have it in common."""
+    names = [setting.name for setting in varied if setting.name != "seed"]
+    return [repr([entry.record.settings.get(name) for name in names]) for entry in entries]
 
 
 def branches(comparison: Comparison) -> dict[str, Comparison]:
@@ -143,27 +152,35 @@ def rank(values: Sequence[Any]) -> np.ndarray:
     return (rankdata(np.asarray(values, dtype=float)) - 1) / max(len(values) - 1, 1)
 
 
-def total_shares(features: np.ndarray, groups: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def total_shares(
+    features: np.ndarray, groups: np.ndarray, targets: np.ndarray, recipes: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Measure how much of the variance of targets is due to each setting, and how well the settings predict them.
 
     The standard errors are those of the jackknife: all is done again without each of NUM_GROUPS groups of runs, so
-    that they hold what other runs, and another surface through them, would change.
+    that they hold what other runs, and another surface through them, would change. Runs of one recipe are left out
+    together: else one would be predicted by its own repetition.
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11
 
     Args:
         features: the settings as numbers, [runs, columns].
         groups: which setting each column belongs to, [columns].
         targets: what is to be explained of each run, [runs]; not all of them equal.
+        recipes: of each run, [runs]; empty where each has its own.
 
     Returns:
         The share of each setting, [settings], its standard error, [settings], and R2 of the predictions for the runs
         that were left out.
     """
     surface = fit(features, groups, targets)
-    order = np.random.default_rng(SEED).permutation(len(targets))
+    told: Sequence[Any] = recipes or range(len(targets))
+    numbers = {recipe: number for number, recipe in enumerate(dict.fromkeys(told))}
+    units = np.array([numbers[recipe] for recipe in told])
+    order = np.random.default_rng(SEED).permutation(len(numbers))
     shares, errors = [], np.empty_like(targets)
-    for left_out in np.array_split(order, NUM_GROUPS):
-        kept = np.setdiff1d(order, left_out)
+    for some in np.array_split(order, NUM_GROUPS):
+        is_left_out = np.isin(units, some)
+        left_out, kept = np.flatnonzero(is_left_out), np.flatnonzero(~is_left_out)
         if targets[kept].std() == 0:
             errors[left_out] = (targets[kept].mean() - targets[left_out]) ** 2
             continue

@@ -240,6 +240,26 @@ def test_noise_is_said_to_say_nothing(tmp_path):
     assert found.explained <= 0
 
 
+@pytest.mark.slow
+def test_runs_of_further_seeds_do_not_make_noise_predictable(tmp_path):
+    draw = random.Random(1)
+    for trial in range(20):
+        settings, value = {"lr": 10 ** draw.uniform(-5, -1), "dropout": draw.random()}, draw.uniform(1, 2)
+        for seed in range(3):
+            write_run(tmp_path / f"{trial}-{seed}", [value + draw.uniform(0, 0.02)], seed=seed, **settings)
+    found = importance(comparison_of(tmp_path))
+    assert "do not predict" in found.remark
+    assert found.explained <= 0
+
+
+def test_runs_of_few_recipes_are_too_few_however_many_seeds_they_have(tmp_path):
+    for i in range(12):
+        write_run(tmp_path / f"{i}", [1.0 + i], lr=0.1 * (1 + i % 4), width=8 * (1 + i % 4), seed=i // 4)
+    assert (
+        importance(comparison_of(tmp_path)).remark == "Too few trials: 4 recipes with a val/loss, and 10 are the least."
+    )
+
+
 def test_what_only_runs_without_a_value_have_otherwise_is_not_weighed_up(tmp_path):
     write_run(tmp_path / "failed", [1.0], state="failed", lr=1.0, width=4096, depth=9)
     for i in range(12):
