@@ -9,9 +9,10 @@ import pytest
 from analysis.read.pictures import pictures
 from analysis.read.recipe import differing_settings
 from analysis.read.records import Filter
-from analysis.read.runs import curves, history, read_runs
+from analysis.read.runs import curves, history, names_of_metrics, read_runs
 from analysis.read.sweeps import read_sweeps
 from data.errors import UserError
+from data.files import write_json
 from tests.run_folders import START, SWEEP, write_run
 
 
@@ -129,6 +130,23 @@ def test_a_curve_has_the_finite_values_alone(runs_dir):
     rows.append({"epoch": 5, "x": 7})  # a closing evaluation, which is of the kept weights' epoch
     (runs_dir / "a" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert curves(read_runs(runs_dir).records[-1:], "x") == [[(2, 3)]]
+
+
+def test_metrics_of_a_run_are_those_that_it_has_a_number_of(tmp_path):
+    folder = write_run(tmp_path / "a", [1.0], state=None)
+    rows = [{"epoch": 1, "lr": 0.1, "x": None, "y": float("nan")}, {"epoch": 2, "lr": 0.1, "y": 1.0}, {"z": 3.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert names_of_metrics(read_runs(tmp_path).records) == [{"epoch", "lr", "y"}]
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"), [(60, 60), (0.5, 0.5), (-1.0, None), (1e10, None), (float("nan"), None), ("60", None)]
+)
+def test_a_time_of_training_that_cannot_be_is_none(told, seconds, tmp_path):
+    folder = write_run(tmp_path / "a", [1.0])
+    write_json(folder / "summary.json", {"state": "finished", "train_seconds": told})
+    [record] = read_runs(tmp_path).records
+    assert record.train_seconds == seconds
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
