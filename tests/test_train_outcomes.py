@@ -193,6 +193,11 @@ def test_dry_run_prints_parameters_and_writes_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_says_what_has_no_effect(capsys):
+    assert train.main(["--dry_run", "--dataset=digits", "--momentum=0.5"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["--momentum=0.5 has no effect with --optimizer=adam"]
+
+
 def test_help_names_every_setting_and_model(capsys):
     assert train.main(["--help"]) == 0
     printed = capsys.readouterr().out
@@ -357,8 +362,9 @@ def test_batch_norm_never_meets_a_single_image(tmp_path, model):
 @pytest.mark.slow
 def test_what_a_run_trains_on_is_told_before_its_first_step_and_noted(tmp_path, capsys):
     images = "10 classes (140-147 each), 1,293 train / 144 val / 360 test, 8x8 -> 32x32"
-    assert run(tmp_path, "--run_id=a", "--epochs=1") == 0
-    printed = capsys.readouterr().out
+    assert run(tmp_path, "--run_id=a", "--epochs=1", "--momentum=0.5") == 0
+    printed, warned = capsys.readouterr()
+    assert "--momentum=0.5 has no effect with --optimizer=adam" in warned.splitlines()
     assert printed.index(f"digits: {images}") < printed.index("epoch 1/1")
     assert images in " ".join(printed[printed.index("epoch 1/1") :].split())  # of the report
     assert read_json(tmp_path / "a" / "environment.json")["images"] == images

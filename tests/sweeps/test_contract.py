@@ -17,9 +17,10 @@ from data.metrics import Metric, is_epoch, metric_named
 from models.loading import stand_in
 from models.logged_metrics import logged_metrics
 from models.registry import MODELS
+from sweeps import agent
 from sweeps.local.contract import by_settings, check_contract, lines_of_idle, with_best_by
 from sweeps.local.sweep_file import read_sweep_file
-from tests.sweep_helpers import LR, ROOT, sweep_of
+from tests.sweep_helpers import LR, ROOT, content, sweep_of
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 METRICS = {  # of the sweeps that are after something else than the loss
@@ -246,3 +247,16 @@ def test_the_metrics_are_found_by_one_process_alone(model, monkeypatch):
 )
 def test_what_is_searched_in_vain_is_said(parameters, lines):
     assert lines_of_idle(by_settings(sweep_of({**DIGITS, "lr": LR, **parameters}))) == lines
+
+
+@pytest.mark.slow
+def test_the_agent_says_at_the_start_what_models_lack_and_what_is_searched_in_vain(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(agent.Agent, "run", lambda self: 143)  # as if a signal had come at once
+    models = {"model": {"values": ["mlp", "cnn"]}, "pooling": {"values": ["none", "mean"]}}
+    parameters = {**DIGITS, **models, "lr": LR, "beta1": {"values": [0.8, 0.9]}, "optimizer": {"value": "sgd"}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content(parameters=parameters)))
+    assert agent.main([str(tmp_path / "s.yaml")]) == 143
+    printed = capsys.readouterr().out
+    assert "mlp has no pooling: its trials are told none" in printed
+    assert "beta1 is searched in vain: it has no effect with optimizer=sgd, model=cnn" in printed
