@@ -54,7 +54,7 @@ def in_range(entry: Mapping[str, Any], value: float) -> str:
     """Return at which end of a range a value lies, and a range of the same length round that end; "" for none."""
     low, high = entry.get("min", math.nan), entry.get("max", math.nan)
     is_whole = type(low) is int and type(high) is int
-    kind = entry.get("distribution", "int_uniform" if is_whole else "uniform")
+    kind = str(entry.get("distribution", "int_uniform" if is_whole else "uniform"))
     scale = SCALES.get(kind)
     if scale is None or not is_finite(low) or not is_finite(high) or low >= high:
         return ""

@@ -37,6 +37,7 @@ QUIET = {
     "two values": ({"values": [64, 128]}, 128),
     "a constant": ({"value": 3}, 3),
     "a bell": ({"distribution": "normal", "mu": 0, "sigma": 1}, 3.0),
+    "a distribution that is no name": ({"distribution": ["uniform"], "min": 0.1, "max": 0.5}, 0.5),
     "nonsense": ({"min": "a", "max": 3}, 3),
     "nothing": (None, 3),
 }
