@@ -105,6 +105,12 @@ def test_the_first_trials_lie_evenly_in_every_range_two_more_than_there_are_sett
         search(sweep, landscape, 8)
 
 
+def test_the_first_trials_repeat_no_value_though_their_points_stand_for_the_same():
+    sweep = sweep_of({"a": {"values": list("pqr")}})
+    for seed in range(8):
+        assert {settings["a"] for settings, _ in search(sweep, lambda a: 1.0, 3, seed)} == set("pqr")
+
+
 def test_a_study_that_was_begun_by_random_draws_goes_on_and_repeats_none():
     sweep = sweep_of(UNORDERED)
     study = study_of(sweep, 0)
