@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parents[1] / "results.json"
 PAGE = Path(__file__).parents[1] / "RESULTS.md"
 # Settings that a row of the table need not name: those of the protocol, and those with a column of their own.
 UNNAMED = {"model", "dataset", "seed", "lr", "epochs", "patience", "test", "mixed_precision", "train_fraction"}
-UNNAMED |= {"val_fraction", "fid_every", "fid_images", "extractor"}
+UNNAMED |= {"val_fraction", "fid_every", "fid_images", "extractor", "channels_last", "compile"}
 
 
 def result_of_sweep(sweep: SweepRecord) -> Result:

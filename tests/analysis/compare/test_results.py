@@ -323,7 +323,7 @@ def test_runs_of_a_study_are_one_result_under_the_name_of_their_row(place):
 
 def test_a_result_of_a_recipe_is_called_by_its_file(place):
     recipe = dict(recipes()["mlp.yaml"])
-    write_sweep(place, "recipe", {**recipe, "val_fraction": 0.0})
+    write_sweep(place, "recipe", {**recipe, "val_fraction": 0.0, "channels_last": "on", "compile": True})
     write_sweep(place, "other", {**recipe, "width": 510})
     assert update(place) == 0
     titles = [row["network"] for row in rows_of(place) if row["network"].startswith("MLP")]
