@@ -63,7 +63,7 @@ def describe(name: str, image_size: int, eval_crop: float = 1.0) -> DatasetInfo 
     if source.classes is None:
         return None
     side = image_size or round(source.image_size * eval_crop)
-    return DatasetInfo(name, side, source.classes, (0.0,) * 3, (1.0,) * 3, {}, "")
+    return unread(name, side, source.classes)
 
 
 def describe_undecoded(name: str, image_size: int, eval_crop: float) -> DatasetInfo | None:
@@ -79,7 +79,12 @@ def describe_undecoded(name: str, image_size: int, eval_crop: float) -> DatasetI
         return None
     side = image_size or round((source.image_size or folder.IMAGE_SIZE) * eval_crop)
     classes = ("0", "1") if source.classes is None else source.classes
-    return DatasetInfo(name, side, classes, (0.0,) * 3, (1.0,) * 3, {}, "")
+    return unread(name, side, classes)
+
+
+def unread(name: str, side: int, classes: tuple[str, ...]) -> DatasetInfo:
+    """Return the facts about images that were not read: no counts, no fingerprint, a made-up mean and deviation."""
+    return DatasetInfo(name, side, classes, mean=(0.0,) * 3, std=(1.0,) * 3, num_images={}, fingerprint="")
 
 
 def load_dataset(name: str, data_dir: str, kept_size: int, max_corrupt_images: int, decode: str) -> Dataset:

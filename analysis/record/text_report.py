@@ -119,7 +119,7 @@ def epoch_line(epoch: int, num_epochs: int, metrics: Mapping[str, float]) -> str
     return f"epoch {epoch}/{num_epochs}  {'  '.join(texts)}  {metrics['images_per_second']:,.0f} images/s"
 
 
-def metric_of(key: str, keys: Collection[str]) -> str:
+def plot_of(key: str, keys: Collection[str]) -> str:
     """Return the metric in whose plot a curve of one of these keys is drawn.
 
     That of train/generator/loss is loss; that of train/prior/loss is prior, if there is a val/prior beside it.
@@ -140,7 +140,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 by_key.setdefault(key, []).append((row["epoch"], value))
     curves: dict[str, dict[str, Curve]] = {}  # metric -> curve -> points
     for key, points in by_key.items():
-        curves.setdefault(metric_of(key, by_key), {})[key] = points
+        curves.setdefault(plot_of(key, by_key), {})[key] = points
     if not curves:
         return
     columns = min(len(curves), PLOTS_IN_A_ROW)

@@ -1,5 +1,6 @@
 """Whether a sweep fits train.py: it takes the parameters, and logs the metric. Checked before any trial starts."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def models_of(sweep: Sweep) -> list[str]:
     return models
 
 
+def parameters_of(sweep: Sweep, model: str) -> Mapping[str, Parameter]:
+    """Return the parameters of the trials of one of a sweep's models, by the names of settings."""
+    return sweep.branch(model).parameters if sweep.chooser else sweep.parameters
+
+
 def lines_of_foreign(sweep: Sweep) -> list[str]:
     """Return a line for each model that lacks settings which its sweep has for others.
 
@@ -117,7 +123,7 @@ def lines_of_idle(sweep: Sweep) -> list[str]:
     """Return a line for each setting that is searched in vain, as it has no effect in any trial of a model."""
     lines = []
     for model in models_of(sweep) if sweep.is_flat else []:
-        own = sweep.branch(model).parameters if sweep.chooser else sweep.parameters
+        own = parameters_of(sweep, model)
         defaults = asdict(find_model(model).settings_class())
         options = {name: [value] for name, value in defaults.items()}
         options |= {name: values_of(parameter) for name, parameter in own.items()}
@@ -142,7 +148,7 @@ def check_contract(sweep: Sweep) -> None:
     sweep = by_settings(sweep)
     for model in models_of(sweep):
         settings_class = find_model(model).settings_class
-        own = sweep.branch(model).parameters if sweep.chooser else sweep.parameters
+        own = parameters_of(sweep, model)
         options = {
             name: [coerce(settings_class, name, value) for value in values_of(parameter)]
             for name, parameter in own.items()
