@@ -34,15 +34,11 @@ class Curve:
 
     Attributes:
         values: of the metric, by rate and then by seed; infinite where a run failed.
-        seconds: that all of them trained.
+        seconds: that each trained which has finished, as far as that is known.
     """
 
     values: dict[float, dict[int, float]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def seconds_a_run(self) -> float:
-        """Return how long a run trained in the mean; 0 where that is not known."""
-        return self.seconds / sum(map(len, self.values.values()))
+    seconds: list[float] = field(default_factory=list)
 
     def means(self) -> dict[float, float]:
         """Return the mean over the seeds, by rate, the least rate first."""
@@ -133,7 +129,7 @@ def curves_of(records: Iterable[RunRecord], metric: str) -> Curves:
         own = by_width.setdefault(settings["width"], Curve())
         value = curve[-1][1] if curve and run.state == "finished" else math.inf
         own.values.setdefault(settings["lr"], {})[settings.get("seed", 0)] = value
-        own.seconds += run.train_seconds or 0.0
+        own.seconds += [run.train_seconds] if run.state == "finished" and run.train_seconds else []
     for name, width in [(name, width) for name, widths in found.items() for width in widths]:
         if min(found[name][width].means().values()) == math.inf:
             warn(f"{NAMES.get(name, name)}, width {width} is left out: some seed failed at every rate")
@@ -206,8 +202,8 @@ def comparison_of(widths: Mapping[int, Curve], metric: str) -> list[str]:
         price = means[rate] - min(means.values())
         at_rate = f"  width {wide} at the best rate of width {narrow}, {rate:g}"
         lines.append(f"{at_rate}: {shown(metric, means[rate])}, {price:.4f} above its best")
-    costs = [curve.seconds_a_run() for curve in (widths[narrow], widths[wide])]
-    if all(costs):
+    if widths[narrow].seconds and widths[wide].seconds:
+        costs = [statistics.mean(widths[width].seconds) for width in (narrow, wide)]
         lines.append(
             f"  a run took {costs[0]:.1f} s of training at width {narrow} and {costs[1]:.1f} s at width {wide}: "
             f"{costs[1] / costs[0]:.1f} times as much"

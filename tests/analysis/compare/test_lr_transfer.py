@@ -12,6 +12,7 @@ from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw_curve, d
 from analysis.read.runs import read_runs
 from analysis.transfer import main
 from data.errors import UserError
+from data.files import write_json
 from tests.analysis.test_no_torch import CODE, ROOT
 from tests.run_folders import SWEEP, write_run
 
@@ -60,7 +61,7 @@ def test_best_rates_and_their_uncertainty_are_those_of_the_runs(sweep):
     for name, by_width in BEST.items():
         for width, power in by_width.items():
             assert found[name][width].optima() == pytest.approx([power - 0.1, power, power + 0.1], abs=1e-9)
-            assert found[name][width].seconds == len(RATES) * 3 * 1.0
+            assert found[name][width].seconds == [1.0] * len(RATES) * 3
     assert moved(found["standard"]) == pytest.approx((2.9, math.hypot(0.1, 0.1)))
     assert moved(found["mup"]) == pytest.approx((0.4, math.hypot(0.1, 0.1)))
 
@@ -194,7 +195,18 @@ def test_of_runs_with_the_same_settings_the_last_counts(tmp_path):
         write_run(tmp_path / f"{width}-other", [9.0, 6.0], days=0.5, width=width, **{**told, "lr": 2.0**-8})
     found = curves_of(read_runs(tmp_path).records, METRIC)["mup"]
     assert [curve.values for curve in found.values()] == [{2.0**-9: {1: 1.0}, 2.0**-8: {1: 2.0}}] * 2
-    assert [curve.seconds for curve in found.values()] == [2.0, 2.0]
+    assert [curve.seconds for curve in found.values()] == [[1.0, 1.0]] * 2
+
+
+def test_the_time_of_a_run_is_that_of_runs_that_finished_and_have_told_theirs(tmp_path, capsys):
+    folder = write_sweep(tmp_path / "sweeps" / "a", {"mup": {8: -8, 16: -8}}, seeds=(1,))
+    told = {"model": "mlp", "parametrization": "mup", "width": 16, "seed": 2}
+    for rate in RATES[3:]:  # after one epoch of two
+        write_run(folder / f"failed-{rate}", [9.0], state="failed", lr=rate, **told)
+    silent = write_run(folder / "silent", [9.0, 3.0], lr=RATES[0], **told)
+    write_json(silent / "summary.json", {"state": "finished"})
+    assert main(["lr", str(folder)]) == 0
+    assert "1.0 s of training at width 8 and 1.0 s at width 16: 1.0 times as much" in capsys.readouterr().out
 
 
 def test_a_metric_of_which_more_is_better_is_refused(sweep, capsys):
