@@ -17,6 +17,7 @@ const WORST = [141, 152, 171], BEST = [226, 88, 34];
 const HOVERED = NUM_SHADES + 1; // place of the trace of the run at the pointer
 const NO_TICKS = { showgrid: false, showticklabels: false, fixedrange: true, automargin: false };
 
+const boxes = {}; // by model
 let model = "", found = [], places = [], axes = [], heights = new Map();
 
 export function setUpParallel() {
@@ -32,7 +33,7 @@ function choose() {
   const wanted = new Set(own);
   found = ranked.filter((i) => wanted.has(i));
   places = spread(found, MOST_LINES);
-  axes = found.length ? parallelAxes(places, some) : [];
+  axes = found.length ? parallelAxes(found, some) : []; // of all: boxes stay where they are when others are shown
   heights = new Map(places.map((i) => [i, axes.map((axis) => axis.height(runs[i]))]));
 }
 
@@ -44,7 +45,7 @@ export function drawParallel() {
   find(".key", section).textContent = explanation();
   const target = find("#parallel-chart");
   target.style.minWidth = `${90 * axes.length}px`;
-  plot(target, [...shades(new Set(places)), lines([], ACCENT, 4, 1), points()], {
+  plot(target, [...shades(), lines([], ACCENT, 4, 1), points()], {
     height: 380,
     margin: { l: 34, r: 34, t: 34, b: 6 },
     dragmode: IS_TOUCH ? false : "select",
@@ -52,6 +53,8 @@ export function drawParallel() {
     yaxis: { range: [-0.1, 1.06], ...NO_TICKS },
     shapes: axes.map((_, x) => axisLine(x)),
     annotations: axes.flatMap(axisTexts),
+    selections: boxes[model] ?? [],
+    selectionrevision: false, // else Plotly draws those of another model
     newselection: { line: { color: ACCENT, width: 1 } },
   });
   listen(target);
@@ -81,13 +84,16 @@ function axisTexts(axis, x) {
 }
 
 function listen(target) {
-  const draw = (picked) => movePoints(target, shades(picked), [...Array(NUM_SHADES + 1).keys()]);
+  const keep = (drawn) => {
+    boxes[model] = drawn.map(({ type, x0, x1, y0, y1 }) => ({ type, x0, x1, y0, y1 }));
+    movePoints(target, shades(), [...Array(NUM_SHADES + 1).keys()]);
+  };
   const highlight = (some) => movePoints(target, [lines(some)], [HOVERED]);
   const actions = {
     plotly_hover: (event) => highlight([event.points[0].customdata]),
     plotly_unhover: () => highlight([]),
-    plotly_selected: (event) => event && draw(passing(event.points)),
-    plotly_deselect: () => draw(new Set(places)),
+    plotly_selected: (event) => event && keep(event.selections),
+    plotly_deselect: () => keep([]),
   };
   for (const [event, action] of Object.entries(actions)) {
     target.removeAllListeners(event);
@@ -95,15 +101,19 @@ function listen(target) {
   }
 }
 
-// Return the runs that pass the boxes of every axis that has any.
-function passing(boxed) {
-  const byAxis = Map.groupBy(boxed, (point) => point.x);
-  const sets = [...byAxis.values()].map((found) => new Set(found.map((point) => point.customdata)));
-  return new Set(places.filter((i) => sets.every((set) => set.has(i))));
+// Whether a run passes a box of every axis that has any.
+function isPicked(i) {
+  const isWithin = (value, end, other) => (value - end) * (value - other) <= 0;
+  const passes = (height, x) => {
+    const own = (boxes[model] ?? []).filter((box) => isWithin(x, box.x0, box.x1));
+    return own.length === 0 || own.some((box) => isWithin(height, box.y0, box.y1));
+  };
+  return heights.get(i).every(passes);
 }
 
 // Return a trace of the runs that are not picked, then one for each shade, the best runs on top.
-function shades(picked) {
+function shades() {
+  const picked = new Set(places.filter(isPicked));
   const groups = Array.from({ length: NUM_SHADES }, () => []);
   places.forEach((i, place) => groups[NUM_SHADES - 1 - Math.floor((place / places.length) * NUM_SHADES)].push(i));
   const shade = (group, n) => {

@@ -26,10 +26,11 @@ const LAYOUT = {
 };
 const AXIS = { automargin: true, exponentformat: "e", gridwidth: 1, zeroline: false };
 
-// Draw a chart, or draw it anew.
+// Draw a chart, or draw it anew: what a reader has enlarged or hidden stays so as long as it has the same axes.
 export function plot(target, traces, layout) {
-  const axes = { xaxis: { ...AXIS, ...layout.xaxis }, yaxis: { ...AXIS, ...layout.yaxis } };
-  return Plotly.react(target, traces, { ...LAYOUT, ...layout, ...axes }, CONFIG);
+  const axis = (own) => ({ ...AXIS, ...own, uirevision: `${own.title?.text} ${own.type}` });
+  const axes = { xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis) };
+  return Plotly.react(target, traces, { ...LAYOUT, ...layout, ...axes, uirevision: "same" }, CONFIG);
 }
 
 // Give the traces at some places of a chart other points.

@@ -82,24 +82,37 @@ class Browser:
         self.is_changed = True
         self.driver.find_element("css selector", selector).send_keys(text)
 
-    def draw_box(self, selector, x, low, high):
-        """Drag a box round a part of an axis of parallel coordinates."""
+    def places(self, selector, *points):
+        """Where points of a chart, each [x, y] by the values of the axes, lie in the window."""
         self.is_changed = True
         script = """
-            const chart = document.querySelector(arguments[0]), [x, ...heights] = arguments[1];
+            const chart = document.querySelector(arguments[0]);
             chart.scrollIntoView({block: "center", behavior: "instant"});
             const {left, top} = chart.getBoundingClientRect(), {xaxis, yaxis} = chart._fullLayout;
-            return [left + xaxis._offset + xaxis.d2p(x), ...heights.map((y) => top + yaxis._offset + yaxis.d2p(y))];
+            const place = ([x, y]) => [left + xaxis._offset + xaxis.d2p(x), top + yaxis._offset + yaxis.d2p(y)];
+            return arguments[1].map(place);
         """
-        middle, bottom, top = self.driver.execute_script(script, selector, [x, low, high])
-        for kind, left, y, buttons in (
-            ("mouseMoved", middle - 10, bottom, 0),
-            ("mousePressed", middle - 10, bottom, 1),
-            ("mouseMoved", middle + 10, top, 1),
-            ("mouseReleased", middle + 10, top, 0),
+        return self.driver.execute_script(script, selector, points)
+
+    def draw_box(self, selector, *corners):
+        """Drag a box in a chart, from one corner to another."""
+        start, end = self.places(selector, *corners)
+        for kind, (x, y), buttons in (
+            ("mouseMoved", start, 0),
+            ("mousePressed", start, 1),
+            ("mouseMoved", end, 1),
+            ("mouseReleased", end, 0),
         ):
-            event = {"type": kind, "x": left, "y": y, "button": "left", "buttons": buttons, "clickCount": 1}
+            event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": buttons, "clickCount": 1}
             self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+    def double_click(self, selector, point):
+        """Click twice at a point of a chart, by the values of the axes."""
+        [(x, y)] = self.places(selector, point)
+        for count in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                event = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": count}
+                self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
 
     def texts(self, selector):
         return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((element) => element.textContent)")
@@ -368,14 +381,47 @@ def test_toggling_a_run_hides_its_curves_and_its_column(opened):
     assert first in opened.traces("[data-term=loss]")
 
 
-def test_a_box_on_an_axis_picks_the_runs_that_pass_it(opened):
+def test_a_box_on_an_axis_picks_the_runs_that_pass_it_until_it_is_taken_away(opened):
     lines = "document.querySelector('#parallel-chart').data.slice(0, -2)"
     num_runs = f"{lines}.map((trace) => trace.x.filter((x) => x === 0).length)"
+    boxes = "document.querySelectorAll('#parallel-chart .selectionlayer path').length"
     left_out, *shades = opened.run(num_runs)
     assert (left_out, sum(shades)) == (0, NUM_TRIALS)
-    opened.draw_box("#parallel-chart", 1, 0.8, 1.05)  # the upper half of optimizer's axis
+    opened.draw_box("#parallel-chart", [0.9, 0.8], [1.1, 1.05])  # the upper half of optimizer's axis
+    for change in (lambda: None, lambda: opened.click("#chosen .chip")):  # other runs are shown
+        change()
+        left_out, *shades = opened.run(num_runs)
+        assert (left_out, sum(shades)) == (NUM_TRIALS // 2, NUM_TRIALS // 2)
+        assert opened.run(boxes) > 0
+    opened.double_click("#parallel-chart", [0.5, 0.5])
+    opened.click("#chosen .chip")
     left_out, *shades = opened.run(num_runs)
-    assert (left_out, sum(shades)) == (NUM_TRIALS // 2, NUM_TRIALS // 2)
+    assert (left_out, sum(shades), opened.run(boxes)) == (0, NUM_TRIALS, 0)
+
+
+def test_what_is_enlarged_stays_so_when_another_run_is_shown_and_not_on_another_axis(opened):
+    chart = "document.querySelector('[data-term=loss]')"
+    ranges = f"['xaxis', 'yaxis'].map((axis) => {chart}._fullLayout[axis].range)"
+    whole = opened.run(ranges)
+    opened.draw_box("[data-term=loss]", [2, 0.9], [4, 1.6])
+    enlarged = opened.run(ranges)
+    assert enlarged == [
+        [pytest.approx(2, abs=0.1), pytest.approx(4, abs=0.1)],
+        [pytest.approx(0.9, abs=0.05), pytest.approx(1.6, abs=0.05)],
+    ]
+    opened.click("#chosen .chip")
+    assert opened.run(ranges) == enlarged
+    opened.click("#chosen .chip")
+    opened.click("[data-choice=curves-x] button[value=seconds]")
+    assert opened.run(ranges)[0] != enlarged[0]
+    assert opened.run(ranges)[1] == enlarged[1]
+    opened.click("[data-choice=curves-x] button[value=epoch]")
+    assert opened.run(ranges)[0] == whole[0]
+
+
+def test_what_a_browser_may_fill_in_by_itself_is_what_the_page_shows(opened):
+    fields = "[...document.querySelectorAll('input[type=search], select')]"
+    assert set(opened.run(f"{fields}.map((field) => field.autocomplete)")) == {"off"}
 
 
 @pytest.mark.slow
