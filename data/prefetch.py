@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from data.cores import num_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -19,9 +21,9 @@ def prefetched(
         function: called in several threads at once.
         items: what it is called with.
         num_ahead: the most results that wait for their use in memory.
-        num_threads: None for a few more than there are cores.
+        num_threads: None for as many as there are cores to use.
     """
-    pool = ThreadPoolExecutor(num_threads)
+    pool = ThreadPoolExecutor(num_threads or num_cores())
     waiting = iter(items)
     try:
         queue = deque(pool.submit(function, item) for item in islice(waiting, num_ahead))

@@ -1,7 +1,6 @@
 """Predictions of image files by one trained classifier or the mean of several, which need their folders alone."""
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import ceil
@@ -24,6 +23,7 @@ from data.loader import Loader
 from data.metrics import is_finite
 from data.photographs import centre_crop
 from data.pixels import decode_image, is_nearly_black
+from data.prefetch import prefetched
 from data.progress import progress_bar
 from data.visible import counted, visible, warn
 from models.core.abilities import Classifies
@@ -234,8 +234,8 @@ def read_pictures(
         The files that could be read, their pixels by side [N, 3, side, side] uint8, and the greatest value in a grey
         image of 16 bits, 0 without one.
     """
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-        read = {size: list(pool.map(partial(decode_image, image_size=size), [f.path for f in files])) for size in sizes}
+    paths = [file.path for file in files]  # Pillow decodes outside the interpreter lock
+    read = {size: list(prefetched(partial(decode_image, image_size=size), paths, len(paths))) for size in sizes}
     kept: list[PictureFile] = []
     pixels: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
     deepest = 0
