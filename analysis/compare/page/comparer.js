@@ -1,6 +1,6 @@
 // The shown runs side by side: their results, and the settings and circumstances in which they differ.
 
-import { element, find } from "./elements.js";
+import { clipped, element, find } from "./elements.js";
 import { formatMetric, formatSeconds, formatSetting, isLogSetting, NONE } from "./format.js";
 import { details, figures, metric, runs } from "./report.js";
 import { dot, shownRuns } from "./shown.js";
@@ -9,7 +9,7 @@ const PARTS = { settings: "settings", environment: "where it ran" };
 
 export function drawComparer() {
   const places = shownRuns();
-  const title = (i) => element("th", { title: runs[i].name }, dot(i), " ", runs[i].name);
+  const title = (i) => element("th", {}, dot(i), " ", clipped(runs[i].name));
   const head = element("tr", {}, element("th"), ...places.map(title));
   const rows = resultRows(places), same = [];
   for (const part of Object.keys(PARTS)) {
@@ -53,8 +53,8 @@ function compareDetails(part, places) {
 }
 
 function row(name, texts) {
-  const cells = texts.map((text) => element("td", { title: text }, text));
-  return element("tr", {}, element("th", { scope: "row" }, name), ...cells);
+  const cells = texts.map((text) => element("td", {}, clipped(text)));
+  return element("tr", {}, element("th", { scope: "row" }, clipped(name)), ...cells);
 }
 
 function groupRow(title, places) {

@@ -14,6 +14,15 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+const TAIL = 10; // letters
+
+// Make a text that loses its middle where there is no room for the whole of it, as names differ at their ends.
+export function clipped(text) {
+  const letters = [...text], cut = Math.max(0, letters.length - TAIL);
+  const parts = [letters.slice(0, cut), letters.slice(cut)].map((some) => element("span", {}, some.join("")));
+  return element("span", { className: "clipped", title: text }, ...parts);
+}
+
 // Give an element other children. The control that has the focus passes it on to its successor: that with its data-key.
 export function refill(target, ...children) {
   const { activeElement } = document;

@@ -28,6 +28,31 @@ export function formatSetting(value, isLog = false) {
   return value === "" ? "“”" : String(value);
 }
 
+// Write at most so many letters of a text: of a longer one the middle is left out, as names differ at their ends.
+export function shortened(text, most) {
+  const letters = [...text], tail = Math.floor((most - 1) / 2);
+  return letters.length <= most
+    ? text
+    : `${letters.slice(0, most - 1 - tail).join("")}…${letters.slice(-tail).join("")}`;
+}
+
+// Shorten texts so that they still differ: those that would look alike lose the words that they all begin with.
+export function shortenedApart(texts, most) {
+  const groups = Map.groupBy(new Set(texts), (text) => shortened(text, most));
+  return texts.map((text) => {
+    const common = commonBeginning(groups.get(shortened(text, most)));
+    return shortened(common ? `…${text.slice(common.length)}` : text, most);
+  });
+}
+
+// Return the words that several texts begin with; "" for a single text.
+function commonBeginning(texts) {
+  const [first, ...others] = texts;
+  let length = 0;
+  while (length < first.length && others.every((other) => other[length] === first[length])) length += 1;
+  return others.length ? first.slice(0, length).replace(/[^_/.\-\s]*$/, "") : "";
+}
+
 export function formatSeconds(seconds) {
   if (seconds === null) return NONE;
   const whole = Math.round(seconds), minutes = Math.floor(whole / 60);

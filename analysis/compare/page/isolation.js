@@ -2,7 +2,7 @@
 
 import { ACCENT, GREY } from "./colours.js";
 import { element, find } from "./elements.js";
-import { count, formatMetric, formatSetting, isLogSetting } from "./format.js";
+import { count, formatMetric, formatSetting, isLogSetting, shortenedApart } from "./format.js";
 import { logAxis, metricAxis, plot, plotText } from "./plot.js";
 import { importance, isolation, metric } from "./report.js";
 
@@ -56,7 +56,7 @@ function draw(target, name, bins, yaxis) {
 }
 
 function nameAxis(bins) {
-  const ticktext = bins.map((bin) => plotText(String(bin.low).slice(0, MOST_LETTERS)));
+  const ticktext = shortenedApart(bins.map((bin) => String(bin.low)), MOST_LETTERS).map(plotText);
   return { tickvals: [...bins.keys()], ticktext, range: [-0.5, bins.length - 0.5] };
 }
 

@@ -1,6 +1,6 @@
 // The leaderboard: all runs, a page at a time, sorted and searched.
 
-import { element, find, refill } from "./elements.js";
+import { clipped, element, find, refill } from "./elements.js";
 import { BY_NAME, count, formatMetric, formatSeconds, formatSetting, NONE } from "./format.js";
 import { figures, metric, numMoreSettings, runs, settings, showable, sweeps } from "./report.js";
 import { colourOf, isShown, toggle } from "./shown.js";
@@ -121,7 +121,7 @@ function compare(x, y) {
 
 function headCell(column, number) {
   const properties = { type: "button", onclick: () => sortBy(number), "data-key": `column ${number}` };
-  const button = element("button", properties, column.title);
+  const button = element("button", properties, clipped(column.title));
   const cell = element("th", { className: column.isText ? "text" : "", scope: "col" }, button);
   if (table.column === number) cell.setAttribute("aria-sort", table.ascending ? "ascending" : "descending");
   return cell;
@@ -151,17 +151,17 @@ function bodyCell(column, i) {
   const run = runs[i], value = column.value(run, i), text = textOf(column, i);
   const classes = {
     text: column.isText,
-    name: column.title === "run",
     failed: column.title === "state" && value === "failed",
   };
   const cell = element("td", {
     className: Object.keys(classes).filter((name) => classes[name]).join(" "),
     title: typeof value === "number" ? String(value) : column.title === "state" && run.error ? run.error : text,
   });
-  cell.append(column.title === "run" && run.url ? link(run.url, text) : text);
+  const told = column.isText ? clipped(text) : text;
+  cell.append(column.title === "run" && run.url ? link(run.url, told) : told);
   return cell;
 }
 
-function link(url, text) {
-  return element("a", { href: url, target: "_blank", rel: "noopener" }, text);
+function link(url, told) {
+  return element("a", { href: url, target: "_blank", rel: "noopener" }, told);
 }

@@ -1,7 +1,7 @@
 // Runs as points of a chart: the symbol says how a run ended, the colour whether it is shown.
 
 import { GREY } from "./colours.js";
-import { count, formatMetric, settingText } from "./format.js";
+import { count, formatMetric, settingText, shortened } from "./format.js";
 import { plotText } from "./plot.js";
 import { metric, ranked, runs, settings } from "./report.js";
 import { colourOf, isShown } from "./shown.js";
@@ -35,7 +35,7 @@ export function hoverText(i) {
   const end = run.state + (run.epochs === null ? "" : ` after ${count(run.epochs, "epoch")}`);
   const some = settings.slice(0, MOST_SETTINGS).map((setting, k) => `${setting.name} ${settingText(run, k)}`);
   const lines = [`${metric.name} ${formatMetric(metric.name, run.value)}`, end];
-  const short = some.map((text) => text.slice(0, MOST_LETTERS));
+  const short = some.map((text) => shortened(text, MOST_LETTERS));
   return [`<b>${plotText(run.name)}</b>`, ...[...lines, ...short].map(plotText)].join("<br>");
 }
 

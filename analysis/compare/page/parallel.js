@@ -3,7 +3,7 @@
 
 import { ACCENT, GREY } from "./colours.js";
 import { choice, find } from "./elements.js";
-import { count } from "./format.js";
+import { count, shortened } from "./format.js";
 import { branchOptions } from "./importance.js";
 import { hoverText, spread } from "./markers.js";
 import { parallelAxes } from "./parallel_axes.js";
@@ -12,6 +12,9 @@ import { branches, ranked, runs, settings } from "./report.js";
 import { colourOf, isShown } from "./shown.js";
 
 const MOST_LINES = 300;
+const AXIS_PIXELS = 105; // of an axis at least
+const MOST_LETTERS = 14; // of a line of an axis' title
+const MOST_LINES_OF_TITLE = 3;
 const NUM_SHADES = 8;
 const WORST = [141, 152, 171], BEST = [226, 88, 34];
 const HOVERED = NUM_SHADES + 1; // place of the trace of the run at the pointer
@@ -44,15 +47,16 @@ export function drawParallel() {
   choose();
   find(".key", section).textContent = explanation();
   const target = find("#parallel-chart");
-  target.style.minWidth = `${90 * axes.length}px`;
+  target.style.minWidth = `${AXIS_PIXELS * axes.length}px`;
+  const titles = axes.map(({ name }) => linesOf(name));
   plot(target, [...shades(), lines([], ACCENT, 4, 1), points()], {
-    height: 380,
-    margin: { l: 34, r: 34, t: 34, b: 6 },
+    height: 400,
+    margin: { l: 50, r: 50, t: 20 + 14 * Math.max(...titles.map((lines) => lines.length)), b: 6 },
     dragmode: IS_TOUCH ? false : "select",
     xaxis: { range: [-0.12, axes.length - 0.6], ...NO_TICKS },
     yaxis: { range: [-0.1, 1.06], ...NO_TICKS },
     shapes: axes.map((_, x) => axisLine(x)),
-    annotations: axes.flatMap(axisTexts),
+    annotations: axes.flatMap((axis, x) => axisTexts(axis, x, titles[x])),
     selections: boxes[model] ?? [],
     selectionrevision: false, // else Plotly draws those of another model
     newselection: { line: { color: ACCENT, width: 1 } },
@@ -74,12 +78,31 @@ function axisLine(x) {
   return { type: "line", x0: x, x1: x, y0: 0, y1: 1, line: { color: GREY, width: 1 }, layer: "above" };
 }
 
-function axisTexts(axis, x) {
-  const title = `<b>${plotText(axis.name.slice(0, 20))}</b>`;
+// Return the lines of an axis' title: a long name is broken behind its words, and shortened where that is not enough.
+function linesOf(name) {
+  const lines = [""];
+  for (const word of name.match(/[^_/.\-\s]*[_/.\-\s]?/g)) {
+    const isFull = lines.at(-1) && (lines.at(-1) + word).length > MOST_LETTERS;
+    if (isFull && lines.length < MOST_LINES_OF_TITLE) lines.push(word);
+    else lines.push(lines.pop() + word);
+  }
+  return lines.map((line) => shortened(line, MOST_LETTERS));
+}
+
+function axisTexts(axis, x, lines) {
+  const title = `<b>${lines.map(plotText).join("<br>")}</b>`;
   const tick = { x, showarrow: false, xanchor: "left", xshift: 4, font: { size: 11 } };
   return [
-    { x, y: 1.06, text: title, showarrow: false, yanchor: "bottom" },
-    ...axis.ticks.map(([y, text]) => ({ ...tick, y, text: plotText(text) })),
+    {
+      x,
+      y: 1.06,
+      text: title,
+      hovertext: plotText(axis.name),
+      showarrow: false,
+      yanchor: "bottom",
+      font: { size: 11 },
+    },
+    ...axis.ticks.map(([y, text, whole = text]) => ({ ...tick, y, text: plotText(text), hovertext: plotText(whole) })),
   ];
 }
 

@@ -1,6 +1,6 @@
-// The axes of parallel coordinates: {name, height of a run from 0 to 1, ticks as [height, text]}.
+// The axes of parallel coordinates: {name, height of a run from 0 to 1, ticks as [height, text, whole text if that is long]}.
 
-import { formatNumber, formatSetting, NONE } from "./format.js";
+import { formatNumber, formatSetting, NONE, shortenedApart } from "./format.js";
 import { logAxis, multiples, needsLog } from "./plot.js";
 import { isPercentage, metric, runs, settings } from "./report.js";
 import { namesOf } from "./setting.js";
@@ -17,11 +17,13 @@ export function parallelAxes(places, some) {
 
 function axisOfNames(places, k) {
   const names = namesOf(k, places);
+  const short = shortenedApart(names, MOST_LETTERS);
+  const every = Math.ceil(names.length / MOST_TICKS);
   const at = (n) => (names.length === 1 ? 0.5 : n / (names.length - 1));
   return {
     name: settings[k].name,
     height: (run) => at(names.indexOf(formatSetting(run.settings[k]))),
-    ticks: names.slice(0, MOST_TICKS).map((text, n) => [at(n), text.slice(0, MOST_LETTERS)]),
+    ticks: names.map((name, n) => [at(n), short[n], name]).filter((_, n) => n % every === 0),
   };
 }
 

@@ -1,7 +1,7 @@
 // One setting against the metric, a point for each run.
 
 import { element, find } from "./elements.js";
-import { BY_NAME, formatSetting } from "./format.js";
+import { BY_NAME, formatSetting, shortenedApart } from "./format.js";
 import { markedRuns, runMarkers, stateKey } from "./markers.js";
 import { logAxis, plot, plotText, valueAxis } from "./plot.js";
 import { edges, runs, settings } from "./report.js";
@@ -48,7 +48,7 @@ function nameAxis(k, places) {
   const jitter = (i) => ((i * 7) % 11 - 5) * 0.03;
   const axis = {
     tickvals: [...names.keys()],
-    ticktext: names.map((name) => plotText(name.slice(0, MOST_LETTERS))),
+    ticktext: shortenedApart(names, MOST_LETTERS).map(plotText),
     range: [-0.5, names.length - 0.5],
   };
   return { axis, x: places.map((i) => names.indexOf(formatSetting(runs[i].settings[k])) + jitter(i)) };

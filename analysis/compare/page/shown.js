@@ -1,7 +1,7 @@
 // The runs that are shown in the charts and side by side, each in a colour of its own, and the bar that toggles them.
 
 import { COLOURS, GREY } from "./colours.js";
-import { element, find, refill } from "./elements.js";
+import { clipped, element, find, refill } from "./elements.js";
 import { formatMetric } from "./format.js";
 import { metric, ranked, runs, showable } from "./report.js";
 
@@ -45,17 +45,17 @@ export function drawChips() {
 }
 
 function chip(i) {
-  const text = `${runs[i].name}  ${formatMetric(metric.name, runs[i].value)}`;
+  const { name } = runs[i], value = formatMetric(metric.name, runs[i].value);
   const properties = {
     type: "button",
     className: "chip",
     onclick: () => toggle(i),
-    title: text,
+    title: `${name}  ${value}`,
     "data-run": i,
     "data-key": `run ${i}`,
     "aria-pressed": String(isShown(i)),
   };
-  const made = element("button", properties, dot(i), element("span", { className: "what" }, text));
+  const made = element("button", properties, dot(i), clipped(name), element("span", { className: "what" }, value));
   made.style.setProperty("--run", colourOf(i));
   return made;
 }

@@ -16,7 +16,6 @@ from analysis.read.runs import read_runs
 from analysis.read.sweeps import SweepRecord, read_sweeps
 from analysis.read.trials import Trial
 from data.metrics import Metric
-from tests.analysis.compare.test_report_browser import browser  # noqa: F401
 from tests.run_folders import write_run
 
 LOSS = Metric("val/loss")

@@ -5,7 +5,6 @@ import pytest
 from analysis import report
 from analysis.compare.recipes import MOST_SINGLE
 from data.files import write_json
-from tests.analysis.compare.test_report_browser import browser  # noqa: F401
 from tests.run_folders import write_run
 
 pytestmark = pytest.mark.slow
