@@ -200,10 +200,10 @@ def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
         note, sums = decode_into(images, work, limit)
         if images is not None:
             images.flush()
-            sync(unfinished / "images.npy")
         np.save(unfinished / "sums.npy", sums)
         (unfinished / "files.json").write_text(json.dumps(asdict(note)), "utf-8")
-        sync(unfinished / "files.json")
+        for path in unfinished.iterdir():
+            sync(path)
         try:
             unfinished.rename(cache)
         except OSError:  # on NFS another machine's, just made, is not seen at once

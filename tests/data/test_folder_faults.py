@@ -82,6 +82,15 @@ def test_where_the_system_cannot_reserve_room_for_a_file_images_are_decoded_all_
     assert colours(folder.load(three, 8, 0).train) == [RED, GREEN, BLUE]
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_all_files_of_decoded_images_are_on_the_disk_before_they_count(each, three, monkeypatch):
+    synced = []
+    monkeypatch.setattr(decoding, "sync", lambda path: synced.append((path.name, path.stat().st_size)))
+    folder.load(three, 8, 0, each)
+    [cache] = (cache_dir() / "decoded").iterdir()
+    assert set(synced) == {(path.name, path.stat().st_size) for path in cache.iterdir()}
+
+
 DECODE_SLOWLY = """
 import sys, time
 from pathlib import Path
