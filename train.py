@@ -65,7 +65,8 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
         settings = resolve_with_checkpoint(arguments, os.environ) if is_main else None
         [settings] = broadcast_object_list([settings])
         folder = Path(settings.runs_dir) / settings.run_id
-        lock = hold(folder) if is_main and not settings.dry_run else None
+        goes_on = is_main and not settings.dry_run and folder.is_dir() and run_folder.state(folder) != "finished"
+        lock = run_folder.take(folder) if goes_on else None  # ours before its state is read, which another may change
         [is_finished] = broadcast_object_list([run_folder.state(folder) == "finished"])
         if settings.dry_run or is_finished:
             if is_main:
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
     with stop.excusing():
         tracker = start_tracking(arguments, settings, info, trainer, lock) if is_main else None
 
-    this = Run(settings, accelerator, trainer, loaders, folder, tracker, stop)
+    this = Run(trainer, loaders, folder, tracker, stop)
     trainable, total = count_parameters(trainer.objective)
     summary = {"num_parameters": trainable, "total_parameters": total, "network": network_lines(trainer.objective)}
     state, code = "failed", 0
@@ -131,18 +132,6 @@ def prepare(
     return info, loaders, trainer
 
 
-def hold(folder: Path) -> FileLock | None:
-    """Make a run that has begun this process's own before its state is read, which another may just be changing.
-
-    Returns:
-        Its lock; None for a new or a finished run.
-
-    Raises:
-        InProgressError: another process carries the run out.
-    """
-    return run_folder.take(folder) if folder.is_dir() and run_folder.state(folder) != "finished" else None
-
-
 def start_tracking(
     arguments: Sequence[str], settings: Settings, info: DatasetInfo, trainer: Trainer, lock: FileLock | None
 ) -> Tracker:
@@ -174,8 +163,6 @@ def in_short(error: Exception) -> str:
 class Run:
     """One run: epochs of training, each with its evaluation, and a closing evaluation."""
 
-    settings: Settings
-    accelerator: Accelerator
     trainer: Trainer
     loaders: Mapping[str, Loader]
     folder: Path
@@ -190,7 +177,7 @@ class Run:
         """
         self.trainer.step_log.write = self.log_step
         try:
-            while self.trainer.progress.epoch < self.settings.epochs and not self.trainer.is_out_of_patience():
+            while self.trainer.progress.epoch < self.trainer.settings.epochs and not self.trainer.is_out_of_patience():
                 if not self.trainer.train_epoch(self.stop):
                     raise StopRequested
                 self.end_epoch()
@@ -201,13 +188,13 @@ class Run:
 
     def end_epoch(self) -> None:
         """Evaluate, log and save what there is at the end of an epoch."""
-        progress, settings = self.trainer.progress, self.settings
+        progress, settings = self.trainer.progress, self.trainer.settings
         metrics = {
             "lr": self.trainer.lr,
             "images_per_second": progress.images_per_second(),
             "epoch_seconds": progress.epoch_seconds,
-            "peak_memory_gib": peak_memory_bytes(self.accelerator.device) / 2**30,
-            **progress.epoch_means(self.accelerator),
+            "peak_memory_gib": peak_memory_bytes(self.trainer.accelerator.device) / 2**30,
+            **progress.epoch_means(self.trainer.accelerator),
         }
         split = self.trainer.split
         with self.interruptible():  # the epoch is then ended when the run goes on
@@ -240,12 +227,12 @@ class Run:
 
     def interruptible(self) -> AbstractContextManager[None]:
         """Let a request to stop end at once what is done inside; with several processes, the others would wait."""
-        return self.stop.interrupting() if self.accelerator.num_processes == 1 else nullcontext()
+        return self.stop.interrupting() if self.trainer.accelerator.num_processes == 1 else nullcontext()
 
     def evaluate(self, split: str, epoch: int) -> dict[str, float]:
         """Return metrics of a split by name; of training images those of the model's samples alone."""
-        accelerator, loader, evaluated = self.accelerator, self.loaders[split], self.trainer.evaluated
-        batch_size = self.settings.eval_batch_size
+        accelerator, loader, evaluated = self.trainer.accelerator, self.loaders[split], self.trainer.evaluated
+        batch_size = self.trainer.settings.eval_batch_size
         metrics = {} if split == "train" else evaluate(accelerator, evaluated, loader, batch_size)
         if isinstance(evaluated, Samples):
             [of_samples] = broadcast_object_list([self.evaluate_samples(loader, epoch)])
@@ -254,15 +241,15 @@ class Run:
 
     def evaluate_samples(self, loader: Loader, epoch: int) -> dict[str, float]:
         """Return how good the model's samples are, on the main process alone."""
-        if not self.accelerator.is_main_process:
+        if not self.trainer.accelerator.is_main_process:
             return {}
-        with self.accelerator.autocast():
+        with self.trainer.accelerator.autocast():
             return closer.sample_metrics(self.trainer.evaluated.eval(), loader, epoch)
 
     def draw_panels(self) -> dict[str, Path]:
         """Draw what the network makes of fixed images; return the files by the name they are logged under."""
         loader = self.loaders[self.trainer.split]
-        with self.accelerator.autocast():
+        with self.trainer.accelerator.autocast():
             evaluated, epoch = self.trainer.evaluated.eval(), self.trainer.progress.epoch
             paths = closer.draw_panels(evaluated, loader, self.folder / run_folder.PANELS, epoch)
         return {f"panels/{name}": path for name, path in paths.items()}
@@ -271,25 +258,25 @@ class Run:
         """Keep the weights that are evaluated."""
         if self.tracker is not None:
             checkpoint.save(self.folder / run_folder.BEST, self.trainer.evaluated.state_dict())
-        self.accelerator.wait_for_everyone()
+        self.trainer.accelerator.wait_for_everyone()
 
     def close(self) -> dict[str, float]:
         """Evaluate the best weights for good and take a closer look at them; return the metrics."""
-        progress, evaluated = self.trainer.progress, self.trainer.evaluated
-        if self.settings.log_model == "final" and self.accelerator.is_main_process:
+        progress, evaluated, settings = self.trainer.progress, self.trainer.evaluated, self.trainer.settings
+        if settings.log_model == "final" and self.trainer.accelerator.is_main_process:
             checkpoint.save(self.folder / run_folder.LAST, evaluated.state_dict())
         if progress.best:
             checkpoint.load_weights(self.folder / run_folder.BEST, evaluated)
         else:
             self.save_best()
         with self.interruptible():
-            test = self.evaluate("test", self.settings.epochs) if self.settings.test else {}
+            test = self.evaluate("test", settings.epochs) if settings.test else {}
         result = {f"test/{name}": value for name, value in test.items()}
         if self.tracker is None:
             return result
         split = split_looked_at(self.loaders)
         subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder)
-        with self.accelerator.autocast(), self.interruptible():
+        with self.trainer.accelerator.autocast(), self.interruptible():
             found = closer.closer_look(subject)
         result |= {f"{split}/{name}": value for name, value in found.metrics.items()}
         self.tracker.log(
