@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis.compare.comparison import Comparison, Entry, Setting, varied_settings
-from analysis.compare.surface import Surface, fit
+from analysis.compare.surface import Surface, fit, squares
 from data.metrics import is_finite
 from data.visible import counted
 
@@ -18,7 +18,7 @@ MOST_BRANCHES = 6
 MOST_RUNS = 200  # that the surface goes through; more are thinned out, evenly over the ranks
 NUM_GROUPS = 10  # of runs that are left out in turn
 STUDENT = 1.15  # Student's t of these groups over the normal distribution's, so that two errors hold 95 %
-NUM_SHIFTS = 10  # other values that each setting of each run is given
+NUM_SHIFTS = 5  # other values that each setting of each run is given
 SEED = 0
 
 
@@ -201,16 +201,16 @@ def shares_of(surface: Surface, targets: np.ndarray) -> np.ndarray:
         surface: goes through the targets.
         targets: the values of the runs, [runs].
     """
-    features, num_runs = surface.features, len(targets)
-    here = np.concatenate([features] * NUM_SHIFTS)
-    covariance = np.concatenate([surface.covariance(features)] * NUM_SHIFTS)
+    features, num_runs, others = surface.features, len(targets), np.empty((NUM_SHIFTS, len(targets)), int)
+    covariance, (variance, _, *lengths) = surface.covariance(features), np.exp(surface.parameters)
     found = []
-    for i in range(int(surface.groups.max()) + 1):
-        columns = surface.groups == i
-        place = np.lexsort(features[:, columns].T)
-        there = here.copy()
+    for i, length in enumerate(lengths):
+        own = features[:, surface.groups == i] / length
+        place = np.lexsort(own.T)
         for k in range(NUM_SHIFTS):  # the runs lie in the setting's order, so that each gets values from all its range
-            shift = (2 * k + 1) * num_runs // (2 * NUM_SHIFTS)
-            there[np.ix_(k * num_runs + place, columns)] = features[np.ix_(np.roll(place, shift), columns)]
-        found.append(surface.squared_differences(here, there, covariance).mean() / 2)
+            others[k, place] = np.roll(place, (2 * k + 1) * num_runs // (2 * NUM_SHIFTS))
+        factors = np.exp(-squares(own, own) / 2)  # of the covariance, by this setting alone, [runs, runs]
+        rises = (covariance * (factors[others] / factors - 1)).reshape(-1, num_runs)  # [pairs, runs]
+        between = variance * factors[others, np.arange(num_runs)]
+        found.append(surface.mean_squared_rise(rises, between) / 2)
     return np.array(found) / targets.var()

@@ -134,8 +134,12 @@ def test_a_surface_is_that_of_scikit_learn_with_the_same_parameters():
         + np.diag(covariance)[::-1]
         - 2 * np.diag(covariance[::-1])
     )
-    found = surface.squared_differences(there, here, surface.covariance(there))
+    variance, _, *lengths = np.exp(surface.parameters)
+    between = variance * np.exp(-(((here - there) / lengths) ** 2).sum(1) / 2)
+    apart = surface.covariance(here) - surface.covariance(there)
+    found = [surface.mean_squared_rise(apart[[i]], between[[i]]) for i in range(7)]
     assert found == pytest.approx(rises, rel=1e-5, abs=1e-9)
+    assert surface.mean_squared_rise(apart, between) == pytest.approx(rises.mean(), rel=1e-5)
 
 
 def test_the_parameters_of_a_surface_are_the_most_probable_ones():
