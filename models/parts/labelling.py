@@ -7,7 +7,7 @@ An image is of one class, or several labels may apply to it, or none. Whoever tr
 import math
 import textwrap
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,32 +20,41 @@ THRESHOLD = 0.5  # probability above which one of several labels is predicted
 CAPTION_WIDTH = 26  # letters, as many as stand below a small image
 
 
-class Labelling(Protocol):
-    """What the labels of images are.
+class Labelling:
+    """What the labels of images are: here, that each image is of one class.
+
+    Labels are [B] int64, and the probabilities of the classes add up to 1.
 
     Attributes:
         accuracy: name of the metric that says how right predictions are.
     """
 
-    accuracy: str
+    accuracy = "accuracy"
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the classes, [B, C], of logits [B, C]."""
+        return logits.softmax(1)
 
     def decide(self, probabilities: Tensor) -> Tensor:
         """Return what is predicted by probabilities [B, C], in the form of labels."""
+        return probabilities.argmax(1)
 
     def rightness(self, predicted: Tensor, labels: Tensor) -> Tensor:
         """Return how right each prediction is, [B] in [0, 1]; both are in the form of labels."""
+        return (predicted == labels).float()
 
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return how right the prediction by logits [B, C] is, [B] in [0, 1]."""
+        return self.rightness(logits.argmax(dim=1), labels)
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each image in nats, [B], of logits [B, C]."""
+        return F.cross_entropy(logits, labels, reduction="none")
 
     def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each image in nats, [B], of probabilities [B, C]."""
+        share = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
 
     def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the mean loss of a batch, a scalar.
@@ -56,82 +65,42 @@ class Labelling(Protocol):
             weights: as `balanced_weights`; None for none.
             smoothing: share of the targets that is spread evenly.
         """
+        # torch's own mean would divide by the weights of this micro-batch, which differ from part to part of a step.
+        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="none").mean()
 
     def balanced_weights(self, info: DatasetInfo) -> Tensor:
-        """Return the weights [C] with which rare and frequent classes count alike, by their numbers of images."""
+        """Return weights [C] inverse to the numbers of images, 1 on average; 0 for a class without images."""
+        numbers = torch.tensor(info.class_counts, dtype=torch.float64)
+        present = numbers > 0
+        return torch.where(present, numbers.sum() / (present.sum() * numbers.clamp(min=1)), 0.0).float()
 
     def mix(self, mixup: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return images [B, 3, H, W], which are overwritten, and their labels as timm's Mixup mixes them; B is even."""
+        return mixup(images, labels)
 
     def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return what `split_metrics` needs of each image, [B, C] each."""
+        return {}
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the metrics that are no means over images, of what `kept` gives of a whole split.
 
         They depend on the order of the logits of a class alone, so that probabilities do as well.
         """
+        return {}
 
     def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions as M choices among K, [M, K] and labels [M]: one per image, or a yes or no per label."""
-
-    def caption(self, probabilities: Tensor, label: Tensor | None, info: DatasetInfo) -> str:
-        """Return what is predicted of an image by probabilities [C], and what is wrong of it where that is known."""
-
-
-class OneClass:
-    """Each image is of one class: labels are [B] int64, and the classes' probabilities add up to 1."""
-
-    accuracy = "accuracy"
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.softmax(1)
-
-    def decide(self, probabilities: Tensor) -> Tensor:
-        return probabilities.argmax(1)
-
-    def rightness(self, predicted: Tensor, labels: Tensor) -> Tensor:
-        return (predicted == labels).float()
-
-    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.rightness(logits.argmax(dim=1), labels)
-
-    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, reduction="none")
-
-    def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        share = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
-
-    def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-        # torch's own mean would divide by the weights of this micro-batch, which differ from part to part of a step.
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="none").mean()
-
-    def balanced_weights(self, info: DatasetInfo) -> Tensor:
-        """Return weights inverse to the numbers of images, 1 on average over these; 0 for a class without images."""
-        numbers = torch.tensor(info.class_counts, dtype=torch.float64)
-        present = numbers > 0
-        return torch.where(present, numbers.sum() / (present.sum() * numbers.clamp(min=1)), 0.0).float()
-
-    def mix(self, mixup: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return mixup(images, labels)
-
-    def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {}
-
-    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
-        return {}
-
-    def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return probabilities, labels
 
     def caption(self, probabilities: Tensor, label: Tensor | None, info: DatasetInfo) -> str:
+        """Return what is predicted of an image by probabilities [C], and what is wrong of it where that is known."""
         share, guess = probabilities.max(0)
         wrong = label is not None and int(guess) != int(label)
         return f"{info.named(guess)} {share:.0%}" + (f", is {info.named(label)}" if wrong and label is not None else "")
 
 
-class SeveralLabels:
+class SeveralLabels(Labelling):
     """Of several labels any may apply to an image: labels are [B, C] float32 of 0 and 1, each with its probability."""
 
     accuracy = "label_accuracy"  # the mean over the labels: where most do not apply, saying so is already mostly right
@@ -230,7 +199,7 @@ def mean_of_known(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-ONE_CLASS, SEVERAL_LABELS = OneClass(), SeveralLabels()
+ONE_CLASS, SEVERAL_LABELS = Labelling(), SeveralLabels()
 
 
 def labelling_of(info: DatasetInfo) -> Labelling:
