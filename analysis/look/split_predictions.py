@@ -68,43 +68,30 @@ def predict_split(model: Any, loader: Loader) -> Predictions:
 
 def save_predictions(path: Path, splits: Mapping[str, Predictions], info: DatasetInfo) -> None:
     """Write a CSV file with a row for each image of some splits; its numbers are exact, names as on the disk."""
-    names, cells = TABLES[info.several_labels]
+    of_several = [f"{kind}{name}" for kind in (LABEL, PROBABILITY) for name in info.classes]
+    columns = of_several if info.several_labels else ["true", "predicted", "probability"]
 
     def write(unfinished: Path) -> None:
         with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.writer(file)
-            table.writerow(("file", "split", *names(info), "loss"))
+            table.writerow(("file", "split", *columns, "loss"))
             for split, them in splits.items():
-                for name, own, loss in zip(them.names, cells(them, info), them.losses.tolist(), strict=True):
-                    table.writerow((name, split, *own, exact(loss)))
+                for name, cells, loss in zip(them.names, cells_of(them, info), them.losses.tolist(), strict=True):
+                    table.writerow((name, split, *cells, exact(loss)))
 
     replace_file(path, write)
 
 
-def columns_of_one(info: DatasetInfo) -> Sequence[str]:
-    """Return the columns that tell of an image of one class."""
-    return "true", "predicted", "probability"
-
-
-def cells_of_one(predictions: Predictions, info: DatasetInfo) -> Iterator[Sequence[object]]:
-    """Yield what these columns hold for each image."""
-    figures = predictions.labels, predictions.predicted, predictions.probabilities.amax(1)
-    for label, predicted, share in zip(*map(Tensor.tolist, figures), strict=True):
-        yield info.classes[label], info.classes[predicted], exact(share)
-
-
-def columns_of_several(info: DatasetInfo) -> Sequence[str]:
-    """Return the columns that tell of an image with several labels: whether each applies, and its probability."""
-    return [f"{kind}{name}" for kind in (LABEL, PROBABILITY) for name in info.classes]
-
-
-def cells_of_several(predictions: Predictions, info: DatasetInfo) -> Iterator[Sequence[object]]:
-    """Yield what these columns hold for each image."""
-    for labels, shares in zip(predictions.labels.int().tolist(), predictions.probabilities.tolist(), strict=True):
-        yield *labels, *map(exact, shares)
-
-
-TABLES = {False: (columns_of_one, cells_of_one), True: (columns_of_several, cells_of_several)}  # by several_labels
+def cells_of(them: Predictions, info: DatasetInfo) -> Iterator[Sequence[object]]:
+    """Yield for each image its class, the predicted one and the probability of that; of several labels, all of both."""
+    labels = them.labels.int().tolist()
+    if info.several_labels:
+        for own, shares in zip(labels, them.probabilities.tolist(), strict=True):
+            yield *own, *map(exact, shares)
+    else:
+        greatest = them.probabilities.amax(1).tolist()
+        for label, predicted, share in zip(labels, them.predicted.tolist(), greatest, strict=True):
+            yield info.classes[label], info.classes[predicted], exact(share)
 
 
 def exact(value: float) -> str:
