@@ -61,12 +61,6 @@ def cutout(images: Tensor, size: int) -> Tensor:
 
 
 POLICIES: Mapping[str, Callable[[Tensor], Tensor]] = {"randaugment": randaugment, "trivialaugment": trivialaugment}
-AUGMENTATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda images: images,
-    "crop_flip": crop_flip,
-    "randaugment": lambda images: randaugment(crop_flip(images)),
-    "trivialaugment": lambda images: trivialaugment(crop_flip(images)),
-}
 
 
 @dataclass(frozen=True)
@@ -74,8 +68,8 @@ class Augmentation:
     """The random changes to training images; those that are left out do nothing.
 
     Attributes:
-        kind: a key of AUGMENTATIONS.
-        crop_scale: least area of a random resized crop, as a share of the image, in place of the shift of `kind`.
+        kind: "none", "crop_flip", or a key of POLICIES, which change images that `crop_flip` has shifted and mirrored.
+        crop_scale: least area of a random resized crop, as a share of the image, in place of `crop_flip`.
         crop_ratio: greatest ratio of the crop's sides.
         rotation: degrees to either side.
         colour_jitter: greatest change of brightness, contrast and saturation.
@@ -99,10 +93,13 @@ class Augmentation:
             images = turn(images, self.rotation)
         if self.crop_scale:
             images = resized_crop(images, self.side or size, self.crop_scale, self.crop_ratio)
-            images = POLICIES[self.kind](images) if self.kind in POLICIES else images
-        else:
-            images = centre_crop(AUGMENTATIONS[self.kind](images), size)
-            images = reduce(images, self.side) if self.side else images
+        elif self.kind != "none":
+            images = crop_flip(images)
+        if self.kind in POLICIES:
+            images = POLICIES[self.kind](images)
+        images = centre_crop(images, size)
+        if self.side and not self.crop_scale:  # a resized crop has that side
+            images = reduce(images, self.side)
         return jitter_colours(images, self.colour_jitter) if self.colour_jitter else images
 
     def blanked(self, images: Tensor) -> Tensor:

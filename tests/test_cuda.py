@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.record import run_folder
-from data.augmentation import AUGMENTATIONS, cutout
+from data.augmentation import Augmentation, cutout
 from data.files import read_json
 from models.registry import MODELS
 from tests.test_train import GAN, QUICK, _fresh_process_state, epochs, run  # noqa: F401
@@ -64,9 +64,9 @@ def test_where_the_images_are_kept_changes_nothing(tmp_path, resident):
 def test_images_are_augmented_on_a_gpu_as_on_a_cpu(name):
     images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
     torch.manual_seed(0)
-    on_cpu = cutout(AUGMENTATIONS[name](images).float(), 8)
+    on_cpu = cutout(Augmentation(name).of_pixels(images, 32).float(), 8)
     torch.manual_seed(0)
-    on_gpu = cutout(AUGMENTATIONS[name](images.cuda()).float(), 8)
+    on_gpu = cutout(Augmentation(name).of_pixels(images.cuda(), 32).float(), 8)
     assert torch.equal(on_cpu, on_gpu.cpu())
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from data import augmentation, photographs, policies
-from data.augmentation import AUGMENTATIONS, POLICIES, Augmentation, crop_flip, cutout
+from data.augmentation import POLICIES, Augmentation, crop_flip, cutout
 from models.parts import diff_augment
 
-RANDOM = sorted(set(AUGMENTATIONS) - {"none"})
+RANDOM = ["crop_flip", *POLICIES]
 CHANGES = {
-    **AUGMENTATIONS,
+    **{kind: partial(Augmentation(kind).of_pixels, size=32) for kind in RANDOM},
     **diff_augment.POLICIES,
     "cutout": partial(cutout, size=8),
     "erase": partial(photographs.erase, share=0.5),
@@ -75,12 +75,12 @@ def test_crop_flip_of_images_too_small_to_shift_only_flips():
     assert 10 < sum(flipped) < 40
 
 
-@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+@pytest.mark.parametrize("name", ["none", *RANDOM])
 def test_result_is_a_function_of_the_global_seed(name):
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(AUGMENTATIONS[name](random_images(32)))
+        results.append(Augmentation(name).of_pixels(random_images(32), 24))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2]) == (name == "none")
 
@@ -89,7 +89,7 @@ def test_result_is_a_function_of_the_global_seed(name):
 def test_images_change_but_not_their_shape_type_or_source(name):
     images = random_images(64)
     torch.manual_seed(0)
-    results = AUGMENTATIONS[name](images)
+    results = Augmentation(name).of_pixels(images, 24)
     assert (results.dtype, results.shape) == (images.dtype, images.shape)
     assert (results != images).flatten(1).any(1).float().mean() > 0.9
     assert torch.equal(images, random_images(64))
@@ -146,7 +146,18 @@ def test_cutout_of_twice_the_image_blanks_everything():
     assert (cutout(torch.ones(20, 3, 8, 8), 16) == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["none", "crop_flip", *POLICIES])
+@pytest.mark.parametrize("kind", RANDOM)
+def test_images_are_shifted_and_mirrored_changed_by_a_policy_cut_and_reduced_in_that_order(kind):
+    images = random_images(8, 24, 24)
+    torch.manual_seed(0)
+    changed = Augmentation(kind, side=8).of_pixels(images, 16)
+    torch.manual_seed(0)
+    shifted = crop_flip(images)
+    whole = POLICIES[kind](shifted) if kind in POLICIES else shifted
+    assert torch.equal(changed, photographs.reduce(whole[:, :, 4:20, 4:20], 8))
+
+
+@pytest.mark.parametrize("kind", ["none", *RANDOM])
 def test_resized_crops_have_the_area_and_the_ratio_that_are_told_and_are_changed_by_a_policy(kind):
     images = random_images(8, 24, 24)
     torch.manual_seed(0)

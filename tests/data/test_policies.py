@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from data import policies
-from data.augmentation import AUGMENTATIONS
+from data.augmentation import Augmentation
 from data.policies import NUM_LEVELS, operations
 
 HEIGHT, WIDTH = 16, 24
@@ -108,7 +108,7 @@ def test_every_image_draws_operations_of_its_own(policy):
     torch.manual_seed(0)
     images = torch.full((8, 3, 16, 16), 100, dtype=torch.uint8)  # which crops and flips leave alone
     images[:, :, 8:] = 50
-    results = [len(AUGMENTATIONS[policy](images).unique(dim=0)) for _ in range(20)]
+    results = [len(Augmentation(policy).of_pixels(images, 16).unique(dim=0)) for _ in range(20)]
     assert min(results) > 1
     assert sum(results) > 20 * 4
 
