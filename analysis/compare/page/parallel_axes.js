@@ -1,4 +1,5 @@
-// The axes of parallel coordinates: {name, height of a run from 0 to 1, ticks as [height, text, whole text if that is long]}.
+// The axes of parallel coordinates: {name, height of a run from 0 to 1, ticks as [height, text] or, of a name, [height,
+// text, whole name]}.
 
 import { formatNumber, formatSetting, NONE, shortenedApart } from "./format.js";
 import { logAxis, multiples, needsLog } from "./plot.js";

@@ -55,7 +55,14 @@ function chip(i) {
     "data-key": `run ${i}`,
     "aria-pressed": String(isShown(i)),
   };
-  const made = element("button", properties, dot(i), clipped(name), element("span", { className: "what" }, value));
+  const made = element(
+    "button",
+    properties,
+    dot(i),
+    clipped(name),
+    "  ",
+    element("span", { className: "what" }, value),
+  );
   made.style.setProperty("--run", colourOf(i));
   return made;
 }
