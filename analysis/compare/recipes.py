@@ -13,6 +13,7 @@ from analysis.read.recipe import recipe_of
 from data.metrics import Metric, is_finite, metrics_of_finals
 
 MOST_SINGLE = 10  # recipes of one seed, the best of a kind, beside those of several: a whole search would hide these
+OF_KEPT = " by the kept weights, which are not the best logged"
 MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
 
 
@@ -24,7 +25,7 @@ class Recipe(NamedTuple):
         entries: the finished runs.
         num_seeds: different seeds among them.
         metric: name of the metric by which it is compared.
-        mean: of the runs' best values, with the interval over their seeds.
+        mean: of the runs' best logged values, with the interval over their seeds.
         deviation: of these values; None for a single run.
         against_first: what is known of it and the first recipe of its kind; "" for that one, and for those far behind.
     """
@@ -99,7 +100,10 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
 
     def against_first(key: str) -> str:
         over_images = difference_over_images(images_of(groups[key], metric), of_first)
-        return verdict(duel(values[key], values[order[0]], metric), over_images, metric.name)
+        is_other = any(is_of_other_weights(entry, metric) for entry in (*groups[key], *groups[order[0]]))
+        return verdict(
+            duel(values[key], values[order[0]], metric), over_images, metric.name, OF_KEPT if is_other else ""
+        )
 
     return [
         Recipe(
@@ -107,7 +111,7 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
             groups[key],
             len(values[key]),
             metric.name,
-            mean_over_seeds(list(values[key].values())),
+            mean_over_seeds(list(values[key].values()), metric.name),
             statistics.stdev(values[key].values()) if len(values[key]) > 1 else None,
             against_first(key) if 0 < place <= MOST_COMPARED else "",
         )
@@ -142,6 +146,11 @@ def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:
         seed = entry.record.settings.get("seed")
         values.setdefault(seed if isinstance(seed, int) else 0, []).append(value)
     return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
+
+
+def is_of_other_weights(entry: Entry, metric: Metric) -> bool:
+    """Return whether the value that `by_seed` takes is not that of the weights which have predicted the images."""
+    return entry.kept is not None and entry.further.get(metric.name) is None
 
 
 def images_of(entries: Sequence[Entry], metric: Metric) -> dict[str, float]:

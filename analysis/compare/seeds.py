@@ -5,7 +5,12 @@ people train, a bootstrap of so few values is too narrow (of 5 values it holds t
 95). Two recipes with the same seeds are compared seed by seed, others by Welch's test. Whether the images are enough is
 another question than whether the seeds are: it is answered by a bootstrap over images that both have predicted.
 
-Source: Dror et al. 2018, The Hitchhiker's Guide to Testing Statistical Significance, https://aclanthology.org/P18-1128
+Student's interval knows no bounds, but a mean accuracy of 104 % is impossible. Such an interval is cut off where the
+metric ends. As no mean lies beyond, the rest of it holds the mean exactly as often as the whole; intervals on another
+scale, such as that of log odds, would change that, and have no bounds at all where a seed is at 100 %.
+
+Sources: Dror et al. 2018, The Hitchhiker's Guide to Testing Statistical Significance, https://aclanthology.org/P18-1128
+Mandelkern 2002, Setting Confidence Intervals for Bounded Parameters, https://doi.org/10.1214/ss/1030550859
 """
 
 import math
@@ -15,12 +20,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.metrics import Metric, shown
+from data.metrics import PERCENTAGES, Metric, shown
 from data.visible import counted
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 1000  # that are worth telling anybody to train
 NUM_RESAMPLES = 2000
+MOST_NAMED = 5  # seeds
+# The least and the greatest value that a metric can have, by the end of its name:
+RANGES = dict.fromkeys((*PERCENTAGES, "auroc", "purity", "nmi"), (0.0, 1.0)) | {"ari": (-0.5, 1.0)}
+# and of a measure of samples, by the beginning of its name behind the split; KID has no bias, and may be below 0.
+RANGES_OF_SAMPLES = dict.fromkeys(("precision_", "recall_", "coverage_"), (0.0, 1.0)) | {
+    "density_": (0.0, math.inf),
+    "fid_": (0.0, math.inf),
+    "inception_score_": (1.0, math.inf),
+}
 
 
 class Interval(NamedTuple):
@@ -40,21 +54,39 @@ class Duel(NamedTuple):
         num_more: further seeds of each that would settle which is better, if they differ as they do; 0 if that is
             settled, None if no number of seeds is worth it, or a single seed of each tells nothing.
         num_paired: seeds that both have; 0 where they have different ones.
+        paired: those seeds, of which alone the difference is, where one of them has further ones; () otherwise.
     """
 
     difference: Interval
     probability: float | None
     num_more: int | None
     num_paired: int
+    paired: tuple[int, ...] = ()
 
 
-def mean_over_seeds(values: Sequence[float]) -> Interval:
-    """Return the mean of a recipe's values, one for each seed, with Student's interval."""
+def range_of(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a metric can have, infinite where its name tells none."""
+    part = metric.rpartition("/")[2]
+    ranges = [
+        *(found for end, found in RANGES.items() if part.endswith(end)),
+        *(found for start, found in RANGES_OF_SAMPLES.items() if part.startswith(start)),
+    ]
+    return ranges[0] if ranges else (-math.inf, math.inf)
+
+
+def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:
+    """Return the mean of a recipe's values, one for each seed, with Student's interval, cut off where the metric ends.
+
+    Args:
+        values: of the metric.
+        metric: its name.
+    """
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean)
     half = student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
+    least, most = range_of(metric)
+    return Interval(mean, max(least, mean - half), min(most, mean + half))
 
 
 def duel(one: Mapping[int, float], other: Mapping[int, float], metric: Metric) -> Duel:
@@ -78,12 +110,13 @@ def duel(one: Mapping[int, float], other: Mapping[int, float], metric: Metric) -
         deviations = [known[0], known[-1]]  # a single value varies as the other recipe's do
         nums = [len(one), len(other)]
     error, freedom = error_and_freedom(deviations, nums)
-    half = student(freedom) * error
+    half, (least, most) = student(freedom) * error, range_of(metric.name)
     return Duel(
-        Interval(mean, mean - half, mean + half),
+        Interval(mean, max(least - most, mean - half), min(most - least, mean + half)),
         probability_of_more(mean if metric.cost(1.0) < metric.cost(0.0) else -mean, error, freedom),
         seeds_to_settle(mean, deviations, nums),
         len(shared),
+        tuple(shared) if len(shared) < max(len(one), len(other)) else (),
     )
 
 
@@ -159,20 +192,23 @@ def difference_over_images(one: Mapping[str, float], other: Mapping[str, float])
     return Interval(mean, float(found.low), float(found.high))
 
 
-def verdict(found: Duel, over_images: Interval | None, metric: str) -> str:
+def verdict(found: Duel, over_images: Interval | None, metric: str, images_by: str = "") -> str:
     """Return in words what is known of two recipes.
 
     Args:
         found: the one against the other over their seeds.
         over_images: their difference in accuracy over images; None where that is not known.
         metric: name of the metric, which says how its values are written.
+        images_by: which weights have predicted the images, where the seeds' values are those of others.
     """
     difference = found.difference
-    parts = [f"{signed(metric, difference.mean)}{between(metric, difference)} over the seeds"]
+    parts = [f"{signed(metric, difference.mean)}{between(metric, difference)} over {seeds_of(found)}"]
     if found.probability is not None:
         parts.append(f"{found.probability:.0%} likely to be better")
     if over_images is not None:
-        parts.append(f"{signed('accuracy', over_images.mean)}{between('accuracy', over_images)} over the images")
+        parts.append(
+            f"{signed('accuracy', over_images.mean)}{between('accuracy', over_images)} over the images{images_by}"
+        )
     text = ", ".join(parts)
     if found.num_more:
         text += f"; {counted(found.num_more, 'further seed')} of each would settle it, if this is their difference"
@@ -181,6 +217,16 @@ def verdict(found: Duel, over_images: Interval | None, metric: str) -> str:
     elif over_images is not None and contains_zero(over_images):
         text += "; on these images, but they are too few to say it of others"
     return text
+
+
+def seeds_of(found: Duel) -> str:
+    """Return in words of which seeds a difference is."""
+    if not found.paired:
+        return "the seeds"
+    if len(found.paired) > MOST_NAMED:
+        return f"the {len(found.paired)} seeds that both have"
+    *others, last = map(str, found.paired)
+    return f"seeds {', '.join(others)} and {last}, which both have"
 
 
 def between(metric: str, interval: Interval) -> str:

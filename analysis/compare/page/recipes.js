@@ -15,7 +15,8 @@ export function drawRecipes() {
   const rows = found.map((recipe) => row(recipe, shown));
   find("#recipes table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   find("#recipes .key").textContent =
-    "Runs that differ in their seed alone are one row. The interval is Student’s for the mean over all seeds. " +
+    "Runs that differ in their seed alone are one row. Values are the best logged ones. The interval is Student’s " +
+    "for the mean over all seeds, cut off where the metric can go no further, as at 100 %. " +
     "Final runs stand in the order of their trials: nothing is chosen by test images." +
     (numLeftOut ? ` ${count(numLeftOut, "further recipe")} of a single seed left out.` : "");
 }

@@ -184,6 +184,19 @@ def test_predictions_are_read_only_where_recipes_are_compared(tmp_path, monkeypa
     assert {path.name for path in read} == {"run3", "again", "run2"}
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_where_values_are_not_those_of_the_kept_weights_what_the_images_tell_says_so(tmp_path, is_kept):
+    for rate, accuracies in ((0.1, (0.7, 0.9)), (0.2, (0.6, 0.8))):
+        for seed in (1, 2):
+            losses = [0.9, 0.5] if is_kept else [0.5, 0.9]  # the least loss is kept
+            run = write_run(tmp_path / f"{rate}-{seed}", losses, list(accuracies), lr=rate, seed=seed)
+            rows = [f"{i}.png,val,a,{'a' if i < 10 * rate * (3 + seed) else 'b'},1,1" for i in range(10)]
+            (run / run_folder.PREDICTIONS).write_text("\n".join(["file,split,true,predicted,probability,loss", *rows]))
+    _, other = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
+    assert "over the images" in other.against_first
+    assert ("over the images by the kept weights, which are not the best logged" in other.against_first) != is_kept
+
+
 def test_the_page_has_them(comparison):
     found = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]["shown"]
     assert [recipe["kind"] for recipe in found] == ["run", "run"]

@@ -21,14 +21,72 @@ def by_seed(values):
 def test_the_interval_of_a_mean_is_students():
     values = [0.9, 0.92, 0.97]
     low, high = stats.ttest_1samp(values, 0).confidence_interval()
-    assert mean_over_seeds(values) == pytest.approx((np.mean(values), low, high))
-    assert mean_over_seeds([0.9]) == (0.9, None, None)
+    assert mean_over_seeds(values, "val/loss") == pytest.approx((np.mean(values), low, high))
+    assert mean_over_seeds([0.9], "val/accuracy") == (0.9, None, None)
 
 
 def test_the_interval_of_three_seeds_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    found = [mean_over_seeds(rng.normal(size=3).tolist()) for _ in range(2000)]
+    found = [mean_over_seeds(rng.normal(size=3).tolist(), "val/loss") for _ in range(2000)]
     assert np.mean([each.low < 0 < each.high for each in found]) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("metric", "least", "most"),
+    [
+        ("val/accuracy", 0, 1),
+        ("test/mAP", 0, 1),
+        ("test/ece", 0, 1),
+        ("test/nearest_auroc", 0, 1),
+        ("val/nmi", 0, 1),
+        ("val/purity", 0, 1),
+        ("val/ari", -0.5, 1),
+        ("test/recall_inception_1000", 0, 1),
+        ("test/density_inception_1000", 0, None),
+        ("test/fid_inception_1000", 0, None),
+        ("test/inception_score_inception_1000", 1, None),
+        ("test/kid_inception_1000", None, None),  # its estimate has no bias, and may be below 0
+        ("val/loss", None, None),  # of densities, and of a critic, it may be below 0
+    ],
+)
+def test_an_interval_ends_where_the_metric_does(metric, least, most):
+    for values in (
+        [(least or 0) + value for value in (0.0, 0.05, 0.3)],
+        [(most or 2) - value for value in (0.0, 0.05, 0.3)],
+    ):
+        mean, *found = mean_over_seeds(values, metric)
+        expected = stats.ttest_1samp(values, 0).confidence_interval()
+        low = expected.low if least is None else max(least, expected.low)
+        assert found == pytest.approx([low, expected.high if most is None else min(most, expected.high)])
+        assert found[0] <= mean <= found[1]
+
+
+def test_an_interval_that_is_cut_off_holds_the_mean_as_often_as_the_whole_one():
+    rng = np.random.default_rng(0)
+    for mean in (0.93, 0.97):
+        draws = rng.beta(30 * mean, 30 * (1 - mean), size=(1000, 3))
+        found = [mean_over_seeds(values.tolist(), "val/accuracy") for values in draws]
+        whole = stats.ttest_1samp(draws, 0, axis=1).confidence_interval()
+        assert np.mean([each.high for each in found]) < np.mean(whole.high)
+        assert [each.low <= mean <= each.high for each in found] == list((whole.low <= mean) & (mean <= whole.high))
+
+
+def test_a_difference_is_no_greater_than_the_metrics_range():
+    one, other = {1: 0.0, 2: 1.0}, {1: 0.5, 2: 0.2}
+    assert duel(one, other, ACCURACY).difference[1:] == (-1, 1)
+    assert duel(one, other, LOSS).difference.high > 1
+
+
+def test_a_difference_of_some_of_the_seeds_says_of_which():
+    one, other = {1: 0.50, 2: 0.52, 3: 0.9, 4: 0.9}, {1: 0.60, 2: 0.63}  # the mean of all seeds is the better one
+    found = duel(one, other, ACCURACY)
+    assert found.difference.mean < 0 < np.mean(list(one.values())) - np.mean(list(other.values()))
+    assert verdict(found, None, "test/accuracy").startswith("-10.50 % [")
+    assert "] over seeds 1 and 2, which both have, " in verdict(found, None, "test/accuracy")
+    assert "] over the seeds, " in verdict(duel({1: 0.5, 2: 0.52}, other, ACCURACY), None, "test/accuracy")
+    many = {seed: 0.5 + seed / 1000 for seed in range(9)}
+    text = verdict(duel(many, {**many, 10: 0.9}, ACCURACY), None, "test/accuracy")
+    assert "] over the 9 seeds that both have, " in text
 
 
 def test_recipes_with_the_same_seeds_are_compared_seed_by_seed():
@@ -37,7 +95,7 @@ def test_recipes_with_the_same_seeds_are_compared_seed_by_seed():
     low, high = expected.confidence_interval()
     assert found.difference == pytest.approx((0.015, low, high))
     assert found.probability == pytest.approx(1 - expected.pvalue / 2)
-    assert (found.num_more, found.num_paired) == (0, 4)
+    assert (found.num_more, found.num_paired, found.paired) == (0, 4, ())
     assert duel(by_seed(one), by_seed(other), LOSS).probability == pytest.approx(expected.pvalue / 2)
 
 
@@ -58,13 +116,13 @@ def test_the_interval_of_a_single_seed_against_several_holds_the_difference_as_o
     rng = np.random.default_rng(0)
     draws = [(by_seed(rng.normal(100, size=num)), {0: rng.normal()}) for _ in range(2000)]
     for true, sides in ((100, draws), (-100, [(other, one) for one, other in draws])):
-        found = [duel(*each, ACCURACY).difference for each in sides]
+        found = [duel(*each, LOSS).difference for each in sides]
         assert np.mean([each.low < true < each.high for each in found]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_a_single_seed_of_each_tells_nothing():
     found = duel({1: 0.9}, {1: 0.8}, ACCURACY)
-    assert found == ((pytest.approx(0.1), None, None), None, None, 0)
+    assert found == ((pytest.approx(0.1), None, None), None, None, 0, ())
     assert verdict(found, None, "test/accuracy") == "+10.00 % over the seeds; one seed of each tells nothing"
 
 
