@@ -1,6 +1,5 @@
 """Images decoded once, in parallel, and kept in the cache folder for later runs."""
 
-import errno
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from data.pixels import Picture, decode_image, is_nearly_black
 from data.prefetch import prefetched
 from data.progress import progress_bar
 from data.statistics import pixel_sums
-from data.stores import ImageFile, Store
+from data.stores import ImageFile, Store, allocate
 from data.visible import counted, say, visible, warn
 
 DECODED_AHEAD = 256  # images that wait decoded in memory, at most
@@ -144,24 +143,25 @@ def read(work: Undecoded, limit: int, each: bool = False) -> tuple[Split, Decode
                 decoded = read_note(cache, each)
                 if decoded is None:
                     decoded = decode(work, limit, cache, each)
-        images = stored(work, decoded, cache, each)
+        images = stored(work, decoded.kept, cache, each)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
             f"{cache_dir()} cannot keep the decoded images ({reason}): make room there, or set XDG_CACHE_HOME"
         ) from None
     tell_unread(work.place, work.closed | decoded.damaged, limit)
+    if isinstance(images, DecodedEachTime):
+        num = counted(len(images), "image")
+        say(f"{work.place}: {num}, decoded whenever they are used, {images.rate():,.0f} a second")
     labels = torch.zeros(len(images), dtype=torch.long)
     return Split(images, labels, names=decoded.kept, sums=read_sums(cache, len(images))), decoded
 
 
-def stored(work: Undecoded, note: Decoded, cache: Path, each: bool) -> Store:
-    """Return the images of a work, from the file that they have been decoded into, or to be decoded each time."""
-    if not each:
-        return ImageFile(cache / "images.npy", len(note.kept))
-    images = DecodedEachTime(work.decode, note.kept, work.image_size)
-    say(f"{work.place}: {counted(len(images), 'image')}, decoded whenever they are used, {images.rate():,.0f} a second")
-    return images
+def stored(work: Undecoded, kept: list[str], folder: Path, each: bool) -> Store:
+    """Return the images that could be read, from the file in a folder that they lie in, or to be decoded each time."""
+    if each:
+        return DecodedEachTime(work.decode, kept, work.image_size)
+    return ImageFile(folder / "images.npy", len(kept))
 
 
 def tell_unread(place: Path, unread: dict[str, str], limit: int) -> None:
@@ -186,8 +186,7 @@ def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
     that is returned.
 
     Raises:
-        UserError: more than `limit` images are damaged or closed, or all are damaged; one could not be read; or the
-            values of the 16-bit images use too little of their range.
+        UserError: as for `readable`, or an image is gone when it is decoded a second time.
         OSError: the cache cannot be written, for example because the disk is full.
     """
     unfinished = cache.with_name(cache.name + UNFINISHED)
@@ -197,9 +196,11 @@ def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
     try:
         shape = (len(work.names), 3, work.image_size, work.image_size)
         images = None if each else allocate(unfinished / "images.npy", shape)
-        note, sums = decode_into(images, work, limit)
+        note, sums = go_through(work, limit, images)
         if images is not None:
             images.flush()
+        if note.damaged:  # their names are in the fingerprint, which is to be that of the images without them
+            note = replace(note, fingerprint=fingerprint_of(note.kept, stored(work, note.kept, unfinished, each)))
         np.save(unfinished / "sums.npy", sums)
         (unfinished / "files.json").write_text(json.dumps(asdict(note)), "utf-8")
         for path in unfinished.iterdir():
@@ -214,68 +215,63 @@ def decode(work: Undecoded, limit: int, cache: Path, each: bool) -> Decoded:
     return note
 
 
-def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Return a new array of bytes in a file, for which there is room on the disk: else a write would end the process.
+def go_through(work: Undecoded, limit: int, images: np.memmap | None) -> tuple[Decoded, np.ndarray]:
+    """Decode all images, into the first rows of `images` if they are kept; return the note and the sums, see `decode`.
 
-    Raises:
-        OSError: there is no room for it.
+    The fingerprint is that of all names and of the images that could be read.
     """
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # which macOS lacks
-        with path.open("rb+") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot tell
-                    raise
-    return array
-
-
-def decode_into(images: np.memmap | None, work: Undecoded, limit: int) -> tuple[Decoded, np.ndarray]:
-    """Decode images in parallel into the first rows of `images`, if any, and return the sums of each; see `decode`."""
-    root, names, closed = work.place, work.names, work.closed
-    kept: list[str] = []
+    sizes: dict[str, tuple[int, int]] = {}
     damaged: dict[str, str] = {}
-    sizes: list[tuple[int, int]] = []
-    sums = np.empty((len(names), 3, 2), np.int64)
-    largest_of_16_bits = 0
-    digest = hashlib.sha256(json.dumps(names).encode())
-    bar = progress_bar(f"decoding {root.name}", len(names), "images", items=decoded_in_turn(work))
-    for name, picture in zip(names, bar, strict=True):
-        if isinstance(picture, Exception):
-            damaged[name] = reason_of(root / name, picture)
-            if len(damaged) + len(closed) > limit:
-                raise too_many_unread(root, limit, damaged | closed)
-            continue
-        row, pixels = len(kept), np.ascontiguousarray(picture.pixels)
+    sums = np.empty((len(work.names), 3, 2), np.int64)
+    digest = hashlib.sha256(json.dumps(work.names).encode())
+    for row, (name, picture) in enumerate(readable(work, limit, damaged)):
+        pixels = np.ascontiguousarray(picture.pixels)
         if images is not None:
             images[row] = pixels
         digest.update(pixels.data)
         sums[row] = pixel_sums([torch.from_numpy(pixels[None])])
-        kept.append(name)
-        sizes.append(picture.size)
-        largest_of_16_bits = max(largest_of_16_bits, picture.largest_of_16_bits)
-    if not kept:
+        sizes[name] = picture.size
+    smallest, largest = [tuple(map(extreme, zip(*sizes.values(), strict=True))) for extreme in (min, max)]
+    return Decoded(digest.hexdigest()[:16], list(sizes), damaged, smallest, largest), sums[: len(sizes)]
+
+
+def readable(work: Undecoded, limit: int, damaged: dict[str, str]) -> Iterator[tuple[str, Picture]]:
+    """Yield the names and images of those that can be read, in order; the others join `damaged`, with the reason.
+
+    They are decoded in parallel: Pillow decodes outside the interpreter lock.
+
+    Raises:
+        UserError: more than `limit` images are damaged or closed, or all are damaged; one could not be read; or the
+            values of the 16-bit images use too little of their range.
+    """
+    root, deepest = work.place, 0
+    pictures = prefetched(work.decode, work.names, DECODED_AHEAD)
+    bar = progress_bar(f"decoding {root.name}", len(work.names), "images", items=pictures)
+    for name, picture in zip(work.names, bar, strict=True):
+        if isinstance(picture, Exception):
+            damaged[name] = reason_of(root / name, picture)
+            if len(damaged) + len(work.closed) > limit:
+                raise too_many_unread(root, limit, damaged | work.closed)
+            continue
+        deepest = max(deepest, picture.largest_of_16_bits)
+        yield name, picture
+    if len(damaged) == len(work.names):
         raise NoImagesError(f"{root} holds no image that can be read: name another folder with --data_dir")
-    if is_nearly_black(largest_of_16_bits):
+    if is_nearly_black(deepest):
         raise UserError(
-            f"{root}: its 16-bit images hold no value above {largest_of_16_bits:,} of 65,535, so they would be nearly "
-            f"black: scale them to the whole range"
+            f"{root}: its 16-bit images hold no value above {deepest:,} of 65,535, so they would be nearly black: "
+            f"scale them to the whole range"
         )
-    if damaged:  # then other names come before the images in what is hashed
-        digest = hashlib.sha256(json.dumps(kept).encode())
-        again = decoded_in_turn(replace(work, names=kept)) if images is None else ()
-        pictures = (each.pixels for each in again if isinstance(each, Picture))
-        for pixels in pictures if images is None else images[: len(kept)]:
-            digest.update(np.ascontiguousarray(pixels).data)
-    widths, heights = zip(*sizes, strict=True)
-    extremes = [(function(widths), function(heights)) for function in (min, max)]
-    return Decoded(digest.hexdigest()[:16], kept, damaged, *extremes), sums[: len(kept)]
 
 
-def decoded_in_turn(work: Undecoded) -> Iterator[Picture | Exception]:
-    """Yield all images of a work in order, decoded in parallel: Pillow decodes outside the interpreter lock."""
-    return prefetched(work.decode, work.names, DECODED_AHEAD)
+def fingerprint_of(names: list[str], images: Store) -> str:
+    """Return the hash of images and their names."""
+    digest = hashlib.sha256(json.dumps(names).encode())
+    with progress_bar("hashing", len(names), "images") as bar:
+        for part in Split(images, torch.zeros(len(names))).parts():
+            digest.update(part.numpy().data)
+            bar.update(len(part))
+    return digest.hexdigest()[:16]
 
 
 def read_sums(cache: Path, num_images: int) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Where images are stored: in a tensor, in a file that may be larger than memory, or in two such places."""
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -75,6 +76,23 @@ class ImageFile(Stored):
                 if not num:
                     raise OSError(f"{self.file.name} has been cut: delete it, it is made anew")
                 read += num
+
+
+def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Return a new array of bytes in a file, for which there is room on the disk: else a write would end the process.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # which macOS lacks
+        with path.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot tell
+                    raise
+    return array
 
 
 class Joined(Stored):

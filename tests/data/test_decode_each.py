@@ -8,9 +8,11 @@ import torch
 
 import train
 from analysis.record import run_folder
-from data import csv_table, folder
+from data import csv_table, decoding, folder
+from data.decode_each import DecodedEachTime
 from data.errors import UserError
 from data.paths import cache_dir
+from data.pixels import decode_image
 from tests.data.test_folder import save
 
 
@@ -59,6 +61,37 @@ def test_as_many_threads_decode_as_there_are_cores_to_use(pictures, monkeypatch)
     monkeypatch.setattr(os, "cpu_count", lambda: 192)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)
     assert folder.load(pictures, 8, 0, True).train.stored.pool._max_workers == 3
+
+
+def test_of_a_damaged_file_every_image_that_is_decoded_is_told(pictures, monkeypatch):
+    (pictures / "cat" / "00.png").write_bytes(b"no picture")
+    bars, real = [], decoding.progress_bar
+    monkeypatch.setattr(decoding, "progress_bar", lambda *given, **more: bars.append(real(*given, **more)) or bars[-1])
+    monkeypatch.setattr(DecodedEachTime, "rate", lambda self: 0)
+    decoded = []
+    monkeypatch.setattr(decoding, "decode_image", lambda path, size: decoded.append(path) or decode_image(path, size))
+    folder.load(pictures, 8, 1, True)
+    assert sum(bar.n for bar in bars) == sum(bar.total for bar in bars) == len(decoded) == 24 + 23
+
+
+def test_a_file_that_is_gone_before_the_second_pass_is_named(pictures, monkeypatch):
+    (pictures / "cat" / "00.png").write_bytes(b"no picture")
+    monkeypatch.setattr(decoding, "decode_image", once(decode_image, pictures / "cat" / "04.png"))
+    with pytest.raises(UserError, match="cat/04.png can no longer be read"):
+        folder.load(pictures, 8, 1, True)
+    assert list((cache_dir() / "decoded").iterdir()) == []
+
+
+def once(decode, path):
+    """Return a way to decode that finds a file the first time alone."""
+
+    def decode_and_remove(own, size):
+        picture = decode(own, size)
+        if own == path:
+            own.unlink(missing_ok=True)
+        return picture
+
+    return decode_and_remove
 
 
 def run(tmp_path, *arguments):
