@@ -19,7 +19,8 @@ from data.files import read_json, scratch_folder
 from models.core.settings import INVOCATION, Settings
 from models.loading import read_data
 
-UNREPEATABLE = frozenset(("images_per_second", "epoch_seconds", "peak_memory_gib"))  # of the metrics
+# Of the metrics; the second is that of steps within an epoch, which --log_every asks for.
+UNREPEATABLE = ("images_per_second", "step/images_per_second", "epoch_seconds", "peak_memory_gib")
 COMPARED = ("commit", "changes", "data", "python", "cuda", "device")  # of an environment, beside its packages
 TOLERANCE = 0.01  # relative deviation of a metric that counts as none
 

@@ -25,7 +25,7 @@ def changed(row, **changes):
     ("now", "code", "verdict"),
     [
         (ROWS, 0, "3 rows are equal bit for bit"),
-        (changed(1, images_per_second=1.0), 0, "3 rows are equal bit for bit"),
+        (changed(1, **{"images_per_second": 1.0, "step/images_per_second": 1.0}), 0, "3 rows are equal bit for bit"),
         ([*ROWS, {"epoch": 4}], 0, "3 rows are equal bit for bit"),
         (
             changed(1, **{"val/loss": 0.501}),
@@ -63,7 +63,7 @@ def test_what_differs_is_told_and_what_was_not_noted_down_is_not():
 
 def test_changes_that_no_commit_has_are_told_apart_by_their_hash(monkeypatch):
     diffs = iter(["", "-old\n+new", "-old\n+newer", "-old\n+new"])
-    monkeypatch.setattr(environment, "git", lambda *arguments: next(diffs))
+    monkeypatch.setattr(environment, "git", lambda what, *rest: next(diffs) if what == "diff" else "")
     none, first, second, again = (environment.uncommitted_changes() for _ in range(4))
     assert none == ""
     assert len({first, second}) == 2
