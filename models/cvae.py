@@ -103,7 +103,7 @@ class Cvae(Conditional):
         return -self.label_losses(images)
 
     def closing_metrics(self, loader: Loader) -> dict[str, float]:
-        compared = {f"accuracy_{rule}": value for rule, value in self.compare_rules(loader).items()}
+        compared = {f"{rule}_accuracy": value for rule, value in self.compare_rules(loader).items()}
         return {**super().closing_metrics(loader), **compared}
 
     def compare_rules(self, loader: Loader) -> dict[str, float]:

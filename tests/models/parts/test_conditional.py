@@ -10,6 +10,7 @@ from torch.distributions import Normal
 from analysis.look.closer import Subject, closer_look
 from data.dataset import Batch
 from data.errors import UserError
+from data.metrics import is_percentage, metric_named
 from models.parts.layers import one_hot
 from tests.models.parts.test_variational import (
     INFO,
@@ -100,9 +101,11 @@ def test_a_conditional_models_samples_have_one_column_a_class_and_one_noise_a_ro
 @torch.no_grad()
 def test_the_end_of_a_cvaes_run_compares_the_rules(trained_cvae, tmp_path):
     analysis = closer_look(Subject(trained_cvae, {"val": loader_of(make_batch(100))}, "val", tmp_path))
-    assert analysis.metrics["accuracy_elbo_at_mean"] > 0.5
-    assert analysis.metrics["accuracy_batch_mean"] == pytest.approx(0.1)
-    assert analysis.metrics["accuracy_importance_weighted"] > 0.5
+    assert analysis.metrics["elbo_at_mean_accuracy"] > 0.5
+    assert analysis.metrics["batch_mean_accuracy"] == pytest.approx(0.1)
+    assert analysis.metrics["importance_weighted_accuracy"] > 0.5
+    accuracies = [name for name in analysis.metrics if "accuracy" in name]
+    assert all(is_percentage(name) and metric_named(name).goal == "maximize" for name in accuracies)
     assert analysis.metrics["active_units"] > 0
     assert {path.stem for path in analysis.images.values()} >= {"confusion_matrix", "reliability"}
     assert all(path.exists() for path in analysis.images.values())
