@@ -156,10 +156,8 @@ class CodeBook(nn.Module):
             outputs: the encoder's, [N, D].
             indices: the code that is nearest to each output, [N].
         """
-        uses, sums = torch.zeros_like(self.uses), torch.zeros_like(self.sums)
-        uses.index_add_(0, indices, torch.ones_like(indices, dtype=uses.dtype))
-        sums.index_add_(0, indices, outputs.float())
-        self.counted.append((uses, sums))
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, outputs.float())
+        self.counted.append((count_uses(indices, len(self.codes)), sums))
         if len(self.counted) < self.settings.accumulation_steps:
             return
         uses, sums = (torch.stack(parts).sum(dim=0) for parts in zip(*self.counted, strict=True))
@@ -297,12 +295,11 @@ class VqVae(Objective):
         loss = reconstruction + self.settings.commitment * commitment
         if self.settings.codebook_update == "gradient":
             loss = loss + (codes - outputs.detach()).square().sum(dim=(1, 2)).mean()
-        uses = torch.bincount(indices.flatten(), minlength=self.settings.codebook_size)
         return {
             "loss": loss,
             "reconstruction": reconstruction,
             "commitment": commitment,
-            "perplexity": perplexity(uses),
+            "perplexity": perplexity(count_uses(indices.flatten(), self.settings.codebook_size)),
         }
 
     def predict_codes(self, batch: Batch) -> dict[str, Tensor]:
@@ -351,6 +348,12 @@ class VqVae(Objective):
     def compile_nets(self) -> None:
         for net in (self.encoder, self.decoder, self.prior):  # not the code book, in which processes communicate
             compile_net(net)
+
+
+def count_uses(indices: Tensor, num_codes: int) -> Tensor:  # [N] -> [K] float32
+    """Return how often each code is among `indices`; a GPU goes on meanwhile, which waits for `torch.bincount`."""
+    ones = torch.ones_like(indices, dtype=torch.float32)
+    return torch.zeros(num_codes, device=indices.device).index_add_(0, indices, ones)
 
 
 def perplexity(uses: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
@@ -54,6 +55,7 @@ NUM_GOLDEN_STEPS = 20
 # Shares by which losses may differ: line searches and nearest codes amplify the last bits, which processors round
 # differently, with AVX2 and with AVX-512.
 TOLERANCES = {"logistic_probe": 0.02, "vq_vae": 0.03}
+WAITS = {f"aten::{name}" for name in ("bincount", "nonzero", "masked_select", "_local_scalar_dense", "equal")}
 every_model = pytest.mark.parametrize("name", MODELS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,6 +109,24 @@ def weights(objective):
 
 def changed(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses operations of which a GPU's processor has to wait for the result."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        assert name not in WAITS, f"{name} waits for the GPU"
+        return func(*args, **(kwargs or {}))
+
+
+@every_model
+def test_a_training_step_does_not_wait_for_the_gpu(name):
+    objective = build(name).train()
+    batch = make_batch(objective, 8)
+    for phase in objective.phases():
+        with only_trainable(objective, phase.optimizer), NoWaiting():
+            objective(batch, phase.name)["loss"].backward()
 
 
 @every_model
