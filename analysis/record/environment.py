@@ -19,6 +19,7 @@ from data.paths import CHECKOUT
 from data.visible import counted
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "wandb", "numpy", "scikit-learn", "pillow")
+SOURCE = ("analysis", "data", "models")  # folders of the checkout that train.py imports
 
 
 def describe_environment(arguments: Sequence[str], device: torch.device, num_processes: int) -> dict[str, Any]:
@@ -26,11 +27,12 @@ def describe_environment(arguments: Sequence[str], device: torch.device, num_pro
 
     The commit ends in "-dirty" where the source has been changed since.
     """
+    commit, changes = git("describe", "--always", "--abbrev=40", "--exclude=*"), uncommitted_changes()
     return {
         "command": shlex.join(["python", "train.py", *arguments]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
-        "changes": uncommitted_changes(),
+        "commit": f"{commit}-dirty" if changes else commit,
+        "changes": changes,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
@@ -61,8 +63,11 @@ def git(*arguments: str) -> str:
 
 
 def uncommitted_changes() -> str:
-    """Return a hash of the changes to the source that are in no commit; nothing where there are none."""
+    """Return a hash of the changes to the source that are in no commit, new files among them; nothing without any."""
     changes = git("diff", "HEAD")
+    listed = git("ls-files", "--others", "--exclude-standard", "-z", "--", *(f"{name}/*.py" for name in SOURCE))
+    if new := listed.strip("\0"):
+        changes += new + git("hash-object", "--", *new.split("\0"))
     return hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
 
 

@@ -42,6 +42,27 @@ def test_a_source_that_differs_from_its_commit_is_told_staged_or_not(tmp_path, m
     assert changed[1] != ""
     git(tmp_path, "add", "a.py")
     assert described() == changed
+    git(tmp_path, "commit", "-m", "second")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert described() == (commit, "")
+
+
+def test_a_new_file_of_the_source_that_git_does_not_know_is_a_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
+    (tmp_path / ".gitignore").write_text("*ignored.py\n")
+    for arguments in (["init"], ["add", ".gitignore"], ["commit", "-m", "first"]):
+        git(tmp_path, *arguments)
+    (tmp_path / "models" / "parts").mkdir(parents=True)
+    for name in ("scratch.py", "models/ignored.py", "models/notes.txt"):
+        (tmp_path / name).write_text("a = 1\n")
+    assert environment.uncommitted_changes() == ""  # as train.py imports none of these
+    path = tmp_path / "models" / "parts" / "größe 2.py"
+    path.write_text("a = 1\n")
+    first = environment.uncommitted_changes()
+    path.write_text("a = 2\n")
+    second = environment.uncommitted_changes()
+    assert len({"", first, second}) == 3
+    assert environment.describe_environment([], torch.device("cpu"), 1)["commit"].endswith("-dirty")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
