@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import torch
 
-from analysis.look.samples import sample_images
+from analysis.look.samples import sample_images, sampler
 from analysis.look.train_process import run_train_py
 from analysis.look.trained_run import TrainedRun
 from analysis.read.recipe import told_settings
@@ -63,7 +63,7 @@ def sample_split(run: TrainedRun, num_images: int, seed: int) -> Split:
     model = run.objective
     if not model.num_labels:
         raise UserError(f"{run.settings.model} samples without regard to classes: name a run of a cvae, say")
-    images = [part.cpu() for part in sample_images(model.sample, num_images, seed, range(model.num_labels))]
+    images = [part.cpu() for part in sample_images(sampler(run), num_images, seed, range(model.num_labels))]
     return Split(torch.cat(images), torch.arange(num_images) % model.num_labels)
 
 

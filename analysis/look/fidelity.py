@@ -21,7 +21,7 @@ from analysis.look.fidelity_scores import (
     manifold_scores,
     square_root,
 )
-from analysis.look.samples import IMAGES_AT_ONCE, Sample, sample_images, to_pixels
+from analysis.look.samples import IMAGES_AT_ONCE, Sample, sample_images, sampler, to_pixels
 from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record import run_folder
 from data.errors import UserError
@@ -34,8 +34,8 @@ from data.paths import feature_dir
 def measure(sample: Sample, loader: Loader, extractor: Extractor, num_images: int, seed: int) -> dict[str, float]:
     """Compare samples of a model with the images of a split, in this process and on its device.
 
-    The split gives as many images, evenly spaced, or all it has if those are fewer. Their features are kept in the
-    user's cache folder.
+    The split gives as many images, of all classes in proportion, or all it has if those are fewer. Their features are
+    kept in the user's cache folder.
 
     Args:
         sample: of a model in evaluation mode.
@@ -147,5 +147,5 @@ def measure_run(run: TrainedRun, extractor: Extractor, split: str, num_images: i
         UserError: the run has no such split, or there are fewer images than neighbours.
     """
     loader = Loader(run.split(split), run.info, best_device())
-    metrics = measure(run.objective.sample, loader, extractor, num_images, seed)
+    metrics = measure(sampler(run), loader, extractor, num_images, seed)
     return {f"{split}/{name}": value for name, value in metrics.items()}

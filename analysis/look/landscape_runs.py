@@ -34,7 +34,7 @@ class Plan:
 
     Attributes:
         split: whose images the loss is of.
-        num_images: the first ones of the split, at most.
+        num_images: of the split, at most; of all classes in proportion.
         num_points: on each side of a plane; lines have twice as many.
         reach: how far lines and planes go, in lengths of the weights.
         seed: of the directions.

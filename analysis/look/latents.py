@@ -30,6 +30,7 @@ from data.loader import Loader
 from data.visible import counted, warn
 from models.core.abilities import HasLatents
 from models.core.panel import Panel
+from models.core.precision import autocast_on
 from models.registry import find_model
 
 NUM_CLUSTERS = 10  # where there are no classes
@@ -145,13 +146,14 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
     model = run.objective.to(device)
     model.settings = replace(model.settings, latent_images=num_images)
     folder.mkdir(parents=True, exist_ok=True)
-    found = analyse_latents(model, loaders, split, folder)
+    with autocast_on(device, run.settings.mixed_precision):
+        found = analyse_latents(model, loaders, split, folder)
     return found._replace(metrics={**model.closing_metrics(loaders[split]), **found.metrics})
 
 
 def untrained_like(model: Any, device: torch.device) -> Any:
     """Return the model as it was before training, in evaluation mode; the random state is left alone."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(model.settings.seed)
         return find_model(model.settings.model).build(model.settings, model.info).to(device).eval()
 

@@ -15,6 +15,7 @@ from data.progress import progress_bar
 from data.seeding import mix_seeds
 from models.core.abilities import Samples
 from models.core.panel import COLUMNS, MOST_CLASSES, ROWS_BY_CLASS, Panel
+from models.core.precision import autocast_on
 
 IMAGES_AT_ONCE = 256  # sampled with one seed, so that a sample depends on the seed and on its place alone
 
@@ -40,6 +41,11 @@ def load_sampling_run(
     if not isinstance(run.objective, Samples):
         raise UserError(f"{run.settings.model} makes no images of its own: vae, cvae, vq_vae and the GANs do")
     return run
+
+
+def sampler(run: TrainedRun) -> Sample:
+    """Return what samples by the model of a finished run, in the precision that it was trained in."""
+    return autocast_on(best_device(), run.settings.mixed_precision)(run.objective.sample)
 
 
 def to_pixels(pictures: Tensor) -> Tensor:
@@ -104,7 +110,7 @@ def write_samples(run: TrainedRun, num_images: int, seed: int, labels: Sequence[
         folder.mkdir(parents=True, exist_ok=True)
     columns = min(len(labels), MOST_CLASSES) or COLUMNS
     num_written, shown = 0, list[Tensor]()
-    for images in sample_images(run.objective.sample, num_images, seed, labels):
+    for images in sample_images(sampler(run), num_images, seed, labels):
         for number, pixels in enumerate(images.permute(0, 2, 3, 1).cpu().numpy(), num_written):
             Image.fromarray(pixels).save(folders[number % len(folders)] / f"{number:06d}.png")
         if num_written < ROWS_BY_CLASS * len(folders) * columns:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from analysis import classification_score, generation, samples
 from analysis.look.classification_score import score_run, train_and_test
-from analysis.look.trained_run import TrainedRun, load_run
+from analysis.look.samples import load_sampling_run, sample_images, sampler, to_pixels
+from analysis.look.trained_run import TrainedRun, load_network, load_run
 from analysis.read.runs import generation_scores, read_runs
 from analysis.record import run_folder
 from analysis.record.resume import resolve
@@ -19,6 +20,7 @@ from data import arrays
 from data.dataset import Split
 from data.datasets import describe
 from data.files import write_json
+from data.seeding import mix_seeds
 from models.core import checkpoint
 from models.core.abilities import Samples
 from models.loading import build_objective
@@ -87,6 +89,19 @@ def test_samples_of_a_run_without_classes_lie_flat_and_of_chosen_classes_alone(r
     assert len(list((tmp_path / "flat").glob("*.png"))) == 9
     assert samples.main([str(runs / "cvae"), "--num=9", "--classes", "7", "3", "--out", str(tmp_path / "two")]) == 0
     assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "two").iterdir()} == {"7": 5, "3": 4}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_a_finished_run_samples_in_the_precision_of_its_training(precision, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.core.precision.cpu_has_bf16", lambda: True)
+    run = load_sampling_run(save_run(tmp_path / "run", "vae", mixed_precision=precision), "", load_network)
+    [seed] = mix_seeds(5, 0, num=1)
+    [sampled] = sample_images(sampler(run), 4, 5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        as_in_training = to_pixels(run.objective.sample(256, seed))[:4]
+    exact = to_pixels(run.objective.sample(256, seed))[:4]
+    assert torch.equal(sampled, as_in_training)
+    assert torch.equal(sampled, exact) == (precision == "no")
 
 
 @pytest.mark.parametrize(
