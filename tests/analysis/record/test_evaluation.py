@@ -35,6 +35,12 @@ def evaluate_as_rank(rank):
     return evaluate(Accelerator(cpu=True), cnn_of(rank), loader_of(Shard(rank, 2)), batch_size=2)
 
 
+def test_a_log_is_told_how_far_a_long_evaluation_is(monkeypatch, capsys):
+    monkeypatch.setattr("data.progress.SECONDS_BETWEEN_LINES", 0.0)
+    evaluate(Accelerator(cpu=True), cnn_of(0), loader_of(Shard()), batch_size=2)
+    assert "evaluating:  57%" in capsys.readouterr().err  # 4 of 7 images
+
+
 @pytest.mark.slow
 def test_two_processes_evaluate_the_network_of_the_first_on_all_images(tmp_path):
     first, second = in_two_processes(evaluate_as_rank, tmp_path)
