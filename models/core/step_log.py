@@ -40,7 +40,7 @@ class StepLog:
         if not self.is_due(step):
             return
         terms = {key.removeprefix("train/"): values[-self.every :] for key, values in progress.terms.items()}
-        means = {f"step/{key}": torch.stack(values).double().mean().item() for key, values in terms.items()}
+        means = {f"step/{key}": torch.stack(values).cpu().double().mean().item() for key, values in terms.items()}
         norms = {f"step/{key}/gradient_norm": value.item() for key, value in self.norms.items()}
         seconds, images = time.perf_counter() - self.since[0], progress.images_seen - self.since[1]
         self.write(
