@@ -88,7 +88,7 @@ def show(options: Namespace) -> None:
     metric = metric_named("val/loss")
     if options.metric or options.sweep:
         metrics = metrics_of_sweeps(found, options.project)
-        metric = choose_metric(options.metric, found, metrics)
+        metric = choose_metric(options.metric, found, metrics.items())
     sort = options.sort or ("best" if options.sweep else "age")
     print_runs(RunList(found, runs.skipped), metric, sort, options.limit)
 

@@ -91,7 +91,7 @@ def judge_of(records: Sequence[RunRecord]) -> tuple[Metric, list[Best | None]]:
 
     It is that of their sweep, or val/loss if they are of no one sweep or none of them has a value of its metric.
     """
-    shared, loss = metric_they_share(records, metrics_of_sweeps(records)), metric_named("val/loss")
+    shared, loss = metric_they_share(records, metrics_of_sweeps(records).items()), metric_named("val/loss")
     metrics = [shared, loss] if shared else [loss]
     best = best_values(records, metrics)
     metric = next((each for each in metrics if any(each.name in values for values in best)), loss)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from analysis.compare.comparability import warning_of
 from analysis.compare.edges import ends_reached
 from analysis.compare.fronts import Front, front_of
+from analysis.compare.ranking import disagreement
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
@@ -160,7 +161,8 @@ def compare(
         for setting in varied_settings([record.settings for record in searched])
     ]
     edges = [line for sweep in ranking for line in edges_of(sweep, is_one_of_many=len(ranking) > 1)]
-    warning, names = warning_of(records), [each.name for each in further]
+    told = (warning_of(records), disagreement(metric, [sweep.metrics for sweep in sweeps]))
+    warning, names = " ".join(filter(None, told)), [each.name for each in further]
     return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front_of(ranking))
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -77,6 +78,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     metric, entries = comparison.metric, comparison.entries
     settings = comparison.varied[:MOST_SETTINGS]
     chosen = choose(entries, MOST_CURVES, MOST_FINALS)
+    sweeps = names_of_sweeps(entries)
     places = {entry.number: place for place, entry in enumerate(entries)}
     start = min(entry.record.created for entry in entries)
     curves = {i: curves_of(entries[i].record, entries[i].best_epoch) for i in chosen}
@@ -93,10 +95,11 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "edges": comparison.edges,
         "settings": [setting._asdict() for setting in settings],
         "numMoreSettings": len(comparison.varied) - len(settings),
-        "sweeps": sorted({entry.record.sweep for entry in entries}),
+        "sweeps": sorted({*sweeps}),
         "figures": comparison.further,
         "runs": [
-            run_data(entry, start, [setting.name for setting in settings], comparison.further) for entry in entries
+            run_data(entry, sweep, start, [setting.name for setting in settings], comparison.further)
+            for entry, sweep in zip(entries, sweeps, strict=True)
         ],
         "trials": [places[entry.number] for entry in comparison.trials],
         "details": {i: details(entries[i]) for i in chosen},
@@ -110,11 +113,31 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Sequence[str]) -> dict[str, Any]:
+def names_of_sweeps(entries: Sequence[Entry]) -> list[str]:
+    """Return the name of each run's sweep; with its place where sweeps in several folders have that name."""
+    folders: dict[str, set[Path]] = {}
+    for record in (entry.record for entry in entries):
+        if record.is_local:
+            folders.setdefault(record.sweep, set()).add(Path(record.source).parent)
+
+    def name_of(entry: Entry) -> str:
+        name, source = entry.record.sweep, entry.record.source
+        if not name or not entry.record.is_local or len(folders[name]) < 2:
+            return name
+        place = Path(source).parent.relative_to(os.path.commonpath(folders[name])).parent
+        return f"{name} in {place}" if place.parts else name
+
+    return [name_of(entry) for entry in entries]
+
+
+def run_data(
+    entry: Entry, sweep: str, start: datetime, settings: Sequence[str], further: Sequence[str]
+) -> dict[str, Any]:
     """Return what the page shows of one run.
 
     Args:
         entry: the run.
+        sweep: what its sweep is called; "" for none.
         start: when the first of all the runs was started; the run's end is told in seconds from then.
         settings: names of the settings that have columns.
         further: names of the metrics that have columns beside the one that ranks the runs.
@@ -122,7 +145,7 @@ def run_data(entry: Entry, start: datetime, settings: Sequence[str], further: Se
     record = entry.record
     return {
         "name": record.run_id,
-        "sweep": record.sweep,
+        "sweep": sweep,
         "model": f"{record.model} on {record.dataset}",
         "number": entry.number,
         "state": entry.state,

@@ -1,6 +1,6 @@
 """The metric by which runs are ranked: the one that is asked for, or that of their sweeps, or one that most have."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from analysis.read.records import RunRecord
 from analysis.read.runs import names_of_metrics
@@ -9,8 +9,12 @@ from data.metrics import RANKING, Metric, metric_named
 
 MOST_NAMED = 12  # metrics, in a message
 
+MetricsOfSweep = tuple[
+    str, Sequence[Metric]
+]  # its name, which another sweep may have, and the metrics that it is after
 
-def choose_metric(name: str, records: Sequence[RunRecord], sweeps: Mapping[str, Sequence[Metric]]) -> Metric:
+
+def choose_metric(name: str, records: Sequence[RunRecord], sweeps: Collection[MetricsOfSweep]) -> Metric:
     """Return the metric that ranks runs.
 
     Args:
@@ -24,7 +28,7 @@ def choose_metric(name: str, records: Sequence[RunRecord], sweeps: Mapping[str, 
     if not name:
         return metric_they_share(records, sweeps) or common_metric(records)
     asked = metric_named(name)
-    goals = {metric for metrics in sweeps.values() for metric in metrics if metric.name == asked.name}
+    goals = {metric for _, metrics in sweeps for metric in metrics if metric.name == asked.name}
     if records and not goals and not any(asked.name in names for names in names_of_metrics(records)):
         known = set[str]().union(*names_of_metrics(records, of_all_logs=True))
         if asked.name not in known:
@@ -45,10 +49,19 @@ def listing(names: Collection[str]) -> str:
     return f": they have {', '.join(first)}" if first else ": they have no metric yet"
 
 
-def metric_they_share(records: Sequence[RunRecord], sweeps: Mapping[str, Sequence[Metric]]) -> Metric | None:
+def disagreement(metric: Metric, sweeps: Iterable[Sequence[Metric]]) -> str:
+    """Return a line that says how a metric ranks where sweeps have different goals for it; "" where they agree."""
+    goals = {each.goal for metrics in sweeps for each in metrics if each.name == metric.name}
+    words = {"minimize": "less", "maximize": "more"}
+    told = f"Sweeps disagree on whether more or less of {metric.name} is better: here {words[metric.goal]} is."
+    return told if len(goals) > 1 else ""
+
+
+def metric_they_share(records: Sequence[RunRecord], sweeps: Collection[MetricsOfSweep]) -> Metric | None:
     """Return the first metric of the sweeps, if it is the same and all the runs are theirs; None otherwise."""
-    metrics = {own[0] for own in sweeps.values()}
-    return metrics.pop() if {record.sweep for record in records} == set(sweeps) and len(metrics) == 1 else None
+    metrics = {own[0] for _, own in sweeps}
+    names = {name for name, _ in sweeps}
+    return metrics.pop() if {record.sweep for record in records} == names and len(metrics) == 1 else None
 
 
 def common_metric(records: Sequence[RunRecord]) -> Metric:

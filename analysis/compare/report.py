@@ -49,7 +49,7 @@ def find_comparison(choice: Choice) -> Comparison:
     chosen = choose_runs(records, choice.sweeps, choice.model)
     names = {record.sweep for record in chosen}
     searched = [of_model(sweep, choice.model) for sweep in sweeps if sweep.name in names]
-    metric = choose_metric(choice.metric, chosen, {sweep.name: sweep.metrics for sweep in searched})
+    metric = choose_metric(choice.metric, chosen, [(sweep.name, sweep.metrics) for sweep in searched])
     where = choice.project or f"all runs in {choice.runs_dir or default_runs_dir()}"
     title = ", ".join([*choice.sweeps, *([choice.model] if choice.model else [])]) or where
     return compare(title, chosen, metric, searched, skipped)

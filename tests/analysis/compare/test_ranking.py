@@ -77,6 +77,23 @@ def test_a_sweeps_metric_does_not_rank_runs_of_which_some_are_of_no_sweep(tmp_pa
     assert reported(tmp_path)["metric"]["name"] == "val/accuracy"
 
 
+def test_sweeps_of_one_name_that_disagree_on_the_goal_are_told_apart_and_none_of_them_decides(tmp_path):
+    for machine, goal in (("a", "maximize"), ("b", "minimize")):
+        for folder in write_sweep(tmp_path / machine, goal=goal).glob("run*"):
+            folder.rename(folder.with_name(f"{machine}-{folder.name}"))
+    assert reported(tmp_path)["metric"]["name"] == "val/accuracy"
+    for asked, goal in (("val/score", "minimize"), ("maximize val/score", "maximize")):
+        data = reported(tmp_path, f"--metric={asked}")
+        assert data["metric"] == {"name": "val/score", "goal": goal}
+        word = {"minimize": "less", "maximize": "more"}[goal]
+        assert f"disagree on whether more or less of val/score is better: here {word} is" in data["warning"]
+        assert data["sweeps"] == ["s in a/sweeps", "s in b/sweeps"]
+        assert {run["name"]: run["sweep"] for run in data["runs"]}["b-run1"] == "s in b/sweeps"
+        assert [run["name"][-1] for run in data["runs"]] == sorted("112233", reverse=goal == "maximize")
+    alone = reported(tmp_path / "a", "--metric=val/score")
+    assert (alone["sweeps"], alone["metric"]["goal"], alone["warning"]) == (["s"], "maximize", "")
+
+
 def test_a_metric_that_only_the_log_has_is_shown_and_ranks(tmp_path, capsys):
     for i, loss in enumerate((2.0, 1.0)):
         write_run(tmp_path / f"run{i}", [loss], state=None)  # there is no summary yet
