@@ -20,7 +20,7 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.photographs import centre_crop
 from data.prefetch import prefetched
-from data.residence import choose_residence
+from data.residence import Residence, choose_residence
 from data.seeding import mix_seeds
 from data.splitting import stratified_order
 
@@ -43,7 +43,7 @@ class Loader:
         info: the dataset's facts, for its normalisation.
         device: where the batches are put.
         shard: decides which part of every batch this process gets.
-        resident: where the images are kept, see `choose_residence`.
+        residence: where the images are kept; None to choose by the free memory, for this split alone.
         channels_last: whether the batches have the memory layout channels last.
         keep_whole: whether batches for training also hold the images before parts of them are blanked out.
         fewest: images that the model needs at once in training; 2 for batch norm, which has no statistics of one, and
@@ -57,7 +57,7 @@ class Loader:
         device: torch.device,
         *,
         shard: Shard = Shard(),
-        resident: str = "auto",
+        residence: Residence | None = None,
         channels_last: bool = False,
         keep_whole: bool = False,
         fewest: int = 1,
@@ -69,8 +69,7 @@ class Loader:
         self.fewest = fewest
         self.channels_last = channels_last
         self.keep_whole = keep_whole
-        num_bytes = len(split.labels) * math.prod(split.image_shape) * split.stored.element_size()
-        self.residence = choose_residence(num_bytes, device, resident, shard.num_processes)
+        self.residence = residence or choose_residence(bytes_of(split), device, "auto", shard.num_processes)
         self.labels = split.labels
         if self.residence.on_device:
             self.images = resident_images(split, device, channels_last)
@@ -234,6 +233,12 @@ class Loader:
         """Turn uint8 images [B, 3, H, W] into normalised float32 images with the memory layout of the batches."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout).float().sub_(self.shift).mul_(self.scale)
+
+
+def bytes_of(split: Split) -> int:
+    """Return the bytes that the images of a split take or, where it has features, these."""
+    stored = split.stored if split.features is None else split.features
+    return len(split.labels) * math.prod(stored.shape[1:]) * stored.element_size()
 
 
 def resident_images(split: Split, device: torch.device, channels_last: bool) -> Tensor:

@@ -22,7 +22,7 @@ def choose_residence(num_bytes: int, device: torch.device, setting: str, num_pro
     """Return where images are kept.
 
     Args:
-        num_bytes: that they take.
+        num_bytes: that they take, those of all splits together.
         device: of the batches.
         setting: "device", "host" for where they are stored, or "auto" for the device if they take at most half of its
             free memory, else where they are stored.

@@ -9,7 +9,8 @@ from torch import nn
 from data.dataset import DatasetInfo, Split
 from data.datasets import check_each_varies, describe_undecoded, facts_about, load_dataset
 from data.errors import UserError
-from data.loader import FeatureLoader, Loader, Shard
+from data.loader import FeatureLoader, Loader, Shard, bytes_of
+from data.residence import choose_residence
 from data.seeding import seed_everything
 from data.splitting import Splitting, class_counts, make_splits, stratified_order
 from data.visible import say, warn
@@ -103,7 +104,7 @@ def load_model(
     objective = build_objective(settings, info)
     loaders = put_on_device(objective, splits, accelerator)
     if settings.resident == "auto" and accelerator.is_main_process:
-        say(f"training images: {loaders['train'].residence.reason}")
+        say(f"images: {loaders['train'].residence.reason}")
     return objective, loaders
 
 
@@ -116,13 +117,16 @@ def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: A
     objective.to(accelerator.device)
     splits = objective.prepare(splits, accelerator)
     objective.train()
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
+    num_bytes = sum(map(bytes_of, splits.values()))
+    residence = choose_residence(num_bytes, accelerator.device, settings.resident, shard.num_processes)
     return {
         name: (Loader if split.features is None else FeatureLoader)(
             split,
             info,
             accelerator.device,
-            shard=Shard(accelerator.process_index, accelerator.num_processes),
-            resident=settings.resident,
+            shard=shard,
+            residence=residence,
             channels_last=channels_last,
             keep_whole=objective.draws_images,
             fewest=2 if has_batch_norm(objective) else objective.fewest_images,

@@ -8,6 +8,7 @@ from data.augmentation import Augmentation
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from data.loader import PREFETCH, FeatureLoader, Loader, Shard, balanced_order, resident_images
+from data.residence import Residence
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.1, 0.5, 0.7), (0.5, 0.25, 2.0)
@@ -21,8 +22,8 @@ def numbered_split(num):
     return Split(images, torch.arange(num))
 
 
-def make_loader(num=23, **options):
-    return Loader(numbered_split(num), INFO, CPU, **options)
+def make_loader(num=23, resident="device", **options):
+    return Loader(numbered_split(num), INFO, CPU, residence=Residence(resident == "device", "of a test"), **options)
 
 
 EPOCH = {"seed": 1, "epoch": 0, "batch_size": 4}
@@ -339,8 +340,9 @@ def feature_split(num=23, copies=2, dim=3):
     return numbered_split(num)._replace(features=(image + copy / 10 + feature / 100).bfloat16())
 
 
-def make_feature_loader(num=23, copies=2, **options):
-    return FeatureLoader(feature_split(num, copies), INFO, CPU, **options)
+def make_feature_loader(num=23, copies=2, resident="device", **options):
+    residence = Residence(resident == "device", "of a test")
+    return FeatureLoader(feature_split(num, copies), INFO, CPU, residence=residence, **options)
 
 
 def copies_of(batches):

@@ -1,12 +1,16 @@
-"""What a model refuses is told before images are decoded."""
+"""What a model refuses is told before images are decoded; where the images of a run are kept."""
 
 from dataclasses import replace
 
 import pytest
+import torch
+from accelerate import Accelerator
 
+from data import residence
+from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models import loading
-from models.loading import check_model
+from models.loading import build_objective, check_model, put_on_device
 from models.parts.backbone import BackboneSettings
 from models.registry import MODELS, find_model
 from models.timm_classifier import TimmSettings
@@ -44,3 +48,24 @@ def test_every_model_is_let_pass_as_it_is(model):
 def test_a_model_is_not_built_in_advance_for_images_that_are_not_decoded(monkeypatch):
     monkeypatch.setattr(loading, "build_objective", lambda *_: pytest.fail("built"))
     check_model(settings_of("cnn", dataset="digits", optimizer="adamm"))
+
+
+FROZEN = {"arch": "test_efficientnet", "pretrained": False, "input_size": 32, "feature_precision": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "num_bytes"),
+    [("mlp", {}, 3 * 8 * 8), ("frozen", FROZEN, 4 * 256)],  # of an image, of its features
+)
+def test_the_splits_of_a_run_take_half_of_the_free_memory_together(model, values, num_bytes, monkeypatch):
+    splits = {
+        name: Split(torch.randint(256, (num, 3, 8, 8), dtype=torch.uint8), torch.arange(num) % 2)
+        for name, num in (("train", 4), ("val", 3), ("test", 2))
+    }
+    info = DatasetInfo("random", 8, ("a", "b"), (0.5,) * 3, (0.5,) * 3, {}, "")
+    objective, halves = build_objective(settings_of(model, **values), info), []
+    for free in (2 * 9 * num_bytes, 2 * 9 * num_bytes - 1):
+        monkeypatch.setattr(residence, "free_memory", lambda free=free: free)
+        loaders = put_on_device(objective, splits, Accelerator(cpu=True))
+        halves.append([loader.residence.on_device for loader in loaders.values()])
+    assert halves == [[True] * 3, [False] * 3]
