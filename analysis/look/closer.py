@@ -3,7 +3,7 @@
 A model takes part by having the methods of a protocol in `models.core.abilities`; nothing here names a model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,19 +79,6 @@ def look_at_classes(subject: Subject) -> Analysis:
     return analyse(predictions[subject.split], subject.loader, info.classes, subject.panels)
 
 
-def look_at_latents(subject: Subject) -> Analysis:
-    """Look at what a latent space holds of the classes; not where the setting `latent_images` is 0."""
-    model = subject.model
-    if not model.settings.latent_images:
-        return Analysis()
-    return analyse_latents(model, subject.loaders, subject.split, subject.panels)
-
-
-def look_at_codes(subject: Subject) -> Analysis:
-    """Look at how a code book is used."""
-    return analyse_codes(subject.model, subject.loader, subject.model.settings.eval_batch_size, subject.panels)
-
-
 def look_at_samples(subject: Subject) -> Analysis:
     """Make an animation of the samples that were drawn in the course of training."""
     path = subject.panels / "training.gif"
@@ -105,21 +92,22 @@ def look_at_closing(subject: Subject) -> Analysis:
     return Analysis(images=render(panels), metrics=subject.model.closing_metrics(subject.loader))
 
 
-# What a model must be able to do for each look; later ones are shown after earlier ones.
-LOOKS: tuple[tuple[type, Callable[[Subject], Analysis]], ...] = (
-    (Objective, look_at_closing),
-    (HasLatents, look_at_latents),
-    (HasCodes, look_at_codes),
-    (Samples, look_at_samples),
-    (Classifies, look_at_classes),
-)
-
-
 @torch.no_grad()
 def closer_look(subject: Subject) -> Analysis:
-    """Take every look that the model allows, and return all that there is to log."""
-    subject.panels.mkdir(exist_ok=True)
-    found = [look(subject) for ability, look in LOOKS if isinstance(subject.model, ability)]
+    """Take every look that the model allows, and return all that there is to log; later looks are shown last."""
+    model, settings, panels = subject.model, subject.model.settings, subject.panels
+    panels.mkdir(exist_ok=True)
+    found = []
+    if isinstance(model, Objective):
+        found.append(look_at_closing(subject))
+    if isinstance(model, HasLatents) and settings.latent_images:
+        found.append(analyse_latents(model, subject.loaders, subject.split, panels))
+    if isinstance(model, HasCodes):
+        found.append(analyse_codes(model, subject.loader, settings.eval_batch_size, panels))
+    if isinstance(model, Samples):
+        found.append(look_at_samples(subject))
+    if isinstance(model, Classifies):
+        found.append(look_at_classes(subject))
     return Analysis(
         {name: value for each in found for name, value in each.metrics.items()},
         {name: path for each in found for name, path in each.images.items()},
