@@ -2,39 +2,27 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 from data.visible import warn
 from models.core.settings import Settings
 
-
-class Need(NamedTuple):
-    """What a setting needs to have an effect.
-
-    Attributes:
-        other: a setting of the same models.
-        is_met: tells by the value of that one.
-    """
-
-    other: str
-    is_met: Callable[[Any], bool]
-
-
-NEEDS: Mapping[str, Need] = {
-    "fold": Need("val_fraction", bool),
-    "group_by": Need("val_fraction", bool),
-    "crop_ratio": Need("crop_scale", bool),
-    "momentum": Need("optimizer", lambda name: name not in ("adam", "adamw")),
-    "beta1": Need("optimizer", lambda name: name in ("adam", "adamw")),
-    "beta2": Need("optimizer", lambda name: name in ("adam", "adamw")),
-    "interpolation": Need("input_size", bool),
-    "decay_scaling": Need("parametrization", lambda name: name == "mup"),
-    "noise_deviation": Need("likelihood", lambda name: name not in ("squared_error", "bernoulli")),
-    "kl_warmup_epochs": Need("beta", bool),
-    "free_bits": Need("beta", bool),
-    "importance_samples": Need("classify_by", lambda name: name == "importance_weighted"),
-    "fid_images": Need("fid_every", bool),
-    "extractor": Need("fid_every", bool),
+# Setting -> the one that it needs, of the same models, and what tells by the value of that whether it has an effect.
+NEEDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "fold": ("val_fraction", bool),
+    "group_by": ("val_fraction", bool),
+    "crop_ratio": ("crop_scale", bool),
+    "momentum": ("optimizer", lambda name: name not in ("adam", "adamw")),
+    "beta1": ("optimizer", lambda name: name in ("adam", "adamw")),
+    "beta2": ("optimizer", lambda name: name in ("adam", "adamw")),
+    "interpolation": ("input_size", bool),
+    "decay_scaling": ("parametrization", lambda name: name == "mup"),
+    "noise_deviation": ("likelihood", lambda name: name not in ("squared_error", "bernoulli")),
+    "kl_warmup_epochs": ("beta", bool),
+    "free_bits": ("beta", bool),
+    "importance_samples": ("classify_by", lambda name: name == "importance_weighted"),
+    "fid_images": ("fid_every", bool),
+    "extractor": ("fid_every", bool),
 }
 
 
@@ -53,4 +41,4 @@ def idle(options: Mapping[str, Collection[Any]]) -> dict[str, str]:
         options: of all settings of a model, the values that each may take.
     """
     needs = {name: need for name, need in NEEDS.items() if name in options}
-    return {name: need.other for name, need in needs.items() if not any(map(need.is_met, options[need.other]))}
+    return {name: other for name, (other, is_met) in needs.items() if not any(map(is_met, options[other]))}

@@ -1,7 +1,5 @@
 """Which precisions a device computes in."""
 
-from collections.abc import Callable
-
 import torch
 
 from data.internals import cpu_has_bf16
@@ -17,13 +15,6 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and cpu_has_bf16()
 
 
-IS_FAST: dict[str, Callable[[torch.device], bool]] = {
-    "no": lambda device: True,
-    "bf16": has_fast_bf16,
-    "fp16": lambda device: device.type != "cpu",
-}
-
-
 def precision_on(device: torch.device, trained_in: Precision) -> Precision:
     """Return the precision to evaluate a network in: that of its training, or fp32 where a device would emulate it.
 
@@ -31,7 +22,8 @@ def precision_on(device: torch.device, trained_in: Precision) -> Precision:
         device: that it is evaluated on.
         trained_in: the setting `mixed_precision`.
     """
-    return trained_in if IS_FAST[trained_in](device) else "no"
+    is_fast = has_fast_bf16(device) if trained_in == "bf16" else device.type != "cpu"
+    return trained_in if is_fast else "no"
 
 
 def autocast_on(device: torch.device, trained_in: Precision) -> torch.autocast:

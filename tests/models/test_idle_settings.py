@@ -10,7 +10,7 @@ from models.registry import MODELS, find_model
 def test_a_model_that_has_a_setting_has_the_one_that_it_needs():
     for model in MODELS:
         known = kinds(find_model(model).settings_class)
-        assert all(need.other in known for name, need in NEEDS.items() if name in known)
+        assert all(other in known for name, (other, _) in NEEDS.items() if name in known)
 
 
 @pytest.mark.parametrize(

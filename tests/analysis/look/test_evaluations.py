@@ -115,7 +115,7 @@ def test_images_whose_size_is_another_and_cannot_be_changed_are_refused(run, tmp
 @pytest.mark.parametrize("kind", ["fp16", "bf16"])
 def test_a_run_is_evaluated_in_fp32_where_its_precision_would_be_emulated(kind, run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluations, "best_device", lambda: torch.device("cpu"))
-    monkeypatch.setitem(precision.IS_FAST, "bf16", lambda device: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: False)
     settings = read_json(run / run_folder.SETTINGS)
     write_json(run / run_folder.SETTINGS, {**settings, "mixed_precision": kind})
     used = []
