@@ -2,17 +2,15 @@
 
 import signal
 
-LAUNCHER_IS_GONE = getattr(signal, "SIGUSR1", signal.SIGTERM)  # Windows has no SIGUSR1
+LAUNCHER_IS_GONE = signal.SIGUSR1
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, LAUNCHER_IS_GONE)
 
 
 def hold_signals() -> None:
     """Let signals that ask to end wait for `release_signals`."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def release_signals() -> None:
     """Let signals that ask to end, those that have waited too, have their effect."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -23,7 +23,7 @@ from models.core.processes import LAUNCHED_BY_US
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_SAVE = 60.0  # of a run that is stopped for its checkpoint
-ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 NUM_SHOWN_LINES = 10  # of the output of a run that failed
 # Variables by which launchers and agents tell train.py something else than its command line does.
 OF_LAUNCHERS = ("WANDB_", "ACCELERATE_", "VISION_SWEEPS_RUNS")

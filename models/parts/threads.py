@@ -44,5 +44,4 @@ def pool(num_threads: int) -> ThreadPoolExecutor:
     return threads
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=pool.cache_clear)  # a forked process has none of the threads
+os.register_at_fork(after_in_child=pool.cache_clear)  # a forked process has none of the threads
