@@ -82,26 +82,41 @@ def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed:
         [N] int64, the number of each image's part.
     """
     _, own = np.unique(groups.numpy(), return_inverse=True)
-    if labels.ndim == 1:
-        image, label = np.arange(len(labels)), labels.numpy()
-    else:  # the last class is that of all images, so that those without a label count, too
-        image, label = np.nonzero(np.pad(labels.numpy(), ((0, 0), (0, 1)), constant_values=1))
-    num_groups, num_classes = own.max() + 1, labels.shape[1] + 1 if labels.ndim > 1 else label.max() + 1
-    # Of each group the classes that it has, and how many images of each: a table of all would take gigabytes.
+    image, label, num_classes = memberships(labels)
+    num_groups = own.max() + 1
+
+    # The classes that each group has, and how many images of each: a table of all would take gigabytes.
     pairs, counts = np.unique(own[image] * num_classes + label, return_counts=True)
     group_of, class_of = np.divmod(pairs, num_classes)
     bounds = np.searchsorted(group_of, np.arange(num_groups + 1))
-    wanted = np.outer(shares, np.bincount(label))
-    shuffled = np.random.RandomState(seed).permutation(num_groups)
+
+    # The groups from the largest on, those of one size at random.
     sizes = np.bincount(own[image])  # images of each group, or labels and images
+    shuffled = np.random.RandomState(seed).permutation(num_groups)
+    largest_first = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+
+    # Each is dealt to the part that wants it most.
+    wanted = np.outer(shares, np.bincount(label))
     part_of = np.zeros(num_groups, np.int64)
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+    for group in largest_first:
         its = slice(bounds[group], bounds[group + 1])
         row = np.zeros(num_classes)  # whole, since sums of the few that are not 0 would be rounded in another way
         row[class_of[its]] = counts[its]
         part_of[group] = np.argmax(wanted @ row)
         wanted[part_of[group]] -= row
     return torch.from_numpy(part_of[own])
+
+
+def memberships(labels: Tensor) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the images and the classes of all pairs of an image and a class that it has, and the number of classes.
+
+    Of several labels an image, there is one class more, that of all images, so that those without a label count, too.
+    """
+    if labels.ndim == 1:
+        return np.arange(len(labels)), labels.numpy(), int(labels.max()) + 1
+    table = np.pad(labels.numpy(), ((0, 0), (0, 1)), constant_values=1)
+    image, label = np.nonzero(table)
+    return image, label, table.shape[1]
 
 
 def make_splits(dataset: Dataset, how: Splitting) -> dict[str, Split]:
@@ -139,23 +154,36 @@ def hold_out(images: Split, order: Tensor, how: Splitting) -> tuple[Tensor, Tens
     """Return the indices of the images that are held out, and of those to train on, each in the given order."""
     if not how.val_fraction or not len(order):
         return order[:0], order
-    if images.groups is not None:
-        num = math.floor(1 / how.val_fraction + 1e-9)
-        shares = [how.val_fraction] * num + [1 - num * how.val_fraction]
-        if how.fold:
-            part, num = how.folds()
-            shares = [1 / num] * num
+    if images.groups is None:
+        is_held_out = in_stretch_held_out(len(order), how)
+    else:
         labels, groups = images.labels.index_select(0, order), images.groups.index_select(0, order)
-        parts = divide_groups(labels, groups, shares, how.seed)
-        if not how.fold:  # the part whose size is the best; of equal ones the last, since the largest groups come first
-            misfits = (parts.bincount(minlength=num)[:num] - how.val_fraction * len(order)).abs().tolist()
-            part = max(range(num), key=lambda i: (-misfits[i], i))
-        return order[parts == part], order[parts != part]
-    start, end = 0, round(len(order) * how.val_fraction)
+        is_held_out = in_groups_held_out(labels, groups, how)
+    return order[is_held_out], order[~is_held_out]
+
+
+def in_stretch_held_out(num: int, how: Splitting) -> Tensor:
+    """Return whether each of so many images is in the stretch of them that is held out, [num] bool."""
+    if how.fold:
+        part, num_folds = how.folds()
+        start, end = (num * i // num_folds for i in (part, part + 1))
+    else:
+        start, end = 0, round(num * how.val_fraction)
+    places = torch.arange(num)
+    return (start <= places) & (places < end)
+
+
+def in_groups_held_out(labels: Tensor, groups: Tensor, how: Splitting) -> Tensor:
+    """Return whether each of N images is of a group that is held out, [N] bool, see `divide_groups`."""
     if how.fold:
         part, num = how.folds()
-        start, end = (len(order) * i // num for i in (part, part + 1))
-    return order[start:end], torch.cat([order[:start], order[end:]])
+        return divide_groups(labels, groups, [1 / num] * num, how.seed) == part
+    num = math.floor(1 / how.val_fraction + 1e-9)
+    shares = [how.val_fraction] * num + [1 - num * how.val_fraction]
+    parts = divide_groups(labels, groups, shares, how.seed)
+    # The part whose size is the best; of equal ones the last, since the largest groups come first.
+    misfits = (parts.bincount(minlength=num)[:num] - how.val_fraction * len(labels)).abs().tolist()
+    return parts == max(range(num), key=lambda i: (-misfits[i], i))
 
 
 def with_groups(dataset: Dataset, rule: str) -> Dataset:
