@@ -6,14 +6,13 @@ import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.errors import UserError, exit_code, lack_of_memory, shortened
+from data.errors import UserError, exit_code, in_words, lack_of_memory
 from data.paths import expanded
 from data.signals import release_signals
-from data.visible import visible, warn
+from data.visible import escape_unknown_letters, visible, warn
 
 
 class Parser(ArgumentParser):
@@ -95,9 +94,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
 
     Where nobody reads the output any more, as after `| head`, it ends without a word, as other programs do.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
+    escape_unknown_letters()
     try:
         release_signals()
         code = work() or 0
@@ -107,7 +104,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
         return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
-        warn(f"{name}: {visible(shortened(str(error)))}")
+        warn(f"{name}: {visible(in_words(error))}")
         return exit_code(error)
     except (MemoryError, RuntimeError) as error:
         if not (lack := lack_of_memory(error)):

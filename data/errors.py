@@ -17,6 +17,7 @@ NO_GPU_MEMORY = (
 NO_MEMORY = ("can't allocate memory", "calculation overflowed", *NO_GPU_MEMORY)
 # Of what the user has named, or of what stands there; the others are faults of the machine.
 USERS_ERRORS = ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EINVAL", "ENXIO")
+REMEDIES = dict.fromkeys(("ENOSPC", "EDQUOT"), "make room there, or write to another disk")
 
 
 class UserError(ValueError):
@@ -34,6 +35,12 @@ def shortened(text: str) -> str:
     """Return a text or, where it is longer than a message should be, its beginning and its end."""
     num_left = LONGEST_MESSAGE // 4
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: 3 * num_left]}...{text[-num_left:]}"
+
+
+def in_words(error: Exception) -> str:
+    """Return what an error says, shortened; with the remedy where a disk or somebody's share of it is full."""
+    remedy = REMEDIES.get(errno.errorcode.get(getattr(error, "errno", None) or 0, ""))
+    return shortened(f"{error}: {remedy}" if remedy else str(error))
 
 
 def exit_code(error: Exception) -> int:

@@ -46,7 +46,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write_beside(path, write)
     except OSError as error:
-        if str(error.filename).endswith(UNFINISHED):  # a name that nobody knows
+        is_known = error.filename is not None and not str(error.filename).endswith(UNFINISHED)  # as to the user
+        if error.errno and not is_known:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 

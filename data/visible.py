@@ -2,6 +2,7 @@
 
 import os
 import sys
+from io import TextIOWrapper
 
 
 def visible(text: object) -> str:
@@ -16,6 +17,13 @@ def visible(text: object) -> str:
 def visible_lines(text: object) -> str:
     """Return lines from elsewhere made fit to be printed; line breaks and tabs stay what they are."""
     return "\n".join(visible(line.expandtabs()) for line in str(text).split("\n"))
+
+
+def escape_unknown_letters() -> None:
+    r"""Let letters that the encoding of the output or of the error output lacks be printed as numbers, as \u6570."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(*texts: object) -> None:

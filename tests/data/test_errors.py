@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from data.errors import LONGEST_MESSAGE, UserError, exit_code
+from data.errors import LONGEST_MESSAGE, UserError, exit_code, in_words
 
 
 @pytest.mark.parametrize("length", [5_000, 3_000_000])
@@ -11,6 +11,14 @@ def test_a_message_about_a_vast_value_keeps_its_beginning_and_the_remedy_at_its_
     assert len(message) < LONGEST_MESSAGE + 10
     assert message.startswith("--lr=999")
     assert message.endswith("999 is not a number: write 1.0e-3")
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_remedy():
+    full = OSError(errno.ENOSPC, "No space left on device", "/scratch/metrics.jsonl")
+    assert in_words(full) == (
+        "[Errno 28] No space left on device: '/scratch/metrics.jsonl': make room there, or write to another disk"
+    )
+    assert in_words(OSError("unreadable")) == "unreadable"
 
 
 def test_a_name_that_no_file_has_is_the_users_to_put_right_and_a_full_disk_is_not():

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import math
@@ -37,6 +38,15 @@ def test_a_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path):
     with pytest.raises(OSError, match="no space"):
         replace_file(tmp_path / "a.txt", write_half)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+def test_a_disk_that_fills_up_while_a_file_is_written_is_told_with_its_name(tmp_path):
+    def fill(path):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as `write` of an open file says it
+
+    with pytest.raises(OSError, match="No space left on device: .*a.txt'$") as failed:
+        replace_file(tmp_path / "a.txt", fill)
+    assert failed.value.errno == errno.ENOSPC
 
 
 WRITE_OFTEN = """
