@@ -16,6 +16,7 @@ from analysis.record.environment import describe_environment, git
 from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import read_json, scratch_folder
+from data.visible import counted
 from models.core.settings import INVOCATION, Settings
 from models.loading import read_data
 
@@ -112,7 +113,7 @@ def describe(run: RecordedRun) -> str:
         "data": then.get("data", ""),
         "python": then.get("python", ""),
         "packages": packages,
-        "device": f"{then.get('device', '')}, {then.get('num_processes', 1)} process(es)",
+        "device": f"{then.get('device', '')}, {counted(then.get('num_processes', 1), 'process', 'processes')}",
     }
     lines = [f"{name:<10}{text}" for name, text in shown.items()]
     changes = differences(then, now)

@@ -73,7 +73,10 @@ def command_of(settings: Mapping[str, Any], start: Sequence[str] = ("python",)) 
     Raises:
         UserError: there is no such model any more.
     """
-    return shlex.join([*start, "train.py", *flags(told_settings(settings))])
+    told = told_settings(settings)
+    if place := settings.get("data_dir"):  # no part of the recipe, but without it there are other images, or none
+        told["data_dir"] = place
+    return shlex.join([*start, "train.py", *flags(told)])
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

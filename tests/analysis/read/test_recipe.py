@@ -31,11 +31,19 @@ def test_a_model_that_is_no_more_has_no_defaults():
         default_settings("gone")
 
 
-@pytest.mark.parametrize("told", [[], ["--lr=3e-5", "--mixed_precision=bf16", "--tags=a b", "--test=True", "--seed=7"]])
+@pytest.mark.parametrize(
+    "told",
+    [
+        [],
+        ["--dataset=folder", "--data_dir=my photos"],
+        ["--lr=3e-5", "--mixed_precision=bf16", "--tags=a b", "--test=True", "--seed=7"],
+    ],
+)
 def test_the_command_of_a_run_gives_its_settings(told):
     settings = resolve(["--model=mlp", "--width=32", *told], {})
     python, program, *words = shlex.split(command_of(asdict(settings)))
     assert (python, program) == ("python", "train.py")
     place = {key: getattr(settings, key) for key in CIRCUMSTANCES}
     assert replace(resolve(words, {}), **place) == settings
-    assert any(word == "--seed=7" for word in words) or not told
+    assert resolve(words, {}).data_dir == settings.data_dir
+    assert f"--seed={settings.seed}" in words
