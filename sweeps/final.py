@@ -46,7 +46,7 @@ from sweeps.local.final_runs import (
     result_of,
 )
 from sweeps.local.from_width import transfer_of
-from sweeps.local.picking import front_in_words, picked
+from sweeps.local.picking import picked, trials_in_words
 from sweeps.local.workers import assign_devices
 
 MOST_SEEDS = 10_000
@@ -159,8 +159,9 @@ def chosen_trials(options: Namespace, sweep: SweepRecord) -> tuple[list[Trial], 
         return transfer.trials, transfer.words
     if options.pick:
         return [picked(sweep, options.pick)], ""
-    words = f"trained is the best by {sweep.metric.name}; of the Pareto front {front_in_words(sweep)}"
-    return sweep.leaders[: options.top], f"{words}: --pick takes another" if len(sweep.metrics) > 1 else ""
+    front = trials_in_words(sweep, sweep.front)
+    words = f"trained is the best by {sweep.metric.name}; of the Pareto front there are {front}: --pick takes another"
+    return sweep.leaders[: options.top], words if len(sweep.metrics) > 1 else ""
 
 
 def warn_of_a_search(sweep: SweepRecord) -> None:

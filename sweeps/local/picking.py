@@ -1,11 +1,13 @@
 """Which trial of a sweep `final.py --pick` names; with several metrics there is no one that is the best."""
 
+from collections.abc import Sequence
+
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from data.errors import UserError
 from data.metrics import shown
 
-MOST_OF_A_FRONT = 20  # trials that are named
+MOST_IN_WORDS = 20  # trials that are named
 
 
 def picked(sweep: SweepRecord, pick: str) -> Trial:
@@ -22,16 +24,19 @@ def picked(sweep: SweepRecord, pick: str) -> Trial:
     for metric in others:
         if pick == metric.name and sweep.front:
             return min(sweep.front, key=lambda trial: metric.cost(trial.objectives[metric.name]))
-    raise UserError(f"--pick={pick} is no trial with a value, nor a metric of the sweep: {front_in_words(sweep)}")
+    known = trials_in_words(sweep, sweep.leaders)
+    raise UserError(f"--pick={pick} is no trial with a value, nor a metric of the sweep: there are {known}")
 
 
-def front_in_words(sweep: SweepRecord) -> str:
-    """Return the trials of a sweep's Pareto front, with their values."""
+def trials_in_words(sweep: SweepRecord, trials: Sequence[Trial]) -> str:
+    """Return the first of some trials of a sweep, with their values, and how many more there are."""
     names = [metric.name for metric in sweep.metrics]
     parts = []
-    for trial in sweep.front[:MOST_OF_A_FRONT]:
-        values = [trial.value, *(trial.objectives[name] for name in names[1:])]
-        told = ", ".join(f"{name} {shown(name, value)}" for name, value in zip(names, values, strict=True))
+    for trial in trials[:MOST_IN_WORDS]:
+        values = [trial.value, *(trial.objectives.get(name) for name in names[1:])]
+        told = ", ".join(
+            f"{name} {shown(name, value)}" for name, value in zip(names, values, strict=True) if value is not None
+        )
         parts.append(f"{trial.number} ({told})")
-    more = len(sweep.front) - len(parts)
-    return f"there are {'; '.join(parts)}{f'; and {more} more' if more > 0 else ''}"
+    more = len(trials) - len(parts)
+    return f"{'; '.join(parts)}{f'; and {more} more' if more > 0 else ''}"

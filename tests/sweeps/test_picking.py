@@ -7,7 +7,7 @@ from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from data.errors import UserError
 from data.metrics import Metric
-from sweeps.local.picking import front_in_words, picked
+from sweeps.local.picking import picked, trials_in_words
 
 TWO = {"metrics": [{"name": "val/loss"}, {"name": "val/accuracy", "goal": "maximize"}]}
 VALUES = [(0.5, 0.7), (0.4, 0.6), (0.6, 0.65), (0.7, 0.9), (0.3, None)]  # the second is beaten by the first by both
@@ -41,12 +41,20 @@ def test_a_pick_is_a_trials_number_or_the_metric_that_it_is_the_best_by():
 
 
 @pytest.mark.parametrize("pick", ["9", "val/ece", "-1", ""])
-def test_another_pick_is_refused_with_the_front(pick):
-    with pytest.raises(UserError, match=f"--pick={pick} is no trial with a value.*: there are 1 .val/loss 0.4000"):
+def test_another_pick_is_refused_with_the_trials_that_there_are(pick):
+    with pytest.raises(UserError) as refused:
         picked(sweep_with(TWO), pick)
+    known = [
+        "4 (val/loss 0.3000)",
+        *(f"{i} (val/loss {VALUES[i][0]:.4f}, val/accuracy {VALUES[i][1]:.2%})" for i in (1, 0, 2, 3)),
+    ]
+    told = "; ".join(known).replace("%", " %")
+    assert str(refused.value) == (
+        f"--pick={pick} is no trial with a value, nor a metric of the sweep: there are {told}"
+    )
 
 
 def test_without_several_metrics_the_front_is_the_best_trial():
     sweep = sweep_with({"metric": {"name": "val/loss"}})
-    assert front_in_words(sweep) == "there are 4 (val/loss 0.3000)"
+    assert trials_in_words(sweep, sweep.front) == "4 (val/loss 0.3000)"
     assert picked(sweep, "0").number == 0
