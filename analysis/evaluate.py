@@ -27,9 +27,16 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Return what the command line says."""
     parser = parser_of("evaluate", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its id in runs/ ($VISION_SWEEPS_RUNS)")
-    parser.add_argument("--data_dir", default="", metavar="DIR", help="folder of the images (default: the run's own)")
+    parser.add_argument(
+        "--data_dir",
+        default="",
+        metavar="DIR",
+        help="folder of the images (default: the run's own); the run's own are divided as they were for it",
+    )
     parser.add_argument("--dataset", default="", help="as of train.py (default: the run's own)")
-    parser.add_argument("--split", default="", help="train, val, test or all (default: test, else all)")
+    parser.add_argument(
+        "--split", default="", help="train, val, test, or all of a folder that is not divided (default: test, else all)"
+    )
     return parser.parse_args(arguments)
 
 

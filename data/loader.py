@@ -23,6 +23,7 @@ from data.prefetch import prefetched
 from data.residence import Residence, choose_residence
 from data.seeding import mix_seeds
 from data.splitting import stratified_order
+from data.visible import counted
 
 PREFETCH = 3  # batches made ready ahead of their use, if the images are not kept on the device
 
@@ -97,7 +98,8 @@ class Loader:
         """
         parts = self.shard.num_processes * micro_batches
         if batch_size > len(self):
-            raise UserError(f"--batch_size={batch_size} is larger than the {len(self)} training images: lower it")
+            there = counted(len(self), "training image")
+            raise UserError(f"--batch_size={batch_size} is larger than the {there}: lower it")
         if batch_size % parts:
             raise UserError(
                 f"--batch_size={batch_size} cannot be shared by {self.shard.num_processes} processes x "

@@ -31,9 +31,9 @@ def choose_residence(num_bytes: int, device: torch.device, setting: str, num_pro
     if setting != "auto":
         return Residence(setting == "device", f"by --resident={setting}")
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() // num_processes
-    taken = f"{num_bytes / GIB:.2f} of {free / GIB:.1f} GiB free"
+    taken = f"{num_bytes / GIB:.2g} of the {free / GIB:.1f} GiB that are free"
     if num_bytes <= free / 2:
-        return Residence(True, f"kept in memory of the device {device.type}, {taken}")
+        return Residence(True, f"kept in memory of the device {device.type}, where they take {taken}")
     return Residence(False, f"read batch by batch from where they are stored, as they would take {taken}")
 
 

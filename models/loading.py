@@ -53,7 +53,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
     if settings.sampling == "balanced" and info.several_labels:
         raise UserError(f"--sampling=balanced: an image of {info.name} has no one class: give --class_weights=balanced")
     if settings.test and "test" not in splits:
-        raise UserError(f"--test=True: {info.name} has no test images; put them into a folder test beside train")
+        raise UserError(f"--test=True: {info.name} has no test images: leave it out, or add some (data/README.md)")
     return info, splits
 
 

@@ -111,7 +111,7 @@ def draw_reliability(calibration: Calibration, path: Path) -> None:
     top.bar(left, np.nan_to_num(calibration.accuracy), 1 / num_bins, align="edge", edgecolor="white", label="accuracy")
     top.plot([0, 1], [0, 1], "--", color="grey", label="perfect calibration")
     top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"reliability, ECE {calibration.error:.2%}")
-    top.legend(loc="upper left")
+    top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)  # above the bars, which may be anywhere
     bottom.bar(left, calibration.share, 1 / num_bins, align="edge", color="grey", edgecolor="white")
     bottom.set(xlabel="confidence", ylabel="share")
     figure.savefig(path, dpi=100)

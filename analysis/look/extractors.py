@@ -158,7 +158,7 @@ def find_inception() -> Path:
     if reason:
         raise UserError(
             f"the Inception of FID could not be downloaded ({reason}): fetch {INCEPTION_URL} elsewhere and put it at "
-            f"{path}, or take a network of timm for the extractor"
+            f"{path}, or give a network of timm as --extractor"
         )
     return path
 

@@ -106,11 +106,13 @@ def draw_surface(axes: Any, axis: np.ndarray, loss: np.ndarray, norm: Any) -> No
     from matplotlib import colormaps
 
     x, y = np.meshgrid(axis, axis, indexing="ij")
-    colours = colormaps["viridis"](norm(loss))
-    axes.plot_surface(x, y, np.log10(loss), facecolors=colours, rcount=len(axis), ccount=len(axis), shade=False)
+    height = np.log10(loss)
+    of_facets = (height[1:, 1:] + height[1:, :-1] + height[:-1, 1:] + height[:-1, :-1]) / 4  # means of their corners
+    colours = colormaps["viridis"](norm(10**of_facets))
+    axes.plot_surface(x, y, height, facecolors=colours, rcount=len(axis), ccount=len(axis), shade=False)
     axes.set(xlabel="first direction", ylabel="second direction", zlim=(np.log10(norm.vmin), np.log10(norm.vmax)))
     axes.zaxis.set_major_formatter(lambda power, _: f"{10**power:.3g}")
-    axes.set_zlabel("loss")
+    axes.set_zlabel("loss", labelpad=5)
     axes.locator_params(nbins=5)
     axes.view_init(elev=28, azim=-60)
 

@@ -155,13 +155,14 @@ def in_words(name: str, found: Mapping[str, Any], chance: float, num_images: int
     if chance:
         distance = found["distance_to_guessing"]
         reached = f"at {distance:.2f}" if distance is not None else f"not everywhere within {plan.reach:g}"
-        parts.append(f"as bad as guessing {reached} lengths of the weights")
+        parts.append(f"as bad as guessing {reached} times the length of the weights from them")
     parts.append(f"{counted(found['dips'], 'other minimum', 'other minima')} on {NUM_LINES} lines")
     if found["eigenvalues"]:
         greatest = found["eigenvalues"][0]
         values = ", ".join(f"{value:.4g}" for value in found["eigenvalues"])
         limit = f" (plain gradient descent diverges at rates above {2 / greatest:.3g})" if greatest > 0 else ""
-        parts.append(f"greatest eigenvalues {values}{limit}")
+        noun = "eigenvalue" if len(found["eigenvalues"]) == 1 else "eigenvalues"
+        parts.append(f"greatest {noun} {values}{limit}")
     return f"{'; '.join(parts)}; on {counted(num_images, f'{plan.split} image')}"
 
 

@@ -104,12 +104,14 @@ def result(summary: Mapping[str, Any], split: str, remark: str) -> str:
 def network_lines(objective: Any) -> str:
     """Return the parts of a network with their parameter counts, on one line."""
     parts = []
-    for name, net in objective.named_children():
+    nets = [(name, net) for name, net in objective.named_children() if next(net.parameters(), None) is not None]
+    for name, net in nets:
         children = list(net.named_children()) or [(name, net)]
         for child, module in children:
             size = sum(parameter.numel() for parameter in module.parameters())
             if size:
-                parts.append(f"{child}:{type(module).__name__} {size:,}")
+                place = f"{name}.{child}" if child.isdecimal() and len(nets) > 1 else child  # a GAN has two layers 0
+                parts.append(f"{place}:{type(module).__name__} {size:,}")
     return "; ".join(parts)
 
 
@@ -154,7 +156,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             note = f", {len(few):,} of {len(points):,} epochs" if few is not points else ""
             axes.plot(*zip(*few, strict=True), marker=".", label=name + note)
         axes.set(xlabel="epoch", ylabel=metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.ticklabel_format(axis="y", useOffset=False)  # 15.99 and 16 active units, not 0 and 0.01 beside "+1.599e1"
         axes.grid(alpha=0.3)
         axes.legend()

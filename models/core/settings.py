@@ -26,7 +26,7 @@ class Range:
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"above {self.low:g}" if self.low_excluded else f"at least {self.low:g}"
-        return f"{'above' if self.low_excluded else 'from'} {self.low:g} to {self.high:g}"
+        return f"{'above' if self.low_excluded else 'from'} {self.low:g} to {self.high:.10g}"
 
 
 class Role(Enum):

@@ -36,12 +36,15 @@ def photos(tmp_path):
     return tmp_path
 
 
+NOT_KEPT = "read batch by batch from where they are stored"
+
+
 @pytest.mark.parametrize(
     ("gib", "processes", "on_device", "reason"),
     [
-        (5, 1, True, "kept in memory of the device cpu, 5.00 of 10.0 GiB free"),
-        (5.5, 1, False, "read batch by batch from where they are stored, as they would take 5.50 of 10.0 GiB free"),
-        (5, 2, False, "read batch by batch from where they are stored, as they would take 5.00 of 5.0 GiB free"),
+        (5, 1, True, "kept in memory of the device cpu, where they take 5 of the 10.0 GiB that are free"),
+        (5.5, 1, False, f"{NOT_KEPT}, as they would take 5.5 of the 10.0 GiB that are free"),
+        (5, 2, False, f"{NOT_KEPT}, as they would take 5 of the 5.0 GiB that are free"),
     ],
 )
 def test_auto_keeps_images_on_the_device_if_they_take_half_of_its_memory_and_says_why(

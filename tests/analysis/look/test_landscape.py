@@ -393,7 +393,7 @@ QUICK = ["--images=4", "--points=3", "--eigenvalues=1"]
 @pytest.mark.slow
 def test_the_program_shows_one_run(runs, tmp_path, capsys):
     assert main([runs[0], *QUICK, f"--out={tmp_path}"]) == 0
-    assert "lengths of the weights" in capsys.readouterr().out
+    assert "the length of the weights" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"lines.png", "planes.png", "landscape.json"}
     found = json.loads((tmp_path / "landscape.json").read_text())["one"]
     assert found["loss"] == pytest.approx(math.log(10), rel=0.2)

@@ -94,6 +94,16 @@ def test_the_report_of_a_run_without_test_figures_has_no_line_for_them(tmp_path)
 def test_the_network_is_told_by_its_parts():
     objective = nn.ModuleDict({"net": nn.Sequential(nn.Linear(100, 20), nn.ReLU(), nn.Linear(20, 3))})
     assert network_lines(objective) == "0:Linear 2,020; 2:Linear 63"
+    several = nn.ModuleDict(
+        {"noise": nn.Identity(), "first": objective["net"], "second": nn.Sequential(nn.Linear(2, 3))}
+    )
+    assert network_lines(several) == "first.0:Linear 2,020; first.2:Linear 63; second.0:Linear 9"
+
+
+def test_the_axis_of_a_single_epoch_has_one_tick(axes_of):
+    [axes] = axes_of([{"epoch": 1, "lr": 0.1, "val/loss": 1.0}])
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
 
 @pytest.mark.parametrize("name", [run_folder.SETTINGS, run_folder.ENVIRONMENT, run_folder.SUMMARY])
