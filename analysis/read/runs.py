@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from analysis.read.folders import find_run_folders
 from analysis.read.index import (
     RunParts,
     curve_of,
-    find_run_folders,
     read_curves,
     read_names,
     read_object,

@@ -2,9 +2,11 @@
 
 import json
 import os
+import sqlite3
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -79,7 +81,7 @@ def test_runs_that_are_gone_leave_the_index(runs_dir, tmp_path_factory):
     for name in ("a", "b"):
         (runs_dir / name).rename(tmp_path_factory.mktemp("gone") / name)
     assert len(read_runs(runs_dir).records) == 5
-    with run_index.closing(run_index.connect(run_index.cache_dir() / run_index.INDEX)) as index:
+    with closing(run_index.connect(run_index.cache_dir() / run_index.INDEX)) as index:
         names = {os.path.basename(path) for (path,) in index.execute("SELECT path FROM runs")}
     assert names == {b"000-run", b"001-run", b"002-run", b"final-000-run-seed1", b"c", b"kept"}
 
@@ -96,6 +98,25 @@ def test_a_broken_index_is_made_anew_and_one_that_cannot_be_is_done_without(runs
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert read_runs(runs_dir) == first
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_index_that_is_locked_for_too_long_is_done_without(is_open, runs_dir, monkeypatch):
+    first, connect = read_runs(runs_dir), run_index.connect
+    monkeypatch.setattr(run_index, "SECONDS_TO_WAIT", 0.05)
+    with closing(sqlite3.connect(run_index.cache_dir() / run_index.INDEX)) as other:
+
+        def connect_and_lock(path):
+            connection = connect(path)
+            other.execute("BEGIN EXCLUSIVE")
+            return connection
+
+        if is_open:
+            monkeypatch.setattr(run_index, "connect", connect_and_lock)
+        else:
+            other.execute("BEGIN EXCLUSIVE")
+        assert read_runs(runs_dir) == first
+        assert other.in_transaction
 
 
 def test_several_readers_of_a_fresh_index_and_a_writer_do_not_disturb_each_other(tmp_path):
