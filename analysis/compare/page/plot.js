@@ -9,13 +9,13 @@ export const IS_TOUCH = matchMedia("(pointer: coarse)").matches;
 const CONFIG = {
   responsive: true,
   displaylogo: false,
-  displayModeBar: IS_TOUCH ? false : "hover",
+  displayModeBar: !IS_TOUCH,
   modeBarButtons: [["toImage", "resetScale2d"]],
   doubleClick: "reset",
 };
 const LAYOUT = {
   height: 320,
-  margin: { l: 52, r: 14, t: 10, b: 40 },
+  margin: { l: 52, r: 14, t: 30, b: 40 }, // on top: for the buttons
   paper_bgcolor: "rgba(0,0,0,0)",
   plot_bgcolor: "rgba(0,0,0,0)",
   font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", size: 12 },

@@ -1,6 +1,6 @@
 // Runs that differ in their seed alone as one row: mean, deviation, interval, and the comparison with the first.
 
-import { element, find } from "./elements.js";
+import { clipped, element, find } from "./elements.js";
 import { count, formatMetric, NONE, settingText } from "./format.js";
 import { recipes, runs, settings } from "./report.js";
 
@@ -27,7 +27,7 @@ function row(recipe, shown) {
   const spread = recipe.deviation === null ? "" : ` ± ${write(recipe.deviation)}`;
   const texts = [
     recipe.kind === "final" ? `final, ${recipe.metric}` : recipe.metric,
-    ...shown.map((k) => settingText(first, k)),
+    ...shown.map((k) => clipped(settingText(first, k))),
     recipe.numSeeds.toLocaleString("en"),
     write(recipe.mean) + spread,
     recipe.low === null ? NONE : `${write(recipe.low)} to ${write(recipe.high)}`,

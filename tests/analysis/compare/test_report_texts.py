@@ -103,3 +103,27 @@ def test_no_value_of_a_setting_makes_a_column_as_wide_as_the_window(opened):
         "[...document.querySelectorAll('#differences tbody th[scope=row] .clipped')].map((th) => th.title)"
     )
     assert set(LONG) <= set(rows)
+
+
+def test_the_buttons_of_a_chart_lie_on_nothing_that_it_draws(opened):
+    charts = "[...document.querySelectorAll('.js-plotly-plot')].filter((one) => one.offsetWidth)"
+    top = "one.getBoundingClientRect().top + one._fullLayout.yaxis._offset"
+    bottom = "one.querySelector('.modebar').getBoundingClientRect().bottom"
+    assert (
+        opened.run(f"{charts}.filter((one) => {bottom} > {top} + 1).map((one) => one.id || one.parentNode.innerText)")
+        == []
+    )
+    [buttons] = boxes(opened, "#parallel-chart .modebar")
+    assert not [box for box in boxes(opened, "#parallel-chart .annotation-text") if overlap(box, buttons)]
+
+
+def test_a_long_value_leaves_room_for_what_is_said_of_a_recipe(browser, tmp_path):
+    for i, name in enumerate(("first " * 60, "other " * 60)):
+        for seed in (1, 2):
+            write_run(tmp_path / f"{i}-{seed}", [1.0 + i + seed / 9], note=name, seed=seed)
+    assert report.main([f"--runs_dir={tmp_path}", "--metric=val/loss"]) == 0
+    browser.open(tmp_path / "report.html")
+    [room, needed] = browser.run(
+        "['clientWidth', 'scrollWidth'].map((one) => document.querySelector('#recipes .scroll')[one])"
+    )
+    assert needed <= room
