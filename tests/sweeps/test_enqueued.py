@@ -165,6 +165,22 @@ def test_a_choice_that_an_agent_has_claimed_is_anothers_to_store_only_once_that_
     assert (enqueue(points, trials) is None) == is_alive
 
 
+def test_a_choice_that_is_queued_is_not_stored_again_once_the_agent_that_did_so_is_dead(trials):
+    points = choice_of("lr=1e-3", trials.sweep).points
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    own, trials.claims.owner = trials.claims.owner, json.dumps([socket.gethostname(), place(), ended.pid, 1])
+    enqueue(points, trials)
+    trials.claims.owner = own
+    assert enqueue(points, trials).number == 0
+    assert len(trials.all()) == 1
+
+
+def test_a_model_alone_may_be_chosen_where_models_are_searched():
+    own = by_settings(sweep_of({"model": {"values": ["mlp", "cnn"]}, "pooling": {"values": ["none", "mean"]}}))
+    assert choice_of("model=cnn", own).points == {"model": "cnn"}
+
+
 def test_sweeps_in_one_database_each_try_a_choice_whose_claims_are_those_of_no_trial(trials, tmp_path):
     other = Trials(f"sqlite:///{tmp_path}/study.db", sweep_of(PARAMETERS), "another", seed=0)
     assert [enqueue(choice_of("lr=1e-3", each.sweep).points, each).number for each in (trials, other)] == [0, 0]

@@ -4,13 +4,16 @@ import json
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from data.files import read_json
+from data.files import read_json, write_json
+from data.paths import CHECKOUT
 from sweeps.local.display import Display
-from sweeps.local.notification import Ending, deliver, message_of
+from sweeps.local.notification import Ending, deliver, message_of, tell
 from tests.sweep_agents import LR_GRID, dump_no_second, wait_until
 from tests.sweep_helpers import LR, sweep_of
 from tests.sweeps.test_agent import SLOW
@@ -56,6 +59,35 @@ def test_a_command_that_is_not_there_costs_a_line():
     deliver("x", ["/no/such/program"], {}, said.append)
     assert len(said) == 1
     assert said[0].startswith("x could not be run: ")
+
+
+def agent_that_ends(folder, is_first_to_end):
+    trials = SimpleNamespace(is_first_to_end=is_first_to_end, started=list)
+    display = Display(sweep_of({"lr": LR}), "rates", 9, 1)
+    return SimpleNamespace(trials=trials, progress=dict, display=display, runs_dir=folder)
+
+
+def test_the_end_is_told_even_where_the_storage_is_away(tmp_path):
+    def away():
+        raise StorageInternalError
+
+    tell(Ending("finished", "", ""), agent_that_ends(tmp_path, away), f"cat > {tmp_path}/told.json")
+    assert read_json(tmp_path / "told.json")["text"] == "sweep rates finished; 0.00 trial-hours"
+
+
+def test_an_end_that_another_agent_has_told_is_not_told_again_but_each_agents_own_pause_is(tmp_path):
+    for state in ("paused", "failed", "finished"):
+        tell(Ending(state, "", ""), agent_that_ends(tmp_path, lambda: False), f"touch {tmp_path}/{state}")
+    assert {path.name for path in tmp_path.iterdir()} == {"paused", "failed"}
+
+
+def test_the_alert_is_started_where_its_module_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sweeps.local.notification.ALERT", ["/bin/sh", "-c", 'pwd > "$0"'])
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "environment.json", {"wandb": str(tmp_path / "where")})
+    tell(Ending("paused", "", ""), agent_that_ends(tmp_path, bool), None)
+    assert (tmp_path / "where").read_text().strip() == str(CHECKOUT)
 
 
 @pytest.mark.slow

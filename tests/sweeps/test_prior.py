@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from optuna.trial import TrialState
 
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -21,6 +22,7 @@ from sweeps.local.prior import (
     take_prior,
     with_folder,
 )
+from sweeps.local.trials import Trials
 from tests.run_folders import SWEEP, write_run
 from tests.sweep_helpers import LEFT_OUT, LR, content, study_of, sweep_of
 from tests.trained_runs import save_pictures
@@ -201,6 +203,9 @@ def test_a_place_is_called_by_its_sweeps_name_only_in_the_runs_folder(tmp_path, 
         (folder / "sweep.yaml").write_text("")
     assert name_of_sweep(str(own)) == "lr"
     assert name_of_sweep(str(other)) == str(other)
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "link"))
+    assert name_of_sweep(str(own)) == "lr"
     own.rename(tmp_path / "elsewhere")
     assert name_of_sweep(str(other)) == str(other)
 
@@ -245,6 +250,35 @@ def test_a_database_knows_the_state_of_a_trial_and_its_value_of_its_own_metric_a
     trial = Trial(0, "000-x", "PRUNED", 0.3, 1, {}, None, None)
     run = Earlier("000-x", OWN, "RUNNING", 0.9, "images")
     assert with_folder(trial, run, is_same) == Earlier("000-x", OWN, "PRUNED", value, "images")
+
+
+def search_once(url, value, **changes):
+    """A sweep called earlier in a database, with one trial of OWN that has finished; return the trial's run."""
+    sweep = sweep_of({name: {"value": value} for name, value in OWN.items()} | {"lr": {"values": [0.01]}}, **changes)
+    trials = Trials(url, sweep, "earlier", seed=0)
+    claim = trials.take(1)
+    claim.trial.report(value, 1)
+    trials.end(claim, TrialState.COMPLETE, {"best": value, "best_epoch": 1})
+    return claim.run_id
+
+
+def test_a_sweeps_own_database_wins_over_the_one_that_is_named_which_also_has_sweeps_without_a_folder_here(runs_dir):
+    url, folder = f"sqlite:///{runs_dir}/all.db", runs_dir / "sweeps" / "earlier"
+    search_once(url, 0.75)
+    assert [entry["value"] for entry in take_prior("earlier", sweep_of(PARAMETERS), url).entries] == [0.75]
+    folder.mkdir(parents=True)
+    (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
+    write(folder / search_once(f"sqlite:///{folder}/{run_folder.STUDY}", 0.25))
+    assert [entry["value"] for entry in take_prior("earlier", sweep_of(PARAMETERS), url).entries] == [0.25]
+
+
+def test_the_best_value_of_a_metric_with_another_goal_is_that_of_the_log(runs_dir):
+    folder = runs_dir / "sweeps" / "earlier"
+    folder.mkdir(parents=True)
+    (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
+    write(folder / search_once(f"sqlite:///{folder}/{run_folder.STUDY}", 0.5), losses=[0.6, 0.5])
+    rising = sweep_of(PARAMETERS, metric={"name": "val/loss", "goal": "maximize"})
+    assert [take_prior("earlier", each).entries[0]["value"] for each in (sweep_of(PARAMETERS), rising)] == [0.5, 0.6]
 
 
 @pytest.mark.parametrize(("goal", "kept"), [("minimize", [1, 3, 4, 5]), ("maximize", [2, 3, 4, 5])])

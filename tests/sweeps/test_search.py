@@ -9,8 +9,9 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
+from sweeps.local.distributions import MOST_VALUES
 from sweeps.local.gaussian_process import squashed
-from sweeps.local.search import MOST_SEEN, Search
+from sweeps.local.search import MOST_SEEN, Search, settings_of
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
 MIXED = {
@@ -90,6 +91,27 @@ def test_a_grid_visits_every_combination_once_in_order():
     sweep = sweep_of({"b": {"values": ["x", "y"]}, "a": {"min": 1, "max": 3}, "c": {"value": 0}}, method="grid")
     visited = [(s["a"], s["b"], s["c"]) for s, _ in search(sweep, lambda **settings: 0.0, 6)]
     assert visited == list(itertools.product((1, 2, 3), "xy", (0,)))
+
+
+def test_a_grid_that_is_through_begins_anew():
+    sweep = sweep_of({"a": {"values": list("pqr")}}, method="grid")
+    assert "".join(settings["a"] for settings, _ in search(sweep, lambda a: 0.0, 8)) == "pqrpqrpq"
+
+
+def test_agents_that_ask_at_once_go_through_a_grid_in_the_order_of_their_trials():
+    sweep = sweep_of({"a": {"values": list("pqr")}}, method="grid")
+    study = study_of(sweep, 0)
+    asked = [study.ask() for _ in range(3)]
+    assert [settings_of(sweep, trial)["a"] for trial in asked] == list("pqr")
+
+
+def test_combinations_are_counted_with_both_ends_and_listed_up_to_as_many_as_a_grid_may_have():
+    space = {"a": {"min": 1, "max": 3}, "b": {"values": list("st")}}
+    points = Search(sweep_of(space), 0).combinations()
+    assert [tuple(point.values()) for point in points] == list(itertools.product((1, 2, 3), "st"))
+    for beyond in (0, 1):
+        wide = Search(sweep_of({"a": {"min": 1, "max": MOST_VALUES + beyond}}), 0)
+        assert len(wide.combinations()) == (0 if beyond else MOST_VALUES)
 
 
 def test_the_first_trials_lie_evenly_in_every_range_two_more_than_there_are_settings(
@@ -291,9 +313,11 @@ def test_the_model_is_told_the_scaled_costs_and_of_trials_that_run_but_no_cost(m
     costs = [0.9, 1.0, 1.1, 1.3, 50.0]
     for cost in costs:
         tell(study, ask(sweep, study)[0], cost)
+    tell(study, ask(sweep, study)[0], 0.1, TrialState.FAIL)  # counts as the worst
+    costs.append(50.0)
     ask(sweep, study)  # goes on running
     told.clear()
     ask(sweep, study)
-    assert [trial.state for trial in told] == [TrialState.COMPLETE] * 5 + [TrialState.RUNNING]
-    assert [trial.value for trial in told[:5]] == pytest.approx(squashed(costs))
+    assert [trial.state for trial in told] == [TrialState.COMPLETE] * 6 + [TrialState.RUNNING]
+    assert [trial.value for trial in told[:6]] == pytest.approx(squashed(costs))
     assert squashed(costs) != pytest.approx(costs)

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from data.errors import UserError
-from models.core.optimization import SCHEDULES, FreshLBFGS, build_optimizer, lr_factor, parameter_groups, set_lr
+from models.core.optimization import (
+    SCHEDULES,
+    FreshLBFGS,
+    Scale,
+    build_optimizer,
+    lr_factor,
+    lr_of,
+    parameter_groups,
+    set_lr,
+)
 from models.core.settings import Settings
 from models.registry import MODELS
 from tests.models.test_objectives import build
@@ -174,6 +183,15 @@ def test_set_lr_multiplies_the_peak_of_each_group_whatever_was_set_before():
     for factor in (0.5, 0.25):
         set_lr(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == [0.4 * factor, 0.8 * factor]
+
+
+def test_the_rate_that_is_told_is_the_first_ones_where_no_parameter_has_the_whole_of_it():
+    rates = {"0.weight": Scale(lr=0.5), "3.weight": Scale(lr=0.25)}
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    settings = Settings(lr=0.4)
+    optimizer = build_optimizer(parameter_groups(net, 0.0, rates), settings)
+    set_lr(optimizer, 0.5)
+    assert lr_of(optimizer, settings) == 0.4 * 0.5 * 0.5
 
 
 def test_the_peak_is_reached_and_never_exceeded():
