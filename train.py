@@ -36,6 +36,7 @@ from analysis.record.resume import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
+from analysis.record.wandb_start import RunFacts
 from data.dataset import DatasetInfo, split_looked_at
 from data.errors import UserError, exit_code, lack_of_memory, shortened
 from data.internals import forget_exit_handlers
@@ -140,8 +141,8 @@ def start_tracking(
     environment = describe_environment(arguments, trainer.accelerator.device, trainer.accelerator.num_processes)
     environment |= {"data": info.fingerprint, "images": info.in_one_line()}
     say(f"{info.name}: {info.in_one_line()}")
-    num_logged = trainer.progress.num_logged
-    tracker = Tracker(folder, asdict(settings), environment, sweep_values(os.environ), num_logged, lock)
+    facts = RunFacts(folder, asdict(settings), environment, sweep_values(os.environ))
+    tracker = Tracker(facts, trainer.progress.num_logged, goes_on=not trainer.is_over(), lock=lock)
     try:
         keep_info(folder, info)
         if weights := trainer.objective.outside_weights:
@@ -177,7 +178,7 @@ class Run:
         """
         self.trainer.step_log.write = self.log_step
         try:
-            while self.trainer.progress.epoch < self.trainer.settings.epochs and not self.trainer.is_out_of_patience():
+            while not self.trainer.is_over():
                 if not self.trainer.train_epoch(self.stop):
                     raise StopRequested
                 self.end_epoch()
@@ -205,8 +206,8 @@ class Run:
         if self.trainer.note_epoch(validation, row):
             self.save_best()
         if self.tracker is not None:
-            is_last = progress.epoch == settings.epochs or self.trainer.is_out_of_patience()
-            images = self.draw_panels() if is_last or progress.epoch % settings.panels_every == 0 else {}
+            is_due = self.trainer.is_over() or progress.epoch % settings.panels_every == 0
+            images = self.draw_panels() if is_due else {}
             self.tracker.log(row, images)
             self.tracker.update_summary(self.trainer.kept())
             progress.num_logged = self.tracker.num_logged

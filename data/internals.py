@@ -1,9 +1,13 @@
 """Private names of libraries, all of them in this one file: look here first when a new version breaks something."""
 
 import atexit
+import os
+import struct
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -193,6 +197,38 @@ def wandb_stop_flag(run: Any) -> bool:
     place = {"project": run.project, "entity": run.entity, "run": run.id}
     answer = run._public_api()._service_api.execute_graphql(STOP_FLAG, place, timeout=STOP_FLAG_SECONDS)
     return bool(((answer.get("project") or {}).get("run") or {}).get("stopped"))
+
+
+WANDB_LOG_START, WANDB_BLOCK = 7, 32768  # bytes: of what says which kind of file it is, and of each block after it
+FRAGMENT_HEADER = 7  # bytes; where fewer are left of a block, they are not used
+FULL, LAST = 1, 4  # kinds of fragments that end a record; the others are its first and its middle ones
+
+
+def wandb_steps(log: Path) -> list[int]:
+    """Return the steps of the rows in a log of W&B's client, and cut off the record that a kill has left unfinished.
+
+    `wandb sync` would stop there, and leave out the other logs that it was given.
+    """
+    record_type = import_module("wandb.proto.wandb_internal_pb2").Record
+    data, record = log.read_bytes(), b""
+    steps: list[int] = []
+    at = end = WANDB_LOG_START
+    while at + FRAGMENT_HEADER <= len(data):
+        if (left := WANDB_BLOCK - at % WANDB_BLOCK) < FRAGMENT_HEADER:
+            at += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)  # after four bytes of a checksum
+        start, at = at + FRAGMENT_HEADER, at + FRAGMENT_HEADER + length
+        record += data[start:at]
+        if kind in (FULL, LAST) and at <= len(data):
+            try:
+                content, record, end = record_type.FromString(record), b"", at
+            except Exception:  # protobuf's own; the disk is at fault
+                return steps
+            steps += [content.history.step.num] if content.HasField("history") else []
+    if end < len(data):
+        os.truncate(log, end)
+    return steps
 
 
 def torchvision_labels(dataset: Any) -> Any:

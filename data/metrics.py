@@ -147,6 +147,11 @@ def is_epoch(row: Mapping[str, Any]) -> bool:
     return "lr" in row
 
 
+def is_closing(row: Mapping[str, Any]) -> bool:
+    """Return whether a logged row is that of a closing evaluation; that of a step says which step it is."""
+    return not is_epoch(row) and "step" not in row
+
+
 def is_finite(value: Any) -> bool:
     """Return whether a value is a finite number; booleans, text, None and whole numbers beyond all floats are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST

@@ -1,5 +1,6 @@
 """Runs with W&B's real client that are online and offline by turns, or lose the client's own process."""
 
+import errno
 import os
 import shlex
 import signal
@@ -11,6 +12,8 @@ import psutil
 import pytest
 
 from analysis.record import run_folder
+from data.files import write_json
+from tests.forks import ROOT
 from tests.test_tracking_online import LONG, double, start, wait_for_epochs  # noqa: F401
 from tests.wandb_server import API_KEY
 
@@ -19,6 +22,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 def rows(folder):
     return run_folder.read_metrics(folder / "runs" / "a")
+
+
+def end_as_killed(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_without_room(path, content):
+    if path.name == run_folder.SUMMARY:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    write_json(path, content)
+
+
+def kill(training):
+    training.signal(signal.SIGKILL)
+    training.wait()
 
 
 def stop(training):
@@ -48,7 +66,7 @@ def upload(command, double, folder):  # noqa: F811
     program, *words = shlex.split(command)
     variables = {"WANDB_BASE_URL": double.url, "WANDB_API_KEY": API_KEY, "HOME": str(folder)}
     words = [Path(sys.executable).with_name(program), *words]
-    subprocess.run(words, cwd=folder, env={**os.environ, **variables}, check=True, capture_output=True)
+    subprocess.run(words, cwd=ROOT, env={**os.environ, **variables}, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("order", [("offline", "online", "offline"), ("online", "offline", "online")])
@@ -103,3 +121,64 @@ def test_a_run_that_stops_after_epochs_and_gets_more_of_them_is_one_run_on_wandb
     assert [row["epoch"] for row in run.history if "lr" in row] == [1, 2, 3, 4]
     assert (run.config["epochs"], run.config["stop_after"]) == (4, 0)
     assert (run.exit_code, run.summary["state"]) == (0, "finished")
+
+
+def epochs_on(double):  # noqa: F811
+    history = double.run("a").history
+    assert [row["_step"] for row in history] == list(range(len(history)))
+    assert double.run("a").num_repeated == 0
+    return [row["epoch"] for row in history]
+
+
+def test_what_was_not_sent_when_a_run_was_killed_is_there_after_a_part_that_is_offline(double, tmp_path):  # noqa: F811
+    killed = start(tmp_path, double.url, *LONG, WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="600")
+    wait_for_epochs(tmp_path, 6, 200)
+    kill(killed)
+    going_on = start(tmp_path, double.url, *LONG, "--tracking=offline")
+    wait_for_epochs(tmp_path, len(rows(tmp_path)) + 3, 200)
+    stop(going_on)
+    upload(command_in(going_on.output), double, tmp_path)
+    assert epochs_on(double) == [row["epoch"] for row in rows(tmp_path)]
+    assert double.run("a").summary["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("patch", "code"),
+    [({"Tracker.finish": end_as_killed}, -signal.SIGKILL), ({"write_json": write_without_room}, 1)],
+    ids=["a kill", "a full disk"],
+)
+def test_more_epochs_after_a_run_that_could_not_end_are_all_on_wandb(patch, code, double, tmp_path):  # noqa: F811
+    patches = {f"analysis.record.tracker.{name}": value for name, value in patch.items()}
+    assert start(tmp_path, double.url, "--tracking=online", patches=patches).wait(200) == code
+    for num in (3, 4):
+        training = start(tmp_path, double.url, "--tracking=online", "--epochs=4", f"--stop_after={num}")
+        assert training.wait(200) == 0, training.output + training.errors
+    assert epochs_on(double) == [row["epoch"] for row in rows(tmp_path)] == [1, 2, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize("on_disk", ["all", "nothing", "a part"])
+def test_a_kill_of_a_run_that_is_offline_costs_no_row(on_disk, double, tmp_path):  # noqa: F811
+    offline = (*LONG, "--tracking=offline", "--log_every=4")
+    seconds = {"WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "600" if on_disk == "nothing" else "0.01"}
+    killed = start(tmp_path, double.url, *offline, **seconds)
+    wait_for_epochs(tmp_path, 20, 200)
+    kill(killed)
+    if on_disk == "a part":
+        [log] = (tmp_path / "runs" / "a" / "wandb").glob("offline-run-*/run-a.wandb")
+        os.truncate(log, log.stat().st_size // 2)
+    going_on = start(tmp_path, double.url, *offline)
+    wait_for_epochs(tmp_path, len(rows(tmp_path)) + 9, 200)
+    stop(going_on)
+    upload(command_in(going_on.output), double, tmp_path)
+    assert epochs_on(double) == [row["epoch"] for row in rows(tmp_path)]
+
+
+def test_rows_that_the_folder_has_lost_cost_wandb_none_however_often_it_goes_on(double, tmp_path):  # noqa: F811
+    for num in (3, 4, 5, 6):
+        training = start(tmp_path, double.url, "--tracking=online", "--epochs=6", f"--stop_after={num}")
+        assert training.wait(200) == 0, training.output + training.errors
+        if num == 3:
+            log = tmp_path / "runs" / "a" / run_folder.METRICS
+            log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 4, 5, 6, 6]
+    assert epochs_on(double) == [1, 2, 3, 4, 5, 6, 6]

@@ -23,11 +23,12 @@ LONG = ["--tracking=online", "--epochs=100000"]
 pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 
-def start(folder, url, *arguments, **variables):
+def start(folder, url, *arguments, patches={}, **variables):
     own = {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, "HOME": str(folder), "WANDB_CACHE_DIR": str(folder / "c")}
     own |= {"WANDB_CONFIG_DIR": str(folder / "config"), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
     log = folder / f"{len(list(folder.glob('*.log')))}.log"
-    return Fork("train", [*RUN, f"--runs_dir={folder / 'runs'}", *arguments], log, environment={**own, **variables})
+    words = [*RUN, f"--runs_dir={folder / 'runs'}", *arguments]
+    return Fork("train", words, log, environment={**own, **variables}, patches=patches)
 
 
 def train(folder, url, *arguments, **variables):

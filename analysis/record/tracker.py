@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,41 @@ from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_login import check_limits, choose_mode
 from analysis.record.wandb_run import WandbRun
-from analysis.record.wandb_start import NOT_APPLICABLE, RunFacts, start_wandb
+from analysis.record.wandb_start import NOT_APPLICABLE, NUM_LOST, RunFacts, start_wandb
 from data.errors import UserError
-from data.files import replace_file, write_json
+from data.files import read_json, replace_file, write_json
+from data.metrics import is_closing
 from data.visible import counted, say
 from models.resolve import not_applicable
 from models.setting_groups import settings_for
+
+
+def kept_rows(folder: Path, num_logged: int, goes_on: bool) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows that a run keeps as it goes on from a checkpoint, and how many of those its folder has lost.
+
+    W&B knows a row by its number. So the row of a closing evaluation is kept, too, where more epochs follow: of a run
+    that was killed at its end, and is given more. And rows that were lost are counted from then on.
+
+    Args:
+        folder: of the run.
+        num_logged: rows up to the checkpoint, with those that were lost before.
+        goes_on: whether there are epochs left to train.
+    """
+    known = read_json(folder / run_folder.ENVIRONMENT).get(NUM_LOST)
+    num_there = num_logged - (known if type(known) is int and known in range(num_logged + 1) else 0)
+    logged = run_folder.read_metrics(folder)
+    rows, after = logged[:num_there], logged[num_there:]
+    closing = [row for row in after[:1] if goes_on and is_closing(row)]
+    return rows + closing, num_logged - len(rows)
 
 
 class Tracker:
     """Writes what a run logs to its folder and to W&B; only the main process has one.
 
     Args:
-        folder: of the run; it is made if it is not there.
-        settings: of the run, which become W&B's config.
-        environment: command, versions and hardware.
-        sweep: values that a sweep gave; W&B has them in its config already and refuses to change them.
+        facts: what there is to say of the run; its folder is made if it is not there.
         num_logged: calls of `log` up to the checkpoint that a resumed run goes on from; later rows are dropped.
+        goes_on: whether there are epochs left to train.
         lock: of the run's folder, if this process holds it already.
 
     Attributes:
@@ -40,18 +59,12 @@ class Tracker:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Any],
-        environment: Mapping[str, Any],
-        sweep: Mapping[str, Any],
-        num_logged: int = 0,
-        lock: FileLock | None = None,
+        self, facts: RunFacts, num_logged: int = 0, goes_on: bool = False, lock: FileLock | None = None
     ) -> None:
-        self.folder = folder
-        if names := not_applicable(settings_for(settings["model"], sweep), settings["model"]):
-            environment = {**environment, NOT_APPLICABLE: names}
-        self.facts = RunFacts(folder, settings, environment, sweep)
+        self.folder = folder = facts.folder
+        settings, environment = facts.settings, dict(facts.environment)
+        if names := not_applicable(settings_for(settings["model"], facts.sweep), settings["model"]):
+            environment[NOT_APPLICABLE] = names
         mode, reason = choose_mode(settings["tracking"])
         if mode != "off":
             check_limits(settings)
@@ -60,7 +73,11 @@ class Tracker:
         try:
             (folder / run_folder.PANELS).mkdir(parents=True, exist_ok=True)
             self.lock = lock or run_folder.take(folder)
-            rows = run_folder.read_metrics(folder)[:num_logged]
+            rows, num_lost = kept_rows(folder, num_logged, goes_on)
+            if num_lost:
+                environment[NUM_LOST] = num_lost
+                lost = f"{num_lost:,} of {counted(num_logged, 'row')}"
+                say(f"{folder / run_folder.METRICS} has lost {lost}: the curves lack them")
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             replace_file(folder / run_folder.METRICS, lambda path: path.write_text(lines, "utf-8"))
             write_json(folder / run_folder.SETTINGS, settings)
@@ -68,17 +85,14 @@ class Tracker:
             (folder / run_folder.SUMMARY).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}): name another --runs_dir") from None
-        num_lost = num_logged - len(rows)
-        if num_lost:
-            lost = f"{num_lost:,} of {counted(num_logged, 'row')}"
-            say(f"{folder / run_folder.METRICS} has lost {lost}: the curves lack them")
-        self.num_logged = len(rows)
+        self.facts = replace(facts, environment=environment)
+        self.num_logged = num_lost + len(rows)
         self.first_images: Mapping[str, Path] = {}
         self.metrics_file = (folder / run_folder.METRICS).open("a", encoding="utf-8")
         self.wandb: WandbRun | None = None
         if mode != "off":
             run = start_wandb(self.facts, mode, reason)
-            self.wandb = WandbRun(run, self.facts, rows, num_lost)
+            self.wandb = WandbRun(run, self.facts, rows)
             if not run.offline:
                 write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": run.url})
 

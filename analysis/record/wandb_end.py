@@ -1,8 +1,8 @@
-"""Tell W&B how a run ended: python -m analysis.record.wandb_end STOP_CODE [FOLDER NUM_LOST].
+"""Tell W&B how a run ended: python -m analysis.record.wandb_end STOP_CODE [FOLDER].
 
-What a run asks for whose own client of W&B has died: the figures that W&B lacks, the result, and the checkpoint of a
-preempted run of a sweep, are sent from its folder. A run without a folder was stopped before it began; the environment
-says which it is, and W&B gives it to another agent.
+What a run asks for whose own client of W&B has died, and a user whose run has been online and offline by turns: the
+figures that W&B lacks, the result, and the checkpoint of a preempted run of a sweep, are sent from its folder. A run
+without a folder was stopped before it began; the environment says which it is, and W&B gives it to another agent.
 """
 
 import os
@@ -16,13 +16,13 @@ from data.files import read_json
 from models.resolve import sweep_values
 
 
-def end_from_folder(folder: Path, stop_code: int, num_lost: int) -> None:
-    """End a run whose folder has all that there is to say, `num_lost` of its first rows excepted."""
+def end_from_folder(folder: Path, stop_code: int) -> None:
+    """End a run whose folder has all that there is to say."""
     settings, environment = (read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.ENVIRONMENT))
     summary = read_json(folder / run_folder.SUMMARY)
     facts = RunFacts(folder, settings, environment, sweep_values(os.environ))
-    run = WandbRun(init_wandb(facts, "online"), facts, run_folder.read_metrics(folder), num_lost)
-    run.upload(summary.pop("state"), summary, stop_code)
+    run = WandbRun(init_wandb(facts, "online"), facts, run_folder.read_metrics(folder))
+    run.upload(summary.pop("state", "failed"), summary, stop_code)  # without one it was killed
     if not run.is_alive:
         sys.exit(1)
 
@@ -36,10 +36,10 @@ def end_before_it_began(stop_code: int) -> None:
     run.finish(exit_code=stop_code)
 
 
-def main(stop_code: str, folder: str = "", num_lost: str = "0") -> None:
+def main(stop_code: str, folder: str = "") -> None:
     """End a run on W&B."""
     if folder:
-        end_from_folder(Path(folder), int(stop_code), int(num_lost))
+        end_from_folder(Path(folder), int(stop_code))
     else:
         end_before_it_began(int(stop_code))
 

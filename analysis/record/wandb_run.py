@@ -12,9 +12,9 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_artifacts import delete_checkpoints, log_checkpoint, log_model
-from analysis.record.wandb_start import RECORDED, SWEEP_ID, RunFacts, waiting_parts
+from analysis.record.wandb_start import NUM_LOST, RECORDED, SWEEP_ID, RunFacts, earlier_logs, waiting_parts
 from data.files import read_json
-from data.internals import stop_wandb_watcher, wandb_stop_flag
+from data.internals import stop_wandb_watcher, wandb_steps, wandb_stop_flag
 from data.metrics import is_finite
 from data.paths import CHECKOUT
 from data.visible import is_first_process, say
@@ -32,20 +32,18 @@ class WandbRun:
         run: of W&B's client.
         facts: what there is to say of the run.
         rows: that a resumed run had logged up to the checkpoint it goes on from.
-        num_lost: rows before that which are no longer in its folder.
     """
 
-    def __init__(self, run: Any, facts: RunFacts, rows: Sequence[Mapping[str, float]], num_lost: int = 0) -> None:
+    def __init__(self, run: Any, facts: RunFacts, rows: Sequence[Mapping[str, float]]) -> None:
         self.run = run
         self.facts = facts
         self.folder = facts.folder
         self.defined: set[str] = set()  # names of figures that W&B knows
         self.num_known = 0  # rows that W&B has
-        self.num_lost = num_lost
         self.is_alive = True
         if not run.offline:
             self.attempt(self.forget_end)
-            self.attempt(lambda: self.catch_up(rows))
+        self.attempt(lambda: self.catch_up(rows))
 
     def attempt(self, deed: Callable[[], object]) -> None:
         """Do something with the client, unless that has failed before."""
@@ -66,17 +64,29 @@ class WandbRun:
     def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Send the rows of a resumed run that W&B lacks, and note how many it has.
 
-        A kill can cost rows that were logged and not sent yet. W&B may also have rows of epochs after the checkpoint,
-        which are trained again: they are not sent twice. Of a part that was offline the rows are sent as well, and it
-        is marked as uploaded, as an upload that comes later than this part would bring back its older summary.
+        A kill can cost rows that were logged and not sent yet or, offline, not on the disk. W&B may also have rows of
+        epochs after the checkpoint, which are trained again: they are not sent twice. Of a part that was offline a run
+        that is online sends the rows as well, and marks it as uploaded, as an upload that comes later would bring back
+        its older summary.
         """
-        self.num_known = max(0, self.run.starting_step - self.num_lost)
-        for number, row in enumerate(rows[self.num_known :], self.num_known + 1):
-            self.send(number, row)
-        for part in waiting_parts(self.run) if self.num_known < len(rows) else []:
+        num_lost = self.facts.environment.get(NUM_LOST, 0)
+        self.num_known = self.num_in_logs(num_lost + len(rows)) if self.run.offline else self.run.starting_step
+        for number, row in enumerate(rows, num_lost + 1):
+            if number > self.num_known:
+                self.send(number, row)
+        for part in [] if self.run.offline else waiting_parts(self.run):
             for file in part.glob("*.wandb"):
                 file.with_suffix(".wandb.synced").touch()  # as `wandb sync` leaves it, and looks for it
             say(f"W&B: the figures of {part} are sent, too: it counts as uploaded, as its summary is older")
+
+    def num_in_logs(self, default: int) -> int:
+        """Return how many rows are in the logs of earlier parts, as W&B is not asked offline.
+
+        Args:
+            default: where there are no logs, as after `wandb clean` or on another machine.
+        """
+        logs = earlier_logs(self.run)
+        return max((step + 1 for log in logs for step in wandb_steps(log)), default=0) if logs else default
 
     def log(
         self, number: int, metrics: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Table]
@@ -108,7 +118,7 @@ class WandbRun:
             name: wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
             for name, table in tables.items()
         }
-        self.run.log({**metrics, **pictures, **sheets}, step=number - 1 + self.num_lost)
+        self.run.log({**metrics, **pictures, **sheets}, step=number - 1)
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Tell W&B the best values so far, which its tables and sweeps read."""
@@ -128,7 +138,7 @@ class WandbRun:
             stop_code = 0
         try:
             self.upload(state, summary, stop_code)
-            if not self.is_alive and not self.run.offline and tell_wandb(stop_code, self.folder, self.num_lost):
+            if not self.is_alive and not self.run.offline and tell_wandb(stop_code, self.folder):
                 say("W&B: what it lacked of figures is there now, and how the run ended")
         except TimeoutError:
             command = f"wandb sync --include-online {quote(str(Path(self.run.dir).parent))}"
@@ -215,13 +225,13 @@ def give_back(stop_code: int) -> None:
         tell_wandb(stop_code)
 
 
-def tell_wandb(stop_code: int, folder: Path | None = None, num_lost: int = 0) -> bool:
+def tell_wandb(stop_code: int, folder: Path | None = None) -> bool:
     """Have a process of its own tell W&B how a run ended, see `wandb_end`; return whether it could.
 
     In this one, a signal to stop may have interrupted W&B's client anywhere.
     """
     words = [sys.executable, "-m", "analysis.record.wandb_end", str(stop_code)]
-    words += [str(folder.absolute()), str(num_lost)] if folder else []
+    words += [str(folder.absolute())] if folder else []
     own = {name: value for name, value in os.environ.items() if name != CLIENT_ADDRESS}
     try:
         subprocess.run(

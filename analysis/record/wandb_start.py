@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.record import run_folder
 from data.errors import UserError
-from data.internals import connect_wandb_api, forget_wandb_import_hooks
+from data.internals import connect_wandb_api, forget_wandb_import_hooks, wandb_steps
 from data.visible import say
 from models.registry import find_model
 from models.setting_groups import settings_for
@@ -18,6 +18,7 @@ from models.setting_groups import settings_for
 LONGEST_NAME = 128  # characters that W&B takes
 ENVIRONMENT = "environment"  # in W&B's config
 NOT_APPLICABLE = "not_applicable"  # in it: what a sweep of several models gave that this model has not
+NUM_LOST = "rows_lost"  # in a run's environment: of its rows, those that its folder has no longer, and W&B may have
 RECORDED = ("data", "num_processes", "commit", NOT_APPLICABLE)  # of it
 SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
 
@@ -68,20 +69,39 @@ def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
         say(f"W&B: {run.url}")
         connect_wandb_api(run)
     else:
-        parts = shlex.join(map(str, [*waiting_parts(run), Path(run.dir).parent]))
-        say(f"W&B: offline{reason}; to upload later: wandb sync {parts}")
+        say(f"W&B: offline{reason}; to upload later: {upload_command(run, facts.folder)}")
     return run
 
 
-def waiting_parts(run: Any) -> list[Path]:
-    """Return the folders of earlier parts of a run that were offline and have not been uploaded, the first one first.
+def upload_command(run: Any, folder: Path) -> str:
+    """Return the command that uploads a run that is offline, with all parts of it that wait for that.
+
+    An earlier part that was online may have had rows to send when it ended. It is not known here which, so that the
+    rows that W&B lacks are then sent from the run's folder, without the pictures of the parts that were offline.
+    """
+    if any(log.parent.name.startswith("run-") for log in earlier_logs(run)):
+        return shlex.join(["python", "-m", "analysis.record.wandb_end", "0", str(folder)])
+    return shlex.join(["wandb", "sync", *map(str, [*waiting_parts(run), Path(run.dir).parent])])
+
+
+def earlier_logs(run: Any) -> list[Path]:
+    """Return the logs of W&B's client for earlier parts of a run, as far as they are there.
 
     Args:
         run: of W&B's client.
     """
     own = Path(run.dir).parent
-    parts = own.parent.glob(f"offline-run-*-{run.id}")
-    return sorted(part for part in parts if part != own and not any(part.glob("*.synced")))
+    return [log for log in own.parent.glob(f"*run-*-{run.id}/*.wandb") if log.parent != own]
+
+
+def waiting_parts(run: Any) -> list[Path]:
+    """Return the folders of earlier parts of a run that were offline and have not been uploaded, the first one first.
+
+    A part without a row is left out: it may have been killed before anything was on the disk, and `wandb sync` would
+    stop there, and leave out the parts after it.
+    """
+    logs = [log for log in earlier_logs(run) if log.parent.name.startswith("offline-")]
+    return sorted(log.parent for log in logs if not log.with_suffix(".wandb.synced").exists() and wandb_steps(log))
 
 
 def init_wandb(facts: RunFacts, mode: str) -> Any:

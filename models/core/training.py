@@ -134,6 +134,10 @@ class Trainer:
         progress = self.progress
         return bool(progress.best) and 0 < self.settings.patience <= progress.judged_epoch - progress.best_epoch
 
+    def is_over(self) -> bool:
+        """Return whether there is no epoch left to train."""
+        return self.progress.epoch >= self.settings.epochs or self.is_out_of_patience()
+
     def kept(self) -> dict[str, Any]:
         """Return the metrics and the epoch of the weights that are kept (best.pt), and the metric that chose them."""
         progress, judge = self.progress, self.best_by

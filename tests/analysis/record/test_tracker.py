@@ -7,13 +7,14 @@ import pytest
 
 from analysis.record import run_folder
 from analysis.record.tracker import Tracker
+from analysis.record.wandb_start import RunFacts
 from data.errors import UserError
 from models.core.settings import Settings
 
 
-def track(folder, num_logged=0, **settings):
+def track(folder, num_logged=0, goes_on=False, **settings):
     values = asdict(Settings(tracking="off", run_id=folder.name, **settings))
-    return Tracker(folder, values, {"device": "Abacus 9"}, {}, num_logged)
+    return Tracker(RunFacts(folder, values, {"device": "Abacus 9"}, {}), num_logged, goes_on)
 
 
 def test_an_untracked_run_is_written_to_its_folder(tmp_path):
@@ -61,6 +62,40 @@ def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(num_logged, 
     assert tracker.finish("finished", {}, 143) == 0
 
 
+@pytest.mark.parametrize(("goes_on", "num_kept"), [(False, 2), (True, 3)])
+def test_the_row_of_a_closing_evaluation_is_kept_where_more_epochs_follow(goes_on, num_kept, tmp_path):
+    tracker = track(tmp_path)
+    logged = [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.1}, {"epoch": 2, "test/loss": 0.5}]
+    for row in logged:
+        tracker.log(row)
+    tracker.lock.release()
+    tracker = track(tmp_path, num_logged=2, goes_on=goes_on)
+    assert tracker.num_logged == num_kept
+    assert run_folder.read_metrics(tmp_path) == logged[:num_kept]
+
+
+def test_the_row_of_a_step_that_is_trained_again_is_not_kept(tmp_path):
+    tracker = track(tmp_path)
+    for row in ({"epoch": 1, "lr": 0.1}, {"epoch": 1.5, "step": 3, "step/lr": 0.1}):
+        tracker.log(row)
+    tracker.lock.release()
+    assert track(tmp_path, num_logged=1, goes_on=True).num_logged == 1
+
+
+def test_rows_that_a_folder_has_lost_keep_their_numbers_however_often_a_run_goes_on(tmp_path):
+    tracker = track(tmp_path)
+    for epoch in (1, 2, 3):
+        tracker.log({"epoch": epoch, "lr": 0.1})
+    log = tmp_path / run_folder.METRICS
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    for num_logged, num_kept in ((3, 1), (3, 1), (4, 2)):  # the first was killed before its checkpoint
+        tracker.lock.release()
+        tracker = track(tmp_path, num_logged=num_logged)
+        assert (tracker.num_logged, len(run_folder.read_metrics(tmp_path))) == (num_logged, num_kept)
+        tracker.log({"epoch": tracker.num_logged + 1, "lr": 0.1})
+    assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1, 4, 5]
+
+
 @pytest.mark.parametrize("name", ["runs", "runs/a"])
 def test_a_folder_that_cannot_be_made_is_the_users_to_put_right(name, tmp_path):
     (tmp_path / "runs").write_text("a file")
@@ -72,5 +107,5 @@ def test_tracking_online_without_credentials_is_refused_before_anything_is_writt
     monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=account("https://api.wandb.ai")))
     settings = asdict(Settings(tracking="online", run_id="a"))
     with pytest.raises(UserError, match="wandb login"):
-        Tracker(tmp_path / "runs" / "a", settings, {}, {})
+        Tracker(RunFacts(tmp_path / "runs" / "a", settings, {}, {}))
     assert not (tmp_path / "runs").exists()

@@ -10,6 +10,7 @@ import pytest
 from analysis.record import wandb_login
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_login import automatic_mode, choose_mode
+from analysis.record.wandb_start import RunFacts
 from data import servers
 from data.errors import UserError
 from models.core.settings import Settings
@@ -169,5 +170,5 @@ def test_what_was_switched_off_by_a_command_of_the_client_stays_off(switched, mo
 def test_names_that_wandb_would_refuse_later_are_refused_before_anything_is_written(changes, message, tmp_path):
     settings = asdict(Settings(tracking="offline", **{"run_id": "a", **changes}))
     with pytest.raises(UserError, match=message):
-        Tracker(tmp_path / "a", settings, {}, {})
+        Tracker(RunFacts(tmp_path / "a", settings, {}, {}))
     assert not (tmp_path / "a").exists()
