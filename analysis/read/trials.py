@@ -19,6 +19,8 @@ OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that 
 REPEATS = "repeats"  # best value and its epoch for each seed that a trial has finished with, in their order
 # Of a trial in its database:
 NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object, OBJECTIVES: dict, REPEATS: list}
+STARTED, ENDED = "started", "ended"  # in seconds since 1970; Optuna's times are local ones of the agent's machine
+NOTES |= {STARTED: int | float, ENDED: int | float}
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -116,14 +118,14 @@ def trial_of(row: TrialRow) -> Trial:
         settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
         objectives=row.notes.get(OBJECTIVES, {}),
         seeds=tuple(seeds_done(row.notes)),
-        started=utc(row.started),
-        ended=utc(row.ended),
+        started=moment(row.notes.get(STARTED), row.started),
+        ended=moment(row.notes.get(ENDED), row.ended) if row.ended else None,
     )
 
 
-def utc(time: datetime | None) -> datetime | None:
-    """Return Optuna's local time in UTC."""
-    return time and time.astimezone(UTC)
+def moment(noted: float | None, local: datetime | None) -> datetime | None:
+    """Return a time in UTC: that which an agent noted or, in studies of other programs, Optuna's as one of this zone."""
+    return datetime.fromtimestamp(noted, UTC) if noted is not None else local and local.astimezone(UTC)
 
 
 def trials_of(

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweeps import metrics_of
-from analysis.read.trials import NOTES, check_notes, check_seeds, checked_run_id, seeds_done
+from analysis.read.trials import ENDED, NOTES, STARTED, check_notes, check_seeds, checked_run_id, seeds_done
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.internals import let_ranges_change, reopen_trials, trial_id
@@ -257,6 +257,7 @@ class Trials:
             trial.set_user_attr("settings", settings)
             if foreign := self.sweep.foreign(trial.params):
                 trial.set_user_attr(NOT_APPLICABLE, foreign)
+            trial.set_user_attr(STARTED, time.time())
             trial.set_user_attr("run_id", run_id)
         num_done = len(seeds_done(notes))
         settings = settings | seed_of(settings, num_done)
@@ -278,11 +279,12 @@ class Trials:
         is_free = claim is not None and (claim.owner == self.claims.owner or self.claims.is_idle(claim))
         if is_free and self.claims.take(own_id, claim):
             self.storage.set_trial_user_attr(own_id, "ending", "not promoted")
+            self.storage.set_trial_user_attr(own_id, ENDED, time.time())
             self.study.tell(number, None, TrialState.PRUNED, skip_if_finished=True)
 
     def end(self, claim: Claim, state: TrialState, notes: Mapping[str, Any]) -> None:
         """Store how a trial has ended; the value of one that is complete is the best that it has logged."""
-        self.note(claim, notes)
+        self.note(claim, {**notes, ENDED: time.time()})
         value = value_of(self.sweep.metric, self.all()[claim.number]) if state == TrialState.COMPLETE else None
         self.study.tell(claim.number, value, state)
 
