@@ -31,17 +31,17 @@ from analysis.record import run_folder
 from analysis.record.data_file import keep_backbone, keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
 from analysis.record.evaluation import evaluate
-from analysis.record.machines import check_is_shared
+from analysis.record.machines import check_images_agree, check_is_shared
 from analysis.record.resume import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
 from analysis.record.wandb_start import RunFacts
 from data.dataset import DatasetInfo, split_looked_at
-from data.errors import UserError, exit_code, lack_of_memory, shortened
+from data.errors import UserError, exit_code, in_words, lack_of_memory
 from data.internals import forget_exit_handlers
 from data.loader import Loader
-from data.visible import is_first_process, say, visible, warn
+from data.visible import escape_unknown_letters, is_first_process, say, visible, warn
 from models.core import checkpoint
 from models.core.abilities import Samples
 from models.core.objective import count_parameters
@@ -115,6 +115,7 @@ def prepare(
         check_model(settings)
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
+    check_images_agree(info.fingerprint)
     check_images(folder, info)
     if not settings.test:
         splits.pop("test", None)
@@ -292,6 +293,7 @@ def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
         return run_program("train.py", lambda: say(help_text()))
+    escape_unknown_letters()
     stop = StopRequest()
     try:
         die_with_launcher()
@@ -300,7 +302,7 @@ def main(arguments: Sequence[str]) -> int:
     except (UserError, DivergedError, OSError) as error:
         if is_first_process() or isinstance(error, OSError):  # the others would only repeat what the user did wrong
             rank = "" if is_first_process() else f" (process {os.environ['RANK']})"
-            print(visible(f"train.py{rank}: {shortened(str(error))}"), file=sys.stderr)
+            print(visible(f"train.py{rank}: {in_words(error)}"), file=sys.stderr)
         return exit_code(error)
     except (MemoryError, RuntimeError) as error:
         if not (lack := lack_of_memory(error)):

@@ -5,7 +5,9 @@ import csv
 import functools
 import io
 import math
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -15,6 +17,7 @@ import train
 from analysis.record import run_folder
 from data.files import read_json
 from models.registry import MODELS
+from tests.test_floors import ROOT
 from tests.test_train import (
     GAN,
     STOPPED,
@@ -193,6 +196,14 @@ def test_dry_run_prints_parameters_and_writes_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_letters_that_the_terminal_lacks_are_told_as_numbers(tmp_path):
+    command = [sys.executable, "train.py", "--dry_run", "--dataset=digits", f"--runs_dir={tmp_path}/数据"]
+    found = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"/\u6570\u636e" in found.stdout
+
+
 def test_dry_run_says_what_has_no_effect(capsys):
     assert train.main(["--dry_run", "--dataset=digits", "--momentum=0.5"]) == 0
     assert capsys.readouterr().err.splitlines() == ["--momentum=0.5 has no effect with --optimizer=adam"]
@@ -229,7 +240,7 @@ BAD_INPUT = {
     "checksum": (["--dataset=cifar10", "--data_dir={tmp}/wrong"], "data_batch_1.bin is damaged"),
     "one class": (["--dataset=folder", "--data_dir={tmp}/one"], "a classifier needs 2"),
     "val_fraction": (["--val_fraction=0.0001"], "leaves no validation image"),
-    "batch": (["--batch_size=2000"], "larger than the 1293 training images"),
+    "batch": (["--batch_size=2000"], "larger than the 1,293 training images"),
     "shares": (["--accumulation_steps=3"], "make it a multiple of 3"),
     "single images": (["--model=cnn", "--batch_size=4", "--accumulation_steps=4"], "too few for batch norm"),
     "nothing to mix": (["--batch_size=4", "--accumulation_steps=4", "--mixup=0.2"], "too few for batch norm or mixup"),

@@ -1,4 +1,4 @@
-"""A run on several machines, all of which read what the first of its processes writes into its folder."""
+"""A run on several machines: all read what the first process writes into the run's folder, and the same images."""
 
 import os
 import secrets
@@ -33,6 +33,19 @@ def check_is_shared(runs_dir: Path) -> None:
         (runs_dir / name).unlink()
     if not all(is_seen):
         raise UserError(f"--runs_dir={runs_dir} is not the same folder on all machines: name one that they share")
+
+
+def check_images_agree(fingerprint: str) -> None:
+    """Refuse a run whose processes read different images; all of them call this together.
+
+    Args:
+        fingerprint: of the images that this process has read.
+
+    Raises:
+        UserError: another process has read others.
+    """
+    if len(set(gather_object([fingerprint]))) > 1:
+        raise UserError("--data_dir: the machines have different images there: copy them anew, or name a shared folder")
 
 
 def has_appeared(folder: Path, name: str) -> bool:

@@ -5,10 +5,26 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from data.errors import UserError
 from data.visible import counted, say
+from models.core.settings import Settings
 
 TRACE = "trace.json.gz"  # in the run's folder
 SKIPPED = 5  # steps before those that are recorded, in which memory is allocated and kernels are chosen
+
+
+def check_profile(settings: Settings, steps_per_epoch: int) -> None:
+    """Refuse to record steps of a run that has only those that are passed over.
+
+    Raises:
+        UserError: it is too short.
+    """
+    num_steps = settings.epochs * steps_per_epoch
+    if settings.profile and num_steps <= SKIPPED:
+        raise UserError(
+            f"--profile={settings.profile} records from step {SKIPPED + 1} on, and the run has {num_steps}: give it "
+            f"more --epochs"
+        )
 
 
 class Profiler:

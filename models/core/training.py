@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from models.core.checkpoint import Progress, refusing_misfits, restore_training,
 from models.core.objective import Objective, Phase, only_trainable
 from models.core.optimization import lr_factor, lr_of, set_lr
 from models.core.processes import StopRequest
-from models.core.profiler import Profiler
+from models.core.profiler import Profiler, check_profile
 from models.core.settings import Settings
 from models.core.step_log import StepLog
 
@@ -71,6 +71,7 @@ class Trainer:
         self.steps_per_epoch = min(steps, settings.limit_batches or steps)
         self.lr_factor: Callable[[int], float] = lambda step: lr_factor(settings, step, self.steps_per_epoch)
         self.step_log = StepLog(settings.log_every if accelerator.is_main_process else 0)
+        check_profile(settings, self.steps_per_epoch)
         num_profiled = settings.profile if accelerator.is_main_process else 0
         self.profiler = Profiler(num_profiled, Path(settings.runs_dir, settings.run_id))
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
@@ -193,7 +194,7 @@ class Trainer:
         started = time.perf_counter() - progress.epoch_seconds
         seeds = self.seeds(progress.epoch)
         self.step_log.start(progress.images_seen)
-        with bar:
+        with bar, closing(self.profiler):
             while progress.step < self.steps_per_epoch:
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented
                 with refusing_misfits(self.restored) if self.restored else nullcontext():
@@ -209,7 +210,6 @@ class Trainer:
                     progress.epoch_seconds = time.perf_counter() - started
                     if stopping:
                         return False
-        self.profiler.close()
         if self.ema is not None:
             self.evaluated.mend_average(self.objective)
         return True

@@ -1,4 +1,4 @@
-"""A run on several machines: whether they share the folder of runs."""
+"""A run on several machines: whether they share the folder of runs, and see the same images."""
 
 import os
 
@@ -7,7 +7,7 @@ from accelerate import PartialState
 
 from analysis.record import machines
 from data.errors import UserError
-from tests.two_processes import in_two_processes
+from tests.two_processes import in_two_processes, ranks_of_two
 
 
 def check(rank, folders):
@@ -22,6 +22,32 @@ def check(rank, folders):
     except UserError as error:
         return str(error)
     return ""
+
+
+def check_images(rank, fingerprints):
+    """What one of two processes hears that have read images of these fingerprints."""
+    os.environ.update(ranks_of_two()[rank])
+    PartialState(cpu=True)
+    try:
+        machines.check_images_agree(fingerprints[rank])
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def check_same_images(rank):
+    return check_images(rank, ["a", "a"])
+
+
+def check_other_images(rank):
+    return check_images(rank, ["a", "b"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("work", "is_refused"), [(check_same_images, False), (check_other_images, True)])
+def test_processes_that_read_different_images_are_refused(work, is_refused, tmp_path):
+    heard = in_two_processes(work, tmp_path)
+    assert ["the machines have different images" in each for each in heard] == [is_refused] * 2
 
 
 def check_one(rank):
