@@ -16,6 +16,7 @@ from analysis.record.environment import describe_environment, git
 from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import read_json, scratch_folder
+from data.metrics import is_closing
 from data.visible import counted
 from models.core.settings import INVOCATION, Settings
 from models.loading import read_data
@@ -180,6 +181,11 @@ def compare(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]],
     return 0, f"{len(then)} rows are equal bit for bit"
 
 
+def without_earlier_ends(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of a run without those of closing evaluations that more epochs followed, as none come again."""
+    return [row for row in rows[:-1] if not is_closing(row)] + list(rows[-1:])
+
+
 def is_same(then: Any, now: Any) -> bool:
     """Return whether two values are equal, or both NaN."""
     return then == now or (then != then and now != now)
@@ -205,7 +211,7 @@ def check_run(run: RecordedRun, into: Path | None, tolerance: float) -> tuple[in
     Raises:
         UserError: the run has logged nothing, or the new one failed.
     """
-    rows = run_folder.read_metrics(run.folder)
+    rows = without_earlier_ends(run_folder.read_metrics(run.folder))
     if not rows:
         raise UserError(f"{run.folder} has logged nothing to compare with: name a run with a {run_folder.METRICS}")
     to_the_end = run_folder.state(run.folder) == "finished"

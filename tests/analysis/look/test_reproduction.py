@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from analysis import reproduce
-from analysis.look.reproduction import compare, differences, launcher, read_run, run_again
+from analysis.look.reproduction import compare, differences, launcher, read_run, run_again, without_earlier_ends
 from analysis.record import environment, run_folder
 from analysis.record.resume import resolve
 from data.errors import UserError
@@ -42,6 +42,13 @@ def test_runs_are_compared_row_by_row_but_for_the_clock(now, code, verdict):
     found = compare(ROWS, now, tolerance=0.01)
     assert found[0] == code
     assert found[1].startswith(verdict)
+
+
+def test_a_closing_evaluation_that_more_epochs_followed_is_not_expected_again():
+    step, closing = {"epoch": 2.5, "step": 5, "step/lr": 0.1}, {"epoch": 2, "test/loss": 1.0}
+    rows = [*ROWS[:2], closing, step, ROWS[2], {**closing, "epoch": 3}]
+    assert without_earlier_ends(rows) == [*ROWS[:2], step, ROWS[2], {**closing, "epoch": 3}]
+    assert without_earlier_ends([]) == []
 
 
 def test_what_was_no_number_both_times_is_equal():
