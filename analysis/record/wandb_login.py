@@ -98,9 +98,7 @@ def automatic_mode(settings: Any) -> tuple[str, str]:
     """Return the mode for --tracking=auto, with the reason for staying offline in brackets."""
     asked = os.environ.get("WANDB_MODE")
     if (asked == "online" and has_credentials(settings)) or settings.mode in MODES:
-        by = (
-            f"WANDB_MODE={asked}" if asked else f"`wandb {settings.mode}`"
-        )  # a command that writes it to W&B's settings
+        by = f"WANDB_MODE={asked}" if asked else f"`wandb {settings.mode}`"  # which writes it to W&B's settings
         return MODES.get(settings.mode, "online"), f" ({by})"
     obstacle = find_obstacle(settings)
     return ("offline", f" ({obstacle})") if obstacle else ("online", "")

@@ -192,6 +192,8 @@ class WandbRun:
         Raises:
             TimeoutError: the server did not take all in time.
         """
+        import wandb
+
         if self.is_alive:
             try:
                 self.run.finish(exit_code=exit_code)
@@ -199,16 +201,10 @@ class WandbRun:
                 raise
             except Exception:  # W&B has no class for all that its transport raises
                 self.is_alive = False
-        if not self.is_alive:
-            self.let_go(exit_code)
-
-    def let_go(self, exit_code: int) -> None:
-        """Let go of the client's own process after a failure; else the client tries at exit, and prints a traceback."""
-        import wandb
-
-        with suppress(Exception):  # that process may be dead
-            stop_wandb_watcher(self.run)
-            wandb.teardown(exit_code)
+        if not self.is_alive:  # else the client tries again at exit, and prints a traceback
+            with suppress(Exception):  # its own process may be dead
+                stop_wandb_watcher(self.run)
+                wandb.teardown(exit_code)
 
 
 def was_stopped_by_wandb(run: Any) -> bool:
@@ -233,16 +229,9 @@ def tell_wandb(stop_code: int, folder: Path | None = None) -> bool:
     words = [sys.executable, "-m", "analysis.record.wandb_end", str(stop_code)]
     words += [str(folder.absolute())] if folder else []
     own = {name: value for name, value in os.environ.items() if name != CLIENT_ADDRESS}
+    limits: dict[str, Any] = {"start_new_session": True, "capture_output": True, "timeout": SECONDS_TO_TELL}
     try:
-        subprocess.run(
-            words,
-            cwd=CHECKOUT,
-            env=own,
-            start_new_session=True,
-            capture_output=True,
-            timeout=SECONDS_TO_TELL,
-            check=True,
-        )
+        subprocess.run(words, cwd=CHECKOUT, env=own, check=True, **limits)
     except (OSError, subprocess.SubprocessError) as error:
         say(f"W&B could not be told how the run ended ({' '.join(str(error).split())})")
         return False

@@ -1,10 +1,13 @@
-"""What a run is called on W&B."""
+"""What a run is called on W&B, and what the log of W&B's client holds."""
 
+import struct
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from analysis.record.wandb_start import LONGEST_NAME, RunFacts, name_on_wandb, short, trial_name
+from data.internals import wandb_steps
 from sweeps.local.launch import unless_set
 
 NUMBERS = {0.00031: "3.1e-4", 3.1e-4 * 1.00001: "3.1e-4", 0.05: "0.05", 1.0: "1", 1e-5: "1e-5", 12345.6: "1.23e4"}
@@ -45,3 +48,25 @@ def test_what_the_user_says_of_a_run_counts(monkeypatch):
     monkeypatch.setenv("WANDB_NAME", "mine")
     monkeypatch.setenv("WANDB_RUN_GROUP", "")
     assert unless_set({"WANDB_NAME": "ours", "WANDB_RUN_GROUP": "sweep"}) == {"WANDB_RUN_GROUP": "sweep"}
+
+
+def fragment(kind, content):
+    return bytes(4) + struct.pack("<HB", len(content), kind) + content
+
+
+def record_of_row(step):
+    record = import_module("wandb.proto.wandb_internal_pb2").Record()
+    record.history.step.num = step
+    return record.SerializeToString()
+
+
+def test_a_log_that_a_kill_has_cut_short_is_read_and_mended(tmp_path):
+    log, row = tmp_path / "run-a.wandb", record_of_row(7)
+    whole = b":W&B\xe1\xbe\x00" + fragment(1, record_of_row(6)) + fragment(2, row[:3]) + fragment(4, row[3:])
+    for rest in (b"", bytes(5), fragment(1, record_of_row(8))[:-2], fragment(2, row[:3]), bytes(100)):
+        log.write_bytes(whole + rest)
+        assert wandb_steps(log) == [6, 7]
+        assert log.read_bytes() == whole
+    log.write_bytes(whole + fragment(1, b"\xff\xff") + fragment(1, row))  # a disk's fault, which is left as it is
+    assert wandb_steps(log) == [6, 7]
+    assert len(log.read_bytes()) > len(whole)
