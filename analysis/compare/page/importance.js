@@ -2,7 +2,7 @@
 
 import { ACCENT, GREY } from "./colours.js";
 import { choice, find } from "./elements.js";
-import { count } from "./format.js";
+import { count, shortenedApart } from "./format.js";
 import { PERCENT, plot, plotText } from "./plot.js";
 import { branches, importance } from "./report.js";
 
@@ -31,7 +31,8 @@ export function drawImportance() {
   find("#importance-chart").hidden = names.length === 0;
   find("#importance .key").textContent = names.length ? explanation() : "";
   if (!names.length) return;
-  const errors = bars("deviations");
+  const errors = bars("deviations"), chart = find("#importance-chart");
+  const mostLetters = Math.max(12, Math.floor(chart.clientWidth / 24)); // so that the bars have room
   const trace = {
     type: "bar",
     orientation: "h",
@@ -42,10 +43,15 @@ export function drawImportance() {
     customdata: errors,
     hovertemplate: "<b>%{y}</b> %{x:.1%} ± %{error_x.array:.1%}<extra></extra>",
   };
-  plot(find("#importance-chart"), [trace], {
+  plot(chart, [trace], {
     height: 70 + 30 * names.length,
     xaxis: { tickformat: PERCENT, zeroline: true },
-    yaxis: { type: "category", showgrid: false },
+    yaxis: {
+      type: "category",
+      showgrid: false,
+      tickvals: names.map(plotText),
+      ticktext: shortenedApart(names, mostLetters).map(plotText),
+    },
     bargap: 0.4,
   });
 }

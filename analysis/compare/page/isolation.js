@@ -2,11 +2,9 @@
 
 import { ACCENT, GREY } from "./colours.js";
 import { element, find } from "./elements.js";
-import { count, formatMetric, formatSetting, isLogSetting, shortenedApart } from "./format.js";
-import { logAxis, metricAxis, plot, plotText } from "./plot.js";
+import { count, formatMetric, formatSetting, isLogSetting } from "./format.js";
+import { logAxis, metricAxis, nameAxis, plot, plotText } from "./plot.js";
 import { importance, isolation, metric } from "./report.js";
-
-const MOST_LETTERS = 18; // of a tick
 
 export function drawIsolation() {
   const names = Object.keys(isolation).sort((a, b) => place(a) - place(b));
@@ -50,14 +48,9 @@ function draw(target, name, bins, yaxis) {
   const expected = steps(bins, edges, (bin) => bin.expected?.[1], { width: 1.5, color: GREY, dash: "dot" });
   plot(target, [band(bins, edges), expected, best, middles(name, bins, edges, isLog)], {
     height: 240,
-    xaxis: isNumber ? (isLog ? logAxis(edges.flat()) : {}) : nameAxis(bins),
+    xaxis: isNumber ? (isLog ? logAxis(edges.flat()) : {}) : nameAxis(bins.map((bin) => String(bin.low))),
     yaxis,
   });
-}
-
-function nameAxis(bins) {
-  const ticktext = shortenedApart(bins.map((bin) => String(bin.low)), MOST_LETTERS).map(plotText);
-  return { tickvals: [...bins.keys()], ticktext, range: [-0.5, bins.length - 0.5] };
 }
 
 // Return where the drawing of each bin begins and ends: half-way to its neighbours.

@@ -1,6 +1,6 @@
 // Charts by Plotly. Its script stands in the page before the modules; this is the only one that calls it.
 
-import { formatNumber } from "./format.js";
+import { formatNumber, shortenedApart } from "./format.js";
 import { isPercentage, metric, runs } from "./report.js";
 
 const { Plotly } = /** @type {any} */ (globalThis);
@@ -51,6 +51,17 @@ export function resizeCharts(isPaper) {
 export function plotText(text) {
   const escaped = String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   return escaped.replace(/\s+/g, " ");
+}
+
+const MOST_NAMES = 24; // that have a tick
+
+// Return an axis of names, at 0, 1, ...; where they have no room beside each other, they stand upright.
+export function nameAxis(names, mostLetters = 18) {
+  const every = Math.ceil(names.length / MOST_NAMES);
+  const tickvals = [...names.keys()].filter((n) => n % every === 0);
+  const short = shortenedApart(names, mostLetters).map(plotText);
+  const ticks = { tickvals, ticktext: tickvals.map((n) => short[n]), autotickangles: [0, 90] };
+  return { ...ticks, range: [-0.5, names.length - 0.5] };
 }
 
 const MOST_DECADES = 12; // that have a tick

@@ -27,9 +27,10 @@ export function drawProgress() {
   const places = markedRuns().filter(isSearched);
   const colour = (i) => (sweeps.length > 1 ? sweepColour(runs[i].sweep) : GREY);
   const points = runMarkers(places, places.map(positionOf), places.map((i) => runs[i].value), colour);
+  const whole = chosen.x === "number" && runs.length <= 8 ? { dtick: 1 } : {}; // no half runs
   find("#progress .key").textContent = stateKey(places);
   plot(find("#progress-chart"), [...lines, { ...points, showlegend: false }], {
-    xaxis: { title: { text: X_TITLES[chosen.x] }, rangemode: "tozero" },
+    xaxis: { title: { text: X_TITLES[chosen.x] }, rangemode: "tozero", ...whole },
     yaxis: valueAxis(),
     showlegend: lines.length > 1,
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },

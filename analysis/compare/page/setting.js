@@ -1,12 +1,11 @@
 // One setting against the metric, a point for each run.
 
 import { element, find } from "./elements.js";
-import { BY_NAME, formatSetting, shortenedApart } from "./format.js";
+import { BY_NAME, formatSetting } from "./format.js";
 import { markedRuns, runMarkers, stateKey } from "./markers.js";
-import { logAxis, plot, plotText, valueAxis } from "./plot.js";
+import { logAxis, nameAxis, plot, plotText, valueAxis } from "./plot.js";
 import { edges, runs, settings } from "./report.js";
 
-const MOST_LETTERS = 24; // of a tick
 const chosen = { setting: 0 };
 
 export function setUpSetting() {
@@ -29,7 +28,7 @@ export function drawSetting() {
   if (!settings.length) return;
   const k = chosen.setting;
   const places = markedRuns().filter((i) => !settings[k].is_number || runs[i].settings[k] !== null);
-  const { axis, x } = settings[k].is_number ? numberAxis(k, places) : nameAxis(k, places);
+  const { axis, x } = settings[k].is_number ? numberAxis(k, places) : spreadNames(k, places);
   find("#setting .key").textContent = `${stateKey(places)}\nShown runs are coloured. Click a point to show its run.`;
   plot(find("#setting-chart"), [runMarkers(places, x, places.map((i) => runs[i].value))], {
     xaxis: { title: { text: plotText(settings[k].name) }, ...axis },
@@ -43,13 +42,8 @@ function numberAxis(k, places) {
 }
 
 // Spread names evenly, and the runs of one name a little to its left and right.
-function nameAxis(k, places) {
+function spreadNames(k, places) {
   const names = namesOf(k);
   const jitter = (i) => ((i * 7) % 11 - 5) * 0.03;
-  const axis = {
-    tickvals: [...names.keys()],
-    ticktext: shortenedApart(names, MOST_LETTERS).map(plotText),
-    range: [-0.5, names.length - 0.5],
-  };
-  return { axis, x: places.map((i) => names.indexOf(formatSetting(runs[i].settings[k])) + jitter(i)) };
+  return { axis: nameAxis(names), x: places.map((i) => names.indexOf(formatSetting(runs[i].settings[k])) + jitter(i)) };
 }

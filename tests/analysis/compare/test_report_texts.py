@@ -1,6 +1,7 @@
 """Long names in the report, in a real Chromium: whole, or with an ellipsis and the whole of them at the pointer."""
 
 import json
+import random
 
 import pytest
 
@@ -23,8 +24,9 @@ WIDEST = "Math.max(...[...document.querySelectorAll('#runs td')].map((cell) => c
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     runs_dir = tmp_path_factory.mktemp("runs")
-    for i in range(12):
-        settings = {name: values[i % len(values)] for name, values in LONG.items()}
+    draw = random.Random(0)
+    for i in range(24):
+        settings = {name: draw.choice(values) for name, values in LONG.items()}
         settings |= {"arch": ARCHITECTURES[i % 3], "note": "a word " * 300 + str(i % 2)}
         folder = write_run(runs_dir / f"{RUN}-{i:02d}", [1 + i / 10], **settings)
         rows = [json.loads(line) for line in (folder / run_folder.METRICS).read_text().splitlines()]
@@ -127,3 +129,19 @@ def test_a_long_value_leaves_room_for_what_is_said_of_a_recipe(browser, tmp_path
         "['clientWidth', 'scrollWidth'].map((one) => document.querySelector('#recipes .scroll')[one])"
     )
     assert needed <= room
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_name_on_an_axis_has_its_label_and_bars_have_room(browser, page, width):
+    browser.open(page, width)
+    option = "[...document.querySelectorAll('#setting-name option')].find((one) => one.text === 'arch').value"
+    browser.run(f"(document.querySelector('#setting-name').value = {option})")
+    browser.run("document.querySelector('#setting-name').dispatchEvent(new Event('change'))")
+    for chart, num in (("[data-setting=arch]", 3), ("#setting-chart", 3)):
+        drawn = browser.run(
+            f"[...document.querySelectorAll('{chart} .xtick text')].filter((one) => one.style.display != 'none').length"
+        )
+        assert drawn == num
+    chart = "document.querySelector('#importance-chart')"
+    whole, bars = browser.run(f"[{chart}.offsetWidth, {chart}._fullLayout.xaxis._length]")
+    assert bars > whole / 2
