@@ -96,7 +96,7 @@ def restore_training(
     """Load a checkpoint into the model and the optimizers, and return how far its training had come.
 
     Raises:
-        UserError: the file is damaged, or of a run with other settings.
+        UserError: the file is damaged, or of a run with other settings or of another version.
     """
     content = load(path)
     with refusing_misfits(path):
@@ -104,6 +104,13 @@ def restore_training(
         if ema:
             ema.load_state_dict(content["ema"])
         for phase, state in zip(phases, content["optimizers"], strict=True):
+            both = state["param_groups"], phase.optimizer.param_groups
+            saved, own = ([len(group["params"]) for group in groups] for groups in both)
+            if saved != own:
+                raise UserError(
+                    f"{path} is of a version that also gave class tokens and positions weight decay: finish the run "
+                    f"with that version, or start a new one by another --run_id"
+                )
             phase.optimizer.load_state_dict(state)
         if accelerator.scaler:
             accelerator.scaler.load_state_dict(content["scaler"])

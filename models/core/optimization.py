@@ -28,7 +28,8 @@ def parameter_groups(module: nn.Module, weight_decay: float, scales: Mapping[str
     """Return the trainable parameters in two groups for each scale, with and without weight decay.
 
     Matrices and convolution kernels have weight decay; norms, biases, scalars, class tokens and position embeddings
-    have none.
+    have none. If there is no weight decay at all, the groups are told by the number of dimensions alone, as they are in
+    checkpoints of all versions.
 
     Args:
         module: holds the parameters.
@@ -38,7 +39,7 @@ def parameter_groups(module: nn.Module, weight_decay: float, scales: Mapping[str
     groups: dict[tuple, dict] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            spared = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED
+            spared = bool(parameter.ndim <= 1 or (weight_decay and name.rpartition(".")[2] in UNDECAYED))
             scale = scales.get(name, Scale())
             decay = 0.0 if spared else weight_decay * scale.weight_decay
             new = {"params": [], "weight_decay": decay, "lr_scale": scale.lr}

@@ -8,7 +8,7 @@ import torch
 
 from data.errors import UserError
 from models.core import checkpoint, optimization
-from tests.models.test_objectives import build
+from tests.models.test_objectives import build, make_batch, train_step
 
 ROOT = Path(__file__).parents[3]
 # Files of this process may grow to `limit` bytes, which ends a write as a full disk does.
@@ -52,17 +52,38 @@ def test_a_checkpoint_takes_the_place_of_the_one_before(tmp_path):
     assert checkpoint.load(tmp_path / "checkpoint.pt") == {"epoch": 2}
 
 
-def test_a_checkpoint_whose_optimizer_has_other_groups_is_refused_in_one_line(tmp_path, monkeypatch):
-    objective = build("nano_vit")
+def old_checkpoint(path, monkeypatch, **settings):
+    """A checkpoint of the versions in which the number of dimensions alone told what has weight decay."""
     with monkeypatch.context() as patch:
         patch.setattr(optimization, "UNDECAYED", ())
-        [phase] = objective.phases()
+        objective = build("nano_vit", **settings)
+        [phase] = phases = objective.phases()
+    train_step(objective, phases, make_batch(objective, 4))
     content = {"objective": objective.state_dict(), "ema": {}, "optimizers": [phase.optimizer.state_dict()]}
-    checkpoint.save(tmp_path / "a.pt", {**content, "scaler": {}, "progress": {"epoch": 3, "terms": {}}})
-    alone = SimpleNamespace(scaler=None, device="cpu")
-    with pytest.raises(UserError, match=r"a.pt does not fit its run's settings \(.*parameter group") as caught:
-        checkpoint.restore_training(tmp_path / "a.pt", alone, objective, None, objective.phases())
-    assert "\n" not in str(caught.value)
+    checkpoint.save(path, {**content, "scaler": {}, "progress": {"epoch": 3, "terms": {}}})
+    return phase.optimizer
+
+
+def restore(path, **settings):
+    objective = build("nano_vit", seed=9, **settings)
+    [phase] = phases = objective.phases()
+    checkpoint.restore_training(path, SimpleNamespace(scaler=None, device="cpu"), objective, None, phases)
+    return phase.optimizer
+
+
+def test_an_old_checkpoint_without_weight_decay_is_restored(tmp_path, monkeypatch):
+    saved = old_checkpoint(tmp_path / "a.pt", monkeypatch)
+    restored = restore(tmp_path / "a.pt")
+    for group, other in zip(saved.param_groups, restored.param_groups, strict=True):
+        for one, two in zip(group["params"], other["params"], strict=True):
+            assert torch.equal(one, two)
+            assert torch.equal(saved.state[one]["exp_avg"], restored.state[two]["exp_avg"])
+
+
+def test_an_old_checkpoint_with_weight_decay_of_class_tokens_is_refused_in_one_line(tmp_path, monkeypatch):
+    old_checkpoint(tmp_path / "a.pt", monkeypatch, weight_decay=0.1)
+    with pytest.raises(UserError, match="also gave class tokens and positions weight decay: finish the run with"):
+        restore(tmp_path / "a.pt", weight_decay=0.1)
 
 
 @pytest.mark.slow

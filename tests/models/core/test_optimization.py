@@ -61,6 +61,14 @@ def test_class_tokens_and_positions_do_not_decay(name):
     assert not [key for key in names if key.endswith(("class_token", "positions"))]
 
 
+@pytest.mark.parametrize("name", ["nano_vit", "patch_lstm", "vq_vae"])
+def test_without_weight_decay_the_groups_are_those_of_checkpoints_of_all_versions(name):
+    objective = build(name)
+    for phase in objective.phases():
+        matrices, vectors = ([p.ndim for p in group["params"]] for group in phase.optimizer.param_groups)
+        assert min(matrices) > 1 >= max(vectors)
+
+
 def test_groups_hold_every_trainable_parameter_once():
     net = make_net()
     net[0].requires_grad_(False)
