@@ -97,6 +97,11 @@ class FeatureCache:
         stored = torch.from_file(str(self.folder / "features"), shared=False, size=size, dtype=self.dtype)
         return stored.view(-1, self.num_features).index_select(0, torch.tensor([rows[key] for key in hashes]))
 
+    def take(self, other: "FeatureCache", hashes: list[bytes]) -> None:
+        """Add the features that another cache of the same network has of images with these hashes."""
+        if known := sorted((other.rows().keys() & hashes) - self.rows().keys()):
+            self.append(known, other.read(known))
+
     def append(self, hashes: list[bytes], features: Tensor) -> None:
         """Add the features [N, D] of N images; several processes may call this at the same time.
 
@@ -170,6 +175,7 @@ def cached_features(
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
     accelerator: Accelerator,
+    known: FeatureCache | None = None,
 ) -> Tensor:
     """Return the features of images; those that the cache lacks are computed and added to it first.
 
@@ -181,6 +187,7 @@ def cached_features(
         compute: function from images [B, 3, H, W] uint8 in main memory to features [B, D] on the device.
         batch_size: images that each process passes to `compute` at once.
         accelerator: the run's.
+        known: another cache of the network, whose features are taken where it has them.
 
     Returns:
         [N, D] in main memory, in the cache's dtype.
@@ -190,6 +197,8 @@ def cached_features(
         OSError: the features cannot be kept, for example because the disk is full; with the remedy.
     """
     hashes = hash_images(images)
+    if known is not None:
+        cache.take(known, hashes)
     # Hash -> index of the first image that has it.
     first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
     [is_complete] = broadcast_object_list([first.keys() <= cache.rows().keys()])

@@ -5,6 +5,7 @@ solved exactly for one strength of its penalty after another (the model `logisti
 """
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
-from data.feature_cache import FEATURE_DTYPES, FeatureCache, cached_features
+from data.feature_cache import FeatureCache, cached_features
 from data.paths import feature_dir
 from models.core.objective import Phase
 from models.core.optimization import FreshLBFGS
@@ -152,6 +153,7 @@ class FrozenBackbone(Classification):
         self.num_features = num_features
         self.outside_weights = find_weights(settings.arch, settings.pretrained, settings.weights)
         self.frozen = FrozenNetwork(settings.arch, self.outside_weights, size, settings.interpolation, settings.seed)
+        self.extractor: FeatureExtractor | None = None  # of images that come in many parts
         self.num_outside_parameters = sum(parameter.numel() for parameter in network.parameters())
 
     def image_network(self) -> nn.Module:
@@ -160,26 +162,23 @@ class FrozenBackbone(Classification):
     def input_shape(self) -> tuple[int, ...]:
         return (self.num_features,)
 
-    def prepare(self, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Split]:
+    def prepare(
+        self, splits: dict[str, Split], accelerator: Accelerator, scratch: Path | None = None
+    ) -> dict[str, Split]:
         settings = self.settings
         root = feature_dir(settings.feature_dir)
-        extractor = FeatureExtractor(self.frozen, accelerator.device, settings.feature_batch_size)
-        caches = {
-            precision: FeatureCache(root, extractor.description(precision), self.num_features)
-            for precision in FEATURE_DTYPES
-        }
-        precision: str = settings.feature_precision
-        if precision == "auto" and accelerator.is_main_process:
-            first = splits.get("train", next(iter(splits.values())))
-            precision = extractor.sound_precision(ImagesOf(first), caches["bf16"].folder / "deviation")
-        [extractor.precision] = broadcast_object_list([precision])
-        cache = caches[extractor.precision]
+        extractor = self.extractor or self.extractor_for(splits, accelerator, root)
+        description, known = extractor.description(extractor.precision), None
+        cache = FeatureCache(root, description, self.num_features)
+        if scratch:  # more images will come; else the network need not take memory any longer
+            self.extractor = extractor
+            cache, known = FeatureCache(scratch, description, self.num_features), cache
         encoded = {}
         for name, split in splits.items():
             flips = (False, True) if settings.flips and name == "train" else (False,)
             copies = [ImagesOf(split, is_mirrored) for is_mirrored in flips]
             features = [
-                cached_features(cache, images, extractor, extractor.batch_size, accelerator) for images in copies
+                cached_features(cache, images, extractor, extractor.batch_size, accelerator, known) for images in copies
             ]
             encoded[name] = split._replace(features=torch.stack(features, dim=1))
         if settings.standardise and "train" in encoded:  # without, the head has the means of its own run
@@ -187,6 +186,23 @@ class FrozenBackbone(Classification):
             assert training_features is not None
             self.net.standardise(training_features)
         return encoded
+
+    def extractor_for(self, splits: dict[str, Split], accelerator: Accelerator, root: Path) -> FeatureExtractor:
+        """Return the frozen network on the device, in the precision that suits it.
+
+        Args:
+            splits: whose first images tell the precision, where that is not known.
+            accelerator: of this process.
+            root: folder of the caches, where the precision is noted.
+        """
+        extractor = FeatureExtractor(self.frozen, accelerator.device, self.settings.feature_batch_size)
+        precision: str = self.settings.feature_precision
+        if precision == "auto" and accelerator.is_main_process:
+            first = splits.get("train", next(iter(splits.values())))
+            folder = FeatureCache(root, extractor.description("bf16"), self.num_features).folder
+            precision = extractor.sound_precision(ImagesOf(first), folder / "deviation")
+        [extractor.precision] = broadcast_object_list([precision])
+        return extractor
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Functions that build the model, the data and the loaders that a run's settings describe."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -108,14 +109,23 @@ def load_model(
     return objective, loaders
 
 
-def put_on_device(objective: Objective, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Loader]:
-    """Put a model onto this process's device, and return a loader for each split of images, by name."""
+def put_on_device(
+    objective: Objective, splits: dict[str, Split], accelerator: Accelerator, scratch: Path | None = None
+) -> dict[str, Loader]:
+    """Put a model onto this process's device, and return a loader for each split of images, by name.
+
+    Args:
+        objective: the model.
+        splits: of images, by name.
+        accelerator: of this process.
+        scratch: folder for what is computed of the images, where it is not to be kept; see `Objective.prepare`.
+    """
     settings, info = objective.settings, objective.info
     channels_last = wants_channels_last(settings, objective, accelerator.device)
     if channels_last:
         objective.to(memory_format=torch.channels_last)
     objective.to(accelerator.device)
-    splits = objective.prepare(splits, accelerator)
+    splits = objective.prepare(splits, accelerator, scratch)
     objective.train()
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     num_bytes = sum(map(bytes_of, splits.values()))

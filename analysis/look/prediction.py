@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -58,15 +59,18 @@ class Member:
         """What logits are divided by."""
         return self.calibration.get("temperature", 1.0)
 
-    def loader(self, images: Tensor) -> Loader:
-        """Return a loader of images [N, 3, H, W] uint8, as the run's own."""
-        objective = self.run.objective
-        split = Split(images, self.run.info.blank_labels(len(images)))
-        return put_on_device(objective, {"new": split}, self.accelerator)["new"]
+    def logits(self, images: Tensor, scratch: Path) -> Tensor:
+        """Return the logits of images, computed as at the end of the run.
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits of images [N, 3, H, W] uint8, computed as at the end of the run: [N, C] float32."""
-        return self.predict(self.loader(images)).logits
+        Args:
+            images: [N, 3, H, W] uint8.
+            scratch: folder for their features, if the network is frozen; members of one network share them.
+
+        Returns:
+            [N, C] float32.
+        """
+        split = Split(images, self.run.info.blank_labels(len(images)))
+        return self.predict(put_on_device(self.run.objective, {"new": split}, self.accelerator, scratch)["new"]).logits
 
     def predict(self, loader: Loader) -> Predictions:
         """Return what the network predicts of all images of a split, computed as at the end of the run."""
@@ -277,11 +281,12 @@ def predict_images(
         flip: whether to take the mean over each image and its mirror image.
     """
     labelling, calibrated, plain = labelling_of(members[0].run.info), list[Tensor](), list[Tensor]()
-    for member in members:
-        info = member.run.info
-        own = centre_crop(images[info.kept_size], info.image_size)
-        logits = [member.logits(one) for one in ([own, own.flip(-1)] if flip else [own])]
-        for found, divisor in ((plain, 1.0), (calibrated, member.temperature)):
-            found.append(torch.stack([labelling.probabilities(each / divisor) for each in logits]).mean(0))
+    with TemporaryDirectory(prefix="vision-sweeps-predict-") as scratch:
+        for member in members:
+            info = member.run.info
+            own = centre_crop(images[info.kept_size], info.image_size)
+            logits = [member.logits(one, Path(scratch)) for one in ([own, own.flip(-1)] if flip else [own])]
+            for found, divisor in ((plain, 1.0), (calibrated, member.temperature)):
+                found.append(torch.stack([labelling.probabilities(each / divisor) for each in logits]).mean(0))
     votes = torch.stack([labelling.decide(each) for each in calibrated])
     return torch.stack(calibrated).mean(0), torch.stack(plain).mean(0), votes

@@ -161,7 +161,7 @@ def make_trainer(settings: Settings, device: torch.device) -> tuple[Trainer, int
     shape = objective.input_shape()
     if len(shape) == 1:
         split = split._replace(features=torch.randn(num, 1, *shape))
-        objective.prepare = lambda splits, accelerator: splits  # type: ignore[method-assign]  # features are there
+        objective.prepare = lambda splits, *_: splits  # type: ignore[method-assign]  # features are there
     return Trainer(settings, accelerator, objective, put_on_device(objective, {"train": split}, accelerator)), num
 
 

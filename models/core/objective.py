@@ -96,10 +96,17 @@ class Objective(nn.Module, ABC):
         """Return the shape of one input of the model."""
         return (3, self.info.image_size, self.info.image_size)
 
-    def prepare(self, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Split]:
+    def prepare(
+        self, splits: dict[str, Split], accelerator: Accelerator, scratch: Path | None = None
+    ) -> dict[str, Split]:
         """Prepare for training and return the splits that loaders are made of.
 
         A model on a frozen network adds the features of the images to the splits; other models return them as they are.
+
+        Args:
+            splits: of images, by name.
+            accelerator: of this process.
+            scratch: folder for what is computed of the images, where it is not to be kept for later runs.
         """
         return splits
 

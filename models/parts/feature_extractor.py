@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from data.dataset import DatasetInfo
 from data.feature_cache import Images
 from data.files import locked, replace_file
-from data.seeding import seed_everything
 from data.visible import say
 from models.core.precision import has_fast_bf16
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
@@ -52,10 +51,12 @@ class FrozenNetwork:
             info: the dataset's facts, for the normalisation of the images that the network will get.
             head: module from features to outputs; None if the features themselves are the outputs.
         """
-        seed_everything(self.seed)
         config = pretrained_config(self.arch)
         prepare = Preprocess(info, config.mean, config.std, self.input_size, self.interpolation)
-        return TimmNet(prepare, build_network(self.arch, 0, self.input_size, self.weights), head).eval()
+        with torch.random.fork_rng(devices=[]):  # others' random numbers stay as they are
+            torch.default_generator.manual_seed(self.seed)
+            backbone = build_network(self.arch, 0, self.input_size, self.weights)
+        return TimmNet(prepare, backbone, head).eval()
 
 
 @dataclass

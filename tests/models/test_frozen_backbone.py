@@ -12,6 +12,7 @@ from torchvision.transforms import functional as vision
 
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
+from data.feature_cache import HASH_BYTES
 from models import frozen_backbone
 from models.core.objective import count_parameters
 from models.frozen_backbone import (
@@ -155,6 +156,20 @@ def test_bf16_features_agree_with_fp32(tmp_path):
     assert features["bf16"].dtype == torch.bfloat16
     error = (features["bf16"].float() - features["fp32"]).norm() / features["fp32"].std(0).norm() / 40**0.5
     assert error < 0.05
+
+
+def test_features_that_are_kept_are_taken_and_others_kept_in_a_scratch_folder_alone(num_computed, tmp_path):
+    settings = {"feature_dir": str(tmp_path / "kept")}
+    known = encode(build(**settings), train=make_split(10))["train"].features
+    num_computed.clear()
+    others = make_split(12)._replace(stored=torch.cat([make_split(10).images, make_split(2, seed=1).images]))
+    objective = build(**settings)
+    for _ in range(2):
+        found = objective.prepare({"new": others}, Accelerator(cpu=True), tmp_path / "scratch")["new"].features
+        assert torch.equal(found[:10], known)
+        assert sum(num_computed) == 2
+    [hashes] = (tmp_path / "kept").rglob("images")
+    assert hashes.stat().st_size == 10 * HASH_BYTES
 
 
 @pytest.mark.slow

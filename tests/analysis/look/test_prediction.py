@@ -25,6 +25,7 @@ from data.files import read_json, write_json
 from data.folder import load
 from data.pixels import decode_image
 from models.loading import put_on_device
+from models.parts.feature_extractor import FeatureExtractor, FrozenNetwork
 from models.registry import MODELS
 from tests.trained_runs import CLASSES, info_for, save_pictures, save_run
 
@@ -95,6 +96,24 @@ def test_predictions_are_those_of_the_runs_own_closing_look_to_the_last_digit(na
     assert told == [(f"{where / row['file']}", row["predicted"], row["probability"], row["true"]) for row in own]
 
 
+def test_pictures_in_many_parts_need_one_frozen_network_which_sees_each_once_and_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.look.prediction.DECODED_AT_ONCE", 1)
+    built, seen = [], []
+    build, call = FrozenNetwork.build, FeatureExtractor.__call__
+    monkeypatch.setattr(FrozenNetwork, "build", lambda *given: built.append(given) or build(*given))
+    monkeypatch.setattr(
+        FeatureExtractor, "__call__", lambda self, images: seen.append(len(images)) or call(self, images)
+    )
+    kept = tmp_path / "features"
+    folders = [save_run(tmp_path / name, "frozen", eval_batch_size=2, feature_dir=str(kept)) for name in ("a", "b")]
+    files = [PictureFile(path) for path in save_pictures(tmp_path / "pictures")]
+    members, state = load_members(folders, "", False), torch.get_rng_state()
+    predict_files(members, files, flip=True)
+    assert (len(built), sum(seen)) == (1, 2 * 9)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not list(kept.rglob("images"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_predicts_without_its_images(name, tmp_path):
@@ -160,7 +179,7 @@ def test_votes_of_several_runs_stay_with_their_runs_however_many_images_are_deco
 def test_a_run_predicts_in_its_own_precision(precision, is_exact, tmp_path, monkeypatch):
     monkeypatch.setattr("models.core.precision.cpu_has_bf16", lambda: True)
     [member] = load_members([save_run(tmp_path / "run", "mlp", mixed_precision=precision)], "", False)
-    logits = member.logits(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8))
+    logits = member.logits(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), tmp_path)
     assert torch.equal(logits, logits.bfloat16().float()) != is_exact
 
 
