@@ -79,6 +79,13 @@ def test_a_claim_that_has_beaten_since_it_was_seen_is_not_taken(two_agents):
     assert not other.take(1, seen)
 
 
+def test_a_claim_that_its_own_agent_has_renewed_is_not_taken(two_agents):
+    one, other = two_agents
+    one.take(1, None)
+    seen = other.of(1)
+    assert [one.take(1, seen), other.take(1, seen)] == [True, False]
+
+
 def test_an_agent_beats_holds_and_releases_its_own_trials_alone(two_agents):
     for trial, agent in enumerate(two_agents):
         agent.take(trial, None)
