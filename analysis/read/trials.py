@@ -124,7 +124,7 @@ def trial_of(row: TrialRow) -> Trial:
 
 
 def moment(noted: float | None, local: datetime | None) -> datetime | None:
-    """Return a time in UTC: that which an agent noted or, in studies of other programs, Optuna's as one of this zone."""
+    """Return a time in UTC: that which an agent noted or, in older studies, Optuna's, taken for one of this zone."""
     return datetime.fromtimestamp(noted, UTC) if noted is not None else local and local.astimezone(UTC)
 
 

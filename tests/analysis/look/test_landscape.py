@@ -336,9 +336,7 @@ def test_guessing_is_told_of_where_its_loss_is_known():
     assert "guessing" not in in_words("a", FIGURES, 0.0, 12, PLAN)
 
 
-@pytest.mark.parametrize(
-    ("greatest", "told"), [(4.0, "above 0.5)"), (0.0, "eigenvalue 0;"), (-2.0, "eigenvalue -2;")]
-)
+@pytest.mark.parametrize(("greatest", "told"), [(4.0, "above 0.5)"), (0.0, "eigenvalue 0;"), (-2.0, "eigenvalue -2;")])
 def test_a_rate_at_which_descent_diverges_is_told_of_bowls_alone(greatest, told):
     assert told in in_words("a", {**FIGURES, "eigenvalues": [greatest]}, 0.0, 12, PLAN)
 
