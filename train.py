@@ -292,7 +292,8 @@ class Run:
 def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
-        return run_program("train.py", lambda: say(help_text()))
+        model = next((word.removeprefix("--model=") for word in arguments if word.startswith("--model=")), "")
+        return run_program("train.py", lambda: say(help_text(model)))
     escape_unknown_letters()
     stop = StopRequest()
     try:

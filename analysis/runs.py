@@ -18,14 +18,15 @@ from analysis.command_line import count, parser_of, path, run_program, whole_num
 from analysis.compare.pruning import prune
 from analysis.compare.ranking import choose_metric
 from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
-from analysis.read.records import STATES, Filter, RunList
+from analysis.read.records import STATES, Filter, RunList, RunRecord, fits
 from analysis.read.runs import read_runs
 from analysis.read.spare import find_spare
 from analysis.read.sweep_metrics import metrics_of_sweeps
 from analysis.read.sweeps import read_sweeps
-from data.errors import UserError
+from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from data.paths import default_runs_dir, expanded
+from data.visible import warn
 
 NUM_SHOWN = 30
 NUM_KEPT = 5  # trials of a sweep whose weights are kept
@@ -80,6 +81,8 @@ def show(options: Namespace) -> None:
         return
     conditions = ("sweep", "model", "dataset", "tag", "state", "since", "until")
     found = Filter(**{name: getattr(options, name) for name in conditions}).apply(runs.records)
+    if not found:
+        tell_unknown(options, runs.records)
     if options.prune:
         runs_dir = expanded(options.runs_dir or default_runs_dir())
         sweeps = read_sweeps(runs_dir, runs.records).sweeps
@@ -91,6 +94,14 @@ def show(options: Namespace) -> None:
         metric = choose_metric(options.metric, found, metrics.items())
     sort = options.sort or ("best" if options.sweep else "age")
     print_runs(RunList(found, runs.skipped), metric, sort, options.limit)
+
+
+def tell_unknown(options: Namespace, records: Sequence[RunRecord]) -> None:
+    """Say which of the names that are asked for no run has, and those that there are."""
+    for name in ("sweep", "model", "dataset"):
+        pattern, known = getattr(options, name), sorted({getattr(record, name) for record in records} - {""})
+        if pattern and not any(fits(each, pattern) for each in known):
+            warn(f"no run has --{name}={pattern}{suggestion(pattern, known)}; there are: {', '.join(known) or 'none'}")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -20,17 +20,23 @@ from models.registry import MODELS
 USAGE = (
     "usage: train.py [--config=FILE] [--key=value ...]",
     "",
+    "  --help --model=NAME",
+    "      tell the settings of one model alone.",
     "  --config=FILE",
     "      YAML file of settings, such as sweeps/best/cnn.yaml, or the settings.json of a run; what is given",
     "      besides wins over it.",
 )
 
 
-def help_text() -> str:
-    """Return the help text: first the settings of every run, then for each model those it adds or changes."""
+def help_text(chosen: str = "") -> str:
+    """Return the help text: first the settings of every run, then for each model those it adds or changes.
+
+    Args:
+        chosen: the only model whose settings are told; all of them where it is no model.
+    """
     lines = [*USAGE, "", "settings of every run:"]
     lines += describe(Settings, documentation(Settings))
-    for name, model in MODELS.items():
+    for name, model in {chosen: MODELS[chosen]}.items() if chosen in MODELS else MODELS.items():
         settings_class = model.settings_class
         docs = documentation(settings_class)
         own = {

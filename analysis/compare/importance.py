@@ -13,6 +13,7 @@ from analysis.compare.surface import Surface, fit, squares
 from data.metrics import is_finite
 from data.visible import counted
 
+OF_MEASURING = {"test", "best_by"}  # settings that change what is measured and kept, and no figure of validation
 FEWEST_RUNS = 10  # fewer say nothing
 MOST_BRANCHES = 6
 MOST_RUNS = 200  # that the surface goes through; more are thinned out, evenly over the ranks
@@ -50,12 +51,13 @@ def importance(comparison: Comparison) -> Importance:
     """
     entries = [entry for entry in comparison.ranked if not entry.record.is_final]
     varied = {setting.name for setting in varied_settings(settings_of(entries))}
-    own = [setting for setting in comparison.varied if not is_lacked(setting, comparison)]
+    told = [setting for setting in comparison.varied if setting.name not in OF_MEASURING]
+    own = [setting for setting in told if not is_lacked(setting, comparison)]
     settings = [setting for setting in own if setting.name in varied]  # not in failed runs alone
     if len(settings) < 2:
         only = f"Only {settings[0].name} differs" if settings else "No setting differs"
         return Importance(num_runs=len(entries), remark=f"{only} between the runs: there is nothing to weigh up.")
-    recipes = seedless_recipes(entries, comparison.varied)
+    recipes = seedless_recipes(entries, told)
     if (num_recipes := len(set(recipes))) < FEWEST_RUNS:
         what = "run" if num_recipes == len(entries) else "recipe"
         count = f"{counted(num_recipes, what)} with a {comparison.metric.name}"

@@ -12,7 +12,8 @@ from models.core.abilities import HasAttention
 from models.core.panel import Panel
 
 MIN_SIDE = 192  # pixels; smaller pictures are enlarged without smoothing, so that the maps over them can be smooth
-OPACITY = 0.6  # of the colours over the grey picture
+OPACITY = 0.7  # of the colours over the grey picture
+BRIGHTNESS = 0.5  # of the grey picture: a white one would outshine the colours of small weights
 NUM_PANEL_IMAGES = 8
 BATCH_SIZE = 8  # images at once: a ViT-B/16 of 224 pixels has 22 MB of attention weights for each
 
@@ -101,7 +102,8 @@ def overlay(picture: Tensor, attention: Tensor) -> Tensor:
     scaled = (attention - attention.min()) / (attention.max() - attention.min()).clamp(min=1e-12)
     large = F.interpolate(scaled[None, None].float(), picture.shape[1:], mode="bilinear", align_corners=False)
     colours = torch.from_numpy(colormaps["inferno"](large[0, 0].numpy())[:, :, :3]).permute(2, 0, 1)
-    return torch.lerp(picture.mean(dim=0, keepdim=True).expand(3, -1, -1), colours.to(picture), OPACITY)
+    grey = BRIGHTNESS * picture.mean(dim=0, keepdim=True).expand(3, -1, -1)
+    return torch.lerp(grey, colours.to(picture), OPACITY)
 
 
 def tile_side(image_size: int) -> int:

@@ -267,6 +267,13 @@ def test_what_only_runs_without_a_value_have_otherwise_is_not_weighed_up(tmp_pat
     assert set(importance(comparison_of(tmp_path)).names) == {"lr", "dropout"}
 
 
+def test_what_changes_no_figure_of_validation_is_not_weighed_up(tmp_path):
+    for i in range(12):
+        kept = ("val/loss", "val/accuracy")[i > 5]
+        write_run(tmp_path / f"{i}", [1.0 + i], lr=10.0**-i, dropout=i / 12, test=i > 5, best_by=kept)
+    assert set(importance(comparison_of(tmp_path)).names) == {"lr", "dropout"}
+
+
 def test_of_many_names_that_of_the_best_run_is_shown_however_few_runs_have_it(tmp_path):
     for i in range(2 * MOST_NAMES):
         write_run(tmp_path / f"run{i}", [1.0 + i], arch=f"net{i % MOST_NAMES}")

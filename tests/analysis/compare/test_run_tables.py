@@ -31,6 +31,15 @@ def test_runs_are_shown_newest_first_with_best_value_course_and_how_many_were_sk
     assert output.splitlines()[-1] == last
 
 
+def test_a_name_that_no_run_has_is_told_with_those_that_there_are(runs_dir, capsys):
+    assert main(["--runs_dir", str(runs_dir), "--model=cnnn", "--sweep=l*"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "no run has --model=cnnn, did you mean cnn?; there are: cnn, mlp\n"
+    assert told.out.startswith("0 runs")
+    assert main(["--runs_dir", str(runs_dir), "--model=cnn", "--state=failed", "--since=2999-01-01"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_sweeps_runs_are_shown_the_best_first_with_the_settings_that_differ(runs_dir, capsys):
     output = show(capsys, "--runs_dir", str(runs_dir), "--sweep", "lr")
     assert shown_ids(output) == ["000-run", "002-run", "001-run", "final-000-run-seed1"]

@@ -67,12 +67,13 @@ def test_an_overlay_runs_from_the_least_to_the_greatest_weight_and_keeps_the_pic
     corners = {(0, 0): 0.0, (0, -1): 0.25, (-1, 0): 0.5, (-1, -1): 1.0}
     for (row, column), scaled in corners.items():
         colour = torch.tensor(inferno(scaled)[:3], dtype=torch.float32)
-        torch.testing.assert_close(black[:, row, column], 0.6 * colour, rtol=0, atol=0.01)
-        torch.testing.assert_close(white[:, row, column], 0.6 * colour + 0.4, rtol=0, atol=0.01)
+        torch.testing.assert_close(black[:, row, column], 0.7 * colour, rtol=0, atol=0.01)
+        torch.testing.assert_close(white[:, row, column], 0.7 * colour + 0.15, rtol=0, atol=0.01)
     steps = (black[:, :, 1:] - black[:, :, :-1]).abs().max()
     assert steps < 0.06  # smooth, where two squares would differ by half of the colours' range
+    assert white[:, 0, 0].mean() < black[:, -1, -1].mean() / 2  # white with the least weight, black with the greatest
     red = overlay(torch.tensor([0.9, 0.0, 0.0])[:, None, None].expand(-1, 8, 8), attention_map)
-    torch.testing.assert_close(red - overlay(torch.zeros(3, 8, 8), attention_map), torch.full((3, 8, 8), 0.4 * 0.3))
+    torch.testing.assert_close(red - overlay(torch.zeros(3, 8, 8), attention_map), torch.full((3, 8, 8), 0.15 * 0.3))
 
 
 def test_an_overlay_of_uniform_attention_is_dark_throughout():

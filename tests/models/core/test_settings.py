@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -364,6 +365,11 @@ def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(n
         assert f"\n  --{field.name}={field.default!r}  (" in section
         assert docs[field.name]
         assert docs[field.name] in " ".join(section.split())
+
+
+def test_the_help_of_one_model_leaves_the_others_out():
+    assert set(re.findall("^--model=([a-z0-9_]+): ", help_text("vae"), re.MULTILINE)) == {"vae"}
+    assert set(re.findall("^--model=([a-z0-9_]+): ", help_text("veg"), re.MULTILINE)) == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
