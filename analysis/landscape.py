@@ -11,7 +11,6 @@ those of RUN (https://arxiv.org/abs/2209.04836); for mlp and cnn.
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from analysis.command_line import count, parser_of_a_look, path, positive_number, run_program, seed, whole_number
 from analysis.look.landscape_runs import Plan, look_at_runs
@@ -32,9 +31,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--eigenvalues", type=count, default=3, help="of the Hessian; 0 for none; default: 3")
     parser.add_argument("--match", action="store_true", help="the way to RUN2 with its hidden units matched, too")
     parser.add_argument("--seed", type=seed, default=0, help="of the directions; default: 0")
-    parser.add_argument(
-        "--out", type=path, default=Path("landscape"), help="folder of the pictures; default: landscape"
-    )
+    parser.add_argument("--out", type=path, metavar="DIR", help="of the pictures; default: landscape in RUN's folder")
     return parser.parse_args(arguments)
 
 
@@ -49,7 +46,7 @@ def look(options: Namespace) -> None:
         seed=options.seed,
         num_eigenvalues=options.eigenvalues,
         match=options.match,
-        folder=options.out,
+        folder=options.out or folders[0] / "-".join(["landscape", *(other.name for other in folders[1:])]),
     )
     say(*look_at_runs(folders, options.data_dir, plan))
 

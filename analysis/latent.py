@@ -7,7 +7,6 @@ their clusters, interpolations between images, and what single latent units do.
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from analysis.command_line import parser_of_a_look, path, run_program, whole_number
 from analysis.look.latents import analyse_run
@@ -24,15 +23,16 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--num_images", type=whole_number, default=10_000, help="of each split, at most (default: 10000)"
     )
-    parser.add_argument("--out", type=path, default=Path("latent"), help="folder of the pictures (default: latent)")
+    parser.add_argument("--out", type=path, metavar="DIR", help="of the pictures (default: latent in the run's folder)")
     return parser.parse_args(arguments)
 
 
 def look(options: Namespace) -> None:
     """Look closely at a run's latents, print the metrics and which pictures were drawn."""
-    run = load_run(find_run(options.run), options.data_dir)
-    found = analyse_run(run, options.split, options.num_images, options.out)
-    say(*(f"{name:<28}{shown(name, value):>10}" for name, value in found.metrics.items()), *found.images.values())
+    folder = find_run(options.run)
+    run = load_run(folder, options.data_dir)
+    found = analyse_run(run, options.split, options.num_images, options.out or folder / "latent")
+    say(*(f"{name:<36}{shown(name, value):>10}" for name, value in found.metrics.items()), *found.images.values())
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -126,7 +126,7 @@ def check_latents(loaders: Mapping[str, Loader], split: str, num_images: int, ot
 
 @torch.no_grad()
 def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> Analysis:
-    """Look closely at the latent space of a finished run, and return all metrics of it, and the pictures.
+    """Look closely at the latent space of a finished run, and return all metrics, as split/metric, and the pictures.
 
     Args:
         run: of a model that has latents.
@@ -148,7 +148,8 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
     folder.mkdir(parents=True, exist_ok=True)
     with autocast_on(device, run.settings.mixed_precision):
         found = analyse_latents(model, loaders, split, folder)
-    return found._replace(metrics={**model.closing_metrics(loaders[split]), **found.metrics})
+    metrics = {**model.closing_metrics(loaders[split]), **found.metrics}
+    return found._replace(metrics={f"{split}/{name}": value for name, value in metrics.items()})
 
 
 def untrained_like(model: Any, device: torch.device) -> Any:

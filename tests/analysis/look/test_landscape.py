@@ -389,6 +389,17 @@ QUICK = ["--images=4", "--points=3", "--eigenvalues=1"]
 
 
 @pytest.mark.slow
+def test_pictures_of_a_run_lie_in_its_folder_those_with_another_by_that_ones_name(runs, monkeypatch):
+    plans = []
+    monkeypatch.setattr(
+        "analysis.landscape.look_at_runs", lambda folders, data_dir, plan: plans.append(plan) or ["done"]
+    )
+    assert main([runs[0]]) == main([runs[0], runs[1]]) == main([runs[0], "--out=here"]) == 0
+    own = Path(runs[0])
+    assert [plan.folder for plan in plans] == [own / "landscape", own / f"landscape-{Path(runs[1]).name}", Path("here")]
+
+
+@pytest.mark.slow
 def test_the_program_shows_one_run(runs, tmp_path, capsys):
     assert main([runs[0], *QUICK, f"--out={tmp_path}"]) == 0
     assert "the length of the weights" in capsys.readouterr().out

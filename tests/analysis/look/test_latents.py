@@ -1,4 +1,5 @@
 import csv
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+from analysis.latent import main
 from analysis.look.latent_figures import (
     cluster_panel,
     draw_embedding,
@@ -26,10 +28,14 @@ from analysis.look.latent_scores import (
     nearest_neighbours,
 )
 from analysis.look.latents import Encoded, Scores, choose, draw, encode, name_clusters, score, untrained_like
+from analysis.record import run_folder
 from analysis.record.findings import Analysis
 from analysis.record.resume import resolve
 from data.dataset import DatasetInfo, Split
+from data.datasets import describe
+from data.files import write_json
 from data.loader import Loader
+from models.core import checkpoint
 from models.loading import build_objective
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -405,3 +411,19 @@ def test_the_untrained_model_has_the_weights_that_the_trained_one_began_with():
     found = untrained.state_dict()
     assert all(torch.equal(found[name], weights) for name, weights in model.state_dict().items())
     assert not untrained.training  # else its batch norm would take the statistics of each batch
+
+
+@pytest.mark.slow
+def test_the_program_writes_into_the_runs_folder_and_says_whose_images_it_looked_at(tmp_path, capsys):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    settings = resolve(["--model=vae", "--dataset=digits", "--width=4"], {})
+    write_json(folder / run_folder.SETTINGS, asdict(settings))
+    checkpoint.save(folder / run_folder.BEST, build_objective(settings, describe("digits", 0)).state_dict())
+    for words, split in (([], "test"), (["--split=val"], "val")):
+        assert main([str(folder), "--num_images=40", *words]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        figures = [line.split()[0] for line in lines if not line.startswith(str(folder))]
+        assert all(name.startswith(f"{split}/") for name in figures)
+        assert f"{split}/latent/kmeans_accuracy" in figures
+    assert (folder / "latent" / "latent.csv").exists()
