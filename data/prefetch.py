@@ -32,4 +32,5 @@ def prefetched(
             queue.extend(pool.submit(function, item) for item in islice(waiting, 1))
             yield result
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Without waiting: where a generator was left in its midst, this may be the garbage collector, anywhere.
+        pool.shutdown(wait=False, cancel_futures=True)

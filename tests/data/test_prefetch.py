@@ -1,7 +1,8 @@
 """Results that threads compute ahead of their use."""
 
 import os
-from threading import Barrier, current_thread
+import time
+from threading import Barrier, Event, current_thread
 
 import pytest
 
@@ -17,3 +18,13 @@ def test_as_many_threads_compute_as_there_are_cores_to_use(num, monkeypatch):
     assert turns == list(range(num))
     names = set(prefetched(lambda _: current_thread().name, range(10 * num), 10 * num))
     assert len(names) <= num
+
+
+def test_who_leaves_before_the_end_waits_for_no_thread():
+    may_end = Event()
+    results = prefetched(lambda number: number and may_end.wait(30), range(9), 4, 2)
+    assert next(results) == 0
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 10
+    may_end.set()

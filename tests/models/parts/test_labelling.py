@@ -31,6 +31,8 @@ class Alone:
     """What `evaluate` needs of accelerate, in one process."""
 
     device = torch.device("cpu")
+    num_processes = 1
+    is_main_process = True
     autocast = staticmethod(torch.no_grad)
 
 
