@@ -15,6 +15,14 @@ MAXIMIZED = ("accuracy", "mAP", "auroc", "purity", "nmi", "ari", "active_units",
 PERCENTAGES = ("accuracy", "mAP", "ece")
 # Measures of samples of which more is better, by the beginnings of their names: they end with network and number.
 MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
+# The least and the greatest value that a metric can have, by the end of its name:
+RANGES = dict.fromkeys((*PERCENTAGES, "auroc", "purity", "nmi"), (0.0, 1.0)) | {"ari": (-0.5, 1.0)}
+# and of a measure of samples, by the beginning of its name behind the split; KID has no bias, and may be below 0.
+RANGES_OF_SAMPLES = dict.fromkeys(("precision_", "recall_", "coverage_"), (0.0, 1.0)) | {
+    "density_": (0.0, math.inf),
+    "fid_": (0.0, math.inf),
+    "inception_score_": (1.0, math.inf),
+}
 USUAL = ("accuracy", "mAP", "loss")  # what runs are compared by where nobody says: the first that they have
 RANKING = tuple(f"val/{name}" for name in USUAL)  # of runs of no sweep
 TEST_METRICS = tuple(f"test/{name}" for name in USUAL)  # of final runs, beside the one of their sweep
@@ -109,6 +117,16 @@ def best_elsewhere(rows: Iterable[Mapping[str, Any]], kept: Mapping[str, Any]) -
 def is_percentage(name: str) -> bool:
     """Return whether a metric is a share in [0, 1] that is shown in percent."""
     return name.endswith(PERCENTAGES)
+
+
+def range_of(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a metric can have, infinite where its name tells none."""
+    part = metric.rpartition("/")[2]
+    ranges = [
+        *(found for end, found in RANGES.items() if part.endswith(end)),
+        *(found for start, found in RANGES_OF_SAMPLES.items() if part.startswith(start)),
+    ]
+    return ranges[0] if ranges else (-math.inf, math.inf)
 
 
 def shown(name: str, value: Any, std: Any = None) -> str:

@@ -5,6 +5,8 @@ not hold their states.
 """
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -29,3 +31,11 @@ def seed_everything(seed: int) -> None:
         torch.cuda.manual_seed(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+@contextmanager
+def weights_drawn_from(seed: int) -> Iterator[None]:
+    """Let weights that are made on the CPU depend on a seed alone; the state of torch's generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -9,9 +9,8 @@ from data.metrics import RANKING, Metric, metric_named
 
 MOST_NAMED = 12  # metrics, in a message
 
-MetricsOfSweep = tuple[
-    str, Sequence[Metric]
-]  # its name, which another sweep may have, and the metrics that it is after
+# The name of a sweep, which another one may have, and the metrics that it is after.
+MetricsOfSweep = tuple[str, Sequence[Metric]]
 
 
 def choose_metric(name: str, records: Sequence[RunRecord], sweeps: Collection[MetricsOfSweep]) -> Metric:

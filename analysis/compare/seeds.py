@@ -20,21 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.metrics import PERCENTAGES, Metric, shown
+from data.metrics import Metric, range_of, shown
 from data.visible import counted
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 1000  # that are worth telling anybody to train
 NUM_RESAMPLES = 2000
 MOST_NAMED = 5  # seeds
-# The least and the greatest value that a metric can have, by the end of its name:
-RANGES = dict.fromkeys((*PERCENTAGES, "auroc", "purity", "nmi"), (0.0, 1.0)) | {"ari": (-0.5, 1.0)}
-# and of a measure of samples, by the beginning of its name behind the split; KID has no bias, and may be below 0.
-RANGES_OF_SAMPLES = dict.fromkeys(("precision_", "recall_", "coverage_"), (0.0, 1.0)) | {
-    "density_": (0.0, math.inf),
-    "fid_": (0.0, math.inf),
-    "inception_score_": (1.0, math.inf),
-}
 
 
 class Interval(NamedTuple):
@@ -62,16 +54,6 @@ class Duel(NamedTuple):
     num_more: int | None
     num_paired: int
     paired: tuple[int, ...] = ()
-
-
-def range_of(metric: str) -> tuple[float, float]:
-    """Return the least and the greatest value that a metric can have, infinite where its name tells none."""
-    part = metric.rpartition("/")[2]
-    ranges = [
-        *(found for end, found in RANGES.items() if part.endswith(end)),
-        *(found for start, found in RANGES_OF_SAMPLES.items() if part.startswith(start)),
-    ]
-    return ranges[0] if ranges else (-math.inf, math.inf)
 
 
 def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:

@@ -27,6 +27,7 @@ from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record.findings import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
+from data.seeding import weights_drawn_from
 from data.visible import counted, warn
 from models.core.abilities import HasLatents
 from models.core.panel import Panel
@@ -148,14 +149,13 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
     folder.mkdir(parents=True, exist_ok=True)
     with autocast_on(device, run.settings.mixed_precision):
         found = analyse_latents(model, loaders, split, folder)
-    metrics = {**model.closing_metrics(loaders[split]), **found.metrics}
+        metrics = {**model.closing_metrics(loaders[split]), **found.metrics}
     return found._replace(metrics={f"{split}/{name}": value for name, value in metrics.items()})
 
 
 def untrained_like(model: Any, device: torch.device) -> Any:
     """Return the model as it was before training, in evaluation mode; the random state is left alone."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(model.settings.seed)
+    with weights_drawn_from(model.settings.seed):
         return find_model(model.settings.model).build(model.settings, model.info).to(device).eval()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data.dataset import DatasetInfo
 from data.feature_cache import Images
 from data.files import locked, replace_file
+from data.seeding import weights_drawn_from
 from data.visible import say
 from models.core.precision import has_fast_bf16
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
@@ -53,8 +54,7 @@ class FrozenNetwork:
         """
         config = pretrained_config(self.arch)
         prepare = Preprocess(info, config.mean, config.std, self.input_size, self.interpolation)
-        with torch.random.fork_rng(devices=[]):  # others' random numbers stay as they are
-            torch.default_generator.manual_seed(self.seed)
+        with weights_drawn_from(self.seed):
             backbone = build_network(self.arch, 0, self.input_size, self.weights)
         return TimmNet(prepare, backbone, head).eval()
 

@@ -10,7 +10,7 @@ from models.core.processes import SECONDS_OF_ONE_REQUEST
 from sweeps.local.launch import Run
 
 SECONDS_BETWEEN_LOOKS = 0.1
-ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
