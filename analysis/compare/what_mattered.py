@@ -68,5 +68,5 @@ def expected(name: str, one: Bin) -> str:
     """Return what is expected in a bin as text; "" where that is not known."""
     if one.expected is None:
         return ""
-    better, mean, worse = (shown(name, value) for value in one.expected)
-    return f"{mean} ({better} to {worse})"
+    low, mean, high = (shown(name, value) for value in sorted(one.expected))
+    return f"{mean} ({low} to {high})"

@@ -1,5 +1,7 @@
 // Elements of the page, found and made.
 
+import { keep, keptValues } from "./address.js";
+
 /** @type {(selector: string, within?: ParentNode) => any} */
 export const find = (selector, within = document) => within.querySelector(selector);
 
@@ -31,8 +33,8 @@ export function refill(target, ...children) {
   if (key) find(`[data-key="${key}"]`, target)?.focus({ preventScroll: true });
 }
 
-// Fill a fieldset with buttons, the first one pressed; without any it is hidden.
-// `pick` gets the value of the button that is pressed later.
+// Fill a fieldset with buttons, one of them pressed: that which the address names, else the first. Without any it is
+// hidden. `pick` gets the value of the button that is pressed later, or that the address names.
 export function choice(name, options, pick) {
   const field = find(`fieldset[data-choice="${name}"]`);
   const buttons = options.map(([value, text]) =>
@@ -40,10 +42,13 @@ export function choice(name, options, pick) {
   );
   const mark = (value) => buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.value === value)));
   const press = (value) => {
+    keep(name, [value]);
     mark(value);
     pick(value);
   };
   field.append(...buttons);
   field.hidden = buttons.length === 0;
-  mark(options[0]?.[0]);
+  const [kept] = keptValues(name).filter((value) => buttons.some((one) => one.value === value));
+  mark(kept ?? options[0]?.[0]);
+  if (kept !== undefined) pick(kept);
 }

@@ -100,11 +100,11 @@ function middles(name, bins, edges, isLog) {
 function hoverText(name, bin, isLog) {
   const [low, high] = [bin.low, bin.high].map((value) => formatSetting(value, isLog));
   const figure = (value) => formatMetric(metric.name, value);
-  const [better, mean, worse] = (bin.expected ?? []).map(figure);
+  const [least, mean, most] = (bin.expected ?? []).toSorted((x, y) => x - y).map(figure);
   return [
     `${name} ${low === high ? low : `${low} to ${high}`}`,
     `best ${metric.name} ${figure(bin.best)} of ${count(bin.num_runs, "run")}`,
-    ...(bin.expected ? [`expected ${mean} (${better} to ${worse})`] : []),
+    ...(bin.expected ? [`expected ${mean} (${least} to ${most})`] : []),
     bin.run,
   ].map(plotText).join("<br>");
 }

@@ -1,5 +1,6 @@
 // The leaderboard: all runs, a page at a time, sorted and searched.
 
+import { keep, keptValues } from "./address.js";
 import { clipped, element, find, refill } from "./elements.js";
 import { BY_NAME, count, formatMetric, formatSeconds, formatSetting, NONE } from "./format.js";
 import { figures, metric, numMoreSettings, runs, settings, showable, sweeps } from "./report.js";
@@ -59,9 +60,23 @@ const table = { column: null, ascending: true, page: 0, query: "" };
 export function setUpLeaderboard() {
   const most = `The ${settings.length} settings that vary most have a column here; all that differ are compared below.`;
   find("#more-settings").textContent = numMoreSettings ? most : "";
-  find("#search").oninput = (event) => change({ query: event.target.value, page: 0 });
+  restore();
+  find("#search").oninput = (event) => search(event.target.value);
   find("#previous").onclick = () => change({ page: table.page - 1 });
   find("#next").onclick = () => change({ page: table.page + 1 });
+}
+
+// Take the order and the search that the address names.
+function restore() {
+  const [title, direction] = keptValues("sort"), [query = ""] = keptValues("search");
+  const column = COLUMNS.findIndex((one) => one.title === title);
+  if (column >= 0) Object.assign(table, { column, ascending: direction !== "down" });
+  find("#search").value = table.query = query;
+}
+
+function search(query) {
+  keep("search", query ? [query] : []);
+  change({ query, page: 0 });
 }
 
 function change(parts) {
@@ -70,7 +85,9 @@ function change(parts) {
 }
 
 function sortBy(column) {
-  change({ column, ascending: table.column === column ? !table.ascending : true, page: 0 });
+  const ascending = table.column === column ? !table.ascending : true;
+  keep("sort", [COLUMNS[column].title, ascending ? "up" : "down"]);
+  change({ column, ascending, page: 0 });
 }
 
 export function drawLeaderboard() {

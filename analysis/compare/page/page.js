@@ -1,5 +1,6 @@
 // The page: sets up every section and draws it. Drawing again happens when other runs are shown.
 
+import { followLinks } from "./address.js";
 import { drawComparer } from "./comparer.js";
 import { drawCurves, setUpCurves } from "./curves.js";
 import { find } from "./elements.js";
@@ -14,7 +15,7 @@ import { resizeCharts } from "./plot.js";
 import { drawProgress, setUpProgress } from "./progress.js";
 import { drawRecipes } from "./recipes.js";
 import { drawSetting, setUpSetting } from "./setting.js";
-import { drawChips, showBest, toggle } from "./shown.js";
+import { drawChips, showFirst, toggle } from "./shown.js";
 
 function drawShown() {
   drawLeaderboard();
@@ -33,6 +34,7 @@ function toggleOnClick(selector) {
   find(selector).on?.("plotly_click", ({ points: [{ customdata }] }) => customdata !== undefined && toggle(customdata));
 }
 
+showFirst(drawShown);
 setUpLeaderboard();
 setUpCurves();
 setUpProgress();
@@ -41,13 +43,13 @@ setUpPictures();
 setUpParallel();
 setUpFront();
 setUpImportance();
-showBest(drawShown);
 drawShown();
 drawImportance();
 drawIsolation();
 drawRecipes();
 drawHead();
 ["#progress-chart", "#setting-chart", "#front-chart", "#parallel-chart"].forEach(toggleOnClick);
+followLinks();
 addEventListener("beforeprint", () => resizeCharts(true));
 addEventListener("afterprint", () => resizeCharts(false));
 document.documentElement.dataset.ready = "true";

@@ -1,5 +1,6 @@
 // One setting against the metric, a point for each run.
 
+import { keep, keptValues } from "./address.js";
 import { element, find } from "./elements.js";
 import { BY_NAME, formatSetting } from "./format.js";
 import { markedRuns, runMarkers, stateKey } from "./markers.js";
@@ -9,11 +10,15 @@ import { edges, runs, settings } from "./report.js";
 const chosen = { setting: 0 };
 
 export function setUpSetting() {
-  find("#setting-name").append(...settings.map((setting, k) => element("option", { value: k }, setting.name)));
+  const names = settings.map((setting) => setting.name), list = find("#setting-name");
+  list.append(...names.map((name, k) => element("option", { value: k }, name)));
+  chosen.setting = Math.max(0, names.indexOf(keptValues("setting")[0]));
+  list.value = String(chosen.setting);
   find("#setting .remark").textContent = `Searched enough? ${edges.join(". ")}.`;
   find("#setting .remark").hidden = edges.length === 0;
-  find("#setting-name").onchange = (event) => {
-    chosen.setting = Number(event.target.value);
+  list.onchange = () => {
+    chosen.setting = Number(list.value);
+    keep("setting", [names[chosen.setting]]);
     drawSetting();
   };
 }

@@ -1,5 +1,6 @@
 // The runs that are shown in the charts and side by side, each in a colour of its own, and the bar that toggles them.
 
+import { keep, keptValues } from "./address.js";
 import { COLOURS, GREY } from "./colours.js";
 import { clipped, element, find, refill } from "./elements.js";
 import { formatMetric } from "./format.js";
@@ -13,11 +14,19 @@ export const isShown = (i) => shown.has(i);
 export const colourOf = (i) => shown.get(i) ?? GREY;
 export const shownRuns = () => [...shown.keys()].sort((i, j) => i - j);
 
-// Show the best runs; `draw` is called whenever other runs are shown.
-export function showBest(draw) {
+// Show the runs that the address names, else the best; `draw` is called whenever other runs are shown.
+export function showFirst(draw) {
   redraw = draw;
+  const named = keptValues("run").map((name) => showable.find((i) => nameOf(i) === name));
+  const known = named.filter((i) => i !== undefined);
   const best = ranked.filter((i) => showable.includes(i));
-  (best.length ? best : showable).slice(0, NUM_SHOWN).forEach(show);
+  (known.length ? known : (best.length ? best : showable).slice(0, NUM_SHOWN)).forEach(show);
+}
+
+// Return the name of a run in the address: runs of different sweeps may have one id.
+function nameOf(i) {
+  const { sweep, name } = runs[i];
+  return sweep ? `${sweep}/${name}` : name;
 }
 
 function show(i) {
@@ -29,6 +38,7 @@ function show(i) {
 export function toggle(i) {
   if (!showable.includes(i)) return;
   if (!shown.delete(i)) show(i);
+  keep("run", [...shown.keys()].map(nameOf));
   redraw();
 }
 

@@ -52,11 +52,13 @@ class Browser:
         self.driver = driver
         self.is_changed = False
 
-    def open(self, path, width=1280):
+    def open(self, path, width=1280, chosen=""):
         self.is_changed = width != 1280
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.driver.get(path.as_uri())
+        if chosen:  # else a page that is open already would stay
+            self.driver.get("about:blank")
+        self.driver.get(path.as_uri() + chosen)
         wait_until(lambda: self.run("document.documentElement.dataset.ready") == "true", "the page is drawn")
 
     def run(self, expression):

@@ -143,9 +143,9 @@ def test_the_terminal_has_a_table_with_the_most_important_setting_first(tmp_path
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_terminal_has_the_mean_that_is_expected_and_a_deviation_to_each_side_the_better_first():
+def test_the_terminal_has_the_mean_that_is_expected_and_a_deviation_to_each_side_the_lower_first():
     one = Bin(1, 2, num_runs=3, best=0.9, run="a", expected=(0.85, 0.8, 0.75))
-    assert expected("val/accuracy", one) == "80.00 % (85.00 % to 75.00 %)"
+    assert expected("val/accuracy", one) == "80.00 % (75.00 % to 85.00 %)"
     assert expected("val/accuracy", one._replace(expected=None)) == ""
 
 

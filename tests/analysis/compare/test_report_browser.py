@@ -12,6 +12,7 @@ from analysis.compare import html_page
 from analysis.record import run_folder
 from data.files import write_json
 from tests.run_folders import SWEEP, rows_of, write_gans, write_run
+from tests.sweep_agents import wait_until
 
 HOSTILE = "<img src=x onerror='window.hacked=1'> \"quoted\"\nand %{x}"
 NUM_TRIALS = 12
@@ -302,6 +303,50 @@ def test_what_is_enlarged_stays_so_when_another_run_is_shown_and_not_on_another_
 def test_what_a_browser_may_fill_in_by_itself_is_what_the_page_shows(opened):
     fields = "[...document.querySelectorAll('input[type=search], select')]"
     assert set(opened.run(f"{fields}.map((field) => field.autocomplete)")) == {"off"}
+
+
+@pytest.mark.slow
+def test_what_a_reader_has_chosen_outlives_loading_the_page_again_and_is_in_its_address(browser, page):
+    browser.open(page)
+    browser.click("#runs tbody input", 2)
+    hidden = browser.column("run")[2]
+    browser.click("[data-choice=curves-x] button[value=seconds]")
+    setting = "document.querySelector('#setting-name')"
+    browser.run(f"({setting}.value = '1', {setting}.onchange())")
+    browser.click("#runs thead th button", browser.texts("#runs thead th").index("lr") - 1)
+    browser.type("#search", "adam")
+    seen = look_at(browser)
+    assert hidden not in seen["lines"]
+    chosen = browser.run("location.hash")
+    browser.open(page)
+    assert not [name for name, value in look_at(browser).items() if value == seen[name]]
+    browser.requests()
+    browser.open(page, chosen=chosen)
+    assert look_at(browser) == seen
+    assert browser.requests()[1] == []
+    browser.open(page)
+    browser.run(f"(window.isOld = true, location.hash = {chosen!r})")  # as a link that is followed from the page itself
+    wait_until(lambda: browser.run("!window.isOld && document.documentElement.dataset.ready"), "the page is drawn anew")
+    assert look_at(browser) == seen
+
+
+def look_at(browser):
+    """Return what the reader of a report can have chosen, as the page shows it."""
+    return {
+        "lines": sorted(set(browser.traces("[data-term=loss]"))),
+        "unit": browser.run("document.querySelector('[data-term=loss]').layout.xaxis.title.text"),
+        "setting": browser.run("document.querySelector('#setting-chart').layout.xaxis.title.text"),
+        "runs": browser.column("run"),
+        "pressed": browser.texts("[data-choice] [aria-pressed=true]"),
+    }
+
+
+@pytest.mark.slow
+def test_an_address_that_names_runs_that_are_gone_shows_the_best(browser, page):
+    browser.open(page)
+    best = browser.traces("[data-term=loss]")
+    browser.open(page, chosen="#run=tiny%2Fgone&setting=gone&sort=gone&curves-x=gone")
+    assert browser.traces("[data-term=loss]") == best
 
 
 @pytest.mark.slow
