@@ -318,6 +318,9 @@ def test_what_a_reader_has_chosen_outlives_loading_the_page_again_and_is_in_its_
     seen = look_at(browser)
     assert hidden not in seen["lines"]
     chosen = browser.run("location.hash")
+    browser.click("nav a[href='#parallel']")
+    wait_until(lambda: browser.run("location.hash") == chosen, "a way to a section leaves the address as it is")
+    assert browser.run("scrollY") > 0
     browser.open(page)
     assert not [name for name, value in look_at(browser).items() if value == seen[name]]
     browser.requests()
