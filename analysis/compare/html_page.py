@@ -37,17 +37,19 @@ MOST_PICTURE_BYTES = 6_000_000  # all pictures together
 ENVIRONMENT = ("device", "num_processes", "data")  # the part of a run's environment that is compared
 
 
-def html_page(comparison: Comparison, command: str) -> str:
+def html_page(comparison: Comparison, command: str, stamp: str = "") -> str:
     """Return the whole page as HTML.
 
     Args:
         comparison: the runs to show.
         command: the command line that makes this page again, which the page names.
+        stamp: of the runs, as a server tells it; the page asks there whether they have gone on. "" for no server.
     """
     content = json.dumps(page_data(comparison), allow_nan=False, separators=(",", ":"))
     return Template((ASSETS / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(visible(comparison.title)),
         command=escape(visible(command)),
+        stamp=escape(stamp),
         style=(ASSETS / "style.css").read_text(encoding="utf-8"),
         data=content.replace("<", "\\u003c"),  # else a name could end the script that it stands in
         plotly=(resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),

@@ -1,5 +1,6 @@
 """The report on 127.0.0.1: made anew when it is asked for and the runs have gone on since."""
 
+import hashlib
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -28,22 +29,27 @@ class Pages:
     def __init__(self, choice: Choice, command: str) -> None:
         self.choice = choice
         self.command = command
-        self.stamps: str | None = None  # of the page; a folder without runs has an empty one
+        self.stamp = ""  # of the page
         self.page = b""
         self.lock = Lock()  # a browser asks several times at once
 
-    def current(self) -> bytes:
-        """Return the page.
+    def current(self) -> tuple[str, bytes]:
+        """Return the stamp of the runs, and their page.
 
         Raises:
             UserError: there are no such runs any more.
         """
         with self.lock:
-            stamps = stamp_of_all(expanded(self.choice.runs_dir or default_runs_dir()))
-            if stamps != self.stamps:
-                self.page = html_page(find_comparison(self.choice), self.command).encode("utf-8", "replace")
-                self.stamps = stamps
-            return self.page
+            stamp = self.current_stamp()
+            if stamp != self.stamp:
+                page = html_page(find_comparison(self.choice), self.command, stamp)
+                self.stamp, self.page = stamp, page.encode("utf-8", "replace")
+            return self.stamp, self.page
+
+    def current_stamp(self) -> str:
+        """Return what changes whenever the runs go on, as an HTTP ETag."""
+        stamps = stamp_of_all(expanded(self.choice.runs_dir or default_runs_dir()))
+        return f'"{hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()[:16]}"'
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -59,14 +65,16 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*details)
 
     def do_GET(self) -> None:
-        """Answer with the page, or with a line that says why there is none."""
+        """Answer with the page, or with a line that says why there is none; to HEAD with the stamp of the runs."""
         name = self.headers.get("Host", "").partition(":")[0]  # without a port where that is 80
         if name not in (HOST, "localhost"):  # another site's name that leads here, whose scripts would read the page
             return self.answer(HTTPStatus.FORBIDDEN, b"ask 127.0.0.1", "text/plain")
         if self.path.partition("?")[0] not in ("/", "/index.html"):
             return self.answer(HTTPStatus.NOT_FOUND, b"there is one page, /", "text/plain")
         try:
-            page = self.pages.current()
+            if self.command == "HEAD":
+                return self.answer(HTTPStatus.OK, b"", "text/html", self.pages.current_stamp())
+            stamp, page = self.pages.current()
         except (UserError, OSError) as error:
             line = f"no report: {visible(error)}; load again once there is one"
             return self.answer(HTTPStatus.SERVICE_UNAVAILABLE, line.encode(), "text/plain")
@@ -74,16 +82,19 @@ class Handler(BaseHTTPRequestHandler):
             warn(f"report: {type(error).__name__}: {in_one_line(error)}")
             line = f"the report has failed ({in_one_line(error)}); load again later"
             return self.answer(HTTPStatus.INTERNAL_SERVER_ERROR, line.encode(), "text/plain")
-        self.answer(HTTPStatus.OK, page, "text/html")
+        self.answer(HTTPStatus.OK, page, "text/html", stamp)
 
     do_HEAD = do_GET
 
-    def answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+    def answer(self, status: HTTPStatus, content: bytes, kind: str, stamp: str = "") -> None:
         """Send an answer; a browser that has gone away meanwhile misses it."""
         try:
             self.send_response(status)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
+            if stamp:
+                self.send_header("ETag", stamp)
+            if self.command != "HEAD":
+                self.send_header("Content-Length", str(len(content)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
             if self.command != "HEAD":
@@ -120,6 +131,6 @@ def make_server(choice: Choice, command: str, port: int) -> ThreadingHTTPServer:
 def serve(choice: Choice, command: str, port: int) -> None:
     """Serve the report until Ctrl-C; arguments and errors are those of `make_server`."""
     with make_server(choice, command, port) as server:
-        say(f"http://{HOST}:{server.server_port}/ shows the report until Ctrl-C; load it again as runs go on")
+        say(f"http://{HOST}:{server.server_port}/ shows the report until Ctrl-C; it says when the runs have gone on")
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)

@@ -52,13 +52,14 @@ class Browser:
         self.driver = driver
         self.is_changed = False
 
-    def open(self, path, width=1280, chosen=""):
+    def open(self, page, width=1280, chosen=""):
+        """Open a file or an address, and what is chosen there behind #."""
         self.is_changed = width != 1280
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         if chosen:  # else a page that is open already would stay
             self.driver.get("about:blank")
-        self.driver.get(path.as_uri() + chosen)
+        self.driver.get((page if isinstance(page, str) else page.as_uri()) + chosen)
         wait_until(lambda: self.run("document.documentElement.dataset.ready") == "true", "the page is drawn")
 
     def run(self, expression):

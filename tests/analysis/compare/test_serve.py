@@ -1,5 +1,6 @@
 """The report on 127.0.0.1."""
 
+import html
 import http.client
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -50,6 +52,13 @@ def ask(server, path="/", method="GET", **headers):
     return answer.status, answer.read().decode()
 
 
+def stamp(server, method="HEAD"):
+    """What tells a page whether the runs have gone on."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request(method, "/")
+    return connection.getresponse().headers["ETag"]
+
+
 def test_the_page_is_made_anew_only_when_the_runs_have_gone_on(server, made, tmp_path):
     status, first = ask(server)
     assert (status, first.lstrip()[:9].lower()) == (200, "<!doctype")
@@ -63,6 +72,36 @@ def test_the_page_is_made_anew_only_when_the_runs_have_gone_on(server, made, tmp
     write_run(tmp_path / "sweeps" / "lr" / "000-b", [0.5])
     assert "000-b" in ask(server)[1]
     assert len(made) == 3
+
+
+def test_a_page_is_told_that_the_runs_have_gone_on_without_being_made_anew(server, made, tmp_path):
+    first = stamp(server, "GET")
+    assert f'data-stamp="{html.escape(first)}"' in ask(server)[1]
+    assert stamp(server) == first
+    write_run(tmp_path / "b", [1.0])
+    assert stamp(server) not in (first, None)
+    assert len(made) == 1
+    assert stamp(server, "GET") == stamp(server)
+    assert len(made) == 2
+    shutil.rmtree(tmp_path / "a")
+    shutil.rmtree(tmp_path / "b")
+    assert stamp(server, "GET") is None
+
+
+@pytest.mark.slow
+def test_an_open_page_says_that_the_runs_have_gone_on_and_loads_them(browser, server, tmp_path):
+    browser.open(f"http://127.0.0.1:{server.server_port}/")
+    is_hidden = "document.querySelector('#gone-on').hidden"
+    assert browser.column("run") == ["a"]
+    time.sleep(11)  # it asks every 10 seconds
+    assert browser.run(is_hidden)
+    write_run(tmp_path / "b", [0.5])
+    wait_until(lambda: not browser.run(is_hidden), "the page says that the runs have gone on")
+    browser.run("window.isOld = true")
+    browser.click("#gone-on")
+    wait_until(lambda: browser.run("!window.isOld && document.documentElement.dataset.ready"), "the page is loaded")
+    assert browser.column("run") == ["b", "a"]
+    assert browser.run(is_hidden)
 
 
 def test_runs_that_are_gone_are_told_and_those_that_come_back_are_shown(server, tmp_path):
