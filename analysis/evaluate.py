@@ -35,7 +35,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--dataset", default="", help="as of train.py (default: the run's own)")
     parser.add_argument(
-        "--split", default="", help="train, val, test, or all of a folder that is not divided (default: test, else all)"
+        "--split",
+        default="",
+        help="train, val, test, or all of a folder that is not divided (default: the first of test, val, all)",
     )
     return parser.parse_args(arguments)
 

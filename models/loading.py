@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from data.dataset import DatasetInfo, Split
+from data.dataset import Dataset, DatasetInfo, Split
 from data.datasets import check_each_varies, describe_undecoded, facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard, bytes_of
@@ -26,8 +26,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
     """Read the dataset that `settings` name; return the facts about it, and its splits.
 
     Raises:
-        UserError: the dataset is not known, files are missing or damaged, a split would hold no image, a test was
-            asked for without test images, or balanced sampling of images with several labels.
+        UserError: the dataset is not known, files are missing or damaged, or as `divide`.
     """
     dataset = load_dataset(
         settings.dataset,
@@ -37,6 +36,16 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         settings.decode,
     )
     check_each_varies(dataset, settings.data_dir)
+    return divide(dataset, settings)
+
+
+def divide(dataset: Dataset, settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
+    """Return the facts about a dataset as a run of `settings` sees it, and its splits.
+
+    Raises:
+        UserError: a split would hold no image, a test was asked for without test images, or balanced sampling of
+            images with several labels.
+    """
     how = Splitting(
         settings.train_fraction, settings.val_fraction, settings.data_seed, settings.fold, settings.group_by
     )

@@ -22,7 +22,7 @@ from data.files import read_json, write_json
 from data.visible import warn
 from models.core.abilities import Classifies
 from models.core.precision import precision_on
-from models.loading import make_accelerator, put_on_device, read_data
+from models.loading import divide, make_accelerator, put_on_device
 
 ALL = "all"  # what images are called that no folder divides
 
@@ -47,12 +47,12 @@ class OtherData(NamedTuple):
     splits: dict[str, Split]
 
     def choose(self, name: str) -> str:
-        """Return the name of the split that is meant: that which is asked for, else the test images, else the only one.
+        """Return the name of the split that is meant: that which is asked for, else the images to be measured on.
 
         Raises:
-            UserError: there is no such split, or several without test images.
+            UserError: there is no such split, or training images alone.
         """
-        wanted = name or next((it for it in ("test", ALL) if it in self.splits), "")
+        wanted = name or next((it for it in ("test", "val", ALL) if it in self.splits), "")
         if wanted not in self.splits:
             there = f"{self.data_dir} has {', '.join(self.splits)}"
             raise UserError(f"--split={name}: {there}" if name else f"{there}: name one with --split")
@@ -73,7 +73,7 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         data_dir: as the setting of that name.
 
     Raises:
-        UserError: as `read_data`, the images have another size that cannot be changed, or a class that the run does not
+        UserError: as `load_dataset` and `divide`, the images have another size that cannot be changed, or a class that the run does not
             know.
     """
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
@@ -85,7 +85,7 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         sizes = f"{side} pixels alone, and the run has seen {info.kept_size}"
         raise UserError(f"--dataset={dataset} has images of {sizes}: name a run on images of {side} pixels")
     if found.fingerprint == info.fingerprint:
-        _, splits = read_data(replace(settings, dataset=dataset, data_dir=data_dir))
+        _, splits = divide(found, settings)
         return OtherData(dataset, place, found.fingerprint, True, False, splits)
     parts = found.splits
     if len(parts) == 1:
