@@ -73,8 +73,8 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         data_dir: as the setting of that name.
 
     Raises:
-        UserError: as `load_dataset` and `divide`, the images have another size that cannot be changed, or a class that the run does not
-            know.
+        UserError: as `load_dataset` and `divide`, the images have another size that cannot be changed, or a class that
+            the run does not know.
     """
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
     is_decoded = find_dataset(dataset).is_decoded
