@@ -100,8 +100,8 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "sweeps": sorted({*sweeps}),
         "figures": comparison.further,
         "runs": [
-            run_data(entry, sweep, start, [setting.name for setting in settings], comparison.further)
-            for entry, sweep in zip(entries, sweeps, strict=True)
+            {"key": key, **run_data(entry, sweep, start, [setting.name for setting in settings], comparison.further)}
+            for key, entry, sweep in zip(keys_of(entries), entries, sweeps, strict=True)
         ],
         "trials": [places[entry.number] for entry in comparison.trials],
         "details": {i: details(entries[i]) for i in chosen},
@@ -113,6 +113,14 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "front": front_data(comparison.front, {entry.record.run_id: i for i, entry in enumerate(entries)}),
         "recipes": recipe_data(comparison),
     }
+
+
+def keys_of(entries: Sequence[Entry]) -> list[str]:
+    """Return what tells each run from all others: its place under the folder that all lie in, or its address."""
+    local = [Path(entry.record.source) for entry in entries if entry.record.is_local]
+    root = os.path.commonpath([folder.parent for folder in local]) if local else ""
+    sources = [(entry.record.source, entry.record.is_local) for entry in entries]
+    return [os.path.relpath(source, root) if is_local else source for source, is_local in sources]
 
 
 def names_of_sweeps(entries: Sequence[Entry]) -> list[str]:

@@ -51,6 +51,7 @@ function settingColumn({ name, is_log: isLog, is_number: isNumber }, k) {
     value: (run) => run.settings[k],
     text: (value) => formatSetting(value, isLog),
     isText: !isNumber,
+    isSetting: true,
   };
 }
 
@@ -66,10 +67,15 @@ export function setUpLeaderboard() {
   find("#next").onclick = () => change({ page: table.page + 1 });
 }
 
+// Return the name of a column in the address: a setting may be called as another column is.
+function keyOf({ title, isSetting }) {
+  return isSetting ? `setting ${title}` : title;
+}
+
 // Take the order and the search that the address names.
 function restore() {
-  const [title, direction] = keptValues("sort"), [query = ""] = keptValues("search");
-  const column = COLUMNS.findIndex((one) => one.title === title);
+  const [key, direction] = keptValues("sort"), [query = ""] = keptValues("search");
+  const column = COLUMNS.findIndex((one) => keyOf(one) === key);
   if (column >= 0) Object.assign(table, { column, ascending: direction !== "down" });
   find("#search").value = table.query = query;
 }
@@ -86,7 +92,7 @@ function change(parts) {
 
 function sortBy(column) {
   const ascending = table.column === column ? !table.ascending : true;
-  keep("sort", [COLUMNS[column].title, ascending ? "up" : "down"]);
+  keep("sort", [keyOf(COLUMNS[column]), ascending ? "up" : "down"]);
   change({ column, ascending, page: 0 });
 }
 

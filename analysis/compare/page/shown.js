@@ -7,6 +7,7 @@ import { formatMetric } from "./format.js";
 import { metric, ranked, runs, showable } from "./report.js";
 
 const NUM_SHOWN = 5; // at first
+const NONE = ""; // in the address: no run is shown
 const shown = new Map(); // place of a run -> its colour
 let redraw = () => {};
 
@@ -17,16 +18,11 @@ export const shownRuns = () => [...shown.keys()].sort((i, j) => i - j);
 // Show the runs that the address names, else the best; `draw` is called whenever other runs are shown.
 export function showFirst(draw) {
   redraw = draw;
-  const named = keptValues("run").map((name) => showable.find((i) => nameOf(i) === name));
-  const known = named.filter((i) => i !== undefined);
+  const named = keptValues("run");
+  const known = named.map((key) => showable.find((i) => runs[i].key === key)).filter((i) => i !== undefined);
   const best = ranked.filter((i) => showable.includes(i));
-  (known.length ? known : (best.length ? best : showable).slice(0, NUM_SHOWN)).forEach(show);
-}
-
-// Return the name of a run in the address: runs of different sweeps may have one id.
-function nameOf(i) {
-  const { sweep, name } = runs[i];
-  return sweep ? `${sweep}/${name}` : name;
+  const first = (best.length ? best : showable).slice(0, NUM_SHOWN);
+  (known.length || named[0] === NONE ? known : first).forEach(show);
 }
 
 function show(i) {
@@ -38,7 +34,7 @@ function show(i) {
 export function toggle(i) {
   if (!showable.includes(i)) return;
   if (!shown.delete(i)) show(i);
-  keep("run", [...shown.keys()].map(nameOf));
+  keep("run", shown.size ? [...shown.keys()].map((k) => runs[k].key) : [NONE]);
   redraw();
 }
 

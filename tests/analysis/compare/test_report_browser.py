@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import time
 
 import pytest
 from PIL import Image
@@ -320,7 +321,8 @@ def test_what_a_reader_has_chosen_outlives_loading_the_page_again_and_is_in_its_
     chosen = browser.run("location.hash")
     browser.click("nav a[href='#parallel']")
     wait_until(lambda: browser.run("location.hash") == chosen, "a way to a section leaves the address as it is")
-    assert browser.run("scrollY") > 0
+    top = "document.querySelector('#parallel').getBoundingClientRect().top"
+    wait_until(lambda: 0 <= browser.run(top) < 150, "the section is at the top of the window")
     browser.open(page)
     assert not [name for name, value in look_at(browser).items() if value == seen[name]]
     browser.requests()
@@ -342,6 +344,64 @@ def look_at(browser):
         "runs": browser.column("run"),
         "pressed": browser.texts("[data-choice] [aria-pressed=true]"),
     }
+
+
+@pytest.mark.slow
+def test_choices_outlive_loading_whatever_runs_and_settings_are_called(browser, tmp_path):
+    for i in range(7):
+        losses = [1.0 + i / 10] * (i % 3 + 1)
+        write_run(tmp_path / f"part{i}" / "same & id=1", losses, epochs=7 - i, width=8 * (i + 1))
+    assert report.main(["--runs_dir", str(tmp_path)]) == 0
+    browser.open(tmp_path / "report.html")
+    browser.click("#runs tbody input", 6)
+    browser.click("#runs tbody input", 0)
+    titles = browser.texts("#runs thead th")
+    browser.click("#runs thead th button", len(titles) - 2 - titles[::-1].index("epochs"))  # the setting
+    checked = "[...document.querySelectorAll('#runs tbody input')].map((box) => box.checked)"
+    seen = browser.texts("#runs tbody tr"), browser.run(checked)
+    assert sum(seen[1]) == 5
+    browser.open(tmp_path / "report.html", chosen=browser.run("location.hash"))
+    assert (browser.texts("#runs tbody tr"), browser.run(checked)) == seen
+    for place in [i for i, is_checked in enumerate(seen[1]) if is_checked]:
+        browser.click("#runs tbody input", place)
+    browser.open(tmp_path / "report.html", chosen=browser.run("location.hash"))
+    assert not any(browser.run(checked))
+
+
+@pytest.mark.slow
+def test_the_way_back_from_a_section_leaves_what_was_chosen_since(browser, page):
+    browser.open(page)
+    browser.click("#runs tbody input", 6)
+    browser.click("nav a[href='#parallel']")
+    browser.click("#runs tbody input", 7)
+    shown = "document.querySelectorAll('#runs tbody input:checked').length"
+    assert browser.run(shown) == 7
+    browser.run("(window.isOld = true, history.back())")
+    time.sleep(1)
+    assert browser.run("window.isOld")
+    assert browser.run(shown) == 7
+    browser.open(page, chosen=browser.run("location.hash"))
+    assert browser.run(shown) == 7
+
+
+@pytest.mark.slow
+def test_the_page_works_where_its_address_cannot_be_written(browser, page):
+    browser.open(page)
+    script = """
+        const frame = document.createElement("iframe");
+        Object.assign(frame, {sandbox: "allow-scripts", id: "preview", width: 1200, srcdoc: arguments[0]});
+        document.body.replaceChildren(frame);
+    """
+    browser.driver.execute_script(script, page.read_text())
+    browser.driver.switch_to.frame("preview")
+    try:
+        wait_until(lambda: browser.run("document.documentElement.dataset.ready") == "true", "the page is drawn")
+        browser.click("#runs tbody input", 6)
+        browser.type("#search", "sgd")
+        assert len(browser.traces("[data-term=loss]")) == 6 * 2
+        assert set(browser.column("optimizer")) == {"sgd"}
+    finally:
+        browser.driver.switch_to.default_content()
 
 
 @pytest.mark.slow
