@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -29,8 +30,9 @@ class Pages:
     def __init__(self, choice: Choice, command: str) -> None:
         self.choice = choice
         self.command = command
-        self.stamp = ""  # of the page
+        self.files: str | None = None  # the stamp of all that the page is made of; of no runs it is empty
         self.page = b""
+        self.stamp = ""  # that the page knows
         self.lock = Lock()  # a browser asks several times at once
 
     def current(self) -> tuple[str, bytes]:
@@ -40,15 +42,19 @@ class Pages:
             UserError: there are no such runs any more.
         """
         with self.lock:
-            stamp = self.current_stamp()
-            if stamp != self.stamp:
+            files, stamp = stamp_of_all(self.runs_dir()), self.current_stamp()
+            if files != self.files:
                 page = html_page(find_comparison(self.choice), self.command, stamp)
-                self.stamp, self.page = stamp, page.encode("utf-8", "replace")
+                self.files, self.stamp, self.page = files, stamp, page.encode("utf-8", "replace")
             return self.stamp, self.page
+
+    def runs_dir(self) -> Path:
+        """Return the folder that holds the runs."""
+        return expanded(self.choice.runs_dir or default_runs_dir())
 
     def current_stamp(self) -> str:
         """Return what changes whenever the runs go on, as an HTTP ETag."""
-        stamps = stamp_of_all(expanded(self.choice.runs_dir or default_runs_dir()))
+        stamps = stamp_of_all(self.runs_dir(), with_studies=False)
         return f'"{hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()[:16]}"'
 
 

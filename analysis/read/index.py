@@ -208,11 +208,17 @@ def stamp_of(folder: Path, names: Sequence[str]) -> str:
     return ";".join(stamps)
 
 
-def stamp_of_all(root: Path) -> str:
-    """Return a text that changes whenever the runs or the sweeps under a folder go on."""
+def stamp_of_all(root: Path, with_studies: bool = True) -> str:
+    """Return a text that changes whenever the runs or the sweeps under a folder go on.
+
+    Args:
+        root: the folder.
+        with_studies: whether the agents' signs of life count, which change the sweeps' databases every 10 seconds.
+    """
+    sweep_files = sorted(SWEEP_FILES if with_studies else SWEEP_FILES - {run_folder.STUDY})
     folders = find_run_folders(root).runs
     stamps = [stamp_of(folder, (*PARTS, run_folder.METRICS, run_folder.GENERATION)) for folder in folders]
-    stamps += [stamp_of(folder, sorted(SWEEP_FILES)) for folder in dict.fromkeys(run.parent for run in folders)]
+    stamps += [stamp_of(folder, sweep_files) for folder in dict.fromkeys(run.parent for run in folders)]
     return "\n".join([*map(str, folders), *stamps])
 
 

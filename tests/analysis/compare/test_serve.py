@@ -104,6 +104,17 @@ def test_an_open_page_says_that_the_runs_have_gone_on_and_loads_them(browser, se
     assert browser.run(is_hidden)
 
 
+def test_signs_of_life_of_an_agent_are_no_news_and_its_trials_are_shown_anew(server, made, tmp_path):
+    write_run(tmp_path / "sweeps" / "lr" / "000-b", [0.5])
+    study = tmp_path / "sweeps" / "lr" / "study.db"
+    study.write_bytes(b"")
+    first = stamp(server, "GET")
+    os.utime(study, ns=(1, 1))
+    assert stamp(server) == first
+    assert stamp(server, "GET") == first
+    assert len(made) == 3
+
+
 def test_runs_that_are_gone_are_told_and_those_that_come_back_are_shown(server, tmp_path):
     shutil.move(tmp_path / "a", tmp_path.parent / "moved")
     status, line = ask(server)
