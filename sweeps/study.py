@@ -13,7 +13,6 @@ import shlex
 import sys
 import time
 from argparse import Namespace, RawDescriptionHelpFormatter
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -65,7 +64,7 @@ class Study:
         devices: for each worker, the environment variables of its runs.
         environment: of all runs.
         deadline: by the monotonic clock.
-        seconds: of one step of each row, as far as is known.
+        seconds: of each step, by its name, as far as is known.
     """
 
     def __init__(
@@ -119,8 +118,8 @@ class Study:
                 self.failed.add(step.name)
             elif missing := next(filter(self.will_not_come, step.after), ""):
                 say(f"{step.name}: left out, since it needs {missing}")
-            elif step.trains and self.seconds.get(step.row, 0.0) > left:
-                say(f"{step.name}: left out, it takes {clock(self.seconds[step.row])}, of {clock(left)} that are left")
+            elif step.trains and self.seconds.get(step.name, 0.0) > left:
+                say(f"{step.name}: left out, it takes {clock(self.seconds[step.name])}, of {clock(left)} that are left")
             else:
                 continue
             self.waiting.remove(step)
@@ -181,12 +180,20 @@ def read_done(folder: Path) -> dict[str, Any]:
     """
     with refusing_damage(folder / DONE, "remove it; runs that have finished are not trained again"):
         content = read_json(folder / DONE)
-        return {name: {"words": list(step["words"]), "seconds": step["seconds"]} for name, step in content.items()}
+        return {
+            name: {"words": list(map(str, step["words"])), "seconds": step["seconds"]} for name, step in content.items()
+        }
 
 
 def is_done(step: Step, done: Mapping[str, Any]) -> bool:
-    """Return whether a step has been taken, with the same command as now."""
-    return done.get(step.name, {}).get("words") == list(step.words)
+    """Return whether a step has been taken, with the same command as now, whatever workers it had."""
+    words = done.get(step.name, {}).get("words", [])
+    return without_workers(words) == without_workers(step.words)
+
+
+def without_workers(words: Sequence[str]) -> list[str]:
+    """Return the words of a command that say what it does, not by how many workers and on which devices."""
+    return [word for word in words if not word.startswith(("--workers=", "--devices="))]
 
 
 def find_costs(
@@ -214,26 +221,20 @@ def find_costs(
     return costs
 
 
-def runs_left(steps: Sequence[Step]) -> dict[str, int]:
-    """Return the number of runs among the steps that each row has left, 0 where only what follows on them is left."""
-    rows = dict.fromkeys((step.row for step in steps), 0)
-    return rows | Counter(step.row for step in steps if step.trains or step.takes_all)
-
-
 def main_device() -> torch.device:
     """Return the first GPU, or the CPU."""
     return torch.device("cuda" if num_gpus() else "cpu")
 
 
 def plan(
-    rows: Sequence[Row], costs: Mapping[str, Cost], left: Mapping[str, int], hours: float, workers: int
+    rows: Sequence[Row], costs: Mapping[str, Cost], steps: Sequence[Step], hours: float, workers: int
 ) -> list[Row]:
     """Print what is left to do of each row, and what it takes; return the rows that fit into so many hours.
 
     Args:
         rows: in the order in which they are to be trained.
         costs: by row.
-        left: number of runs that each row has left; none of a row that is done, 0 where what follows on them is left.
+        steps: those that are left of all rows.
         hours: that it may take.
         workers: runs at a time.
     """
@@ -241,10 +242,11 @@ def plan(
     names, rest = {row.name for row in rows}, hours * 3600 * workers
     found: list[Row] = []
     for row in rows:
-        cost, num = costs.get(row.name, Cost()), left.get(row.name, 0)
-        seconds = seconds_of(row, cost, num) if num else 0.0
+        cost, left = costs.get(row.name, Cost()), [step for step in steps if step.row == row.name]
+        num = sum(is_costly(step) for step in left)
+        seconds = sum(seconds_of(step, row, cost) for step in left)
         obstacles = {
-            "done": row.name not in left,
+            "done": not left,
             "trained, more to do": not num,
             "see below": bool(cost.fault),
             f"needs {row.after}": row.after in names - {one.name for one in found},
@@ -263,6 +265,11 @@ def plan(
             warn(f"{name} cannot be trained: {cost.fault}")
     say(f"in all about {clock((hours * 3600 * workers - rest) / workers)}")
     return found
+
+
+def is_costly(step: Step) -> bool:
+    """Return whether a step trains, so that the time it takes is to be known before."""
+    return step.trains or step.takes_all
 
 
 def time_of(seconds: float) -> str:
@@ -298,14 +305,15 @@ def study(arguments: Sequence[str]) -> int:
     with nullcontext() if options.plan else wait:  # two that measure at once would measure each other
         deadline = time.monotonic() + options.hours * 3600
         steps, done = steps_of(rows, options.seeds, told), read_done(folder)
-        left = runs_left([step for step in steps if not is_done(step, done)])
-        costs = find_costs([row for row in rows if left.get(row.name)], folder, devices, environment)
+        left = [step for step in steps if not is_done(step, done)]
+        costly = {step.row for step in left if is_costly(step)}
+        costs = find_costs([row for row in rows if row.name in costly], folder, devices, environment)
         rows = plan(rows, costs, left, options.hours, len(devices))
         if options.plan:
             return 0
         by_name = {row.name: row for row in rows}
         steps = [step for step in steps if step.row in by_name]
-        seconds = {row.name: seconds_of(row, costs.get(row.name, Cost()), 1) for row in rows}
+        seconds = {step.name: seconds_of(step, by_name[step.row], costs.get(step.row, Cost())) for step in steps}
         all_steps = Study(by_name, steps, folder, devices, environment, deadline, seconds)
         code = all_steps.run()
     if all_steps.waiting or all_steps.pool.signals or all_steps.fault:

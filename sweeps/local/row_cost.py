@@ -18,7 +18,7 @@ from models.resolve import validate
 from sweeps.local.estimate import probe_trials
 from sweeps.local.launch import Run
 from sweeps.local.pool import Pool
-from sweeps.local.rows import Row
+from sweeps.local.rows import Row, Step
 from sweeps.local.sweep_file import read_sweep_file
 
 NUM_BATCHES = 5  # of an epoch
@@ -60,14 +60,14 @@ class Cost:
         return self.beside + epochs * self.images * share / self.images_per_second
 
 
-def seconds_of(row: Row, cost: Cost, seeds: int) -> float:
-    """Return the seconds that so many runs of a row take one after the other; of a sweep with its search, at most."""
+def seconds_of(step: Step, row: Row, cost: Cost) -> float:
+    """Return the seconds that the runs of a row's step take one after the other; of a sweep's search, at most."""
     if row.sweep is None:
-        return seeds * cost.seconds(validate(row.settings, {}).epochs)
-    trial = validate(settings_of(row), {})
-    share = 1 / trial.train_fraction / (1 - trial.val_fraction)
-    trials = read_sweep_file(CHECKOUT / row.sweep).run_cap or 1
-    return trials * cost.seconds(trial.epochs) + seeds * cost.seconds(trial.epochs, share)
+        return cost.seconds(validate(row.settings, {}).epochs) if step.trains else 0.0
+    sweep, trial = read_sweep_file(CHECKOUT / row.sweep), validate(settings_of(row), {})
+    if not step.seeds:
+        return (sweep.run_cap or 1) * sweep.repeats * cost.seconds(trial.epochs)
+    return step.seeds * cost.seconds(trial.epochs, 1 / trial.train_fraction / (1 - trial.val_fraction))
 
 
 def settings_of(row: Row) -> Mapping[str, Any]:

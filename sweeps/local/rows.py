@@ -54,6 +54,7 @@ class Step:
         after: names of the steps, and of the rows, that have to be done before.
         takes_all: whether it divides all the workers' devices among runs of its own.
         trains: whether it is a run of train.py.
+        seeds: final runs that it trains of a sweep.
     """
 
     row: str
@@ -62,6 +63,7 @@ class Step:
     after: tuple[str, ...] = ()
     takes_all: bool = False
     trains: bool = False
+    seeds: int = 0
 
 
 def read_rows(runs_dir: Path, told: Mapping[str, Any], path: Path | None = None) -> list[Row]:
@@ -153,7 +155,7 @@ def search_of(row: Row, seeds: int, workers: Sequence[str]) -> Iterator[Step]:
     search = f"{row.name}-search"
     yield Step(row.name, search, ("python", "sweeps/agent.py", str(row.sweep), *workers), takes_all=True)
     words = ("python", "sweeps/final.py", row.name, f"--seeds={seeds}", *workers)
-    yield Step(row.name, f"{row.name}-final", words, (search,), takes_all=True)
+    yield Step(row.name, f"{row.name}-final", words, (search,), takes_all=True, seeds=seeds)
 
 
 def command_of(step: Step) -> list[str]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from analysis.terminal import clock
 from data.errors import UserError
 from sweeps import study
 from sweeps.local import rows
@@ -94,39 +95,70 @@ def test_first_runs_come_before_second_ones_and_sweeps_last():
 
 
 def test_a_run_costs_its_epochs_and_what_lies_beside_them():
-    row = Row("a", {"model": "mlp", "epochs": 4})
-    assert seconds_of(row, Cost(5.0, 100.0, 1000), 3) == 3 * (5 + 4 * 10)
-    assert seconds_of(row, Cost(beside=math.inf), 1) == math.inf
+    row = Row("a", {"model": "mlp", "epochs": 4}, then=("look", "{run}"))
+    training, look = steps_of([row], 1, ())
+    assert seconds_of(training, row, Cost(5.0, 100.0, 1000)) == 5 + 4 * 10
+    assert seconds_of(look, row, Cost(5.0, 100.0, 1000)) == 0
+    assert seconds_of(training, row, Cost(beside=math.inf)) == math.inf
 
 
-def test_a_sweep_costs_its_trials_on_a_part_of_the_images_and_its_final_runs_on_all(tmp_path):
-    path = tmp_path / "some_lr.yaml"
-    path.write_text(
-        "{program: train.py, method: random, run_cap: 7, metric: {name: val/loss, goal: minimize}, parameters: {lr: "
-        "{min: 0.1, max: 0.2}, epochs: {value: 4}, train_fraction: {value: 0.25}, val_fraction: {value: 0.2}}}"
-    )
-    trial, final = 5 + 4 * 1000 / 100, 5 + 4 * 5000 / 100  # of 5,000 images: a quarter, of which a fifth is held out
-    assert seconds_of(Row("some_lr", {}, sweep=path), Cost(5.0, 100.0, 1000), 3) == pytest.approx(7 * trial + 3 * final)
+SOME_SWEEP = """\
+{program: train.py, method: random, run_cap: 7, metric: {name: val/loss, goal: minimize}, parameters: {lr:
+{min: 0.1, max: 0.2}, epochs: {value: 4}, train_fraction: {value: 0.25}, val_fraction: {value: 0.2}}}
+"""
+TRIAL = 5 + 4 * 1000 / 100  # seconds, of 5,000 images: a quarter, of which a fifth is held out
+FINAL = 5 + 4 * 5000 / 100
+
+
+@pytest.fixture
+def some_lr(tmp_path, monkeypatch):
+    """A study of one sweep, whose cost is known; its folder."""
+    (tmp_path / "some_lr.yaml").write_text(SOME_SWEEP)
+    (tmp_path / "rows.yaml").write_text(f"some_lr: {{sweep: {tmp_path}/some_lr.yaml}}\n")
+    monkeypatch.setattr(rows, "FILE", tmp_path / "rows.yaml")
+    monkeypatch.setattr(study, "find_costs", lambda *arguments: {"some_lr": Cost(5.0, 100.0, 1000)})
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    (tmp_path / "study").mkdir()
+    return tmp_path / "study"
+
+
+@pytest.mark.parametrize(
+    ("options", "done", "seconds"),
+    [
+        (["--seeds=3"], [], 7 * TRIAL + 3 * FINAL),
+        (["--seeds=10"], [], 7 * TRIAL + 10 * FINAL),
+        (["--seeds=3"], ["search"], 3 * FINAL),
+        (["--seeds=4", "--workers=2", "--hours=0.12"], ["search"], 2 * FINAL),  # one worker has searched
+        (["--seeds=3"], ["search", "final"], 0),
+        (["--seeds=4"], ["search", "final"], 4 * FINAL),
+    ],
+)
+def test_a_sweep_is_planned_by_what_is_left_of_it_whoever_has_searched(some_lr, capsys, options, done, seconds):
+    words = {
+        "search": ["python", "sweeps/agent.py", str(some_lr.parent / "some_lr.yaml"), "--workers=1"],
+        "final": ["python", "sweeps/final.py", "some_lr", "--seeds=3", "--workers=1"],
+    }
+    done = {f"some_lr-{name}": {"words": words[name], "seconds": 9.0} for name in done}
+    (some_lr / "done.json").write_text(json.dumps(done))
+    assert study.main([*options, "--plan"]) == 0
+    told = capsys.readouterr().out
+    assert f"in all about {clock(seconds)}" in told
+    assert "does not fit" not in told
 
 
 def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
     found = [Row(name, {"epochs": 10}) for name in ("short", "long", "broken", "over", "bare")]
+    found[-1] = Row("bare", {"epochs": 10}, then=("look", "{run}"))
     found.append(Row("next", {"epochs": 1}, after="long"))
     costs = {"short": Cost(0, 100, 9000), "long": Cost(0, 1, 9000), "broken": Cost(fault="no images")}
-    left = {"short": 2, "long": 1, "broken": 1, "bare": 0, "next": 1}
-    assert [row.name for row in study.plan(found, costs, left, 1.0, 2)] == ["short", "over", "bare"]
+    done = {*(f"{name}-seed2" for name in ("long", "broken", "next")), "over-seed1", "over-seed2", "bare-seed1"}
+    done |= {"bare-seed2", "bare-seed2-then"}  # but not what follows on its first run
+    steps = [one for one in steps_of(found, 2, ()) if one.name not in done]
+    assert [row.name for row in study.plan(found, costs, steps, 1.0, 2)] == ["short", "over", "bare"]
     output = capsys.readouterr()
     for word in ("30m00s", "does not fit", "done", "trained, more to do", "needs long"):
         assert word in output.out
     assert "broken cannot be trained: no images" in output.err
-
-
-def test_a_row_whose_runs_have_ended_is_done_only_after_what_follows_on_them():
-    row = Row("gan", {}, then=("python", "score.py", "{run}"))
-    training, scoring = steps_of([row], 1, ())
-    assert study.runs_left([training, scoring]) == {"gan": 1}
-    assert study.runs_left([scoring]) == {"gan": 0}
-    assert study.runs_left([]) == {}
 
 
 def test_steps_are_taken_in_order_once_and_those_that_need_a_failed_one_are_not(tmp_path, taken, capsys):
@@ -164,7 +196,7 @@ def test_a_sweep_has_all_workers_to_itself(tmp_path, taken):
 
 
 def test_what_cannot_end_in_time_is_not_begun(tmp_path, taken, capsys):
-    one = study_of(tmp_path, step("a1", "pass", trains=True), seconds={"a": 900.0}, deadline=600)
+    one = study_of(tmp_path, step("a1", "pass", trains=True), seconds={"a1": 900.0}, deadline=600)
     assert one.run() == 0
     assert "a1: left out, it takes 15m00s, of 10m00s that are left" in capsys.readouterr().out
 
@@ -178,7 +210,7 @@ def test_what_follows_on_a_step_that_is_left_out_is_left_out_too_and_the_study_e
         step("c1", "pass", row="c", after=("a",)),
     ]
     started = time.monotonic()
-    one = study_of(tmp_path, *steps, seconds={"a": 900.0}, deadline=60)
+    one = study_of(tmp_path, *steps, seconds={"a1": 900.0}, deadline=60)
     assert one.run() == 0
     assert time.monotonic() - started < 30
     assert list(one.done) == ["b1"]
