@@ -74,7 +74,8 @@ def look_at_classes(subject: Subject) -> Analysis:
     predictions = {name: predict_split(model, subject.loaders[name]) for name in names}
     save_predictions(subject.folder / run_folder.PREDICTIONS, predictions, info)
     if "val" in predictions:
-        write_json(subject.folder / run_folder.CALIBRATION, calibration_of(predictions["val"]))
+        weights = {run_folder.MEASURED: run_folder.weights_fingerprint(subject.folder)}
+        write_json(subject.folder / run_folder.CALIBRATION, {**calibration_of(predictions["val"]), **weights})
     analyse = analyse_labels if info.several_labels else analyse_classifier
     return analyse(predictions[subject.split], subject.loader, info.classes, subject.panels)
 

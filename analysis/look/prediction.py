@@ -86,7 +86,7 @@ class Predicted:
     Attributes:
         files: those that could be read.
         info: of the images that the members were trained on.
-        probabilities: [N, C], the mean over the members.
+        logits: [N, C], of the mean of the members' probabilities.
         uncalibrated: [N, C], the same without temperatures.
         votes: [M, N], the class that each member would have named alone; [M, N, C] of several labels.
         pictures: [P, 3, H, W] uint8, the first ones as the network has seen them.
@@ -94,7 +94,7 @@ class Predicted:
 
     files: list[PictureFile]
     info: DatasetInfo
-    probabilities: Tensor
+    logits: Tensor
     uncalibrated: Tensor
     votes: Tensor
     pictures: Tensor
@@ -103,6 +103,11 @@ class Predicted:
     def labelling(self) -> Labelling:
         """What the labels are."""
         return labelling_of(self.info)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """[N, C] the mean over the members."""
+        return self.labelling.probabilities(self.logits)
 
     @cached_property
     def guessed(self) -> Tensor:
@@ -124,7 +129,7 @@ class Predicted:
     @cached_property
     def losses(self) -> Tensor:
         """[L] the cross-entropy of these images in nats."""
-        return self.labelling.losses_of(self.probabilities[self.known], self.true)
+        return self.labelling.losses(self.logits[self.known], self.true)
 
     @cached_property
     def rightness(self) -> Tensor:
@@ -172,11 +177,15 @@ def classes_of(run: TrainedRun) -> tuple[bool, tuple[str, ...]]:
 def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str, float]:
     """Return the temperature and calibration errors of a run that its folder keeps, else of its validation images.
 
+    Those kept of other weights, before the run has gone on, do not count; of 0.1.0 they do not say of which they are.
+
     Raises:
         UserError: it has no validation images, or they are missing.
     """
     kept = read_json(folder / run_folder.CALIBRATION)
-    if all(is_finite(kept.get(name)) for name in CALIBRATION) and 0.01 <= kept["temperature"] <= 100:
+    is_whole = all(is_finite(kept.get(name)) for name in CALIBRATION) and 0.01 <= kept["temperature"] <= 100
+    weights = run_folder.weights_fingerprint(folder)
+    if is_whole and kept.get(run_folder.MEASURED, weights) == weights:
         return kept
     if not member.run.settings.val_fraction:
         raise UserError(f"--temperature=val: {folder} has held out no images to validate with: leave it out")
@@ -273,7 +282,7 @@ def tell_unread(unread: Mapping[Path, str], is_nothing_left: bool) -> None:
 def predict_images(
     members: Sequence[Member], images: Mapping[int, Tensor], flip: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities and uncalibrated ones, both [N, C], and the members' votes, see `Predicted`.
+    """Return logits, uncalibrated ones, and the members' votes, see `Predicted`.
 
     Args:
         members: one or more classifiers.
@@ -285,8 +294,13 @@ def predict_images(
         for member in members:
             info = member.run.info
             own = centre_crop(images[info.kept_size], info.image_size)
-            logits = [member.logits(one, Path(scratch)) for one in ([own, own.flip(-1)] if flip else [own])]
-            for found, divisor in ((plain, 1.0), (calibrated, member.temperature)):
-                found.append(torch.stack([labelling.probabilities(each / divisor) for each in logits]).mean(0))
-    votes = torch.stack([labelling.decide(each) for each in calibrated])
-    return torch.stack(calibrated).mean(0), torch.stack(plain).mean(0), votes
+            logits = torch.stack([member.logits(one, Path(scratch)) for one in views(own, flip)])
+            plain.append(labelling.pooled(logits))
+            calibrated.append(labelling.pooled(logits / member.temperature))
+    votes = torch.stack([labelling.decide(labelling.probabilities(each)) for each in calibrated])
+    return labelling.pooled(torch.stack(calibrated)), labelling.pooled(torch.stack(plain)), votes
+
+
+def views(images: Tensor, flip: bool) -> list[Tensor]:
+    """Return images [N, 3, H, W] and, if they are to be flipped, their mirror images."""
+    return [images, images.flip(-1)] if flip else [images]

@@ -33,7 +33,7 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
     if len(known):
         probabilities = predicted.probabilities[known]
         figures = {"loss": predicted.losses.mean().item()}
-        figures |= labelling.split_metrics(labelling.kept(probabilities, true))
+        figures |= labelling.split_metrics(labelling.kept(predicted.logits[known], true))
         figures["ece"] = calibration_on(probabilities, true, labelling).error
         told = ", ".join(f"{name} {shown(name, value)}" for name, value in figures.items())
         rest = len(predicted.files) - len(known)
@@ -58,7 +58,7 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
             told = f"{member.name}: temperature {kept['temperature']:.3f}, ece on {held_out} {errors}"
             lines.append(told + (WORSE if kept["ece_calibrated"] > kept["ece"] else ""))
     if len(known) and members[0].calibration:
-        both = predicted.uncalibrated, predicted.probabilities
+        both = labelling.probabilities(predicted.uncalibrated), predicted.probabilities
         errors = " -> ".join(shown("ece", calibration_on(each[known], true, labelling).error) for each in both)
         lines.append(f"ece on these images {errors}")
     return lines
@@ -125,9 +125,7 @@ def mistakes(predicted: Predicted) -> Table:
 def by_label(predicted: Predicted) -> Table:
     """Return how well each of several labels is told."""
     known = predicted.known
-    scores = tabulate_labels(
-        predicted.probabilities[known], predicted.guessed[known], predicted.true, predicted.info.classes
-    )
+    scores = tabulate_labels(predicted.logits[known], predicted.guessed[known], predicted.true, predicted.info.classes)
     table = make_table(scores.columns)
     for name, *figures, support in scores.rows:
         texts = ("" if figure is None else f"{figure:.4f}" for figure in figures)

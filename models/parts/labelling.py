@@ -51,10 +51,9 @@ class Labelling:
         """Return the cross-entropy of each image in nats, [B], of logits [B, C]."""
         return F.cross_entropy(logits, labels, reduction="none")
 
-    def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each image in nats, [B], of probabilities [B, C]."""
-        share = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return -share.clamp(min=torch.finfo(share.dtype).tiny).log()
+    def pooled(self, logits: Tensor) -> Tensor:
+        """Return logits [B, C] that have the mean of the probabilities of some, [M, B, C]; a single one as it is."""
+        return logits.log_softmax(2).logsumexp(0) if len(logits) > 1 else logits[0]
 
     def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the mean loss of a batch, a scalar.
@@ -83,10 +82,7 @@ class Labelling:
         return {}
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the metrics that are no means over images, of what `kept` gives of a whole split.
-
-        They depend on the order of the logits of a class alone, so that probabilities do as well.
-        """
+        """Return the metrics that are no means over images, of what `kept` gives of a whole split."""
         return {}
 
     def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +116,10 @@ class SeveralLabels(Labelling):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
 
-    def losses_of(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy(probabilities, labels, reduction="none").mean(1)
+    def pooled(self, logits: Tensor) -> Tensor:
+        if len(logits) == 1:
+            return logits[0]
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
 
     def training_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
         targets = targets * (1 - smoothing) + smoothing / 2

@@ -158,7 +158,7 @@ def test_each_run_has_its_own_temperature_and_what_is_uncalibrated_has_none(run,
     found = predict_files(load_members(folders, "", True), [PictureFile(path) for path in paths])
     plain = [by_hand(folder, paths) for folder in folders]
     sharpened = [(each.log() / value).softmax(1) for each, value in zip(plain, (4.0, 0.5), strict=True)]
-    torch.testing.assert_close(found.uncalibrated, (plain[0] + plain[1]) / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.uncalibrated.softmax(1), (plain[0] + plain[1]) / 2, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.probabilities, (sharpened[0] + sharpened[1]) / 2, rtol=1e-4, atol=1e-6)
 
 
@@ -268,6 +268,15 @@ def test_a_temperature_divides_the_logits_and_is_told(run, pictures, tmp_path, c
     np.testing.assert_allclose([float(row["probability"]) for row in read_csv(out)], expected, rtol=1e-4)
     assert f"{folder}: temperature 4.000, ece on 1,000 validation images 25.00 % -> 12.50 %" in err
     assert "ece on these images " in err
+
+
+def test_a_temperature_of_other_weights_is_not_taken(run, pictures, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    own = run_folder.weights_fingerprint(run)
+    for weights, is_taken in ((own, True), ("sha256-of-an-earlier-epoch", False)):
+        write_json(folder / run_folder.CALIBRATION, {**CALIBRATED, run_folder.MEASURED: weights})
+        code, _, err = predict(capsys, folder, pictures, "--temperature=val", "--format=csv")
+        assert ("temperature 4.000" in err) == is_taken == (code == 0)
 
 
 @pytest.mark.parametrize(("calibrated", "is_worse"), [(0.125, False), (0.25, False), (0.375, True)])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -130,6 +131,21 @@ def test_pictures_are_told_with_the_labels_above_a_half(run, table, tmp_path, ca
     assert "the 2 runs disagree on 0 of 12 images" in out
     for told in ("worst mistakes", "by light", "average precision", "night"):
         assert told in out
+
+
+def test_figures_of_a_sure_network_are_those_of_its_logits(run, table, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    weights = load_network(folder).objective.state_dict()
+    last = [name for name, value in weights.items() if value.shape == (len(NAMES),)][-1]
+    weights[last] = weights[last] + 25
+    checkpoint.save(folder / run_folder.BEST, weights)
+    logits, labels = expected_of(folder, table)
+    assert (logits.sigmoid() == 1).any()
+    code, out, err = said(capsys, predict, folder, table, "--format=jsonl")
+    losses = [json.loads(line)["loss"] for line in out.splitlines()]
+    assert (code, losses) == (0, pytest.approx(SEVERAL_LABELS.losses(logits, labels).tolist(), rel=1e-4)), err
+    figures = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": labels})
+    assert f"mAP {100 * figures['mAP']:.2f} %, auroc {figures['auroc']:.4f}" in err
 
 
 def test_pictures_without_known_labels_are_told_alike(run, table, tmp_path, capsys):

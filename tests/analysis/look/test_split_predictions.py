@@ -58,6 +58,7 @@ def test_every_validation_and_test_image_of_a_run_is_in_its_table_to_the_last_di
         assert [row["true"] == row["predicted"] for row in own] == right.bool().tolist()
         assert [row["true"] for row in own] == [INFO.classes[label] for label in loaders[split].labels]
     kept = read_json(tmp_path / run_folder.CALIBRATION)
+    assert kept.pop("weights") == run_folder.weights_fingerprint(tmp_path)
     assert kept == pytest.approx(calibration_of(predict_split(model, loaders["val"])))
 
 

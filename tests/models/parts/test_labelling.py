@@ -1,5 +1,6 @@
 """Several labels an image: losses and metrics are those of torch and torchmetrics; each model takes part or says no."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -63,7 +64,17 @@ def test_losses_are_the_binary_cross_entropy_and_accuracy_is_the_mean_over_the_l
     each = objective.evaluate(batch)
     torch.testing.assert_close(each["loss"], loss.mean(1))
     torch.testing.assert_close(each["label_accuracy"].mean(), found["label_accuracy"])
-    torch.testing.assert_close(SEVERAL_LABELS.losses_of(logits.sigmoid(), labels), loss.mean(1))
+
+
+def test_pooled_logits_have_the_mean_of_the_probabilities_and_one_stays_as_it_is():
+    logits = torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0)) * 4
+    for labelling in (ONE_CLASS, SEVERAL_LABELS):
+        each = torch.stack([labelling.probabilities(one.double()) for one in logits])
+        pooled = labelling.probabilities(labelling.pooled(logits))
+        torch.testing.assert_close(pooled.double(), each.mean(0), atol=1e-6, rtol=1e-4)
+        assert torch.equal(labelling.pooled(logits[:1]), logits[0])
+    sure = SEVERAL_LABELS.pooled(torch.tensor([[[40.0]], [[50.0]]]))
+    assert sure.item() == pytest.approx(40.0 + math.log(2), abs=1e-3)
 
 
 def test_smoothing_and_weights_change_the_training_loss_alone_as_torch_does():
