@@ -43,6 +43,13 @@ def images_seen(record: RunRecord) -> Any:
     return record.environment.get("data")
 
 
+def predicted_images(record: RunRecord, split: str) -> str:
+    """Return what is the same of two runs that have predicted the same images of a split, "val" or "test"."""
+    settings = record.settings
+    own = (*SPLIT, "eval_batch_size") if settings.get("limit_batches") else SPLIT if split == "val" else ()
+    return repr([record.dataset, images_seen(record), *map(settings.get, own)])
+
+
 def by_images(things: Sequence[Thing], record_of: Callable[[Thing], RunRecord]) -> dict[str, list[Thing]]:
     """Return things of runs, grouped by the fingerprint of the images that the runs saw.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.compare.comparability import by_images
+from analysis.compare.comparability import by_images, predicted_images
 from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
@@ -99,7 +99,10 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
     of_first = images_of(groups[order[0]], metric) if len(order) > 1 else {}
 
     def against_first(key: str) -> str:
-        over_images = difference_over_images(images_of(groups[key], metric), of_first)
+        own = (
+            images_of(groups[key], metric) if are_of_the_same_images([*groups[key], *groups[order[0]]], metric) else {}
+        )
+        over_images = difference_over_images(own, of_first)
         is_other = any(is_of_other_weights(entry, metric) for entry in (*groups[key], *groups[order[0]]))
         return verdict(
             duel(values[key], values[order[0]], metric), over_images, metric.name, OF_KEPT if is_other else ""
@@ -158,6 +161,12 @@ def images_of(entries: Sequence[Entry], metric: Metric) -> dict[str, float]:
     if not metric.name.endswith("/accuracy") or not all(entry.record.is_local for entry in entries):
         return {}
     return right_by_image([Path(entry.record.source) for entry in entries], metric.name.partition("/")[0])
+
+
+def are_of_the_same_images(entries: Sequence[Entry], metric: Metric) -> bool:
+    """Return whether runs have predicted the same images: some datasets name an image by its place in its split."""
+    split = metric.name.partition("/")[0]
+    return len({predicted_images(entry.record, split) for entry in entries}) == 1
 
 
 def recipe_data(comparison: Comparison) -> dict[str, Any]:

@@ -197,6 +197,31 @@ def test_where_values_are_not_those_of_the_kept_weights_what_the_images_tell_say
     assert ("over the images by the kept weights, which are not the best logged" in other.against_first) != is_kept
 
 
+@pytest.mark.parametrize(
+    ("own", "split", "are_the_same"),
+    [
+        ({}, "val", True),
+        ({"fold": "2/5"}, "val", False),
+        ({"data_seed": 7}, "val", False),
+        ({"dataset": "cifar10"}, "val", False),
+        ({"val_fraction": 0.2}, "test", True),
+        ({"limit_batches": 3}, "test", False),
+    ],
+)
+def test_recipes_are_compared_over_images_that_both_have_predicted_alone(tmp_path, own, split, are_the_same):
+    for rate, settings in ((0.1, {}), (0.2, own)):
+        for seed in (1, 2):
+            run = write_run(tmp_path / f"{rate}-{seed}", [0.5], [rate], lr=rate, seed=seed, **settings)
+            rows = [f"{i},{split},a,{'a' if i < 10 * rate * (3 + seed) else 'b'},1,1" for i in range(10)]
+            (run / run_folder.PREDICTIONS).write_text("\n".join(["file,split,true,predicted,probability,loss", *rows]))
+            if split == "test":
+                summary = read_json(run / run_folder.SUMMARY)
+                write_json(run / run_folder.SUMMARY, {**summary, "test/accuracy": rate + seed / 100})
+    metric = metric_named(f"{split}/accuracy")
+    _, other = recipes_of(compare("runs", read_runs(tmp_path).records, metric)).shown
+    assert ("over the images" in other.against_first) == are_the_same
+
+
 def test_the_page_has_them(comparison):
     found = json.loads(json.dumps(page_data(comparison), allow_nan=False))["recipes"]["shown"]
     assert [recipe["kind"] for recipe in found] == ["run", "run"]
