@@ -9,6 +9,7 @@ the device computes in it, unless $ACCELERATE_MIXED_PRECISION says otherwise.
 """
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -42,15 +43,16 @@ from data.metrics import shown
 from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
 from models.core.precision import has_fast_bf16
-from models.resolve import parse_arguments
+from models.resolve import VARIABLES, parse_arguments
 from sweeps.local.launch import NUM_SHOWN_LINES, OUTPUT, Run, unless_set
 from sweeps.local.pool import Pool
-from sweeps.local.row_cost import Cost, measure, saved, seconds_of
+from sweeps.local.row_cost import Cost, find_costs, seconds_of
 from sweeps.local.rows import Row, Step, chosen, command_of, read_rows, steps_of
 from sweeps.local.workers import assign_devices, num_gpus
 
 PLACE = "study"  # in the runs folder
-DONE, COSTS = "done.json", "costs.json"
+DONE = "done.json"
+PRECISION = VARIABLES["mixed_precision"]
 SHARED = "{} runs at a time shared the device, so neither time nor images/s is its own"
 
 
@@ -196,34 +198,15 @@ def without_workers(words: Sequence[str]) -> list[str]:
     return [word for word in words if not word.startswith(("--workers=", "--devices="))]
 
 
-def find_costs(
-    rows: Sequence[Row], folder: Path, devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
-) -> dict[str, Cost]:
-    """Return what rows cost, as far as that is known; what is not is measured, and kept for the next time.
-
-    Raises:
-        UserError: the file of costs is damaged.
-        KeyboardInterrupt: a signal has come.
-    """
-    machine = f"{device_name(main_device())}, {counted(len(devices), 'worker')}"
-    with refusing_damage(folder / COSTS, "remove it, and they are measured again"):
-        known = read_json(folder / COSTS)
-        costs = {row: Cost(**cost) for row, cost in known.get(machine, {}).items()}
-        if not all(cost.seconds(1) >= 0 for cost in costs.values()):
-            raise ValueError("a time below 0")
-    unknown = [row for row in rows if row.name not in costs and not row.after]
-    if unknown:
-        say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")
-        for row_name, cost in measure(unknown, devices, environment):
-            say(f"{row_name}: {visible(str(cost))}")
-            costs[row_name] = cost
-            write_json(folder / COSTS, {**known, machine: saved(costs)})
-    return costs
-
-
 def main_device() -> torch.device:
     """Return the first GPU, or the CPU."""
     return torch.device("cuda" if num_gpus() else "cpu")
+
+
+def machine_name(devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]) -> str:
+    """Return what the speed of runs depends on beside their settings: the device, who shares it, the precision."""
+    workers = f"{counted(len(devices), 'worker')} on {counted(len({*map(str, devices)}), 'device')}"
+    return f"{device_name(main_device())}, {workers}, {environment[PRECISION]}"
 
 
 def plan(
@@ -295,7 +278,7 @@ def study(arguments: Sequence[str]) -> int:
     runs_dir = default_runs_dir().absolute()
     rows = chosen(read_rows(runs_dir, parse_arguments(words)), options.rows)
     devices = assign_devices(options.workers, options.devices)
-    precision = {"ACCELERATE_MIXED_PRECISION": "bf16" if has_fast_bf16(main_device()) else "no"}
+    precision = {PRECISION: "bf16" if has_fast_bf16(main_device()) else "no"}
     environment = {**unless_set(precision), "VISION_SWEEPS_RUNS": str(runs_dir)}
     folder = runs_dir / PLACE
     folder.mkdir(parents=True, exist_ok=True)
@@ -307,7 +290,9 @@ def study(arguments: Sequence[str]) -> int:
         steps, done = steps_of(rows, options.seeds, told), read_done(folder)
         left = [step for step in steps if not is_done(step, done)]
         costly = {step.row for step in left if is_costly(step)}
-        costs = find_costs([row for row in rows if row.name in costly], folder, devices, environment)
+        machine = machine_name(devices, os.environ | environment)
+        costly_rows = [row for row in rows if row.name in costly]
+        costs = find_costs(costly_rows, folder, machine, devices, environment)
         rows = plan(rows, costs, left, options.hours, len(devices))
         if options.plan:
             return 0

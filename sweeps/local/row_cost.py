@@ -11,9 +11,10 @@ from typing import Any
 
 from analysis.read.recipe import flags
 from analysis.record import run_folder
-from data.files import read_json
+from data.files import read_json, refusing_damage, write_json
 from data.metrics import is_epoch
 from data.paths import CHECKOUT
+from data.visible import counted, say, visible
 from models.resolve import validate
 from sweeps.local.estimate import probe_trials
 from sweeps.local.launch import Run
@@ -21,6 +22,7 @@ from sweeps.local.pool import Pool
 from sweeps.local.rows import Row, Step
 from sweeps.local.sweep_file import read_sweep_file
 
+COSTS = "costs.json"  # in the study's folder
 NUM_BATCHES = 5  # of an epoch
 LEAST_EPOCHS, MOST_EPOCHS = 2, 20
 ENOUGH = 5.0  # seconds of training after the first epoch
@@ -75,6 +77,43 @@ def settings_of(row: Row) -> Mapping[str, Any]:
     return row.settings if row.sweep is None else probe_trials(read_sweep_file(CHECKOUT / row.sweep))[-1].settings
 
 
+def find_costs(
+    rows: Sequence[Row],
+    folder: Path,
+    machine: str,
+    devices: Sequence[Mapping[str, str]],
+    environment: Mapping[str, str],
+) -> dict[str, Cost]:
+    """Return what rows cost, as far as that is known; what is not is measured, and kept for the next time.
+
+    Args:
+        rows: to be trained.
+        folder: where costs are kept.
+        machine: its device, workers and precision; what was measured with others is not known.
+        devices: for each worker, the environment variables of its runs.
+        environment: of all runs.
+
+    Raises:
+        UserError: the file of costs is damaged.
+        KeyboardInterrupt: a signal has come.
+    """
+    with refusing_damage(folder / COSTS, "remove it, and they are measured again"):
+        content = read_json(folder / COSTS)
+        known = {command: Cost(**cost) for command, cost in content.get(machine, {}).items()}
+        if not all(cost.seconds(1) >= 0 for cost in known.values()):
+            raise ValueError("a time below 0")
+    commands = {row.name: " ".join(words_of(row)) for row in rows}
+    costs = {name: known[command] for name, command in commands.items() if command in known}
+    unknown = [row for row in rows if row.name not in costs and not row.after]
+    if unknown:
+        say(f"{counted(len(unknown), 'row')} to be measured on {machine}: each is trained for a few batches")
+        for name, cost in measure(unknown, devices, environment):
+            say(f"{name}: {visible(str(cost))}")
+            costs[name] = known[commands[name]] = cost
+            write_json(folder / COSTS, {**content, machine: saved(known)})
+    return costs
+
+
 def measure(
     rows: Sequence[Row], devices: Sequence[Mapping[str, str]], environment: Mapping[str, str]
 ) -> Iterator[tuple[str, Cost]]:
@@ -102,9 +141,13 @@ def measure(
 
 def start(row: Row, folder: Path, environment: Mapping[str, str], device: Mapping[str, str]) -> Run:
     """Start a short training of a row, under the row's name."""
-    words = ["train.py", *flags({**settings_of(row), **BRIEF})]
     own = {**environment, **device, "VISION_SWEEPS_RUNS": str(folder)}
-    return Run([sys.executable, *words], row.name, folder, {}, own)
+    return Run([sys.executable, *words_of(row)], row.name, folder, {}, own)
+
+
+def words_of(row: Row) -> list[str]:
+    """Return the command of a short training of a row."""
+    return ["train.py", *sorted(flags({**settings_of(row), **BRIEF}))]
 
 
 def seen(run: Run, has_ended: bool) -> Cost | None:
@@ -122,5 +165,5 @@ def seen(run: Run, has_ended: bool) -> Cost | None:
 
 
 def saved(costs: Mapping[str, Cost]) -> dict[str, Any]:
-    """Return costs as JSON has them; those that nobody knows are left out, to be measured again."""
-    return {name: asdict(cost) for name, cost in costs.items() if not cost.fault and math.isfinite(cost.beside)}
+    """Return costs by their commands, as JSON has them; those that nobody knows are left out, to be measured again."""
+    return {command: asdict(cost) for command, cost in costs.items() if not cost.fault and math.isfinite(cost.beside)}

@@ -10,8 +10,8 @@ import pytest
 from analysis.terminal import clock
 from data.errors import UserError
 from sweeps import study
-from sweeps.local import rows
-from sweeps.local.row_cost import Cost, seconds_of, seen
+from sweeps.local import row_cost, rows
+from sweeps.local.row_cost import Cost, find_costs, seconds_of, seen
 from sweeps.local.rows import Row, Step, chosen, read_rows, steps_of
 
 FOREVER = 1e9
@@ -254,15 +254,65 @@ def test_what_is_measured_before_an_interruption_is_told_and_kept(tmp_path, monk
         yield "c", Cost(fault="no weights\x1b")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "measure", measure)
+    monkeypatch.setattr(row_cost, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
-        study.find_costs([Row(name, {}) for name in "abcd"], tmp_path, [{}], {})
+        find_costs([Row(name, {"model": name}) for name in "abcd"], tmp_path, "MACHINE", [{}], {})
     [costs] = json.loads((tmp_path / "costs.json").read_text()).values()
-    assert {name: cost["images_per_second"] for name, cost in costs.items()} == {"a": 1234.5}
+    assert [cost["images_per_second"] for cost in costs.values()] == [1234.5]
     told = capsys.readouterr().out
     assert "a: 1,234 images/s" in told
     assert "b: too slow to be measured" in told
     assert "c: no weights\\x1b" in told
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Names of the rows that are measured anew in a study of an mlp and of a sweep of its."""
+    names = []
+
+    def measure(rows, devices, environment):
+        for row in rows:
+            names.append(row.name)
+            yield row.name, Cost(1.0, 1000.0, 9000)
+
+    (tmp_path / "some_lr.yaml").write_text(SOME_SWEEP)
+    (tmp_path / "rows.yaml").write_text(
+        f"a: {{settings: {{model: mlp}}}}\nsome_lr: {{sweep: {tmp_path}/some_lr.yaml}}\n"
+    )
+    monkeypatch.setattr(rows, "FILE", tmp_path / "rows.yaml")
+    monkeypatch.setattr(row_cost, "measure", measure)
+    monkeypatch.setattr(study, "device_name", lambda device: "MACHINE")
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    return names
+
+
+def test_the_cost_of_a_row_is_kept_for_its_settings_precision_and_devices(tmp_path, measured, monkeypatch):
+    def anew(*options):
+        measured.clear()
+        assert study.main([*options, "--plan"]) == 0
+        return measured
+
+    assert anew() == ["a", "some_lr"]
+    assert anew() == []
+    assert anew("--epochs=3") == []  # a run's cost is that of an epoch, times its epochs
+    assert anew("--train_fraction=0.1") == ["a"]
+    assert anew("--batch_size=1024", "--compile=True") == ["a"]
+    assert anew("--workers=2") == ["a", "some_lr"]
+    assert anew() == []
+    (tmp_path / "some_lr.yaml").write_text(SOME_SWEEP.replace("0.25", "1.0"))
+    assert anew() == ["some_lr"]
+    for precision in ("fp16", "fp8"):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+        assert anew() == ["a", "some_lr"]
+
+
+def test_costs_of_a_file_of_0_1_0_whose_settings_are_not_known_are_measured_anew(tmp_path, measured):
+    (tmp_path / "study").mkdir()
+    costs = {"beside": 1.0, "images_per_second": 7.0, "images": 9, "fault": ""}
+    (tmp_path / "study" / "costs.json").write_text(json.dumps({"MACHINE, 1 worker": {"a": costs}}))
+    assert study.main(["--rows=a", "--plan"]) == 0
+    assert measured == ["a"]
 
 
 COST = '{"MACHINE": {"mlp": {"images": 9, "images_per_second": %s}}}'
@@ -280,7 +330,8 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name,
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     monkeypatch.setattr(study, "device_name", lambda device: "MACHINE")
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / name).write_text(content.replace("MACHINE", "MACHINE, 1 worker"))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    (tmp_path / "study" / name).write_text(content.replace("MACHINE", "MACHINE, 1 worker on 1 device, no"))
     assert study.main(["--rows=mlp", "--plan"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"{name} is damaged" in line
@@ -293,7 +344,7 @@ def test_runs_are_in_bf16_only_where_it_is_computed_in(is_fast, precision, tmp_p
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr(study, "has_fast_bf16", lambda device: is_fast)
-    monkeypatch.setattr(study, "find_costs", lambda rows, folder, devices, told: found.append(told) or {})
+    monkeypatch.setattr(study, "find_costs", lambda *arguments: found.append(arguments[-1]) or {})
     assert study.main(["--rows=mlp", "--plan"]) == 0
     assert found[0]["ACCELERATE_MIXED_PRECISION"] == precision
 
@@ -354,6 +405,6 @@ def test_a_row_is_measured_trained_and_taken_into_the_results(tmp_path, monkeypa
     assert taken == [(["tiny-seed1"], {"tiny": "a try"})]
     assert json.loads((tmp_path / "runs" / "tiny-seed1" / "summary.json").read_text())["state"] == "finished"
     [costs] = json.loads((tmp_path / "runs" / "study" / "costs.json").read_text()).values()
-    assert costs["tiny"]["images_per_second"] > 0
+    assert [cost["images_per_second"] > 0 for cost in costs.values()] == [True]
     assert study.main(words) == 0
     assert "done" in capsys.readouterr().out
