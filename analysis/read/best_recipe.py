@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from analysis.read.recipe import FINAL_SETTINGS, flags, model_and_dataset, recipe_of
+from analysis.read.recipe import FINAL_OVERRIDES, FINAL_SETTINGS, NO_LIMITS, flags, model_and_dataset, recipe_of
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -19,7 +19,7 @@ from models.core.settings import Settings
 
 FILE = run_folder.BEST_RECIPE
 # How a trial was judged, which is no part of its recipe:
-NOT_IN_RECIPE = ("seed", "val_fraction", "test", "patience", "best_by")
+NOT_IN_RECIPE = ("seed", "best_by", *FINAL_SETTINGS, *FINAL_OVERRIDES, *NO_LIMITS)
 
 
 def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Path(FILE)) -> str:
@@ -42,8 +42,8 @@ def best_recipe(sweep: SweepRecord, picked: Trial | None = None, path: Path = Pa
         settings["epochs"] = trial.best_epoch
     dataset, data_dir = model_and_dataset(trial.settings)[1], trial.settings.get("data_dir", "")
     is_tested = has_test_images(str(dataset), str(data_dir))
-    judged = {key: trial.settings[key] for key in ("best_by",) if trial.settings.get(key)}
-    again = "On all training images, and tested once:" if is_tested else "The same once more, with another seed:"
+    judged = {key: trial.settings[key] for key in ("val_fraction", "best_by") if trial.settings.get(key, "") != ""}
+    again = f"On all training images{', and tested once' if is_tested else ' but those held out'}:"
     header = [
         f"{choice_in_words(sweep, picked)} of the images that it was judged by.",
         again,

@@ -11,6 +11,9 @@ from models.registry import MODELS
 
 # Of a final run on all training images, if there are images to test with:
 FINAL_SETTINGS = {"val_fraction": 0.0, "test": True}
+# Of any final run, which sees all images to its last epoch; each is the setting's default:
+FINAL_OVERRIDES = {"train_fraction": 1.0, "patience": 0}
+NO_LIMITS = {"limit_batches": 0, "overfit_batches": 0}
 
 
 def recipe_of(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
-from analysis.read.recipe import FINAL_SETTINGS, command_of
+from analysis.read.recipe import FINAL_OVERRIDES, FINAL_SETTINGS, NO_LIMITS, command_of
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -26,7 +26,6 @@ from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
 
 PROGRAM = "train.py"
-FINAL_OVERRIDES = {"train_fraction": 1.0, "patience": 0}
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 TOLD_APART = {"epochs": "-epochs", "mixed_precision": "-"}  # where names of final runs tell of them
 COSTS = ("train_seconds", "images_per_second")
@@ -65,10 +64,12 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
         for key, value in trial.settings.items()
         if key not in CIRCUMSTANCES or (key in parameters and key != "tags")
     }
-    if tested := final_settings(of_command(sweep.content) | recipe):
+    whole = of_command(sweep.content) | recipe
+    if tested := final_settings(whole):
         # Without images to validate with nothing chooses the best epoch: the newest weights are tested.
         recipe = {key: value for key, value in recipe.items() if key != "best_by"} | tested
-    settings = {**recipe, **FINAL_OVERRIDES, "epochs": trial.best_epoch}
+    limits = {key: value for key, value in NO_LIMITS.items() if key in whole}  # another program may not have them
+    settings = {**recipe, **FINAL_OVERRIDES, **limits, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     name = f"{run_folder.FINAL}{trial.run_id}"
     name += what_has_changed(settings, [folder / f"{name}{run_folder.SEED_SUFFIX}{seed}" for seed in seeds])

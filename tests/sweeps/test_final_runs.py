@@ -93,3 +93,16 @@ def test_images_that_the_sweeps_command_names_are_looked_at_for_test_images(fold
     words = ["${interpreter}", "${program}", f"--dataset={dataset}", place.format(folder / "images"), "${args}"]
     [final, _] = told(sweep_of(folder, {"lr": 0.1}, command=words, program="train.py"), folder)
     assert final.settings.get("test", False) == has_test
+
+
+@pytest.mark.parametrize("words", [[], ["--limit_batches=7", "--overfit_batches=3"]])
+def test_final_runs_see_all_images_though_their_trial_or_the_sweeps_command_says_few(folder, words):
+    few = {"limit_batches": 5, "overfit_batches": 2} if not words else {}
+    command = ["${interpreter}", "${program}", *words, "${args}"]
+    [final, _] = told(sweep_of(folder, {"train_fraction": 0.2, **few}, command=command, program="train.py"), folder)
+    assert [final.settings[name] for name in ("train_fraction", "limit_batches", "overfit_batches")] == [1.0, 0, 0]
+
+
+def test_final_runs_of_another_program_are_told_of_no_limits_that_it_may_not_have(folder):
+    [final, _] = told(sweep_of(folder, {"lr": 0.1}), folder)
+    assert not {"limit_batches", "overfit_batches"} & final.settings.keys()

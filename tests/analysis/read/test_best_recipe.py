@@ -58,13 +58,22 @@ def test_the_header_says_whose_recipe_it_is_and_how_to_use_it():
     ]
 
 
+def test_the_recipe_trains_on_all_images_though_its_trial_saw_few(tmp_path):
+    few = {"train_fraction": 0.2, "limit_batches": 5, "overfit_batches": 2}
+    write_best(sweep_of(0.5, **few), tmp_path / "best.yaml")
+    settings = resolve([f"--config={tmp_path / 'best.yaml'}"], {})
+    assert [getattr(settings, name) for name in few] == [1.0, 0, 0]
+
+
 def test_the_command_of_images_of_ones_own_finds_them_and_tests_only_what_is_there(tmp_path):
     sweep = sweep_of(0.5, 0.9, dataset="folder", data_dir=f"{tmp_path}/my photos")
     *_, line, command = best_recipe(sweep).splitlines()[:3]
-    assert line.endswith("The same once more, with another seed:")
-    assert command == f"# python train.py --config=best.yaml '--data_dir={tmp_path}/my photos' --seed=1"
+    assert line.endswith("On all training images but those held out:")
+    told = f"'--data_dir={tmp_path}/my photos' --val_fraction=0.2 --seed=1"
+    assert command == f"# python train.py --config=best.yaml {told}"
     by_fid = best_recipe(sweep_of(0.5, dataset="folder", data_dir="mine", best_by="val/fid_x_60")).splitlines()[2]
-    assert by_fid == "# python train.py --config=best.yaml --data_dir=mine --best_by=val/fid_x_60 --seed=1"
+    told = "--data_dir=mine --val_fraction=0.2 --best_by=val/fid_x_60 --seed=1"
+    assert by_fid == f"# python train.py --config=best.yaml {told}"
     for name in ("train/cat", "test/cat"):
         (tmp_path / "my photos" / name).mkdir(parents=True)
     assert best_recipe(sweep).splitlines()[2].endswith("my photos' --val_fraction=0.0 --test=True --seed=1")
