@@ -1,9 +1,14 @@
 """Datasets of torchvision, out of small files in its own formats."""
 
+import errno
 import hashlib
 import inspect
+import os
 import pickle
+import shutil
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +22,7 @@ from data import collection
 from data.datasets import describe, find_dataset, has_test_images
 from data.errors import UserError
 from data.pixels import ORIENTATION
-from data.torchvision_sets import ENTRIES
+from data.torchvision_sets import ENTRIES, open_split
 from tests.loaded import load_splits
 
 OPTIONS = {
@@ -218,3 +223,126 @@ def test_every_entry_is_a_class_of_torchvision_with_these_arguments(name):
     for arguments in entry.splits.values():
         assert parameters.keys() >= {"download", *arguments}
     assert has_test_images(f"torchvision/{name}", "") == ("test" in entry.splits)
+
+
+CLASSES_OF_EUROSAT = [f"class{number}" for number in range(10)]
+
+
+def extract_eurosat(folder, wait=0.0, before_each=lambda number: None):
+    """Write 3 images of each of 10 classes into a folder, one class after the other, as an archive is extracted."""
+    for number, name in enumerate(CLASSES_OF_EUROSAT):
+        before_each(number)
+        (folder / "2750" / name).mkdir(parents=True)
+        time.sleep(wait)
+        for i in range(3):
+            Image.fromarray(random_images(64, 64, 3)).save(folder / "2750" / name / f"{i}.png")
+
+
+def stand_in_for_eurosat(monkeypatch, **how):
+    """Play the download of EuroSAT; return the list of the folders into which it goes, as it is called."""
+    folders = []
+
+    def download(url, download_root, md5):
+        folders.append(Path(download_root))
+        extract_eurosat(Path(download_root), **how)
+
+    monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", download)
+    return folders
+
+
+def test_what_is_downloaded_lies_where_torchvision_puts_it(tmp_path, monkeypatch):
+    folders = stand_in_for_eurosat(monkeypatch)
+    info, _ = load("eurosat", tmp_path)
+    assert info.classes == tuple(CLASSES_OF_EUROSAT)
+    assert len(torchvision.datasets.EuroSAT(str(tmp_path))) == 30
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {"eurosat"}
+    assert load("eurosat", tmp_path)[0] == info
+    assert len(folders) == 1
+
+
+@pytest.mark.parametrize("moment", [0, 2, 9])
+def test_a_download_that_was_killed_is_begun_anew(moment, tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        stand_in_for_eurosat(killed, before_each=lambda number: number == moment and os._exit(9))
+        if not (child := os.fork()):
+            load("eurosat", tmp_path)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    stand_in_for_eurosat(monkeypatch)
+    info, _ = load("eurosat", tmp_path)
+    assert (len(info.classes), sum(info.num_images.values())) == (10, 30)
+
+
+def test_while_one_process_downloads_the_others_wait_and_read_all_of_it(tmp_path, monkeypatch, capsys):
+    folders = stand_in_for_eurosat(monkeypatch, wait=0.03)
+    with ThreadPoolExecutor(3) as pool:
+        opened = list(pool.map(lambda wait: time.sleep(wait) or open_split("eurosat", tmp_path, {}), (0, 0, 0.15)))
+    assert [len(theirs) for theirs in opened] == [30] * 3
+    assert len(folders) == 1
+    assert f"another process downloads eurosat into {tmp_path}: waiting for it" in capsys.readouterr().out
+
+
+def test_a_download_that_failed_leaves_nothing(tmp_path, monkeypatch):
+    def fail(number):
+        if number == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    stand_in_for_eurosat(monkeypatch, before_each=fail)
+    with pytest.raises(UserError, match="No space left on device"):
+        load("eurosat", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".eurosat.lock"]
+
+
+def test_fewer_folders_than_classes_are_told(tmp_path):
+    extract_eurosat(tmp_path / "eurosat")
+    for number in (3, 4):
+        shutil.rmtree(tmp_path / "eurosat" / "2750" / f"class{number}")
+    with pytest.raises(UserError, match=f"{tmp_path} holds images of 8 of the 10 classes of eurosat: remove"):
+        load("eurosat", tmp_path)
+
+
+def test_an_archive_that_is_there_is_extracted_and_not_downloaded(tmp_path, monkeypatch):
+    extract_eurosat(tmp_path / "source")
+    (tmp_path / "eurosat").mkdir()
+    archive = shutil.make_archive(str(tmp_path / "eurosat" / "EuroSAT"), "zip", tmp_path / "source")
+    content = Path(archive).read_bytes()
+    extract = torchvision.datasets.eurosat.download_and_extract_archive
+    checksum = hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(
+        "torchvision.datasets.eurosat.download_and_extract_archive",
+        lambda url, download_root, md5: extract(url, download_root, md5=checksum),
+    )
+    assert load("eurosat", tmp_path)[0].num_images == {"train": 22, "val": 8}
+    assert Path(archive).read_bytes() == content
+    assert not Path(archive).is_symlink()
+
+
+def test_files_that_are_missing_join_those_that_are_there(svhn, tmp_path, monkeypatch):
+    (tmp_path / "test_32x32.mat").rename(tmp_path / "elsewhere")
+    before = (tmp_path / "train_32x32.mat").stat().st_ino
+
+    def download(url, root, filename, md5):
+        shutil.copy(tmp_path / "elsewhere", Path(root) / filename)
+
+    monkeypatch.setattr("torchvision.datasets.svhn.download_url", download)
+    _, splits = load("svhn", tmp_path)
+    assert torch.equal(splits["test"].images, torch.from_numpy(svhn["test"]).permute(0, 3, 1, 2))
+    assert (tmp_path / "train_32x32.mat").stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_archives_are_looked_for_where_torchvision_puts_them(name, tmp_path, monkeypatch):
+    make, wanted = getattr(torchvision.datasets, ENTRIES[name].class_name), set()
+
+    def download(url, root="", filename=None, md5=None, download_root=""):
+        wanted.add(Path(root or download_root, filename or Path(url).name))
+
+    for function in ("download_url", "download_and_extract_archive"):
+        monkeypatch.setattr(f"{make.__module__}.{function}", download, raising=False)
+    for arguments in ENTRIES[name].splits.values():
+        with pytest.raises((RuntimeError, OSError)):
+            make(str(tmp_path), **arguments, download=True)
+    for path in wanted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert set(tmp_path.glob(ENTRIES[name].archives)) == wanted != set()
