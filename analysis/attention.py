@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         f"whose central square is shown; default: the first {NUM_PANEL_IMAGES} of the split",
     )
     parser.add_argument(
-        "--heads", action="store_true", help="also write a picture for each image, FILE-heads-1.png, ..."
+        "--heads", action="store_true", help="also write a picture for each image, FILE_heads_1.png, ..."
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="default: panels/attention.png in the run's folder")
     return parser.parse_args(arguments)

@@ -99,11 +99,10 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
     of_first = images_of(groups[order[0]], metric) if len(order) > 1 else {}
 
     def against_first(key: str) -> str:
-        own = (
-            images_of(groups[key], metric) if are_of_the_same_images([*groups[key], *groups[order[0]]], metric) else {}
-        )
+        both = (*groups[key], *groups[order[0]])
+        own = images_of(groups[key], metric) if are_of_the_same_images(both, metric) else {}
         over_images = difference_over_images(own, of_first)
-        is_other = any(is_of_other_weights(entry, metric) for entry in (*groups[key], *groups[order[0]]))
+        is_other = any(is_of_other_weights(entry, metric) for entry in both)
         return verdict(
             duel(values[key], values[order[0]], metric), over_images, metric.name, OF_KEPT if is_other else ""
         )

@@ -44,7 +44,7 @@ def choose_images(run: TrainedRun, chosen: Sequence[str]) -> Examples:
     chosen = chosen or [str(i) for i in range(min(NUM_PANEL_IMAGES, len(loader)))]
     images, pictures, names, classes = [], [], [], []
     for text in chosen:
-        if text.isdigit():
+        if text.isdecimal():
             if int(text) >= len(loader):
                 raise UserError(f"--images={text}: the {split} split has {len(loader)} images, 0 to {len(loader) - 1}")
             index = torch.tensor([int(text)])
@@ -115,7 +115,7 @@ def draw_attention(run: TrainedRun, chosen: Sequence[str], out: Path, each_head:
     draw_layers(examples.pictures, labels, maps.columns()).save(out)
     if each_head:
         for i, (picture, label) in enumerate(zip(examples.pictures, labels, strict=True)):
-            paths.append(out.with_name(f"{out.stem}-heads-{i + 1}.png"))
+            paths.append(out.with_name(f"{out.stem}_heads_{i + 1}.png"))
             draw_heads(picture, label, maps.heads[:, i]).save(paths[-1])
     return paths
 

@@ -159,6 +159,7 @@ class Exportable:
             "resizing": "PIL.ImageOps.fit(PIL.ImageOps.exif_transpose(image).convert('RGB'), (image_size, image_size))",
             "jpeg": "PIL.Image.Image.draft(image, 'RGB', (image_size, image_size))",
             "transparent_pixels": "over white",
+            "grey_of_16_bits": "value // 256",
             "normalisation": "inside",
             "model": self.run.settings.model,
             "run": self.run.settings.run_id,

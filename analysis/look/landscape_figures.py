@@ -85,17 +85,18 @@ def draw_planes(
     """
     from matplotlib.colors import LogNorm
 
-    everything = np.concatenate([losses.loss for losses in planes.values()])
+    known = {name: np.where(np.isfinite(losses.loss), losses.loss, np.nan) for name, losses in planes.items()}
+    everything = np.concatenate([*known.values()])
     low = max(LEAST, np.nanmin(everything))
     norm = LogNorm(low, max(FLAT * low, np.nanmax(everything)))
     figure = new_figure(
         13, 5.5 * len(planes), "The loss over a plane of two random directions round the trained weights"
     )
     parts = figure.subfigures(len(planes), 1, squeeze=False)[:, 0]
-    for part, (name, losses) in zip(parts, planes.items(), strict=True):
-        num = round(len(losses.loss) ** 0.5)
-        axis, loss = np.linspace(-reach, reach, num), losses.loss.reshape(num, num).clip(LEAST)
-        part.suptitle(f"{name}: loss {centres[name]:.2f} at the trained weights, {loss.max():.3g} at most")
+    for part, (name, points) in zip(parts, known.items(), strict=True):
+        num = round(len(points) ** 0.5)
+        axis, loss = np.linspace(-reach, reach, num), points.reshape(num, num).clip(LEAST)
+        part.suptitle(f"{name}: loss {centres[name]:.2f} at the trained weights, {planes[name].loss.max():.3g} at most")
         draw_surface(part.add_subplot(1, 2, 1, projection="3d"), axis, loss, norm)
         draw_contours(part.add_subplot(1, 2, 2), axis, loss, norm, chance)
     figure.savefig(path, dpi=100)
@@ -123,7 +124,7 @@ def draw_contours(axes: Any, axis: np.ndarray, loss: np.ndarray, norm: Any, chan
     filled = axes.contourf(axis, axis, loss.T, levels, norm=norm, cmap="viridis", extend="both")
     axes.contour(axis, axis, loss.T, levels, colors="white", linewidths=0.5)
     bar = axes.figure.colorbar(filled, ax=axes, label="loss", format="%.3g")
-    if chance and loss.min() < chance < loss.max():
+    if chance and np.nanmin(loss) < chance < np.nanmax(loss):
         axes.contour(axis, axis, loss.T, [chance], colors="red", linewidths=2)
         bar.ax.axhline(chance, color="red", linewidth=2)
         axes.set_title(f"outside the red line it is worse than guessing ({chance:.2f})", fontsize=10)

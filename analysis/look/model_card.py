@@ -13,6 +13,7 @@ MOST_CLASSES = 100  # that are listed
 OVER_WHITE = "The run saw pictures upright, and transparent pixels over white: lay such pictures over white first."
 
 OF_TIMM = """\
+import numpy
 import timm
 import torch
 from PIL import Image, ImageOps
@@ -22,7 +23,10 @@ network = timm.create_model("local-dir:.", pretrained=True).eval()  # on the hub
 transform = create_transform(**resolve_model_data_config(network))
 picture = Image.open("picture.jpg")
 picture.draft("RGB", ({side}, {side}))  # a large JPEG is read at a fraction of its size, as for the run
-picture = ImageOps.exif_transpose(picture).convert("RGB")
+picture = ImageOps.exif_transpose(picture)
+if picture.mode.startswith("I;16"):  # grey of 16 bits, of which the run has seen the upper 8
+    picture = Image.fromarray((numpy.array(picture) >> 8).astype("uint8"))
+picture = picture.convert("RGB")
 with torch.no_grad():
     probabilities = network(transform(picture)[None]).{function}[0]
 classes = network.pretrained_cfg["label_names"]
@@ -41,7 +45,10 @@ about = json.loads(extra["metadata.json"])
 size = about["image_size"], about["image_size"]
 picture = Image.open("picture.jpg")
 picture.draft("RGB", size)  # a large JPEG is read at a fraction of its size, as for the run
-picture = ImageOps.fit(ImageOps.exif_transpose(picture).convert("RGB"), size)
+picture = ImageOps.exif_transpose(picture)
+if picture.mode.startswith("I;16"):  # grey of 16 bits, of which the run has seen the upper 8
+    picture = Image.fromarray((numpy.array(picture) >> 8).astype("uint8"))
+picture = ImageOps.fit(picture.convert("RGB"), size)
 probabilities = network(torch.from_numpy(numpy.array(picture))[None])[0]
 classes = about["classes"]
 {told}

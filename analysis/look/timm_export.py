@@ -56,7 +56,7 @@ class TimmExport:
         self.arch = settings.arch.partition(".")[0]
         self.labelling = labelling_of(run.info)
         self.size = settings.input_size or run.info.image_size
-        self.crop = run.info.image_size / run.info.kept_size
+        self.crop = crop_pct(run.info.image_size, run.info.kept_size)
         is_resized = self.size != run.info.image_size  # else Pillow alone resizes, bicubic
         self.interpolation = settings.interpolation if is_resized else "bicubic"
         config = pretrained_config(settings.arch)
@@ -98,6 +98,11 @@ class TimmExport:
             **({"model_args": options} if options else {}),
             "pretrained_cfg": {**self.description, **own, "num_classes": self.options["num_classes"]},
         }
+
+
+def crop_pct(seen: int, kept: int) -> float:
+    """Return the share of a side by which timm resizes images to `kept` pixels, to cut out the middle `seen`."""
+    return seen / kept * (1 - 1e-6) if seen < kept else 1.0  # timm takes the whole pixels of seen / share
 
 
 def is_timm(exportable: Exportable) -> bool:

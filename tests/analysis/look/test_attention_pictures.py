@@ -68,7 +68,7 @@ def test_the_command_draws_every_head_of_images_and_files(runs_dir, tmp_path, ca
     Image.new("RGB", (90, 60), "orange").save(tmp_path / "fruit.png")
     out = tmp_path / "new" / "a.png"
     assert draw(runs_dir / "vit", "--images", 3, tmp_path / "fruit.png", "--heads", "--out", out) == 0
-    paths = [out, *(out.with_name(f"a-heads-{i}.png") for i in (1, 2))]
+    paths = [out, *(out.with_name(f"a_heads_{i}.png") for i in (1, 2))]
     assert capsys.readouterr().out.split() == [str(path) for path in paths]
     heights = [Image.open(path).size[1] for path in paths]
     assert heights == [HEADING_HEIGHT + GAP + num * (192 + 16 + GAP) for num in (2, 5, 5)]

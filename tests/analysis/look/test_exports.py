@@ -1,6 +1,7 @@
 """Exported networks run without this project, and give what the run's own network gives."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from analysis.look.exports import Exportable, greatest_difference, to_pt2
 from analysis.look.model_card import model_card, usage
 from analysis.look.picture_files import find_pictures
 from analysis.look.prediction import load_members, predict_files
-from analysis.look.timm_export import TimmExport, metadata
+from analysis.look.timm_export import TimmExport, crop_pct, metadata
 from analysis.look.trained_run import load_network
 from analysis.record import run_folder
 from data.errors import UserError
@@ -156,6 +157,9 @@ def test_the_program_that_is_told_uses_pictures_upright_as_the_run_does(model, f
     found: dict = {}
     exec(program, found)
     assert np.allclose(found["probabilities"], predicted(folder, Path("picture.jpg")), rtol=0, atol=1e-4)
+    Image.fromarray(tile[:, :, 0].astype(np.uint16) * 256).save("picture.jpg", "png")
+    exec(program, found)
+    assert np.allclose(found["probabilities"], predicted(folder, Path("picture.jpg")), rtol=0, atol=1e-4)
     assert "over white" in text
     assert Exportable(load_network(folder)).metadata()["transparent_pixels"] == "over white"
 
@@ -236,12 +240,19 @@ def test_sizes_and_normalisations_are_told_where_they_belong(tmp_path):
     info, timms = network.run.info, TimmExport(network)
     own = {"image_size": 40, "seen_size": 32, "mean": list(info.mean), "std": list(info.std)}
     assert own.items() <= network.metadata().items()
-    assert timms.config(network)["pretrained_cfg"]["crop_pct"] == 32 / 40
+    assert timms.config(network)["pretrained_cfg"]["crop_pct"] == pytest.approx(32 / 40, rel=1e-5)
     facts = metadata(network, timms)
     assert [facts[key] for key in ("mean", "std", "size")] == [*(timms.description[k] for k in ("mean", "std")), 32]
     assert info.mean != tuple(facts["mean"])
     assert "resized to" not in model_card(facts, {}, {}, True, "")
     assert "resized to 64" in model_card({**facts, "size": 64}, {}, {}, True, "")
+
+
+def test_timm_resizes_to_the_size_that_the_run_did_however_much_it_cut_off():
+    for size in range(16, 257, 16):
+        for kept in range(size, 2 * size):
+            assert math.floor(size / crop_pct(size, kept)) == kept  # as timm.data.transforms_factory does
+    assert crop_pct(32, 32) == 1
 
 
 def test_the_classifier_that_timm_gets_standardises_as_the_head_of_a_frozen_network(tmp_path):

@@ -350,6 +350,12 @@ def test_the_picture_of_a_plane_tells_the_loss_at_the_trained_weights(num, tmp_p
     assert figures[0].subfigs[0].get_suptitle() == "one: loss 1.50 at the trained weights, 3.5 at most"
 
 
+def test_a_plane_with_infinite_losses_is_drawn(tmp_path):
+    losses = Losses(np.array([1.0, 2.0, np.inf, 3.0, 1.5, np.nan, 2.0, 2.5, 9.0]), None)
+    draw_planes({"one": losses}, {"one": 1.5}, 1.0, 2.2, tmp_path / "planes.png")
+    assert (tmp_path / "planes.png").stat().st_size > 1000
+
+
 def test_the_thick_lines_are_the_plain_means_of_the_directions(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(landscape_figures, "new_figure", lambda *told: figures.append(new_figure(*told)) or figures[0])
