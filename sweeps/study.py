@@ -43,6 +43,7 @@ from data.metrics import shown
 from data.paths import default_runs_dir
 from data.visible import counted, say, visible, warn
 from models.core.precision import has_fast_bf16
+from models.core.settings import INVOCATION
 from models.resolve import VARIABLES, parse_arguments
 from sweeps.local.launch import NUM_SHOWN_LINES, OUTPUT, Run, unless_set
 from sweeps.local.pool import Pool
@@ -262,7 +263,8 @@ def time_of(seconds: float) -> str:
 
 def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Return the options of the command line, and the words that are settings."""
-    parser = Parser(prog="python sweeps/study.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    layout = RawDescriptionHelpFormatter
+    parser = Parser("python sweeps/study.py", description=__doc__, formatter_class=layout, allow_abbrev=False)
     parser.add_argument("--rows", default="*", help="names or patterns, such as 'mlp,*_recipe'; default: all")
     parser.add_argument("--hours", type=amount, default=24.0, help="that it may take; default: 24")
     parser.add_argument("--seeds", type=whole_number, default=3, help="runs of each row; default: 3")
@@ -276,7 +278,10 @@ def study(arguments: Sequence[str]) -> int:
     """Train the table's rows; return the exit code."""
     options, words = parse(arguments)
     runs_dir = default_runs_dir().absolute()
-    rows = chosen(read_rows(runs_dir, parse_arguments(words)), options.rows)
+    settings = parse_arguments(words)
+    if own := [f"--{name}={value}" for name, value in settings.items() if name in {"seed", *INVOCATION}]:
+        raise UserError(f"{own[0]}: the study tells each run this itself; --seeds says how many runs a row has")
+    rows = chosen(read_rows(runs_dir, settings), options.rows)
     devices = assign_devices(options.workers, options.devices)
     precision = {PRECISION: "bf16" if has_fast_bf16(main_device()) else "no"}
     environment = {**unless_set(precision), "VISION_SWEEPS_RUNS": str(runs_dir)}

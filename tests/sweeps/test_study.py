@@ -338,6 +338,22 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, capsys, name,
     assert "remove it" in line
 
 
+def test_words_that_are_no_options_are_settings_though_options_begin_with_them():
+    options, words = study.parse(["--seed=5", "--row=mlp", "--plan"])
+    assert (options.seeds, options.rows, options.plan) == (3, "*", True)
+    assert words == ["--seed=5", "--row=mlp"]
+
+
+@pytest.mark.parametrize("word", ["--seed=5", "--run-id=a", "--runs_dir=b", "--dry_run"])
+def test_settings_that_the_study_tells_each_run_itself_are_refused(tmp_path, monkeypatch, capsys, word):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.setattr(study, "find_costs", lambda *arguments: {})
+    assert study.main(["--rows=mlp", "--plan", word]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{word.replace('-id', '_id')}" in line
+    assert "the study tells each run this itself; --seeds says" in line
+
+
 @pytest.mark.parametrize(("is_fast", "precision"), [(True, "bf16"), (False, "no")])
 def test_runs_are_in_bf16_only_where_it_is_computed_in(is_fast, precision, tmp_path, monkeypatch):
     found = []
