@@ -29,7 +29,7 @@ from data.visible import counted, say, visible, warn
 
 DECODED_AHEAD = 256  # images that wait decoded in memory, at most
 NUM_NAMED = 20  # files that cannot be read which are named one by one
-DECODING = 2  # number of the way in which images are decoded; images decoded in another way are decoded anew
+DECODING = 3  # number of the way in which images are decoded; images decoded in another way are decoded anew
 
 
 @dataclass(frozen=True)

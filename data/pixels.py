@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC_INTERPRETATION = 0x0112, 0x0102, 0x0106  # tags of EXIF and TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 LARGEST_OF_12_BITS = 4095
 
@@ -80,17 +80,24 @@ def to_rgb(image: Image.Image, bits: int) -> tuple[Image.Image, int]:
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(f"its fractions reach from {values.min():g} to {values.max():g}: scale them to [0, 1]")
+        values = 1 - values if is_zero_white(image) else values
         return Image.fromarray((255 * values).round().astype(np.uint8)).convert("RGB"), 0
     if image.mode.startswith("I"):
         if not bits:
             raise ValueError("whole numbers of 32 bits have no range of brightness: save it with 8 or 16 bits")
-        values = np.asarray(image)
+        values = 2**bits - 1 - np.asarray(image) if is_zero_white(image) else np.asarray(image)
         grey = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+        grey[values == image.info.get("transparency", -1)] = 255  # Pillow heeds it only up to 8 bits
         return Image.fromarray(grey).convert("RGB"), int(values.max()) if bits == 16 else 0
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), visible).convert("RGB"), 0
     return image.convert("RGB"), 0
+
+
+def is_zero_white(image: Image.Image) -> bool:
+    """Return whether 0 stands for white in a TIFF, which Pillow heeds only up to 8 bits."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def is_nearly_black(largest_of_16_bits: int) -> bool:

@@ -75,6 +75,31 @@ def test_twelve_bits_of_a_tiff_are_scaled_by_their_range(tmp_path):
     assert (pixels[0, 0] == [0, 255] * 4).all()
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_whose_zero_is_white_is_no_negative(bits, compression, tmp_path):
+    dark, bright = {8: (0, 0xC0), 16: (0, 0xC0FF), 32: (0, 0.75)}[bits]
+    white = {8: 0xFF, 16: 0xFFFF, 32: 1}[bits]
+    dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}[bits]
+    values = ramp(dark, bright, dtype)
+    if bits > 8:  # below, Pillow turns them round as it writes
+        values = white - values
+    path = write(tmp_path / "x.tif", values, tiffinfo={262: 0}, compression=compression)
+    with Image.open(path) as image:
+        assert image.tag_v2[262] == 0
+    pixels = decode(path)
+    assert (pixels[:, :, 0] == 0).all()
+    assert abs(pixels[:, :, 7].astype(int) - 0xC0).max() <= 1
+
+
+@pytest.mark.parametrize("value", [0x1000, 0x2000])
+def test_the_transparent_value_of_sixteen_bits_shows_white(value, tmp_path):
+    values = ramp(0x1000, 0x2000, np.uint16)
+    pixels = decode(write(tmp_path / "x.png", values, transparency=value))
+    for column, own in ((0, 0x1000), (7, 0x2000)):
+        assert (pixels[:, :, column] == (255 if own == value else own >> 8)).all()
+
+
 def transparent(colour):
     """An image [8, 8, 4] whose left half is red and whose right half has an invisible colour."""
     values = np.zeros((8, 8, 4), np.uint8)
