@@ -49,7 +49,8 @@ def attend(qkv: Tensor, dropout: float, scale: float | None = None) -> Tensor:
 
 def is_quick(x: Tensor, probability: float) -> bool:
     """Return whether values are dropped by random numbers of our own, and not by torch's."""
-    return 0 < probability < 1 and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    is_partly_dropped = 0 < round(probability * STEPS) < STEPS
+    return is_partly_dropped and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def draw_seeds(num: int) -> list[int]:

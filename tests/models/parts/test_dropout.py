@@ -48,6 +48,15 @@ def test_a_probability_is_kept_to_16_bits(probability, monkeypatch):
     assert set(kept.tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("probability", [1e-6, 1 - 1e-6])
+def test_a_probability_that_16_bits_cannot_tell_from_0_or_1_is_torchs(probability):
+    x = torch.ones(1000)
+    torch.testing.assert_close(seeded(Dropout(probability), x), seeded(F.dropout, x, probability))
+    qkv = torch.ones(3, 1, 2, 9, 4)
+    ours = seeded(dropout.attend, qkv, probability)
+    torch.testing.assert_close(ours, seeded(F.scaled_dot_product_attention, *qkv, dropout_p=probability))
+
+
 def test_values_fall_independently_of_their_neighbours():
     dropped = 1 - draw_kept(torch.Size((1000, 999)), 0.1).float()
     deviation = 0.3 / 999_000**0.5
