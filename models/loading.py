@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from data.dataset import Dataset, DatasetInfo, Split
@@ -161,22 +162,23 @@ def has_batch_norm(objective: nn.Module) -> bool:
 
 
 def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
-    """Return what handles precision and processes.
+    """Return what handles precision and processes, as the settings say and no variable of accelerate's.
 
     Raises:
         UserError: the device cannot compute in the precision that was asked for.
     """
-    if on_cpu and settings.mixed_precision == "fp16":
-        raise UserError("--mixed_precision=fp16 needs a GPU, whose gradients accelerate scales: give bf16")
     torch.backends.cudnn.benchmark = True
     try:
         accelerator = Accelerator(
             cpu=on_cpu,
             mixed_precision=settings.mixed_precision,
-            gradient_accumulation_steps=settings.accumulation_steps,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=settings.accumulation_steps),
+            dynamo_backend="no",  # --compile compiles the networks one by one
         )
     except ValueError as error:
         raise UserError(f"--mixed_precision={settings.mixed_precision}: {error}") from None
+    if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("--mixed_precision=fp16 needs a GPU, whose gradients accelerate scales: give bf16")
     if settings.mixed_precision == "bf16" and not has_fast_bf16(accelerator.device):
         remedy = "give fp16" if accelerator.device.type == "cuda" else "leave it out"
         warn(f"--mixed_precision=bf16: this device emulates it, which takes far longer than fp32: {remedy}")

@@ -28,6 +28,8 @@ LAUNCHER_VARIABLES = (
     "WANDB_SWEEP_PARAM_PATH",
     LAUNCHED_BY_US,
 )
+# By these, accelerate divides a model among devices, or has another library train it; here each device has all of it.
+DIVIDING = tuple(f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"))
 ACCELERATE_LAUNCH = ("launch", "accelerate-launch", "launch.py", "accelerate.commands.launch")
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_OF_ONE_REQUEST = 1.0  # within which the same signal may arrive twice, from the launcher and from elsewhere
@@ -176,6 +178,23 @@ def is_orphan(pid: int, parent: int) -> bool:
         return True
 
 
+def check_launch() -> None:
+    """Refuse what the variables of a launcher cannot mean, or what no run here can do.
+
+    Raises:
+        UserError: one of them is of another form, or the launcher would divide the model.
+    """
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        if not re.fullmatch("-?[0-9]{1,6}", value := os.environ.get(name, "0")):
+            raise UserError(f"{name}={value} is no number, as a launcher sets it: unset {name}")
+    value = os.environ.get("ACCELERATE_USE_CPU", "no")
+    if not re.fullmatch("(?i)y|yes|t|true|on|1|n|no|f|false|off|0", value):
+        raise UserError(f"ACCELERATE_USE_CPU={value} is neither yes nor no: unset it")
+    for name in DIVIDING:
+        if os.environ.get(name, "").lower() == "true":
+            raise UserError(f"{name}=true would divide the model, of which each device has all: leave it out")
+
+
 def start_all_processes(arguments: Sequence[str]) -> None:
     """Replace this process by torchrun if `accelerate launch --cpu --num_processes N` should start several processes.
 
@@ -184,11 +203,9 @@ def start_all_processes(arguments: Sequence[str]) -> None:
     WORLD_SIZE.
 
     Raises:
-        UserError: the launcher's command line does not give the number of processes, or its variables no numbers.
+        UserError: the launcher's command line does not give the number of processes, or as `check_launch`.
     """
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        if not re.fullmatch("-?[0-9]{1,6}", value := os.environ.get(name, "0")):
-            raise UserError(f"{name}={value} is no number, as a launcher sets it: unset {name}")
+    check_launch()
     if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
         return
     import psutil

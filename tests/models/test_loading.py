@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import nn
 
 from data import residence
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models import loading
-from models.loading import build_objective, check_model, put_on_device
+from models.loading import build_objective, check_model, make_accelerator, put_on_device
 from models.parts.backbone import BackboneSettings
 from models.registry import MODELS, find_model
 from models.timm_classifier import TimmSettings
@@ -69,3 +71,38 @@ def test_the_splits_of_a_run_take_half_of_the_free_memory_together(model, values
         loaders = put_on_device(objective, splits, Accelerator(cpu=True))
         halves.append([loader.residence.on_device for loader in loaders.values()])
     assert halves == [[True] * 3, [False] * 3]
+
+
+@pytest.fixture
+def _no_accelerator_before():
+    def reset():
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+
+    reset()
+    yield
+    reset()
+
+
+@pytest.mark.parametrize("num_micro", [1, 2])
+@pytest.mark.usefixtures("_no_accelerator_before")
+def test_gradients_are_divided_by_the_micro_batches_of_the_settings_alone(num_micro, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = make_accelerator(settings_of("mlp", accumulation_steps=num_micro), on_cpu=True)
+    weight = torch.ones((), requires_grad=True)
+    accelerator.backward(3 * weight)
+    assert weight.grad == 3 / num_micro
+
+
+@pytest.mark.usefixtures("_no_accelerator_before")
+def test_networks_are_compiled_by_the_setting_alone(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
+    network = nn.Linear(1, 1)
+    assert make_accelerator(settings_of("mlp"), on_cpu=True).prepare(network) is network
+
+
+@pytest.mark.usefixtures("_no_accelerator_before")
+def test_fp16_is_refused_on_a_cpu_that_a_variable_chose(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
+    with pytest.raises(UserError, match="--mixed_precision=fp16 needs a GPU"):
+        make_accelerator(settings_of("mlp", mixed_precision="fp16"), on_cpu=False)

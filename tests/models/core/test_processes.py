@@ -380,3 +380,17 @@ def test_a_launchers_variable_that_is_no_number_is_told(monkeypatch, name, value
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"{name}=.* is no number"):
         start_all_processes([])
+
+
+@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_a_launcher_that_would_divide_the_model_is_refused(monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(UserError, match=f"ACCELERATE_USE_{name}=true .* leave it out"):
+        start_all_processes([])
+
+
+@pytest.mark.parametrize("value", ["", "nonsense"])
+def test_a_choice_of_the_cpu_that_is_neither_yes_nor_no_is_told(monkeypatch, value):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", value)
+    with pytest.raises(UserError, match=f"ACCELERATE_USE_CPU={value} is neither yes nor no"):
+        start_all_processes([])
