@@ -10,7 +10,6 @@ from models.core.settings import Settings
 # Setting -> the one that it needs, of the same models, and what tells by the value of that whether it has an effect.
 NEEDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "fold": ("val_fraction", bool),
-    "group_by": ("val_fraction", bool),
     "crop_ratio": ("crop_scale", bool),
     "momentum": ("optimizer", lambda name: name not in ("adam", "adamw")),
     "beta1": ("optimizer", lambda name: name in ("adam", "adamw")),
@@ -20,7 +19,6 @@ NEEDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "noise_deviation": ("likelihood", lambda name: name not in ("squared_error", "bernoulli")),
     "kl_warmup_epochs": ("beta", bool),
     "free_bits": ("beta", bool),
-    "importance_samples": ("classify_by", lambda name: name == "importance_weighted"),
     "fid_images": ("fid_every", bool),
     "extractor": ("fid_every", bool),
 }
