@@ -206,7 +206,7 @@ def refuse_change(key: str, value: Any, saved: Mapping[str, Any]) -> None:
 
 
 def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
-    """Convert `value` to the type of the setting `key`, and return it if the setting allows it.
+    """Convert `value` to the type of the setting `key`, and return it if the setting allows it; `runs_dir` without `~`.
 
     Raises:
         UserError: `settings_class` has no such setting, or the value has another type or is not allowed.
@@ -234,7 +234,7 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
         raise UserError(f"--{key}={value} is out of range: it must be {kind.allowed}")
     if isinstance(kind.allowed, tuple) and value not in kind.allowed:
         raise UserError(f"--{key}={value} is none of {', '.join(kind.allowed)}{suggestion(value, kind.allowed)}")
-    return value
+    return str(expanded(value)) if key == "runs_dir" and value else value
 
 
 def unknown_setting(settings_class: type[Settings], key: str, told: str) -> UserError:

@@ -10,6 +10,7 @@ from analysis.record.wandb_artifacts import fetch_checkpoint
 from data.dataset import DatasetInfo
 from data.errors import UserError
 from data.files import read_json
+from data.paths import expanded
 from data.visible import counted, say
 from models.core.settings import Settings
 from models.resolve import Told, merge, not_applicable, parse, validate
@@ -60,7 +61,7 @@ def saved_settings(told: Told) -> dict[str, Any]:
     Raises:
         UserError: a run is to be resumed, and there is none.
     """
-    runs_dir = Path(told.text("runs_dir", Settings.runs_dir))
+    runs_dir = expanded(told.text("runs_dir", Settings.runs_dir))
     run_id, resume = told.text("run_id"), told.text("resume").lower() == "true"
     if resume and not run_id:
         run_id = run_folder.latest_unfinished(runs_dir) or ""

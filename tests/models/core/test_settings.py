@@ -319,6 +319,20 @@ def test_a_run_is_resumed_in_the_folder_that_the_environment_names(save_run):
     assert (resumed.lr, resumed.runs_dir) == (0.5, runs_dir)
 
 
+@pytest.mark.parametrize("words", [["--run_id=a"], ["--resume"]])
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_the_runs_folder_may_be_named_from_home(words, is_variable, save_run, tmp_path, monkeypatch):
+    save_run("a", "--lr=0.5")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    resumed = parse(*words, VISION_SWEEPS_RUNS="~/runs") if is_variable else parse(*words, "--runs_dir=~/runs")
+    assert (resumed.lr, resumed.runs_dir) == (0.5, str(tmp_path / "runs"))
+
+
+def test_a_home_of_nobody_is_told():
+    with pytest.raises(UserError, match="~nobody_of_that_name/runs names no home: write the whole path"):
+        parse("--runs_dir=~nobody_of_that_name/runs")
+
+
 def test_resume_takes_the_newest_run_that_can_be_gone_on_with(save_run):
     save_run("older", "--lr=0.1")
     save_run("stopped", "--lr=0.2", state="stopped")
