@@ -109,7 +109,7 @@ def prepare(
 ) -> tuple[DatasetInfo, dict[str, Loader], Trainer]:
     """Read the images and build the model; return the facts about them, a loader for each split, and the trainer.
 
-    The trainer goes on from the checkpoint in the run's folder, if there is one.
+    The trainer goes on from the checkpoint in the run's folder, if there is one; to find something it starts anew.
     """
     if accelerator.is_main_process:
         check_model(settings)
@@ -126,7 +126,8 @@ def prepare(
     if accelerator.is_main_process:
         closer.get_ready(objective, loaders)
     trainer = Trainer(settings, accelerator, objective, loaders)
-    [is_begun] = broadcast_object_list([(folder / run_folder.CHECKPOINT).exists()])
+    is_begun = (folder / run_folder.CHECKPOINT).exists() and not finders.is_asked_for(settings)
+    [is_begun] = broadcast_object_list([is_begun])
     if is_begun:
         trainer.restore(folder / run_folder.CHECKPOINT)
     elif accelerator.is_main_process:

@@ -66,6 +66,24 @@ def test_the_learning_rate_found_trains_better_than_far_lower_and_higher_ones(tm
     assert min(losses, key=losses.get) == 1, losses
 
 
+def test_a_run_that_has_begun_is_looked_at_from_its_first_step(tmp_path, monkeypatch):
+    losses = []
+
+    def take_steps(trainer, num):
+        losses.append(list(take(trainer, num)))
+        return losses[-1]
+
+    take = finders.take_steps
+    monkeypatch.setattr(finders, "take_steps", take_steps)
+    monkeypatch.setattr(finders, "NUM_STEPS", 20)
+    small = ("--model=mlp", "--width=8", "--batch_size=64", "--limit_batches=4", "--epochs=9")
+    assert run(tmp_path, *small, "--run_id=a", "--stop_after=3") == 0
+    before = (tmp_path / "a" / run_folder.CHECKPOINT).read_bytes()
+    assert run(tmp_path, *small, "--run_id=a", "--find_lr") == run(tmp_path, *small, "--find_lr") == 0
+    assert losses[0] == losses[1]
+    assert (tmp_path / "a" / run_folder.CHECKPOINT).read_bytes() == before
+
+
 def test_a_model_that_one_rate_does_not_bring_down_is_refused(tmp_path, capsys):
     assert run(tmp_path, "--model=dc_gan", "--width=8", "--find_lr") == 2
     assert "dc_gan has no one loss" in capsys.readouterr().err
