@@ -140,14 +140,25 @@ def make_splits(dataset: Dataset, how: Splitting) -> dict[str, Split]:
     total = len(images.labels)
     order = stratified_order(images.labels, how.seed)[: round(total * how.train_fraction)]
     val, train = hold_out(images, order, how)
-    if not len(train):
+    if not len(order):
         raise UserError(f"--train_fraction={how.train_fraction} leaves none of {total} images to train on: raise it")
-    if how.val_fraction and not len(val):
-        groups = "" if images.groups is None else f" in {counted(len(images.groups.unique()), 'group')}"
-        told = f"--val_fraction={how.val_fraction}", "raise it, or give 0"
-        told = (f"--fold={how.fold}", "take fewer folds") if how.fold else told
-        raise UserError(f"{told[0]} leaves no validation image of {len(order)}{groups}: {told[1]}")
+    if how.val_fraction and not (len(train) and len(val)):
+        lacking = "validation" if len(train) else "training"
+        raise UserError(describe_lack(lacking, images.select(order), how))
     return replace(dataset, train=images.select(train), val=images.select(val) if len(val) else own_val).splits
+
+
+def describe_lack(lacking: str, images: Split, how: Splitting) -> str:
+    """Return that of some images none are left to train on, or none to validate with, and what can be done."""
+    setting = f"--fold={how.fold}" if how.fold else f"--val_fraction={how.val_fraction}"
+    remedies = {
+        "training": "leave it out" if how.fold else "lower it",
+        "validation": "take fewer folds" if how.fold else "raise it, or give 0",
+    }
+    num_groups = 0 if images.groups is None else len(images.groups.unique())
+    groups = f" in {counted(num_groups, 'group')}" if num_groups else ""
+    remedy = "tell more groups apart (--group_by), or give --val_fraction=0" if num_groups == 1 else remedies[lacking]
+    return f"{setting} leaves no {lacking} image of {len(images.labels)}{groups}: {remedy}"
 
 
 def hold_out(images: Split, order: Tensor, how: Splitting) -> tuple[Tensor, Tensor]:

@@ -212,10 +212,32 @@ def test_an_order_of_as_many_sets_of_labels_as_images_is_found_in_no_time():
         ),
         (dataset_of(LABELS), {"group_by": "scene"}, "--group_by=scene: the images of numbers are no files"),
         (
+            dataset_of(LABELS[:20], names=[f"patient/{i}.png" for i in range(20)]),
+            {"group_by": "patient", "fold": "1/5"},
+            r"--fold=1/5 leaves no training image of 20 in 1 group: tell more groups apart \(--group_by\)",
+        ),
+        (
+            dataset_of(LABELS[:9], GROUPS[:9] * 0),
+            {"fold": "2/5"},
+            "--fold=2/5 leaves no validation image of 9 in 1 group: tell more groups apart",
+        ),
+        (
             dataset_of(LABELS[:9], GROUPS[:9] * 0),
             {},
-            "--val_fraction=0.2 leaves no validation image of 9 in 1 group: r",
+            "--val_fraction=0.2 leaves no validation image of 9 in 1 group: tell more groups apart",
         ),
+        (
+            dataset_of(LABELS[:9], GROUPS[:9] * 0),
+            {"val_fraction": 0.9},
+            "--val_fraction=0.9 leaves no training image of 9 in 1 group: tell more groups apart",
+        ),
+        (
+            dataset_of(LABELS, torch.arange(len(LABELS)) % 2),
+            {"val_fraction": 0.01},
+            f"--val_fraction=0.01 leaves no validation image of {len(LABELS)} in 2 groups: raise it, or give 0",
+        ),
+        (dataset_of(LABELS[:1]), {"val_fraction": 0.9}, "--val_fraction=0.9 leaves no training image of 1: lower it"),
+        (dataset_of(LABELS[:1]), {"fold": "2/2"}, "--fold=2/2 leaves no training image of 1: leave it out"),
         (dataset_of(LABELS[:3]), {"fold": "1/5"}, "--fold=1/5 leaves no validation image of 3: take fewer folds"),
     ],
 )
