@@ -3,6 +3,7 @@
 A checkpoint is written completely or not at all: a failed write leaves the one before in place.
 """
 
+import errno
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import UserError, lack_of_memory
 from data.files import replace_file
 from models.core.objective import Phase
 
@@ -127,17 +128,25 @@ def refusing_misfits(path: Path) -> Iterator[None]:
     """Report any error in the block as one that says that the file does not fit this run.
 
     Raises:
-        UserError: there was an error, other than a lack of memory.
+        UserError: there was an error, other than one of the machine.
     """
     try:
         yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
+    except UserError:
         raise
     except Exception as error:  # torch raises nearly anything
+        if is_of_the_machine(error):
+            raise
         raise UserError(
             f"{path} does not fit its run's settings ({reason_of(error)}): restore both, or start a new run by another "
             f"--run_id"
         ) from None
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Return whether an error is of the disk, the memory or the device, and tells nothing of what a file holds."""
+    is_of_the_disk = isinstance(error, OSError) and error.errno != errno.EINVAL  # a damaged file is read at odd places
+    return is_of_the_disk or isinstance(error, torch.AcceleratorError) or bool(lack_of_memory(error))
 
 
 def reason_of(error: Exception) -> str:
@@ -186,11 +195,12 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: the file is damaged, or no checkpoint.
+        OSError: it cannot be read, or there is none.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # a file that was cut can make torch and its zip reader raise nearly anything
+        if is_of_the_machine(error):
+            raise
         reason = reason_of(error)
         raise UserError(f"{path} is damaged ({reason}): restore it, or start a new run by another --run_id") from None

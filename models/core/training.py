@@ -197,8 +197,9 @@ class Trainer:
         with bar, closing(self.profiler):
             while progress.step < self.steps_per_epoch:
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented
+                batch = next(batches)
                 with refusing_misfits(self.restored) if self.restored else nullcontext():
-                    self.train_step(next(batches))
+                    self.train_step(batch)
                 self.restored = None
                 progress.step += 1
                 self.step_log.end_step(progress, self.steps_per_epoch, self.lr)

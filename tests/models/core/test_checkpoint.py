@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -161,3 +162,35 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, value):
     with pytest.raises(UserError, match=r"a.pt does not fit its run's settings") as caught:
         checkpoint.load_weights(tmp_path / "a.pt", objective)
     assert "\n" not in str(caught.value)
+
+
+FAULTS_OF_THE_MACHINE = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("CUDA error: unspecified launch failure"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    PermissionError(errno.EACCES, "Permission denied"),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS_OF_THE_MACHINE, ids=lambda error: type(error).__name__)
+def test_a_fault_of_the_machine_is_not_laid_on_a_file(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)) as caught:
+        checkpoint.load(tmp_path / "a.pt")
+    assert caught.value is error
+    with pytest.raises(type(error)) as caught, checkpoint.refusing_misfits(tmp_path / "a.pt"):
+        fail()
+    assert caught.value is error
+
+
+def test_places_beyond_a_damaged_file_are_laid_on_it(tmp_path):
+    checkpoint.save(tmp_path / "a.pt", {"weights": torch.zeros(9)})
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content.replace(b"PK\x01\x02", bytes([255]) * 4))  # its table of contents
+    with pytest.raises(UserError, match="a.pt is damaged"):
+        checkpoint.load(tmp_path / "a.pt")

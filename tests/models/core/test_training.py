@@ -130,3 +130,17 @@ def test_every_process_draws_random_numbers_of_its_own():
         trainer.accelerator = SimpleNamespace(process_index=rank)
         found += [seed for epoch in (0, 1) for seed in trainer.seeds(epoch)]
     assert len(found) == len(set(found)) == 2 * 2 * 11
+
+
+def test_images_that_cannot_be_read_are_not_laid_on_the_checkpoint_that_a_run_goes_on_from(tmp_path):
+    trainer = make_trainer()
+    trainer.save(tmp_path / "a.pt")
+    trainer.restore(tmp_path / "a.pt")
+
+    def batches(*_):
+        yield from ()
+        raise ValueError("they have moved")
+
+    trainer.batches = batches
+    with pytest.raises(ValueError, match="^they have moved"):
+        trainer.train_epoch(None)
