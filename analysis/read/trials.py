@@ -17,10 +17,18 @@ from data.metrics import Best, Curve, Metric, is_finite
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that is after several
 REPEATS = "repeats"  # best value and its epoch for each seed that a trial has finished with, in their order
-# Of a trial in its database:
-NOTES = {"run_id": object, "best": int | float, "best_epoch": int, "settings": object, OBJECTIVES: dict, REPEATS: list}
 STARTED, ENDED = "started", "ended"  # in seconds since 1970; Optuna's times are local ones of the agent's machine
-NOTES |= {STARTED: int | float, ENDED: int | float}
+NUMBER = int | float
+NOTES = {  # of a trial in its database
+    "run_id": object,
+    "best": NUMBER,
+    "best_epoch": NUMBER,
+    "settings": object,
+    OBJECTIVES: dict,
+    REPEATS: list,
+    STARTED: NUMBER,
+    ENDED: NUMBER,
+}
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}  # of runs, of trials
 
 
@@ -33,7 +41,7 @@ class Trial:
         run_id: name of its run folder, and its id on W&B.
         state: COMPLETE, PRUNED (stopped early), FAIL, or RUNNING, also while it is paused.
         value: the best value of the metric so far; None if it has logged none.
-        best_epoch: the epoch of that value.
+        best_epoch: the epoch of that value; another program than train.py may log fractions of epochs.
         settings: what the run was told, constants included.
         objectives: values of the sweep's further metrics in that epoch, where it is after several.
         started: time in UTC; None if it is not known.

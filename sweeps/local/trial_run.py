@@ -133,10 +133,14 @@ class TrialRun(Run):
         """Note what the run has logged: its values of the metric that are finite; W&B ignores the others, too."""
         self.heard = time.monotonic()
         self.peak_gib = max(self.peak_gib, *(row[PEAK] for row in rows if is_finite(row.get(PEAK))), 0.0)
-        self.epoch = rows[-1].get("epoch", 0)
         ranked = [row for row in rows if is_finite(row.get(self.metric.name))]
         # A program that logs no epochs: its logged values are counted.
-        numbered = [{"epoch": i, **row} for i, row in enumerate(ranked, self.num_read + 1)]
+        numbered = [
+            row if is_finite(row.get("epoch")) else {**row, "epoch": i}
+            for i, row in enumerate(ranked, self.num_read + 1)
+        ]
+        ends = [row for row in rows if is_finite(row.get("epoch")) and "step" not in row] or numbered
+        self.epoch = ends[-1]["epoch"] if ends else self.epoch
         before = [] if self.best is None else [{"epoch": self.best.epoch, self.metric.name: self.best.value}]
         self.best = self.metric.best([*before, *numbered])
         self.at_best = next((row for row in numbered if self.best and row["epoch"] == self.best.epoch), self.at_best)
@@ -280,7 +284,7 @@ class TrialRun(Run):
         """Return the trial's time so far, and its best value with its epoch, unless it had other seeds before."""
         notes: dict[str, Any] = {"seconds": self.seconds_in_all()}
         if peak := max(self.peak_gib, self.before.get("peak_gib", 0.0)):
-            notes["peak_gib"] = peak
+            notes["peak_gib"] = float(peak)
         if self.best is None or self.seeds_done:
             return notes
         if self.others:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweeps import metrics_of
-from analysis.read.trials import ENDED, NOTES, STARTED, check_notes, check_seeds, checked_run_id, seeds_done
+from analysis.read.trials import ENDED, NOTES, NUMBER, STARTED, check_notes, check_seeds, checked_run_id, seeds_done
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.internals import let_ranges_change, reopen_trials, trial_id
@@ -34,9 +34,14 @@ from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_LEAVE = 60.0  # until a trial is tried again whose run is in progress elsewhere
 # Notes beside those that others read, too:
-OWN_NOTES = {"seconds": float, "tries": int, "tried_at": int, "failures": int, "error": str, "ending": str}
-OWN_NOTES |= {
-    "peak_gib": float,
+OWN_NOTES = {
+    "seconds": NUMBER,
+    "tries": int,
+    "tried_at": int,
+    "failures": int,
+    "error": str,
+    "ending": str,
+    "peak_gib": NUMBER,
     "alone": bool,
     "halvings": int,
     "accumulation_steps": int,
