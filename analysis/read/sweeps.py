@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves
+from analysis.read.sweep_command import model_of_command, told_in_all
 from analysis.read.trials import NOTES, Trial, trial_of, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
@@ -20,7 +21,6 @@ from data.metrics import Curve, Goal, Metric, is_finite
 from data.pareto import pareto_front
 from data.paths import default_runs_dir, expanded
 from data.yaml_file import read_yaml_file
-from models.core.settings import Settings
 from models.setting_groups import CHOOSER, entries, may_be_told
 
 
@@ -226,7 +226,7 @@ def entries_of(content: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
 
 def entries_for(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return setting -> distribution of what a sweep file has for a trial with some settings, of its model alone."""
-    model = str(settings.get(CHOOSER, Settings.model))
+    model = str(settings.get(CHOOSER) or model_of_command(content))
     return {path[-1]: entry for path, entry in entries_of(content) if may_be_told(path, model)}
 
 
@@ -306,7 +306,9 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
     try:
         rows = read_trials(storage, study.study_name, NOTES)
         # Trials without a run's id were never started.
-        return study.user_attrs.get("sweep", {}), [trial_of(row) for row in rows if "run_id" in row.notes]
+        content = study.user_attrs.get("sweep", {})
+        trials = [trial_of(row) for row in rows if "run_id" in row.notes]
+        return content, [replace(trial, settings=told_in_all(content, trial.settings)) for trial in trials]
     except UserError:
         raise
     except Exception as error:  # Optuna raises nearly anything where something else has written to the database

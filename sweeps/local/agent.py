@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
+from analysis.read.sweep_command import told_in_all
 from analysis.read.trials import REPEATS, checked_run_id, runs_of, seeds_done
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
@@ -217,7 +218,7 @@ class Agent:
         if claim.fault:
             raise UserError(claim.fault)
         if is_train_py(self.sweep):
-            validate(claim.settings, {})
+            validate(told_in_all(self.sweep.content, claim.settings), {})
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)

@@ -8,11 +8,12 @@ import yaml
 from optuna.study import Study
 
 from analysis.read.recipe import default_settings
+from analysis.read.sweep_command import model_of_command, settings_of_command
 from analysis.read.sweeps import metrics_of
 from data.errors import UserError
 from models.core.settings import Settings
 from models.registry import find_model
-from models.resolve import coerce, merge, parse, validate
+from models.resolve import coerce, parse, validate
 from models.setting_groups import entries, leaves, may_be_told
 from sweeps.local.contract import is_train_py, models_of
 from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
@@ -48,9 +49,8 @@ def base_settings(sweep: Sweep, model: str) -> dict[str, Any]:
     if not is_train_py(sweep):
         return {}
     defaults, settings_class = default_settings(model), find_model(model).settings_class
-    start = sweep.command.index("${program}") + 1 if "${program}" in sweep.command else len(sweep.command)
-    told = merge(parse([word for word in sweep.command[start:] if not word.startswith("${")], environment()), {})
-    return defaults | {name: coerce(settings_class, name, value) for name, value in told.items()} | {"model": model}
+    around = {name: coerce(settings_class, name, value) for name, value in parse([], environment()).environment.items()}
+    return defaults | around | settings_of_command(sweep.content, model) | {"model": model}
 
 
 def environment() -> dict[str, str]:
@@ -61,7 +61,7 @@ def environment() -> dict[str, str]:
 def expected_settings(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a trial of a sweep has if it is told those of some settings that the sweep searches."""
     told = sweep.constants | {name: settings[name] for name in sweep.space if name in settings}
-    return {**base_settings(sweep, str(told.get("model", Settings.model))), **told}
+    return {**base_settings(sweep, str(told.get("model", model_of_command(sweep.content)))), **told}
 
 
 def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
@@ -77,7 +77,7 @@ def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
     expected = expected_settings(sweep, settings)
     if is_train_py(sweep):
         validate(expected, {})
-        settings = {**default_settings(expected["model"]), **settings}
+        settings = {**default_settings(expected["model"]), "model": Settings.model, **settings}
         names = set(expected)
     else:
         settings = {".".join(path): value for path, value in leaves(settings)}

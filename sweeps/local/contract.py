@@ -6,10 +6,10 @@ from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
+from analysis.read.sweep_command import is_ours, model_of_command, settings_of_command, told_by_command
 from data.datasets import describe, find_dataset
 from data.errors import UserError, suggestion
 from data.metrics import metric_named
-from data.paths import CHECKOUT
 from models.core.settings import INVOCATION, Settings, kinds
 from models.idle_settings import idle
 from models.loading import check_model
@@ -50,7 +50,7 @@ def checked(sweep: Sweep) -> Sweep:
 
 def is_train_py(sweep: Sweep) -> bool:
     """Return whether a sweep's program is ours, of which we know what it takes."""
-    return bool(sweep.program) and Path(sweep.program).resolve() == CHECKOUT / "train.py"
+    return is_ours(sweep.program)
 
 
 def by_settings(sweep: Sweep) -> Sweep:
@@ -91,7 +91,7 @@ def models_of(sweep: Sweep) -> list[str]:
         UserError: there is no model of that name, or it depends on itself which it is.
     """
     entry = next((entry for entry in sweep.parameters.values() if entry.place[-1] == CHOOSER), None)
-    models = [str(value) for value in values_of(entry)] if entry else [Settings.model]
+    models = [str(value) for value in values_of(entry)] if entry else [model_of_command(sweep.content)]
     for model in models:
         find_model(model)
         if entry and not may_be_told(entry.place, model):
@@ -124,8 +124,8 @@ def lines_of_idle(sweep: Sweep) -> list[str]:
     lines = []
     for model in models_of(sweep) if sweep.is_flat else []:
         own = parameters_of(sweep, model)
-        defaults = asdict(find_model(model).settings_class())
-        options = {name: [value] for name, value in defaults.items()}
+        base = asdict(find_model(model).settings_class()) | settings_of_command(sweep.content, model)
+        options = {name: [value] for name, value in base.items()}
         options |= {name: values_of(parameter) for name, parameter in own.items()}
         whose = f", model={model}" if sweep.chooser else ""
         lines += [
@@ -148,7 +148,7 @@ def check_contract(sweep: Sweep) -> None:
     sweep = by_settings(sweep)
     for model in models_of(sweep):
         settings_class = find_model(model).settings_class
-        own = parameters_of(sweep, model)
+        own, base = parameters_of(sweep, model), settings_of_command(sweep.content, model)
         options = {
             name: [coerce(settings_class, name, value) for value in values_of(parameter)]
             for name, parameter in own.items()
@@ -160,7 +160,7 @@ def check_contract(sweep: Sweep) -> None:
         for change in ({}, *({name: value} for name, value in others if is_decisive(name, value))):
             for metric in sweep.objectives.metrics:
                 if metric.name not in MEASURED or metric is sweep.metric:
-                    check_metric(metric.name, settings_class(**{**last, **change, "model": model}))
+                    check_metric(metric.name, settings_class(**{**base, **last, **change, "model": model}))
 
 
 def with_best_by(sweep: Sweep) -> Sweep:
@@ -168,6 +168,8 @@ def with_best_by(sweep: Sweep) -> Sweep:
 
     It is told as a parameter, since a run of W&B's agent learns nothing else of its sweep.
     """
+    if "best_by" in told_by_command(sweep.content):
+        return sweep
     return replace(sweep, parameters={"best_by": constant("best_by", sweep.metric.text()), **sweep.parameters})
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import yaml
 from optuna.trial import FrozenTrial
 
+from analysis.read.sweep_command import model_of_command
 from data.errors import UserError, suggestion
 from data.metrics import is_finite
-from models.core.settings import Settings
 from models.registry import find_model
 from models.resolve import Text, coerce, config_values, validate
 from sweeps.local.agreement import expected_settings
@@ -88,7 +88,7 @@ def typed(settings: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
     """Return settings of the types that train.py takes; those of another program as YAML reads them."""
     if not is_train_py(sweep):
         return {name: number_or_text(value) for name, value in settings.items()}
-    model = str(settings.get("model", sweep.constants.get("model", Settings.model)))
+    model = str(settings.get("model", sweep.constants.get("model", model_of_command(sweep.content))))
     settings_class = find_model(model).settings_class
     return {name: coerce(settings_class, name, value) for name, value in settings.items()}
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from analysis.read.sweep_command import told_in_all
 from analysis.record import run_folder
 from analysis.terminal import clock, number
 from data.errors import UserError
 from data.metrics import is_epoch, is_finite
 from data.visible import counted
+from models.core.settings import Settings
 from models.resolve import validate
 from sweeps.local.contract import is_train_py
 from sweeps.local.device_memory import free_gib, gib_taken
@@ -152,8 +154,13 @@ def probe_trials(sweep: Sweep) -> list[Measured]:
         kinds = [sweep.parameters[name].place[-1] for name in own]
         for name, settings in zip(names, pair, strict=False):
             texts = [f"{key}={number(settings[key])}" for key in dict.fromkeys([*kinds, *differing])]
-            found.append(Measured(" ".join([name, *texts]), settings, validate(settings, {}).epochs))
+            found.append(Measured(" ".join([name, *texts]), settings, whole_settings(sweep, settings).epochs))
     return found
+
+
+def whole_settings(sweep: Sweep, settings: Mapping[str, Any]) -> Settings:
+    """Return all settings of a trial of train.py that is told some."""
+    return validate(told_in_all(sweep.content, settings), {})
 
 
 def mixes_of_kinds(sweep: Sweep) -> list[dict[str, Point]]:
@@ -245,7 +252,7 @@ def assumptions(sweep: Sweep, count: int | None, found: Sequence[Measured]) -> l
     assumed = ["costs spread evenly between cheap and dear", "this machine as busy as now"]
     if count is None:
         assumed.append("one trial, since the sweep has no run_cap: multiply by yours")
-    if any(validate(one.settings, {}).patience for one in found):
+    if any(whole_settings(sweep, one.settings).patience for one in found):
         assumed.append("no end by patience")
     if sweep.metric.target is not None:
         assumed.append("no end by the target")

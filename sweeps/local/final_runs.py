@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
 from analysis.read.recipe import FINAL_OVERRIDES, FINAL_SETTINGS, NO_LIMITS, command_of
+from analysis.read.sweep_command import PROGRAM, is_ours, told_in_all
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -20,12 +20,11 @@ from data.metrics import is_finite, shown
 from data.paths import CHECKOUT
 from data.visible import say, warn
 from models.core.settings import CIRCUMSTANCES, Settings
-from models.resolve import merge, parse, validate
+from models.resolve import validate
 from sweeps.local.launch import ARGUMENTS, NUM_SHOWN_LINES, OUTPUT, Run, command_words, processes_of, unless_set
 from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
 
-PROGRAM = "train.py"
 FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
 TOLD_APART = {"epochs": "-epochs", "mixed_precision": "-"}  # where names of final runs tell of them
 COSTS = ("train_seconds", "images_per_second")
@@ -64,11 +63,10 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
         for key, value in trial.settings.items()
         if key not in CIRCUMSTANCES or (key in parameters and key != "tags")
     }
-    whole = of_command(sweep.content) | recipe
-    if tested := final_settings(whole):
+    if tested := final_settings(trial.settings):
         # Without images to validate with nothing chooses the best epoch: the newest weights are tested.
-        recipe = {key: value for key, value in recipe.items() if key != "best_by"} | tested
-    limits = {key: value for key, value in NO_LIMITS.items() if key in whole}  # another program may not have them
+        recipe |= tested | {key: "" for key in ("best_by",) if key in recipe}
+    limits = {key: value for key, value in NO_LIMITS.items() if key in recipe}  # another program may not have them
     settings = {**recipe, **FINAL_OVERRIDES, **limits, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
     name = f"{run_folder.FINAL}{trial.run_id}"
@@ -80,15 +78,6 @@ def final_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a final run: on all training images and tested, if there are images to test with."""
     dataset, data_dir = settings.get("dataset", Settings.dataset), settings.get("data_dir", "")
     return FINAL_SETTINGS if has_test_images(dataset, data_dir) else {}
-
-
-def of_command(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a sweep's command gives to all its runs; none where it is that of another program."""
-    command, program = command_and_program(content)
-    with suppress(UserError, ValueError):
-        words = command_words(command, program, {}, Path())
-        return merge(parse(words[words.index(program) + 1 :], {}), {})
-    return {}
 
 
 def what_has_changed(settings: Mapping[str, Any], runs: Sequence[Path]) -> str:
@@ -114,9 +103,9 @@ def check_settings(sweep: SweepRecord, finals: Sequence[Final]) -> None:
     Raises:
         UserError: with the setting.
     """
-    if command_and_program(sweep.content)[1] == PROGRAM:
+    if is_ours(str(sweep.content.get("program", ""))):
         for final in finals:
-            validate(final.settings, {})
+            validate(told_in_all(sweep.content, final.settings), {})
 
 
 def command_and_program(content: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
+from analysis.read.sweep_command import with_environment
 from analysis.record import run_folder
 from data.errors import UserError, suggestion
 from data.files import read_json
@@ -27,7 +27,6 @@ from sweeps.local.owners import OWNER_VARIABLE, has_another_agent, owner_name
 ENV = "/usr/bin/env"
 # `python` and `accelerate` in a command are those beside this Python, even if its environment is not activated.
 SEARCH_PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 OUTPUT = "output.log"
 VALUES = "sweep-values.yaml"
 ARGUMENTS = "sweep-values.json"
@@ -71,7 +70,7 @@ def command_words(command: Sequence[str], program: str, settings: Mapping[str, A
     }
     words: list[str] = []
     for word in command:
-        word = ENVIRONMENT_MACRO.sub(environment_value, word)
+        word = with_environment(word)
         if word.startswith("${") and word not in macros:
             raise UserError(f"command: {word} is not known{suggestion(word, macros)}; there are: {', '.join(macros)}")
         words += macros.get(word, [word])
@@ -79,13 +78,6 @@ def command_words(command: Sequence[str], program: str, settings: Mapping[str, A
     if shutil.which(called, path=SEARCH_PATH) is None:
         raise UserError(f"command: {called or words} is not a program on this machine")
     return words
-
-
-def environment_value(macro: re.Match[str]) -> str:
-    """Return the value of the environment variable that a macro ${envvar:NAME} names."""
-    if macro[1] not in os.environ:
-        raise UserError(f"command: {macro[0]} is asked for, but the environment has no {macro[1]}: export it")
-    return os.environ[macro[1]]
 
 
 def unless_set(variables: Mapping[str, str]) -> dict[str, str]:

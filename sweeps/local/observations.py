@@ -11,7 +11,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from models.core.settings import CIRCUMSTANCES, Settings
+from analysis.read.sweep_command import model_of_command
+from models.core.settings import CIRCUMSTANCES
 from models.setting_groups import CHOOSER
 from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
 from sweeps.local.sweep_file import Sweep, value_at
@@ -36,9 +37,10 @@ def observations(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[Frozen
     return earlier_trials(sweep, notes) + in_present_terms(sweep, notes, trials)
 
 
-def with_assumed(notes: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_assumed(sweep: Sweep, notes: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a run together with those that it had without being told, as far as its study knows them."""
-    of_model = notes.get(ASSUMED_OF, {}).get(str(settings.get(CHOOSER, Settings.model)), {})
+    model = str(settings.get(CHOOSER, model_of_command(sweep.content)))
+    of_model = notes.get(ASSUMED_OF, {}).get(model, {})
     return {**of_model, **notes.get(ASSUMED, {}), **settings}
 
 
@@ -53,7 +55,7 @@ def earlier_trials(sweep: Sweep, notes: Mapping[str, Any]) -> list[FrozenTrial]:
     entries = [entry for place in notes.get(PRIOR, {}).values() for entry in place]
     trials = []
     for number, entry in enumerate(entries, -len(entries)):
-        points = points_of(sweep, with_assumed(notes, entry["settings"]))
+        points = points_of(sweep, with_assumed(sweep, notes, entry["settings"]))
         if points is None:
             continue
         value = entry["value"]
@@ -76,7 +78,7 @@ def in_present_terms(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[Fr
         settings = trial.user_attrs.get("settings")
         if not isinstance(settings, Mapping) or is_of(sweep, trial, settings):
             known.append(trial)
-        elif (points := points_of(sweep, with_assumed(notes, settings))) is not None:
+        elif (points := points_of(sweep, with_assumed(sweep, notes, settings))) is not None:
             moved = copy.copy(trial)
             moved.params, moved.distributions = points, widened(sweep.space, points)
             known.append(moved)

@@ -12,6 +12,7 @@ from optuna.study import Study
 from analysis.read.index import read_parts
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves, find_run, read_runs, record_of
+from analysis.read.sweep_command import model_of_command
 from analysis.read.sweeps import read_sweep, sweep_folder
 from analysis.read.trials import Trial, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep
@@ -20,7 +21,6 @@ from data.datasets import load_dataset
 from data.errors import UserError
 from data.metrics import Metric
 from data.visible import counted
-from models.core.settings import Settings
 from sweeps.local.agreement import base_settings, differing, expected_settings
 from sweeps.local.contract import is_train_py
 from sweeps.local.observations import NOT_COMPARED, PRIOR, branch_for, is_inside, point_of, points_of
@@ -237,7 +237,7 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
 
 def entry_of(run: Earlier, sweep: Sweep) -> Entry:
     """Return a run as a study keeps it: of its settings, those that are no defaults or stand in the sweep's file."""
-    base = base_settings(sweep, str(run.settings.get("model", Settings.model)))
+    base = base_settings(sweep, str(run.settings.get("model", model_of_command(sweep.content))))
     told = {
         name: value
         for name, value in run.settings.items()

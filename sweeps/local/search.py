@@ -323,7 +323,7 @@ def in_branch(sweep: Sweep, choice: Any, notes: Mapping[str, Any], trials: Itera
     found = []
     for trial in trials:
         settings = trial.user_attrs.get("settings")
-        had = with_assumed(notes, settings) if isinstance(settings, Mapping) else {}
+        had = with_assumed(sweep, notes, settings) if isinstance(settings, Mapping) else {}
         if {**had, **settled_points(trial)}.get(sweep.chooser) == choice:
             own = copy.copy(trial)
             own.params = {setting: trial.params[name] for setting, name in names.items() if name in trial.params}

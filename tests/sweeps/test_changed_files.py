@@ -186,6 +186,18 @@ def test_another_step_of_rounding_is_noticed_and_a_paused_trial_keeps_its_value(
         assert point == paused.settings["width"]
 
 
+def test_a_setting_that_is_searched_from_now_on_had_what_the_sweeps_command_and_its_model_say(tmp_path, monkeypatch):
+    command = ["python", "train.py", "--model=vae", "--weight_decay=0.25", "--lr=${envvar:RATE}", "${args}"]
+    first = {"batch_size": {"values": [32, 64]}}
+    more = {**first, "beta": {"min": 0.1, "max": 2.0}, "weight_decay": {"min": 0.1, "max": 0.5}, "lr": LR}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("RATE", "0.0625")
+    tried = finish(trials_of(tmp_path, first, command=command), 2)
+    assert known(trials_of(tmp_path, more, command=command)) == [  # 1.0 is the default of a VAE
+        {**told, "beta": 1.0, "weight_decay": 0.25, "lr": 0.0625} for told in tried
+    ]
+
+
 def test_a_study_that_was_begun_when_values_of_no_probability_were_searched_goes_on(tmp_path):
     def weights(*each):
         return {"optimizer": {"values": ["sgd", "adam", "adamw"], "probabilities": list(each)}, "lr": LR}

@@ -18,7 +18,7 @@ from models.loading import stand_in
 from models.logged_metrics import logged_metrics
 from models.registry import MODELS
 from sweeps import agent
-from sweeps.local.contract import by_settings, check_contract, lines_of_idle, with_best_by
+from sweeps.local.contract import by_settings, check_contract, checked, lines_of_idle, with_best_by
 from sweeps.local.sweep_file import read_sweep_file
 from tests.sweep_helpers import LR, ROOT, content, sweep_of
 
@@ -234,19 +234,66 @@ def test_the_metrics_are_found_by_one_process_alone(model, monkeypatch):
         (
             {
                 "model": {"values": ["vae", "cvae"]},
-                "cvae": {"parameters": {"importance_samples": {"values": [4, 8]}}},
+                "cvae": {"parameters": {"free_bits": {"values": [0.1, 0.2]}, "beta": {"value": 0.0}}},
                 "vae": {"parameters": {"likelihood": {"value": "gaussian"}}},
                 "noise_deviation": {"values": [0.1, 0.2]},
             },
             [
                 "noise_deviation is searched in vain: it has no effect with likelihood=squared_error, model=cvae",
-                "importance_samples is searched in vain: it has no effect with classify_by=elbo_at_mean, model=cvae",
+                "free_bits is searched in vain: it has no effect with beta=0.0, model=cvae",
             ],
         ),
     ],
 )
 def test_what_is_searched_in_vain_is_said(parameters, lines):
     assert lines_of_idle(by_settings(sweep_of({**DIGITS, "lr": LR, **parameters}))) == lines
+
+
+def command(*words):
+    return ["${env}", "${interpreter}", "${program}", *words, "${args}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parameters", "metric"),
+    [
+        (["--model=vae"], {"beta": {"min": 0.1, "max": 2.0}}, "val/bits_per_dimension"),
+        (["--model=mlp"], {"lr": LR}, "val/accuracy"),
+        (["--val_fraction=0", "--model=mlp"], {"lr": LR, "val_fraction": {"value": 0.1}}, "val/accuracy"),
+    ],
+)
+def test_a_sweep_fits_by_what_its_command_tells_all_runs(words, parameters, metric):
+    sweep = sweep_of(parameters, command=command("--dataset=digits", *words), metric={"name": metric})
+    assert checked(sweep).parameters.keys() == {*parameters, "best_by"}
+
+
+@pytest.mark.parametrize(
+    ("words", "parameters", "metric", "message"),
+    [
+        (["--model=vae"], {"lr": LR}, "val/accuracy", "metric val/accuracy: no run logs it"),
+        (["--model=ccn"], {"lr": LR}, "val/loss", "--model=ccn is not known, did you mean cnn"),
+        (["--model=mlp"], {"beta": {"min": 0.1, "max": 2.0}}, "val/loss", "beta is not a setting of --model=mlp"),
+        (["--val_fraction=0"], {"lr": LR}, "val/loss", "val_fraction is 0"),
+        (["--epohcs=3"], {"lr": LR}, "val/loss", "--epohcs=3 is not a setting .*did you mean --epochs"),
+        (["--beta=1"], {"model": {"values": ["vae", "mlp"]}}, "val/loss", "--beta=1 is not a setting of --model=mlp"),
+        (["--epochs=0"], {"lr": LR}, "val/loss", "--epochs=0 is out of range"),
+        (["three"], {"lr": LR}, "val/loss", "command: 'three' is not understood"),
+    ],
+)
+def test_what_train_py_would_refuse_or_not_log_by_the_sweeps_command_is_refused(words, parameters, metric, message):
+    sweep = sweep_of(parameters, command=command("--dataset=digits", *words), metric={"name": metric})
+    with pytest.raises(UserError, match=message):
+        checked(sweep)
+
+
+def test_a_setting_that_has_an_effect_by_the_sweeps_command_is_not_searched_in_vain():
+    parameters = {"momentum": {"min": 0.1, "max": 0.9}}
+    for words, num_lines in ((["--optimizer=sgd"], 0), (["--optimizer=adamw"], 1)):
+        assert len(lines_of_idle(by_settings(sweep_of(parameters, command=command(*words))))) == num_lines
+
+
+def test_a_command_that_says_by_what_the_weights_are_chosen_is_heeded():
+    sweep = sweep_of({"lr": LR}, command=command("--best_by=val/accuracy"))
+    assert with_best_by(sweep).parameters.keys() == {"lr"}
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import yaml
 
 from sweeps import agent
 from sweeps.local.contract import by_settings
-from sweeps.local.estimate import Measured, fewest_epochs, lines_about, probe_trials
+from sweeps.local.estimate import Measured, assumptions, fewest_epochs, lines_about, probe_trials
 from tests.sweep_helpers import LR, ROOT, content, sweep_of
 
 SIZES = {
@@ -52,6 +52,15 @@ def test_each_model_has_trials_of_its_own_and_where_nothing_costs_more_there_is_
     models = {"model": {"values": ["mlp", "cnn"]}, "lr": LR}
     assert [one.name for one in probe_trials(sweep_of(models))] == ["a trial model=mlp", "a trial model=cnn"]
     assert [one.epochs for one in probe_trials(sweep_of(models))] == [13, 16]  # their defaults
+
+
+def test_trials_have_the_epochs_that_the_sweeps_command_tells():
+    command = ["${env}", "${interpreter}", "${program}", "--model=vae", "--epochs=3", "--patience=2", "${args}"]
+    sweep = sweep_of({"beta": {"min": 0.1, "max": 1.0}}, command=command)
+    found = probe_trials(sweep)
+    assert [one.epochs for one in found] == [3]
+    assert "no end by patience" in assumptions(sweep, 1, found)[0]
+    assert [one.epochs for one in probe_trials(sweep_of({"lr": LR, "epochs": {"value": 5}}, command=command))] == [5]
 
 
 def test_a_kind_that_a_model_lacks_is_told_to_the_others_alone():

@@ -1,18 +1,24 @@
 """What final runs are called and told, and which of them count."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from analysis.read.sweep_command import told_in_all
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record.run_folder import NAME_OF_FINAL
+from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
-from sweeps.local.final_runs import Finals, finals_of, result_of
+from sweeps.local.final_runs import Finals, check_settings, finals_of, result_of
+from tests.sweep_helpers import ROOT
 
 TRIAL = "007-abc"
+PATH = str(ROOT / "train.py")
 FIGURES = {"state": "finished", "test/loss": 0.5, "train_seconds": 1.0, "images_per_second": 1.0}
 
 
@@ -20,6 +26,7 @@ def sweep_of(folder, settings: Mapping[str, Any] = {}, **content: Any):
     """A sweep with a trial whose best epoch is the 30th."""
     trial = Trial(7, TRIAL, "COMPLETE", 0.1, 30, {"model": "mlp", **settings}, None, None)
     whole = {"parameters": {name: {"value": value} for name, value in settings.items()}, **content}
+    trial = replace(trial, settings=told_in_all(whole, trial.settings))  # as the reader of sweeps gives it
     return SweepRecord("lr", str(folder), Metric("val/loss"), "random", ("lr",), (trial,), {}, whole)
 
 
@@ -106,3 +113,27 @@ def test_final_runs_see_all_images_though_their_trial_or_the_sweeps_command_says
 def test_final_runs_of_another_program_are_told_of_no_limits_that_it_may_not_have(folder):
     [final, _] = told(sweep_of(folder, {"lr": 0.1}), folder)
     assert not {"limit_batches", "overfit_batches"} & final.settings.keys()
+
+
+def test_final_runs_without_images_to_validate_with_choose_no_epoch_though_the_sweeps_command_says_by_what(folder):
+    command = ["${interpreter}", "${program}", "--dataset=cifar10", "--best_by=val/accuracy", "${args}"]
+    [final, _] = told(sweep_of(folder, {"lr": 0.1}, command=command, program="train.py"), folder)
+    assert final.settings["best_by"] == ""
+
+
+@pytest.mark.parametrize(("model", "is_refused"), [("vae", False), ("mlp", True)])
+def test_settings_of_final_runs_are_checked_by_the_model_that_the_sweeps_command_names(folder, model, is_refused):
+    command = ["${interpreter}", "${program}", f"--model={model}", "${args}"]
+    trial = Trial(7, TRIAL, "COMPLETE", 0.1, 30, {"beta": 0.5}, None, None)
+    sweep = SweepRecord(
+        "lr", str(folder), Metric("val/loss"), "random", ("beta",), (trial,), {}, {"command": command, "program": PATH}
+    )
+    with pytest.raises(UserError, match="beta=0.5 is not a setting of --model=mlp") if is_refused else nullcontext():
+        check_settings(sweep, told(sweep, folder))
+
+
+def test_of_another_program_called_train_py_no_setting_is_checked(folder, monkeypatch):
+    (folder / "train.py").write_text("")
+    monkeypatch.chdir(folder)
+    sweep = sweep_of(folder, {"temperature": 0.1}, program="train.py")
+    check_settings(sweep, told(sweep, folder))

@@ -1,0 +1,94 @@
+"""What the command of a sweep file says: W&B's agent, and ours, start each run of the sweep with it."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.paths import CHECKOUT
+from models.core.settings import Settings, kinds
+from models.registry import find_model
+from models.resolve import coerce, merge, parse
+from models.setting_groups import CHOOSER
+
+PROGRAM = "train.py"
+PROGRAM_MACRO = "${program}"
+ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
+
+
+def is_ours(program: str) -> bool:
+    """Return whether a program is train.py, of which we know what it takes; its name tells where it is not here."""
+    return Path(program).resolve() == CHECKOUT / PROGRAM if os.path.exists(program) else Path(program).name == PROGRAM
+
+
+def with_environment(word: str) -> str:
+    """Return a word of a command with its macros ${envvar:NAME} filled in.
+
+    Raises:
+        UserError: the environment has no such variable.
+    """
+    return ENVIRONMENT_MACRO.sub(environment_value, word)
+
+
+def environment_value(macro: re.Match[str]) -> str:
+    """Return the value of the environment variable that a macro ${envvar:NAME} names."""
+    if macro[1] not in os.environ:
+        raise UserError(f"command: {macro[0]} is asked for, but the environment has no {macro[1]}: export it")
+    return os.environ[macro[1]]
+
+
+def told_by_command(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a sweep's command gives to all its runs, as texts; none to those of another program.
+
+    Args:
+        content: of the sweep file.
+
+    Raises:
+        UserError: the command has words that are no settings.
+    """
+    command, program = content.get("command"), str(content.get("program") or "")
+    if not isinstance(command, list | tuple) or not is_ours(program):
+        return {}
+    words = [program if word == PROGRAM_MACRO else str(word) for word in command]
+    start = next((place for place, word in enumerate(words, 1) if is_ours(word)), len(words))
+    filled = map(with_environment, words[start:])
+    try:
+        return merge(parse([word for word in filled if not word.startswith("${")], {}), {})
+    except UserError as error:
+        raise UserError(f"command: {error}") from None
+
+
+def model_of_command(content: Mapping[str, Any]) -> str:
+    """Return the model of a sweep's runs as long as its parameters name none: that of its command, or the default."""
+    return str(told_by_command(content).get(CHOOSER, Settings.model))
+
+
+def settings_of_command(content: Mapping[str, Any], model: str = "") -> dict[str, Any]:
+    """Return the settings that a sweep's command gives to its runs of a model, in their types.
+
+    Args:
+        content: of the sweep file.
+        model: that the sweep's parameters name; "" where they name none.
+
+    Raises:
+        UserError: the command has words that are no settings of that model.
+    """
+    told = told_by_command(content)
+    is_shared = told.keys() <= kinds(Settings).keys()  # then there is no need to load the model's file, and torch
+    settings_class = Settings if is_shared else find_model(model or model_of_command(content)).settings_class
+    return {key: coerce(settings_class, key, value) for key, value in told.items()}
+
+
+def told_in_all(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a sweep's run, those of its command among them, for which those of the sweep count.
+
+    Args:
+        content: of the sweep file.
+        settings: that the sweep tells the run.
+
+    Raises:
+        UserError: the command has words that are no settings.
+    """
+    return {**settings_of_command(content, str(settings.get(CHOOSER, ""))), **settings}
