@@ -20,7 +20,8 @@ from models.core.training import Trainer
 LOWEST_LR, HIGHEST_LR = 1e-6, 10.0
 NUM_STEPS = 120  # from the lowest learning rate to the highest
 SMOOTHING = 0.9  # decay of the moving average of the losses
-DIVERGED = 4.0  # times the least loss: the search ends
+NUM_FLAT = 12  # first steps, at rates too low to change much: their losses differ by chance
+DIVERGED = 3.0  # times the fall of the loss, or its size at first, above the losses at first: the search ends
 SMALLEST_BATCH = 8
 WARM_UP, TIMED, SECONDS = 2, 30, 1.0  # steps before those that are timed, and the most of them and of their seconds
 LONGEST_STEP = 20.0  # seconds, of which the next size would take twice as many
@@ -71,7 +72,7 @@ def find_lr(trainer: Trainer) -> None:
     trainer.lr_factor = lambda step: rates[step] / settings.lr
     losses: list[float] = []
     for loss in take_steps(trainer, NUM_STEPS):
-        if not math.isfinite(loss) or loss > DIVERGED * min([*smooth(losses), loss]):
+        if has_diverged([*losses, loss]):
             break
         losses.append(loss)
     smoothed = smooth(losses)
@@ -84,6 +85,12 @@ def find_lr(trainer: Trainer) -> None:
     say(f"the loss falls steepest at lr {rates[steepest]:.2g}, and is least at {rates[best]:.2g}: {path}")
     highest = f", or up to {rates[best] / 3:.2g} with a schedule" if rates[best] > 3 * rates[steepest] else ""
     say(f"try --lr={rates[steepest]:.2g}{highest}")
+
+
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Return whether the last of some losses, which may be below 0, is far beyond those before."""
+    highest, least = max(losses[:NUM_FLAT]), min(losses)
+    return not math.isfinite(losses[-1]) or losses[-1] > highest + DIVERGED * max(abs(highest), highest - least)
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

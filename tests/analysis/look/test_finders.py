@@ -2,6 +2,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import train
 from analysis.look import finders
@@ -51,6 +52,25 @@ def test_a_schedule_may_rise_to_a_third_of_the_rate_of_the_least_loss(least, tmp
     assert f"at lr {rate(50):.2g}, and is least at {rate(least):.2g}: " in told
     highest = f", or up to {rate(80) / 3:.2g} with a schedule" if least == 80 else ""  # elsewhere that is no more
     assert advice == f"try --lr={rate(50):.2g}{highest}"
+
+
+@pytest.mark.parametrize("shift", [0.0, -7.5, -10.0, -1e4, 1e4])  # of losses that have no least value, as densities'
+def test_what_is_added_to_all_losses_changes_no_rate_and_they_are_taken_until_they_diverge(
+    shift, tmp_path, monkeypatch, capsys
+):
+    noise = torch.randn(120, generator=torch.Generator().manual_seed(0)).tolist()
+    falling = [10.0] * 50 + [10 - 5 * step / 30 for step in range(30)] + [5.0] * 20 + [1e5] * 20
+    losses = [value + 0.1 * odd + shift for value, odd in zip(falling, noise, strict=True)]
+    taken, told = [], []
+    monkeypatch.setattr(finders, "take_steps", lambda trainer, num: (taken.append(loss) or loss for loss in losses))
+    monkeypatch.setattr(finders, "draw", lambda path, rates, *_: told.append(rates))
+    settings = SimpleNamespace(lr=1e-3, model="vae", dataset="digits", runs_dir=str(tmp_path))
+    finders.find_lr(SimpleNamespace(settings=settings, phases=[SimpleNamespace(searches=False)]))
+    assert [len(taken), len(told[0])] == [101, 100]
+    advice = capsys.readouterr().out.splitlines()[1]
+    monkeypatch.setattr(finders, "take_steps", lambda trainer, num: iter([loss - shift for loss in losses[:100]]))
+    finders.find_lr(SimpleNamespace(settings=settings, phases=[SimpleNamespace(searches=False)]))
+    assert capsys.readouterr().out.splitlines()[1] == advice
 
 
 @pytest.mark.slow
