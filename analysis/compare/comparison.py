@@ -137,7 +137,7 @@ def compare(
         (sweep.name, run_id): trial if sweep.metric == metric else replace(trial, value=None)
         for sweep in sweeps
         for trial in sweep.trials
-        for run_id in runs_of(trial.run_id, len(trial.seeds) and len(trial.seeds) + 1)  # with the seed under way
+        for run_id in runs_of(trial.run_id, len(trial.seeds))
     }
     firsts = [(place, trial) for place, trial in trials.items() if place[1] == trial.run_id]
     starts = {place: trial.started for place, trial in firsts if trial.started}  # of runs, the last resumption

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from analysis.read.records import RunRecord
 from analysis.read.sweeps import SweepRecord, best_first
+from analysis.read.trials import runs_of
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import UNFINISHED, remove_abandoned
@@ -40,7 +41,7 @@ def find_spare(
         for sweep in sweeps
         for trial in [trial for trial in best_first(sweep) if trial.state in ENDED][num_kept:]
         if trial.ended is not None  # else the sweep's database is elsewhere, and a paused trial looks like an ended one
-        for run_id in trial.run_ids
+        for run_id in runs_of(trial.run_id, len(trial.seeds))
     }
     found = []
     for record in records:

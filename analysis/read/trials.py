@@ -66,11 +66,6 @@ class Trial:
         """The deviation of its value over its seeds; None for fewer than two."""
         return deviation_of(self.seeds)
 
-    @property
-    def run_ids(self) -> list[str]:
-        """The names of its runs, those of its seeds that have finished; of a trial without such, its only one."""
-        return runs_of(self.run_id, len(self.seeds))
-
 
 def seeds_done(notes: Mapping[str, Any]) -> list[Best]:
     """Return the best value and its epoch for each seed of a trial that has finished, by the trial's notes."""
@@ -83,8 +78,11 @@ def deviation_of(seeds: Sequence[Best]) -> float | None:
 
 
 def runs_of(run_id: str, num_seeds: int) -> list[str]:
-    """Return the names of a trial's runs: one for each seed that has finished, or the only one where none has."""
-    return [run_folder.run_of_seed(run_id, place) for place in range(max(1, num_seeds))]
+    """Return the names of a trial's runs: one for each seed that has finished, and the next, which need not be there.
+
+    It may be under way, or the trial may have ended within it.
+    """
+    return [run_folder.run_of_seed(run_id, place) for place in range(num_seeds + 1)]
 
 
 def checked_run_id(run_id: Any) -> str:

@@ -4,9 +4,17 @@ import os
 import signal
 
 import pytest
+from optuna.trial import TrialState
 
+from data.metrics import Best
+from sweeps.local.agent import Agent
+from sweeps.local.device_memory import DeviceMemory
+from sweeps.local.display import Display
 from sweeps.local.limits import Limits
+from sweeps.local.repeats import notes_of
+from sweeps.local.trials import Trials
 from tests.sweep_agents import num_bytes_free
+from tests.sweep_helpers import LR, sweep_of
 from tests.sweeps.test_agent import SLOW
 
 SHORT = "0.01"  # minutes
@@ -145,3 +153,19 @@ def test_a_sweep_keeps_the_weights_of_its_best_trials_alone(stage):
     assert kept == ["001"]
     stage.run(file, "--keep_weights=0", "--retry-failed")
     assert list(stage.sweep().glob("*/checkpoint.pt")) == []
+
+
+def test_of_a_trial_that_ends_in_its_second_seed_the_weights_of_both_runs_go(tmp_path):
+    sweep = sweep_of({"lr": LR}, repeats=3)
+    trials = Trials(f"sqlite:///{tmp_path}/study.db", sweep, "s", seed=0)
+    claim = trials.take(None)
+    claim.trial.report(0.5, 1)
+    runs = [tmp_path / name for name in (claim.run_id, f"{claim.run_id}-s2")]
+    for run in runs:
+        run.mkdir()
+        for name in ("best.pt", "checkpoint.pt"):
+            (run / name).touch()
+    trials.end(claim, TrialState.PRUNED, {"ending": "over its minutes", **notes_of([Best(0.5, 1)], sweep.metric)})
+    limits = Limits(count=2, keep_weights=0, repeats=3)
+    Agent(trials, tmp_path, limits, DeviceMemory([{}]), Display(sweep, "s", 2, 1)).thin_out_weights()
+    assert [list(run.glob("*.pt")) for run in runs] == [[], []]

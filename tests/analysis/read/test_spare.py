@@ -14,7 +14,7 @@ from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record import run_folder
 from data.files import write_json
-from data.metrics import Metric
+from data.metrics import Best, Metric
 
 FILES = ("best.pt", "checkpoint.pt", "final.pt")
 ENDED = datetime(2026, 11, 1, tzinfo=UTC)
@@ -79,6 +79,14 @@ def test_of_a_sweep_the_weights_beyond_the_best_are_spare_if_their_trials_have_e
     sweep = sweep_of(place / "sweeps" / "lr", *trials)
     assert spare_of(place, sweep) == of_sweep | {"finished/checkpoint.pt"}
     assert f"sweeps/lr/001/{FILES[0]}" in spare_of(place, sweep, num_kept=0)
+
+
+def test_of_a_trial_that_ended_in_its_second_seed_the_weights_of_both_runs_are_spare(place):
+    for name in ("000", "000-s2"):
+        make_run(place / "sweeps" / "lr" / name, "stopped")
+    ended = replace(trial(0, "PRUNED", 0.3), seeds=(Best(0.3, 1),))
+    of_sweep = {f"sweeps/lr/{run}/{name}" for run in ("000", "000-s2") for name in FILES}
+    assert of_sweep <= spare_of(place, sweep_of(place / "sweeps" / "lr", ended), num_kept=0)
 
 
 def test_neither_what_is_in_progress_nor_what_a_link_leads_to_is_spare(place, tmp_path):
