@@ -57,8 +57,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        half = max(1, width // 2)
         self.branch = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width // 2, 3, padding=1), nn.ReLU(), nn.Conv2d(width // 2, width, 1)
+            nn.ReLU(), nn.Conv2d(width, half, 3, padding=1), nn.ReLU(), nn.Conv2d(half, width, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, h, w] -> [B, C, h, w]

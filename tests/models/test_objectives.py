@@ -20,6 +20,7 @@ from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
 from models.core import abilities
 from models.core.objective import only_trainable, wants_channels_last
+from models.core.settings import kinds
 from models.loading import build_objective
 from models.parts.classification import Classification, ClassifierSettings
 from models.registry import MODELS
@@ -151,6 +152,13 @@ def test_losses_are_finite_scalars(name):
         for term in terms.values():
             assert term.shape == ()
             assert term.isfinite()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "width" in kinds(MODELS[name].settings_class)])
+def test_the_least_width_trains(name):
+    objective = build(name, width=1, **{"nano_vit": {"num_heads": 1}}.get(name, {}))
+    for phase in objective.phases():
+        assert objective(make_batch(objective, 4), phase.name)["loss"].isfinite()
 
 
 @pytest.mark.parametrize("name", ["vae", "cvae", "cvae_head", "vq_vae"])
