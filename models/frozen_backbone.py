@@ -30,7 +30,10 @@ OF_IMAGES = (
     *("rotation", "colour_jitter", "erasing", "cutout", "cutmix"),
 )  # settings that need the images themselves in each epoch
 # Settings of training by gradient steps, which a logistic regression does not use.
-OF_GRADIENTS = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay")
+OF_GRADIENTS = (
+    *("optimizer", "momentum", "beta1", "beta2", "weight_decay"),
+    *("schedule", "warmup_epochs", "grad_clip", "mixup", "ema_decay"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,10 +211,11 @@ def test_settings_that_need_the_images_in_every_epoch_are_refused_in_one_line(ki
         build(kind, **{name: value})
 
 
-GRADIENT_STEPS = {"optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine", "warmup_epochs": 1.0}
+GRADIENT_STEPS = {"optimizer": "sgd", "momentum": 0.5, "beta1": 0.5, "beta2": 0.5, "weight_decay": 0.1}
+GRADIENT_STEPS |= {"schedule": "cosine", "warmup_epochs": 1.0, "grad_clip": 1.0, "mixup": 0.5}
 
 
-@pytest.mark.parametrize(("name", "value"), [*GRADIENT_STEPS.items(), ("grad_clip", 1.0), ("mixup", 0.5)])
+@pytest.mark.parametrize(("name", "value"), GRADIENT_STEPS.items())
 def test_settings_of_gradient_steps_are_refused_where_none_are_taken(name, value):
     with pytest.raises(UserError, match=f"^--{name}={value} has no effect here: L-BFGS.*$"):
         build(LogisticProbeSettings, **{name: value})
