@@ -127,5 +127,7 @@ def build(settings: NanoVitSettings, info: DatasetInfo) -> Classification:
     Raises:
         UserError: as `make_net`, or the parametrisation is not known for the optimizer, or has no base width.
     """
+    if settings.parametrization == "mup":
+        check_heads(settings, "num_heads", "base_width")
     net, scales = parametrized(make_net, settings, info)
     return Classification(net, settings, info, scales=scales)

@@ -164,6 +164,13 @@ def test_mup_is_refused_in_one_line_where_it_is_not_defined(settings, message):
         build("mlp", **settings)
 
 
+def test_heads_that_do_not_divide_the_base_width_are_told_with_its_name():
+    message = "^--num_heads=8 does not divide --base_width=12: give 6 or 12, or another --base_width$"
+    with pytest.raises(UserError, match=message):
+        build("nano_vit", num_heads=8, width=192, base_width=12, parametrization="mup")
+    assert build("nano_vit", num_heads=8, width=192, base_width=12)  # whose network is never made
+
+
 def test_a_network_without_shortcuts_has_no_weights_for_them():
     plain, residual = (build("resnet18", residual=residual) for residual in (False, True))
     names = [{key for key in each.state_dict()} for each in (plain, residual)]
