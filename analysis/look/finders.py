@@ -22,7 +22,7 @@ NUM_STEPS = 120  # from the lowest learning rate to the highest
 SMOOTHING = 0.9  # decay of the moving average of the losses
 NUM_FLAT = 12  # first steps, at rates too low to change much: their losses differ by chance
 DIVERGED = 3.0  # times the fall of the loss, or its size at first, above the losses at first: the search ends
-SMALLEST_BATCH = 8
+SMALLEST_BATCH = 8  # or a little larger, so that its micro-batches are equal
 WARM_UP, TIMED, SECONDS = 2, 30, 1.0  # steps before those that are timed, and the most of them and of their seconds
 LONGEST_STEP = 20.0  # seconds, of which the next size would take twice as many
 GOOD_SHARE = 0.95  # of the greatest speed
@@ -127,9 +127,15 @@ def find_batch_size(trainer: Trainer) -> None:
     """Train a few steps with ever larger batches; say how fast each is and what memory it takes, and which to take.
 
     It ends with what there are images for, what the memory holds, or steps that take too long.
+
+    Raises:
+        UserError: the model takes all images in each step, or not even the smallest batch can be tried.
     """
+    if trainer.phases[0].searches:
+        raise UserError(f"--find_batch_size: {trainer.settings.model} takes all images in each step: leave it out")
     largest, tried = len(trainer.loader), list[Tried]()
-    size, end = SMALLEST_BATCH, "there are no more images"
+    least = trainer.settings.accumulation_steps * trainer.loader.fewest
+    size, end = -(-SMALLEST_BATCH // least) * least, "there are no more images"
     while size <= largest:
         try:
             found = try_batch_size(trainer, size)

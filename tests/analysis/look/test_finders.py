@@ -133,6 +133,35 @@ def test_every_step_has_a_whole_batch(tmp_path, monkeypatch):
     assert set(sizes) == {500}
 
 
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ([], 8),
+        (["--batch_size=64", "--accumulation_steps=16"], 16),
+        (["--batch_size=63", "--accumulation_steps=3"], 9),
+        (["--batch_size=64", "--accumulation_steps=8", "--mixup=0.2"], 16),  # which takes two images
+    ],
+)
+def test_sizes_are_multiples_of_what_a_step_is_shared_by(words, first, tmp_path, monkeypatch):
+    sizes = []
+
+    def train_step(trainer, batch):
+        sizes.append(len(batch.labels))
+        take(trainer, batch)
+
+    take = finders.Trainer.train_step
+    monkeypatch.setattr(finders.Trainer, "train_step", train_step)
+    monkeypatch.setattr(finders, "why_to_stop", lambda trainer, tried: "enough" if len(tried) == 2 else "")
+    assert run(tmp_path, "--model=mlp", "--width=8", "--find_batch_size", *words) == 0
+    assert sorted(set(sizes)) == [first, 2 * first]
+
+
+def test_a_model_of_whole_batches_has_no_size_to_find(tmp_path, capsys):
+    words = ("--model=logistic_probe", "--arch=test_efficientnet", "--pretrained=False", "--input_size=32")
+    assert run(tmp_path, *words, f"--feature_dir={tmp_path}", "--find_batch_size") == 2
+    assert "--find_batch_size: logistic_probe takes all images in each step: leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("speeds", "told"), [((100, 103), "=8: larger ones are"), ((100, 200), "=16: the fastest")])
 def test_larger_batches_are_spoken_of_where_there_were_some(tmp_path, monkeypatch, capsys, speeds, told):
     speed = dict(zip((8, 16), speeds, strict=True))
