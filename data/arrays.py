@@ -38,7 +38,8 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
     images = images_of(content, train_path)
     if image_size not in (0, images.shape[-1]):
         side = images.shape[-1]
-        raise UserError(f"--image_size={image_size}: {train_path} has images of {side} pixels: leave it out")
+        told = f"--image_size / --eval_crop is {image_size} pixels, the side of the images in {train_path} is {side}"
+        raise UserError(f"{told}: leave out --image_size")
     classes = classes_of(content, train_path)
     train = Split(images, labels_of(content, classes, train_path))
     test = None

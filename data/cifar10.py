@@ -45,7 +45,8 @@ def load(data_dir: Path, image_size: int, max_corrupt_images: int) -> Dataset:
         UserError: a file is missing or damaged, the download failed, or the image size asked for is not 32.
     """
     if image_size not in (0, 32):
-        raise UserError(f"--image_size={image_size}: CIFAR-10 has 32-pixel images; leave it out")
+        told = f"--image_size / --eval_crop is {image_size} pixels, the side of CIFAR-10's images is 32"
+        raise UserError(f"{told}: leave out --image_size")
     layout = next((name for name in CHECKSUMS if (data_dir / name).is_dir()), None)
     if layout is None:
         layout = PYTHON

@@ -115,7 +115,7 @@ def test_without_test_images_there_is_no_test_split(tmp_path):
 def test_the_images_own_size_may_be_asked_for_and_no_other(tmp_path):
     write(tmp_path, images=pixels(side=8))
     assert load(tmp_path, 8).train.images.shape[-1] == 8
-    with pytest.raises(UserError, match="--image_size=16: .* of 8 pixels"):
+    with pytest.raises(UserError, match="^--image_size / --eval_crop is 16 .*, .* 8: leave out --image_size$"):
         load(tmp_path, 16)
 
 

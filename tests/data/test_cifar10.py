@@ -169,7 +169,7 @@ def test_failed_download_is_one_line_with_the_folder_and_the_remedy(error, reaso
 
 @pytest.mark.parametrize("image_size", [31, 64])
 def test_other_image_sizes_are_refused_before_anything_is_read(image_size, tmp_path):
-    with pytest.raises(UserError, match=f"--image_size={image_size}: .*32-pixel images; leave it out"):
+    with pytest.raises(UserError, match=f"^--image_size / --eval_crop is {image_size} .*, .* 32: leave out --"):
         cifar10.load(tmp_path / "missing", image_size, 0)
 
 
