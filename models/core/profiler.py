@@ -41,14 +41,17 @@ class Profiler:
         self.step = 0
         self.running: profile | None = None
 
-    def end_step(self) -> None:
-        """Count a step; begin to record, or write the trace, where it is time for that."""
-        self.step += 1
+    def begin_step(self) -> None:
+        """Begin to record with the first step after those that are passed over."""
         if self.step == SKIPPED and self.num_steps:
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
             self.running = profile(activities=activities)
             self.running.start()
-        elif self.step == SKIPPED + self.num_steps:
+
+    def end_step(self) -> None:
+        """Count a step; write the trace after the last one that is recorded."""
+        self.step += 1
+        if self.step == SKIPPED + self.num_steps:
             self.close()
 
     def close(self) -> None:

@@ -203,7 +203,7 @@ class Settings:
     step/images_per_second; 0 for epochs alone."""
     profile: Annotated[Count, Role.CIRCUMSTANCE] = 0
     """Steps of which torch's profiler writes a trace, trace.json.gz in the run's folder, for ui.perfetto.dev: those
-    after the first five, within the first epoch; 0 for none."""
+    after the first five, up to the end of the epoch; 0 for none."""
     overfit_batches: Count = 0
     """Batches to which the training images are cut down, for a look at whether the network can learn them by heart; 0
     for all."""

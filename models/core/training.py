@@ -196,6 +196,7 @@ class Trainer:
         self.step_log.start(progress.images_seen)
         with bar, closing(self.profiler):
             while progress.step < self.steps_per_epoch:
+                self.profiler.begin_step()
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented
                 batch = next(batches)
                 with refusing_misfits(self.restored) if self.restored else nullcontext():

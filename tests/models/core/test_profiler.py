@@ -24,6 +24,12 @@ def test_the_trace_holds_the_steps_that_were_asked_for_within_the_epoch(asked, r
     assert num_steps(tmp_path / "a" / TRACE) == recorded
 
 
+def test_steps_of_the_second_epoch_are_recorded_where_the_first_ends_before_them(tmp_path):
+    words = ("--profile=3", "--epochs=2", f"--limit_batches={SKIPPED}")
+    train(make_trainer(*words, f"--runs_dir={tmp_path}", "--run_id=a"), 2)
+    assert num_steps(tmp_path / "a" / TRACE) == 3
+
+
 def test_a_run_that_is_stopped_in_its_first_epoch_leaves_the_trace_of_what_it_did(tmp_path):
     trainer = make_trainer("--profile=100", f"--runs_dir={tmp_path}", "--run_id=a")
 
