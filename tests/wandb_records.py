@@ -23,6 +23,7 @@ class Sweep:
 @dataclass
 class Run:
     name: str
+    entity: str = ""
     project: str = ""
     sweep: str = ""
     agent: str = ""
@@ -39,6 +40,7 @@ class Run:
     used: list[str] = field(default_factory=list)  # ids of artifacts
     display_name: str = ""
     job_type: str = ""
+    notes: str = ""
     alerts: list[dict[str, Any]] = field(default_factory=list)
     has_begun: bool = False  # a client has said so
     is_pending: bool = False  # queued by a scheduler, and not yet given to an agent
@@ -51,6 +53,11 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         return [self.rows[step] for step in sorted(self.rows)]
+
+    @property
+    def shown_name(self) -> str:
+        """W&B makes up a name for a run that has none."""
+        return self.display_name or f"fluffy-{self.name}"
 
     @property
     def state(self) -> str:

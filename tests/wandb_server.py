@@ -172,7 +172,8 @@ class WandbServer(Artifacts, Schedulers):
             config = json.dumps({key: {"value": value} for key, value in run.config.items()})
             # Without "t" W&B's client takes the run for one that is queued, and does not go on from its steps.
             state = {"summaryMetrics": json.dumps(run.summary), "config": config, "wandbConfig": '{"t": {}}'}
-            node = {"id": run.name, "name": run.name, "displayName": run.name, "tags": [], "notes": ""}
+            node = {"id": run.name, "name": run.name, "displayName": run.shown_name, "tags": run.tags}
+            node |= {"notes": run.notes, "jobType": run.job_type, "groupName": run.group}
             node |= {**counts, **state, "historyTail": tail, "eventsTail": "[]"}
         return {"model": {"id": "1", "name": run and run.project, "entity": {"name": ENTITY}, "bucket": node}}
 
@@ -184,13 +185,15 @@ class WandbServer(Artifacts, Schedulers):
         run.job_type = variables.get("jobType") or run.job_type
         run.group = variables.get("groupName") or run.group
         run.tags = variables.get("tags") or run.tags
+        run.notes = variables.get("notes") or run.notes
+        run.entity = variables.get("entity") or ENTITY
         run.has_begun = True
         if variables["config"]:
             run.config |= {
                 key: entry["value"] for key, entry in json.loads(variables["config"]).items() if key != "_wandb"
             }
-        project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": ENTITY}}
-        bucket = {"id": run.name, "name": run.name, "displayName": run.name, "description": "", "config": "{}"}
+        project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": run.entity}}
+        bucket = {"id": run.name, "name": run.name, "displayName": run.shown_name, "description": "", "config": "{}"}
         bucket |= {"sweepName": run.sweep or None, "project": project, "historyLineCount": len(run.history)}
         return {"upsertBucket": {"bucket": bucket, "inserted": not run.history}}
 
@@ -226,7 +229,7 @@ class WandbServer(Artifacts, Schedulers):
 
     def node(self, run: Run) -> dict:
         config = json.dumps({key: {"value": value} for key, value in run.config.items()})
-        node = {"id": run.name, "name": run.name, "displayName": run.name, "projectId": 1, "state": run.state}
+        node = {"id": run.name, "name": run.name, "displayName": run.shown_name, "projectId": 1, "state": run.state}
         node |= {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}"}
         node |= {"tags": run.tags, "group": run.group, "jobType": run.job_type, "createdAt": run.created}
         node |= {"sweepName": run.sweep or None, "user": {"name": ENTITY, "username": ENTITY}}

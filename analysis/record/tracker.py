@@ -14,13 +14,15 @@ from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_login import check_limits, choose_mode
 from analysis.record.wandb_run import WandbRun
-from analysis.record.wandb_start import NOT_APPLICABLE, NUM_LOST, RunFacts, start_wandb
+from analysis.record.wandb_start import ADDRESS, JOB_TYPE, LABELS, NOT_APPLICABLE, NUM_LOST, RunFacts, start_wandb
 from data.errors import UserError
 from data.files import read_json, replace_file, write_json
 from data.metrics import is_closing
 from data.visible import counted, say
 from models.resolve import not_applicable
 from models.setting_groups import settings_for
+
+KEPT = (ADDRESS, LABELS, NOT_APPLICABLE)  # of what an earlier start has noted: by hand, or offline, it is not known
 
 
 def kept_rows(folder: Path, num_logged: int, goes_on: bool) -> tuple[list[dict[str, Any]], int]:
@@ -62,12 +64,16 @@ class Tracker:
         self, facts: RunFacts, num_logged: int = 0, goes_on: bool = False, lock: FileLock | None = None
     ) -> None:
         self.folder = folder = facts.folder
-        settings, environment = facts.settings, dict(facts.environment)
+        settings, earlier = facts.settings, read_json(folder / run_folder.ENVIRONMENT)
+        facts = replace(facts, earlier=earlier)
+        environment = {key: earlier[key] for key in KEPT if key in earlier} | dict(facts.environment)
+        environment[JOB_TYPE] = facts.job_type
         if names := not_applicable(settings_for(settings["model"], facts.sweep), settings["model"]):
             environment[NOT_APPLICABLE] = names
         mode, reason = choose_mode(settings["tracking"])
         if mode != "off":
             check_limits(settings)
+            environment[LABELS] = facts.labels
         elif reason:
             say(f"W&B: off{reason}")
         try:
@@ -94,7 +100,8 @@ class Tracker:
             run = start_wandb(self.facts, mode, reason)
             self.wandb = WandbRun(run, self.facts, rows)
             if not run.offline:
-                write_json(folder / run_folder.ENVIRONMENT, {**environment, "wandb": run.url})
+                environment |= {ADDRESS: run.url, LABELS: {**facts.labels, "entity": run.entity}}
+                write_json(folder / run_folder.ENVIRONMENT, environment)
 
     def log(
         self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}

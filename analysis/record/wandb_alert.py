@@ -11,7 +11,9 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from analysis.record.wandb_start import LABELLED_BY, UNLABELLED
 
 LEVELS = {"finished": "INFO", "paused": "WARN", "failed": "ERROR"}
 LONGEST_TITLE, LONGEST_NAME = 63, 100  # characters
@@ -26,20 +28,22 @@ def alert(address: str, message: Mapping[str, Any]) -> None:
     """
     import wandb
 
-    entity, project = urlsplit(address).path.split("/")[-4:-2]
+    entity, project = unquote(urlsplit(address).path).split("/")[-4:-2]
     name = str(message["sweep"])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         run = wandb.init(
             entity=entity,
             project=project,
             id=re.sub(r"[^\w.-]", "-", f"sweep-{name}")[:LONGEST_NAME],
-            name=f"sweep {name}"[:LONGEST_NAME],
-            group=name,
+            group=os.environ.get(LABELLED_BY["group"]) or name,
             job_type="sweep",
             resume="allow",
             dir=folder,
             settings=wandb.Settings(silent=True, console="off"),
+            **UNLABELLED,
         )
+        if not run.resumed:  # else the user may have renamed it
+            run.name = f"sweep {name}"[:LONGEST_NAME]
         run.alert(f"sweep {name} {message['state']}"[:LONGEST_TITLE], message["text"], LEVELS[message["state"]])
         run.summary.update({key: message[key] for key in ("state", "trials", "trial_hours")})
         run.finish()

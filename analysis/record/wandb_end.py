@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analysis.record import run_folder
 from analysis.record.wandb_run import WandbRun
-from analysis.record.wandb_start import RunFacts, init_wandb
+from analysis.record.wandb_start import UNLABELLED, RunFacts, init_wandb
 from data.files import read_json
 from models.resolve import sweep_values
 
@@ -20,7 +20,7 @@ def end_from_folder(folder: Path, stop_code: int) -> None:
     """End a run whose folder has all that there is to say."""
     settings, environment = (read_json(folder / name) for name in (run_folder.SETTINGS, run_folder.ENVIRONMENT))
     summary = read_json(folder / run_folder.SUMMARY)
-    facts = RunFacts(folder, settings, environment, sweep_values(os.environ))
+    facts = RunFacts(folder, settings, environment, sweep_values(os.environ), earlier=environment)
     run = WandbRun(init_wandb(facts, "online"), facts, run_folder.read_metrics(folder))
     run.upload(summary.pop("state", "failed"), summary, stop_code)  # without one it was killed
     if not run.is_alive:
@@ -31,7 +31,7 @@ def end_before_it_began(stop_code: int) -> None:
     """Mark a run of a sweep as preempted, and end it."""
     import wandb
 
-    run = wandb.init(resume="allow", settings=wandb.Settings(silent=True))
+    run = wandb.init(resume="allow", settings=wandb.Settings(silent=True), **UNLABELLED)
     run.mark_preempting()
     run.finish(exit_code=stop_code)
 

@@ -12,7 +12,7 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_artifacts import delete_checkpoints, log_checkpoint, log_model
-from analysis.record.wandb_start import NUM_LOST, RECORDED, SWEEP_ID, RunFacts, earlier_logs, waiting_parts
+from analysis.record.wandb_start import NUM_LOST, RECORDED, SWEEP_ID, RunFacts, earlier_logs, label, waiting_parts
 from data.files import read_json
 from data.internals import stop_wandb_watcher, wandb_steps, wandb_stop_flag
 from data.metrics import is_finite
@@ -62,7 +62,7 @@ class WandbRun:
             del self.run.summary[name]
 
     def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Send the rows of a resumed run that W&B lacks, and note how many it has.
+        """Send the rows of a resumed run that W&B lacks, and note how many it has; without any, it has not begun there.
 
         A kill can cost rows that were logged and not sent yet or, offline, not on the disk. W&B may also have rows of
         epochs after the checkpoint, which are trained again: they are not sent twice. Of a part that was offline a run
@@ -70,7 +70,9 @@ class WandbRun:
         its older summary.
         """
         num_lost = self.facts.environment.get(NUM_LOST, 0)
-        self.num_known = self.num_in_logs(num_lost + len(rows)) if self.run.offline else self.run.starting_step
+        default = num_lost + len(rows) if self.facts.earlier_labels else 0  # it was not tracked before
+        self.num_known = self.num_in_logs(default) if self.run.offline else self.run.starting_step
+        label(self.run, self.facts, is_new=not self.num_known)
         for number, row in enumerate(rows, num_lost + 1):
             if number > self.num_known:
                 self.send(number, row)

@@ -4,7 +4,7 @@ import os
 import shlex
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ NOT_APPLICABLE = "not_applicable"  # in it: what a sweep of several models gave 
 NUM_LOST = "rows_lost"  # in a run's environment: of its rows, those that its folder has no longer, and W&B may have
 RECORDED = ("data", "num_processes", "commit", NOT_APPLICABLE)  # of it
 SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
+ADDRESS = "wandb"  # in a run's environment: of its page on W&B, as soon as it has one
+JOB_TYPE, LABELS = "job_type", "wandb_labels"  # in it: what the run is in its sweep, and its labels on W&B
+LABELLED_BY = {  # W&B's variable for each label: what it says counts
+    "entity": "WANDB_ENTITY",
+    "name": "WANDB_NAME",
+    "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+    "notes": "WANDB_NOTES",
+    "tags": "WANDB_TAGS",
+}
+# Of these W&B is told once it is known whether it has the run; with None, the client would take the variables.
+UNLABELLED: Mapping[str, Any] = {"name": "", "notes": "", "tags": ()}
 
 
 @dataclass(frozen=True)
@@ -32,18 +44,35 @@ class RunFacts:
         settings: its settings by name.
         environment: command, commit, versions, hardware and the fingerprint of its images.
         sweep: the values that a sweep gave, in their groups, those that do not apply to the model among them.
+        earlier: its environment as it was noted when it was started before; empty for a fresh run.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     sweep: Mapping[str, Any]
+    earlier: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def job_type(self) -> str:
-        """What the run is in its sweep, if it has one: "trial", "final" or "run"."""
+        """What the run is in its sweep, if it has one: "trial", "final" or "run"; by hand it goes on as what it was."""
         is_final = run_folder.NAME_OF_FINAL.fullmatch(self.settings["run_id"])
-        return "final" if is_final else "trial" if self.sweep else "run"
+        is_trial = self.sweep or self.earlier.get(JOB_TYPE) == "trial"
+        return "final" if is_final else "trial" if is_trial else "run"
+
+    @property
+    def earlier_labels(self) -> dict[str, str]:
+        """Its labels on W&B when it was started before; empty if it was not tracked then."""
+        known = self.earlier.get(LABELS)
+        return {key: str(known[key]) for key in LABELLED_BY if known.get(key)} if isinstance(known, dict) else {}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What it is called and tagged on W&B, and so on: by W&B's variables, as it was before, or as we call it."""
+        told = {key: os.environ.get(variable, "") for key, variable in LABELLED_BY.items()}
+        told["tags"] = told["tags"] or str(self.settings["tags"] or "")
+        own = {"name": name_on_wandb(self), "group": os.environ.get(SWEEP_ID, ""), "job_type": self.job_type}
+        return {key: told[key] or self.earlier_labels.get(key) or own.get(key, "") for key in LABELLED_BY}
 
 
 def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
@@ -105,29 +134,37 @@ def waiting_parts(run: Any) -> list[Path]:
 
 
 def init_wandb(facts: RunFacts, mode: str) -> Any:
-    """Return a fresh or resumed run of W&B's client; what W&B's variables in the environment say of it counts."""
+    """Return a fresh or resumed run of W&B's client, without the labels that the user may have changed on W&B."""
     import wandb
 
-    settings = facts.settings
-    own: dict[str, tuple[str, Any]] = {
-        "name": ("WANDB_NAME", name_on_wandb(facts)),
-        "group": ("WANDB_RUN_GROUP", os.environ.get(SWEEP_ID)),
-        "job_type": ("WANDB_JOB_TYPE", facts.job_type),
-        "tags": ("WANDB_TAGS", run_folder.split_tags(settings["tags"])),
-    }
-    told: dict[str, Any] = {key: value for key, (variable, value) in own.items() if not os.environ.get(variable)}
+    settings, labels = facts.settings, facts.labels
     config = {key: value for key, value in settings.items() if key not in facts.sweep}
     config[ENVIRONMENT] = {key: facts.environment[key] for key in RECORDED if key in facts.environment}
     return wandb.init(
         dir=str(facts.folder),
         id=settings["run_id"],
+        entity=labels["entity"] or None,
         project=settings["project"],
+        group=labels["group"] or None,
+        job_type=labels["job_type"],
         config=config,
         mode="online" if mode == "online" else "offline",
         resume="allow",  # offline, too: else the upload of a part begins the run anew
         settings=wandb.Settings(silent=True),
-        **told,
+        **UNLABELLED,
     )
+
+
+def label(run: Any, facts: RunFacts, is_new: bool) -> None:
+    """Give a run of W&B's client its name, notes and tags; one that has begun there gets new tags alone.
+
+    What the user has changed on W&B stays. Offline the tags there are not known: new ones take their place.
+    """
+    labels = facts.labels
+    if is_new:
+        run.name, run.notes = labels["name"], labels["notes"]
+    if is_new or labels["tags"] != facts.earlier_labels.get("tags", ""):
+        run.tags = tuple(dict.fromkeys([*run.tags, *run_folder.split_tags(labels["tags"])]))
 
 
 def name_on_wandb(facts: RunFacts) -> str:

@@ -27,12 +27,24 @@ def test_an_untracked_run_is_written_to_its_folder(tmp_path):
     assert run_folder.state(folder) == "unfinished"
     tracker.finish("finished", {"val/loss": 0.125}, 143)
     assert json.loads((folder / "settings.json").read_text())["lr"] == 0.5
-    assert json.loads((folder / "environment.json").read_text()) == {"device": "Abacus 9"}
+    assert json.loads((folder / "environment.json").read_text()) == {"device": "Abacus 9", "job_type": "run"}
     assert (folder / "metrics.jsonl").read_text().count("\n") == 2
     summary = json.loads((folder / "summary.json").read_text())
     ended = datetime.fromisoformat(summary.pop("ended"))
     assert abs(datetime.now(UTC) - ended) < timedelta(minutes=1)
     assert summary == {"state": "finished", "val/loss": 0.125}
+
+
+def test_what_only_an_earlier_start_knew_of_a_run_is_kept(tmp_path):
+    known = {
+        "job_type": "trial",
+        "wandb": "https://wandb.ai/cats/p/runs/a",
+        "wandb_labels": {"group": "sweep"},
+        "not_applicable": ["width"],
+    }
+    (tmp_path / "environment.json").write_text(json.dumps({**known, "device": "Abacus 1"}))
+    assert track(tmp_path).facts.job_type == "trial"
+    assert json.loads((tmp_path / "environment.json").read_text()) == {**known, "device": "Abacus 9"}
 
 
 @pytest.mark.parametrize("num_logged", [0, 1])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.record.wandb_alert import alert
 from analysis.record.wandb_start import LONGEST_NAME, RunFacts, name_on_wandb, short, trial_name
 from data.internals import wandb_steps
 from sweeps.local.launch import unless_set
@@ -27,8 +28,8 @@ def test_a_trial_is_called_by_its_number_and_what_its_sweep_varies():
     assert long.endswith(" ...")
 
 
-def facts(run_id, sweep):
-    return RunFacts(Path(), {"model": "mlp", "run_id": run_id, "lr": 0.1}, {}, sweep)
+def facts(run_id, sweep, **earlier):
+    return RunFacts(Path(), {"model": "mlp", "run_id": run_id, "lr": 0.1, "tags": "z"}, {}, sweep, earlier)
 
 
 def test_a_trial_of_wandbs_agent_is_called_by_what_differs_from_the_models_defaults():
@@ -42,6 +43,55 @@ def test_runs_know_what_they_are():
     assert kinds == {"a": "run", "b": "trial"}
     assert facts("final-b-seed1", {"lr": 1}).job_type == "final"
     assert facts("final-attempt", {}).job_type == "run"
+
+
+def test_a_trial_that_goes_on_by_hand_is_labelled_as_before_but_for_what_is_told_now(monkeypatch):
+    variables = {"WANDB_NAME": "007 lr=0.1", "WANDB_RUN_GROUP": "rates", "WANDB_ENTITY": "cats"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    labels = facts("a", {"lr": 0.1}).labels
+    for name in variables:
+        monkeypatch.delenv(name)
+    by_hand = facts("a", {}, job_type="trial", wandb_labels=labels)
+    own = {"job_type": "trial", "notes": "", "tags": "z"}
+    monkeypatch.setenv("WANDB_NOTES", "by hand")
+    assert by_hand.labels == {"name": "007 lr=0.1", "group": "rates", "entity": "cats", **own, "notes": "by hand"}
+
+
+@pytest.mark.parametrize("damaged", [{"wandb_labels": "x"}, {"wandb_labels": {"name": [1]}, "job_type": 5}, {}])
+def test_damaged_labels_end_no_run(damaged):
+    labels = facts("a", {}, **damaged).labels
+    assert (labels["job_type"], labels["tags"]) == ("run", "z")
+    assert all(isinstance(text, str) for text in labels.values())
+
+
+class ClientRun:
+    """What the alert needs of a run of W&B's client."""
+
+    def __init__(self, resumed):
+        self.resumed, self.name, self.summary, self.alerts = resumed, "as it is on W&B", {}, []
+
+    def alert(self, *words):
+        self.alerts.append(words)
+
+    def finish(self):
+        """Close it."""
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_alert_goes_to_the_project_of_the_trials_and_their_group_whatever_they_are_called(resumed, monkeypatch):
+    import wandb
+
+    asked, run = {}, ClientRun(resumed)
+    monkeypatch.setattr(wandb, "init", lambda **words: asked.update(words) or run)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "wide nets")
+    address = wandb.Settings(entity="cats", project="my project, é", run_id="abc").run_url
+    message = {"sweep": "rates", "state": "paused", "text": "why", "trials": {"finished": 1}, "trial_hours": 2.0}
+    alert(address, message)
+    assert (asked["entity"], asked["project"], asked["group"]) == ("cats", "my project, é", "wide nets")
+    assert run.alerts == [("sweep rates paused", "why", "WARN")]
+    assert run.summary == {"state": "paused", "trials": {"finished": 1}, "trial_hours": 2.0}
+    assert run.name == ("as it is on W&B" if resumed else "sweep rates")  # the user may have renamed it there
 
 
 def test_what_the_user_says_of_a_run_counts(monkeypatch):
