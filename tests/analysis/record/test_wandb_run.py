@@ -80,12 +80,10 @@ class ClientRun:
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_an_alert_goes_to_the_project_of_the_trials_and_their_group_whatever_they_are_called(resumed, monkeypatch):
-    import wandb
-
     asked, run = {}, ClientRun(resumed)
-    monkeypatch.setattr(wandb, "init", lambda **words: asked.update(words) or run)
+    monkeypatch.setattr("wandb.init", lambda **words: asked.update(words) or run)
     monkeypatch.setenv("WANDB_RUN_GROUP", "wide nets")
-    address = wandb.Settings(entity="cats", project="my project, é", run_id="abc").run_url
+    address = "https://wandb.ai/cats/my%20project%2C%20%C3%A9/runs/abc"  # as `wandb.Settings.run_url` writes it
     message = {"sweep": "rates", "state": "paused", "text": "why", "trials": {"finished": 1}, "trial_hours": 2.0}
     alert(address, message)
     assert (asked["entity"], asked["project"], asked["group"]) == ("cats", "my project, é", "wide nets")
