@@ -255,8 +255,9 @@ class TrialRun(Run):
         if batch_size % (2 * steps * num_processes):
             return None
         changed = {"accumulation_steps": 2 * steps}
-        notes = {**self.notes(), **changed, "halvings": halvings, "run_id": new_run_id(self.claim.number)}
-        notes["settings"] = {**self.claim.settings, **changed}
+        # First the new run: its agent may be killed before the last note, and the earlier run goes on with no others.
+        notes = {"run_id": new_run_id(self.claim.number), "settings": {**self.claim.settings, **changed}}
+        notes |= {**changed, "halvings": halvings, **self.notes()}
         return Outcome(f"short of memory, begins anew with accumulation_steps={2 * steps}", None, notes)
 
     def failure(self, error: str, retries: int = 0) -> Outcome:

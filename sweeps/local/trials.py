@@ -251,7 +251,7 @@ class Trials:
                     settings = settings_of(self.sweep, trial)
                 begun = notes.get("settings", settings)  # without what agents tell since, it goes on
                 settings = {name: value for name, value in settings.items() if name in begun}
-            settings |= {name: notes[name] for name in ("accumulation_steps",) if name in notes}
+            settings |= {name: begun[name] for name in ("accumulation_steps",) if name in begun}
         except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
             fault = f"its settings in the storage are not those of the sweep ({error})"
         run_id, until = notes.get("run_id"), goal_of(self.sweep, self.all()[trial.number])

@@ -79,3 +79,20 @@ def test_a_study_of_0_1_0_with_such_numbers_is_read(tmp_path):
 )
 def test_the_epoch_of_a_run_is_the_last_that_has_ended_or_the_number_of_its_values(tmp_path, rows, epoch):
     assert run_that_logs(tmp_path, *rows).epoch == epoch
+
+
+@pytest.mark.parametrize("num_notes", range(6))
+def test_a_trial_that_begins_anew_is_told_what_its_run_was_begun_with_wherever_its_agent_is_killed(tmp_path, num_notes):
+    trials = opened(tmp_path)
+    claim = trials.take(None)
+    run = run_that_logs(tmp_path, claim=claim)
+    (run.folder / "settings.json").write_text('{"batch_size": 128, "accumulation_steps": 1}')
+    notes = run.with_smaller_batches().notes
+    assert len(notes) == 5
+    trials.note(claim, dict(list(notes.items())[:num_notes]))
+    trials.claims.release(claim.trial_id)
+    again = opened(tmp_path).take(None)
+    steps = again.settings.get("accumulation_steps", 1)
+    assert steps == again.trial.user_attrs["settings"].get("accumulation_steps", 1)  # of which final runs learn
+    assert steps == 1 or again.run_id != claim.run_id
+    assert steps == 2 or num_notes < 5
