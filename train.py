@@ -9,6 +9,7 @@ if __name__ == "__main__":
     hold_signals()  # the imports take seconds
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -293,7 +294,7 @@ class Run:
 def main(arguments: Sequence[str]) -> int:
     """Carry out a run, or say in one line what keeps it from being carried out; return the exit code."""
     if "--help" in arguments or "-h" in arguments:
-        model = next((word.removeprefix("--model=") for word in arguments if word.startswith("--model=")), "")
+        *_, model = ["", *re.findall(r"--model[ =](\S+)", " ".join(arguments))]
         return run_program("train.py", lambda: say(help_text(model)))
     escape_unknown_letters()
     stop = StopRequest()

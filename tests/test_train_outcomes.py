@@ -6,6 +6,7 @@ import functools
 import io
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,6 +215,21 @@ def test_help_names_every_setting_and_model(capsys):
     printed = capsys.readouterr().out
     for name in ("--lr=", "--val_fraction=", "--patience=", "--label_smoothing=", *(f"--model={m}" for m in MODELS)):
         assert name in printed, name
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--help", "--model=vae"], {"vae"}),
+        (["--model", "vae", "--help"], {"vae"}),
+        (["-h", "--model=cnn", "--lr=1", "--model", "vae"], {"vae"}),  # the last one counts, as in a run
+        (["--help", "--model"], set(MODELS)),
+        (["--help", "lr"], set(MODELS)),
+    ],
+)
+def test_help_is_of_the_model_that_is_named_with_or_without_an_equals_sign(words, told, capsys):
+    assert train.main(words) == 0
+    assert set(re.findall("^--model=([a-z0-9_]+): ", capsys.readouterr().out, re.MULTILINE)) == told
 
 
 def test_help_whose_reader_is_gone_ends_without_a_word(tmp_path, monkeypatch, capsys):
