@@ -256,8 +256,8 @@ class TrialRun(Run):
             return None
         changed = {"accumulation_steps": 2 * steps}
         # First the new run: its agent may be killed before the last note, and the earlier run goes on with no others.
-        notes = {"run_id": new_run_id(self.claim.number), "settings": {**self.claim.settings, **changed}}
-        notes |= {**changed, "halvings": halvings, **self.notes()}
+        notes: dict[str, Any] = {"run_id": new_run_id(self.claim.number)}
+        notes |= {"settings": {**self.claim.settings, **changed}, **changed, "halvings": halvings, **self.notes()}
         return Outcome(f"short of memory, begins anew with accumulation_steps={2 * steps}", None, notes)
 
     def failure(self, error: str, retries: int = 0) -> Outcome:
