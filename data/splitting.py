@@ -70,7 +70,8 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
 def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     """Divide images into parts so that no group is torn apart, and each part has about its share of every class.
 
-    Groups are dealt out one by one, the largest first, each to the part that then lacks the most of its classes.
+    Groups are dealt out one by one, the largest first, each to the part that then lacks the most of its classes; of
+    several, to the one that lacks the most images.
 
     Args:
         labels: [N] int64, or [N, C] of several labels an image.
@@ -97,13 +98,16 @@ def divide_groups(labels: Tensor, groups: Tensor, shares: Sequence[float], seed:
 
     # Each is dealt to the part that wants it most.
     wanted = np.outer(shares, np.bincount(label))
+    lacking = np.array(shares) * len(label)
     part_of = np.zeros(num_groups, np.int64)
     for group in largest_first:
         its = slice(bounds[group], bounds[group + 1])
         row = np.zeros(num_classes)  # whole, since sums of the few that are not 0 would be rounded in another way
         row[class_of[its]] = counts[its]
-        part_of[group] = np.argmax(wanted @ row)
+        scores = wanted @ row
+        part_of[group] = np.argmax(np.where(scores == scores.max(), lacking, -np.inf))
         wanted[part_of[group]] -= row
+        lacking[part_of[group]] -= counts[its].sum()
     return torch.from_numpy(part_of[own])
 
 

@@ -85,6 +85,17 @@ def test_groups_are_divided_about_as_evenly_as_scikit_learn_divides_them():
     assert unevenness(ours) <= unevenness([fold for _, fold in theirs]) + 2
 
 
+@pytest.mark.parametrize(("num_classes", "groups_each"), [(100, 2), (20, 3), (10, 1)])
+def test_parts_are_of_one_size_where_classes_have_fewer_groups_than_there_are_parts(num_classes, groups_each):
+    groups = torch.arange(num_classes * groups_each).repeat_interleave(7)
+    labels = groups // groups_each
+    sizes = divide_groups(labels, groups, [0.2] * 5, seed=0).bincount(minlength=5)
+    theirs = StratifiedGroupKFold(5).split(np.zeros(len(labels)), labels, groups)
+    assert sizes.tolist() == [len(fold) for _, fold in theirs] == [len(labels) / 5] * 5
+    for how in ({"fold": "4/5"}, {"val_fraction": 0.2}):
+        assert len(split(dataset_of(labels, groups), **how)["val"].labels) == len(labels) / 5
+
+
 def by_a_table(labels, groups, shares, seed):
     """`divide_groups` by a table of all groups and classes."""
     _, own = np.unique(groups.numpy(), return_inverse=True)
@@ -95,7 +106,8 @@ def by_a_table(labels, groups, shares, seed):
     shuffled = np.random.RandomState(seed).permutation(len(counts))
     part_of = np.zeros(len(counts), np.int64)
     for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
-        part_of[group] = np.argmax(wanted @ counts[group])
+        scores = wanted @ counts[group]
+        part_of[group] = max(range(len(shares)), key=lambda part: (scores[part], wanted[part].sum().round(9)))
         wanted[part_of[group]] -= counts[group]
     return torch.from_numpy(part_of[own])
 
