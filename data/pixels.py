@@ -27,6 +27,7 @@ def decode_image(path: Path, image_size: int) -> Picture | Exception:
             return OSError("it is no file")
         with Image.open(path) as image:
             size = image.size
+            scale_transparency(image)
             image.draft("RGB", (image_size, image_size))  # lets JPEG decode at a fraction of its size
             image.load()
             with suppress(Exception):  # of damaged EXIF
@@ -36,6 +37,13 @@ def decode_image(path: Path, image_size: int) -> Picture | Exception:
             return picture_of(image, image_size)._replace(size=size)
     except Exception as error:  # for a damaged file Pillow raises nearly any error, struct.error for one
         return error
+
+
+def scale_transparency(image: Image.Image) -> None:
+    """Scale the transparent value of a grey image of 2 or 4 bits, not yet in memory, as Pillow scales its pixels."""
+    value, tile = image.info.get("transparency"), getattr(image, "tile", ())
+    if image.mode == "L" and isinstance(value, int) and tile:
+        image.info["transparency"] = value * {"L;2": 85, "L;4": 17}.get(tile[0].args, 1)
 
 
 def turn_upright(image: Image.Image) -> None:

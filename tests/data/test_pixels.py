@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -98,6 +99,23 @@ def test_the_transparent_value_of_sixteen_bits_shows_white(value, tmp_path):
     pixels = decode(write(tmp_path / "x.png", values, transparency=value))
     for column, own in ((0, 0x1000), (7, 0x2000)):
         assert (pixels[:, :, column] == (255 if own == value else own >> 8)).all()
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("value", [0, 1, -1])
+def test_the_transparent_value_of_few_bits_shows_white(bits, value, tmp_path):
+    white = 2**bits - 1
+    values = [0, 1, white, 0, 1, white, 0, 1]
+    row = int("".join(f"{each:0{bits}b}" for each in values), 2).to_bytes(bits, "big")  # 8 pixels
+    content = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0))
+    content += chunk(b"tRNS", struct.pack(">H", value % 2**bits)) + chunk(b"IDAT", zlib.compress((b"\0" + row) * 8))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b""))
+    expected = [255 if each == value % 2**bits else each * 255 // white for each in values]
+    assert decode(tmp_path / "x.png")[0, 0].tolist() == expected
 
 
 def transparent(colour):
