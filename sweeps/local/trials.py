@@ -28,7 +28,7 @@ from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent
 from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
-from sweeps.local.repeats import seed_of, value_of
+from sweeps.local.repeats import notes_of, seed_of, value_of
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -212,7 +212,11 @@ class Trials:
             num_done = len(seeds_done(trial.user_attrs))
             is_still_ending = run_id is not None and self.is_still_ending(run_of_seed(run_id, num_done))
             if not is_still_ending and self.claims.take(own_id, claim):
-                return self.prepare(Trial(self.study, own_id))
+                taken = self.prepare(Trial(self.study, own_id))
+                if num_done < self.sweep.repeats:
+                    return taken
+                # Its agent was killed once it had noted the last seed.
+                self.end(taken, TrialState.COMPLETE, notes_of(seeds_done(trial.user_attrs), self.sweep.metric))
         is_any_queued = any(trial.state == TrialState.WAITING for trial in trials[:count])
         if count is not None and len(trials) >= count and not is_any_queued:
             return None

@@ -101,6 +101,30 @@ def test_a_target_is_reached_by_the_mean_of_all_seeds(tmp_path):
         assert found == is_reached
 
 
+@pytest.mark.parametrize("num_notes", range(1, 8))
+def test_an_agent_that_is_killed_before_it_could_end_a_trial_leaves_no_seed_too_many(tmp_path, num_notes):
+    sweep, url = sweep_of({"lr": LR}, repeats=2), f"sqlite:///{tmp_path}/study.db"
+    trials = Trials(url, sweep, "s", 1)
+    first = trials.take(1)
+    first.trial.report(0.5, 1)
+    trials.leave(first, notes_of(bests(0.5), sweep.metric))
+    second = trials.take(1)
+    assert second.run_id == f"{first.run_id}-s2"
+    notes = {"seconds": 9.0, **notes_of(bests(0.5, 0.3), sweep.metric)}
+    trials.note(second, dict(list(notes.items())[:num_notes]))
+    trials.claims.release(second.trial_id)
+    trials = Trials(url, sweep, "s", 1)
+    again = trials.take(1)
+    [trial] = trials.all()
+    if num_notes == 1:  # its seed is not noted: its run, which has finished, tells it
+        assert again.run_id == second.run_id
+        return
+    assert again is None
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, pytest.approx(0.4))
+    assert (trial.user_attrs["best"], trial.user_attrs["best_epoch"]) == (pytest.approx(0.4), 3)
+    assert trial.user_attrs["ended"] > 0
+
+
 def test_trials_are_compared_with_the_best_mean_of_those_that_have_finished_with_two_seeds():
     unfinished, single = trial_of(2, [0.1, 0.1], TrialState.RUNNING), trial_of(3, [0.1])
     trials = [trial_of(0, [1.0, 3.0]), trial_of(1, [0.5, 9.0]), unfinished, single]
