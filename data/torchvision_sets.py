@@ -118,7 +118,8 @@ def open_split(name: str, data_dir: Path, arguments: Mapping[str, Any]) -> Any:
     except Exception as error:  # of urllib, tarfile, scipy and torchvision
         raise UserError(
             f"{data_dir} holds no {name} that can be read, and it could not be downloaded ({in_one_line(error)}): put "
-            f"the files there that torchvision.datasets.{make.__name__} downloads, or name their folder with --data_dir"
+            f"there, in place of what is there, the files that torchvision.datasets.{make.__name__} downloads, or "
+            f"name their folder with --data_dir"
         ) from None
 
 

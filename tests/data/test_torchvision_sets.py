@@ -293,6 +293,13 @@ def test_a_download_that_failed_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [".eurosat.lock"]
 
 
+def test_half_of_a_dataset_that_goes_by_lists_is_told_to_be_replaced(tmp_path):
+    (tmp_path / "dtd" / "dtd" / "images").mkdir(parents=True)  # and no lists, which would have come later
+    message = f"{tmp_path} holds no dtd that can be read.*No such file.*: put there, in place of what is there, the"
+    with pytest.raises(UserError, match=message):
+        load("dtd", tmp_path)
+
+
 def test_fewer_folders_than_classes_are_told(tmp_path):
     extract_eurosat(tmp_path / "eurosat")
     for number in (3, 4):
