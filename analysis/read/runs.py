@@ -237,7 +237,7 @@ def best_of(record: RunRecord, curve: Curve, metric: Metric) -> Best | None:
     Returns:
         The value with its epoch; None where there is no finite value.
     """
-    logged = ({"epoch": int(epoch), metric.name: value} for epoch, value in curve)
+    logged = ({"epoch": int(epoch) if epoch % 1 == 0 else epoch, metric.name: value} for epoch, value in curve)
     return metric.best(logged) or noted_best(record, metric) or kept_value(record, metric)
 
 

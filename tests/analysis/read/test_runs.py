@@ -9,10 +9,11 @@ import pytest
 from analysis.read.pictures import pictures
 from analysis.read.recipe import differing_settings
 from analysis.read.records import Filter
-from analysis.read.runs import curves, history, names_of_metrics, read_runs
+from analysis.read.runs import best_values, curves, history, names_of_metrics, read_runs
 from analysis.read.sweeps import read_sweeps
 from data.errors import UserError
 from data.files import write_json
+from data.metrics import Best, Metric
 from tests.run_folders import START, SWEEP, write_run
 
 
@@ -170,3 +171,12 @@ def test_final_runs_are_known_in_a_sweeps_folder_wherever_it_lies_and_however_it
         records = read_runs(place).records
         assert [(record.sweep, record.trial) for record in records] == [(name, "000-a")]
         assert [sweep.name for sweep in read_sweeps(place, records).sweeps] == [name][: name == "lr"]
+
+
+def test_the_best_epoch_of_a_program_that_logs_fractions_of_epochs_is_that_of_its_row(tmp_path):
+    folder = write_run(tmp_path / "a", [2.0, 0.5, 1.0])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "epoch": row["epoch"] * 0.75}) for row in rows]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    [best] = best_values(read_runs(tmp_path).records, [Metric("val/loss")])
+    assert best["val/loss"] == Best(0.5, 1.5)
