@@ -76,6 +76,8 @@ def settings_of_command(content: Mapping[str, Any], model: str = "") -> dict[str
         UserError: the command has words that are no settings of that model.
     """
     told = told_by_command(content)
+    if not told:
+        return {}
     is_shared = told.keys() <= kinds(Settings).keys()  # then there is no need to load the model's file, and torch
     settings_class = Settings if is_shared else find_model(model or model_of_command(content)).settings_class
     return {key: coerce(settings_class, key, value) for key, value in told.items()}

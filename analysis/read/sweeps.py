@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves
-from analysis.read.sweep_command import model_of_command, told_in_all
+from analysis.read.sweep_command import model_of_command, settings_of_command
 from analysis.read.trials import NOTES, Trial, trial_of, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
@@ -307,8 +307,10 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
         rows = read_trials(storage, study.study_name, NOTES)
         # Trials without a run's id were never started.
         content = study.user_attrs.get("sweep", {})
+        by_command = cache(partial(settings_of_command, content))  # there may be thousands of trials
         trials = [trial_of(row) for row in rows if "run_id" in row.notes]
-        return content, [replace(trial, settings=told_in_all(content, trial.settings)) for trial in trials]
+        settings = [{**by_command(str(trial.settings.get(CHOOSER, ""))), **trial.settings} for trial in trials]
+        return content, [replace(trial, settings=own) for trial, own in zip(trials, settings, strict=True)]
     except UserError:
         raise
     except Exception as error:  # Optuna raises nearly anything where something else has written to the database

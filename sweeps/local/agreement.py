@@ -61,7 +61,7 @@ def environment() -> dict[str, str]:
 def expected_settings(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a trial of a sweep has if it is told those of some settings that the sweep searches."""
     told = sweep.constants | {name: settings[name] for name in sweep.space if name in settings}
-    return {**base_settings(sweep, str(told.get("model", model_of_command(sweep.content)))), **told}
+    return {**base_settings(sweep, str(told.get("model") or model_of_command(sweep.content))), **told}
 
 
 def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:

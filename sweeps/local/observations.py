@@ -39,7 +39,7 @@ def observations(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[Frozen
 
 def with_assumed(sweep: Sweep, notes: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a run together with those that it had without being told, as far as its study knows them."""
-    model = str(settings.get(CHOOSER, model_of_command(sweep.content)))
+    model = str(settings.get(CHOOSER) or model_of_command(sweep.content))
     of_model = notes.get(ASSUMED_OF, {}).get(model, {})
     return {**of_model, **notes.get(ASSUMED, {}), **settings}
 

@@ -237,7 +237,7 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
 
 def entry_of(run: Earlier, sweep: Sweep) -> Entry:
     """Return a run as a study keeps it: of its settings, those that are no defaults or stand in the sweep's file."""
-    base = base_settings(sweep, str(run.settings.get("model", model_of_command(sweep.content))))
+    base = base_settings(sweep, str(run.settings.get("model") or model_of_command(sweep.content)))
     told = {
         name: value
         for name, value in run.settings.items()
