@@ -69,10 +69,11 @@ class RunFacts:
     @property
     def labels(self) -> dict[str, str]:
         """What it is called and tagged on W&B, and so on: by W&B's variables, as it was before, or as we call it."""
-        told = {key: os.environ.get(variable, "") for key, variable in LABELLED_BY.items()}
+        told, earlier = {key: os.environ.get(name, "") for key, name in LABELLED_BY.items()}, self.earlier_labels
         told["tags"] = told["tags"] or str(self.settings["tags"] or "")
         own = {"name": name_on_wandb(self), "group": os.environ.get(SWEEP_ID, ""), "job_type": self.job_type}
-        return {key: told[key] or self.earlier_labels.get(key) or own.get(key, "") for key in LABELLED_BY}
+        labels = {key: told[key] or earlier.get(key) or own.get(key, "") for key in LABELLED_BY}
+        return labels | {"entity": earlier.get("entity") or told["entity"]}  # it stays where it is, as in its project
 
 
 def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:

@@ -55,6 +55,7 @@ def test_a_trial_that_goes_on_by_hand_is_labelled_as_before_but_for_what_is_told
     by_hand = facts("a", {}, job_type="trial", wandb_labels=labels)
     own = {"job_type": "trial", "notes": "", "tags": "z"}
     monkeypatch.setenv("WANDB_NOTES", "by hand")
+    monkeypatch.setenv("WANDB_ENTITY", "of another project")  # a run stays where it is
     assert by_hand.labels == {"name": "007 lr=0.1", "group": "rates", "entity": "cats", **own, "notes": "by hand"}
 
 
