@@ -76,10 +76,10 @@ def find_lr(trainer: Trainer) -> None:
             break
         losses.append(loss)
     smoothed = smooth(losses)
-    best = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
-    if best < 2:
+    best = min(range(NUM_FLAT, len(smoothed)), key=smoothed.__getitem__, default=0)
+    if best < NUM_FLAT + 2:
         raise UserError(f"--find_lr: the loss falls at no learning rate from {LOWEST_LR:g} to {HIGHEST_LR:g}")
-    steepest = steepest_fall(smoothed[: best + 1])
+    steepest = NUM_FLAT + steepest_fall(smoothed[NUM_FLAT : best + 1])
     path = Path(settings.runs_dir, f"find_lr_{settings.model}_{settings.dataset.replace('/', '_')}.png")
     draw(path, rates[: len(losses)], losses, smoothed, rates[steepest])
     say(f"the loss falls steepest at lr {rates[steepest]:.2g}, and is least at {rates[best]:.2g}: {path}")

@@ -73,6 +73,16 @@ def test_what_is_added_to_all_losses_changes_no_rate_and_they_are_taken_until_th
     assert capsys.readouterr().out.splitlines()[1] == advice
 
 
+def test_what_the_first_losses_differ_by_chance_is_no_fall(monkeypatch, capsys):
+    losses = [4.0, 13.0, 3.0] + [10.0] * 47 + [10 - step / 6 for step in range(30)] + [1e5]
+    monkeypatch.setattr(finders, "take_steps", lambda trainer, num: iter(losses))
+    monkeypatch.setattr(finders, "draw", lambda *told: None)
+    settings = SimpleNamespace(lr=1e-3, model="mlp", dataset="digits", runs_dir="runs")
+    finders.find_lr(SimpleNamespace(settings=settings, phases=[SimpleNamespace(searches=False)]))
+    found = float(re.search(r"try --lr=([\d.e-]+)", capsys.readouterr().out)[1])
+    assert 10 ** (-6 + 7 * 50 / 119) < found < 10 ** (-6 + 7 * 79 / 119)
+
+
 @pytest.mark.slow
 def test_the_learning_rate_found_trains_better_than_far_lower_and_higher_ones(tmp_path, capsys):
     model = ("--model=mlp", "--width=32")
@@ -96,6 +106,7 @@ def test_a_run_that_has_begun_is_looked_at_from_its_first_step(tmp_path, monkeyp
     take = finders.take_steps
     monkeypatch.setattr(finders, "take_steps", take_steps)
     monkeypatch.setattr(finders, "NUM_STEPS", 20)
+    monkeypatch.setattr(finders, "NUM_FLAT", 2)
     small = ("--model=mlp", "--width=8", "--batch_size=64", "--limit_batches=4", "--epochs=9")
     assert run(tmp_path, *small, "--run_id=a", "--stop_after=3") == 0
     before = (tmp_path / "a" / run_folder.CHECKPOINT).read_bytes()
@@ -129,6 +140,7 @@ def test_every_step_has_a_whole_batch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finders.Trainer, "train_step", train_step)
     monkeypatch.setattr(finders, "NUM_STEPS", 12)
+    monkeypatch.setattr(finders, "NUM_FLAT", 2)
     assert run(tmp_path, "--model=mlp", "--width=8", "--find_lr", "--batch_size=500") == 0  # of 1,294 images
     assert set(sizes) == {500}
 
