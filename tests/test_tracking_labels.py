@@ -94,3 +94,13 @@ def test_a_run_that_was_not_tracked_at_first_is_whole_on_w_and_b(double, tmp_pat
     train(2, "offline", WANDB_NAME="late")
     assert double.run("a").display_name == "late"
     assert epochs_of(double.run("a")) == [row["epoch"] for row in run_folder.read_metrics(tmp_path / "runs" / "a")]
+
+
+@pytest.mark.parametrize("modes", BY_TURNS, ids=" ".join)
+def test_a_trial_of_w_and_bs_agent_belongs_to_its_sweep_by_hand_too(modes, double, train, trial):  # noqa: F811
+    place = {"WANDB_SWEEP_ID": "sweep0", "WANDB_RUN_ID": "a", "WANDB_PROJECT": "project", "WANDB_ENTITY": "cats"}
+    train(1, modes[0], **place, WANDB_SWEEP_PARAM_PATH=trial["WANDB_SWEEP_PARAM_PATH"])
+    train(2, modes[1])
+    run = double.run("a")
+    assert (*labels(run), run.sweep, run.project) == ("lr=0.02", "sweep0", "trial", [], "cats", "sweep0", "project")
+    assert epochs_of(run) == [1, 2]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import run_folder
-from analysis.record.wandb_login import choose_mode, find_obstacle
+from analysis.record.wandb_login import choose_mode, client_settings, find_obstacle
+from analysis.record.wandb_start import labels_in
 from data.errors import UserError
+from data.files import read_json
 from data.visible import say
 from models.core.settings import Settings
 
@@ -81,10 +83,10 @@ def fetch_checkpoint(settings: Settings, folder: Path) -> bool:
     from models.core.checkpoint import images_seen  # imported late: loads torch
 
     path = folder / run_folder.CHECKPOINT
+    entity = labels_in(read_json(folder / run_folder.ENVIRONMENT)).get("entity") or client_settings().entity
     try:
-        newest = next(
-            (each for each in checkpoints_of(settings.project, settings.run_id) if "latest" in each.aliases), None
-        )
+        known = checkpoints_of(entity, settings.project, settings.run_id)
+        newest = next((each for each in known if "latest" in each.aliases), None)
         if newest is None or (path.exists() and images_seen(path) >= newest.metadata["images_seen"]):
             return False
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,19 +120,18 @@ def bring(artifact: Any, folder: Path) -> None:
         lock.release()
 
 
-def delete_checkpoints(project: str, run_id: str, and_latest: bool) -> None:
+def delete_checkpoints(run: Any, and_latest: bool) -> None:
     """Delete the checkpoints that a run has left on W&B, but for the latest, or all; what fails is left there."""
     with suppress(Exception):  # W&B has no one class for what its transport raises
-        for artifact in checkpoints_of(project, run_id):
+        for artifact in checkpoints_of(run.entity, run.project, run.id):
             if and_latest or "latest" not in artifact.aliases:
                 artifact.delete(delete_aliases=True)
 
 
-def checkpoints_of(project: str, run_id: str) -> Iterator[Any]:
-    """Return W&B's own objects for the checkpoints that a run has there."""
+def checkpoints_of(entity: str | None, project: str, run_id: str) -> Iterator[Any]:
+    """Return W&B's own objects for the checkpoints that a run has there; without an entity, in the user's own."""
     import wandb
 
     api = wandb.Api(timeout=API_TIMEOUT_SECONDS)
-    entity = os.environ.get("WANDB_ENTITY") or api.default_entity
-    name = f"{entity}/{project}/{CHECKPOINT}-{run_id}"
+    name = f"{entity or api.default_entity}/{project}/{CHECKPOINT}-{run_id}"
     return iter(api.artifacts(CHECKPOINT, name)) if api.artifact_collection_exists(name, CHECKPOINT) else iter(())

@@ -168,7 +168,7 @@ class WandbRun:
         codes = {"finished": 0, "failed": 1, "stopped": stop_code if is_preempted else 0}
         self.close(codes[state])
         if self.is_alive and travels and (is_preempted or state == "finished"):
-            delete_checkpoints(self.run.project, self.run.id, and_latest=state == "finished")
+            delete_checkpoints(self.run, and_latest=state == "finished")
 
     def weights_to_upload(self) -> Path | None:
         """Return the file of weights that --log_model asks for; None without one."""

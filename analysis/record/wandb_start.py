@@ -63,8 +63,7 @@ class RunFacts:
     @property
     def earlier_labels(self) -> dict[str, str]:
         """Its labels on W&B when it was started before; empty if it was not tracked then."""
-        known = self.earlier.get(LABELS)
-        return {key: str(known[key]) for key in LABELLED_BY if known.get(key)} if isinstance(known, dict) else {}
+        return labels_in(self.earlier)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -74,6 +73,12 @@ class RunFacts:
         own = {"name": name_on_wandb(self), "group": os.environ.get(SWEEP_ID, ""), "job_type": self.job_type}
         labels = {key: told[key] or earlier.get(key) or own.get(key, "") for key in LABELLED_BY}
         return labels | {"entity": earlier.get("entity") or told["entity"]}  # it stays where it is, as in its project
+
+
+def labels_in(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels on W&B that a run's environment notes; empty if it was not tracked."""
+    noted = environment.get(LABELS)
+    return {key: str(noted[key]) for key in LABELLED_BY if noted.get(key)} if isinstance(noted, dict) else {}
 
 
 def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
