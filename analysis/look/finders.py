@@ -136,6 +136,8 @@ def find_batch_size(trainer: Trainer) -> None:
     largest, tried = len(trainer.loader), list[Tried]()
     least = trainer.settings.accumulation_steps * trainer.loader.fewest
     size, end = -(-SMALLEST_BATCH // least) * least, "there are no more images"
+    if size > largest:
+        raise UserError(f"--find_batch_size begins with {size} images, and there are {largest} to train on: take more")
     while size <= largest:
         try:
             found = try_batch_size(trainer, size)
@@ -151,7 +153,7 @@ def find_batch_size(trainer: Trainer) -> None:
             break
         size *= 2
     if not tried:
-        raise UserError(f"--find_batch_size: {end}")
+        raise UserError(f"--find_batch_size: {end}: lower --image_size or the model's sizes")
     greatest = max(each.images_per_second for each in tried)
     good = next(each for each in tried if each.images_per_second >= GOOD_SHARE * greatest)
     larger = "the fastest" if good is tried[-1] else f"larger ones are at most {1 / GOOD_SHARE - 1:.0%} faster"

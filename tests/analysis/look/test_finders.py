@@ -174,6 +174,12 @@ def test_a_model_of_whole_batches_has_no_size_to_find(tmp_path, capsys):
     assert "--find_batch_size: logistic_probe takes all images in each step: leave it out" in capsys.readouterr().err
 
 
+def test_fewer_images_than_the_first_size_are_told(tmp_path, capsys):
+    words = ("--model=mlp", "--train_fraction=0.005", "--batch_size=2")
+    assert run(tmp_path, *words, "--find_batch_size") == 2
+    assert "--find_batch_size begins with 8 images, and there are 6 to train on: take more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("speeds", "told"), [((100, 103), "=8: larger ones are"), ((100, 200), "=16: the fastest")])
 def test_larger_batches_are_spoken_of_where_there_were_some(tmp_path, monkeypatch, capsys, speeds, told):
     speed = dict(zip((8, 16), speeds, strict=True))
