@@ -22,7 +22,8 @@ from data.visible import counted, say
 from models.resolve import not_applicable
 from models.setting_groups import settings_for
 
-KEPT = (ADDRESS, LABELS, NOT_APPLICABLE)  # of what an earlier start has noted: by hand, or offline, it is not known
+# Of what an earlier start has noted: by hand, or offline, it is not known.
+KEPT = {ADDRESS: str, LABELS: dict, NOT_APPLICABLE: list}
 
 
 def kept_rows(folder: Path, num_logged: int, goes_on: bool) -> tuple[list[dict[str, Any]], int]:
@@ -66,7 +67,8 @@ class Tracker:
         self.folder = folder = facts.folder
         settings, earlier = facts.settings, read_json(folder / run_folder.ENVIRONMENT)
         facts = replace(facts, earlier=earlier)
-        environment = {key: earlier[key] for key in KEPT if key in earlier} | dict(facts.environment)
+        environment = {key: earlier[key] for key, kind in KEPT.items() if isinstance(earlier.get(key), kind)}
+        environment |= facts.environment
         environment[JOB_TYPE] = facts.job_type
         if names := not_applicable(settings_for(settings["model"], facts.sweep), settings["model"]):
             environment[NOT_APPLICABLE] = names

@@ -47,6 +47,13 @@ def test_what_only_an_earlier_start_knew_of_a_run_is_kept(tmp_path):
     assert json.loads((tmp_path / "environment.json").read_text()) == {**known, "device": "Abacus 9"}
 
 
+def test_what_an_earlier_start_has_noted_is_not_kept_where_it_is_damaged(tmp_path):
+    damaged = {"job_type": [1], "wandb": 5, "wandb_labels": "x", "not_applicable": {}}
+    (tmp_path / "environment.json").write_text(json.dumps(damaged))
+    track(tmp_path)
+    assert json.loads((tmp_path / "environment.json").read_text()) == {"device": "Abacus 9", "job_type": "run"}
+
+
 @pytest.mark.parametrize("num_logged", [0, 1])
 def test_pictures_of_the_beginning_go_to_wandb_with_the_first_row_alone(num_logged, tmp_path):
     sent = []
