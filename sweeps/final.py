@@ -42,7 +42,7 @@ from sweeps.local.final_runs import (
     check_command,
     check_settings,
     finals_of,
-    place_on_wandb,
+    place_of_finals,
     result_of,
 )
 from sweeps.local.from_width import transfer_of
@@ -187,7 +187,7 @@ def run_finals(options: Namespace) -> int:
     finals = [finals_of(sweep, trial, options.seeds, folder) for trial in trials]
     check_settings(sweep, [of_trial[0] for of_trial in finals])
     warn_of_a_search(sweep)
-    runs = Finals(folder, sweep, devices, place_on_wandb(options.sweep, folder))
+    runs = Finals(folder, sweep, devices, place_of_finals(options.sweep, sweep))
     code = runs.run([final for of_trial in finals for final in of_trial])
     results = [result_of(folder, of_trial, runs.failed) for of_trial in finals]
     if code > 1 or runs.fault:

@@ -1,4 +1,4 @@
-"""What the command of a sweep file says: W&B's agent, and ours, start each run of the sweep with it."""
+"""How a sweep file says that its runs are started: by a command, which may tell settings, in a project of W&B."""
 
 import os
 import re
@@ -15,7 +15,18 @@ from models.setting_groups import CHOOSER
 
 PROGRAM = "train.py"
 PROGRAM_MACRO = "${program}"
+PLACE = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}  # keys of a sweep file, and what tells them to its runs
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
+
+
+def place_of(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of a sweep file that say to which project on W&B its runs go."""
+    return {key: str(content[key]) for key in PLACE if content.get(key)}
+
+
+def place_on_wandb(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment that sends runs to the W&B project that a sweep file names, where it names one."""
+    return {PLACE[key]: value for key, value in place_of(content).items()}
 
 
 def is_ours(program: str) -> bool:

@@ -306,7 +306,7 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
     try:
         rows = read_trials(storage, study.study_name, NOTES)
         # Trials without a run's id were never started.
-        content = study.user_attrs.get("sweep", {})
+        content = study.user_attrs.get("sweep", {}) | study.user_attrs.get("place", {})
         by_command = cache(partial(settings_of_command, content))  # there may be thousands of trials
         trials = [trial_of(row) for row in rows if "run_id" in row.notes]
         settings = [{**by_command(str(trial.settings.get(CHOOSER, ""))), **trial.settings} for trial in trials]

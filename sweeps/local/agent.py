@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
-from analysis.read.sweep_command import told_in_all
+from analysis.read.sweep_command import place_on_wandb, told_in_all
 from analysis.read.trials import REPEATS, checked_run_id, runs_of, seeds_done
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
@@ -226,9 +226,7 @@ class Agent:
         varied = {name: value for name, value in self.sweep.varied(claim.settings).items() if value is not None}
         seed = {"seed": claim.settings["seed"]} if seeds_done(trial.user_attrs) else {}
         own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied | seed)}
-        environment = {**unless_set(own), **self.pool.devices[slot]}
-        if self.sweep.project:
-            environment["WANDB_PROJECT"] = self.sweep.project
+        environment = {**unless_set(own), **self.pool.devices[slot], **place_on_wandb(self.sweep.place)}
         if claim.until:
             environment[STOP_AFTER] = str(last_epoch_until(claim.until, self.sweep.metric, folder))
         try:

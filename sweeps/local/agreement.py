@@ -141,6 +141,7 @@ def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
         assumed = {model: {**settings, **known_of.get(model, {})} for model, settings in found.assumed.items()}
         study.set_user_attr(ASSUMED_OF, {**known_of, **assumed})
     study.set_user_attr("sweep", sweep.content)
+    study.set_user_attr("place", sweep.place)  # apart: two sweeps in different projects may be the same
     return found.lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
 from analysis.read.recipe import FINAL_OVERRIDES, FINAL_SETTINGS, NO_LIMITS, command_of
-from analysis.read.sweep_command import PROGRAM, is_ours, told_in_all
+from analysis.read.sweep_command import PROGRAM, is_ours, place_on_wandb, told_in_all
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -131,19 +131,18 @@ def check_command(sweep: SweepRecord, folder: Path) -> None:
         )
 
 
-def place_on_wandb(name: str, folder: Path) -> dict[str, str]:
+def place_of_finals(name: str, sweep: SweepRecord) -> dict[str, str]:
     """Return the environment that sends final runs to the W&B project of their sweep, where one is known.
 
     Args:
         name: of the sweep: entity/project/id on W&B, or that of its folder.
-        folder: of the sweep.
+        sweep: its record.
     """
     if name.count("/") == 2:
         entity, project, _ = name.split("/")
-        return {"WANDB_ENTITY": entity, "WANDB_PROJECT": project}
-    content = read_yaml(folder / run_folder.SWEEP_FILE)
-    own = content.get("project") if isinstance(content, dict) else None
-    return {"WANDB_PROJECT": str(own)} if own else {}
+        return place_on_wandb({"entity": entity, "project": project})
+    file = read_yaml(Path(sweep.source) / run_folder.SWEEP_FILE)  # databases of 0.1.0 do not have it
+    return place_on_wandb({**sweep.content, **(file if isinstance(file, dict) else {})})
 
 
 class Finals:

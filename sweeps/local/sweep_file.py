@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from analysis.read.sweep_command import place_of
 from data.errors import UserError, suggestion
 from data.metrics import Metric
 from data.yaml_file import read_yaml_file
@@ -40,7 +41,7 @@ class Sweep:
         early_terminate: which trials are stopped or wait to be promoted; None for none.
         parameters: by name, those that vary and the constants; in groups, names are joined by dots: optimizer.lr.
         name: of the sweep; empty for the file's.
-        project: of W&B; empty for the default.
+        place: project and entity of W&B, as far as the file names them.
         run_cap: number of trials; None for no limit.
         content: the part of the file that makes two sweeps the same.
         chooser: name of the parameter whose value decides which others apply; empty where all do.
@@ -55,7 +56,7 @@ class Sweep:
     early_terminate: EarlyTerminate | None
     parameters: Mapping[str, Parameter]
     name: str
-    project: str
+    place: Mapping[str, str]
     run_cap: int | None
     content: Mapping[str, Any]
     chooser: str = ""
@@ -193,7 +194,7 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         early_terminate=parse_early_terminate(content["early_terminate"]) if "early_terminate" in content else None,
         parameters=parse_parameters(content["parameters"], grid_parameter if is_grid else parameter),
         name=content.get("name", ""),
-        project=str(content.get("project", "")),
+        place=place_of(content),
         run_cap=content.get("run_cap"),
         content={key: content[key] for key in SEARCHED if key in content},
         repeats=content.get("repeats") or 1,

@@ -39,6 +39,20 @@ def environment_of(tmp_path, monkeypatch):
     return start
 
 
+@pytest.mark.parametrize(
+    ("told", "place"),
+    [
+        ({}, {}),
+        ({"project": None, "entity": ""}, {}),
+        ({"project": "digits"}, {"WANDB_PROJECT": "digits"}),
+        ({"project": "digits", "entity": "team"}, {"WANDB_PROJECT": "digits", "WANDB_ENTITY": "team"}),
+    ],
+)
+def test_a_trial_goes_to_the_project_and_the_entity_on_wandb_that_the_sweep_file_names(environment_of, told, place):
+    environment = environment_of(**told)
+    assert {name: environment[name] for name in ("WANDB_PROJECT", "WANDB_ENTITY") if name in environment} == place
+
+
 def test_a_trial_is_checked_by_the_model_that_the_sweeps_command_names(environment_of):
     command = ["${interpreter}", "${program}", "--model=vae", "--dataset=digits", "${args}"]
     parameters = {"beta": {"min": 0.1, "max": 2.0}}

@@ -11,15 +11,18 @@ import optuna
 import pytest
 
 from analysis.read.records import RunRecord
-from analysis.read.sweeps import SweepRecord
+from analysis.read.storage import url_of_file
+from analysis.read.sweeps import SweepRecord, read_sweep
 from analysis.read.trials import Trial, trials_of
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
 from sweeps.final import show, warn_of_a_search
-from sweeps.local.final_runs import place_on_wandb
+from sweeps.local.final_runs import place_of_finals
+from sweeps.local.trials import Trials
 from tests.sweep_agents import ROOT, wait_until
+from tests.sweep_helpers import LR, sweep_of
 
 GRID = {"values": [0.01, 0.001, 0.1]}  # by value: 1, 0, 2
 
@@ -40,10 +43,25 @@ def starts(stage):
 
 
 def test_final_runs_go_to_the_project_of_their_sweep_on_wandb(tmp_path):
-    assert place_on_wandb("team/vision/abc", tmp_path) == {"WANDB_ENTITY": "team", "WANDB_PROJECT": "vision"}
-    assert place_on_wandb("lr", tmp_path) == {}
-    (tmp_path / "sweep.yaml").write_text("project: digits\n")
-    assert place_on_wandb("lr", tmp_path) == {"WANDB_PROJECT": "digits"}
+    of_team = {"WANDB_ENTITY": "team", "WANDB_PROJECT": "vision"}
+    nowhere = SweepRecord("lr", str(tmp_path), Metric("val/loss"), "grid", (), (), {}, {})
+    assert place_of_finals("team/vision/abc", nowhere) == of_team
+    assert place_of_finals("lr", nowhere) == {}
+    (tmp_path / "sweep.yaml").write_text("project: digits\n")  # of 0.1.0, whose databases do not have it
+    assert place_of_finals("lr", nowhere) == {"WANDB_PROJECT": "digits"}
+    (tmp_path / "sweep.yaml").write_text("project: vision\nentity: team\n")
+    assert place_of_finals("lr", nowhere) == of_team
+
+
+def test_final_runs_go_to_the_project_of_their_sweep_where_its_folder_is_on_another_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "here"))
+    url = url_of_file(tmp_path / "study.db")
+    for place in ({"project": "digits"}, {"project": "vision", "entity": "team"}):  # by the file as it is now
+        trials = Trials(url, sweep_of({"lr": LR}, **place), "lr", 1)
+    assert trials.changes == []
+    assert not Trials(url, sweep_of({"lr": LR}), "lr", 1).changes
+    Trials(url, sweep_of({"lr": LR}, project="vision", entity="team"), "lr", 1)
+    assert place_of_finals("lr", read_sweep("lr", url)) == {"WANDB_ENTITY": "team", "WANDB_PROJECT": "vision"}
 
 
 @pytest.mark.parametrize(("states", "told"), [("CC", ""), ("CRR", "sweep is not searched to its end, 2 of 3 trials")])

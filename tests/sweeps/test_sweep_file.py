@@ -29,6 +29,7 @@ def test_a_file_says_what_it_says(tmp_path):
         name="a",
         description="why",
         project="p",
+        entity="e",
         run_cap=7,
         command=["python", "${program}", 3],
         metric={"name": "val/accuracy", "goal": "maximize"},
@@ -36,7 +37,8 @@ def test_a_file_says_what_it_says(tmp_path):
     )
     path.write_text(yaml.safe_dump(told))
     sweep = read_sweep_file(path)
-    assert (sweep.method, sweep.project, sweep.run_cap, sweep.early_terminate) == ("bayes", "p", 7, None)
+    assert (sweep.method, sweep.run_cap, sweep.early_terminate) == ("bayes", 7, None)
+    assert sweep.place == {"project": "p", "entity": "e"}
     assert sweep.command == ("python", "${program}", "3")
     assert (sweep.metric.name, sweep.metric.goal) == ("val/accuracy", "maximize")
     assert list(sweep.space) == ["lr"]
