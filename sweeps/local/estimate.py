@@ -52,7 +52,7 @@ class Measured:
         epoch_seconds: of one epoch, its evaluation included.
         ends: seconds from its last epoch to its end.
         gib: the most memory that it took, on a GPU with what CUDA takes itself.
-        disk: bytes of its folder.
+        disk: bytes that its folder keeps, without the checkpoint of a run under way.
     """
 
     name: str
@@ -105,7 +105,8 @@ class Probe(Run):
         self.of.epoch_seconds.append(epoch)
         if not self.reason:
             self.of.ends.append(max(0.0, self.seconds() + self.started - self.moments[-1]))
-        self.of.disk = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        kept = [path for path in self.folder.rglob("*") if path.is_file() and path.name != run_folder.CHECKPOINT]
+        self.of.disk = sum(path.stat().st_size for path in kept)
 
 
 def estimate(sweep: Sweep, devices: Sequence[Mapping[str, str]], count: int | None, gib: float | None) -> list[str]:
@@ -250,6 +251,8 @@ def lines_about(
 def assumptions(sweep: Sweep, count: int | None, found: Sequence[Measured]) -> list[str]:
     """Return the line that says what was taken for granted."""
     assumed = ["costs spread evenly between cheap and dear", "this machine as busy as now"]
+    if not all(one.ends for one in found):
+        assumed.append("the end of a trial, which was not measured, takes no time")
     if count is None:
         assumed.append("one trial, since the sweep has no run_cap: multiply by yours")
     if any(whole_settings(sweep, one.settings).patience for one in found):

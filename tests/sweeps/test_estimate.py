@@ -1,11 +1,13 @@
 """What --estimate says of a sweep, by arithmetic on trials whose costs are given, and by two real ones."""
 
+import math
 import os
 
 import pytest
 import yaml
 
 from sweeps import agent
+from sweeps.local import estimate
 from sweeps.local.contract import by_settings
 from sweeps.local.estimate import Measured, assumptions, fewest_epochs, lines_about, probe_trials
 from tests.sweep_helpers import LR, ROOT, content, sweep_of
@@ -21,6 +23,7 @@ SIZES = {
     "lr": LR,
     "optimizer": {"values": ["sgd", "adam"]},
 }
+SMALL_TRIALS = {"dataset": {"value": "digits"}, "epochs": {"value": 4}, "lr": LR, "val_fraction": {"value": 0.5}}
 ONE_CORE = {"OMP_NUM_THREADS": "1"}
 
 
@@ -150,6 +153,22 @@ def test_two_real_trials_leave_nothing_behind(tmp_path, lean, monkeypatch, capsy
     assert "a dear trial width=8" in output
     assert "6 trials of 4 epochs by 2 workers: about" in output
     assert not [name for name in os.listdir(tmp_path) if name.startswith(("runs", "vision-sweeps"))]
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_of_long_epochs_two_are_enough_and_what_a_trial_keeps_is_told_as_of_one_that_has_ended(tmp_path, monkeypatch):
+    parameters = {"model": {"value": "mlp"}, "width": {"value": 500}, **SMALL_TRIALS}
+    sweep, found = sweep_of(parameters), []
+    for folder, long in ((tmp_path / "ended", math.inf), (tmp_path / "stopped", 0.0)):
+        monkeypatch.setattr(estimate, "LONG_EPOCH", long)
+        found += probe_trials(sweep)
+        estimate.measure(found[-1:], sweep, [ONE_CORE], folder)
+    ended, stopped = found
+    assert (bool(ended.ends), stopped.ends) == (True, [])
+    assert stopped.disk == pytest.approx(ended.disk, rel=0.1)
+    assert "the end of a trial, which was not measured" not in assumptions(sweep, 1, [ended])[0]
+    assert "the end of a trial, which was not measured, takes no time" in assumptions(sweep, 1, [stopped])[0]
 
 
 @pytest.mark.slow
