@@ -112,6 +112,27 @@ def test_a_part_that_was_offline_is_sent_by_the_next_and_need_not_be_uploaded(do
     assert double.run("a").summary["state"] == "finished"
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_part_that_was_uploaded_while_it_was_under_way_is_whole_after_the_next_upload(goes_on, double, tmp_path):  # noqa: F811
+    offline = (*LONG, "--tracking=offline")
+    training = start(tmp_path, double.url, *offline, WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL="0.01")
+    wait_for_epochs(tmp_path, 5, 200)
+    upload(command_in((tmp_path / "0.log").read_text()), double, tmp_path)
+    num, double.run("a").display_name = len(double.run("a").history), "renamed"
+    wait_for_epochs(tmp_path, len(rows(tmp_path)) + 5, 200)
+    stop(training)
+    command = training.output.partition("before its end; to upload the rest: ")[2].splitlines()[0]
+    if goes_on:
+        training = start(tmp_path, double.url, *offline)
+        wait_for_epochs(tmp_path, len(rows(tmp_path)) + 3, 200)
+        stop(training)
+        command = command_in(training.output)
+    upload(command, double, tmp_path)
+    assert 0 < num < len(rows(tmp_path))
+    assert epochs_on(double) == [row["epoch"] for row in rows(tmp_path)]
+    assert double.run("a").display_name == "renamed"
+
+
 def test_a_run_that_stops_after_epochs_and_gets_more_of_them_is_one_run_on_wandb(double, tmp_path):  # noqa: F811
     small = ("--dataset=digits", "--model=mlp", "--width=16", "--run_id=a", "--preview=0")
     for words in (("--epochs=3", "--stop_after=1"), ("--epochs=3", "--stop_after=2"), ("--epochs=4",)):

@@ -12,7 +12,17 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_artifacts import delete_checkpoints, log_checkpoint, log_model
-from analysis.record.wandb_start import NUM_LOST, RECORDED, SWEEP_ID, RunFacts, earlier_logs, label, waiting_parts
+from analysis.record.wandb_start import (
+    NUM_LOST,
+    RECORDED,
+    SWEEP_ID,
+    RunFacts,
+    command_for_the_rest,
+    earlier_logs,
+    label,
+    marker_of,
+    waiting_parts,
+)
 from data.files import read_json
 from data.internals import stop_wandb_watcher, wandb_steps, wandb_stop_flag
 from data.metrics import is_finite
@@ -78,7 +88,7 @@ class WandbRun:
                 self.send(number, row)
         for part in [] if self.run.offline else waiting_parts(self.run):
             for file in part.glob("*.wandb"):
-                file.with_suffix(".wandb.synced").touch()  # as `wandb sync` leaves it, and looks for it
+                marker_of(file).touch()
             say(f"W&B: the figures of {part} are sent, too: it counts as uploaded, as its summary is older")
 
     def num_in_logs(self, default: int) -> int:
@@ -145,6 +155,8 @@ class WandbRun:
         except TimeoutError:
             command = f"wandb sync --include-online {quote(str(Path(self.run.dir).parent))}"
             say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
+        if self.run.offline and any(marker_of(log).exists() for log in Path(self.run.dir).parent.glob("*.wandb")):
+            say(f"W&B: it was uploaded before its end; to upload the rest: {command_for_the_rest(self.folder)}")
         return stop_code
 
     def upload(self, state: str, summary: Mapping[str, Any], stop_code: int) -> None:

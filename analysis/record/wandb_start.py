@@ -112,11 +112,27 @@ def upload_command(run: Any, folder: Path) -> str:
     """Return the command that uploads a run that is offline, with all parts of it that wait for that.
 
     An earlier part that was online may have had rows to send when it ended. It is not known here which, so that the
-    rows that W&B lacks are then sent from the run's folder, without the pictures of the parts that were offline.
+    rows that W&B lacks are then sent from the run's folder, without the pictures of the parts that were offline. So are
+    those of a part that was uploaded while it was under way: `wandb sync` would leave them out, or send all once more.
     """
-    if any(log.parent.name.startswith("run-") for log in earlier_logs(run)):
-        return shlex.join(["python", "-m", "analysis.record.wandb_end", "0", str(folder)])
+    if any(log.parent.name.startswith("run-") or is_uploaded_in_part(log) for log in earlier_logs(run)):
+        return command_for_the_rest(folder)
     return shlex.join(["wandb", "sync", *map(str, [*waiting_parts(run), Path(run.dir).parent])])
+
+
+def command_for_the_rest(folder: Path) -> str:
+    """Return the command that sends what W&B lacks of a run from its folder."""
+    return shlex.join(["python", "-m", "analysis.record.wandb_end", "0", str(folder)])
+
+
+def marker_of(log: Path) -> Path:
+    """Return the file by which `wandb sync` marks the log of W&B's client as uploaded."""
+    return log.with_suffix(".wandb.synced")
+
+
+def is_uploaded_in_part(log: Path) -> bool:
+    """Return whether a log has gone on since it was uploaded."""
+    return marker_of(log).exists() and marker_of(log).stat().st_mtime_ns < log.stat().st_mtime_ns
 
 
 def earlier_logs(run: Any) -> list[Path]:
@@ -136,7 +152,7 @@ def waiting_parts(run: Any) -> list[Path]:
     stop there, and leave out the parts after it.
     """
     logs = [log for log in earlier_logs(run) if log.parent.name.startswith("offline-")]
-    return sorted(log.parent for log in logs if not log.with_suffix(".wandb.synced").exists() and wandb_steps(log))
+    return sorted(log.parent for log in logs if not marker_of(log).exists() and wandb_steps(log))
 
 
 def init_wandb(facts: RunFacts, mode: str) -> Any:
