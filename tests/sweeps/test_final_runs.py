@@ -1,12 +1,15 @@
 """What final runs are called and told, and which of them count."""
 
+import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from analysis.read.best_recipe import write_best
+from analysis.read.recipe import recipe_of
 from analysis.read.sweep_command import told_in_all
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
@@ -14,6 +17,7 @@ from analysis.record.run_folder import NAME_OF_FINAL
 from data.errors import UserError
 from data.files import write_json
 from data.metrics import Metric
+from models.resolve import merge, parse, validate
 from sweeps.local.final_runs import Finals, check_settings, finals_of, result_of
 from tests.sweep_helpers import ROOT
 
@@ -137,3 +141,19 @@ def test_of_another_program_called_train_py_no_setting_is_checked(folder, monkey
     monkeypatch.chdir(folder)
     sweep = sweep_of(folder, {"temperature": 0.1}, program="train.py")
     check_settings(sweep, told(sweep, folder))
+
+
+@pytest.mark.parametrize("dataset", ["digits", "faces"])  # with test images, and without
+def test_the_command_in_the_head_of_a_recipe_trains_as_the_final_run_of_that_seed_does(folder, dataset, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "faces").mkdir()
+    words = [f"--dataset={dataset}", f"--data_dir={folder}", "--optimizer=sgd", "--limit_batches=5", "--patience=3"]
+    command = ["${interpreter}", "${program}", *words, "--val_fraction=0.3", "${args}"]
+    trial = {"lr": 0.1, "momentum": 0.5, "train_fraction": 0.2, "best_by": "val/loss", "seed": 9}
+    sweep = sweep_of(folder, trial, command=command, program=PATH)
+    write_best(sweep, folder / "best.yaml")
+    head = (folder / "best.yaml").read_text().splitlines()[2]
+    by_recipe = validate(merge(parse(shlex.split(head)[3:], {}), {}), {})
+    by_final = validate(told_in_all(sweep.content, told(sweep, folder)[0].settings), {})
+    assert recipe_of(asdict(by_recipe)) == recipe_of(asdict(by_final))
+    assert (by_recipe.epochs, by_recipe.test) == (30, dataset == "digits")
