@@ -23,7 +23,6 @@ class Sweep:
 @dataclass
 class Run:
     name: str
-    entity: str = ""
     project: str = ""
     sweep: str = ""
     agent: str = ""
@@ -41,6 +40,7 @@ class Run:
     display_name: str = ""
     job_type: str = ""
     notes: str = ""
+    entity: str = ""
     alerts: list[dict[str, Any]] = field(default_factory=list)
     has_begun: bool = False  # a client has said so
     is_pending: bool = False  # queued by a scheduler, and not yet given to an agent
