@@ -47,7 +47,8 @@ def predicted_images(record: RunRecord, split: str) -> str:
     """Return what is the same of two runs that have predicted the same images of a split, "val" or "test"."""
     settings = record.settings
     own = (*SPLIT, "eval_batch_size") if settings.get("limit_batches") else SPLIT if split == "val" else ()
-    return repr([record.dataset, images_seen(record), *map(settings.get, own)])
+    values = [settings.get(name) or "none" for name in own]  # a run may be older than a setting
+    return repr([record.dataset, images_seen(record), *values])
 
 
 def by_images(things: Sequence[Thing], record_of: Callable[[Thing], RunRecord]) -> dict[str, list[Thing]]:

@@ -283,7 +283,7 @@ def curves_of(record: RunRecord, best_epoch: int | None = None) -> dict[str, lis
     place, row = 0, dict[str, Any]()
     for place, row in enumerate(epochs):
         seconds += finite(row.get("epoch_seconds")) or 0.0
-        if row["epoch"] % stride == 0 or row["epoch"] == best_epoch:
+        if stride == 1 or row["epoch"] % stride == 0 or row["epoch"] == best_epoch:  # some count fractions of epochs
             points[place] = {**row, "seconds": seconds}
         if len(points) >= MOST_POINTS:
             stride *= 2

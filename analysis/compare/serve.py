@@ -53,9 +53,9 @@ class Pages:
         return expanded(self.choice.runs_dir or default_runs_dir())
 
     def current_stamp(self) -> str:
-        """Return what changes whenever the runs go on, as an HTTP ETag."""
+        """Return what changes whenever the runs go on, as an HTTP ETag; "" without runs."""
         stamps = stamp_of_all(self.runs_dir(), with_studies=False)
-        return f'"{hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()[:16]}"'
+        return stamps and f'"{hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()[:16]}"'
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -31,7 +31,7 @@ def place_on_wandb(content: Mapping[str, Any]) -> dict[str, str]:
 
 def is_ours(program: str) -> bool:
     """Return whether a program is train.py, of which we know what it takes; its name tells where it is not here."""
-    return Path(program).resolve() == CHECKOUT / PROGRAM if os.path.exists(program) else Path(program).name == PROGRAM
+    return Path(program).resolve() == CHECKOUT / PROGRAM if os.path.exists(program) else program == PROGRAM
 
 
 def with_environment(word: str) -> str:
@@ -92,6 +92,14 @@ def settings_of_command(content: Mapping[str, Any], model: str = "") -> dict[str
     is_shared = told.keys() <= kinds(Settings).keys()  # then there is no need to load the model's file, and torch
     settings_class = Settings if is_shared else find_model(model or model_of_command(content)).settings_class
     return {key: coerce(settings_class, key, value) for key, value in told.items()}
+
+
+def readable_command(content: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return what `settings_of_command` does; nothing where it names a variable, file or setting that is not here."""
+    try:
+        return settings_of_command(content, model)
+    except UserError:
+        return {}
 
 
 def told_in_all(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

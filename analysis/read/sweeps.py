@@ -8,9 +8,10 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves
-from analysis.read.sweep_command import model_of_command, settings_of_command
+from analysis.read.sweep_command import readable_command
 from analysis.read.trials import NOTES, Trial, trial_of, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
@@ -226,7 +227,7 @@ def entries_of(content: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
 
 def entries_for(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return setting -> distribution of what a sweep file has for a trial with some settings, of its model alone."""
-    model = str(settings.get(CHOOSER) or model_of_command(content))
+    model, _ = model_and_dataset({**readable_command(content, ""), **settings})
     return {path[-1]: entry for path, entry in entries_of(content) if may_be_told(path, model)}
 
 
@@ -307,7 +308,7 @@ def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[
         rows = read_trials(storage, study.study_name, NOTES)
         # Trials without a run's id were never started.
         content = study.user_attrs.get("sweep", {}) | study.user_attrs.get("place", {})
-        by_command = cache(partial(settings_of_command, content))  # there may be thousands of trials
+        by_command = cache(partial(readable_command, content))  # there may be thousands of trials
         trials = [trial_of(row) for row in rows if "run_id" in row.notes]
         settings = [{**by_command(str(trial.settings.get(CHOOSER, ""))), **trial.settings} for trial in trials]
         return content, [replace(trial, settings=own) for trial, own in zip(trials, settings, strict=True)]

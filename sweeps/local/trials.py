@@ -17,6 +17,7 @@ import psutil
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from analysis.read.storage import open_storage, reason_of, unusable
+from analysis.read.sweep_command import told_in_all
 from analysis.read.sweeps import metrics_of
 from analysis.read.trials import ENDED, NOTES, NUMBER, STARTED, check_notes, check_seeds, checked_run_id, seeds_done
 from analysis.record.run_folder import fresh_run_id, run_of_seed
@@ -269,7 +270,7 @@ class Trials:
             trial.set_user_attr(STARTED, time.time())
             trial.set_user_attr("run_id", run_id)
         num_done = len(seeds_done(notes))
-        settings = settings | seed_of(settings, num_done)
+        settings = settings | seed_of(told_in_all(self.sweep.content, settings), num_done)
         run_id, until = run_of_seed(checked_run_id(run_id), num_done), 0 if num_done else until
         return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
 

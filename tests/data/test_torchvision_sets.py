@@ -265,8 +265,10 @@ def test_a_download_that_was_killed_is_begun_anew(moment, tmp_path, monkeypatch)
     with monkeypatch.context() as killed:
         stand_in_for_eurosat(killed, before_each=lambda number: number == moment and os._exit(9))
         if not (child := os.fork()):
-            load("eurosat", tmp_path)
-            os._exit(0)
+            try:
+                load("eurosat", tmp_path)
+            finally:
+                os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     stand_in_for_eurosat(monkeypatch)
     info, _ = load("eurosat", tmp_path)

@@ -1,5 +1,6 @@
 """What a trial is checked by, and finds in its environment, when an agent starts it."""
 
+import os
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ def environment_of(tmp_path, monkeypatch):
                 started.append(arguments[-1])
 
         monkeypatch.setattr(agent_module, "TrialRun", Started)
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            monkeypatch.delenv(name)
         sweep = checked(parse_sweep(content(**changes)))
         trials = Trials(url_of_file(tmp_path / "study.db"), sweep, "s", 1)
         agent = Agent(trials, tmp_path / "s", Limits(2), DeviceMemory([{}]), Display(sweep, "s", 2, 1))

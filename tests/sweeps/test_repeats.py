@@ -8,6 +8,7 @@ import yaml
 from optuna.trial import TrialState
 from scipy import stats
 
+from analysis.read.storage import url_of_file
 from analysis.read.sweeps import read_sweep
 from analysis.read.trials import check_seeds, deviation_of, seeds_done
 from analysis.record.run_folder import run_of_seed
@@ -15,8 +16,10 @@ from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Metric
 from sweeps import agent
+from sweeps.local.contract import checked
 from sweeps.local.limits import check_repeats
 from sweeps.local.repeats import best_trial, is_worse, notes_of, seed_of, value_of
+from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
 from tests.sweep_agents import loss
 from tests.sweep_helpers import LEFT_OUT, LR, content, sweep_of
@@ -123,6 +126,17 @@ def test_an_agent_that_is_killed_before_it_could_end_a_trial_leaves_no_seed_too_
     assert (trial.state, trial.value) == (TrialState.COMPLETE, pytest.approx(0.4))
     assert (trial.user_attrs["best"], trial.user_attrs["best_epoch"]) == (pytest.approx(0.4), 3)
     assert trial.user_attrs["ended"] > 0
+
+
+def test_seeds_go_on_from_that_of_the_sweeps_command(tmp_path):
+    command = ["python", "${program}", "--model=mlp", "--dataset=digits", "--seed=7", "${args}"]
+    sweep = checked(parse_sweep(content(repeats=2, command=command)))
+    trials = Trials(url_of_file(tmp_path / "study.db"), sweep, "s", 1)
+    first = trials.take(1)
+    assert "seed" not in first.settings
+    trials.note(first, {"repeats": [[0.5, 3]], "best": 0.5, "best_epoch": 3})
+    trials.claims.release(first.trial_id)
+    assert Trials(url_of_file(tmp_path / "study.db"), sweep, "s", 1).take(1).settings["seed"] == 8
 
 
 def test_trials_are_compared_with_the_best_mean_of_those_that_have_finished_with_two_seeds():

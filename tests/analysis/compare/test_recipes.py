@@ -201,6 +201,7 @@ def test_where_values_are_not_those_of_the_kept_weights_what_the_images_tell_say
     ("own", "split", "are_the_same"),
     [
         ({}, "val", True),
+        ({"fold": None, "group_by": None}, "val", True),  # runs older than these settings
         ({"fold": "2/5"}, "val", False),
         ({"data_seed": 7}, "val", False),
         ({"dataset": "cifar10"}, "val", False),
@@ -212,6 +213,8 @@ def test_recipes_are_compared_over_images_that_both_have_predicted_alone(tmp_pat
     for rate, settings in ((0.1, {}), (0.2, own)):
         for seed in (1, 2):
             run = write_run(tmp_path / f"{rate}-{seed}", [0.5], [rate], lr=rate, seed=seed, **settings)
+            kept = read_json(run / run_folder.SETTINGS)
+            write_json(run / run_folder.SETTINGS, {key: value for key, value in kept.items() if value is not None})
             rows = [f"{i},{split},a,{'a' if i < 10 * rate * (3 + seed) else 'b'},1,1" for i in range(10)]
             (run / run_folder.PREDICTIONS).write_text("\n".join(["file,split,true,predicted,probability,loss", *rows]))
             if split == "test":

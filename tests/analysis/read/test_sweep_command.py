@@ -1,7 +1,5 @@
 """What is known of a sweep's runs by the command of its file."""
 
-import os
-
 import pytest
 
 from analysis.read.best_recipe import best_recipe
@@ -106,4 +104,18 @@ def test_the_trials_of_a_sweep_have_the_settings_of_its_command_and_so_has_the_r
     searched = [f"{name}: {claim.settings[name]}" for name in ("lr", "momentum")]
     others = ["model: mlp", "width: 16", "dataset: digits", "compile: true", "optimizer: sgd", "epochs: 4"]
     assert sorted(lines) == sorted([*searched, *others])
-    assert os.path.exists(folder / "study.db")
+
+
+@pytest.mark.parametrize("word", ["--batch_size=${envvar:SIZE}", "--config={dir}/own.yaml"])
+def test_a_sweep_is_read_whose_command_names_what_is_not_here_any_more(word, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    monkeypatch.setenv("SIZE", "8")
+    (tmp_path / "own.yaml").write_text("batch_size: 8")
+    (tmp_path / "sweeps" / "s").mkdir(parents=True)
+    command = ["python", "${program}", word.replace("{dir}", str(tmp_path)), "${args}"]
+    sweep = checked(parse_sweep(content(command=command)))
+    claim = Trials(url_of_file(tmp_path / "sweeps" / "s" / "study.db"), sweep, "s", 1).take(1)
+    assert read_sweep("s").trials[0].settings == {"batch_size": 8, **claim.settings}
+    monkeypatch.delenv("SIZE")
+    (tmp_path / "own.yaml").unlink()
+    assert read_sweep("s").trials[0].settings == claim.settings
