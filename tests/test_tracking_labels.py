@@ -3,6 +3,7 @@
 import pytest
 
 from analysis.record import run_folder
+from analysis.record.wandb_start import labels_in
 from tests.test_tracking_by_turns import command_in, upload
 from tests.test_tracking_online import double, start  # noqa: F401
 
@@ -42,6 +43,12 @@ def labels(run):
 
 def epochs_of(run):
     return [row["epoch"] for row in run.history]
+
+
+def test_a_run_of_0_1_0_was_tracked_where_its_address_says():
+    assert labels_in({"wandb": "https://wandb.ai/the%20cats/p/runs/a"}) == {"entity": "the cats"}
+    for environment in ({}, {"wandb": ""}, {"wandb": "nonsense"}, {"wandb": None}, {"wandb_labels": {}}):
+        assert labels_in(environment) == {}
 
 
 @pytest.mark.parametrize("modes", BY_TURNS, ids=" ".join)

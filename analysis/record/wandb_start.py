@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from analysis.record import run_folder
 from data.errors import UserError
@@ -76,9 +77,14 @@ class RunFacts:
 
 
 def labels_in(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Return the labels on W&B that a run's environment notes; empty if it was not tracked."""
-    noted = environment.get(LABELS)
-    return {key: str(noted[key]) for key in LABELLED_BY if noted.get(key)} if isinstance(noted, dict) else {}
+    """Return the labels on W&B that a run's environment notes; empty if it was not tracked.
+
+    Runs of 0.1.0 have noted their address alone, which tells the entity: https://HOST/ENTITY/PROJECT/runs/ID.
+    """
+    noted, parts = environment.get(LABELS), str(environment.get(ADDRESS, "")).split("/")
+    if isinstance(noted, dict):
+        return {key: str(noted[key]) for key in LABELLED_BY if noted.get(key)}
+    return {"entity": unquote(parts[-4])} if len(parts) > 6 and parts[-2] == "runs" else {}
 
 
 def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:

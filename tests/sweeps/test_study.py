@@ -307,7 +307,7 @@ def test_the_cost_of_a_row_is_kept_for_its_settings_precision_and_devices(tmp_pa
         assert anew() == ["a", "some_lr"]
 
 
-def test_costs_of_a_file_of_0_1_0_whose_settings_are_not_known_are_measured_anew(tmp_path, measured):
+def test_costs_of_unknown_settings_are_measured_anew(tmp_path, measured):
     (tmp_path / "study").mkdir()
     costs = {"beside": 1.0, "images_per_second": 7.0, "images": 9, "fault": ""}
     (tmp_path / "study" / "costs.json").write_text(json.dumps({"MACHINE, 1 worker": {"a": costs}}))
