@@ -5,13 +5,12 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from analysis.compare.html_page import html_page
 from analysis.compare.report import Choice, find_comparison
-from analysis.read.index import stamp_of_all
+from analysis.read.index import Stamps, stamps_of_all
 from data.errors import UserError, in_one_line
 from data.paths import default_runs_dir, expanded
 from data.visible import say, visible, warn
@@ -30,32 +29,31 @@ class Pages:
     def __init__(self, choice: Choice, command: str) -> None:
         self.choice = choice
         self.command = command
-        self.files: str | None = None  # the stamp of all that the page is made of; of no runs it is empty
+        self.stamps: Stamps | None = None  # of the page
         self.page = b""
-        self.stamp = ""  # that the page knows
         self.lock = Lock()  # a browser asks several times at once
 
     def current(self) -> tuple[str, bytes]:
-        """Return the stamp of the runs, and their page.
+        """Return the stamp of the runs that the page knows, and the page.
 
         Raises:
             UserError: there are no such runs any more.
         """
         with self.lock:
-            files, stamp = stamp_of_all(self.runs_dir()), self.current_stamp()
-            if files != self.files:
-                page = html_page(find_comparison(self.choice), self.command, stamp)
-                self.files, self.stamp, self.page = files, stamp, page.encode("utf-8", "replace")
-            return self.stamp, self.page
+            stamps = self.current_stamps()
+            if stamps != self.stamps:
+                page = html_page(find_comparison(self.choice), self.command, tag_of(stamps))
+                self.stamps, self.page = stamps, page.encode("utf-8", "replace")
+            return tag_of(stamps), self.page
 
-    def runs_dir(self) -> Path:
-        """Return the folder that holds the runs."""
-        return expanded(self.choice.runs_dir or default_runs_dir())
+    def current_stamps(self) -> Stamps:
+        """Return the stamps of the runs as they are now."""
+        return stamps_of_all(expanded(self.choice.runs_dir or default_runs_dir()))
 
-    def current_stamp(self) -> str:
-        """Return what changes whenever the runs go on, as an HTTP ETag; "" without runs."""
-        stamps = stamp_of_all(self.runs_dir(), with_studies=False)
-        return stamps and f'"{hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()[:16]}"'
+
+def tag_of(stamps: Stamps) -> str:
+    """Return what changes whenever the runs go on, as an HTTP ETag; "" without runs."""
+    return stamps.runs and f'"{hashlib.sha256(stamps.runs.encode("utf-8", "surrogateescape")).hexdigest()[:16]}"'
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -79,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(HTTPStatus.NOT_FOUND, b"there is one page, /", "text/plain")
         try:
             if self.command == "HEAD":
-                return self.answer(HTTPStatus.OK, b"", "text/html", self.pages.current_stamp())
+                return self.answer(HTTPStatus.OK, b"", "text/html", tag_of(self.pages.current_stamps()))
             stamp, page = self.pages.current()
         except (UserError, OSError) as error:
             line = f"no report: {visible(error)}; load again once there is one"

@@ -208,18 +208,26 @@ def stamp_of(folder: Path, names: Sequence[str]) -> str:
     return ";".join(stamps)
 
 
-def stamp_of_all(root: Path, with_studies: bool = True) -> str:
-    """Return a text that changes whenever the runs or the sweeps under a folder go on.
+class Stamps(NamedTuple):
+    """Texts that change whenever something under a folder goes on; empty without runs.
 
-    Args:
-        root: the folder.
-        with_studies: whether the agents' signs of life count, which change the sweeps' databases every 10 seconds.
+    Attributes:
+        runs: of runs and sweeps.
+        studies: of the sweeps' databases, which their agents' signs of life change every 10 seconds.
     """
-    sweep_files = sorted(SWEEP_FILES if with_studies else SWEEP_FILES - {run_folder.STUDY})
+
+    runs: str
+    studies: str
+
+
+def stamps_of_all(root: Path) -> Stamps:
+    """Return the stamps of the runs and the sweeps under a folder."""
     folders = find_run_folders(root).runs
+    parents = dict.fromkeys(run.parent for run in folders)
     stamps = [stamp_of(folder, (*PARTS, run_folder.METRICS, run_folder.GENERATION)) for folder in folders]
-    stamps += [stamp_of(folder, sweep_files) for folder in dict.fromkeys(run.parent for run in folders)]
-    return "\n".join([*map(str, folders), *stamps])
+    stamps += [stamp_of(folder, sorted(SWEEP_FILES - {run_folder.STUDY})) for folder in parents]
+    studies = [stamp_of(folder, [run_folder.STUDY]) for folder in parents]
+    return Stamps("\n".join([*map(str, folders), *stamps]), "\n".join(studies))
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -24,9 +24,9 @@ def place_of(content: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(content[key]) for key in PLACE if content.get(key)}
 
 
-def place_on_wandb(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment that sends runs to the W&B project that a sweep file names, where it names one."""
-    return {PLACE[key]: value for key, value in place_of(content).items()}
+def place_on_wandb(place: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that sends runs to a project on W&B, told as `place_of` tells it."""
+    return {PLACE[key]: value for key, value in place.items()}
 
 
 def is_ours(program: str) -> bool:

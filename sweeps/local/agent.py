@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
-from analysis.read.sweep_command import place_on_wandb, told_in_all
+from analysis.read.sweep_command import is_ours, place_on_wandb, told_in_all
 from analysis.read.trials import REPEATS, checked_run_id, runs_of, seeds_done
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
@@ -19,7 +19,6 @@ from data.internals import trial_id
 from data.metrics import shown
 from models.resolve import validate
 from sweeps.local.claims import TrialLost
-from sweeps.local.contract import is_train_py
 from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
 from sweeps.local.heartbeat import Heartbeat
@@ -217,7 +216,7 @@ class Agent:
         """
         if claim.fault:
             raise UserError(claim.fault)
-        if is_train_py(self.sweep):
+        if is_ours(self.sweep.program):
             validate(told_in_all(self.sweep.content, claim.settings), {})
         folder = self.runs_dir / claim.run_id
         verb = "goes on" if (folder / run_folder.CHECKPOINT).exists() else "starts"

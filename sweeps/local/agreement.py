@@ -8,14 +8,14 @@ import yaml
 from optuna.study import Study
 
 from analysis.read.recipe import default_settings
-from analysis.read.sweep_command import model_of_command, settings_of_command
+from analysis.read.sweep_command import is_ours, settings_of_command
 from analysis.read.sweeps import metrics_of
 from data.errors import UserError
 from models.core.settings import Settings
 from models.registry import find_model
 from models.resolve import coerce, parse, validate
 from models.setting_groups import entries, leaves, may_be_told
-from sweeps.local.contract import is_train_py, models_of
+from sweeps.local.contract import models_of
 from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
 from sweeps.local.sweep_file import Sweep
 
@@ -46,7 +46,7 @@ def base_settings(sweep: Sweep, model: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such model, or the command has words that are no settings.
     """
-    if not is_train_py(sweep):
+    if not is_ours(sweep.program):
         return {}
     defaults, settings_class = default_settings(model), find_model(model).settings_class
     around = {name: coerce(settings_class, name, value) for name, value in parse([], environment()).environment.items()}
@@ -61,7 +61,7 @@ def environment() -> dict[str, str]:
 def expected_settings(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a trial of a sweep has if it is told those of some settings that the sweep searches."""
     told = sweep.constants | {name: settings[name] for name in sweep.space if name in settings}
-    return {**base_settings(sweep, str(told.get("model") or model_of_command(sweep.content))), **told}
+    return {**base_settings(sweep, str(told.get("model") or sweep.told_model)), **told}
 
 
 def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def differing(sweep: Sweep, settings: Mapping[str, Any]) -> list[str]:
         UserError: the run has settings that no trial of the sweep can have.
     """
     expected = expected_settings(sweep, settings)
-    if is_train_py(sweep):
+    if is_ours(sweep.program):
         validate(expected, {})
         settings = {**default_settings(expected["model"]), "model": Settings.model, **settings}
         names = set(expected)
@@ -100,7 +100,7 @@ def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
             if key in ("program", "command") or (key.startswith("metric") and metrics_of(before) != metrics_of(after)):
                 found.meanings.append(key)
     old, new = (leaves_of(content.get("parameters", {})) for content in (before, after))
-    bases = {model: base_settings(sweep, model) for model in models_of(sweep)} if is_train_py(sweep) else {"": {}}
+    bases = {model: base_settings(sweep, model) for model in models_of(sweep)} if is_ours(sweep.program) else {"": {}}
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) == new.get(name):
             continue

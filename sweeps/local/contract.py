@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
-from analysis.read.sweep_command import is_ours, model_of_command, settings_of_command, told_by_command
+from analysis.read.sweep_command import is_ours, settings_of_command, told_by_command
 from data.datasets import describe, find_dataset
 from data.errors import UserError, suggestion
 from data.metrics import metric_named
@@ -41,16 +41,11 @@ def checked(sweep: Sweep) -> Sweep:
     Raises:
         UserError: it cannot be run.
     """
-    if is_train_py(sweep):
+    if is_ours(sweep.program):
         sweep = with_best_by(by_settings(sweep))
         check_contract(sweep)
     command_words(sweep.command, sweep.program, {}, Path())
     return sweep
-
-
-def is_train_py(sweep: Sweep) -> bool:
-    """Return whether a sweep's program is ours, of which we know what it takes."""
-    return is_ours(sweep.program)
 
 
 def by_settings(sweep: Sweep) -> Sweep:
@@ -91,7 +86,7 @@ def models_of(sweep: Sweep) -> list[str]:
         UserError: there is no model of that name, or it depends on itself which it is.
     """
     entry = next((entry for entry in sweep.parameters.values() if entry.place[-1] == CHOOSER), None)
-    models = [str(value) for value in values_of(entry)] if entry else [model_of_command(sweep.content)]
+    models = [str(value) for value in values_of(entry)] if entry else [sweep.told_model]
     for model in models:
         find_model(model)
         if entry and not may_be_told(entry.place, model):

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import yaml
 from optuna.trial import FrozenTrial
 
-from analysis.read.sweep_command import model_of_command
+from analysis.read.sweep_command import is_ours
 from data.errors import UserError, suggestion
 from data.metrics import is_finite
 from models.registry import find_model
 from models.resolve import Text, coerce, config_values, validate
 from sweeps.local.agreement import expected_settings
-from sweeps.local.contract import is_train_py
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.observations import NOT_COMPARED, branch_for, is_inside, point_of
 from sweeps.local.sweep_file import Sweep
@@ -86,9 +85,9 @@ def spelled(text: str) -> dict[str, Any]:
 
 def typed(settings: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
     """Return settings of the types that train.py takes; those of another program as YAML reads them."""
-    if not is_train_py(sweep):
+    if not is_ours(sweep.program):
         return {name: number_or_text(value) for name, value in settings.items()}
-    model = str(settings.get("model", sweep.constants.get("model", model_of_command(sweep.content))))
+    model = str(settings.get("model", sweep.constants.get("model", sweep.told_model)))
     settings_class = find_model(model).settings_class
     return {name: coerce(settings_class, name, value) for name, value in settings.items()}
 
@@ -111,7 +110,7 @@ def settle_others(settings: Mapping[str, Any], sweep: Sweep, is_file: bool) -> l
         UserError: they were not in a file, where they stand for other reasons; or no run takes the others.
     """
     expected = expected_settings(sweep, settings)
-    if is_train_py(sweep):
+    if is_ours(sweep.program):
         validate(expected, {})
     others = [name for name in settings if name not in sweep.space and settings[name] != expected.get(name)]
     if is_file:

@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from analysis.read.sweep_command import told_in_all
+from analysis.read.sweep_command import is_ours, told_in_all
 from analysis.record import run_folder
 from analysis.terminal import clock, number
 from data.errors import UserError
@@ -21,7 +21,6 @@ from data.metrics import is_epoch, is_finite
 from data.visible import counted
 from models.core.settings import Settings
 from models.resolve import validate
-from sweeps.local.contract import is_train_py
 from sweeps.local.device_memory import free_gib, gib_taken
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.early_terminate import Asha, Hyperband, Median
@@ -122,7 +121,7 @@ def estimate(sweep: Sweep, devices: Sequence[Mapping[str, str]], count: int | No
         UserError: the program is not train.py, or such a trial fails.
         KeyboardInterrupt: a signal has come.
     """
-    if not is_train_py(sweep):
+    if not is_ours(sweep.program):
         raise UserError(f"--estimate knows the epochs of train.py alone, and this sweep's program is {sweep.program}")
     found = probe_trials(sweep)
     with tempfile.TemporaryDirectory(prefix="vision-sweeps-estimate-") as folder:

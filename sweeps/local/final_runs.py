@@ -9,7 +9,7 @@ from typing import Any
 from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
 from analysis.read.recipe import FINAL_OVERRIDES, FINAL_SETTINGS, NO_LIMITS, command_of
-from analysis.read.sweep_command import PROGRAM, is_ours, place_on_wandb, told_in_all
+from analysis.read.sweep_command import PROGRAM, is_ours, place_of, place_on_wandb, told_in_all
 from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
 from analysis.read.trials import Trial
 from analysis.record import run_folder
@@ -65,7 +65,9 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
     }
     if tested := final_settings(trial.settings):
         # Without images to validate with nothing chooses the best epoch: the newest weights are tested.
-        recipe |= tested | {key: "" for key in ("best_by",) if key in recipe}
+        recipe |= tested
+        if "best_by" in recipe:
+            recipe["best_by"] = ""
     limits = {key: value for key, value in NO_LIMITS.items() if key in recipe}  # another program may not have them
     settings = {**recipe, **FINAL_OVERRIDES, **limits, "epochs": trial.best_epoch}
     seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
@@ -142,7 +144,7 @@ def place_of_finals(name: str, sweep: SweepRecord) -> dict[str, str]:
         entity, project, _ = name.split("/")
         return place_on_wandb({"entity": entity, "project": project})
     file = read_yaml(Path(sweep.source) / run_folder.SWEEP_FILE)  # databases of 0.1.0 do not have it
-    return place_on_wandb({**sweep.content, **(file if isinstance(file, dict) else {})})
+    return place_on_wandb(place_of({**sweep.content, **(file if isinstance(file, dict) else {})}))
 
 
 class Finals:

@@ -11,7 +11,6 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from analysis.read.sweep_command import model_of_command
 from models.core.settings import CIRCUMSTANCES
 from models.setting_groups import CHOOSER
 from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
@@ -39,7 +38,7 @@ def observations(sweep: Sweep, notes: Mapping[str, Any], trials: Iterable[Frozen
 
 def with_assumed(sweep: Sweep, notes: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a run together with those that it had without being told, as far as its study knows them."""
-    model = str(settings.get(CHOOSER) or model_of_command(sweep.content))
+    model = str(settings.get(CHOOSER) or sweep.told_model)
     of_model = notes.get(ASSUMED_OF, {}).get(model, {})
     return {**of_model, **notes.get(ASSUMED, {}), **settings}
 

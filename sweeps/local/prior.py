@@ -12,7 +12,7 @@ from optuna.study import Study
 from analysis.read.index import read_parts
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves, find_run, read_runs, record_of
-from analysis.read.sweep_command import model_of_command
+from analysis.read.sweep_command import is_ours
 from analysis.read.sweeps import read_sweep, sweep_folder
 from analysis.read.trials import Trial, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep
@@ -22,7 +22,6 @@ from data.errors import UserError
 from data.metrics import Metric
 from data.visible import counted
 from sweeps.local.agreement import base_settings, differing, expected_settings
-from sweeps.local.contract import is_train_py
 from sweeps.local.observations import NOT_COMPARED, PRIOR, branch_for, is_inside, point_of, points_of
 from sweeps.local.search import best_and_newest
 from sweeps.local.sweep_file import Sweep, value_at
@@ -226,7 +225,7 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
         return f"with settings that no trial has ({error})"
     if names:
         return f"with another {', '.join(names)}"
-    if run.data and is_train_py(sweep) and images.fingerprint(sweep, run.settings) != run.data:
+    if run.data and is_ours(sweep.program) and images.fingerprint(sweep, run.settings) != run.data:
         return "with other images"
     if points_of(sweep, run.settings) is None:
         told = {name: value_at(sweep.path_to(name), run.settings) for name in sweep.space}
@@ -237,7 +236,7 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
 
 def entry_of(run: Earlier, sweep: Sweep) -> Entry:
     """Return a run as a study keeps it: of its settings, those that are no defaults or stand in the sweep's file."""
-    base = base_settings(sweep, str(run.settings.get("model") or model_of_command(sweep.content)))
+    base = base_settings(sweep, str(run.settings.get("model") or sweep.told_model))
     told = {
         name: value
         for name, value in run.settings.items()

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from analysis.read.sweep_command import place_of
+from analysis.read.sweep_command import model_of_command, place_of
 from data.errors import UserError, suggestion
 from data.metrics import Metric
 from data.yaml_file import read_yaml_file
@@ -67,6 +68,15 @@ class Sweep:
     def metric(self) -> Metric:
         """By which trials are ranked; no trial is started after one that has reached its target."""
         return self.objectives.metrics[0]
+
+    @cached_property
+    def told_model(self) -> str:
+        """The model of its runs as long as its parameters name none.
+
+        Raises:
+            UserError: the command has words that are no settings.
+        """
+        return model_of_command(self.content)
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
