@@ -137,9 +137,11 @@ def check_contract(sweep: Sweep) -> None:
     Raises:
         UserError: a parameter is no setting, or takes values that the setting does not take, or no run logs the metric.
     """
-    for entry in sweep.parameters.values():
-        if entry.place[-1] in INVOCATION:
-            raise UserError(f"parameter {entry.name}: the agent sets it for each run, leave it out")
+    told = {f"parameter {entry.name}": entry.place[-1] for entry in sweep.parameters.values()}
+    told |= {f"command: --{name}": name for name in told_by_command(sweep.content)}
+    for place, name in told.items():
+        if name in INVOCATION:
+            raise UserError(f"{place}: the agent sets it for each run, leave it out")
     sweep = by_settings(sweep)
     for model in models_of(sweep):
         settings_class = find_model(model).settings_class

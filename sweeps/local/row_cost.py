@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sweeps.local.estimate import probe_trials
 from sweeps.local.launch import Run
 from sweeps.local.pool import Pool
 from sweeps.local.rows import Row, Step
-from sweeps.local.sweep_file import read_sweep_file
+from sweeps.local.sweep_file import Sweep, read_sweep_file
 
 COSTS = "costs.json"  # in the study's folder
 NUM_BATCHES = 5  # of an epoch
@@ -66,7 +66,8 @@ def seconds_of(step: Step, row: Row, cost: Cost) -> float:
     """Return the seconds that the runs of a row's step take one after the other; of a sweep's search, at most."""
     if row.sweep is None:
         return cost.seconds(validate(row.settings, {}).epochs) if step.trains else 0.0
-    sweep, trial = read_sweep_file(CHECKOUT / row.sweep), validate(settings_of(row), {})
+    sweep, settings = with_dearest_trial(CHECKOUT / row.sweep)
+    trial = validate(settings, {})
     if not step.seeds:
         return (sweep.run_cap or 1) * sweep.repeats * cost.seconds(trial.epochs)
     return step.seeds * cost.seconds(trial.epochs, 1 / trial.train_fraction / (1 - trial.val_fraction))
@@ -74,7 +75,14 @@ def seconds_of(step: Step, row: Row, cost: Cost) -> float:
 
 def settings_of(row: Row) -> Mapping[str, Any]:
     """Return the settings of a run of a row; of a sweep, those of its dearest trial."""
-    return row.settings if row.sweep is None else probe_trials(read_sweep_file(CHECKOUT / row.sweep))[-1].settings
+    return row.settings if row.sweep is None else with_dearest_trial(CHECKOUT / row.sweep)[1]
+
+
+@cache
+def with_dearest_trial(path: Path) -> tuple[Sweep, Mapping[str, Any]]:
+    """Return the sweep of a file, and the settings of its dearest trial."""
+    sweep = read_sweep_file(path)
+    return sweep, probe_trials(sweep)[-1].settings
 
 
 def find_costs(

@@ -277,6 +277,8 @@ def test_a_sweep_fits_by_what_its_command_tells_all_runs(words, parameters, metr
         (["--beta=1"], {"model": {"values": ["vae", "mlp"]}}, "val/loss", "--beta=1 is not a setting of --model=mlp"),
         (["--epochs=0"], {"lr": LR}, "val/loss", "--epochs=0 is out of range"),
         (["three"], {"lr": LR}, "val/loss", "command: 'three' is not understood"),
+        (["--run_id=a"], {"lr": LR}, "val/loss", "command: --run_id: the agent sets it for each run"),
+        (["--runs_dir=/a"], {"lr": LR}, "val/loss", "command: --runs_dir: the agent sets it for each run"),
     ],
 )
 def test_what_train_py_would_refuse_or_not_log_by_the_sweeps_command_is_refused(words, parameters, metric, message):
