@@ -12,7 +12,7 @@ from data.metrics import is_finite
 
 LONGEST_REASON = 300  # letters
 LONGEST_SECONDS = 1e9  # no run has trained for 30 years
-RUN_PAGE = re.compile(r"https?://[\w.:-]+/[^/\s]+/[^/\s]+/runs/[^/\s]+")  # of W&B: host, entity, project, id
+RUN_PAGE = re.compile(r"https?://[\w.:-]+(/[^/\s]+){2,}/runs/[^/\s]+")  # host, path, entity, project, id on W&B
 STATES = ("finished", "stopped", "failed", "unfinished")
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from analysis.read.wandb_runs import ask_wandb, list_runs
 from analysis.record.run_folder import NAME_OF_FINAL
-from analysis.record.wandb_artifacts import CHECKPOINT, MODEL
+from analysis.record.wandb_artifacts import CHECKPOINT, MODEL, NOT_IN_NAMES
 
 KINDS = (CHECKPOINT, MODEL)
 UNDER_WAY = ("pending", "running", "preempting", "preempted")  # as W&B names states of runs
@@ -71,7 +71,7 @@ def reason_of(kind: str, artifact: Any, owner: Owner, is_loser: bool) -> str:
     if kind == CHECKPOINT:
         has_ended = owner.state in ("finished", "gone")
         return f"its run is {owner.state}" if has_ended else "" if is_latest else "a later one is there"
-    if set(artifact.aliases) - {*OWN_ALIASES, owner.sweep}:
+    if set(artifact.aliases) - {*OWN_ALIASES, NOT_IN_NAMES.sub("-", owner.sweep)}:
         return ""
     if not is_latest:
         return "a later one is there"

@@ -95,7 +95,8 @@ def record_of_wandb(run: Any) -> RunRecord:
     settings = dict(run.config)
     environment = settings.pop(ENVIRONMENT, {})
     environment = environment if isinstance(environment, dict) else {}
-    settings = {key: value for key, value in settings.items() if key not in foreign_of(environment, settings)}
+    foreign = foreign_of(environment, settings)
+    settings = {key: value for key, value in settings.items() if key not in foreign}
     summary = {key: NOT_FINITE.get(str(value), value) for key, value in own_items(run.summary_metrics)}
     state = summary.get("state", ENDED.get(run.state))
     return RunRecord(
@@ -135,7 +136,7 @@ def read_wandb_history(address: str) -> list[dict[str, Any]]:
 
 def path_of(address: str) -> str:
     """Return entity/project/id of a run, by the address of its page."""
-    entity, project, _, run_id = unquote(urlsplit(address).path).strip("/").split("/")
+    entity, project, _, run_id = unquote(urlsplit(address).path).strip("/").split("/")[-4:]
     return f"{entity}/{project}/{run_id}"
 
 

@@ -1,7 +1,14 @@
 """Which artifacts of a project nobody needs, and that these alone are deleted."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from analysis.read.records import RunRecord
+from analysis.read.wandb_artifacts import Owner, reason_of
+from analysis.read.wandb_runs import path_of
+from analysis.record.wandb_artifacts import log_model
+from tests.run_folders import START
 from tests.wandb_site import add_run, server, site  # noqa: F401
 
 COMMAND = ("python", "-m", "analysis.artifacts", "--project=team/project", "--prune")
@@ -59,3 +66,22 @@ def test_what_nobody_needs_is_listed_and_deleted_only_when_asked(site, server):
         ("model-offline", 0),
     }
     assert "0 artifacts of 0.0 MB can go" in site.finish(site.start(*COMMAND))
+
+
+def test_the_alias_that_a_run_gives_for_its_sweep_is_no_mark_of_the_users(tmp_path):
+    given = []
+    run = SimpleNamespace(id="a", offline=True, log_artifact=lambda artifact, aliases: given.extend(aliases))
+    log_model(run, tmp_path / "best.pt", "my sweep: lr", {})
+    replaced, marked = (SimpleNamespace(aliases=[*given[1:], *marks]) for marks in ([], ["paper"]))
+    owner = Owner("finished", "my sweep: lr")
+    assert reason_of("model", replaced, owner, is_loser=False) == "a later one is there"
+    assert reason_of("model", marked, owner, is_loser=True) == ""
+    latest = SimpleNamespace(aliases=given)
+    assert reason_of("model", latest, owner, is_loser=True) == "a trial of my sweep: lr, not among its best"
+
+
+@pytest.mark.parametrize("server", ["https://wandb.ai", "https://example.org:8443/tools/wandb"])
+def test_a_run_is_found_by_its_page_wherever_its_server_lies(server):
+    assert path_of(f"{server}/my%20team/project/runs/abc") == "my team/project/abc"
+    record = RunRecord("abc", f"{server}/team/project/runs/abc", "", "finished", START, "cnn", "digits", (), {}, {}, {})
+    assert record.address == record.source
