@@ -11,7 +11,7 @@ from analysis.terminal import clock
 from data.errors import UserError
 from sweeps import study
 from sweeps.local import row_cost, rows
-from sweeps.local.row_cost import Cost, find_costs, seconds_of, seen
+from sweeps.local.row_cost import Cost, find_costs, seconds_of, seen, with_dearest_trial
 from sweeps.local.rows import Row, Step, chosen, read_rows, steps_of
 
 FOREVER = 1e9
@@ -290,6 +290,7 @@ def measured(tmp_path, monkeypatch):
 def test_the_cost_of_a_row_is_kept_for_its_settings_precision_and_devices(tmp_path, measured, monkeypatch):
     def anew(*options):
         measured.clear()
+        with_dearest_trial.cache_clear()  # as in another process
         assert study.main([*options, "--plan"]) == 0
         return measured
 
