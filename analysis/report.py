@@ -43,9 +43,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--runs_dir", type=path, metavar="DIR", help="runs folder; default: $VISION_SWEEPS_RUNS, else runs"
     )
     parser.add_argument("--out", type=path, metavar="FILE", help=f"default: {FILE} in the sweep's or the runs folder")
-    parser.add_argument("--publish", action="store_true", help="make a report on W&B in place of a file")
-    parser.add_argument("--text", action="store_true", help="print which settings matter, in place of a file")
-    parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1, fresh while runs go")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--publish", action="store_true", help="make a report on W&B in place of a file")
+    instead.add_argument("--text", action="store_true", help="print which settings matter, in place of a file")
+    instead.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1, fresh while runs go")
     parser.add_argument("--port", type=count, default=PORT, help=f"with --serve; 0 for any; default: {PORT}")
     return parser.parse_args(arguments)
 
@@ -54,9 +55,11 @@ def report(options: Namespace, arguments: Sequence[str]) -> None:
     """Make the report that the options ask for, and print where it is."""
     choice = Choice(options.runs_dir, options.project, options.sweep, options.model, options.metric)
     command = shlex.join(["python", "-m", "analysis.report", *arguments])
+    if options.out and (way := next((way for way in ("publish", "text", "serve") if getattr(options, way)), "")):
+        raise UserError(f"--out names the file of the page: leave it out, or --{way}")
     if options.serve:
-        if options.project or options.out or options.publish or options.text:
-            raise UserError("--serve is for runs on this machine: leave out --project, --out, --publish and --text")
+        if options.project:
+            raise UserError("--serve is for runs on this machine: leave out --project")
         serve(choice, command, options.port)
     elif options.text:
         print_what_mattered(find_comparison(choice))

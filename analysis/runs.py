@@ -31,6 +31,7 @@ from data.visible import warn
 NUM_SHOWN = 30
 NUM_KEPT = 5  # trials of a sweep whose weights are kept
 HOURS = {"h": 1, "d": 24, "w": 168}
+CONDITIONS = ("sweep", "model", "dataset", "tag", "state", "since", "until")  # options, and parts of a Filter
 
 
 def moment(text: str) -> datetime:
@@ -75,12 +76,14 @@ def show(options: Namespace) -> None:
     """Print the table that the options ask for."""
     if (options.prune and options.project) or options.yes > options.prune:
         raise UserError("--prune is for a folder, and --yes for --prune: leave out --project, or give --prune")
+    told = [name for name in (*CONDITIONS, "metric", "sort", "prune") if getattr(options, name)]
+    if options.sweeps and told:
+        raise UserError(f"--{told[0]} is for runs, and --sweeps lists every sweep: leave one of them out")
     runs = read_runs(options.runs_dir, options.project)
     if options.sweeps:
         print_sweeps(read_sweeps(options.runs_dir, runs.records, options.project))
         return
-    conditions = ("sweep", "model", "dataset", "tag", "state", "since", "until")
-    found = Filter(**{name: getattr(options, name) for name in conditions}).apply(runs.records)
+    found = Filter(**{name: getattr(options, name) for name in CONDITIONS}).apply(runs.records)
     if not found:
         tell_unknown(options, runs.records)
     if options.prune:

@@ -190,6 +190,10 @@ def test_the_report_goes_where_it_is_told(runs, tmp_path, capsys):
         (["--out", "nowhere/report.html"], "there is no folder nowhere"),
         (["--runs_dir", "nowhere"], "there is no runs folder nowhere"),
         (["--tidy"], "unrecognized arguments: --tidy"),
+        (["--text", "--publish"], "--publish: not allowed with argument --text"),
+        (["--text", "--out", "report.html"], "--out names the file of the page: leave it out, or --text"),
+        (["--serve", "--out", "report.html"], "--out names the file of the page: leave it out, or --serve"),
+        (["--serve", "--project", "a/b"], "--serve is for runs on this machine: leave out --project"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(runs, capsys, arguments, line):

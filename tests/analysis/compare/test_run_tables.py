@@ -88,7 +88,6 @@ def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_sweep_by_another_metric_shows_that_of_its_final_runs(runs_dir, capsys):
     write_study(runs_dir / "sweeps" / "lr")
     file = runs_dir / "sweeps" / "lr" / "sweep.yaml"

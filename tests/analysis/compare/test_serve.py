@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_and_other_mistakes_are_told_in_one_line(server, tm
     for more, words in {
         f"--port={server.server_port}": "Address already in use: name another, or 0",
         "--port=70000": "there is no such port",
-        "--publish": "leave out --project",
+        "--publish": "not allowed with argument --serve",
         "--sweep=none": "sweep none has no runs",
     }.items():
         assert report.main([*here, more]) == 2

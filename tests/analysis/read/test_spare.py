@@ -166,8 +166,19 @@ def test_the_largest_files_are_listed_and_all_of_them_deleted(place, capsys):
     assert not any((place / name / "checkpoint.pt").exists() for name in ("large", "finished", "small"))
 
 
-@pytest.mark.parametrize("options", [["--yes"], ["--prune", "--project=a/b"], ["--prune", "--keep_weights=-1"]])
-def test_what_makes_no_sense_is_refused_in_one_line(options, capsys):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--yes"],
+        ["--prune", "--project=a/b"],
+        ["--prune", "--keep_weights=-1"],
+        ["--sweeps", "--prune", "--yes"],
+        ["--sweeps", "--state=failed"],
+        ["--sweeps", "--sort=best"],
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(options, place, monkeypatch, capsys):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(place))
     assert runs.main(options) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
