@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data.dataset import Dataset, Source, Split, class_name
-from data.errors import UserError, check_known, in_one_line
+from data.errors import UserError, check_known, in_one_line, is_of_the_machine
 
 TRAIN, TEST = "train.npz", "test.npz"
 KEYS = {TRAIN: ("images", "labels", "classes"), TEST: ("images", "labels")}  # that may be in each file
@@ -111,6 +111,8 @@ def load_file(path: Path) -> Any:
         with found as file:
             return {key: np.asarray(file[key]) for key in file.files}  # bytes where one is no array
     except Exception as error:  # of zipfile, zlib and numpy: damaged files raise nearly anything
+        if is_of_the_machine(error):
+            raise
         reason = in_one_line(error)
         raise UserError(f"{path} cannot be read ({reason}): write it anew with numpy.save or savez") from None
 

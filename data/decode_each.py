@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.cores import num_cores
-from data.errors import UserError, in_one_line
+from data.errors import UserError, in_one_line, lack_of_memory
 from data.pixels import Picture
 from data.stores import Stored
 
@@ -44,6 +44,8 @@ class DecodedEachTime(Stored):
         names = [self.names[place] for place in index.tolist()]
         for row, name, picture in zip(images, names, self.pool.map(self.decode, names), strict=True):
             if isinstance(picture, Exception):
+                if lack_of_memory(picture):
+                    raise picture
                 raise UserError(f"{name} can no longer be read ({in_one_line(picture)}): bring it back, or start anew")
             row.copy_(torch.from_numpy(picture.pixels.copy()))
 

@@ -78,6 +78,13 @@ def lack_of_memory(error: Exception) -> str:
     return f"no memory ({reason}): lower --batch_size, --image_size or the model's sizes, or take fewer images"
 
 
+def is_of_the_machine(error: Exception) -> bool:
+    """Return whether an error is of the disk, the memory or the device, and tells nothing of what a file holds."""
+    is_of_the_disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # of a damaged file
+    is_of_the_device = type(error).__name__ == "AcceleratorError"  # torch's, which is not loaded here
+    return is_of_the_disk or is_of_the_device or bool(lack_of_memory(error))
+
+
 def suggestion(name: object, known: Iterable[str]) -> str:
     """Return ", did you mean ...?" with the known name that is spelled most like `name`; "" if none is similar."""
     near = difflib.get_close_matches(str(name), list(known), n=1)

@@ -3,7 +3,6 @@
 A checkpoint is written completely or not at all: a failed write leaves the one before in place.
 """
 
-import errno
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from data.errors import UserError, lack_of_memory
+from data.errors import UserError, is_of_the_machine
 from data.files import replace_file
 from models.core.objective import Phase
 
@@ -141,12 +140,6 @@ def refusing_misfits(path: Path) -> Iterator[None]:
             f"{path} does not fit its run's settings ({reason_of(error)}): restore both, or start a new run by another "
             f"--run_id"
         ) from None
-
-
-def is_of_the_machine(error: Exception) -> bool:
-    """Return whether an error is of the disk, the memory or the device, and tells nothing of what a file holds."""
-    is_of_the_disk = isinstance(error, OSError) and error.errno != errno.EINVAL  # a damaged file is read at odd places
-    return is_of_the_disk or isinstance(error, torch.AcceleratorError) or bool(lack_of_memory(error))
 
 
 def reason_of(error: Exception) -> str:

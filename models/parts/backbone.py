@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from data import servers
 from data.dataset import DatasetInfo
-from data.errors import UserError, in_one_line, suggestion
+from data.errors import UserError, in_one_line, is_of_the_machine, suggestion
 from data.internals import hub_file
 from data.paths import default_data_dir, expanded
 from data.visible import warn
@@ -238,6 +238,8 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
     try:
         net = timm.create_model(arch, True, pretrained_cfg_overlay=source, **options)
     except Exception as error:  # timm's code that converts the weights may fail in any way, before torch checks them
+        if is_of_the_machine(error):
+            raise
         raise UserError(f"{weights} does not fit --arch={arch}: {misfits(error)}") from None
     if num_classes != num_pretrained:
         net.reset_classifier(num_classes)
@@ -283,6 +285,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = load_state_dict(str(path), weights_only=True)  # or older versions of timm run what a pickle holds
     except Exception as error:  # unpickling a file that is no pickle can raise any error
+        if is_of_the_machine(error):
+            raise
         raise UserError(f"{path} cannot be read as safetensors or torch weights ({type(error).__name__})") from None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no table of weights: save a network's state_dict()")

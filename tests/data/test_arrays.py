@@ -8,6 +8,7 @@ import torch
 from data import arrays
 from data.dataset import Split
 from data.errors import UserError
+from tests.data.faults import FAULTS_OF_THE_MACHINE
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -272,3 +273,15 @@ def test_no_code_of_a_pickle_is_run(tmp_path):
     with pytest.raises(UserError):
         load(tmp_path)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("error", FAULTS_OF_THE_MACHINE, ids=lambda error: type(error).__name__)
+def test_a_fault_of_the_machine_is_not_laid_on_the_arrays(error, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    write(tmp_path, images=pixels())
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(type(error)) as caught:
+        load(tmp_path)
+    assert caught.value is error

@@ -57,6 +57,12 @@ def test_a_file_that_is_gone_is_named_when_it_is_used(pictures):
         train_split.gather(torch.arange(24))
 
 
+def test_a_lack_of_memory_is_not_laid_on_a_file():
+    images = DecodedEachTime(lambda name: MemoryError(), ["cat/04.png"], 8)
+    with pytest.raises(MemoryError):
+        images.index_select(0, torch.arange(1))
+
+
 def test_as_many_threads_decode_as_there_are_cores_to_use(pictures, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 192)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)

@@ -1,4 +1,3 @@
-import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 from data.errors import UserError
 from models.core import checkpoint, optimization
+from tests.data.faults import FAULTS_OF_THE_MACHINE
 from tests.models.test_objectives import build, make_batch, train_step
 
 ROOT = Path(__file__).parents[3]
@@ -162,16 +162,6 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, value):
     with pytest.raises(UserError, match=r"a.pt does not fit its run's settings") as caught:
         checkpoint.load_weights(tmp_path / "a.pt", objective)
     assert "\n" not in str(caught.value)
-
-
-FAULTS_OF_THE_MACHINE = [
-    MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried ..."),
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    torch.AcceleratorError("CUDA error: unspecified launch failure"),
-    OSError(errno.ESTALE, "Stale file handle"),
-    PermissionError(errno.EACCES, "Permission denied"),
-]
 
 
 @pytest.mark.parametrize("error", FAULTS_OF_THE_MACHINE, ids=lambda error: type(error).__name__)

@@ -21,6 +21,7 @@ from models.parts.backbone import (
     network_size,
     pretrained_config,
 )
+from tests.data.faults import FAULTS_OF_THE_MACHINE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INFO = DatasetInfo("synthetic", 24, tuple("abc"), (0.1, 0.5, 0.7), (0.5, 0.25, 2.0), {}, "")
@@ -234,6 +235,23 @@ def test_what_holds_no_weights_is_refused_in_one_line(tmp_path, content):
         build_network("test_efficientnet", 3, 32, path)
     assert str(failure.value).startswith(str(path))
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("error", FAULTS_OF_THE_MACHINE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("name", ["create_model", "load_state_dict"])
+def test_a_fault_of_the_machine_is_not_laid_on_the_weights(tmp_path, monkeypatch, name, error):
+    def fail(*_, **options):
+        if name == "load_state_dict" or options.get("pretrained_cfg_overlay"):
+            raise error
+        return real(*_, **options)
+
+    write_network(tmp_path / "a.pth", "test_resnet")
+    place = timm if name == "create_model" else timm.models
+    real = getattr(place, name)
+    monkeypatch.setattr(place, name, fail)
+    with pytest.raises(type(error)) as caught:
+        build_network("test_resnet", 3, 32, tmp_path / "a.pth")
+    assert caught.value is error
 
 
 class Evil:
