@@ -17,7 +17,7 @@ from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
-from analysis.terminal import LOG_WIDTH, clock, make_console, make_table, number, number_or_dash, sparkline
+from analysis.terminal import clock, make_console, make_table, number, number_or_dash, sparkline
 from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, metrics_of_finals, shown
 from data.visible import counted, say, visible
 
@@ -282,11 +282,10 @@ def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> N
     if not rows:
         return
     console = make_console()
-    if not console.file.isatty():  # whatever $FORCE_COLOR says: a file has no window
-        console.width = max(console.width, LOG_WIDTH)
     cells = {heading: [clipped(heading, cell(row)) for row in rows] for heading, cell in columns}
     cells = {heading: texts for heading, texts in cells.items() if any(texts) or heading not in WHERE_KNOWN}
-    left_out = columns_to_leave_out(cells, console.width)
+    # Whatever $FORCE_COLOR says: a file has no window.
+    left_out = columns_to_leave_out(cells, console.width) if console.file.isatty() else []
     kept = {heading: texts for heading, texts in cells.items() if heading not in left_out}
     console.width = max(console.width, table_width(kept))  # what is wider still is folded by the terminal
     table: Table = make_table([visible(heading) for heading in kept], title)

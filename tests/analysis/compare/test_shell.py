@@ -109,6 +109,16 @@ def test_a_file_gets_every_column_whatever_the_environment_says(tmp_path, change
         assert heading in text
 
 
+def test_a_file_gets_every_column_however_long_a_name_is(tmp_path, capsys):
+    for i in range(12):
+        write_run(tmp_path / f"{i:03d}-{'x' * 200}", [1.0 + i], lr=10.0**-i, width=i % 3)
+    assert runs.main(["--runs_dir", str(tmp_path), "--sort=best"]) == 0
+    assert report.main(["--runs_dir", str(tmp_path), "--text", "--metric=val/loss"]) == 0
+    output = capsys.readouterr().out
+    assert "too narrow" not in output
+    assert all(heading in output for heading in ("course", "duration", "runs", "best val/loss", "expected"))
+
+
 def test_a_home_that_is_not_there_costs_the_index_alone(tmp_path, monkeypatch, capsys):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
