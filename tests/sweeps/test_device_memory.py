@@ -114,7 +114,7 @@ def test_a_lack_of_memory_is_known_by_its_words(words, is_short, too_much, tmp_p
 
 @pytest.mark.slow
 def test_small_models_run_side_by_side_and_a_large_one_alone_and_none_is_lost(stage):
-    slow = {"num_of_each": 1, "epochs": 2, "seconds": 0.5}
+    slow = {"num_of_each": 1, "epochs": 5, "seconds": 0.4}  # long enough to start the next beside it
     one_by_one, _ = measure(stage, "one", "--workers=1", **slow)
     packed, output = measure(stage, "packed", "--workers=3", "--memory=10", **slow)
     print(f"{one_by_one:.1f} s one by one, {packed:.1f} s packed")
