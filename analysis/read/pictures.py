@@ -11,7 +11,7 @@ from analysis.read.records import RunRecord
 from analysis.record import run_folder
 
 MOST_PIXELS = 50_000_000  # of a picture that is read
-FILE_NAME = re.compile(r"(?P<name>.+?)(-(?P<epoch>\d+))?")  # without .png
+FILE_NAME = re.compile(r"(?P<name>.+?)(-(?P<epoch>\d{4,}))?")  # without .png; epochs have four digits or more
 
 
 class Picture(NamedTuple):

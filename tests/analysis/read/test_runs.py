@@ -38,11 +38,12 @@ def test_runs_are_found_in_the_folder_and_in_its_sweeps_the_newest_first(runs_di
 def test_pictures_are_found_by_name_with_their_epochs(runs_dir):
     folder = runs_dir / "a" / "panels"
     folder.mkdir()
-    for name in ("b-0001.png", "a.png", "table.csv"):
+    for name in ("b-0001.png", "b-10000.png", "a.png", "attention-heads-1.png", "table.csv"):  # as of 0.1.0: no epoch
         (folder / name).touch()
     found = pictures(read_runs(runs_dir).records[-1])
-    assert [picture.path for picture in found] == [folder / "a.png", folder / "b-0001.png"]
-    assert [(picture.name, picture.epoch) for picture in found] == [("a", None), ("b", 1)]
+    told = [("a", None), ("attention-heads-1", None), ("b", 1), ("b", 10000)]
+    assert [(picture.name, picture.epoch) for picture in found] == told
+    assert found[2].path == folder / "b-0001.png"
 
 
 @pytest.mark.parametrize(
