@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from data.errors import UserError, is_of_the_machine
 from data.files import replace_file
@@ -112,6 +113,7 @@ def restore_training(
                     f"with that version, or start a new one by another --run_id"
                 )
             phase.optimizer.load_state_dict(state)
+            check_shapes(phase.optimizer)
         if accelerator.scaler:
             accelerator.scaler.load_state_dict(content["scaler"])
         terms = {key: list(values.to(accelerator.device)) for key, values in content["progress"]["terms"].items()}
@@ -120,6 +122,18 @@ def restore_training(
             if type(getattr(progress, name)) is not type(default):
                 raise TypeError(f"its {name} is {getattr(progress, name)!r}")
     return progress
+
+
+def check_shapes(optimizer: Optimizer) -> None:
+    """Refuse a state of other shapes than the parameters for fused kernels, which would read and write beyond it.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    for parameter, state in optimizer.state.items() if optimizer.defaults.get("fused") else ():
+        for name, value in state.items():
+            if name != "step" and value is not None and value.shape != parameter.shape:
+                raise ValueError(f"its {name} has the shape {list(value.shape)}, not {list(parameter.shape)}")
 
 
 @contextmanager

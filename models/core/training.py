@@ -65,7 +65,7 @@ class Trainer:
         self.loader = loaders["train"]
         self.split = judged_split(loaders)
         self.progress = Progress()
-        self.restored: Path | None = None  # the checkpoint, until it has proved to fit in a first step
+        self.unproven: dict[str, Path] = {}  # phase -> checkpoint of its optimizer's state, up to its first step
         self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)
         steps = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.steps_per_epoch = min(steps, settings.limit_batches or steps)
@@ -149,7 +149,7 @@ class Trainer:
         """Load a checkpoint and go on from there."""
         averaged = self.evaluated if self.ema else None
         self.progress = restore_training(path, self.accelerator, self.objective, averaged, self.phases)
-        self.restored = path
+        self.unproven = {phase.name: path for phase in self.phases}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, see `save_training`. All processes must call this together."""
@@ -199,9 +199,7 @@ class Trainer:
                 self.profiler.begin_step()
                 seed_everything(seeds[progress.step])  # before the batch, which may be augmented
                 batch = next(batches)
-                with refusing_misfits(self.restored) if self.restored else nullcontext():
-                    self.train_step(batch)
-                self.restored = None
+                self.train_step(batch)
                 progress.step += 1
                 self.step_log.end_step(progress, self.steps_per_epoch, self.lr)
                 self.profiler.end_step()
@@ -244,7 +242,9 @@ class Trainer:
             norm = self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip or math.inf)  # inf: no change
             if is_logged and norm is not None:
                 self.step_log.norms[phase.name] = norm
-        phase.optimizer.step()
+        path = self.unproven.pop(phase.name, None)
+        with refusing_misfits(path) if path else nullcontext():
+            phase.optimizer.step()
         return terms
 
     def search_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:

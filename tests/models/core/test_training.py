@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 from torch.nn.utils.parametrize import is_parametrized
 
+from data.errors import UserError
 from models.core.training import Trainer
 from tests.models.core.test_step_log import make_trainer, train
 
@@ -144,3 +146,51 @@ def test_images_that_cannot_be_read_are_not_laid_on_the_checkpoint_that_a_run_go
     trainer.batches = batches
     with pytest.raises(ValueError, match="^they have moved"):
         trainer.train_epoch(None)
+
+
+FAULTS_OF_A_STEP = [
+    distributed.DistBackendError("NCCL error in: unhandled system error"),
+    RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS_OF_A_STEP, ids=str)
+def test_a_fault_of_the_first_step_is_not_laid_on_the_checkpoint_that_a_run_goes_on_from(error, tmp_path):
+    def fail(*_):
+        raise error
+
+    trainer = make_trainer()
+    trainer.save(tmp_path / "a.pt")
+    trainer.restore(tmp_path / "a.pt")
+    trainer.prepared = fail
+    with pytest.raises(type(error)) as caught:
+        trainer.train_epoch(None)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("shape", [(7,), ()])
+@pytest.mark.parametrize(
+    ("optimizer", "state"), [("adam", "exp_avg"), ("adamw", "exp_avg_sq"), ("sgd", "momentum_buffer")]
+)
+def test_a_state_that_fused_kernels_would_read_beyond_is_refused_at_once(optimizer, state, shape, tmp_path):
+    trainer, other = (make_trainer(f"--optimizer={optimizer}", "--limit_batches=1") for _ in range(2))
+    train(trainer)
+    own = trainer.phases[0].optimizer
+    own.state[own.param_groups[0]["params"][0]][state] = torch.zeros(shape)
+    trainer.save(tmp_path / "a.pt")
+    with pytest.raises(UserError, match=rf"a.pt does not fit its run's settings \(its {state} has the shape"):
+        other.restore(tmp_path / "a.pt")
+
+
+def test_a_state_of_an_optimizer_is_laid_on_the_checkpoint_whenever_its_turn_comes(tmp_path):
+    arguments = "--n_critic=3", "--limit_batches=4", "--optimizer=nadam"
+    trainer, other = (make_trainer(*arguments, model=GAN) for _ in range(2))
+    train(trainer)  # the generator's next turn is in step 6, the third of the second epoch
+    generator = trainer.phases[1].optimizer
+    generator.state[generator.param_groups[0]["params"][0]]["exp_avg"] = torch.zeros(7)
+    trainer.save(tmp_path / "a.pt")
+    other.restore(tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a.pt does not fit its run's settings"):
+        other.train_epoch(None)
+    assert other.progress.step == 2
