@@ -94,6 +94,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
         state = "stopped"
     except Exception as error:
         summary["error"] = in_short(error)
+        summary |= {"diverged": True} if isinstance(error, DivergedError) else {}  # for whoever counts failures
         raise
     finally:
         if tracker is not None:

@@ -105,7 +105,7 @@ def train(first_epoch: int) -> str:
                 return "stopped"
             time.sleep(0.005)
         if is_to_crash(epoch):
-            write("summary.json", {"state": "failed"})
+            write("summary.json", {"state": "failed", "diverged": does("exploding")})
             sys.exit(f"line 1\nCUDA out of luck in trial {TRIAL}")
         if not does("silent"):
             is_nan = does("diverging") or (does("jumping") and epoch == 1)

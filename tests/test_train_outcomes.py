@@ -73,6 +73,13 @@ def fids(monkeypatch):
     return values
 
 
+def test_a_run_that_diverges_says_so_in_its_summary(tmp_path, capsys):
+    assert run(tmp_path, "--model=mlp", "--width=8", "--optimizer=sgd", "--lr=1e12", "--epochs=1", "--run_id=a") == 1
+    assert "lower --lr" in capsys.readouterr().err
+    summary = read_json(tmp_path / "a" / "summary.json")
+    assert (summary["state"], summary["diverged"]) == ("failed", True)
+
+
 DC_GAN = ["--model=dc_gan", *GAN, "--train_fraction=0.1", "--fid_every=1", "--extractor=tiny", "--fid_images=9"]
 
 

@@ -31,7 +31,7 @@ from data.visible import is_first_process, say
 
 CLIENT_ADDRESS = "WANDB_SERVICE"  # of the client's own process, by which children of this one find it
 SECONDS_TO_TELL = 300
-END = {"state", "error", "ended"}  # what the summary says of how a run has ended
+END = {"state", "error", "diverged", "ended"}  # what the summary says of how a run has ended
 UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model
 
 

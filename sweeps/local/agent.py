@@ -1,6 +1,7 @@
 """The agent of a sweep: it starts and stops trials, and stores what becomes of them."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from sweeps.local.trials import Claim, Trials
 
 SECONDS_BETWEEN_SURVEYS = 1.0  # of what other agents do
 SECONDS_BETWEEN_BEATS = 10.0
-MANY_FAILURES = 3  # end the sweep if no trial has logged a value
+MANY = {"failed": 3, "diverged": 10}  # such trials end the sweep if none has logged a value
 UNREAD = 141  # exit code where nobody reads the output any more, as a shell gives it for SIGPIPE
 
 
@@ -49,7 +50,7 @@ class Agent:
         self.failure = ""  # what ended the sweep
         self.fault = ""  # what is wrong with this machine, so that it pauses the sweep
         self.is_retired = False
-        self.num_failed = 0
+        self.num_failed: Counter[str] = Counter()  # trials, by what became of them
         self.waiting: int | None = None  # number of the trial that there is no room for
         self.heartbeat = Heartbeat(trials, SECONDS_BETWEEN_BEATS)
         self.next_survey = 0.0
@@ -264,7 +265,7 @@ class Agent:
         if outcome.state == TrialState.FAIL:
             reason, *output = outcome.notes["error"].splitlines()
             where = f"; its output in {run.folder / OUTPUT} ends with" if output else ""
-            self.count_failure(claim.number, reason + where, output)
+            self.count_failure(claim.number, reason + where, output, "diverged" if run.has_diverged() else "failed")
         self.thin_out_weights()
         name = self.sweep.metric.name
         what = "mean" if REPEATS in outcome.notes else "best"
@@ -283,14 +284,18 @@ class Agent:
             for name in runs_of(run_id, len(seeds_done(trial.user_attrs))):
                 free_weights(self.runs_dir / name)
 
-    def count_failure(self, number: int, reason: str, output: Sequence[str] = ()) -> None:
-        """Count a trial that failed, and show the reason and the end of its output; too many end the sweep."""
-        self.num_failed += 1
+    def count_failure(self, number: int, reason: str, output: Sequence[str] = (), kind: str = "failed") -> None:
+        """Count a trial that failed, and show the reason and the end of its output; too many of a kind end the sweep.
+
+        Settings with which a loss diverges are what a search is there to find out: more of these are let pass.
+        """
+        self.num_failed[kind] += 1
         self.display.say(f"trial {number} failed: {reason}")
         if output:
             self.display.say("\n".join(f"    {line}" for line in output[-NUM_SHOWN_LINES:]))
-        if self.num_failed >= MANY_FAILURES and not any(trial.intermediate_values for trial in self.trials.all()):
-            self.failure = f"the first {self.num_failed} trials failed, none logged a {self.sweep.metric.name}"
+        num = self.num_failed[kind]
+        if num >= MANY[kind] and not any(trial.intermediate_values for trial in self.trials.all()):
+            self.failure = f"the first {num} trials {kind}, none logged a {self.sweep.metric.name}"
 
     def kill_all(self) -> None:
         """Kill every trial; each can go on from its last checkpoint."""

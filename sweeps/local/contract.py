@@ -21,6 +21,7 @@ from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
 from sweeps.local.sweep_file import Sweep, naming, read_sweep_file
 
+READABLE = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}")  # train.py's way to write settings
 MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gib")  # what every epoch says of its cost
 
 
@@ -137,6 +138,9 @@ def check_contract(sweep: Sweep) -> None:
     Raises:
         UserError: a parameter is no setting, or takes values that the setting does not take, or no run logs the metric.
     """
+    for word in sweep.command:
+        if word.startswith("${args") and word not in READABLE:
+            raise UserError(f"command: {word} gives words that train.py does not read: write ${{args}}")
     told = {f"parameter {entry.name}": entry.place[-1] for entry in sweep.parameters.values()}
     told |= {f"command: --{name}": name for name in told_by_command(sweep.content)}
     for place, name in told.items():

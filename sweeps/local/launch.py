@@ -188,6 +188,10 @@ class Run:
         """Return why it failed, as it has noted itself; "" for nothing."""
         return str(read_json(self.folder / run_folder.SUMMARY).get("error", ""))
 
+    def has_diverged(self) -> bool:
+        """Return whether it failed since its loss was no longer a finite number, as it has noted itself."""
+        return bool(read_json(self.folder / run_folder.SUMMARY).get("diverged"))
+
     def exit(self) -> str:
         """Return how its process ended, in words."""
         code = self.process.returncode

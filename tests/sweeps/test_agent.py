@@ -231,6 +231,18 @@ def test_three_crashes_and_nothing_else_end_the_sweep_with_the_reason(stage):
 
 
 @pytest.mark.slow
+def test_trials_that_diverge_end_a_sweep_only_if_none_of_the_first_ten_does_better(stage):
+    def explode(trials):
+        return {"crashing": trials, "exploding": trials, "silent": trials}
+
+    stage.run(stage.write(parameters=explode("0,1,2,3")), "--count=5")
+    assert stage.states() == [*["FAIL"] * 4, "COMPLETE"]
+    done = stage.run(stage.write("worse", parameters=explode("all")), "--count=12", code=1)
+    assert stage.states("worse") == ["FAIL"] * 10
+    assert done.errors == "agent.py: the first 10 trials diverged, none logged a val/loss: the reasons are above\n"
+
+
+@pytest.mark.slow
 def test_crashes_late_in_a_sweep_do_not_end_it(stage):
     stage.run(stage.write(parameters={"crashing": "1,2,3,4", "silent": "1,2,3,4"}), "--count=6")
     assert stage.states() == ["COMPLETE", *["FAIL"] * 4, "COMPLETE"]

@@ -277,6 +277,13 @@ def test_a_sweep_fits_by_what_its_command_tells_all_runs(words, parameters, metr
         (["--beta=1"], {"model": {"values": ["vae", "mlp"]}}, "val/loss", "--beta=1 is not a setting of --model=mlp"),
         (["--epochs=0"], {"lr": LR}, "val/loss", "--epochs=0 is out of range"),
         (["three"], {"lr": LR}, "val/loss", "command: 'three' is not understood"),
+        (
+            ["${args_no_hyphens}"],
+            {"lr": LR},
+            "val/loss",
+            r"command: \${args_no_hyphens} gives .*: write \${args}",
+        ),
+        (["${args_json_file}"], {"lr": LR}, "val/loss", r"command: \${args_json_file} gives words"),
         (["--run_id=a"], {"lr": LR}, "val/loss", "command: --run_id: the agent sets it for each run"),
         (["--runs_dir=/a"], {"lr": LR}, "val/loss", "command: --runs_dir: the agent sets it for each run"),
     ],
