@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from analysis.record.wandb_start import LABELLED_BY, UNLABELLED
+from data.signals import release_signals
 
 LEVELS = {"finished": "INFO", "paused": "WARN", "failed": "ERROR"}
 LONGEST_TITLE, LONGEST_NAME = 63, 100  # characters
@@ -50,5 +51,6 @@ def alert(address: str, message: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    release_signals()
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # seconds that a server has to answer
     alert(sys.argv[1], json.load(sys.stdin))

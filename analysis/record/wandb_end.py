@@ -16,6 +16,7 @@ from analysis.record.wandb_run import WandbRun
 from analysis.record.wandb_start import UNLABELLED, RunFacts, init_wandb
 from data.errors import InProgressError, UserError, exit_code, in_words
 from data.files import read_json
+from data.signals import release_signals
 from data.visible import warn
 from models.resolve import sweep_values
 
@@ -67,4 +68,5 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    release_signals()
     sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,9 @@
 """What the programs share of their command lines."""
 
+import os
+import signal
+import subprocess
+import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -9,6 +13,16 @@ from analysis import attention, latent, reproduce, samples
 from analysis.command_line import amount, count, parser_of_a_look, run_program, seed, whole_number
 from data.errors import UserError
 
+STRIKE = """
+import os, signal, sys
+
+class Strike:
+    def find_spec(name, path, target=None):
+        if name == "rich":
+            os.kill(os.getpid(), signal.{name})
+
+sys.meta_path.insert(0, Strike)
+"""
 LOWER = "lower --batch_size, --image_size or the model's sizes, or take fewer images"
 
 
@@ -40,6 +54,16 @@ def fail(error):
 def test_a_program_ends_in_an_exit_code_and_one_line_at_most(work, code, line, capsys):
     assert run_program("look", work) == code
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_is_interrupted_while_it_imports_ends_without_a_word(tmp_path, kind):
+    (tmp_path / "sitecustomize.py").write_text(STRIKE.replace("{name}", kind.name))
+    command = [sys.executable, "-m", "analysis.runs", "--runs_dir", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:."}
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert done.returncode in (-kind, 128 + kind)
 
 
 @pytest.mark.parametrize("words", [[], ["run", "--num=0"], ["run", "--num=many"], ["run", "--nim=3"]])
