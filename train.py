@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from analysis.command_line import run_program
 from analysis.look import closer, finders
+from analysis.look.initial_weights import source_of, start_from
 from analysis.look.preview import draw_preview
 from analysis.look.training_summary import result_so_far
 from analysis.record import run_folder
@@ -37,7 +38,7 @@ from analysis.record.resume import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
 from analysis.record.tracker import Tracker
 from analysis.record.wandb_run import give_back
-from analysis.record.wandb_start import RunFacts
+from analysis.record.wandb_start import INITIAL, RunFacts
 from data.dataset import DatasetInfo, split_looked_at
 from data.errors import UserError, exit_code, in_words, lack_of_memory
 from data.internals import forget_exit_handlers
@@ -127,9 +128,13 @@ def prepare(
     objective, loaders = load_model(settings, info, splits, accelerator)
     if accelerator.is_main_process:
         closer.get_ready(objective, loaders)
-    trainer = Trainer(settings, accelerator, objective, loaders)
     is_begun = (folder / run_folder.CHECKPOINT).exists() and not finders.is_asked_for(settings)
     [is_begun] = broadcast_object_list([is_begun])
+    if settings.init_from and not is_begun:
+        told = start_from(source_of(settings), objective)
+        if accelerator.is_main_process:
+            say(told)
+    trainer = Trainer(settings, accelerator, objective, loaders)
     if is_begun:
         trainer.restore(folder / run_folder.CHECKPOINT)
     elif accelerator.is_main_process:
@@ -144,6 +149,8 @@ def start_tracking(
     folder = Path(settings.runs_dir) / settings.run_id
     environment = describe_environment(arguments, trainer.accelerator.device, trainer.accelerator.num_processes)
     environment |= {"data": info.fingerprint, "images": info.in_one_line()}
+    if settings.init_from and not trainer.progress.images_seen:
+        environment[INITIAL] = run_folder.weights_fingerprint(source_of(settings))
     say(f"{info.name}: {info.in_one_line()}")
     facts = RunFacts(folder, asdict(settings), environment, sweep_values(os.environ))
     tracker = Tracker(facts, trainer.progress.num_logged, goes_on=not trainer.is_over(), lock=lock)

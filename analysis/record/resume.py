@@ -30,7 +30,8 @@ def resolve(arguments: Iterable[str], environment: Mapping[str, str]) -> Setting
         if run_folder.state(folder) == "finished":
             raise UserError(
                 f"run {settings.run_id!r} has finished after {counted(saved['epochs'], 'epoch')}, and kept no "
-                f"checkpoint to go on from: give another --run_id to train {settings.epochs}"
+                f"checkpoint to go on from: give another --run_id to train {settings.epochs}, or to start from its "
+                f"weights with --init_from={settings.run_id}"
             )
     return settings
 

@@ -14,7 +14,16 @@ from analysis.record import run_folder
 from analysis.record.findings import Table
 from analysis.record.wandb_login import check_limits, choose_mode
 from analysis.record.wandb_run import WandbRun
-from analysis.record.wandb_start import ADDRESS, JOB_TYPE, LABELS, NOT_APPLICABLE, NUM_LOST, RunFacts, start_wandb
+from analysis.record.wandb_start import (
+    ADDRESS,
+    INITIAL,
+    JOB_TYPE,
+    LABELS,
+    NOT_APPLICABLE,
+    NUM_LOST,
+    RunFacts,
+    start_wandb,
+)
 from data.errors import UserError
 from data.files import read_json, replace_file, write_json
 from data.metrics import is_closing
@@ -23,7 +32,7 @@ from models.resolve import not_applicable
 from models.setting_groups import settings_for
 
 # Of what an earlier start has noted: by hand, or offline, it is not known.
-KEPT = {ADDRESS: str, LABELS: dict, NOT_APPLICABLE: list}
+KEPT = {ADDRESS: str, LABELS: dict, NOT_APPLICABLE: list, INITIAL: str}
 
 
 def kept_rows(folder: Path, num_logged: int, goes_on: bool) -> tuple[list[dict[str, Any]], int]:

@@ -18,9 +18,10 @@ from models.setting_groups import settings_for
 
 LONGEST_NAME = 128  # characters that W&B takes
 ENVIRONMENT = "environment"  # in W&B's config
+INITIAL = "initial_weights"  # in it: a hash of those of another run that training started from
 NOT_APPLICABLE = "not_applicable"  # in it: what a sweep of several models gave that this model has not
 NUM_LOST = "rows_lost"  # in a run's environment: of its rows, those that its folder has no longer, and W&B may have
-RECORDED = ("data", "num_processes", "commit", NOT_APPLICABLE)  # of it
+RECORDED = ("data", "num_processes", "commit", INITIAL, NOT_APPLICABLE)  # of it
 SWEEP_ID = "WANDB_SWEEP_ID"  # set by W&B's agent for the runs of its sweep
 ADDRESS = "wandb"  # in a run's environment: of its page on W&B, as soon as it has one
 JOB_TYPE, LABELS = "job_type", "wandb_labels"  # in it: what the run is in its sweep, and its labels on W&B

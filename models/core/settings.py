@@ -71,6 +71,9 @@ class Settings:
     """Peak learning rate."""
     seed: Seed = 3407
     """Seed of the initial weights, the order of the images, augmentation and dropout."""
+    init_from: str = ""
+    """Run of the same model, by its id or folder, from whose best weights training starts; layers whose shape depends
+    on the classes start at random where there are others. If empty, all weights do, or are pretrained."""
 
     data_dir: Annotated[str, Role.CIRCUMSTANCE] = ""
     """Folder of the datasets; if empty, $VISION_SWEEPS_DATA, else vision-sweeps in the user's cache folder."""

@@ -1,0 +1,79 @@
+"""Training that starts from the weights of another run of the same model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from analysis.look.initial_weights import source_of, start_from
+from analysis.record import run_folder
+from data.errors import UserError
+from data.files import read_json
+from models.core.settings import Settings
+from models.loading import build_objective
+from models.registry import MODELS
+from tests.models.test_objectives import SMALL
+from tests.test_train import _fresh_process_state, epochs, run, run_with_stop  # noqa: F401
+from tests.trained_runs import info_for, save_run
+
+
+def new_model(model, classes=("cat", "dog", "frog"), **settings):
+    own = MODELS[model].settings_class(model=model, **{**SMALL[model], "seed": 9, "init_from": "a", **settings})
+    return build_objective(own, replace(info_for(model), classes=classes))
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_starts_from_a_run_of_its_kind(model, tmp_path):
+    folder, objective = save_run(tmp_path / "a", model), new_model(model)
+    assert start_from(folder, objective).endswith("are what training starts from")
+    kept = torch.load(folder / run_folder.BEST, weights_only=True)
+    for name, tensor in objective.state_dict().items():
+        assert torch.equal(tensor, kept[name]), name
+
+
+@pytest.mark.parametrize("model", ["cnn", "nano_vit", "resnet18", "cvae_head", "ac_gan"])
+def test_what_depends_on_the_classes_is_left_where_there_are_others(model, tmp_path):
+    classes = tuple("abcde")
+    folder, objective, fresh = save_run(tmp_path / "a", model), new_model(model, classes), new_model(model, classes)
+    told = start_from(folder, objective)
+    left = [name for name in objective.state_dict() if name in told]
+    assert left
+    assert f"but for {' and '.join(left)}, which depend on the classes" in told
+    kept = torch.load(folder / run_folder.BEST, weights_only=True)
+    for name, tensor in objective.state_dict().items():
+        assert torch.equal(tensor, (fresh.state_dict() if name in left else kept)[name]), name
+        assert (name in left) == (tensor.shape != kept[name].shape)
+
+
+def test_another_model_or_form_and_what_is_no_run_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
+    folder = save_run(tmp_path / "a", "mlp")
+    with pytest.raises(UserError, match="--init_from=a is a mlp: give --model=mlp, or another run"):
+        start_from(folder, new_model("cnn"))
+    with pytest.raises(UserError, match=r"--init_from=a has another form, \S+ is \[\d.*\] and not \[\d.*\]: give the"):
+        start_from(folder, new_model("mlp", width=24))
+    with pytest.raises(UserError, match=r"--init_from=a has another form, \S+ is \[16, 32\] and not none"):
+        start_from(folder, new_model("mlp", norm="batch"))
+    assert source_of(Settings(init_from="a", runs_dir=str(tmp_path))) == folder
+    assert source_of(Settings(init_from="a")) == folder
+    assert source_of(Settings(init_from=str(folder))) == folder
+    with pytest.raises(UserError, match="--init_from=b: .*b is no run"):
+        source_of(Settings(init_from="b"))
+
+
+@pytest.mark.slow
+def test_a_run_starts_where_another_has_ended_and_goes_on_without_it(tmp_path, monkeypatch, capsys):
+    own = ("--init_from=a", "--lr=1e-9", "--epochs=2", "--ema_decay=0.5")
+    assert run(tmp_path, "--run_id=a", "--lr=3e-3") == 0
+    assert run_with_stop(monkeypatch, 20, tmp_path, "--run_id=b", *own) == 143
+    summary = read_json(tmp_path / "a" / run_folder.SUMMARY)
+    [first] = epochs(tmp_path / "b")
+    assert first["val/loss"] == pytest.approx(summary["val/loss"], rel=1e-4)
+    assert f"{tmp_path / 'a'} are what training starts from" in capsys.readouterr().out
+    noted = read_json(tmp_path / "b" / run_folder.ENVIRONMENT)["initial_weights"]
+    assert noted == run_folder.weights_fingerprint(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "gone")
+    assert run(tmp_path, "--run_id=b", *own) == 0
+    assert read_json(tmp_path / "b" / run_folder.ENVIRONMENT)["initial_weights"] == noted
+    assert run(tmp_path, "--run_id=c", *own) == 2
+    assert "--init_from=a: " in capsys.readouterr().err
