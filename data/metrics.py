@@ -11,12 +11,15 @@ Goal = Literal["minimize", "maximize"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 
 # Metrics of which more is better, and those that are shown as percentages, by the ends of their names.
-MAXIMIZED = ("accuracy", "mAP", "auroc", "purity", "nmi", "ari", "active_units", "images_per_second", "inception_score")
+MAXIMIZED = (
+    *("accuracy", "mAP", "macro_f1", "auroc", "purity", "nmi", "ari"),
+    *("active_units", "images_per_second", "inception_score"),
+)
 PERCENTAGES = ("accuracy", "mAP", "ece")
 # Measures of samples of which more is better, by the beginnings of their names: they end with network and number.
 MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
 # The least and the greatest value that a metric can have, by the end of its name:
-RANGES = dict.fromkeys((*PERCENTAGES, "auroc", "purity", "nmi"), (0.0, 1.0)) | {"ari": (-0.5, 1.0)}
+RANGES = dict.fromkeys((*PERCENTAGES, "macro_f1", "auroc", "purity", "nmi"), (0.0, 1.0)) | {"ari": (-0.5, 1.0)}
 # and of a measure of samples, by the beginning of its name behind the split; KID has no bias, and may be below 0.
 RANGES_OF_SAMPLES = dict.fromkeys(("precision_", "recall_", "coverage_"), (0.0, 1.0)) | {
     "density_": (0.0, math.inf),

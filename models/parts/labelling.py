@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from data.dataset import DatasetInfo
 
 THRESHOLD = 0.5  # probability above which one of several labels is predicted
+UNEVEN = 1.5  # times as many images of the largest class as of the smallest, above which classes are uneven
 CAPTION_WIDTH = 26  # letters, as many as stand below a small image
 
 
@@ -94,6 +95,27 @@ class Labelling:
         share, guess = probabilities.max(0)
         wrong = label is not None and int(guess) != int(label)
         return f"{info.named(guess)} {share:.0%}" + (f", is {info.named(label)}" if wrong and label is not None else "")
+
+
+class UnevenClasses(Labelling):
+    """Each image is of one class, and some classes are much larger: naming these alone is already mostly right."""
+
+    def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"named": torch.stack([logits.argmax(dim=1), labels], dim=1)}
+
+    def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the means over the classes of recall (balanced_accuracy) and of the F1 score (macro_f1).
+
+        A class that has no image is left out; of the F1 score, only if it is not predicted either.
+        """
+        named, labels = kept["named"].long().T
+        num_classes = 1 + int(kept["named"].max())
+        sizes, guesses, hits = (
+            torch.bincount(each, minlength=num_classes).double() for each in (labels, named, labels[named == labels])
+        )
+        recalls = (hits / sizes)[sizes > 0]
+        scores = (2 * hits / (sizes + guesses))[sizes + guesses > 0]
+        return {"balanced_accuracy": recalls.mean().item(), "macro_f1": scores.mean().item()}
 
 
 class SeveralLabels(Labelling):
@@ -197,9 +219,12 @@ def mean_of_known(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-ONE_CLASS, SEVERAL_LABELS = Labelling(), SeveralLabels()
+ONE_CLASS, UNEVEN_CLASSES, SEVERAL_LABELS = Labelling(), UnevenClasses(), SeveralLabels()
 
 
 def labelling_of(info: DatasetInfo) -> Labelling:
     """Return what the labels of a dataset's images are."""
-    return SEVERAL_LABELS if info.several_labels else ONE_CLASS
+    if info.several_labels:
+        return SEVERAL_LABELS
+    fewest, most = info.class_sizes
+    return UNEVEN_CLASSES if most > UNEVEN * fewest else ONE_CLASS

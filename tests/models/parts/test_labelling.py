@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, f1_score
 from torch import nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
@@ -18,7 +19,7 @@ from data.seeding import seed_everything
 from models.loading import stand_in
 from models.logged_metrics import logged_metrics
 from models.parts.classification import Classification, ClassifierSettings
-from models.parts.labelling import ONE_CLASS, SEVERAL_LABELS
+from models.parts.labelling import ONE_CLASS, SEVERAL_LABELS, labelling_of
 from models.registry import MODELS
 from tests.models.test_objectives import INFO, SMALL, info_of, train_step
 
@@ -118,6 +119,37 @@ def test_a_split_is_measured_as_by_torchmetrics_whatever_the_batches_and_process
     for loader in loaders[1:]:
         divided = evaluation.evaluate(Alone(), objective, loader, 7)
     assert divided == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(("sizes", "is_uneven"), [((0, 5), True), ((10, 16), True), ((10, 15), False), ((0, 0), False)])
+def test_metrics_of_uneven_classes_are_scikit_learns_and_are_logged_only_of_these(sizes, is_uneven):
+    info = replace(info_of("cnn"), class_sizes=sizes)
+    settings = MODELS["cnn"].settings_class(model="cnn", **SMALL["cnn"])
+    logged = logged_metrics(stand_in(settings, info))
+    assert ("val/balanced_accuracy" in logged) == ("val/macro_f1" in logged) == is_uneven
+    random = torch.Generator().manual_seed(3)
+    # Classes 2 and 7 have no image; 7 is predicted, and 2 is not.
+    labels = torch.tensor([0, 1, 3, 4, 5, 6])[torch.randint(6, (200,), generator=random).clamp(max=5)]
+    named = torch.where(torch.rand(200, generator=random) < 0.6, labels, torch.tensor(7))
+    logits = torch.nn.functional.one_hot(named, 10).float()
+    found = labelling_of(info).split_metrics(labelling_of(info).kept(logits, labels))
+    if is_uneven:
+        with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+            balanced = balanced_accuracy_score(labels, named)
+        assert found == pytest.approx(
+            {"balanced_accuracy": balanced, "macro_f1": f1_score(labels, named, average="macro")}
+        )
+    else:
+        assert found == {}
+
+
+def test_a_network_that_always_names_the_largest_class_is_told_from_a_good_one():
+    info = replace(info_of("cnn"), class_sizes=(20, 380))
+    labels = torch.tensor([0] * 95 + [1] * 5)
+    kept = labelling_of(info).kept(torch.tensor([[1.0, 0.0]]).expand(100, 2), labels)
+    found = labelling_of(info).split_metrics(kept)
+    assert found["balanced_accuracy"] == 0.5
+    assert found["macro_f1"] == pytest.approx(2 * 95 / 195 / 2)
 
 
 def test_a_label_that_no_image_has_or_every_one_is_left_out_of_the_means():
