@@ -34,7 +34,7 @@ from analysis.record import run_folder
 from data.files import replace_file
 from data.visible import counted, say, visible, warn
 from sweeps.local.agent import Agent
-from sweeps.local.contract import checked_sweep, lines_of_foreign, lines_of_idle
+from sweeps.local.contract import checked_sweep, lines_of_folds, lines_of_foreign, lines_of_idle
 from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
 from sweeps.local.enqueued import Choice, choice_of, enqueue
@@ -84,6 +84,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--repeats", type=whole_number, metavar="N", help="seeds of each trial; default: the file's repeats:, or else 1"
     )
+    parser.add_argument(
+        "--folds", type=whole_number, metavar="K", help="folds of each trial; default: the file's folds:, or else none"
+    )
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
     parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
     parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
@@ -99,7 +102,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def run_sweep(options: Namespace) -> int:
     """Run a sweep to its end; return the exit code."""
     sweep = checked_sweep(options.file)
-    sweep = replace(sweep, repeats=options.repeats or sweep.repeats)
+    if options.folds or options.repeats:
+        sweep = replace(sweep, repeats=options.folds or options.repeats, folds=options.folds or 0)
     check_repeats(sweep)
     devices = assign_devices(options.workers, options.devices)
     if options.estimate:
@@ -111,7 +115,7 @@ def run_sweep(options: Namespace) -> int:
     trials = open_trials(sweep, name, folder, options)
     limits = limits_of(trials, options)
     display = Display(sweep, name, limits.count, len(devices))
-    remarks = lines_of_foreign(sweep) + lines_of_idle(sweep)
+    remarks = lines_of_foreign(sweep) + lines_of_idle(sweep) + lines_of_folds(sweep)
     for line in [*remarks, *beginning(trials, options, choices, limits.count)]:
         display.say(line)
     if options.retry_failed:

@@ -180,8 +180,13 @@ def run_data(
 
 
 def seeds_data(trial: Trial) -> dict[str, Any]:
-    """Return what the page shows of a trial over its seeds."""
-    return {"mean": finite(trial.value), "deviation": finite(trial.deviation), "num": len(trial.seeds)}
+    """Return what the page shows of a trial over its seeds or folds."""
+    return {
+        "mean": finite(trial.value),
+        "deviation": finite(trial.deviation),
+        "num": len(trial.seeds),
+        "over": trial.what_over,
+    }
 
 
 def branch_data(comparison: Comparison, settings: Sequence[str]) -> dict[str, dict[str, Any]]:

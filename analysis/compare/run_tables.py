@@ -240,7 +240,7 @@ def best_value(sweep: SweepRecord) -> str:
         return ""
     best = sweep.leaders[0]
     text = shown(sweep.metric.name, best.value, best.deviation)
-    return f"{text} ({counted(len(best.seeds), 'seed')})" if best.seeds else text
+    return f"{text} ({counted(len(best.seeds), best.what_over)})" if best.seeds else text
 
 
 def values_in_order(sweep: SweepRecord) -> list[float]:

@@ -16,7 +16,8 @@ from data.metrics import Best, Curve, Metric, is_finite
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that is after several
-REPEATS = "repeats"  # best value and its epoch for each seed that a trial has finished with, in their order
+REPEATS = "repeats"  # best value and its epoch for each seed, or fold, that a trial has finished with, in their order
+FOLDS = "folds"  # of a trial that is cross-validated: their number
 STARTED, ENDED = "started", "ended"  # in seconds since 1970; Optuna's times are local ones of the agent's machine
 NUMBER = int | float
 NOTES = {  # of a trial in its database
@@ -26,6 +27,7 @@ NOTES = {  # of a trial in its database
     "settings": object,
     OBJECTIVES: dict,
     REPEATS: list,
+    FOLDS: int,
     STARTED: NUMBER,
     ENDED: NUMBER,
 }
@@ -46,8 +48,9 @@ class Trial:
         objectives: values of the sweep's further metrics in that epoch, where it is after several.
         started: time in UTC; None if it is not known.
         ended: time in UTC; None if the trial has not ended, or the time is not known.
-        seeds: best value and its epoch of each of its runs, where it is one for each of several seeds; `value` is then
-            their mean, or an estimate of it as long as seeds are missing.
+        seeds: best value and its epoch of each of its runs, where it is one for each of several seeds, or folds;
+            `value` is then their mean, or an estimate of it as long as some are missing.
+        folds: number of folds over which it is cross-validated; 0 where its runs differ by their seeds.
     """
 
     number: int
@@ -60,6 +63,12 @@ class Trial:
     ended: datetime | None
     objectives: Mapping[str, Any] = field(default_factory=dict, hash=False)
     seeds: tuple[Best, ...] = ()
+    folds: int = 0
+
+    @property
+    def what_over(self) -> str:
+        """What its value is the mean over: "seed" or "fold"."""
+        return what_over(self.folds)
 
     @property
     def deviation(self) -> float | None:
@@ -70,6 +79,11 @@ class Trial:
 def seeds_done(notes: Mapping[str, Any]) -> list[Best]:
     """Return the best value and its epoch for each seed of a trial that has finished, by the trial's notes."""
     return [Best(*each) for each in notes.get(REPEATS, ())]
+
+
+def what_over(folds: int) -> str:
+    """Return what a trial of so many folds is the mean over: "fold", or "seed" where it has none."""
+    return "fold" if folds else "seed"
 
 
 def deviation_of(seeds: Sequence[Best]) -> float | None:
@@ -124,6 +138,7 @@ def trial_of(row: TrialRow) -> Trial:
         settings=settings if isinstance(settings := row.notes.get("settings"), dict) else {},
         objectives=row.notes.get(OBJECTIVES, {}),
         seeds=tuple(seeds_done(row.notes)),
+        folds=row.notes.get(FOLDS, 0),
         started=moment(row.notes.get(STARTED), row.started),
         ended=moment(row.notes.get(ENDED), row.ended) if row.ended else None,
     )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.read.spare import free_weights
 from analysis.read.storage import reason_of
 from analysis.read.sweep_command import is_ours, place_on_wandb, told_in_all
-from analysis.read.trials import REPEATS, checked_run_id, runs_of, seeds_done
+from analysis.read.trials import REPEATS, checked_run_id, runs_of, seeds_done, what_over
 from analysis.record import run_folder
 from analysis.record.wandb_start import trial_name
 from data.errors import UserError
@@ -224,8 +224,9 @@ class Agent:
         words = command_words(self.sweep.command, self.sweep.program, claim.settings, folder / ARGUMENTS)
         trial = self.trials.all()[claim.number]
         varied = {name: value for name, value in self.sweep.varied(claim.settings).items() if value is not None}
-        seed = {"seed": claim.settings["seed"]} if seeds_done(trial.user_attrs) else {}
-        own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied | seed)}
+        what, num_done = what_over(self.sweep.folds), len(seeds_done(trial.user_attrs))
+        part = {what: claim.settings[what]} if num_done or self.sweep.folds else {}
+        own = {"WANDB_RUN_GROUP": self.runs_dir.name, "WANDB_NAME": trial_name(f"{claim.number:03d}", varied | part)}
         environment = {**unless_set(own), **self.pool.devices[slot], **place_on_wandb(self.sweep.place)}
         if claim.until:
             environment[STOP_AFTER] = str(last_epoch_until(claim.until, self.sweep.metric, folder))
@@ -238,7 +239,7 @@ class Agent:
             run.had_company = other.had_company = True
         self.pool.add(run, slot)
         goal = f" to {claim.until}" if claim.until and verb == "goes on" else ""
-        goal += f" with seed {seed['seed']}" if seed else ""
+        goal += f" with {what} {part[what]}" if part else ""
         self.display.log(f"trial {claim.number} {verb}{goal}: {self.display.varied(claim.settings)}")
 
     def stop_the_worst(self) -> None:

@@ -115,6 +115,12 @@ def lines_of_foreign(sweep: Sweep) -> list[str]:
     return lines + [f"the group {name} is named for no model{known}" for name, known in headings.items() if known]
 
 
+def lines_of_folds(sweep: Sweep) -> list[str]:
+    """Return the line that warns of a sweep whose trials differ in their folds, of which the easiest would win."""
+    remedy = "for a cross-validation leave it out, and give --folds"
+    return [f"fold is searched, so the easiest one wins: {remedy}"] if sweep.is_flat and "fold" in sweep.space else []
+
+
 def lines_of_idle(sweep: Sweep) -> list[str]:
     """Return a line for each setting that is searched in vain, as it has no effect in any trial of a model."""
     lines = []

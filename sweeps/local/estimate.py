@@ -14,6 +14,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from analysis.read.sweep_command import is_ours, told_in_all
+from analysis.read.trials import what_over
 from analysis.record import run_folder
 from analysis.terminal import clock, number
 from data.errors import UserError
@@ -226,7 +227,7 @@ def lines_about(
     rounds = num / min(workers, num)
     least = rounds * fmean(first) + fmean(most) * (sweep.repeats - 1) / sweep.repeats  # the best trial has all seeds
     epochs = sorted({one.epochs for one in found})
-    seeds = f" with {sweep.repeats} seeds" if sweep.repeats > 1 else ""
+    seeds = f" with {sweep.repeats} {what_over(sweep.folds)}s" if sweep.repeats > 1 else ""
     what = f"{counted(num, 'trial')} of {' to '.join(map(str, epochs[:: max(1, len(epochs) - 1)]))} epochs{seeds}"
     text = f"{what} by {counted(workers, 'worker')}: about {clock(rounds * fmean(most))}"
     if len(found) > 1:

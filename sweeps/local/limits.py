@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from optuna.trial import TrialState
 
+from analysis.read.sweep_command import is_ours, told_by_command
 from data.errors import UserError
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.trial_run import TrialRun
@@ -22,7 +23,7 @@ class Limits:
         trial_minutes: for one trial, all its starts together; then it counts with its best value.
         silent_minutes: without a logged row.
         keep_weights: best trials that keep their weights; None for all.
-        repeats: runs of each trial, with seeds of their own.
+        repeats: runs of each trial, with seeds or folds of their own.
     """
 
     count: int | None = None
@@ -44,11 +45,17 @@ def check_repeats(sweep: Sweep) -> None:
     """Refuse more runs of each trial than a sweep can have.
 
     Raises:
-        UserError: its trials differ in their seeds already, or have several metrics.
+        UserError: its trials differ in their seeds already, or are told a fold, or have several metrics.
     """
-    repeats = f"{sweep.repeats} repeats"
-    if sweep.repeats > 1 and "seed" in sweep.varied({}):
+    repeats = f"{sweep.repeats} {'folds' if sweep.folds else 'repeats'}"
+    if sweep.repeats > 1 and not sweep.folds and "seed" in sweep.varied({}):
         raise UserError(f"{repeats}: the sweep searches the seed itself, leave one of them out")
+    if sweep.folds and not is_ours(sweep.program):
+        raise UserError(f"{repeats}: {sweep.program} may not know what a fold is: give --repeats")
+    if sweep.folds and "fold" in {**told_by_command(sweep.content), **sweep.parameters}:
+        raise UserError(f"{repeats}: the sweep tells its runs a fold itself, leave one of them out")
+    if sweep.folds == 1:
+        raise UserError(f"{repeats}: a cross-validation has at least 2")
     if sweep.repeats > 1 and len(sweep.objectives.metrics) > 1:
         raise UserError(f"{repeats} are for a single metric: leave them out, or write metric: for metrics:")
     if sweep.repeats > MOST_REPEATS:

@@ -1,8 +1,8 @@
-"""Trials of several seeds: one trial is a run for each seed, and counts with the mean over them.
+"""Trials of several seeds or folds: one trial is a run for each of them, and counts with the mean over them.
 
-The seeds of a trial run one after the other, so that a trial that is worse than the best one so far ends after the
-first of them. The first is the trial's own, and the others are the numbers after it: trials share their seeds, and are
-compared seed by seed.
+The runs of a trial come one after the other, so that a trial that is worse than the best one so far ends after the
+first of them. The first seed is the trial's own, and the others are the numbers after it: trials share their seeds, as
+they share their folds, and are compared one by one. What is said of seeds here holds for folds.
 """
 
 import statistics
@@ -21,8 +21,10 @@ SURE = 0.05  # probability below which a trial is taken for worse than the best 
 ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 
 
-def seed_of(settings: Mapping[str, Any], num_done: int) -> dict[str, Any]:
-    """Return the setting of a trial's next seed; nothing for the first, which its settings say."""
+def settings_of_next(settings: Mapping[str, Any], num_done: int, folds: int = 0) -> dict[str, Any]:
+    """Return the setting of a trial's next fold, or seed; nothing for the first seed, which its settings say."""
+    if folds:
+        return {"fold": f"{num_done + 1}/{folds}"}
     return {"seed": (settings.get("seed", Settings.seed) + num_done) % NUM_SEEDS} if num_done else {}
 
 

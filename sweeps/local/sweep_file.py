@@ -26,7 +26,7 @@ COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 # What makes a sweep the same:
 SEARCHED = ("program", "command", "method", "metric", "metrics", "early_terminate", "parameters")
 OTHERS = ("name", "description", "project", "entity", "run_cap", "kind", "apiVersion", "controller", "scheduler")
-OURS = ("repeats",)  # W&B warns of it, and goes on without
+OURS = ("repeats", "folds")  # W&B warns of it, and goes on without
 KEYS = (*SEARCHED, *OTHERS, *OURS)
 
 
@@ -47,7 +47,8 @@ class Sweep:
         content: the part of the file that makes two sweeps the same.
         chooser: name of the parameter whose value decides which others apply; empty where all do.
         is_flat: whether its program takes settings without groups, of which the leaves are the settings then.
-        repeats: runs of each trial, with seeds of their own.
+        repeats: runs of each trial, with seeds or folds of their own.
+        folds: their number where each trial is cross-validated; 0 where runs of a trial differ by their seeds.
     """
 
     program: str
@@ -63,6 +64,7 @@ class Sweep:
     chooser: str = ""
     is_flat: bool = False
     repeats: int = 1
+    folds: int = 0
 
     @property
     def metric(self) -> Metric:
@@ -207,7 +209,8 @@ def parse_sweep(content: Mapping[str, Any]) -> Sweep:
         place=place_of(content),
         run_cap=content.get("run_cap"),
         content={key: content[key] for key in SEARCHED if key in content},
-        repeats=content.get("repeats") or 1,
+        repeats=content.get("folds") or content.get("repeats") or 1,
+        folds=content.get("folds") or 0,
     )
     check_whole(sweep)
     return sweep
@@ -251,7 +254,7 @@ def check_keys(content: Mapping[str, Any]) -> None:
         raise UserError(f"program {content['program']!r} is not the name of a file")
     if not isinstance(content.get("name", ""), str):
         raise UserError(f"name {content['name']!r} is no text: put it in quotes")
-    for key in ("run_cap", "repeats"):
+    for key in ("run_cap", *OURS):
         num = content.get(key)
         if num is not None and (type(num) is not int or num < 1):
             raise UserError(f"{key} {num!r} is not a number of runs: write {key}: 3, or leave it out")

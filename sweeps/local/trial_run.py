@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.trials import OBJECTIVES, seeds_done
+from analysis.read.trials import FOLDS, OBJECTIVES, seeds_done, what_over
 from analysis.record import run_folder
 from data.errors import LATER
 from data.files import read_json
@@ -198,24 +198,24 @@ class TrialRun(Run):
         return Outcome("finished", TrialState.COMPLETE, self.notes())
 
     def with_its_seed(self, outcome: Outcome, trials: Sequence[FrozenTrial], repeats: int) -> Outcome:
-        """Return what becomes of a trial of several seeds that has finished with one: it goes on with the next.
+        """Return what becomes of a trial of several seeds or folds that has finished with one: the next follows.
 
         Args:
-            outcome: of the run with this seed.
+            outcome: of the run with this seed or fold.
             trials: of the sweep.
-            repeats: seeds of each trial.
+            repeats: runs of each trial.
         """
         if outcome.state != TrialState.COMPLETE or self.best is None or (repeats == 1 and not self.seeds_done):
             return outcome
         done, best = [*self.seeds_done, self.best], best_trial(trials, self.claim.number, self.metric)
-        notes = {**outcome.notes, **notes_of(done, self.metric)}
+        notes, what = {**outcome.notes, **notes_of(done, self.metric)}, what_over(self.before.get(FOLDS, 0))
         if len(done) >= repeats:
-            return Outcome(f"finished with {counted(len(done), 'seed')}", TrialState.COMPLETE, notes)
+            return Outcome(f"finished with {counted(len(done), what)}", TrialState.COMPLETE, notes)
         if best is not None and (chance := is_worse(done, best, self.metric)) is not None:
-            ending = f"worse than trial {best.number} after {len(done)} of {repeats} seeds (p {chance:.2g})"
+            ending = f"worse than trial {best.number} after {len(done)} of {repeats} {what}s (p {chance:.2g})"
             notes |= {**notes_of(done, self.metric, best), "ending": ending}
             return Outcome(f"stopped early, {ending}", TrialState.PRUNED, notes)
-        return Outcome(f"finished seed {len(done)} of {repeats}", None, notes)
+        return Outcome(f"finished {what} {len(done)} of {repeats}", None, notes)
 
     def has_come_to_a_rung(self) -> bool:
         """Return whether the run has ended where it is to wait: stopped there by itself, or cut short soon after."""

@@ -19,9 +19,20 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweep_command import told_in_all
 from analysis.read.sweeps import metrics_of
-from analysis.read.trials import ENDED, NOTES, NUMBER, STARTED, check_notes, check_seeds, checked_run_id, seeds_done
+from analysis.read.trials import (
+    ENDED,
+    FOLDS,
+    NOTES,
+    NUMBER,
+    STARTED,
+    check_notes,
+    check_seeds,
+    checked_run_id,
+    seeds_done,
+)
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
+from data.errors import UserError
 from data.internals import let_ranges_change, reopen_trials, trial_id
 from sweeps.local.agreement import go_on, leaves_of
 from sweeps.local.claims import CLAIMS, Claims
@@ -29,7 +40,7 @@ from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
 from sweeps.local.owners import has_another_agent
 from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
-from sweeps.local.repeats import notes_of, seed_of, value_of
+from sweeps.local.repeats import notes_of, settings_of_next, value_of
 from sweeps.local.search import Search, settings_of
 from sweeps.local.sweep_file import Sweep
 
@@ -140,9 +151,21 @@ class Trials:
             check_study(self.study, sweep, known)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
+        self.check_folds()
         self.changes = go_on(self.study, sweep, known)
         self.left_until: dict[int, float] = {}  # by trial id, for a while
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
+
+    def check_folds(self) -> None:
+        """Refuse another number of folds than the trials so far have, since their values are not comparable.
+
+        Raises:
+            UserError: with the number.
+        """
+        for trial in self.started():
+            if (folds := trial.user_attrs.get(FOLDS, 0)) != self.sweep.folds:
+                had, now = (f"{num} folds" if num else "no folds" for num in (folds, self.sweep.folds))
+                raise UserError(f"the trials of {self.name} have {had}, not {now}: leave that, or give another --name")
 
     def is_superseded(self) -> bool:
         """Return whether another agent has since gone on with the sweep by another file."""
@@ -265,12 +288,14 @@ class Trials:
         if run_id is None:
             run_id = new_run_id(trial.number)
             trial.set_user_attr("settings", settings)
+            if self.sweep.folds:
+                trial.set_user_attr(FOLDS, self.sweep.folds)
             if foreign := self.sweep.foreign(trial.params):
                 trial.set_user_attr(NOT_APPLICABLE, foreign)
             trial.set_user_attr(STARTED, time.time())
             trial.set_user_attr("run_id", run_id)
         num_done = len(seeds_done(notes))
-        settings = settings | seed_of(told_in_all(self.sweep.content, settings), num_done)
+        settings = settings | settings_of_next(told_in_all(self.sweep.content, settings), num_done, self.sweep.folds)
         run_id, until = run_of_seed(checked_run_id(run_id), num_done), 0 if num_done else until
         return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
 

@@ -1,6 +1,7 @@
 """Trials of several seeds: a run for each, the mean for the search, and an early end for those that are bad."""
 
 import signal
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from optuna.trial import TrialState
 from scipy import stats
 
+from analysis.read.best_recipe import best_recipe
 from analysis.read.storage import url_of_file
 from analysis.read.sweeps import read_sweep
 from analysis.read.trials import check_seeds, deviation_of, seeds_done
@@ -16,9 +18,9 @@ from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Metric
 from sweeps import agent
-from sweeps.local.contract import checked
+from sweeps.local.contract import checked, lines_of_folds
 from sweeps.local.limits import check_repeats
-from sweeps.local.repeats import best_trial, is_worse, notes_of, seed_of, value_of
+from sweeps.local.repeats import best_trial, is_worse, notes_of, settings_of_next, value_of
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
 from tests.sweep_agents import loss
@@ -38,10 +40,11 @@ def bests(*values):
 
 def test_the_first_run_is_the_trials_own_and_each_further_one_has_the_next_seed_and_a_name_of_its_own():
     assert (run_of_seed("007-x", 0), run_of_seed("007-x", 2)) == ("007-x", "007-x-s3")
-    assert seed_of({"seed": 5}, 0) == {}
-    assert seed_of({"seed": 5}, 2) == {"seed": 7}
-    assert seed_of({}, 1) == {"seed": 3408}
-    assert seed_of({"seed": 2**32 - 1}, 1) == {"seed": 0}
+    assert settings_of_next({"seed": 5}, 0) == {}
+    assert settings_of_next({"seed": 5}, 2) == {"seed": 7}
+    assert settings_of_next({}, 1) == {"seed": 3408}
+    assert settings_of_next({"seed": 2**32 - 1}, 1) == {"seed": 0}
+    assert [settings_of_next({"seed": 5}, place, folds=2) for place in (0, 1)] == [{"fold": "1/2"}, {"fold": "2/2"}]
 
 
 def test_a_trial_counts_with_its_mean_and_its_final_runs_with_its_mean_best_epoch():
@@ -167,15 +170,80 @@ def test_what_cannot_have_several_seeds_is_refused():
     check_repeats(sweep_of({"lr": LR, "seed": {"value": 1}}, repeats=2))
 
 
+def test_a_sweep_that_searches_folds_is_told_that_the_easiest_will_win():
+    folds = {"values": ["1/2", "2/2"]}
+    assert lines_of_folds(checked(sweep_of({"lr": LR, "fold": folds}))) == [
+        "fold is searched, so the easiest one wins: for a cross-validation leave it out, and give --folds"
+    ]
+    assert lines_of_folds(checked(sweep_of({"lr": LR}, folds=2))) == []
+
+
+def test_what_cannot_be_cross_validated_is_refused():
+    check_repeats(sweep_of({"lr": LR, "seed": {"values": [1, 2]}}, folds=2))
+    command = ["python", "${program}", "--fold=1/5", "${args}"]
+    for sweep in (
+        sweep_of({"fold": {"value": "1/2"}, "lr": LR}, folds=2),
+        sweep_of({"lr": LR}, folds=2, command=command),
+    ):
+        with pytest.raises(UserError, match="2 folds: the sweep tells its runs a fold itself"):
+            check_repeats(sweep)
+    with pytest.raises(UserError, match="1 folds: a cross-validation has at least 2"):
+        check_repeats(sweep_of({"lr": LR}, folds=1))
+    with pytest.raises(UserError, match="3 folds: other.py may not know what a fold is"):
+        check_repeats(replace(sweep_of({"lr": LR}), folds=3, repeats=3, program="other.py"))
+
+
 @pytest.mark.parametrize(
-    ("words", "repeats"), [([], 4), (["--repeats=2"], 2), (["--repeats=1"], 1)], ids=["file", "option", "one"]
+    ("keys", "words", "told"),
+    [
+        ({"repeats": 4}, [], "4 runs, 0 folds"),
+        ({"repeats": 4}, ["--repeats=2"], "2 runs, 0 folds"),
+        ({"repeats": 4}, ["--repeats=1"], "1 runs, 0 folds"),
+        ({"repeats": 4}, ["--folds=3"], "3 runs, 3 folds"),
+        ({"folds": 5}, [], "5 runs, 5 folds"),
+        ({"folds": 5}, ["--folds=2"], "2 runs, 2 folds"),
+        ({"folds": 5}, ["--repeats=2"], "2 runs, 0 folds"),
+    ],
+    ids=str,
 )
-def test_the_file_says_how_many_seeds_unless_the_option_does(words, repeats, tmp_path, monkeypatch, capsys):
+def test_the_file_says_how_many_seeds_or_folds_unless_an_option_does(keys, words, told, tmp_path, monkeypatch, capsys):
     path = tmp_path / "a.yaml"
-    path.write_text(yaml.safe_dump(content(repeats=4)))
-    monkeypatch.setattr(agent, "estimate", lambda sweep, *_: [f"{sweep.repeats} seeds"])
+    path.write_text(yaml.safe_dump(content(**keys)))
+    monkeypatch.setattr(agent, "estimate", lambda sweep, *_: [f"{sweep.repeats} runs, {sweep.folds} folds"])
     assert agent.main([str(path), "--estimate", *words]) == 0
-    assert capsys.readouterr().out == f"{repeats} seeds\n"
+    assert capsys.readouterr().out == f"{told}\n"
+
+
+def test_trials_of_another_number_of_folds_are_not_gone_on_with(tmp_path):
+    url = url_of_file(tmp_path / "study.db")
+    first = Trials(url, sweep_of({"lr": LR}, folds=3), "s", 1).take(1)
+    assert first.settings["fold"] == "1/3"
+    for keys, told in (({"folds": 2}, "not 2 folds"), ({}, "not no folds")):
+        with pytest.raises(UserError, match=f"the trials of s have 3 folds, {told}"):
+            Trials(url, sweep_of({"lr": LR}, **keys), "s", 1)
+    Trials(url, sweep_of({"lr": LR}, folds=3), "s", 1)
+
+
+@pytest.mark.slow
+def test_a_cross_validated_trial_trains_on_all_folds_and_counts_with_their_mean(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
+    own = {"dataset": "digits", "model": "mlp", "width": 16, "epochs": 2, "preview": 0, "tracking": "off"}
+    parameters = {"lr": {"values": [1e-3, 3e-3]}, **{name: {"value": value} for name, value in own.items()}}
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(content(method="grid", parameters=parameters, folds=3)))
+    assert agent.main([str(path), "--workers=1"]) == 0
+    sweep, place_of = read_sweep("a"), tmp_path / "runs" / "sweeps" / "a"
+    assert [trial.state for trial in sweep.trials] == ["COMPLETE"] * 2
+    for trial in sweep.trials:
+        folders = [place_of / run_of_seed(trial.run_id, place) for place in range(3)]
+        told = [read_json(folder / "settings.json") for folder in folders]
+        assert [settings["fold"] for settings in told] == ["1/3", "2/3", "3/3"]
+        assert len({settings["seed"] for settings in told}) == 1
+        values = [read_json(folder / "summary.json")["val/loss"] for folder in folders]
+        assert trial.value == pytest.approx(statistics.fmean(values))
+        assert trial.deviation == pytest.approx(statistics.stdev(values))
+        assert (trial.what_over, "fold" in trial.settings) == ("fold", False)
+    assert "\nfold" not in best_recipe(sweep)
 
 
 def write(stage, **parameters):

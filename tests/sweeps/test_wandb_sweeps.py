@@ -9,6 +9,7 @@ import yaml
 from analysis.record import run_folder
 from analysis.record.wandb_start import short
 from data.files import read_json
+from sweeps.local.sweep_file import OURS
 from tests.forks import Fork
 from tests.sweep_helpers import content
 from tests.wandb_site import ACCELERATE_2, ROOT, SMALL, server, site, weights  # noqa: F401
@@ -17,18 +18,19 @@ pytestmark = pytest.mark.waits
 
 
 @pytest.mark.slow
-def test_wandb_sweep_takes_every_file_as_it_is_and_warns_of_repeats_alone(site, server):
+def test_wandb_sweep_takes_every_file_as_it_is_and_warns_of_our_own_keys_alone(site, server):
     # The command itself, which would take seconds to import for each of them.
     code = "import sys; from wandb.cli.cli import cli\nfor path in sys.argv[1:]:\n"
     code += " print('wandb', 'sweep', path, flush=True)\n cli(['sweep', path], standalone_mode=False)"
-    repeated = site.folder / "repeated.yaml"
-    repeated.write_text(yaml.safe_dump(content(repeats=3)))
-    paths = [*sorted(map(str, (ROOT / "sweeps").glob("*.yaml"))), str(repeated)]
+    own = {str(site.folder / f"{key}.yaml"): key for key in OURS}
+    for path, key in own.items():
+        Path(path).write_text(yaml.safe_dump(content(**{key: 3})))
+    paths = [*sorted(map(str, (ROOT / "sweeps").glob("*.yaml"))), *own]
     first, *outputs = site.finish(site.start("python", "-c", code, *paths)).split("wandb sweep ")
     assert [output.splitlines()[0] for output in outputs] == paths
     for path, output, sweep in zip(paths, outputs, server.sweeps.values(), strict=True):
         assert "wandb agent team/" in output
-        assert ("WARN" in first + output) == ("'repeats' was unexpected" in output) == (path == str(repeated))
+        assert ("WARN" in first + output) == (f"'{own.get(path)}' was unexpected" in output) == (path in own)
         assert "ERROR" not in first + output
         assert sweep.config == yaml.safe_load(Path(path).read_text())  # no distribution was left for W&B to guess
 

@@ -55,9 +55,9 @@ function bestTiles() {
   return first === undefined ? tiles : [...tiles, tile("its settings", first, others.slice(0, 4).join(" · "))];
 }
 
-function overSeeds({ name, overSeeds: { mean, deviation, num } }) {
+function overSeeds({ name, overSeeds: { mean, deviation, num, over } }) {
   const spread = deviation === null ? "" : `± ${formatMetric(metric.name, deviation)}, `;
-  return [formatMetric(metric.name, mean), `${spread}${name}, ${count(num, "seed")}`];
+  return [formatMetric(metric.name, mean), `${spread}${name}, ${count(num, over)}`];
 }
 
 function runsTile() {
