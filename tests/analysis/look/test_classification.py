@@ -117,6 +117,12 @@ def test_dollars_in_the_name_of_a_class_are_no_mathematics(tmp_path, monkeypatch
     assert [text.replace(r"\$", "$") for text in texts] == [r"$\frac$", "$a$ and $b$"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_in_letters_that_no_font_has_are_drawn_without_a_warning(tmp_path):
+    draw_confusion_matrix(np.eye(2, dtype=int), ("漢", "🦊"), tmp_path / "x.png")
+    assert (tmp_path / "x.png").exists()
+
+
 def test_a_classifiers_pictures_are_written(six_images, tmp_path):
     analysis = analyse_classifier(*six_images, INFO.classes, tmp_path)
     assert analysis.images == {
