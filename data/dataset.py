@@ -126,10 +126,12 @@ class Source:
     Attributes:
         load: function of data_dir, image_size (0 for the dataset's own) and max_corrupt_images; may raise UserError.
             With `is_decoded` it takes a fourth argument: whether images are decoded whenever they are used.
+            With `has_columns` it takes `label_column`, by its name.
         image_size: side in pixels, if it is known without reading an image; else 0.
         classes: names of the classes, if they are known without reading an image; else None.
         has_test_images: function that tells whether a data_dir holds test images.
         is_decoded: whether there are image files that are decoded.
+        has_columns: whether it is a table, of which any column may hold the labels.
     """
 
     load: Callable[..., Dataset]
@@ -137,6 +139,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     has_test_images: Callable[[Path], bool] = lambda data_dir: True
     is_decoded: bool = False
+    has_columns: bool = False
 
 
 @dataclass(frozen=True)

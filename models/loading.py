@@ -9,7 +9,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from data.dataset import Dataset, DatasetInfo, Split
-from data.datasets import check_each_varies, describe_undecoded, facts_about, load_dataset
+from data.datasets import check_each_varies, check_label_column, describe_undecoded, facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard, bytes_of
 from data.residence import choose_residence
@@ -36,6 +36,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         settings.max_corrupt_images,
         settings.decode,
     )
+        settings.label_column,
     check_each_varies(dataset, settings.data_dir)
     return divide(dataset, settings)
 
@@ -101,9 +102,11 @@ def check_model(settings: Settings) -> None:
     """Refuse before images are decoded, which may take hours, what the model would refuse after that.
 
     Raises:
-        UserError: the model cannot be built for images of that size, or its optimizers cannot.
+        UserError: the model cannot be built for images of that size, or its optimizers cannot, or the dataset has no
+            columns to choose from.
     """
     info = describe_undecoded(settings.dataset, settings.image_size, settings.eval_crop)
+    check_label_column(settings.dataset, settings.label_column)
     if info is not None:
         stand_in(settings, info).phases()
 

@@ -34,8 +34,9 @@ def saved(tmp_path):
     return lambda **splits: datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "insects"))
 
 
-def load(data_dir, name="insects", image_size=9):
-    return load_splits(f"hf/{name}", str(data_dir), image_size=image_size, max_corrupt_images=0, **OPTIONS)
+def load(data_dir, name="insects", image_size=9, **settings):
+    options = OPTIONS | {"image_size": image_size, "max_corrupt_images": 0} | settings
+    return load_splits(f"hf/{name}", str(data_dir), **options)
 
 
 def test_splits_images_and_labels_are_those_of_the_library(saved, tmp_path):
@@ -199,3 +200,38 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(tmp_path, m
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="needs the library datasets: pip install datasets"):
         load(tmp_path)
+
+
+def two_columns(numbers):
+    """A split as uoft-cs/cifar100 is laid out: fine labels, and the coarse ones that they belong to."""
+    content = {
+        "img": [Image.fromarray(PIXELS[i]) for i in numbers],
+        "fine_label": [i % 4 for i in numbers],
+        "coarse_label": [i % 2 for i in numbers],
+    }
+    fine, coarse = datasets.ClassLabel(names=["ant", "bee", "moth", "wasp"]), datasets.ClassLabel(names=["a", "b"])
+    features = {"img": datasets.Image(), "fine_label": fine, "coarse_label": coarse}
+    return datasets.Dataset.from_dict(content, features=datasets.Features(features))
+
+
+def test_the_column_of_the_labels_is_chosen_where_there_are_several(saved, tmp_path):
+    saved(train=two_columns(range(8)), test=two_columns(range(8, 12)))
+    told = r"several columns of labels \(fine_label, coarse_label\): choose one, as by --label_column=fine_label$"
+    with pytest.raises(UserError, match=told):
+        load(tmp_path)
+    fingerprints = set()
+    for column, classes in (("fine_label", ("ant", "bee", "moth", "wasp")), ("coarse_label", ("a", "b"))):
+        info, splits = load(tmp_path, label_column=column)
+        fingerprints.add(info.fingerprint)
+        assert info.classes == classes
+        assert splits["test"].labels.tolist() == [i % len(classes) for i in range(8, 12)]
+        assert splits["train"].labels.tolist() == [i % len(classes) for i in splits["train"].places().tolist()]
+    assert len(fingerprints) == 2
+    with pytest.raises(UserError, match="^--label_column=img: .*hf/insects has no such column of labels; there are:"):
+        load(tmp_path, label_column="img")
+
+
+def test_a_column_is_chosen_even_beside_one_that_is_called_label(saved, tmp_path):
+    saved(train=rows(range(4)).add_column("kind", ["x", "x", "y", "y"]))
+    assert load(tmp_path)[0].classes == ("ant", "bee")
+    assert load(tmp_path, label_column="kind")[0].classes == ("x", "y")

@@ -52,6 +52,15 @@ def test_a_model_is_not_built_in_advance_for_images_that_are_not_decoded(monkeyp
     check_model(settings_of("cnn", dataset="digits", optimizer="adamm"))
 
 
+@pytest.mark.parametrize(("name", "remedy"), [("digits", "leave it out"), ("csv", "call that column label")])
+def test_a_column_of_labels_is_refused_of_images_that_let_choose_none(name, remedy):
+    with pytest.raises(
+        UserError, match=f"^--label_column=kind is for hf/NAME alone, and --dataset is {name}: {remedy}$"
+    ):
+        check_model(settings_of("cnn", dataset=name, label_column="kind"))
+    check_model(settings_of("cnn", dataset="hf/insects", label_column="kind"))
+
+
 FROZEN = {"arch": "test_efficientnet", "pretrained": False, "input_size": 32, "feature_precision": "fp32"}
 
 
