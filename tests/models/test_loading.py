@@ -115,3 +115,11 @@ def test_fp16_is_refused_on_a_cpu_that_a_variable_chose(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
     with pytest.raises(UserError, match="--mixed_precision=fp16 needs a GPU"):
         make_accelerator(settings_of("mlp", mixed_precision="fp16"), on_cpu=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("USE_FSDP", "true"), ("TORCH_DEVICE", "blah")])
+@pytest.mark.usefixtures("_no_accelerator_before")
+def test_every_program_refuses_what_a_launcher_may_not_ask_for(name, value, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(UserError, match=f"^ACCELERATE_{name}={value} "):
+        make_accelerator(settings_of("mlp"), on_cpu=True)
