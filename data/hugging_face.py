@@ -1,7 +1,8 @@
-"""Datasets in the form of HuggingFace's library `datasets`, `--dataset=hf/NAME` or `hf/NAME:SPLIT`.
+"""Datasets in the form of HuggingFace's library `datasets`, `--dataset=hf/NAME[@CONFIG][:SPLIT]`.
 
-NAME is a folder in data_dir, as `save_to_disk` or any other program writes them, or else a dataset of the hub. SPLIT is
-what is trained on, `train` if it is left out; the other splits are known by their names, such as `validation`.
+NAME is a folder in data_dir, as `save_to_disk` or any other program writes them, or else a dataset of the hub. CONFIG
+is one of its configurations, where it has several. SPLIT is what is trained on, `train` if it is left out; the other
+splits are known by their names, such as `validation`.
 """
 
 import os
@@ -23,7 +24,7 @@ HIDDEN = -1  # the number of a class that is kept secret, as of test images that
 
 
 def source(name: str) -> Source:
-    """Return the dataset of this name, `NAME` or `NAME:SPLIT`.
+    """Return the dataset of this name, `NAME[@CONFIG][:SPLIT]`.
 
     Raises:
         UserError: the name is empty.
@@ -69,6 +70,9 @@ def open_parts(
     chosen = {"train": trained_on}
     chosen |= {key: held_out[key] for key in ("val", "test") if key in held_out}
     images, labels = find_columns(told, splits[trained_on].features, label_column)
+    for split, key in list(chosen.items()):
+        if lacking := [column for column in (images, labels) if column and column not in splits[key].features]:
+            warn(f"{told}: {chosen.pop(split)} is left out: it has no column {lacking[0]}")
     identities = {key: identity_of(splits[key], images) for key in chosen.values()}
     splits = {key: as_pictures(splits[key], images) for key in chosen.values()}
     for split in [split for split, key in chosen.items() if split != "train" and hides_labels(splits[key], labels)]:
@@ -88,11 +92,11 @@ def open_parts(
     return classes, parts
 
 
-def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
-    """Return the splits of a dataset, each a `datasets.Dataset`.
+def open_splits(told: str, data_dir: Path) -> dict[str, Any]:
+    """Return the splits of a dataset, NAME or NAME@CONFIG, each a `datasets.Dataset`.
 
     Raises:
-        UserError: the library is not installed, or there is no such dataset.
+        UserError: the library is not installed, or there is no such dataset or configuration.
     """
     try:
         import datasets  # optional
@@ -100,16 +104,21 @@ def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
     except ImportError:
         raise UserError("--dataset=hf/NAME needs the library datasets: pip install datasets") from None
     hub_logging.set_verbosity_error()  # it tells every try to reach the hub
+    name, _, configuration = told.partition("@")
     local = data_dir / name
+    is_saved = (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
+    if is_saved and configuration:
+        raise UserError(f"--dataset=hf/{told}: {local} has no configurations: leave @{configuration} out")
     try:
-        if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+        if is_saved:
             found = datasets.load_from_disk(str(local), keep_in_memory=False)
         else:
-            found = datasets.load_dataset(str(local) if local.is_dir() else name, keep_in_memory=False)
+            place = str(local) if local.is_dir() else name
+            found = datasets.load_dataset(place, configuration or None, keep_in_memory=False)
     except Exception as error:  # of the library, the hub and the network
         raise UserError(
-            f"--dataset=hf/{name} could not be loaded ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
-            f"network, a dataset of the hub"
+            f"--dataset=hf/{told} could not be loaded ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
+            f"network, a dataset of the hub; one of its configurations as NAME@CONFIG"
         ) from None
     return dict(found) if isinstance(found, dict) else {"train": found}
 

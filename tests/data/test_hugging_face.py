@@ -143,6 +143,38 @@ def test_the_format_that_a_table_was_saved_in_changes_nothing(form, saved, tmp_p
         assert part.labels.tolist() == [i % 2 for i in part.places()]
 
 
+CONFIGURATIONS = "---\nconfigs:\n" + "".join(
+    f"- config_name: {name}\n  data_files:\n  - {{split: train, path: {name}.parquet}}\n" for name in ("all", "few")
+)
+
+
+def test_a_configuration_is_chosen_of_several(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "insects").mkdir()
+    for name, numbers in (("all", range(8)), ("few", range(8, 12))):
+        rows(numbers).to_parquet(str(tmp_path / "insects" / f"{name}.parquet"))
+    (tmp_path / "insects" / "README.md").write_text(CONFIGURATIONS + "---\n")
+    for name, num in (("insects@all", 8), ("insects@few:train", 4)):
+        assert len(load(tmp_path, name, val_fraction=0.0)[1]["train"].labels) == num
+    told = r"hf/insects could not be loaded \(Config name is missing.*'all', 'few'.*one of its configurations as NAME@"
+    with pytest.raises(UserError, match=told):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"hf/insects@none could not be loaded \(BuilderConfig 'none' not found"):
+        load(tmp_path, "insects@none")
+
+
+def test_a_configuration_of_what_was_saved_with_none_is_refused(saved, tmp_path):
+    saved(train=rows(range(4)))
+    with pytest.raises(UserError, match="hf/insects@plain: .*insects has no configurations: leave @plain out"):
+        load(tmp_path, "insects@plain")
+
+
+def test_a_split_to_test_with_that_has_no_labels_is_left_out_with_a_line(saved, tmp_path, capsys):
+    saved(train=rows(range(6)), test=rows([8, 9, 10]).remove_columns("label"))
+    assert load(tmp_path)[0].num_images == {"train": 4, "val": 2}
+    assert "hf/insects: test is left out: it has no column label\n" in capsys.readouterr().err
+
+
 def test_a_split_whose_labels_are_hidden_is_left_out_with_a_line(saved, tmp_path, capsys):
     saved(train=rows(range(6)), validation=rows([6, 7]), test=rows([8, 9, 10], label=[-1, -1, -1]))
     info, _ = load(tmp_path)
