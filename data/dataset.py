@@ -15,6 +15,7 @@ from data.stores import ImageFile, Joined, Store
 from data.visible import visible
 
 BYTES_AT_ONCE = 2**24  # of pixels that are gone through
+MOST_NAMED = 3  # classes without images
 NO_LABEL = "none"  # what an image without any of several labels is said to be
 
 
@@ -172,7 +173,7 @@ class DatasetInfo:
         fewest, most = (f"{size:,}" for size in self.class_sizes)
         sizes = fewest if fewest == most else f"{fewest}-{most}"
         kind = "labels, several an image" if self.several_labels else "classes"
-        classes = f"{len(self.classes)} {kind} ({sizes} each)" if self.classes else "no classes"
+        classes = f"{len(self.classes)} {kind} ({sizes} each{self.never_seen()})" if self.classes else "no classes"
         splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
         note = self.held_out
         if self.has_own_val and not note:
@@ -184,6 +185,15 @@ class DatasetInfo:
         if self.stored_size:
             preparation += f", of which {self.image_size}x{self.image_size} are seen"
         return f"{classes}, {splits}{own}, {preparation}"
+
+    def never_seen(self) -> str:
+        """Return which classes no image to train on has, as labels counted from 1 leave class 0; "" for none."""
+        names = [name for name, num in zip(self.classes, self.class_counts, strict=False) if not num]
+        if not names:
+            return ""
+        more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+        have = "class {} has" if len(names) == 1 else "classes {} have"
+        return f"; {have.format(', '.join(names[:MOST_NAMED]) + more)} no image to train on"
 
     def named(self, label: Tensor) -> str:
         """Return the class of an image as people read it, or its labels; "" where there are no classes.
