@@ -35,7 +35,7 @@ format: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	@echo "Installing into .venv: about 6 GB with torch for CUDA, two minutes on a fast line"
+	@echo "Installing into .venv: about 7 GB with torch for CUDA, two minutes on a fast line"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

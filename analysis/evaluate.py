@@ -34,6 +34,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         help="folder of the images (default: the run's own); the run's own are divided as they were for it",
     )
     parser.add_argument("--dataset", default="", help="as of train.py (default: the run's own)")
+    parser.add_argument("--label_column", default="", metavar="NAME", help="as of train.py (default: the run's own)")
     parser.add_argument(
         "--split",
         default="",
@@ -46,9 +47,10 @@ def evaluate(options: Namespace) -> None:
     """Evaluate a run on other images, and print its metrics there beside its own."""
     folder = find_run(options.run)
     run = load_network(folder)
-    dataset = options.dataset or run.settings.dataset
-    own_place = run.settings.data_dir if dataset == run.settings.dataset else ""  # else where that dataset usually is
-    data = read_other_data(run, dataset, options.data_dir or own_place)
+    dataset, own_place, own_column = run.settings.dataset, run.settings.data_dir, run.settings.label_column
+    if options.dataset not in ("", dataset):
+        dataset, own_place, own_column = options.dataset, "", ""  # where that dataset usually is
+    data = read_other_data(run, dataset, options.data_dir or own_place, options.label_column or own_column)
     split = data.choose(options.split)
     metrics = evaluate_on(run, data.splits[split])
     summary = read_json(folder / run_folder.SUMMARY)

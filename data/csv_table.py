@@ -200,10 +200,11 @@ def existing(path: Path, rows: Sequence[Row]) -> list[str]:
     start = os.path.join(path.parent, "")
     for row in rows:
         where = f"{path}: row {row.line}"
-        file = os.path.join(start, os.path.normpath(row.path))
+        path_here = as_here(start, row.path)
+        file = os.path.join(start, os.path.normpath(path_here))
         if not os.path.isfile(file):
             raise UserError(f"{where} names {row.path!r}, which is no file: write its path from {path.parent}")
-        if not file.startswith(start) or ".." in row.path.removeprefix(start).split("/"):
+        if not file.startswith(start) or ".." in path_here.removeprefix(start).split("/"):
             raise UserError(f"{where} names {row.path}, which is not below {path.parent}: move the CSV file above it")
         if file in seen:
             raise UserError(f"{where} names {row.path}, as row {seen[file]} does: leave one of them out")
@@ -211,6 +212,12 @@ def existing(path: Path, rows: Sequence[Row]) -> list[str]:
     if not seen:
         raise UserError(f"{path} lists no image: {EXAMPLE}")
     return list(seen)
+
+
+def as_here(folder: str, path: str) -> str:
+    """Return a path as it is written here: with slashes where it comes from Windows, and no file is called so."""
+    is_of_windows = "\\" in path and not os.path.exists(os.path.join(folder, path))
+    return path.replace("\\", "/") if is_of_windows else path
 
 
 def several_labels(rows: Sequence[Row]) -> Tensor:

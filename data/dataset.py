@@ -15,6 +15,7 @@ from data.stores import ImageFile, Joined, Store
 from data.visible import visible
 
 BYTES_AT_ONCE = 2**24  # of pixels that are gone through
+MOST_NAMED = 3  # classes without images
 NO_LABEL = "none"  # what an image without any of several labels is said to be
 
 
@@ -126,10 +127,12 @@ class Source:
     Attributes:
         load: function of data_dir, image_size (0 for the dataset's own) and max_corrupt_images; may raise UserError.
             With `is_decoded` it takes a fourth argument: whether images are decoded whenever they are used.
+            With `has_columns` it takes `label_column`, by its name.
         image_size: side in pixels, if it is known without reading an image; else 0.
         classes: names of the classes, if they are known without reading an image; else None.
         has_test_images: function that tells whether a data_dir holds test images.
         is_decoded: whether there are image files that are decoded.
+        has_columns: whether it is a table, of which any column may hold the labels.
     """
 
     load: Callable[..., Dataset]
@@ -137,6 +140,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     has_test_images: Callable[[Path], bool] = lambda data_dir: True
     is_decoded: bool = False
+    has_columns: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class DatasetInfo:
         fewest, most = (f"{size:,}" for size in self.class_sizes)
         sizes = fewest if fewest == most else f"{fewest}-{most}"
         kind = "labels, several an image" if self.several_labels else "classes"
-        classes = f"{len(self.classes)} {kind} ({sizes} each)" if self.classes else "no classes"
+        classes = f"{len(self.classes)} {kind} ({sizes} each{self.never_seen()})" if self.classes else "no classes"
         splits = " / ".join(f"{self.num_images.get(name, 0):,} {name}" for name in ("train", "val", "test"))
         note = self.held_out
         if self.has_own_val and not note:
@@ -181,6 +185,15 @@ class DatasetInfo:
         if self.stored_size:
             preparation += f", of which {self.image_size}x{self.image_size} are seen"
         return f"{classes}, {splits}{own}, {preparation}"
+
+    def never_seen(self) -> str:
+        """Return which classes no image to train on has, as labels counted from 1 leave class 0; "" for none."""
+        names = [name for name, num in zip(self.classes, self.class_counts, strict=False) if not num]
+        if not names:
+            return ""
+        more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+        have = "class {} has" if len(names) == 1 else "classes {} have"
+        return f"; {have.format(', '.join(names[:MOST_NAMED]) + more)} no image to train on"
 
     def named(self, label: Tensor) -> str:
         """Return the class of an image as people read it, or its labels; "" where there are no classes.

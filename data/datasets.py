@@ -87,17 +87,32 @@ def unread(name: str, side: int, classes: tuple[str, ...]) -> DatasetInfo:
     return DatasetInfo(name, side, classes, mean=(0.0,) * 3, std=(1.0,) * 3, num_images={}, fingerprint="")
 
 
-def load_dataset(name: str, data_dir: str, kept_size: int, max_corrupt_images: int, decode: str) -> Dataset:
+def load_dataset(
+    name: str, data_dir: str, kept_size: int, max_corrupt_images: int, decode: str, label_column: str
+) -> Dataset:
     """Load the dataset of a name, at `kept_size` pixels or, for 0, its own; the other arguments are settings.
 
     Raises:
         UserError: the dataset is not known, or files are missing or damaged.
     """
     source = find_dataset(name)
+    check_label_column(name, label_column)
     if decode == "each" and not source.is_decoded:
         raise UserError(f"--decode=each: the images of {name} are no files that are decoded: leave it out")
     each = (True,) if decode == "each" else ()
-    return source.load(find_data_dir(data_dir), kept_size, max_corrupt_images, *each)
+    column = {"label_column": label_column} if label_column else {}
+    return source.load(find_data_dir(data_dir), kept_size, max_corrupt_images, *each, **column)
+
+
+def check_label_column(name: str, label_column: str) -> None:
+    """Check that a column of labels is chosen only for a dataset that lets one choose; the arguments are settings.
+
+    Raises:
+        UserError: there is no dataset of that name, or it has no columns.
+    """
+    if label_column and not find_dataset(name).has_columns:
+        remedy = "call that column label" if name == "csv" else "leave it out"
+        raise UserError(f"--label_column={label_column} is for hf/NAME alone, and --dataset is {name}: {remedy}")
 
 
 def facts_about(

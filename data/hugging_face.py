@@ -1,7 +1,8 @@
-"""Datasets in the form of HuggingFace's library `datasets`, `--dataset=hf/NAME` or `hf/NAME:SPLIT`.
+"""Datasets in the form of HuggingFace's library `datasets`, `--dataset=hf/NAME[@CONFIG][:SPLIT]`.
 
-NAME is a folder in data_dir, as `save_to_disk` or any other program writes them, or else a dataset of the hub. SPLIT is
-what is trained on, `train` if it is left out; the other splits are known by their names, such as `validation`.
+NAME is a folder in data_dir, as `save_to_disk` or any other program writes them, or else a dataset of the hub. CONFIG
+is one of its configurations, where it has several. SPLIT is what is trained on, `train` if it is left out; the other
+splits are known by their names, such as `validation`.
 """
 
 import os
@@ -23,7 +24,7 @@ HIDDEN = -1  # the number of a class that is kept secret, as of test images that
 
 
 def source(name: str) -> Source:
-    """Return the dataset of this name, `NAME` or `NAME:SPLIT`.
+    """Return the dataset of this name, `NAME[@CONFIG][:SPLIT]`.
 
     Raises:
         UserError: the name is empty.
@@ -32,21 +33,30 @@ def source(name: str) -> Source:
     if not name:
         raise UserError("--dataset=hf/ names no dataset: write hf/NAME, such as hf/beans, or hf/NAME:SPLIT")
 
-    def load(data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False) -> Dataset:
-        return load_named(name, split or "train", data_dir, image_size or IMAGE_SIZE, max_corrupt_images, each)
+    def load(
+        data_dir: Path, image_size: int, max_corrupt_images: int, each: bool = False, label_column: str = ""
+    ) -> Dataset:
+        classes, parts = open_parts(name, split or "train", data_dir, label_column)
+        return load_parts(Path("hf", name), classes, parts, image_size or IMAGE_SIZE, max_corrupt_images, each)
 
     # Only reading it tells whether there are test images; if not, the run says so.
-    return Source(load, is_decoded=True)
+    return Source(load, is_decoded=True, has_columns=True)
 
 
-def load_named(
-    name: str, trained_on: str, data_dir: Path, image_size: int, max_corrupt_images: int, each: bool
-) -> Dataset:
-    """Return a dataset in HuggingFace's form, decoded at a size.
+def open_parts(
+    name: str, trained_on: str, data_dir: Path, label_column: str
+) -> tuple[tuple[str, ...], dict[str, Part]]:
+    """Return the classes of a dataset in HuggingFace's form, and its splits with their labels.
+
+    Args:
+        name: of the dataset.
+        trained_on: name of the split that is trained on.
+        data_dir: folder that it may lie in.
+        label_column: as the setting of that name.
 
     Raises:
         UserError: the library or the dataset is missing, it has no such split or two that mean the same, not one column
-            of images, several of labels, an image without one label, or too many images that cannot be read.
+            of images, none or several that may hold the labels, or an image without one label.
     """
     told = f"--dataset=hf/{name}"
     splits = open_splits(name, data_dir)
@@ -59,7 +69,10 @@ def load_named(
             raise UserError(f"{told} has both {other} and {key}, which mean the same: remove one")
     chosen = {"train": trained_on}
     chosen |= {key: held_out[key] for key in ("val", "test") if key in held_out}
-    images, labels = find_columns(told, splits[trained_on].features)
+    images, labels = find_columns(told, splits[trained_on].features, label_column)
+    for split, key in list(chosen.items()):
+        if lacking := [column for column in (images, labels) if column and column not in splits[key].features]:
+            warn(f"{told}: {chosen.pop(split)} is left out: it has no column {lacking[0]}")
     identities = {key: identity_of(splits[key], images) for key in chosen.values()}
     splits = {key: as_pictures(splits[key], images) for key in chosen.values()}
     for split in [split for split, key in chosen.items() if split != "train" and hides_labels(splits[key], labels)]:
@@ -76,14 +89,14 @@ def load_named(
             raise UserError(f"{told}: {key} has the label {min(unknown)}, which {trained_on} lacks: remove its images")
         own = torch.tensor([numbers[label] for label in names]) if labels else torch.zeros(len(theirs)).long()
         parts[split] = Part(theirs, images, own, ("hf", name, key, *identities[key]))
-    return load_parts(Path("hf", name), classes, parts, image_size, max_corrupt_images, each)
+    return classes, parts
 
 
-def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
-    """Return the splits of a dataset, each a `datasets.Dataset`.
+def open_splits(told: str, data_dir: Path) -> dict[str, Any]:
+    """Return the splits of a dataset, NAME or NAME@CONFIG, each a `datasets.Dataset`.
 
     Raises:
-        UserError: the library is not installed, or there is no such dataset.
+        UserError: the library is not installed, or there is no such dataset or configuration.
     """
     try:
         import datasets  # optional
@@ -91,25 +104,31 @@ def open_splits(name: str, data_dir: Path) -> dict[str, Any]:
     except ImportError:
         raise UserError("--dataset=hf/NAME needs the library datasets: pip install datasets") from None
     hub_logging.set_verbosity_error()  # it tells every try to reach the hub
+    name, _, configuration = told.partition("@")
     local = data_dir / name
+    is_saved = (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
+    if is_saved and configuration:
+        raise UserError(f"--dataset=hf/{told}: {local} has no configurations: leave @{configuration} out")
     try:
-        if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+        if is_saved:
             found = datasets.load_from_disk(str(local), keep_in_memory=False)
         else:
-            found = datasets.load_dataset(str(local) if local.is_dir() else name, keep_in_memory=False)
+            place = str(local) if local.is_dir() else name
+            found = datasets.load_dataset(place, configuration or None, keep_in_memory=False)
     except Exception as error:  # of the library, the hub and the network
         raise UserError(
-            f"--dataset=hf/{name} could not be loaded ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
-            f"network, a dataset of the hub"
+            f"--dataset=hf/{told} could not be loaded ({in_one_line(error)}): name a folder in {data_dir}, or, with a "
+            f"network, a dataset of the hub; one of its configurations as NAME@CONFIG"
         ) from None
     return dict(found) if isinstance(found, dict) else {"train": found}
 
 
-def find_columns(told: str, features: Any) -> tuple[str, str]:
+def find_columns(told: str, features: Any, label_column: str) -> tuple[str, str]:
     """Return the columns of the images and of the labels, "" where there are no labels.
 
     Raises:
-        UserError: there is not one column of images, or there are several of labels.
+        UserError: there is not one column of images, none that is called `label_column`, or several of labels of which
+            none was chosen.
     """
     import datasets
 
@@ -119,13 +138,18 @@ def find_columns(told: str, features: Any) -> tuple[str, str]:
             f"{told} has {len(images)} columns of images, of {', '.join(features)}: keep one, by cast_column or "
             f"select_columns of the library datasets"
         )
+    if label_column:
+        others = [name for name in features if name != images[0]]
+        if label_column not in others:
+            there_are = f"there are: {', '.join(others)}" if others else "leave it out"
+            raise UserError(f"--label_column={label_column}: {told} has no such column of labels; {there_are}")
+        return images[0], label_column
     labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     if "label" in features:
         return images[0], "label"
     if len(labels) > 1:
-        raise UserError(
-            f"{told} has several columns of labels ({', '.join(labels)}): rename the one that is meant label"
-        )
+        remedy = f"choose one, as by --label_column={labels[0]}"
+        raise UserError(f"{told} has several columns of labels ({', '.join(labels)}): {remedy}")
     return images[0], labels[0] if labels else ""
 
 

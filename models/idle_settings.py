@@ -36,7 +36,7 @@ def idle(options: Mapping[str, Collection[Any]]) -> dict[str, str]:
     """Return the settings that can have no effect, each with the one that it lacks.
 
     Args:
-        options: of all settings of a model, the values that each may take.
+        options: of all settings of a model, as far as they are known, the values that each may take.
     """
-    needs = {name: need for name, need in NEEDS.items() if name in options}
+    needs = {name: need for name, need in NEEDS.items() if {name, need[0]} <= options.keys()}
     return {name: other for name, (other, is_met) in needs.items() if not any(map(is_met, options[other]))}

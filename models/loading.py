@@ -9,7 +9,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from data.dataset import Dataset, DatasetInfo, Split
-from data.datasets import check_each_varies, describe_undecoded, facts_about, load_dataset
+from data.datasets import check_each_varies, check_label_column, describe_undecoded, facts_about, load_dataset
 from data.errors import UserError
 from data.loader import FeatureLoader, Loader, Shard, bytes_of
 from data.residence import choose_residence
@@ -18,6 +18,7 @@ from data.splitting import Splitting, class_counts, make_splits, stratified_orde
 from data.visible import say, warn
 from models.core.objective import Objective, wants_channels_last
 from models.core.precision import has_fast_bf16
+from models.core.processes import check_launch
 from models.core.settings import Settings
 from models.parts.backbone import BackboneSettings
 from models.registry import find_model
@@ -35,6 +36,7 @@ def read_data(settings: Settings) -> tuple[DatasetInfo, dict[str, Split]]:
         round(settings.image_size / settings.eval_crop),
         settings.max_corrupt_images,
         settings.decode,
+        settings.label_column,
     )
     check_each_varies(dataset, settings.data_dir)
     return divide(dataset, settings)
@@ -101,8 +103,10 @@ def check_model(settings: Settings) -> None:
     """Refuse before images are decoded, which may take hours, what the model would refuse after that.
 
     Raises:
-        UserError: the model cannot be built for images of that size, or its optimizers cannot.
+        UserError: the model cannot be built for images of that size, or its optimizers cannot, or the dataset has no
+            columns to choose from.
     """
+    check_label_column(settings.dataset, settings.label_column)
     info = describe_undecoded(settings.dataset, settings.image_size, settings.eval_crop)
     if info is not None:
         stand_in(settings, info).phases()
@@ -165,8 +169,9 @@ def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
     """Return what handles precision and processes, as the settings say and no variable of accelerate's.
 
     Raises:
-        UserError: the device cannot compute in the precision that was asked for.
+        UserError: the device cannot compute in the precision that was asked for, or as `check_launch`.
     """
+    check_launch()
     torch.backends.cudnn.benchmark = True
     try:
         accelerator = Accelerator(

@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--grace", type=whole_number, default=120, help="seconds before the limit at which trials save; default: 120"
     )
     parser.add_argument("--storage", help="database that the agents share; more than one agent needs it, see agent.py")
-    parser.add_argument("--sbatch", default="", help="more options of sbatch: '--partition=gpu --cpus-per-task=8'")
+    parser.add_argument("--sbatch", default="", help="more options of sbatch: --sbatch='--partition=gpu'")
     parser.add_argument("--dry_run", action="store_true", help="print the script, and submit nothing")
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     return parser.parse_args(arguments[:cut], Namespace(agent=list(arguments[cut + 1 :])))

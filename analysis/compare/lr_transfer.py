@@ -159,12 +159,19 @@ def has_a_place(settings: Mapping[str, Any]) -> bool:
     return all(is_finite(number) and number >= 0 for number in numbers) and min(numbers[:2]) > 0
 
 
-def moved(widths: Mapping[int, Curve]) -> tuple[float, float]:
-    """Return by how many notches the best rate differs at most between widths, and the deviation of that."""
+def moved(widths: Mapping[int, Curve]) -> tuple[float, float | None]:
+    """Return by how many notches the best rate differs at most between widths, and its deviation; None for one seed."""
     known = [curve.optima() or [math.log2(curve.best_rate())] for curve in widths.values()]
-    low, high = min(known, key=statistics.mean), max(known, key=statistics.mean)
-    deviations = [statistics.stdev(optima) if len(optima) > 1 else 0.0 for optima in (low, high)]
-    return statistics.mean(high) - statistics.mean(low), math.hypot(*deviations)
+    ends = min(known, key=statistics.mean), max(known, key=statistics.mean)
+    is_known = all(len(optima) > 1 for optima in ends)
+    low, high = map(statistics.mean, ends)
+    return high - low, math.hypot(*map(statistics.stdev, ends)) if is_known else None
+
+
+def moves(widths: Mapping[int, Curve]) -> str:
+    """Return in words by how much the best rate moves between widths."""
+    notches, deviation = moved(widths)
+    return f"the best rate moves by {notches:.2f}{'' if deviation is None else f' ± {deviation:.2f}'} notches"
 
 
 def in_words(found: Curves, metric: str) -> list[str]:
@@ -189,15 +196,11 @@ def comparison_of(widths: Mapping[int, Curve], metric: str) -> list[str]:
     """Return in words how the best rate moves with the width, and what the narrowest one's is worth in the widest."""
     if len(widths) < 2:
         return []
-    notches, deviation = moved(widths)
     narrow, *_, wide = widths
     means = widths[wide].means()
     best = [min(curve.means().values()) for curve in widths.values()]
     order = "falls" if best == sorted(best, reverse=True) else "does not fall"
-    lines = [
-        f"  the best rate moves by {notches:.2f} ± {deviation:.2f} notches (factors of 2); at its best rate the metric "
-        f"{order} from each width to the next"
-    ]
+    lines = [f"  {moves(widths)} (factors of 2); at its best rate the metric {order} from each width to the next"]
     if (rate := widths[narrow].best_rate()) in means:
         price = means[rate] - min(means.values())
         at_rate = f"  width {wide} at the best rate of width {narrow}, {rate:g}"
@@ -227,8 +230,8 @@ def draw(found: Curves, headline: str, metric: str) -> Any:
     for axes, (name, widths) in zip(grid, found.items(), strict=True):
         for width, curve in widths.items():
             draw_curve(axes, curve, colours[width], f"width {width}")
-        notches = "; the best rate moves by {:.1f} ± {:.1f} notches".format(*moved(widths)) if len(widths) > 1 else ""
-        axes.set(title=f"{NAMES.get(name, name)}{notches}", xlabel="learning rate")
+        title = "; ".join([NAMES.get(name, name), *([moves(widths)] if len(widths) > 1 else [])])
+        axes.set(title=title, xlabel="learning rate")
         axes.set_xscale("log", base=2)
         axes.grid(alpha=0.3)
     means = [value for widths in found.values() for curve in widths.values() for value in curve.means().values()]

@@ -11,28 +11,32 @@ from analysis.look.panels import as_written, render
 from analysis.look.split_predictions import Predictions
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader
-from data.visible import visible
+from data.metrics import shown
+from data.visible import counted, visible
 from models.core.panel import Panel
 
 NUM_MISTAKES = 32
 
 
-def analyse_classifier(predictions: Predictions, loader: Loader, classes: tuple[str, ...], folder: Path) -> Analysis:
+def analyse_classifier(
+    predictions: Predictions, loader: Loader, classes: tuple[str, ...], split: str, folder: Path
+) -> Analysis:
     """Look closely at a classifier on one split, and return what there is to log.
 
     Args:
         predictions: of the split.
         loader: of the split.
         classes: their names.
+        split: its name, for the pictures.
         folder: that the pictures and the table are written to.
     """
     calibration = calibrate(predictions.probabilities.numpy(), predictions.labels.numpy())
     matrix = count_confusions(predictions.labels, predictions.predicted, len(classes))
-    table = tabulate_classes(matrix, classes)
+    table, what = tabulate_classes(matrix, classes), counted(len(predictions.labels), f"{split} image")
     table.save(folder / "per_class.csv")
     draws: dict[Path, Panel | Callable[[Path], object]] = {
-        folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, path),
-        folder / "reliability.png": lambda path: draw_reliability(calibration, path),
+        folder / "confusion_matrix.png": lambda path: draw_confusion_matrix(matrix, classes, what, path),
+        folder / "reliability.png": lambda path: draw_reliability(calibration, what, path),
     }
     if not predictions.is_right.all():
         draws[folder / "mistakes.png"] = mistakes_panel(loader, classes, predictions)
@@ -81,15 +85,22 @@ def panel_of_wrong(loader: Loader, index: torch.Tensor, captions: Sequence[str])
     return Panel(loader.pictures(index), tuple(captions), (False,) * len(index))
 
 
-def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Path) -> None:
-    """Draw the shares of each true class (rows) by predicted class (columns), with counts where they are legible."""
+def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], what: str, path: Path) -> None:
+    """Draw the shares of each true class (rows) by predicted class (columns), with counts where they are legible.
+
+    Args:
+        matrix: confusions, as `count_confusions` gives them.
+        classes: their names.
+        what: was predicted, for the title.
+        path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
     shares = matrix / matrix.sum(1, keepdims=True).clip(1)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     figure.colorbar(axes.imshow(shares, vmin=0, vmax=1, cmap="Blues"), label="share of the true class")
-    axes.set(xlabel="predicted", ylabel="true", title=f"confusion matrix, {matrix.sum():,} images")
+    axes.set(xlabel="predicted", ylabel="true", title=f"confusion matrix, {what}")
     names = [as_written(name) for name in classes]
     axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), names)
@@ -100,8 +111,14 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: tuple[str, ...], path: Pa
     figure.savefig(path, dpi=100)
 
 
-def draw_reliability(calibration: Calibration, path: Path) -> None:
-    """Draw accuracy against confidence, a reliability diagram, with the share of all choices in each bin."""
+def draw_reliability(calibration: Calibration, what: str, path: Path) -> None:
+    """Draw accuracy against confidence, a reliability diagram, with the share of all choices in each bin.
+
+    Args:
+        calibration: to draw.
+        what: was predicted, for the title.
+        path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
     num_bins = len(calibration.share)
@@ -110,7 +127,8 @@ def draw_reliability(calibration: Calibration, path: Path) -> None:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.bar(left, np.nan_to_num(calibration.accuracy), 1 / num_bins, align="edge", edgecolor="white", label="accuracy")
     top.plot([0, 1], [0, 1], "--", color="grey", label="perfect calibration")
-    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"reliability, ECE {calibration.error:.2%}")
+    title = f"reliability, {what}, ECE {shown('ece', calibration.error)}"
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
     top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)  # above the bars, which may be anywhere
     bottom.bar(left, calibration.share, 1 / num_bins, align="edge", color="grey", edgecolor="white")
     bottom.set(xlabel="confidence", ylabel="share")

@@ -21,7 +21,8 @@ from data.photographs import centre_crop
 from models.core.settings import Settings
 
 # Settings of the classifier's run that its images bring with them.
-OF_DATA = {"dataset": "arrays", "image_size": 0, "train_fraction": 1.0, "val_fraction": 0.0, "test": True}
+OF_DATA = {"dataset": "arrays", "label_column": "", "image_size": 0}
+OF_DATA |= {"train_fraction": 1.0, "val_fraction": 0.0, "test": True}
 
 
 def score_run(run: TrainedRun, split: str, num_images: int, seed: int, classifier: Settings) -> dict[str, float]:

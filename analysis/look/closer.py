@@ -77,7 +77,7 @@ def look_at_classes(subject: Subject) -> Analysis:
         weights = {run_folder.MEASURED: run_folder.weights_fingerprint(subject.folder)}
         write_json(subject.folder / run_folder.CALIBRATION, {**calibration_of(predictions["val"]), **weights})
     analyse = analyse_labels if info.several_labels else analyse_classifier
-    return analyse(predictions[subject.split], subject.loader, info.classes, subject.panels)
+    return analyse(predictions[subject.split], subject.loader, info.classes, subject.split, subject.panels)
 
 
 def look_at_samples(subject: Subject) -> Analysis:

@@ -61,7 +61,7 @@ class OtherData(NamedTuple):
         return wanted
 
 
-def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
+def read_other_data(run: TrainedRun, dataset: str, data_dir: str, label_column: str) -> OtherData:
     """Read images to evaluate a run on, at the size of its own.
 
     They are divided as their folders are; without such folders they are called "all". The run's own images are divided
@@ -71,6 +71,7 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
         run: without images.
         dataset: as the setting of that name.
         data_dir: as the setting of that name.
+        label_column: as the setting of that name.
 
     Raises:
         UserError: as `load_dataset` and `divide`, the images have another size that cannot be changed, or a class that
@@ -79,7 +80,7 @@ def read_other_data(run: TrainedRun, dataset: str, data_dir: str) -> OtherData:
     info, settings, place = run.info, run.settings, find_data_dir(data_dir)
     is_decoded = find_dataset(dataset).is_decoded
     size, decode = (info.kept_size, settings.decode) if is_decoded else (0, "once")
-    found = load_dataset(dataset, data_dir, size, settings.max_corrupt_images, decode)
+    found = load_dataset(dataset, data_dir, size, settings.max_corrupt_images, decode, label_column)
     side = found.train.image_shape[-1]
     if side != info.kept_size:
         sizes = f"{side} pixels alone, and the run has seen {info.kept_size}"

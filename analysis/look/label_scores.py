@@ -12,6 +12,8 @@ from analysis.look.panels import as_written, render
 from analysis.look.split_predictions import Predictions
 from analysis.record.findings import Analysis, Table
 from data.loader import Loader
+from data.metrics import shown
+from data.visible import counted
 from models.core.panel import Panel
 from models.parts.labelling import ranking_scores
 
@@ -19,13 +21,16 @@ COLUMNS = ("label", "average precision", "auroc", "precision", "recall", "f1-sco
 MOST_BARS = 60  # labels that are drawn
 
 
-def analyse_labels(predictions: Predictions, loader: Loader, classes: tuple[str, ...], folder: Path) -> Analysis:
+def analyse_labels(
+    predictions: Predictions, loader: Loader, classes: tuple[str, ...], split: str, folder: Path
+) -> Analysis:
     """Look closely at a classifier of several labels on one split, and return what there is to log.
 
     Args:
         predictions: of the split.
         loader: of the split.
         classes: names of the labels.
+        split: its name, for the pictures.
         folder: that the pictures and the table are written to.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
@@ -33,8 +38,10 @@ def analyse_labels(predictions: Predictions, loader: Loader, classes: tuple[str,
     table = tabulate_labels(predictions.logits, predictions.predicted, labels, classes)
     table.save(folder / "per_class.csv")
     draws: dict[Path, Panel | Callable[[Path], object]] = {
-        folder / "average_precision.png": lambda path: draw_precisions(table, len(labels), path),
-        folder / "reliability.png": lambda path: draw_reliability(calibration, path),
+        folder / "average_precision.png": lambda path: draw_precisions(table, len(labels), split, path),
+        folder / "reliability.png": lambda path: draw_reliability(
+            calibration, counted(len(labels), f"{split} image"), path
+        ),
     }
     if not predictions.is_right.all():
         draws[folder / "mistakes.png"] = mistakes_panel(loader, predictions)
@@ -70,8 +77,15 @@ def mistakes_panel(loader: Loader, predictions: Predictions) -> Panel:
     return panel_of_wrong(loader, worst, [predictions.labelling.caption(*each, loader.info) for each in told])
 
 
-def draw_precisions(table: Table, num_images: int, path: Path) -> None:
-    """Draw the average precision of each label, the greatest first, beside what guessing gets: its share of images."""
+def draw_precisions(table: Table, num_images: int, split: str, path: Path) -> None:
+    """Draw the average precision of each label, the greatest first, beside what guessing gets: its share of images.
+
+    Args:
+        table: as `tabulate_labels` gives it.
+        num_images: of the split.
+        split: its name, for the title.
+        path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
     known = sorted((row for row in table.rows if row[1] is not None), key=lambda row: -float(row[1]))
@@ -85,7 +99,8 @@ def draw_precisions(table: Table, num_images: int, path: Path) -> None:
     names = [f"{as_written(row[0])} ({number:,})" for row, number in zip(drawn, numbers, strict=True)]
     axes.set_yticks(places, names)
     mean = np.mean([float(row[1]) for row in known])
-    axes.set(xlim=(0, 1), title=f"mean average precision {mean:.2%}, of labels (images that have them){left_out}")
+    told = f"of labels ({split} images that have them){left_out}"
+    axes.set(xlim=(0, 1), title=f"mean average precision {shown('mAP', mean)}, {told}")
     axes.invert_yaxis()
     figure.legend(loc="outside lower right", ncols=2)
     figure.savefig(path, dpi=100)

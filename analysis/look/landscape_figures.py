@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.look.landscape import Losses
+from analysis.look.panels import as_written
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 LEAST = 1e-3  # a loss, on a logarithmic axis
@@ -55,7 +56,7 @@ def draw_lines(lines: Mapping[str, tuple[np.ndarray, Sequence[Losses]]], chance:
         for axis, kind, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=False):
             values = scale * np.array([getattr(losses, kind) for losses in along])  # [directions, P]
             axis.plot(steps, values.T, color=colour, alpha=0.3, linewidth=1)
-            axis.plot(steps, values.mean(axis=0), color=colour, linewidth=2.5, label=name)
+            axis.plot(steps, values.mean(axis=0), color=colour, linewidth=2.5, label=as_written(name))
     if chance:
         axes[0].axhline(chance, color="grey", linestyle=":", label="guessing")
     axes[0].set_ylabel("loss")
@@ -96,7 +97,8 @@ def draw_planes(
     for part, (name, points) in zip(parts, known.items(), strict=True):
         num = round(len(points) ** 0.5)
         axis, loss = np.linspace(-reach, reach, num), points.reshape(num, num).clip(LEAST)
-        part.suptitle(f"{name}: loss {centres[name]:.2f} at the trained weights, {planes[name].loss.max():.3g} at most")
+        losses = f"loss {centres[name]:.2f} at the trained weights, {planes[name].loss.max():.3g} at most"
+        part.suptitle(f"{as_written(name)}: {losses}")
         draw_surface(part.add_subplot(1, 2, 1, projection="3d"), axis, loss, norm)
         draw_contours(part.add_subplot(1, 2, 2), axis, loss, norm, chance)
     figure.savefig(path, dpi=100)
@@ -151,7 +153,7 @@ def draw_ways(ways: Mapping[str, tuple[np.ndarray, Losses]], ends: tuple[str, st
     if has_accuracy:
         axes[1].set(ylabel="accuracy, %")
     for axis in axes:
-        axis.set_xticks([0, 0.5, 1], [ends[0], "halfway", ends[1]])
+        axis.set_xticks([0, 0.5, 1], [as_written(ends[0]), "halfway", as_written(ends[1])])
         axis.ticklabel_format(axis="y", useOffset=False)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=9)

@@ -13,7 +13,6 @@ from analysis.look.hessian import top_eigenvalues
 from analysis.look.landscape import Losses, LossFunction, difference, line, plane, random_direction
 from analysis.look.landscape_figures import barrier, draw_lines, draw_planes, draw_ways
 from analysis.look.matching import matched
-from analysis.look.panels import as_written
 from analysis.look.trained_run import TrainedRun, load_run
 from data.errors import UserError
 from data.files import write_json
@@ -66,7 +65,7 @@ def look_at_runs(folders: Sequence[Path], data_dir: str, plan: Plan) -> list[str
     """
     if not LEAST_POINTS <= plan.num_points <= MOST_POINTS:
         raise UserError(f"--points={plan.num_points} makes no picture: give {LEAST_POINTS} to {MOST_POINTS}")
-    runs = {as_written(folder.resolve().name): load_run(folder, data_dir) for folder in folders}
+    runs = {folder.resolve().name: load_run(folder, data_dir) for folder in folders}
     if len(runs) < len(folders):
         raise UserError(f"{folders[0]} and {folders[1]} have one name: name two runs")
     if plan.match and len(runs) == 1:

@@ -1,7 +1,7 @@
 """Panels drawn: grids of images with captions, tables of images with names, animations."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -43,9 +43,14 @@ def render(draws: Mapping[Path, Panel | Callable[[Path], object]]) -> dict[str, 
     return done
 
 
+def drawable(text: str) -> str:
+    r"""Return a text with the letters that the font lacks as numbers, such as \u6f22: drawn, all would be one box."""
+    return "".join(c if c == "\n" or ord(c) in letters() else c.encode("unicode_escape").decode() for c in text)
+
+
 def as_written(text: str) -> str:
     """Return a text for matplotlib that it shows as it is written: what stands between dollars is no mathematics."""
-    return text.replace("$", r"\$")
+    return drawable(text).replace("$", r"\$")
 
 
 def draw_grid(panel: Panel) -> Image.Image:
@@ -69,16 +74,30 @@ def draw_grid(panel: Panel) -> Image.Image:
             colour = (RIGHT if panel.marks[i] else WRONG) if panel.marks else NEUTRAL
             for line, text in enumerate(panel.captions[i].split("\n")):
                 place = (left, top + height * zoom + CAPTION_HEIGHT * line)
-                draw.text(place, fitted(text, width * zoom, font), colour, font)
+                draw.text(place, fitted(drawable(text), width * zoom, font), colour, font)
     return picture
 
 
 @cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
+def font_file() -> Path:
     """Return matplotlib's font, which has the letters of Europe's languages; Pillow's own has those of English."""
     from matplotlib import get_data_path  # imported late: takes a second
 
-    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    return Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font of pictures at a size in pixels."""
+    return ImageFont.truetype(font_file(), size)
+
+
+@cache
+def letters() -> Collection[int]:
+    """Return the code points of the letters that the font of pictures has."""
+    from matplotlib.ft2font import FT2Font  # imported late: takes a second
+
+    return FT2Font(str(font_file())).get_charmap().keys()
 
 
 def fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
@@ -103,7 +122,7 @@ def draw_table(
         captions: R lists of C captions.
     """
     grid = draw_grid(Panel(tiles.flatten(0, 1), tuple(text for row in captions for text in row), columns=len(columns)))
-    font = font_of(12)
+    font, rows = font_of(12), [drawable(name) for name in rows]
     margin = 2 * GAP + ceil(max(font.getlength(line) for name in rows for line in name.splitlines()))
     picture = Image.new("RGB", (margin + grid.width, HEADING_HEIGHT + grid.height), "white")
     picture.paste(grid, (margin, HEADING_HEIGHT))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from data.csv_table import LABEL, column_name, read_lines
+from data.csv_table import LABEL, as_here, column_name, read_lines
 from data.dataset import DatasetInfo, class_name
 from data.errors import UserError, suggestion
 from data.folder_layout import Scan, left_out_line, split_named
@@ -111,7 +111,7 @@ def listed(path: Path, info: DatasetInfo, column: str) -> list[PictureFile]:
     for number, (row, truth) in enumerate(zip(rows, truths, strict=True), 1):
         if not row[column]:
             raise UserError(f"{path}: row {number} names no file in the column {column}: fill it in, or remove the row")
-        found.append(PictureFile(path.parent / row[column], truth, row))
+        found.append(PictureFile(path.parent / as_here(str(path.parent), row[column]), truth, row))
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from data.errors import UserError
+from data.errors import UserError, in_one_line
 from data.internals import run_exit_handlers
 from data.signals import LAUNCHER_IS_GONE, STOP_SIGNALS, release_signals
 from data.visible import warn
@@ -182,7 +182,7 @@ def check_launch() -> None:
     """Refuse what the variables of a launcher cannot mean, or what no run here can do.
 
     Raises:
-        UserError: one of them is of another form, or the launcher would divide the model.
+        UserError: one of them is of another form, the launcher would divide the model, or its device is not there.
     """
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         if not re.fullmatch("-?[0-9]{1,6}", value := os.environ.get(name, "0")):
@@ -193,6 +193,24 @@ def check_launch() -> None:
     for name in DIVIDING:
         if os.environ.get(name, "").lower() == "true":
             raise UserError(f"{name}=true would divide the model, of which each device has all: leave it out")
+    if (device := os.environ.get("ACCELERATE_TORCH_DEVICE")) is not None:
+        check_device(device)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know, or that is not there.
+
+    Raises:
+        UserError: it is such a one.
+    """
+    import torch  # imported late: it takes seconds
+
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (AssertionError, RuntimeError) as error:  # which of them, depends on the device
+        raise UserError(
+            f"ACCELERATE_TORCH_DEVICE={name} cannot be used here ({in_one_line(error)}): unset it"
+        ) from None
 
 
 def start_all_processes(arguments: Sequence[str]) -> None:

@@ -90,6 +90,8 @@ class Settings:
     group_by: str = ""
     """Regular expression that finds in the names of image files what they show, such as patient(\\d+): images of one
     group are never divided between training and validation. A CSV file's column group needs none."""
+    label_column: str = ""
+    """Column of the labels in a dataset in HuggingFace's form, hf/NAME; if empty, that called label or the only one."""
     sampling: Literal["uniform", "balanced"] = "uniform"
     """Images of an epoch. uniform: each once, in random order; balanced: as many, of all classes equally often."""
     test: bool = False

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from data.dataset import DatasetInfo
 from data.errors import UserError
+from data.visible import counted
 from models.core.settings import Settings
 from models.parts.dropout import attend
 
@@ -44,7 +45,7 @@ def check_classes(info: DatasetInfo, what: str, otherwise: str = "") -> None:
     """
     if len(info.classes) < 2:
         raise UserError(
-            f"{info.name} has {len(info.classes)} labelled classes, {what} needs 2: "
+            f"{info.name} has {counted(len(info.classes), 'labelled class', 'labelled classes')}, {what} needs 2: "
             f"put the images of each class into a folder of its own{otherwise}"
         )
 

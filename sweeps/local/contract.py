@@ -77,7 +77,11 @@ def by_settings(sweep: Sweep) -> Sweep:
             if may_be_told(entry.place, model):
                 refuse_double(entry.place, found)
     chooser = CHOOSER if any(entry.only_for is not None for entry in parameters.values()) else ""
-    return replace(sweep, parameters=parameters, chooser=chooser, is_flat=True)
+    bases = {
+        model: asdict(find_model(model).settings_class()) | settings_of_command(sweep.content, model)
+        for model in models
+    }
+    return replace(sweep, parameters=parameters, chooser=chooser, is_flat=True, bases=bases)
 
 
 def models_of(sweep: Sweep) -> list[str]:
@@ -124,11 +128,9 @@ def lines_of_folds(sweep: Sweep) -> list[str]:
 def lines_of_idle(sweep: Sweep) -> list[str]:
     """Return a line for each setting that is searched in vain, as it has no effect in any trial of a model."""
     lines = []
-    for model in models_of(sweep) if sweep.is_flat else []:
-        own = parameters_of(sweep, model)
-        base = asdict(find_model(model).settings_class()) | settings_of_command(sweep.content, model)
+    for model, base in sweep.bases.items():
         options = {name: [value] for name, value in base.items()}
-        options |= {name: values_of(parameter) for name, parameter in own.items()}
+        options |= {name: values_of(parameter) for name, parameter in parameters_of(sweep, model).items()}
         whose = f", model={model}" if sweep.chooser else ""
         lines += [
             f"{name} is searched in vain: it has no effect with {other}={' or '.join(map(str, options[other]))}{whose}"

@@ -201,10 +201,10 @@ class Images:
             UserError: they cannot be read.
         """
         told = expected_settings(sweep, settings)
-        name, folder, side, crop = (told[key] for key in ("dataset", "data_dir", "image_size", "eval_crop"))
-        key = (name, folder, side, crop)
+        own = ("dataset", "data_dir", "image_size", "eval_crop", "label_column")
+        key = name, folder, side, crop, column = tuple(told[name] for name in own)
         if key not in self.known:
-            dataset = load_dataset(name, folder, round(side / crop), told["max_corrupt_images"], told["decode"])
+            dataset = load_dataset(name, folder, round(side / crop), told["max_corrupt_images"], told["decode"], column)
             self.known[key] = dataset.fingerprint
         return self.known[key]
 

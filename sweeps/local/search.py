@@ -222,8 +222,9 @@ class Search(BaseSampler):
         return [trial for trial in told if trial.number in chosen]
 
     def values(self, point: Mapping[str, Point]) -> tuple[Any, ...]:
-        """Return the values of the settings at a point: several points can be rounded to the same ones."""
-        return tuple(self.sweep.parameters[name].value(point[name]) for name in self.space)
+        """Return the values of the settings at a point: several points can be rounded, or come, to the same ones."""
+        effective = self.sweep.effective(point)
+        return tuple(self.sweep.parameters[name].value(effective[name]) for name in self.space)
 
     def tried(self, others: Sequence[FrozenTrial]) -> set[tuple[Any, ...]]:
         """Return the values of all trials that have any."""
@@ -298,15 +299,10 @@ def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[Points]:
 
     Trials without points, or with a part of them, will take the first combination that is left for them, so it is gone.
     """
-
-    def key(points: Mapping[str, Point]) -> frozenset[tuple[str, Point]]:
-        return frozenset((name, point) for name, point in points.items() if name in space)
-
-    space = sweep.space
-    own = [key(settled_points(trial)) for trial in trials]
-    left = {key(combination): combination for combination in sweep.grid()}
-    for begun in [points for points in own if left.pop(points, None) is None]:
-        left.pop(next((points for points in left if points >= begun), begun), None)
+    space, left = sweep.space, dict(sweep.grid_by_key)
+    own = [{name: point for name, point in settled_points(trial).items() if name in space} for trial in trials]
+    for begun in [points for points in own if left.pop(sweep.key(points), None) is None]:
+        left.pop(next((key for key, points in left.items() if points.items() >= begun.items()), frozenset()), None)
     return list(left.values())
 
 

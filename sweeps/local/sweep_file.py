@@ -4,19 +4,20 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from analysis.read.sweep_command import model_of_command, place_of
 from data.errors import UserError, suggestion
 from data.metrics import Metric
 from data.yaml_file import read_yaml_file
-from models.setting_groups import entries
-from sweeps.local.distributions import MOST_VALUES, Parameter, Scalar, constant, grid_parameter, parameter
+from models.idle_settings import NEEDS, idle
+from models.setting_groups import CHOOSER, entries
+from sweeps.local.distributions import MOST_VALUES, Parameter, Point, Scalar, constant, grid_parameter, parameter
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 from sweeps.local.objectives import Objectives, parse_objectives
 
@@ -47,6 +48,7 @@ class Sweep:
         content: the part of the file that makes two sweeps the same.
         chooser: name of the parameter whose value decides which others apply; empty where all do.
         is_flat: whether its program takes settings without groups, of which the leaves are the settings then.
+        bases: of each model of train.py, the settings of its runs unless they are told others; empty for others.
         repeats: runs of each trial, with seeds or folds of their own.
         folds: their number where each trial is cross-validated; 0 where runs of a trial differ by their seeds.
     """
@@ -63,6 +65,7 @@ class Sweep:
     content: Mapping[str, Any]
     chooser: str = ""
     is_flat: bool = False
+    bases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     repeats: int = 1
     folds: int = 0
 
@@ -80,7 +83,7 @@ class Sweep:
         """
         return model_of_command(self.content)
 
-    @property
+    @cached_property
     def space(self) -> dict[str, BaseDistribution]:
         """The parameters that vary, each with the distribution that Optuna searches."""
         return {name: entry.space for name, entry in self.parameters.items() if entry.space is not None}
@@ -141,19 +144,45 @@ class Sweep:
         names = self.names_for(choice)
         return {self.chooser: choice, **{names[setting]: point for setting, point in points.items()}}
 
+    def effective(self, points: Mapping[str, Point]) -> dict[str, Point]:
+        """Return some points, but the first that there is for each setting that has no effect beside the others."""
+        names = {self.parameters[name].place[-1]: name for name in points if name in self.space}
+        if not self.bases or not names.keys() & NEEDS.keys():
+            return dict(points)
+        told = self.told(points)
+        settings = {**self.bases.get(str(told.get(CHOOSER) or self.told_model), {}), **told}
+        vain = idle({setting: [value] for setting, value in settings.items()}).keys() & names.keys()
+        return {**points, **{names[setting]: first_of(self.space[names[setting]]) for setting in vain}}
+
+    def key(self, points: Mapping[str, Point]) -> frozenset[tuple[str, Point]]:
+        """Return what is the same for all points that make the same run."""
+        return frozenset(each for each in self.effective(points).items() if each[0] in self.space)
+
     def grid(self) -> list[dict[str, Scalar]]:
         """Return all combinations of values in W&B's order: by name, the last varying fastest.
 
-        Those that differ in parameters alone that do not apply are one.
+        Those that differ alone in parameters that do not apply, or in settings that have no effect there, are one.
         """
+        return list(self.grid_by_key.values())
+
+    @cached_property
+    def grid_by_key(self) -> dict[frozenset[tuple[str, Point]], dict[str, Scalar]]:
+        """The combinations of a grid, in order."""
         names = sorted(self.parameters, key=lambda name: self.parameters[name].place)
-        values = [self.parameters[name].grid or () for name in names]
-        points = [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
-        if not self.chooser:
-            return points
-        own = {choice: set(self.applicable({self.chooser: choice})) for choice in self.choices}
-        items = [tuple(each for each in point.items() if each[0] in own[point[self.chooser]]) for point in points]
-        return [dict(each) for each in dict.fromkeys(items)]
+        found: dict[frozenset[tuple[str, Point]], dict[str, Scalar]] = {}
+        for values in itertools.product(*(self.parameters[name].grid or () for name in names)):
+            points = dict(zip(names, values, strict=True))
+            own = self.applicable(points) if self.chooser else names
+            points = {name: points[name] for name in names if name in own}
+            found.setdefault(self.key(points), points)
+        return found
+
+
+def first_of(space: BaseDistribution) -> Point:
+    """Return the first point of a distribution."""
+    if isinstance(space, FloatDistribution | IntDistribution):
+        return space.low
+    return space.choices[0] if isinstance(space, CategoricalDistribution) else None
 
 
 def value_at(path: Sequence[str], settings: Any) -> Any:

@@ -9,6 +9,7 @@ from data import arrays
 from data.dataset import Split
 from data.errors import UserError
 from tests.data.faults import FAULTS_OF_THE_MACHINE
+from tests.loaded import load_splits
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -285,3 +286,10 @@ def test_a_fault_of_the_machine_is_not_laid_on_the_arrays(error, tmp_path, monke
     with pytest.raises(type(error)) as caught:
         load(tmp_path)
     assert caught.value is error
+
+
+def test_labels_that_are_counted_from_one_are_told_at_the_start_of_a_run(tmp_path):
+    np.savez(tmp_path / "train.npz", images=np.zeros((9, 8, 8, 3), np.uint8), labels=np.arange(9) % 3 + 1)
+    options = {"image_size": 0, "val_fraction": 0.0, "train_fraction": 1.0, "data_seed": 0, "max_corrupt_images": 0}
+    info, _ = load_splits("arrays", str(tmp_path), normalisation="unit", **options)
+    assert info.in_one_line().startswith("4 classes (0-3 each; class 0 has no image to train on), 9 train")

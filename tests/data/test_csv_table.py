@@ -173,6 +173,17 @@ def test_a_path_may_be_written_in_every_way(table, tmp_path, monkeypatch):
             load(table(f"path\n0.png\n{twice}\n"))
 
 
+def test_paths_that_were_written_on_windows_are_read(table, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "sub" / "0.png")
+    (tmp_path / "1.png").rename(tmp_path / r"sub\1.png")  # a name that a file may have here
+    assert load(table("path\n.\\sub\\0.png\nsub\\1.png\n")).train.names == ["sub/0.png", r"sub\1.png"]
+    Image.new("RGB", (8, 8)).save(tmp_path.parent / "other.png")
+    for path, message in ((r"sub\9.png", r"names 'sub\\\\9.png', which is no file"), (r"..\other.png", "is not below")):
+        with pytest.raises(UserError, match=message):
+            load(table(f"path\n{path}\n"))
+
+
 def test_rows_are_looked_up_without_making_a_path_of_each(tmp_path, monkeypatch):
     names = [f"{i}.png" for i in range(3)]
     for name in names:

@@ -238,6 +238,20 @@ def test_classes_are_counted_over_all_images_to_train_and_validate_with(changes,
     assert info.in_one_line() == text
 
 
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ((27, 28, 26, 9), "4 classes (1-30 each), "),
+        ((0, 27, 28, 26), "4 classes (1-30 each; class 0 has no image to train on), "),
+        ((0, 27, 0, 26), "4 classes (1-30 each; classes 0, 2 have no image to train on), "),
+        ((0,) * 4, "4 classes (1-30 each; classes 0, 1, 2 and 1 more have no image to train on), "),
+    ],
+)
+def test_classes_without_an_image_to_train_on_are_told(counts, told):
+    info = DatasetInfo("pets", 8, tuple("0123"), (0.5,) * 3, (0.5,) * 3, {}, "", (1, 30), class_counts=counts)
+    assert info.in_one_line().startswith(told)
+
+
 def test_images_without_classes_are_told_without_counts():
     info = DatasetInfo("faces", 64, (), (0.5,) * 3, (0.5,) * 3, {"train": 7}, "")
     assert info.in_one_line() == "no classes, 7 train / 0 val / 0 test, 64x64"

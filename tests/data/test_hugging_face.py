@@ -34,8 +34,9 @@ def saved(tmp_path):
     return lambda **splits: datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "insects"))
 
 
-def load(data_dir, name="insects", image_size=9):
-    return load_splits(f"hf/{name}", str(data_dir), image_size=image_size, max_corrupt_images=0, **OPTIONS)
+def load(data_dir, name="insects", image_size=9, **settings):
+    options = OPTIONS | {"image_size": image_size, "max_corrupt_images": 0} | settings
+    return load_splits(f"hf/{name}", str(data_dir), **options)
 
 
 def test_splits_images_and_labels_are_those_of_the_library(saved, tmp_path):
@@ -142,6 +143,38 @@ def test_the_format_that_a_table_was_saved_in_changes_nothing(form, saved, tmp_p
         assert part.labels.tolist() == [i % 2 for i in part.places()]
 
 
+CONFIGURATIONS = "---\nconfigs:\n" + "".join(
+    f"- config_name: {name}\n  data_files:\n  - {{split: train, path: {name}.parquet}}\n" for name in ("all", "few")
+)
+
+
+def test_a_configuration_is_chosen_of_several(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "insects").mkdir()
+    for name, numbers in (("all", range(8)), ("few", range(8, 12))):
+        rows(numbers).to_parquet(str(tmp_path / "insects" / f"{name}.parquet"))
+    (tmp_path / "insects" / "README.md").write_text(CONFIGURATIONS + "---\n")
+    for name, num in (("insects@all", 8), ("insects@few:train", 4)):
+        assert len(load(tmp_path, name, val_fraction=0.0)[1]["train"].labels) == num
+    told = r"hf/insects could not be loaded \(Config name is missing.*'all', 'few'.*one of its configurations as NAME@"
+    with pytest.raises(UserError, match=told):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"hf/insects@none could not be loaded \(BuilderConfig 'none' not found"):
+        load(tmp_path, "insects@none")
+
+
+def test_a_configuration_of_what_was_saved_with_none_is_refused(saved, tmp_path):
+    saved(train=rows(range(4)))
+    with pytest.raises(UserError, match="hf/insects@plain: .*insects has no configurations: leave @plain out"):
+        load(tmp_path, "insects@plain")
+
+
+def test_a_split_to_test_with_that_has_no_labels_is_left_out_with_a_line(saved, tmp_path, capsys):
+    saved(train=rows(range(6)), test=rows([8, 9, 10]).remove_columns("label"))
+    assert load(tmp_path)[0].num_images == {"train": 4, "val": 2}
+    assert "hf/insects: test is left out: it has no column label\n" in capsys.readouterr().err
+
+
 def test_a_split_whose_labels_are_hidden_is_left_out_with_a_line(saved, tmp_path, capsys):
     saved(train=rows(range(6)), validation=rows([6, 7]), test=rows([8, 9, 10], label=[-1, -1, -1]))
     info, _ = load(tmp_path)
@@ -199,3 +232,38 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(tmp_path, m
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="needs the library datasets: pip install datasets"):
         load(tmp_path)
+
+
+def two_columns(numbers):
+    """A split as uoft-cs/cifar100 is laid out: fine labels, and the coarse ones that they belong to."""
+    content = {
+        "img": [Image.fromarray(PIXELS[i]) for i in numbers],
+        "fine_label": [i % 4 for i in numbers],
+        "coarse_label": [i % 2 for i in numbers],
+    }
+    fine, coarse = datasets.ClassLabel(names=["ant", "bee", "moth", "wasp"]), datasets.ClassLabel(names=["a", "b"])
+    features = {"img": datasets.Image(), "fine_label": fine, "coarse_label": coarse}
+    return datasets.Dataset.from_dict(content, features=datasets.Features(features))
+
+
+def test_the_column_of_the_labels_is_chosen_where_there_are_several(saved, tmp_path):
+    saved(train=two_columns(range(8)), test=two_columns(range(8, 12)))
+    told = r"several columns of labels \(fine_label, coarse_label\): choose one, as by --label_column=fine_label$"
+    with pytest.raises(UserError, match=told):
+        load(tmp_path)
+    fingerprints = set()
+    for column, classes in (("fine_label", ("ant", "bee", "moth", "wasp")), ("coarse_label", ("a", "b"))):
+        info, splits = load(tmp_path, label_column=column)
+        fingerprints.add(info.fingerprint)
+        assert info.classes == classes
+        assert splits["test"].labels.tolist() == [i % len(classes) for i in range(8, 12)]
+        assert splits["train"].labels.tolist() == [i % len(classes) for i in splits["train"].places().tolist()]
+    assert len(fingerprints) == 2
+    with pytest.raises(UserError, match="^--label_column=img: .*hf/insects has no such column of labels; there are:"):
+        load(tmp_path, label_column="img")
+
+
+def test_a_column_is_chosen_even_beside_one_that_is_called_label(saved, tmp_path):
+    saved(train=rows(range(4)).add_column("kind", ["x", "x", "y", "y"]))
+    assert load(tmp_path)[0].classes == ("ant", "bee")
+    assert load(tmp_path, label_column="kind")[0].classes == ("x", "y")

@@ -52,6 +52,15 @@ def test_a_model_is_not_built_in_advance_for_images_that_are_not_decoded(monkeyp
     check_model(settings_of("cnn", dataset="digits", optimizer="adamm"))
 
 
+@pytest.mark.parametrize(("name", "remedy"), [("digits", "leave it out"), ("csv", "call that column label")])
+def test_a_column_of_labels_is_refused_of_images_that_let_choose_none(name, remedy):
+    with pytest.raises(
+        UserError, match=f"^--label_column=kind is for hf/NAME alone, and --dataset is {name}: {remedy}$"
+    ):
+        check_model(settings_of("cnn", dataset=name, label_column="kind"))
+    check_model(settings_of("cnn", dataset="hf/insects", label_column="kind"))
+
+
 FROZEN = {"arch": "test_efficientnet", "pretrained": False, "input_size": 32, "feature_precision": "fp32"}
 
 
@@ -106,3 +115,11 @@ def test_fp16_is_refused_on_a_cpu_that_a_variable_chose(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
     with pytest.raises(UserError, match="--mixed_precision=fp16 needs a GPU"):
         make_accelerator(settings_of("mlp", mixed_precision="fp16"), on_cpu=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("USE_FSDP", "true"), ("TORCH_DEVICE", "blah")])
+@pytest.mark.usefixtures("_no_accelerator_before")
+def test_every_program_refuses_what_a_launcher_may_not_ask_for(name, value, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(UserError, match=f"^ACCELERATE_{name}={value} "):
+        make_accelerator(settings_of("mlp"), on_cpu=True)

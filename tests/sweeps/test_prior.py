@@ -305,6 +305,15 @@ def test_images_are_told_apart_by_their_size_before_the_crop(monkeypatch):
     assert sides == [8, 16]  # each is read once
 
 
+def test_images_are_told_apart_by_the_column_of_their_labels(monkeypatch):
+    load = lambda *told: SimpleNamespace(fingerprint=told[-1])  # noqa: E731
+    monkeypatch.setattr("sweeps.local.prior.load_dataset", load)
+    images = Images()
+    for column in ("fine_label", "coarse_label"):
+        sweep = sweep_of({**PARAMETERS, "label_column": {"value": column}})
+        assert images.fingerprint(sweep, OWN) == column
+
+
 def test_images_of_another_programs_runs_are_not_compared():
     run = Earlier("one", {"lr": 0.01}, "COMPLETE", 0.5, "images")
     assert reason_against(run, sweep_of({"lr": LR}, program=__file__), Images()) == ""

@@ -13,12 +13,13 @@ export function formatNumber(value, isLog = false) {
   return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
 }
 
+// Write a value of a metric with as many digits as `shown` of data/metrics.py, for the terminal.
 export function formatMetric(name, value) {
   if (value === null || value === undefined) return NONE;
   if (isPercentage(name)) return `${(100 * value).toFixed(2)} %`;
   const size = Math.abs(value);
-  if (size < 1e-2 || size >= 1e5) return formatNumber(value, true);
-  return value.toFixed(size < 100 ? 4 : 1);
+  if (size >= 10 && size < 1e5) return value.toFixed(2);
+  return size === 0 || (size >= 1e-3 && size < 10) ? value.toFixed(4) : value.toExponential(3).replace("e+", "e");
 }
 
 export function formatSetting(value, isLog = false) {

@@ -8,7 +8,7 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw_curve, draw_transfer, moved, vertex
+from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw, draw_curve, draw_transfer, moved, vertex
 from analysis.read.runs import read_runs
 from analysis.transfer import main
 from data.errors import UserError
@@ -79,6 +79,16 @@ def test_the_words_tell_what_moves_and_what_the_narrow_rate_is_worth(sweep, tmp_
         in words
     )
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_one_seed_no_deviation_is_told(tmp_path, capsys):
+    sweep = write_sweep(tmp_path / "sweeps" / "a", {"mup": BEST["mup"]}, seeds=(2,))
+    assert main(["lr", str(sweep)]) == 0
+    words = capsys.readouterr().out
+    assert "the best rate moves by 0.40 notches" in words
+    assert "±" not in words
+    figure = draw(curves_of(read_runs(sweep).records, METRIC), "headline", METRIC)
+    assert figure.axes[0].get_title() == "muP; the best rate moves by 0.40 notches"
 
 
 def test_failed_runs_are_worst_and_seeds_that_are_not_through_do_not_count():

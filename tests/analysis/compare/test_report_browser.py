@@ -12,6 +12,7 @@ from analysis import report
 from analysis.compare import html_page
 from analysis.record import run_folder
 from data.files import write_json
+from data.metrics import shown
 from tests.run_folders import SWEEP, rows_of, write_gans, write_run
 from tests.sweep_agents import wait_until
 
@@ -87,7 +88,7 @@ def test_the_headline_of_final_runs_is_the_metric_of_their_sweep(browser, tmp_pa
     assert report.main([f"--runs_dir={tmp_path}", "--metric=val/fid_x_60", f"--out={page}"]) == 0
     browser.open(page)
     assert browser.texts(".tile .name")[0] == "final test/fid_x_60"
-    assert browser.texts(".tile .figure")[0] == "22.0000"
+    assert browser.texts(".tile .figure")[0] == "22.00"
 
 
 @pytest.mark.slow
@@ -118,6 +119,16 @@ def test_runs_are_found_by_what_is_written_of_them_and_differ_in_what_is_written
     assert any("0.001234502" in row and "0.0012345" in row for row in rows.values())
     browser.type("#search", "1.23e-3 50.10")
     assert browser.column("run") == ["run1"]
+
+
+@pytest.mark.slow
+def test_values_have_the_digits_that_they_have_in_a_terminal(opened):
+    values = [0, 1e-9, 0.0005, 0.001, 0.0123456, 1.23456, -9.99, 9.99996, 12.3456, 99.999, 12345.678, 123456, 1e9]
+    call = "import('page/format.js').then(({formatMetric}) => done(values.map((it) => formatMetric(name, it))))"
+    for name in ("val/loss", "val/accuracy"):
+        found = opened.driver.execute_async_script(f"const [name, values, done] = arguments; {call}", name, values)
+        terminal = [shown(name, value) for value in values]
+        assert found == [text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e") for text in terminal]
 
 
 @pytest.mark.slow

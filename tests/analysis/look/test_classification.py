@@ -68,7 +68,7 @@ def numbered_images(labels):
 
 @pytest.mark.slow
 def test_a_classifiers_figures_by_hand(six_images, tmp_path):
-    analysis = analyse_classifier(*six_images, INFO.classes, tmp_path)
+    analysis = analyse_classifier(*six_images, INFO.classes, "val", tmp_path)
     with (tmp_path / "per_class.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["class", "precision", "recall", "f1-score", "support"]
@@ -96,8 +96,8 @@ def test_confusions_and_the_figures_of_each_class_are_those_of_scikit_learn():
     "classes", [("accuracy", "macro avg", "weighted avg"), ("micro avg", "$x^$", "a_{$"), ("ant", "ant ", "Käfer 漢")]
 )
 def test_names_of_classes_are_taken_as_they_are(classes, six_images, tmp_path, capsys):
-    plain = analyse_classifier(*six_images, INFO.classes, tmp_path)
-    analysis = analyse_classifier(*six_images, classes, tmp_path)
+    plain = analyse_classifier(*six_images, INFO.classes, "val", tmp_path)
+    analysis = analyse_classifier(*six_images, classes, "val", tmp_path)
     rows, expected = (found.tables["per_class"].rows for found in (analysis, plain))
     assert rows == [(name, *row[1:]) for name, row in zip(classes, expected, strict=True)]
     assert set(analysis.images) == {"confusion_matrix", "reliability", "mistakes"}
@@ -111,25 +111,39 @@ def test_dollars_in_the_name_of_a_class_are_no_mathematics(tmp_path, monkeypatch
 
     shown = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: shown.append(figure.axes[0].get_xticklabels()))
-    draw_confusion_matrix(np.eye(2, dtype=int), (r"$\frac$", "$a$ and $b$"), tmp_path / "x.png")
+    draw_confusion_matrix(np.eye(2, dtype=int), (r"$\frac$", "$a$ and $b$"), "val", tmp_path / "x.png")
     texts = [text.get_text() for text in shown[0]]
     assert not any(is_math_text(text) for text in texts)
     assert [text.replace(r"\$", "$") for text in texts] == [r"$\frac$", "$a$ and $b$"]
 
 
-def test_a_classifiers_pictures_are_written(six_images, tmp_path):
-    analysis = analyse_classifier(*six_images, INFO.classes, tmp_path)
+@pytest.mark.filterwarnings("error")
+def test_names_in_letters_that_no_font_has_are_drawn_without_a_warning(tmp_path):
+    draw_confusion_matrix(np.eye(2, dtype=int), ("漢", "🦊"), "val", tmp_path / "x.png")
+    assert (tmp_path / "x.png").exists()
+
+
+def test_a_classifiers_pictures_are_written_and_name_the_split(six_images, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    titles, save = {}, Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda it, path, dpi: titles.update({path.stem: it.axes[0].get_title()}) or save(it, path)
+    )
+    analysis = analyse_classifier(*six_images, INFO.classes, "val", tmp_path)
     assert analysis.images == {
         name: tmp_path / f"{name}.png" for name in ("confusion_matrix", "reliability", "mistakes")
     }
     for path in analysis.images.values():
         assert min(read_image(path).size) > 100
+    assert titles["confusion_matrix"] == "confusion matrix, 6 val images"
+    assert titles["reliability"] == "reliability, 6 val images, ECE 50.83 %"
 
 
 def test_without_a_mistake_there_is_no_picture_of_mistakes(six_images, tmp_path):
     predictions, loader = six_images
     flawless = Predictions(predictions.logits, predictions.predicted)
-    assert "mistakes" not in analyse_classifier(flawless, loader, INFO.classes, tmp_path).images
+    assert "mistakes" not in analyse_classifier(flawless, loader, INFO.classes, "val", tmp_path).images
     assert not (tmp_path / "mistakes.png").exists()
 
 

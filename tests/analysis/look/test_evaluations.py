@@ -103,7 +103,17 @@ def test_another_dataset_is_looked_for_where_it_usually_is(run, tmp_path, monkey
     write_json(run / run_folder.SETTINGS, {**settings, "dataset": "folder", "data_dir": "photos"})
     for words in (["--dataset=cifar10"], [], ["--dataset=cifar10", "--data_dir=there"]):
         evaluated(capsys, run, *words)
-    assert asked == [("cifar10", ""), ("folder", "photos"), ("cifar10", "there")]
+    assert asked == [("cifar10", "", ""), ("folder", "photos", ""), ("cifar10", "there", "")]
+
+
+def test_the_column_of_the_labels_is_the_runs_own_unless_another_one_is_named(run, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(evaluate, "read_other_data", lambda *arguments: asked.append(arguments[3]) or fail())
+    settings = read_json(run / run_folder.SETTINGS)
+    write_json(run / run_folder.SETTINGS, {**settings, "dataset": "hf/a", "label_column": "fine"})
+    for words in ([], ["--label_column=coarse"], ["--dataset=hf/b"], ["--dataset=hf/b", "--label_column=kind"]):
+        evaluated(capsys, run, *words)
+    assert asked == ["fine", "coarse", "", "kind"]
 
 
 def test_images_whose_size_is_another_and_cannot_be_changed_are_refused(run, tmp_path, capsys):

@@ -380,7 +380,7 @@ def test_losses_that_hardly_differ_on_a_way_are_written_in_full(tmp_path, monkey
 def runs(tmp_path_factory):
     """Three runs on digits that have weights and have not been trained: two like each other, and a third."""
     folders = []
-    for run_id, name, seed in (("one", "mlp", 1), ("two", "mlp", 2), ("other", "cnn", 1)):
+    for run_id, name, seed in (("漢", "mlp", 1), ("two", "mlp", 2), ("other", "cnn", 1)):
         folder = tmp_path_factory.getbasetemp() / "landscapes" / run_id
         folder.mkdir(parents=True)
         told = {"model": name, "dataset": "digits", "seed": seed, "width": 8, "depth": 1}
@@ -410,7 +410,7 @@ def test_the_program_shows_one_run(runs, tmp_path, capsys):
     assert main([runs[0], *QUICK, f"--out={tmp_path}"]) == 0
     assert "the length of the weights" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"lines.png", "planes.png", "landscape.json"}
-    found = json.loads((tmp_path / "landscape.json").read_text())["one"]
+    found = json.loads((tmp_path / "landscape.json").read_text())["漢"]  # not as pictures write it
     assert found["loss"] == pytest.approx(math.log(10), rel=0.2)
     assert len(found["eigenvalues"]) == 1
 

@@ -53,3 +53,12 @@ def test_letters_of_other_languages_are_drawn(letter):
     missing, drawn = (bytes(panels.font_of(12).getmask(text)) for text in ("\U0010ffff", letter))
     assert drawn != missing
     assert any(drawn)
+
+
+def test_letters_that_the_font_lacks_are_drawn_as_numbers_which_can_be_told_apart():
+    assert panels.drawable("ß 漢\n🦊…") == "ß \\u6f22\n\\U0001f98a…"
+    grids = [draw_grid(Panel(torch.zeros(1, 3, 32, 32), (name,))).tobytes() for name in ("漢", "🦊", r"\u6f22")]
+    assert grids[0] != grids[1]
+    assert grids[0] == grids[2]
+    tables = [panels.draw_table(torch.zeros(1, 1, 3, 8, 8), ["a"], [name], [[""]]) for name in ("漢", r"\u6f22")]
+    assert tables[0].tobytes() == tables[1].tobytes()

@@ -361,6 +361,11 @@ def test_a_table_is_read_with_the_separators_and_spaces_of_training(separator, t
     assert [file.row["class"] for file in found] == ["dog", ""]
 
 
+def test_a_table_that_was_written_on_windows_is_read(tmp_path):
+    (tmp_path / "list.csv").write_text("path\nsub\\0.png\n")
+    assert [file.path for file in find_pictures([tmp_path / "list.csv"], info_for("cnn"))] == [tmp_path / "sub/0.png"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -220,5 +220,5 @@ def test_the_figure_is_drawn_of_many_labels_and_of_such_that_no_image_has(tmp_pa
         scores = torch.from_numpy(random.randn(40, num))
         table = tabulate_labels(scores, (scores > 0).float(), labels, [f"label {i}" for i in range(num)])
         assert table.rows[0][1:3] == (None, None)
-        draw_precisions(table, 40, tmp_path / f"{num}.png")
+        draw_precisions(table, 40, "val", tmp_path / f"{num}.png")
         assert (tmp_path / f"{num}.png").stat().st_size > 5000

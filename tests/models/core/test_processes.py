@@ -394,3 +394,15 @@ def test_a_choice_of_the_cpu_that_is_neither_yes_nor_no_is_told(monkeypatch, val
     monkeypatch.setenv("ACCELERATE_USE_CPU", value)
     with pytest.raises(UserError, match=f"ACCELERATE_USE_CPU={value} is neither yes nor no"):
         start_all_processes([])
+
+
+@pytest.mark.parametrize("value", ["", "blah", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_told(monkeypatch, value):
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", value)
+    with pytest.raises(UserError, match=f"ACCELERATE_TORCH_DEVICE={value} cannot be used here .*: unset it"):
+        start_all_processes([])
+
+
+def test_a_device_that_is_there_may_be_chosen(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
+    start_all_processes([])
