@@ -5,6 +5,7 @@ python -m analysis.runs --sweep cnn_lr                 a sweep's runs, the best 
 python -m analysis.runs --state failed --since 2d      what went wrong lately
 python -m analysis.runs --sweeps                       every sweep
 python -m analysis.runs --project ENTITY/PROJECT       what W&B keeps
+python -m analysis.runs --csv FILE --history FILE      their settings and figures, and all that they have logged
 python -m analysis.runs --prune                        files that nobody needs any more; --yes deletes them
 """
 
@@ -17,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from analysis.command_line import count, parser_of, path, run_program, whole_number
 from analysis.compare.pruning import prune
 from analysis.compare.ranking import choose_metric
+from analysis.compare.run_csv import write_histories, write_runs
 from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
 from analysis.read.records import STATES, Filter, RunList, RunRecord, fits
 from analysis.read.runs import read_runs
@@ -26,7 +28,7 @@ from analysis.read.sweeps import read_sweeps
 from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from data.paths import default_runs_dir, expanded
-from data.visible import warn
+from data.visible import say, warn
 
 NUM_SHOWN = 30
 NUM_KEPT = 5  # trials of a sweep whose weights are kept
@@ -64,6 +66,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--sort", choices=SORTS, help="default: age, and best with --sweep")
     parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"the most rows; default: {NUM_SHOWN}")
+    parser.add_argument("--csv", type=path, metavar="FILE", help="write a CSV row for each run: settings and figures")
+    parser.add_argument("--history", type=path, metavar="FILE", help="write all rows that the runs have logged")
     parser.add_argument("--prune", action="store_true", help="list the files of these runs that can be deleted")
     parser.add_argument(
         "--keep_weights", type=count, default=NUM_KEPT, help=f"best trials that keep theirs; default: {NUM_KEPT}"
@@ -76,7 +80,7 @@ def show(options: Namespace) -> None:
     """Print the table that the options ask for."""
     if (options.prune and options.project) or options.yes > options.prune:
         raise UserError("--prune is for a folder, and --yes for --prune: leave out --project, or give --prune")
-    told = [name for name in (*CONDITIONS, "metric", "sort", "prune") if getattr(options, name)]
+    told = [name for name in (*CONDITIONS, "metric", "sort", "csv", "history", "prune") if getattr(options, name)]
     if options.sweeps and told:
         raise UserError(f"--{told[0]} is for runs, and --sweeps lists every sweep: leave one of them out")
     runs = read_runs(options.runs_dir, options.project)
@@ -86,6 +90,10 @@ def show(options: Namespace) -> None:
     found = Filter(**{name: getattr(options, name) for name in CONDITIONS}).apply(runs.records)
     if not found:
         tell_unknown(options, runs.records)
+    files = (options.csv, write_runs), (options.history, write_histories)
+    if told := [write(place, found) for place, write in files if place]:
+        say(*told)
+        return
     if options.prune:
         runs_dir = expanded(options.runs_dir or default_runs_dir())
         sweeps = read_sweeps(runs_dir, runs.records).sweeps
