@@ -172,11 +172,17 @@ class Exportable:
         return torch.export.export(self.network, self.examples, dynamic_shapes=tuple({0: batch} for _ in self.inputs))
 
 
+def put(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as `replace_file` does, into a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, write)
+
+
 def to_torchscript(network: Exportable, path: Path) -> Runner:
     """Write TorchScript, for torch.jit.load and libtorch; the metadata is an extra file in it."""
     extra = {METADATA: json.dumps(network.metadata())}
     traced = torch.jit.trace(network.network, network.examples, check_trace=False)
-    replace_file(path, lambda unfinished: torch.jit.save(traced, str(unfinished), _extra_files=extra))
+    put(path, lambda unfinished: torch.jit.save(traced, str(unfinished), _extra_files=extra))
     loaded = torch.jit.load(str(path))
     return lambda inputs: loaded(*inputs)
 
@@ -190,7 +196,7 @@ def to_pt2(network: Exportable, path: Path) -> Runner:
         with unfinished.open("wb") as file:
             torch.export.save(program, file, extra_files=extra)
 
-    replace_file(path, write)
+    put(path, write)
     loaded = torch.export.load(path).module()
     return lambda inputs: loaded(*inputs)
 
@@ -212,7 +218,7 @@ def to_onnx(network: Exportable, path: Path) -> Runner:
     assert program is not None
     properties = {key: it if isinstance(it, str) else json.dumps(it) for key, it in network.metadata().items()}
     program.model.metadata_props.update(properties)
-    replace_file(path, lambda unfinished: program.save(unfinished, external_data=False))
+    put(path, lambda unfinished: program.save(unfinished, external_data=False))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -237,7 +243,6 @@ def export(network: Exportable, form: str, path: Path) -> Runner:
     Raises:
         UserError: the network cannot be written in this format.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad(), without_fused_layers():
         warnings.simplefilter("ignore")  # of the exporters, on what the comparison below would show
         try:

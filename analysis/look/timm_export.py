@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from analysis.look.exports import Exportable, Inputs, Runner, to_pt2
+from analysis.look.exports import Exportable, Inputs, Runner, put, to_pt2
 from analysis.look.model_card import NETWORK, WEIGHTS, model_card
 from analysis.read.recipe import told_settings
 from analysis.record import run_folder
@@ -137,7 +137,6 @@ def to_timm(exportable: Exportable, path: Path) -> tuple[Runner, str]:
     """
     network = TimmExport(exportable)
     extra = {key: it if isinstance(it, str) else json.dumps(it) for key, it in metadata(exportable, network).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_weights(path, network.weights(), extra)
     options = ", ".join(f"{key}={value}" for key, value in network.options.items())
     usage = f'timm.create_model("{network.arch}", checkpoint_path="{path}", {options})'
@@ -147,7 +146,7 @@ def to_timm(exportable: Exportable, path: Path) -> tuple[Runner, str]:
 def write_weights(path: Path, weights: dict[str, Tensor], texts: dict[str, str]) -> None:
     """Write weights, and texts beside them, in the format of safetensors."""
     content = save(weights, metadata=texts)
-    replace_file(path, lambda unfinished: unfinished.write_bytes(content))
+    put(path, lambda unfinished: unfinished.write_bytes(content))
 
 
 def metadata(exportable: Exportable, network: TimmExport) -> dict[str, Any]:
@@ -183,7 +182,6 @@ def to_hub(exportable: Exportable, folder: Path, results: Path) -> tuple[Runner,
     metrics = {key: it for key, it in summary.items() if key.startswith(("test/", "val/")) and is_finite(it)}
     settings = told_settings(asdict(exportable.run.settings))
     is_timms = is_timm(exportable)
-    folder.mkdir(parents=True, exist_ok=True)
     if is_timms:
         network = TimmExport(exportable)
         facts, weights = metadata(exportable, network), network.weights()

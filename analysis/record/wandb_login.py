@@ -14,6 +14,7 @@ from data.paths import expanded
 
 # What `wandb offline`, `wandb disabled` and $WANDB_MODE ask for; "online" is the client's default, too.
 MODES = {"offline": "offline", "dryrun": "offline", "disabled": "off"}
+TRUE = ("1", "on", "yes", "true")  # of WANDB_DISABLED, which HuggingFace's Trainer obeys, and W&B's client no longer
 # Time that an ended run has for its upload where the server is gone; $WANDB_FINISH_TIMEOUT takes its place.
 FINISH_TIMEOUT_SECONDS = 300
 INIT_TIMEOUT_SECONDS = 30
@@ -41,7 +42,7 @@ def check_limits(settings: Mapping[str, Any]) -> None:
 
 
 def choose_mode(tracking: str) -> tuple[str, str]:
-    """Return W&B's mode for the setting `tracking`, and in brackets the reason where auto means offline.
+    """Return W&B's mode for the setting `tracking`, and in brackets the reason where auto means offline or off.
 
     It never asks for a key on the terminal.
 
@@ -51,6 +52,9 @@ def choose_mode(tracking: str) -> tuple[str, str]:
     """
     if tracking == "off":
         return "off", ""
+    disabled = os.environ.get("WANDB_DISABLED", "")
+    if tracking == "auto" and disabled.lower() in TRUE:
+        return "off", f" (WANDB_DISABLED={disabled})"
     if not is_installed():
         if tracking == "auto":
             return "off", " (wandb is not installed)"

@@ -96,11 +96,11 @@ def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
     try:
         run = init_wandb(facts, mode)
     except wandb.errors.Error as error:  # an expired key, say, or a server that does not answer
-        tracking = facts.settings["tracking"]
+        tracking, fault = facts.settings["tracking"], first_line(error)
         if tracking != "auto" or mode == "offline":
-            raise UserError(f"--tracking={tracking}: {str(error).splitlines()[0]}; give offline, or off") from None
+            raise UserError(f"--tracking={tracking}: {fault}; give offline, or off") from None
         wandb.teardown()  # else the run's id stays taken, and the second start fails of it
-        return start_wandb(facts, "offline", f" ({type(error).__name__})")
+        return start_wandb(facts, "offline", f" ({fault})")
     for key, value in facts.sweep.items():
         if run.config.get(key, value) != value:  # else W&B would record one value and the run train at another
             run.finish(exit_code=1)
@@ -113,6 +113,11 @@ def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
     else:
         say(f"W&B: offline{reason}; to upload later: {upload_command(run, facts.folder)}")
     return run
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, which has the cause; its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def upload_command(run: Any, folder: Path) -> str:

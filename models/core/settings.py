@@ -186,8 +186,8 @@ class Settings:
     resume: Annotated[bool, Role.INVOCATION] = False
     """Resume the run run_id or, if no run_id is given, the latest unfinished run in runs_dir."""
     tracking: Annotated[Literal["auto", "online", "offline", "off"], Role.CIRCUMSTANCE] = "auto"
-    """Tracking with W&B. auto: online if there are credentials and a network, else offline. The run folder is always
-    written."""
+    """Tracking with W&B. auto: online if there are credentials and a network, else offline; off where WANDB_DISABLED
+    is true. The run folder is always written."""
     project: Annotated[str, Role.CIRCUMSTANCE] = "vision-sweeps"
     """W&B project; its default is $WANDB_PROJECT, if that is set."""
     tags: Annotated[str, Role.CIRCUMSTANCE] = ""

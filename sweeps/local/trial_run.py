@@ -192,7 +192,7 @@ class TrialRun(Run):
         if fault or self.was_interrupted() or (is_short and self.num_read):
             return self.outcome_of_an_interruption(fault)
         if code:
-            return self.failure(self.exit(), 0 if code == REFUSED else retries)
+            return self.failure(self.exit(), 0 if code == REFUSED or self.has_diverged() else retries)
         if not self.num_values:
             return self.failure(f"it logged no {self.metric.name}")
         return Outcome("finished", TrialState.COMPLETE, self.notes())

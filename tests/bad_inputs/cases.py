@@ -16,6 +16,7 @@ VARIABLES = (
     "XDG_CACHE_HOME",
     "HOME",
     "WANDB_MODE",
+    "WANDB_DISABLED",
     "WANDB_PROJECT",
     "WANDB_RUN_ID",
     "WANDB_BASE_URL",

@@ -20,14 +20,14 @@ def opened(tmp_path):
     return Trials(f"sqlite:///{tmp_path}/study.db", sweep_of({"lr": LR}), "s", seed=0)
 
 
-def run_that_logs(tmp_path, *rows, claim=None):
+def run_that_logs(tmp_path, *rows, claim=None, code=""):
     """The run of a trial whose program has logged some rows."""
     claim = claim or Claim(SimpleNamespace(number=0), "000-a", {})
     folder = tmp_path / claim.run_id
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     fresh = SimpleNamespace(user_attrs={}, intermediate_values={})
-    run = TrialRun(claim, [Metric("val/loss")], fresh, [sys.executable, "-c", ""], tmp_path, {})
+    run = TrialRun(claim, [Metric("val/loss")], fresh, [sys.executable, "-c", code], tmp_path, {})
     for some in run.log:
         run.read(some)
     run.process.wait()
@@ -79,6 +79,16 @@ def test_a_study_of_0_1_0_with_such_numbers_is_read(tmp_path):
 )
 def test_the_epoch_of_a_run_is_the_last_that_has_ended_or_the_number_of_its_values(tmp_path, rows, epoch):
     assert run_that_logs(tmp_path, *rows).epoch == epoch
+
+
+@pytest.mark.parametrize(("summary", "is_tried_again"), [({}, True), ({"diverged": True}, False)], ids=str)
+def test_a_trial_that_has_diverged_is_not_tried_again_since_it_would_do_so_again(tmp_path, summary, is_tried_again):
+    run = run_that_logs(tmp_path, code="raise SystemExit(1)")
+    (run.folder / "summary.json").write_text(json.dumps({"state": "failed", **summary}))
+    (run.folder / "checkpoint.pt").touch()
+    outcome = run.outcome(retries=2)
+    assert (outcome.state is None) == is_tried_again
+    assert is_tried_again == (outcome.notes.get("failures") == 1)
 
 
 @pytest.mark.parametrize("num_notes", range(6))

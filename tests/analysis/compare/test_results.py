@@ -60,6 +60,7 @@ def rows_of(place):
 
 def test_the_page_shows_the_committed_results(capsys):
     assert main(["--check"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out == "RESULTS.md shows what results.json says\n"
 
 
 def test_a_page_that_disagrees_fails_the_check(place, capsys):

@@ -218,6 +218,7 @@ def test_without_a_library_the_command_that_installs_it_is_told(tmp_path, capsys
     monkeypatch.setattr("analysis.look.exports.find_spec", lambda name: None)
     code, _, err = export(capsys, save_run(tmp_path / "run", "mlp"), "--to=onnx")
     assert (code, err) == (2, "export: --to=onnx needs onnx: pip install -c constraints.txt -e '.[export]'\n")
+    assert not (tmp_path / "run" / "export").exists()
 
 
 def test_what_a_run_saw_of_its_images_is_what_its_export_sees(tmp_path):

@@ -118,6 +118,15 @@ def test_wandb_mode_is_obeyed(asked, mode, account, monkeypatch):
     assert automatic_mode(settings) == (mode, f" (WANDB_MODE={asked})")
 
 
+@pytest.mark.parametrize(("value", "is_off"), [("true", True), ("1", True), ("false", False), ("", False)])
+def test_wandb_disabled_switches_off_as_in_huggingfaces_trainer_unless_tracking_is_told(value, is_off, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    monkeypatch.setattr(wandb_login, "client_settings", lambda: None)
+    monkeypatch.setattr(wandb_login, "automatic_mode", lambda settings: ("online", ""))
+    assert choose_mode("auto") == (("off", f" (WANDB_DISABLED={value})") if is_off else ("online", ""))
+    assert choose_mode("offline") == ("offline", "")
+
+
 def test_wandb_mode_online_asks_nobody_for_a_key(account, server, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     settings = account(f"http://127.0.0.1:{server.getsockname()[1]}", mode="online")
