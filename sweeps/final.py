@@ -56,8 +56,9 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a table with a row for each trial whose settings were trained."""
     keys = shown_keys(results, metric)
     held_out = "" if any(key.startswith("test/") for key in keys) else " but those held out, whose figures these are"
-    title = f"on all training images{held_out}; trials by their {metric}, the best first"
-    table = make_table(("trial", f"chosen by {metric}", "epochs", "seeds", *keys, "seconds"), title)
+    order = f"; trials by their {metric}, the best first" if len(results) > 1 else ""
+    title = f"on all training images{held_out}{order}"
+    table = make_table(("trial", f"its {metric}", "epochs", "seeds", *keys, "seconds"), title)
     for result in results:
         cells = [
             result["trial"],
