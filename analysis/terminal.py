@@ -1,10 +1,11 @@
 """Tables and figures for people, in a terminal or in a log."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -37,6 +38,11 @@ def make_table(headings: Sequence[str], title: str = "") -> Table:
     for heading in headings:
         table.add_column(Text(heading), justify="right", overflow="fold")
     return table
+
+
+def table_width(cells: Mapping[str, Sequence[str]]) -> int:
+    """Return how many letters wide a table is: its columns, a blank behind each, and one in front."""
+    return 1 + sum(1 + max(map(cell_len, (heading, *texts))) for heading, texts in cells.items())
 
 
 def number(value: Any) -> str:
