@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
-BARS = "▁▂▃▄▅▆▇█"
+BARS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"
 NONE = "–"  # in place of a setting that a run's model has not
 
 
@@ -55,6 +55,11 @@ def number_or_dash(value: Any) -> str:
     return NONE if value is None else number(value)
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as people read it, such as 98.7 %; values of metrics are told by `shown` of data/metrics.py."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def clock(seconds: float) -> str:
     """Return a duration as people write it: 1h02m, 2m05s or 7s."""
     minutes, rest = divmod(round(seconds), 60)
@@ -74,4 +79,5 @@ def sparkline(values: Sequence[float], width: int) -> str:
     means = [sum(values[start:end]) / (end - start) for start, end in zip(edges, edges[1:], strict=False)]
     low, high = min(means, default=0.0), max(means, default=0.0)
     step = (high - low) / (len(BARS) - 1) or 1.0
-    return "".join(BARS[round((mean - low) / step)] for mean in means)
+    bars = BARS if (sys.stdout.encoding or "").lower().startswith("utf") else DIGITS  # as rich decides on its lines
+    return "".join(bars[round((mean - low) / step)] for mean in means)

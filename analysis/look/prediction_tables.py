@@ -14,7 +14,7 @@ from torch import Tensor
 from analysis.look.panels import draw_grid
 from analysis.look.prediction import NUM_KEPT, Predicted
 from analysis.look.split_predictions import PROBABILITY, exact
-from analysis.terminal import make_table, table_width
+from analysis.terminal import make_table, percent, table_width
 from data.dataset import DatasetInfo
 from data.visible import say, visible
 from models.core.panel import COLUMNS, Panel
@@ -67,7 +67,7 @@ def tell_class(info: DatasetInfo, probabilities: Tensor, guessed: Tensor) -> tup
         cells |= {f"class{mark}": name, f"probability{mark}": exact(share)}
     (name, share), *others = ranked
     after = [{"class": other, "probability": value} for other, value in others]
-    texts = {"probability": f"{share:.1%}", "next": "  ".join(f"{other} {value:.1%}" for other, value in others)}
+    texts = {"probability": percent(share), "next": "  ".join(f"{other} {percent(value)}" for other, value in others)}
     return cells, {"class": name, "probability": share, "next": after}, {"class": name, **texts}
 
 
@@ -77,7 +77,7 @@ def tell_labels(info: DatasetInfo, probabilities: Tensor, guessed: Tensor) -> tu
     order = probabilities.argsort(descending=True).tolist()
     labels = [info.classes[i] for i in order if guessed[i]]
     cells = {"labels": info.named(guessed), **{f"{PROBABILITY}{name}": exact(share) for name, share in shares.items()}}
-    texts = {"labels": "  ".join(f"{name} {shares[name]:.1%}" for name in labels) or info.named(guessed)}
+    texts = {"labels": "  ".join(f"{name} {percent(shares[name])}" for name in labels) or info.named(guessed)}
     return cells, {"labels": labels, "probabilities": shares}, texts
 
 
