@@ -75,7 +75,8 @@ def write(predicted: Predicted, form: str, out: Path | None) -> None:
     """Write the predictions to a file, or print them."""
     rows = list(rows_of(predicted))
     if form == "table":
-        make_console().print(table_of(rows[:MOST_ROWS]))
+        console = make_console()
+        console.print(table_of(rows[:MOST_ROWS], console.width))
         if len(rows) > MOST_ROWS:
             say(f"the first {MOST_ROWS} of {len(rows):,} images: --out=predictions.csv has all of them")
         return

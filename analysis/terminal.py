@@ -1,16 +1,17 @@
 """Tables and figures for people, in a terminal or in a log."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
-BARS = "▁▂▃▄▅▆▇█"
+BARS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"
 NONE = "–"  # in place of a setting that a run's model has not
 
 
@@ -39,6 +40,11 @@ def make_table(headings: Sequence[str], title: str = "") -> Table:
     return table
 
 
+def table_width(cells: Mapping[str, Sequence[str]]) -> int:
+    """Return how many letters wide a table is: its columns, a blank behind each, and one in front."""
+    return 1 + sum(1 + max(map(cell_len, (heading, *texts))) for heading, texts in cells.items())
+
+
 def number(value: Any) -> str:
     """Return a figure or a setting as text, in few digits; None as an empty text."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
@@ -47,6 +53,11 @@ def number(value: Any) -> str:
 def number_or_dash(value: Any) -> str:
     """Return a setting as text, in few digits; None, for a run whose model has no such setting, as a dash."""
     return NONE if value is None else number(value)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as people read it, such as 98.7 %; values of metrics are told by `shown` of data/metrics.py."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def clock(seconds: float) -> str:
@@ -68,4 +79,5 @@ def sparkline(values: Sequence[float], width: int) -> str:
     means = [sum(values[start:end]) / (end - start) for start, end in zip(edges, edges[1:], strict=False)]
     low, high = min(means, default=0.0), max(means, default=0.0)
     step = (high - low) / (len(BARS) - 1) or 1.0
-    return "".join(BARS[round((mean - low) / step)] for mean in means)
+    bars = BARS if (sys.stdout.encoding or "").lower().startswith("utf") else DIGITS  # as rich decides on its lines
+    return "".join(bars[round((mean - low) / step)] for mean in means)

@@ -31,6 +31,11 @@ class TimmSettings(BackboneSettings):
     same learning rate in all layers."""
     frozen_stages: Count = 0
     """Number of stages, counted from the stem upwards, that keep their weights and running statistics."""
+    drop_rate: Annotated[float, Range(0, 0.95)] = 0.0
+    """Dropout before the classifier, and wherever else timm's network takes this rate to; 0 for timm's own default."""
+    drop_path_rate: Annotated[float, Range(0, 0.95)] = 0.0
+    """Stochastic depth, https://arxiv.org/abs/1603.09382: the share of images for which the last block is skipped,
+    less for those below, in timm's networks that have it; 0 for timm's own default."""
     stem: Literal["own", "small"] = "own"
     """Stem of the network. own: as in timm; small: for a ResNet on small images, a 3x3 convolution of stride 1 in place
     of the 7x7 one, and no max pooling."""
@@ -156,9 +161,10 @@ def build(settings: TimmSettings, info: DatasetInfo) -> TimmClassification:
         raise UserError(f"--frozen_stages={settings.frozen_stages} would freeze a random stem: give --stem_init=centre")
     config = pretrained_config(settings.arch)
     size = network_size(settings, info)
-    backbone = build_network(
-        settings.arch, len(info.classes), size, find_weights(settings.arch, settings.pretrained, settings.weights)
-    )
+    rates = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path_rate}
+    rates = {name: rate for name, rate in rates.items() if rate}
+    weights = find_weights(settings.arch, settings.pretrained, settings.weights)
+    backbone = build_network(settings.arch, len(info.classes), size, weights, rates)
     if settings.stem == "small":
         shrink_stem(backbone, settings.stem_init)
     prepare = Preprocess(info, config.mean, config.std, settings.input_size, settings.interpolation)

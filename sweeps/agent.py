@@ -34,7 +34,7 @@ from analysis.record import run_folder
 from data.files import replace_file
 from data.visible import counted, say, visible, warn
 from sweeps.local.agent import Agent
-from sweeps.local.contract import checked_sweep, lines_of_folds, lines_of_foreign, lines_of_idle
+from sweeps.local.contract import checked_sweep, remarks
 from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
 from sweeps.local.enqueued import Choice, choice_of, enqueue
@@ -115,8 +115,7 @@ def run_sweep(options: Namespace) -> int:
     trials = open_trials(sweep, name, folder, options)
     limits = limits_of(trials, options)
     display = Display(sweep, name, limits.count, len(devices))
-    remarks = lines_of_foreign(sweep) + lines_of_idle(sweep) + lines_of_folds(sweep)
-    for line in [*remarks, *beginning(trials, options, choices, limits.count)]:
+    for line in [*remarks(sweep), *beginning(trials, options, choices, limits.count)]:
         display.say(line)
     if options.retry_failed:
         display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +16,7 @@ from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
-from analysis.terminal import clock, make_console, make_table, number, number_or_dash, sparkline
+from analysis.terminal import clock, make_console, make_table, number, number_or_dash, sparkline, table_width
 from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, metrics_of_finals, shown
 from data.visible import counted, say, visible
 
@@ -318,11 +317,6 @@ def columns_to_leave_out(cells: Mapping[str, Sequence[str]], width: int) -> list
         left_out.append(droppable[len(left_out)])
         del kept[left_out[-1]]
     return left_out
-
-
-def table_width(cells: Mapping[str, Sequence[str]]) -> int:
-    """Return how many letters wide a table is: its columns, a blank behind each, and one in front."""
-    return 1 + sum(1 + max(map(cell_len, (heading, *texts))) for heading, texts in cells.items())
 
 
 def skipped(what: str, names: Sequence[str]) -> str:

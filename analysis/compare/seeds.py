@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analysis.terminal import percent
 from data.metrics import Metric, range_of, shown
 from data.visible import counted
 
@@ -186,7 +187,7 @@ def verdict(found: Duel, over_images: Interval | None, metric: str, images_by: s
     difference = found.difference
     parts = [f"{signed(metric, difference.mean)}{between(metric, difference)} over {seeds_of(found)}"]
     if found.probability is not None:
-        parts.append(f"{found.probability:.0%} likely to be better")
+        parts.append(f"{percent(found.probability, 0)} likely to be better")
     if over_images is not None:
         parts.append(
             f"{signed('accuracy', over_images.mean)}{between('accuracy', over_images)} over the images{images_by}"

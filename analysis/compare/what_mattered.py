@@ -6,7 +6,7 @@ from analysis.compare.comparison import Comparison
 from analysis.compare.importance import Importance, branches, importance
 from analysis.compare.isolation import Bin, isolation
 from analysis.compare.run_tables import Column, print_table
-from analysis.terminal import number
+from analysis.terminal import number, percent
 from data.metrics import shown
 from data.visible import say
 
@@ -56,7 +56,7 @@ def print_what_mattered(comparison: Comparison) -> None:
 def share_texts(shares: Importance) -> dict[str, str]:
     """Return the share of each setting with its standard error as text, by name."""
     found = zip(shares.names, shares.means, shares.deviations, strict=True)
-    return {setting: f"{mean:.0%} ± {deviation:.0%}" for setting, mean, deviation in found}
+    return {setting: f"{100 * mean:.0f} ± {percent(deviation, 0)}" for setting, mean, deviation in found}
 
 
 def ends(one: Bin) -> str:

@@ -14,7 +14,7 @@ from analysis.look.label_scores import tabulate_labels, worst_labels
 from analysis.look.picture_files import PictureFile
 from analysis.look.prediction import Member, Predicted
 from analysis.read.predictions import held_out_files
-from analysis.terminal import make_table
+from analysis.terminal import make_table, percent
 from data.datasets import find_data_dir
 from data.errors import UserError, suggestion
 from data.metrics import shown
@@ -118,7 +118,7 @@ def mistakes(predicted: Predicted) -> Table:
     for i in worst_mistakes(probabilities, true)[:NUM_LISTED].tolist():
         guess = int(probabilities[i].argmax())
         names = [predicted.files[int(known[i])].path, classes[true[i]], classes[guess]]
-        table.add_row(*(Text(visible(name)) for name in names), Text(f"{probabilities[i, guess]:.1%}"))
+        table.add_row(*(Text(visible(name)) for name in names), Text(percent(probabilities[i, guess].item())))
     return table
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from analysis.look.panels import draw_grid
 from analysis.look.prediction import NUM_KEPT, Predicted
 from analysis.look.split_predictions import PROBABILITY, exact
-from analysis.terminal import make_table
+from analysis.terminal import make_table, percent, table_width
 from data.dataset import DatasetInfo
 from data.visible import say, visible
 from models.core.panel import COLUMNS, Panel
@@ -67,7 +67,7 @@ def tell_class(info: DatasetInfo, probabilities: Tensor, guessed: Tensor) -> tup
         cells |= {f"class{mark}": name, f"probability{mark}": exact(share)}
     (name, share), *others = ranked
     after = [{"class": other, "probability": value} for other, value in others]
-    texts = {"probability": f"{share:.1%}", "next": "  ".join(f"{other} {value:.1%}" for other, value in others)}
+    texts = {"probability": percent(share), "next": "  ".join(f"{other} {percent(value)}" for other, value in others)}
     return cells, {"class": name, "probability": share, "next": after}, {"class": name, **texts}
 
 
@@ -77,7 +77,7 @@ def tell_labels(info: DatasetInfo, probabilities: Tensor, guessed: Tensor) -> tu
     order = probabilities.argsort(descending=True).tolist()
     labels = [info.classes[i] for i in order if guessed[i]]
     cells = {"labels": info.named(guessed), **{f"{PROBABILITY}{name}": exact(share) for name, share in shares.items()}}
-    texts = {"labels": "  ".join(f"{name} {shares[name]:.1%}" for name in labels) or info.named(guessed)}
+    texts = {"labels": "  ".join(f"{name} {percent(shares[name])}" for name in labels) or info.named(guessed)}
     return cells, {"labels": labels, "probabilities": shares}, texts
 
 
@@ -106,17 +106,22 @@ def write_json_lines(rows: Sequence[Row], file: TextIO) -> None:
 FORMATS: dict[str, Callable[[Sequence[Row], TextIO], None]] = {"csv": write_csv, "jsonl": write_json_lines}
 
 
-def table_of(rows: Sequence[Row]) -> Table:
-    """Return a table for the terminal: each image's file, what is predicted of it, and what is known of it."""
+def table_of(rows: Sequence[Row], width: int) -> Table:
+    """Return a table for the terminal: each image's file, what is predicted of it, and what is known of it.
+
+    Where that is wider than `width`, it leaves out the classes that are less likely.
+    """
     known = [key for key in ("true", "agreed") if any(key in row.rest for row in rows)]
-    names = list(rows[0].texts)
-    table = make_table(["file", *names, *known])
-    for column, name in enumerate(["file", *names]):
-        if name != "probability":
-            table.columns[column].justify = "left"
-    for row in rows:
-        cells = [row.file, *row.texts.values(), *(row.rest.get(key, "") for key in known)]
-        table.add_row(*(Text(visible(cell), style="red" if row.is_wrong else "") for cell in cells))
+    cells = {"file": [visible(row.file) for row in rows]}
+    cells |= {name: [visible(row.texts[name]) for row in rows] for name in rows[0].texts}
+    cells |= {key: [visible(row.rest.get(key, "")) for row in rows] for key in known}
+    if table_width(cells) > width:
+        cells.pop("next", None)
+    table = make_table(list(cells))
+    for column, name in zip(table.columns, cells, strict=True):
+        column.justify = "right" if name in ("probability", *known) else "left"
+    for row, texts in zip(rows, zip(*cells.values(), strict=True), strict=True):
+        table.add_row(*(Text(text, style="red" if row.is_wrong else "") for text in texts))
     return table
 
 

@@ -108,6 +108,8 @@ def words_of(objective: Objective, device: torch.device, folder: Path) -> list[s
         "layer-decay": settings.layer_decay if settings.layer_decay < 1 else None,
         "clip-grad": settings.grad_clip or None,
         "smoothing": settings.label_smoothing,
+        "drop": settings.drop_rate or None,
+        "drop-path": settings.drop_path_rate or None,
     }
     fixed = size_options(pretrained_config(settings.arch), size)
     return [

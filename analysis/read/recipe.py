@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from data.errors import UserError
+from data.metrics import is_finite
 from models.core.settings import CIRCUMSTANCES, Settings
 from models.registry import MODELS
 
@@ -32,7 +33,7 @@ def differing_settings(all_settings: Iterable[Mapping[str, Any]]) -> list[str]:
     values: dict[str, set[str]] = {}
     for settings in all_settings:
         for name, value in settings.items():
-            values.setdefault(name, set()).add(repr(value))
+            values.setdefault(name, set()).add(repr(float(value) if is_finite(value) else value))  # 1 is 1.0
     return [name for name in recipe_of(values) if len(values[name]) > 1]
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data.errors import UserError
@@ -226,6 +227,11 @@ class Settings:
     find_batch_size: Annotated[bool, Role.INVOCATION] = False
     """Find a batch size, in place of a run: say the speed and the peak memory of ever larger ones, and which is the
     smallest of almost the greatest speed."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path(self.runs_dir, self.run_id)
 
     def __post_init__(self) -> None:
         """Refuse texts that are not of the form that they must have.

@@ -73,7 +73,7 @@ class Trainer:
         self.step_log = StepLog(settings.log_every if accelerator.is_main_process else 0)
         check_profile(settings, self.steps_per_epoch)
         num_profiled = settings.profile if accelerator.is_main_process else 0
-        self.profiler = Profiler(num_profiled, Path(settings.runs_dir, settings.run_id))
+        self.profiler = Profiler(num_profiled, settings.folder)
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.ema = None
         self.evaluated = objective

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from models.parts.classification import ClassifierSettings
 from models.parts.timm_attention import missing_attention, timm_attention_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+NO_RATES: Mapping[str, float] = {}
 NUM_NAMED = 5  # weights that do not fit which an error message names, of each kind
 
 
@@ -209,7 +211,9 @@ def pretrained_weights(arch: str, option: str, otherwise: str) -> Path:
     )
 
 
-def build_network(arch: str, num_classes: int, input_size: int, weights: Path | None) -> nn.Module:
+def build_network(
+    arch: str, num_classes: int, input_size: int, weights: Path | None, rates: Mapping[str, float] = NO_RATES
+) -> nn.Module:
     """Build a network of timm and load its weights.
 
     Args:
@@ -218,25 +222,26 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
             for a network without a head, whose outputs are the pooled features.
         input_size: side in pixels of the images that the network will get.
         weights: file of pretrained weights; None for random ones.
+        rates: of what is dropped at random in training, by timm's names of them.
 
     Raises:
-        UserError: the weights do not fit, the network cannot be built for images of this size, or it has no classifier
-            although one is wanted.
+        UserError: the weights do not fit, the network cannot be built for images of this size, it has no classifier
+            although one is wanted, or it knows no such rate.
     """
     import timm
 
-    _, shape = outline_network(arch, num_classes, input_size)
+    _, shape = outline_network(arch, num_classes, input_size, rates)
     if num_classes and shape != (1, num_classes):
         raise UserError(f"--arch={arch} has no classifier, its output for an image is {tuple(shape[1:])}: name another")
     config = pretrained_config(arch)
+    own = {**size_options(config, input_size), **rates}
     if weights is None:
-        return timm.create_model(arch, num_classes=num_classes, **size_options(config, input_size))
+        return timm.create_model(arch, num_classes=num_classes, **own)
     state = read_weights(weights)
     num_pretrained = num_classes_of(state, config)
     source = {"state_dict": state, "num_classes": num_pretrained, "custom_load": False}
-    options = {"num_classes": num_pretrained, **size_options(config, input_size)}
     try:
-        net = timm.create_model(arch, True, pretrained_cfg_overlay=source, **options)
+        net = timm.create_model(arch, True, pretrained_cfg_overlay=source, num_classes=num_pretrained, **own)
     except Exception as error:  # timm's code that converts the weights may fail in any way, before torch checks them
         if is_of_the_machine(error):
             raise
@@ -246,23 +251,28 @@ def build_network(arch: str, num_classes: int, input_size: int, weights: Path | 
     return net
 
 
-def outline_network(arch: str, num_classes: int, input_size: int) -> tuple[nn.Module, torch.Size]:
+def outline_network(
+    arch: str, num_classes: int, input_size: int, rates: Mapping[str, float] = NO_RATES
+) -> tuple[nn.Module, torch.Size]:
     """Return a network of timm without any values in its weights, and the shape of its output for one image.
 
     The shape is empty if the output is no tensor, but several of them.
 
     Raises:
-        UserError: the network cannot be built for images of this size.
+        UserError: the network cannot be built for images of this size, or knows no such rate.
     """
     import timm
 
-    options = {"num_classes": num_classes, **size_options(pretrained_config(arch), input_size)}
+    options = {"num_classes": num_classes, **size_options(pretrained_config(arch), input_size), **rates}
     try:
         with torch.device("meta"), torch.no_grad():
             net = timm.create_model(arch, **options).eval()
             output = net(torch.empty(1, 3, input_size, input_size))
             return net, output.shape if isinstance(output, Tensor) else torch.Size()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        for name, rate in rates.items():
+            if isinstance(error, TypeError) and f"'{name}'" in str(error):
+                raise UserError(f"--{name}={rate:g}: timm's {arch} does not take it: leave it out") from None
         reason = in_one_line(error)
         raise UserError(
             f"--arch={arch} cannot be built for {input_size}-pixel images ({reason}): set --input_size"

@@ -1,8 +1,10 @@
 """Whether a sweep fits train.py: it takes the parameters, and logs the metric. Checked before any trial starts."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
@@ -19,9 +21,11 @@ from models.resolve import coerce, unknown_setting
 from models.setting_groups import CHOOSER, may_be_told, refuse_double
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
+from sweeps.local.refusals import Refusals
 from sweeps.local.sweep_file import Sweep, naming, read_sweep_file
 
 READABLE = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}")  # train.py's way to write settings
+MOST_TRIED = 100  # combinations of values, of which one must do
 MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gib")  # what every epoch says of its cost
 
 
@@ -81,7 +85,8 @@ def by_settings(sweep: Sweep) -> Sweep:
         model: asdict(find_model(model).settings_class()) | settings_of_command(sweep.content, model)
         for model in models
     }
-    return replace(sweep, parameters=parameters, chooser=chooser, is_flat=True, bases=bases)
+    refusals = Refusals(sweep.content)
+    return replace(sweep, parameters=parameters, chooser=chooser, is_flat=True, bases=bases, refusals=refusals)
 
 
 def models_of(sweep: Sweep) -> list[str]:
@@ -102,6 +107,11 @@ def models_of(sweep: Sweep) -> list[str]:
 def parameters_of(sweep: Sweep, model: str) -> Mapping[str, Parameter]:
     """Return the parameters of the trials of one of a sweep's models, by the names of settings."""
     return sweep.branch(model).parameters if sweep.chooser else sweep.parameters
+
+
+def remarks(sweep: Sweep) -> list[str]:
+    """Return what there is to say of a sweep before it begins, line by line."""
+    return lines_of_foreign(sweep) + lines_of_idle(sweep) + lines_of_refused(sweep) + lines_of_folds(sweep)
 
 
 def lines_of_foreign(sweep: Sweep) -> list[str]:
@@ -140,6 +150,16 @@ def lines_of_idle(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def lines_of_refused(sweep: Sweep) -> list[str]:
+    """Return the line that says how many combinations of a grid are left out, and why; none where all are taken."""
+    taken, refused = sweep.parts_of_grid if sweep.method == "grid" else ({}, {})
+    return [
+        f"{len(refused)} of {len(taken) + len(refused)} combinations of the grid are left out, since train.py refuses "
+        f"them: {reason}"
+        for reason in list(refused.values())[:1]
+    ]
+
+
 def check_contract(sweep: Sweep) -> None:
     """Refuse a sweep that does not fit train.py.
 
@@ -154,22 +174,51 @@ def check_contract(sweep: Sweep) -> None:
     for place, name in told.items():
         if name in INVOCATION:
             raise UserError(f"{place}: the agent sets it for each run, leave it out")
-    sweep = by_settings(sweep)
+    sweep = sweep if sweep.is_flat else by_settings(sweep)
     for model in models_of(sweep):
-        settings_class = find_model(model).settings_class
-        own, base = parameters_of(sweep, model), settings_of_command(sweep.content, model)
+        settings_class, own = find_model(model).settings_class, parameters_of(sweep, model)
         options = {
             name: [coerce(settings_class, name, value) for value in values_of(parameter)]
             for name, parameter in own.items()
             if name != CHOOSER
         }
-        last = {name: values[-1] for name, values in options.items()}
+        if reason := reason_against(sweep, model, options):
+            raise UserError(f"every combination is refused: {reason}")
         # Each name of a dataset, an optimizer, ... is tried by itself: all combinations would be too many.
         others = [(name, value) for name, values in options.items() for value in values[:-1]]
-        for change in ({}, *({name: value} for name, value in others if is_decisive(name, value))):
+        for name, value in others:
+            if is_decisive(name, value) and (reason := reason_against(sweep, model, {**options, name: [value]})):
+                raise UserError(reason)
+
+
+def reason_against(sweep: Sweep, model: str, options: Mapping[str, Sequence[Any]]) -> str:
+    """Return why train.py refuses whatever combination of a model's settings; "" if it takes one of those looked at.
+
+    Args:
+        sweep: whose metrics a run is to log.
+        model: the model.
+        options: of each setting that the sweep tells, its values. All the last ones are looked at first.
+
+    Raises:
+        UserError: a run that is not refused does not log the metrics.
+    """
+    assert sweep.refusals is not None
+    generator, reasons = random.Random(0), list[str]()
+    told: dict[str, Any] = {name: values[-1] for name, values in options.items()}
+    for _ in range(MOST_TRIED):
+        told["model"] = model
+        try:
+            settings = find_model(model).settings_class(**{**settings_of_command(sweep.content, model), **told})
             for metric in sweep.objectives.metrics:
                 if metric.name not in MEASURED or metric is sweep.metric:
-                    check_metric(metric.name, settings_class(**{**base, **last, **change, "model": model}))
+                    check_metric(metric.name, settings)
+            return ""
+        except UserError:
+            if not (reason := sweep.refusals.reason(told)):
+                raise
+            reasons.append(reason)
+        told = {name: generator.choice(values) for name, values in options.items()}
+    return reasons[0]
 
 
 def with_best_by(sweep: Sweep) -> Sweep:

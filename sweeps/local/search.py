@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -78,8 +78,13 @@ class Search(BaseSampler):
         return self.sweep.parameters[param_name].draw(generator.random())
 
     def draw(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point] = NOTHING) -> Points:
-        """Return a random point, drawn from the distributions of the sweep file."""
-        return self.draw_with(random.Random(self.seed_of(number)), settled)
+        """Return a random point, drawn from the distributions of the sweep file, that train.py does not refuse."""
+        generator = random.Random(self.seed_of(number))
+        for _ in range(MOST_DRAWS):
+            point = self.draw_with(generator, settled)
+            if not self.sweep.refusal(point):
+                break
+        return point
 
     def draw_with(self, generator: random.Random, settled: Mapping[str, Point] = NOTHING) -> Points:
         """Return the next random point that a generator gives, of the branch in which some points are settled."""
@@ -161,9 +166,9 @@ class Search(BaseSampler):
         return min(known, key=lambda choice: best[choice] / total - CURIOSITY * spread[choice])
 
     def is_exhausted(self, others: Sequence[FrozenTrial]) -> bool:
-        """Return whether trials have all the values that there are."""
+        """Return whether trials have all the values that there are, but for those that are refused together."""
         points, tried = self.combinations(), self.tried(others)
-        return bool(points) and all(self.values(point) in tried for point in points)
+        return bool(points) and all(self.values(point) in tried or self.sweep.refusal(point) for point in points)
 
     def bayes(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point] = NOTHING) -> Points:
         """Return the point at which a model of the trials so far expects the greatest improvement.
@@ -191,9 +196,12 @@ class Search(BaseSampler):
             study.add_trial(create_trial(params=trial.params, distributions=self.space, values=values, state=state))
         with threadpool_limits(1):  # the matrices are so small that threads would only wait for each other
             proposal = {**study.ask(self.space).params, **settled}
-        if self.values(proposal) in self.tried(others):  # at the end of a range, for example
-            return self.draw_untried(number, others, settled)
-        return proposal
+        # It may have been tried at the end of a range, for example.
+        return proposal if self.is_new(proposal, self.tried(others)) else self.draw_untried(number, others, settled)
+
+    def is_new(self, point: Points, tried: Collection[tuple[Any, ...]]) -> bool:
+        """Return whether a point has other values than those that were tried, which train.py does not refuse."""
+        return self.values(point) not in tried and not self.sweep.refusal(point)
 
     def first_point(self, number: int, others: Sequence[FrozenTrial], settled: Mapping[str, Point]) -> Points:
         """Return a point to begin with, before there is a model: such points fill the space evenly.
@@ -206,7 +214,7 @@ class Search(BaseSampler):
             quantiles = zip(self.space, sequence[place].tolist(), strict=True)
             drawn = {name: self.sweep.parameters[name].draw(each) for name, each in quantiles}
             point = self.without_others({**drawn, **settled})
-            if self.values(point) not in self.tried(others):
+            if self.is_new(point, self.tried(others)):
                 return point
         return self.draw_untried(number, others, settled)
 
@@ -236,11 +244,12 @@ class Search(BaseSampler):
         generator, tried = random.Random(self.seed_of(number)), self.tried(others)
         for _ in range(MOST_DRAWS):
             point = self.draw_with(generator, settled)
-            if self.values(point) not in tried:
+            if self.is_new(point, tried):
                 return point
         points = [point for point in self.combinations() if {**point, **settled} == point]
-        left = [point for point in points if self.values(point) not in tried]
-        return generator.choice(left) if left else point
+        generator.shuffle(points)
+        left = (point for point in points if self.is_new(point, tried))
+        return next(left, None) or self.draw(number, others, settled)
 
     def combinations(self) -> list[dict[str, Point]]:
         """Return all points if they are few enough to be listed; else none."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -21,6 +21,10 @@ from sweeps.local.distributions import MOST_VALUES, Parameter, Point, Scalar, co
 from sweeps.local.early_terminate import EarlyTerminate, parse_early_terminate
 from sweeps.local.objectives import Objectives, parse_objectives
 
+if TYPE_CHECKING:  # this loads torch
+    from sweeps.local.refusals import Refusals
+
+Key = frozenset[tuple[str, Point]]  # of all points that make the same run
 METHODS = ("bayes", "random", "grid")
 CUSTOM = "custom"  # W&B's word for the method of a scheduler of one's own; that of sweeps/scheduler.py is bayes
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -49,6 +53,7 @@ class Sweep:
         chooser: name of the parameter whose value decides which others apply; empty where all do.
         is_flat: whether its program takes settings without groups, of which the leaves are the settings then.
         bases: of each model of train.py, the settings of its runs unless they are told others; empty for others.
+        refusals: what train.py refuses; None for another program.
         repeats: runs of each trial, with seeds or folds of their own.
         folds: their number where each trial is cross-validated; 0 where runs of a trial differ by their seeds.
     """
@@ -66,6 +71,7 @@ class Sweep:
     chooser: str = ""
     is_flat: bool = False
     bases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refusals: "Refusals | None" = None
     repeats: int = 1
     folds: int = 0
 
@@ -154,8 +160,8 @@ class Sweep:
         vain = idle({setting: [value] for setting, value in settings.items()}).keys() & names.keys()
         return {**points, **{names[setting]: first_of(self.space[names[setting]]) for setting in vain}}
 
-    def key(self, points: Mapping[str, Point]) -> frozenset[tuple[str, Point]]:
-        """Return what is the same for all points that make the same run."""
+    def key(self, points: Mapping[str, Point]) -> Key:
+        """Return the key of some points."""
         return frozenset(each for each in self.effective(points).items() if each[0] in self.space)
 
     def grid(self) -> list[dict[str, Scalar]]:
@@ -165,17 +171,34 @@ class Sweep:
         """
         return list(self.grid_by_key.values())
 
-    @cached_property
-    def grid_by_key(self) -> dict[frozenset[tuple[str, Point]], dict[str, Scalar]]:
+    @property
+    def grid_by_key(self) -> dict[Key, dict[str, Scalar]]:
         """The combinations of a grid, in order."""
+        return self.parts_of_grid[0]
+
+    def refusal(self, points: Mapping[str, Point]) -> str:
+        """Return why train.py refuses a run at some points; "" where it does not, or that is not known beforehand."""
+        return self.refusals.reason(self.told(points)) if self.refusals else ""
+
+    @cached_property
+    def parts_of_grid(self) -> tuple[dict[Key, dict[str, Scalar]], dict[Key, str]]:
+        """The combinations of a grid, in order, and the reasons why others are refused, which are left out."""
         names = sorted(self.parameters, key=lambda name: self.parameters[name].place)
-        found: dict[frozenset[tuple[str, Point]], dict[str, Scalar]] = {}
+        taken: dict[Key, dict[str, Scalar]] = {}
+        refused: dict[Key, str] = {}
         for values in itertools.product(*(self.parameters[name].grid or () for name in names)):
             points = dict(zip(names, values, strict=True))
             own = self.applicable(points) if self.chooser else names
             points = {name: points[name] for name in names if name in own}
-            found.setdefault(self.key(points), points)
-        return found
+            key = self.key(points)
+            if key in taken:
+                continue
+            if reason := self.refusal(points):
+                refused.setdefault(key, reason)
+            else:
+                taken[key] = points
+                refused.pop(key, None)
+        return taken, refused
 
 
 def first_of(space: BaseDistribution) -> Point:

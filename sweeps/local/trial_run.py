@@ -285,7 +285,7 @@ class TrialRun(Run):
         """Return the trial's time so far, and its best value with its epoch, unless it had other seeds before."""
         notes: dict[str, Any] = {"seconds": self.seconds_in_all()}
         if peak := max(self.peak_gib, self.before.get("peak_gib", 0.0)):
-            notes["peak_gib"] = peak
+            notes["peak_gib"] = float(peak)
         if self.best is None or self.seeds_done:
             return notes
         if self.others:

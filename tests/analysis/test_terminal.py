@@ -1,6 +1,8 @@
+from io import BytesIO, TextIOWrapper
+
 import pytest
 
-from analysis.terminal import sparkline
+from analysis.terminal import percent, sparkline
 
 
 @pytest.mark.parametrize(
@@ -9,3 +11,13 @@ from analysis.terminal import sparkline
 )
 def test_a_sparkline_goes_from_the_least_to_the_greatest(values, line):
     assert sparkline(values, 4) == line
+
+
+def test_shares_are_told_as_metrics_are_with_a_blank_before_the_sign():
+    assert [percent(0.98765), percent(0.5, 0), percent(1.0)] == ["98.8 %", "50 %", "100.0 %"]
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("utf-8", "▁█▂"), ("ascii", "182"), ("latin-1", "182")])
+def test_where_a_terminal_has_no_bars_digits_stand_for_them(encoding, line, monkeypatch):
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(BytesIO(), encoding))
+    assert sparkline([0, 7, 1], 4) == line

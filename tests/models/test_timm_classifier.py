@@ -219,3 +219,24 @@ def test_a_network_without_a_classifier_is_refused(output, told, monkeypatch):
     message = f"^--arch=test_vit has no classifier, its output for an image is {told}: name another$"
     with pytest.raises(UserError, match=message):
         build(arch="test_vit", input_size=32)
+
+
+def test_drop_rates_are_those_that_timm_builds_a_network_with():
+    rates = {"drop_rate": 0.25, "drop_path_rate": 0.5}
+    ours = build(arch="test_vit", input_size=32, **rates).net.backbone
+    theirs = timm.create_model("test_vit", num_classes=10, img_size=32, **rates)
+    assert str(ours) == str(theirs)
+    images = make_batch().images
+    ours.load_state_dict(theirs.state_dict())
+    outputs = []
+    for net in (ours, theirs):
+        torch.manual_seed(0)
+        outputs.append(net.train()(images))
+    assert torch.equal(*outputs)
+    assert not torch.equal(outputs[0], ours.eval()(images))
+
+
+@pytest.mark.parametrize("arch", ["vgg11", "hrnet_w18_small"])
+def test_a_network_without_stochastic_depth_is_refused_with_it(arch):
+    with pytest.raises(UserError, match=f"^--drop_path_rate=0.1: timm's {arch} does not take it: leave it out$"):
+        build(arch=arch, drop_rate=0.2, drop_path_rate=0.1)

@@ -1,9 +1,9 @@
 // What was logged at each epoch: a chart for each term (loss, accuracy, ...), a line for each run and split.
 
 import { choice, element, find } from "./elements.js";
-import { timeUnit } from "./format.js";
+import { formatMetric, timeUnit } from "./format.js";
 import { logAxis, metricAxis, plot, plotText } from "./plot.js";
-import { curves, isPercentage, runs } from "./report.js";
+import { curves, runs } from "./report.js";
 import { colourOf, shownRuns } from "./shown.js";
 
 const MOST_TERMS = 8;
@@ -76,7 +76,8 @@ function curve(i, name, unit) {
     name: plotText(run.name),
     meta: `<b>${plotText(run.name)}</b><br>${plotText(name)}`,
     customdata: logged.epoch,
-    hovertemplate: `%{meta} %{y:${isPercentage(name) ? ".2%" : ".4~g"}}<br>epoch %{customdata}<extra></extra>`,
+    text: logged[name].map((value) => formatMetric(name, value)),
+    hovertemplate: "%{meta} %{text}<br>epoch %{customdata}<extra></extra>",
     line: { color, width: isValidation ? 2 : 1.3, dash: isValidation ? "solid" : dashOf(logged, name) },
     opacity: isValidation ? 1 : 0.75,
     connectgaps: true,

@@ -40,8 +40,9 @@ export function drawImportance() {
     x: bars("means"),
     marker: { color: ACCENT },
     error_x: { type: "data", array: errors, color: GREY, thickness: 1.5 },
-    customdata: errors,
-    hovertemplate: "<b>%{y}</b> %{x:.1%} ± %{error_x.array:.1%}<extra></extra>",
+    text: bars("means").map((mean, k) => `${(100 * mean).toFixed(1)} ± ${(100 * errors[k]).toFixed(1)} %`),
+    textposition: "none",
+    hovertemplate: "<b>%{y}</b> %{text}<extra></extra>",
   };
   plot(chart, [trace], {
     height: 70 + 30 * names.length,

@@ -447,7 +447,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(browser, tmp_path):
         "–",
     ]
     [other] = browser.texts("#recipes tbody tr:last-child td:last-child")
-    assert other.startswith("-5.00 % [-5.00 %, -5.00 %] over the seeds, 0% likely to be better")
+    assert other.startswith("-5.00 % [-5.00 %, -5.00 %] over the seeds, 0 % likely to be better")
 
 
 @pytest.mark.slow

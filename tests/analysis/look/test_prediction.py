@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from rich.console import Console
 
 from analysis.look.calibration import calibration_of
 from analysis.look.closer import Subject, closer_look
@@ -210,6 +211,15 @@ def test_a_table_of_many_images_shows_the_first_and_says_how_to_get_all(run, pic
     assert all(path in table[0] for path in paths[:8])
     assert paths[8] not in table[0]
     assert len(read_csv(predict(capsys, run, pictures, "--format=csv")[1])) == 9
+
+
+def test_a_narrow_terminal_has_room_for_the_file_for_want_of_the_next_classes(run, pictures, capsys, monkeypatch):
+    headings = []
+    for width in (40, 300):
+        monkeypatch.setattr("analysis.predict.make_console", lambda width=width: Console(width=width))
+        lines = predict(capsys, run, pictures)[1].splitlines()
+        headings.append(next(line.split() for line in lines if "file" in line))
+    assert headings == [["file", "class", "probability", "true"], ["file", "class", "probability", "next", "true"]]
 
 
 def test_predictions_are_written_as_json_lines_with_the_next_classes(run, pictures, tmp_path, capsys):

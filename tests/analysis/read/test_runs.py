@@ -76,6 +76,7 @@ def test_runs_differ_in_settings_but_not_in_where_they_are(runs_dir):
     settings = [record.settings for record in records]
     assert differing_settings(settings[1:]) == ["lr"]
     assert differing_settings(settings[1:2]) == []
+    assert differing_settings([{"lr": 1, "fold": 0}, {"lr": 1.0, "fold": False}, {"lr": 1, "fold": 9**999}]) == ["fold"]
 
 
 # Faults.

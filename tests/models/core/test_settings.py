@@ -419,3 +419,7 @@ def test_a_file_of_sweep_values_that_is_damaged_is_told_in_one_line(tmp_path, co
 def test_a_number_beyond_all_floats_is_refused(sweep, value):
     with pytest.raises(UserError, match="is not a finite number"):
         coerce(MlpSettings, "lr", value)
+
+
+def test_the_folder_of_a_run_is_that_of_its_name_in_runs_dir():
+    assert str(MlpSettings(runs_dir="a/b", run_id="c").folder) == "a/b/c"
