@@ -96,6 +96,10 @@ def test_timm_s_script_clips_decays_and_resizes_as_train_py(tmp_path):
     settings = {"layer_decay": 0.5, "grad_clip": 2.0, "optimizer": "adamw", "weight_decay": 0.05, "input_size": 64}
     words = words_of(built("timm", arch="test_vit", **settings), CPU, tmp_path)
     assert {"--layer-decay=0.5", "--clip-grad=2.0", "--opt=adamw", "--weight-decay=0.05"} < set(words)
+    assert not [word for word in words if word.startswith("--drop")]
+    rates = {"drop_rate": 0.1, "drop_path_rate": 0.2}
+    dropping = words_of(built("timm", arch="test_vit", **settings, **rates), CPU, tmp_path)
+    assert set(dropping) - set(words) == {"--drop=0.1", "--drop-path=0.2"}
     assert words[words.index("--input-size") :][:4] == ["--input-size", "3", "64", "64"]
     assert words[-1] == "--model-kwargs=img_size=64"  # a vision transformer is built for one size
 
