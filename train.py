@@ -67,7 +67,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
     with stop.interrupting():
         settings = resolve_with_checkpoint(arguments, os.environ) if is_main else None
         [settings] = broadcast_object_list([settings])
-        folder = Path(settings.runs_dir) / settings.run_id
+        folder = settings.folder
         goes_on = is_main and not settings.dry_run and folder.is_dir() and run_folder.state(folder) != "finished"
         lock = run_folder.take(folder) if goes_on else None  # ours before its state is read, which another may change
         [is_finished] = broadcast_object_list([run_folder.state(folder) == "finished"])
@@ -146,7 +146,7 @@ def start_tracking(
     arguments: Sequence[str], settings: Settings, info: DatasetInfo, trainer: Trainer, lock: FileLock | None
 ) -> Tracker:
     """Return what records the run, in its folder and on W&B."""
-    folder = Path(settings.runs_dir) / settings.run_id
+    folder = settings.folder
     environment = describe_environment(arguments, trainer.accelerator.device, trainer.accelerator.num_processes)
     environment |= {"data": info.fingerprint, "images": info.in_one_line()}
     if settings.init_from and not trainer.progress.images_seen:

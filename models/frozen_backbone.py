@@ -135,7 +135,7 @@ class FrozenBackbone(Classification):
 
     Raises:
         UserError: timm does not know the network, its weights are missing, or a setting needs the images themselves in
-            each epoch, or another normalisation.
+            each epoch.
     """
 
     net: Head
@@ -147,7 +147,6 @@ class FrozenBackbone(Classification):
             OF_IMAGES,
             "features are computed once, of the images as they are; --flips=True adds mirror images",
         )
-        refuse(settings, ("normalisation",), "the frozen network has its own")
         size = network_size(settings, info)
         network, shape = outline_network(settings.arch, 0, size)
         if len(shape) != 2:

@@ -7,9 +7,11 @@ from typing import Any
 from data.visible import warn
 from models.core.settings import Settings
 
+OF_FEATURES = ("frozen", "vit_b16_frozen", "logistic_probe")  # models whose frozen network normalises by itself
 # Setting -> the one that it needs, of the same models, and what tells by the value of that whether it has an effect.
 NEEDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "fold": ("val_fraction", bool),
+    "normalisation": ("model", lambda name: name not in OF_FEATURES),
     "crop_ratio": ("crop_scale", bool),
     "momentum": ("optimizer", lambda name: name not in ("adam", "adamw")),
     "beta1": ("optimizer", lambda name: name in ("adam", "adamw")),

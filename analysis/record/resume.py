@@ -25,14 +25,13 @@ def resolve(arguments: Iterable[str], environment: Mapping[str, str]) -> Setting
     told = parse(arguments, environment)
     saved = saved_settings(told)
     settings = validate(merge(told, saved), saved)
-    if saved and settings.epochs != saved.get("epochs", settings.epochs):
-        folder = Path(settings.runs_dir, settings.run_id)
-        if run_folder.state(folder) == "finished":
-            raise UserError(
-                f"run {settings.run_id!r} has finished after {counted(saved['epochs'], 'epoch')}, and kept no "
-                f"checkpoint to go on from: give another --run_id to train {settings.epochs}, or to start from its "
-                f"weights with --init_from={settings.run_id}"
-            )
+    has_other_epochs = bool(saved) and settings.epochs != saved.get("epochs", settings.epochs)
+    if has_other_epochs and run_folder.state(settings.folder) == "finished":
+        raise UserError(
+            f"run {settings.run_id!r} has finished after {counted(saved['epochs'], 'epoch')}, and kept no checkpoint "
+            f"to go on from: give another --run_id to train {settings.epochs}, or to start from its weights with "
+            f"--init_from={settings.run_id}"
+        )
     return settings
 
 
@@ -49,9 +48,8 @@ def resolve_with_checkpoint(arguments: Sequence[str], environment: Mapping[str, 
         say(f"{settings.model} has no {', '.join(names)}: what the sweep gives for other models is left out")
     if not settings.run_id:
         return replace(settings, run_id=run_folder.fresh_run_id())
-    folder = Path(settings.runs_dir) / settings.run_id
     may_be_there = settings.checkpoint_artifact == "on" and not settings.dry_run
-    if may_be_there and run_folder.state(folder) != "finished" and fetch_checkpoint(settings, folder):
+    if may_be_there and run_folder.state(settings.folder) != "finished" and fetch_checkpoint(settings, settings.folder):
         return resolve(arguments, environment)
     return settings
 

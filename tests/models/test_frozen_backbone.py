@@ -211,15 +211,6 @@ def test_settings_that_need_the_images_in_every_epoch_are_refused_in_one_line(ki
         build(kind, **{name: value})
 
 
-@pytest.mark.parametrize("kind", [FrozenSettings, LogisticProbeSettings])
-@pytest.mark.parametrize("value", ["unit", "symmetric"])
-def test_a_normalisation_is_refused_beside_the_network_s_own(kind, value):
-    with pytest.raises(
-        UserError, match=f"^--normalisation={value} has no effect here: the frozen network has its own$"
-    ):
-        build(kind, normalisation=value)
-
-
 GRADIENT_STEPS = {"optimizer": "sgd", "momentum": 0.5, "beta1": 0.5, "beta2": 0.5, "weight_decay": 0.1}
 GRADIENT_STEPS |= {"schedule": "cosine", "warmup_epochs": 1.0, "grad_clip": 1.0, "mixup": 0.5}
 

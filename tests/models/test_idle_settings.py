@@ -35,6 +35,8 @@ def test_a_model_that_has_a_setting_has_the_one_that_it_needs():
         ("cnn", {"fold": "1/5", "val_fraction": 0.0}, "--fold=1/5 has no effect with --val_fraction=0.0"),
         ("cnn", {"group_by": "p", "val_fraction": 0.0}, ""),  # which also holds training and test images apart
         ("cnn", {"decay_scaling": "coupled"}, "--decay_scaling=coupled has no effect with --parametrization=standard"),
+        ("frozen", {"normalisation": "unit"}, "--normalisation=unit has no effect with --model=frozen"),
+        ("timm", {"normalisation": "unit"}, ""),
         ("timm", {"interpolation": "bicubic"}, "--interpolation=bicubic has no effect with --input_size=0"),
     ],
 )
