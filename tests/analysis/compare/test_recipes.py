@@ -90,7 +90,10 @@ def test_final_runs_stand_in_the_order_of_the_means_of_their_trials_where_these_
     assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.1, 0.2]
     data = page_data(comparison)
     best = data["runs"][data["trials"][0]]
-    assert (best["name"], best["overSeeds"]) == ("000-steady", {"mean": 0.9, "deviation": 0.0, "num": 2, "over": "seed"})
+    assert (best["name"], best["overSeeds"]) == (
+        "000-steady",
+        {"mean": 0.9, "deviation": 0.0, "num": 2, "over": "seed"},
+    )
 
 
 def test_final_runs_are_compared_by_the_metric_of_the_test_images_that_is_asked_for(tmp_path):
