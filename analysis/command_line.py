@@ -19,6 +19,8 @@ class Parser(ArgumentParser):
     """A parser of a command line that says in one line what is wrong with it."""
 
     def error(self, message: str) -> NoReturn:
+        if lacking := re.fullmatch(r"argument (--\w+): expected one argument", message):
+            message += f", and one that begins with a hyphen is written {lacking[1]}='-...'"
         raise UserError(f"{message} (see --help)")
 
 

@@ -88,8 +88,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--folds", type=whole_number, metavar="K", help="folds of each trial; default: the file's folds:, or else none"
     )
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")
-    parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="after which a trial is stopped early")
-    parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="without a logged row: it has failed")
+    parser.add_argument("--trial_minutes", type=amount, default=math.inf, help="that a trial may take in all")
+    parser.add_argument("--silent_minutes", type=amount, default=math.inf, help="that a trial may log nothing")
     parser.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed trials again")
     parser.add_argument(
         "--keep_weights", type=count, metavar="K", help="best trials that keep their weights; default: all"

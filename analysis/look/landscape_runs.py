@@ -153,8 +153,8 @@ def in_words(name: str, found: Mapping[str, Any], chance: float, num_images: int
         parts.append(f"accuracy {shown('accuracy', found['accuracy'])}")
     if chance:
         distance = found["distance_to_guessing"]
-        reached = f"at {distance:.2f}" if distance is not None else f"not everywhere within {plan.reach:g}"
-        parts.append(f"as bad as guessing {reached} times the length of the weights from them")
+        near = f"not everywhere as bad as guessing within {plan.reach:g} times the weights' length of them"
+        parts.append(near if distance is None else f"as bad as guessing {distance:.2f} times the weights' length away")
     parts.append(f"{counted(found['dips'], 'other minimum', 'other minima')} on {NUM_LINES} lines")
     if found["eigenvalues"]:
         greatest = found["eigenvalues"][0]

@@ -75,6 +75,14 @@ def test_a_wrong_command_line_is_told_in_one_line_with_the_way_to_help(words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_value_that_begins_with_a_hyphen_is_told_how_to_be_written():
+    parser = parser_of_a_look("look", "Looks.")
+    parser.add_argument("--more")
+    with pytest.raises(UserError, match="one that begins with a hyphen is written --more='-...'"):
+        parser.parse_args(["run", "--more", "--partition=gpu"])
+    assert parser.parse_args(["run", "--more=--partition=gpu"]).more == "--partition=gpu"
+
+
 @pytest.mark.parametrize(
     ("program", "option"), [(attention, "--out"), (latent, "--out"), (samples, "--out"), (reproduce, "--into")]
 )

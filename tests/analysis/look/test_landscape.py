@@ -332,7 +332,9 @@ FIGURES = {"loss": 2.0, "accuracy": 0.5, "distance_to_guessing": None, "dips": 0
 
 
 def test_guessing_is_told_of_where_its_loss_is_known():
-    assert "as bad as guessing not everywhere within 1 times the length" in in_words("a", FIGURES, 2.3, 12, PLAN)
+    assert "not everywhere as bad as guessing within 1 times the weights' length of them" in in_words(
+        "a", FIGURES, 2.3, 12, PLAN
+    )
     assert "guessing" not in in_words("a", FIGURES, 0.0, 12, PLAN)
 
 
