@@ -81,10 +81,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
         metavar="SETTINGS",
         help="settings to try first, such as best.yaml or 'lr=1e-3 width=64'; may be given several times",
     )
-    parser.add_argument(
+    runs = parser.add_mutually_exclusive_group()
+    runs.add_argument(
         "--repeats", type=whole_number, metavar="N", help="seeds of each trial; default: the file's repeats:, or else 1"
     )
-    parser.add_argument(
+    runs.add_argument(
         "--folds", type=whole_number, metavar="K", help="folds of each trial; default: the file's folds:, or else none"
     )
     parser.add_argument("--retries", type=count, default=0, help="how often a trial that crashes is tried again")

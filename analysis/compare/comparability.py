@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
+from analysis.record.run_folder import first_of_trial
 from analysis.terminal import number
 
 # Settings that say which images are for validation, and how many of them are seen:
@@ -20,9 +21,16 @@ def warning_of(records: Sequence[RunRecord]) -> str:
     """Return one line that says in what the runs differ that makes their values no fair comparison; "" for nothing.
 
     Runs that do not know a thing, as those on W&B do not know their commit, differ in nothing by that. Final runs are
-    left out: they have no validation images, and are in no ranking.
+    left out: they have no validation images, and are in no ranking. So are the further runs of trials that have
+    several, which have other folds by intention.
     """
-    ranked = [record for record in records if not record.is_final]
+    searched = [record for record in records if not record.is_final]
+    names = {(record.sweep, record.run_id) for record in searched}
+    ranked = [
+        record
+        for record in searched
+        if (first := first_of_trial(record.run_id)) == record.run_id or (record.sweep, first) not in names
+    ]
     told = (*data_that_differs(ranked), *splits_that_differ(ranked), code_that_differs(ranked))
     found = [text for text in told if text]
     return f"These runs may not be comparable: they differ in {'; '.join(found)}." if found else ""

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis.compare.comparison import Comparison, Entry, Setting, varied_settings
 from analysis.compare.surface import Surface, fit, squares
+from analysis.read.recipe import DRAWS
 from data.metrics import is_finite
 from data.visible import counted
 
@@ -90,8 +91,8 @@ def importance(comparison: Comparison) -> Importance:
 
 
 def seedless_recipes(entries: Sequence[Entry], varied: Sequence[Setting]) -> list[str]:
-    """Return the recipe of each run, as runs that differ in their seed alone have it in common."""
-    names = [setting.name for setting in varied if setting.name != "seed"]
+    """Return the recipe of each run, as runs that differ in seed or fold alone have it in common."""
+    names = [setting.name for setting in varied if setting.name not in DRAWS]
     return [repr([entry.record.settings.get(name) for name in names]) for entry in entries]
 
 

@@ -9,7 +9,7 @@ from analysis.compare.comparability import by_images, predicted_images
 from analysis.compare.comparison import Comparison, Entry
 from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
-from analysis.read.recipe import recipe_of
+from analysis.read.recipe import DRAWS, recipe_of
 from data.metrics import Metric, is_finite, metrics_of_finals
 
 MOST_SINGLE = 10  # recipes of one seed, the best of a kind, beside those of several: a whole search would hide these
@@ -122,10 +122,10 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
 
 
 def groups_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Return the runs that differ in their seed alone, together; those on other images differ in them."""
+    """Return the runs that differ in seed or fold alone, together; those on other images differ in them."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key != "seed"}
+        recipe = {key: value for key, value in recipe_of(entry.record.settings).items() if key not in DRAWS}
         groups.setdefault(repr(sorted(recipe.items(), key=str)), []).append(entry)
     return {
         f"{key} {images}": own

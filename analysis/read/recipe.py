@@ -15,6 +15,7 @@ FINAL_SETTINGS = {"val_fraction": 0.0, "test": True}
 # Of any final run, which sees all images to its last epoch; each is the setting's default:
 FINAL_OVERRIDES = {"train_fraction": 1.0, "patience": 0}
 NO_LIMITS = {"limit_batches": 0, "overfit_batches": 0}
+DRAWS = ("seed", "fold")  # settings in which runs of one trial, draws of the same, may differ
 
 
 def recipe_of(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,15 +182,20 @@ def trials_of(
 
 
 def with_their_seeds(runs: Sequence[Trial]) -> list[Trial]:
-    """Return trials with their runs of further seeds as parts of them, by the names of the runs."""
+    """Return trials with their runs of further seeds or folds as parts of them, by the names of the runs."""
     firsts = {run.run_id: run for run in runs}
     groups: dict[str, list[Trial]] = {}
     for run in runs:
-        base, _, place = run.run_id.rpartition("-s")
-        groups.setdefault(base if base in firsts and place.isdecimal() else run.run_id, []).append(run)
+        base = run_folder.first_of_trial(run.run_id)
+        groups.setdefault(base if base in firsts else run.run_id, []).append(run)
     trials = []
+    has_folds = any(len({run.settings.get("fold") for run in group}) > 1 for group in groups.values())
     for number, (run_id, group) in enumerate(groups.items()):
         first = replace(firsts[run_id], number=number)
+        if has_folds:
+            num = str(first.settings.get("fold", "")).rpartition("/")[2]
+            settings = {name: value for name, value in first.settings.items() if name != "fold"}
+            first = replace(first, folds=int(num) if num.isdecimal() else 0, settings=settings)
         ended = [run for run in group if run.state == "COMPLETE"] if len(group) > 1 else []
         seeds = [
             Best(run.value, run.best_epoch) for run in ended if run.value is not None and run.best_epoch is not None

@@ -212,6 +212,11 @@ def run_of_seed(run_id: str, place: int) -> str:
     return f"{run_id}-s{place + 1}" if place else run_id
 
 
+def first_of_trial(run_id: str) -> str:
+    """Return the name of a trial's first run, by that of a further one; any other name as it is."""
+    return re.sub(r"-s\d+$", "", run_id)
+
+
 def split_tags(text: Any) -> tuple[str, ...]:
     """Return the tags that the setting `tags` lists, separated by commas."""
     return tuple(tag.strip() for tag in str(text or "").split(",") if tag.strip())

@@ -55,7 +55,7 @@ def check_repeats(sweep: Sweep) -> None:
     if sweep.folds and "fold" in {**told_by_command(sweep.content), **sweep.parameters}:
         raise UserError(f"{repeats}: the sweep tells its runs a fold itself, leave one of them out")
     if sweep.folds == 1:
-        raise UserError(f"{repeats}: a cross-validation has at least 2")
+        raise UserError("folds: 1 is no cross-validation: give at least 2")
     if sweep.repeats > 1 and len(sweep.objectives.metrics) > 1:
         raise UserError(f"{repeats} are for a single metric: leave them out, or write metric: for metrics:")
     if sweep.repeats > MOST_REPEATS:

@@ -306,6 +306,8 @@ def check_keys(content: Mapping[str, Any]) -> None:
         raise UserError(f"program {content['program']!r} is not the name of a file")
     if not isinstance(content.get("name", ""), str):
         raise UserError(f"name {content['name']!r} is no text: put it in quotes")
+    if all(content.get(key) for key in OURS):
+        raise UserError(f"{' and '.join(OURS)} each say what a trial's runs are: leave one of them out")
     for key in ("run_cap", *OURS):
         num = content.get(key)
         if num is not None and (type(num) is not int or num < 1):

@@ -168,8 +168,9 @@ class Trials:
                 raise UserError(f"the trials of {self.name} have {had}, not {now}: leave that, or give another --name")
 
     def is_superseded(self) -> bool:
-        """Return whether another agent has since gone on with the sweep by another file."""
-        return self.study.user_attrs.get("sweep") != self.content
+        """Return whether another agent has since gone on with the sweep by another file, or with other folds."""
+        has_other_folds = any(trial.user_attrs.get(FOLDS, 0) != self.sweep.folds for trial in self.started())
+        return has_other_folds or self.study.user_attrs.get("sweep") != self.content
 
     def open_study(self) -> optuna.Study:
         """Open the study, which has read no trials yet; it is made if it is not there."""

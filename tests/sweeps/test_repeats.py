@@ -9,10 +9,12 @@ import yaml
 from optuna.trial import TrialState
 from scipy import stats
 
+from analysis.compare.comparability import warning_of
 from analysis.read.best_recipe import best_recipe
+from analysis.read.runs import curves, read_runs
 from analysis.read.storage import url_of_file
 from analysis.read.sweeps import read_sweep
-from analysis.read.trials import check_seeds, deviation_of, seeds_done
+from analysis.read.trials import check_seeds, deviation_of, seeds_done, trials_of
 from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
 from data.files import read_json
@@ -23,6 +25,7 @@ from sweeps.local.limits import check_repeats
 from sweeps.local.repeats import best_trial, is_worse, notes_of, settings_of_next, value_of
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
+from tests.run_folders import write_run
 from tests.sweep_agents import loss
 from tests.sweep_helpers import LEFT_OUT, LR, content, sweep_of
 from tests.sweeps.test_promotion import stored
@@ -187,7 +190,7 @@ def test_what_cannot_be_cross_validated_is_refused():
     ):
         with pytest.raises(UserError, match="2 folds: the sweep tells its runs a fold itself"):
             check_repeats(sweep)
-    with pytest.raises(UserError, match="1 folds: a cross-validation has at least 2"):
+    with pytest.raises(UserError, match="folds: 1 is no cross-validation"):
         check_repeats(sweep_of({"lr": LR}, folds=1))
     with pytest.raises(UserError, match="3 folds: other.py may not know what a fold is"):
         check_repeats(replace(sweep_of({"lr": LR}), folds=3, repeats=3, program="other.py"))
@@ -222,6 +225,37 @@ def test_trials_of_another_number_of_folds_are_not_gone_on_with(tmp_path):
         with pytest.raises(UserError, match=f"the trials of s have 3 folds, {told}"):
             Trials(url, sweep_of({"lr": LR}, **keys), "s", 1)
     Trials(url, sweep_of({"lr": LR}, folds=3), "s", 1)
+
+
+def test_an_agent_with_other_folds_takes_no_more_trials_once_another_has_begun_some(tmp_path):
+    url = url_of_file(tmp_path / "study.db")
+    one, other = (Trials(url, sweep_of({"lr": LR}, **keys), "s", 1) for keys in ({"folds": 3}, {}))
+    assert not other.is_superseded()
+    one.take(2)
+    assert (one.is_superseded(), other.is_superseded()) == (False, True)
+
+
+def test_folds_and_seeds_of_a_trial_are_not_asked_for_together(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(content()))
+    assert agent.main([str(path), "--folds=3", "--repeats=3"]) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+    with pytest.raises(UserError, match="repeats and folds each say what a trial's runs are: leave one of them out"):
+        parse_sweep(content(folds=3, repeats=3))
+
+
+def test_without_its_database_a_sweep_shows_its_folds_by_the_runs_themselves(tmp_path):
+    for number, values in enumerate([(1.0, 2.0), (3.0, 4.0)]):
+        for place, value in enumerate(values):
+            name = run_of_seed(f"00{number}-x", place)
+            write_run(tmp_path / "sweeps" / "s" / name, [value], fold=f"{place + 1}/2", lr=0.1 * number)
+    records = read_runs(tmp_path).records
+    trials = trials_of(records, curves(records, "val/loss"), METRIC)
+    assert [(trial.value, trial.folds, len(trial.seeds)) for trial in trials] == [(1.5, 2, 2), (3.5, 2, 2)]
+    assert all("fold" not in trial.settings for trial in trials)
+    assert warning_of(records) == ""
+    alone = [record for record in records if record.run_id in ("000-x", "001-x-s2")]
+    assert "they differ in fold: " in warning_of(alone)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-// Runs that differ in their seed alone as one row: mean, deviation, interval, and the comparison with the first.
+// Runs that differ in seed or fold alone as one row: mean, deviation, interval, and the comparison with the first.
 
 import { clipped, element, find } from "./elements.js";
 import { count, formatMetric, NONE, settingText } from "./format.js";
@@ -8,14 +8,14 @@ export function drawRecipes() {
   const { shown: found, numLeftOut } = recipes;
   find("#recipes").hidden = found.length === 0;
   if (!found.length) return;
-  const shown = settings.map((_, k) => k).filter((k) => settings[k].name !== "seed");
+  const shown = settings.map((_, k) => k).filter((k) => !["seed", "fold"].includes(settings[k].name));
   const figures = ["seeds", "mean ± deviation", "95 % interval", "against the first of its kind"];
   const names = ["recipe", ...shown.map((k) => settings[k].name), ...figures];
   const head = element("tr", {}, ...names.map((name) => element("th", {}, name)));
   const rows = found.map((recipe) => row(recipe, shown));
   find("#recipes table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   find("#recipes .key").textContent =
-    "Runs that differ in their seed alone are one row. Values are the best logged ones. The interval is Student’s " +
+    "Runs that differ in seed or fold alone are one row. Values are the best logged ones. The interval is Student’s " +
     "for the mean over all seeds, cut off where the metric can go no further, as at 100 %. " +
     "Final runs stand in the order of their trials: nothing is chosen by test images." +
     (numLeftOut ? ` ${count(numLeftOut, "further recipe")} of a single seed left out.` : "");
