@@ -1,5 +1,6 @@
 """Weights that training starts from: those that another run of the same model has kept."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from models.core.settings import Settings
 def source_of(settings: Settings) -> Path:
     """Return the folder of the run that `init_from` names: by its path, or by its id beside the new run or in runs/.
 
+    A run of a sweep has $VISION_SWEEPS_RUNS for itself, and finds in $VISION_SWEEPS_ALL_RUNS what that is elsewhere.
+
     Raises:
         UserError: there is none.
     """
     name = expanded(settings.init_from)
-    beside = Path(settings.runs_dir) / name
+    for runs_dir in (settings.runs_dir, os.environ.get("VISION_SWEEPS_ALL_RUNS", "")):
+        if (Path(runs_dir) / name / run_folder.SETTINGS).is_file():
+            return Path(runs_dir) / name
     try:
-        return beside if (beside / run_folder.SETTINGS).is_file() else find_run(str(name))
+        return find_run(str(name))
     except UserError as error:
         raise UserError(f"--init_from={settings.init_from}: {error}") from None
 

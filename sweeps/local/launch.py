@@ -20,6 +20,7 @@ from analysis.read.sweep_command import with_environment
 from analysis.record import run_folder
 from data.errors import UserError, suggestion
 from data.files import read_json
+from data.paths import default_runs_dir
 from models.core.processes import LAUNCHED_BY_US
 from sweeps.local.faults import Fault, fault_of, num_killed_for_memory
 from sweeps.local.owners import OWNER_VARIABLE, has_another_agent, owner_name
@@ -116,6 +117,7 @@ class Run:
             "WANDB_RUN_ID": run_id,
             "WANDB_SWEEP_PARAM_PATH": str(path.absolute()),
             "VISION_SWEEPS_RUNS": str(runs_dir),
+            "VISION_SWEEPS_ALL_RUNS": str(default_runs_dir().absolute()),  # where those that init_from names may lie
             "PATH": SEARCH_PATH,
             OWNER_VARIABLE: owner_name(),
             LAUNCHED_BY_US: "1",

@@ -1,5 +1,7 @@
 """Training that starts from the weights of another run of the same model."""
 
+import os
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from data.files import read_json
 from models.core.settings import Settings
 from models.loading import build_objective
 from models.registry import MODELS
+from sweeps.local.launch import Run
 from tests.models.test_objectives import SMALL
 from tests.test_train import _fresh_process_state, epochs, run, run_with_stop  # noqa: F401
 from tests.trained_runs import info_for, save_run
@@ -59,6 +62,20 @@ def test_another_model_or_form_and_what_is_no_run_are_refused(tmp_path, monkeypa
     assert source_of(Settings(init_from=str(folder))) == folder
     with pytest.raises(UserError, match="--init_from=b: .*b is no run"):
         source_of(Settings(init_from="b"))
+
+
+@pytest.mark.parametrize("place", ["runs/sweeps/s", "runs/sweeps/s/final", "elsewhere"])  # of trials, finals, estimates
+def test_a_run_of_a_sweep_finds_those_that_the_sweeps_program_would(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VISION_SWEEPS_RUNS", raising=False)
+    folder = save_run(tmp_path / "runs" / "a", "mlp")
+    told = [sys.executable, "-c", "import os; print(*(os.environ.get(name) for name in os.environ['NAMES'].split()))"]
+    names = ("VISION_SWEEPS_RUNS", "VISION_SWEEPS_ALL_RUNS")
+    trial = Run(told, "b", tmp_path / place, {}, {"NAMES": " ".join(names)})
+    assert trial.process.wait() == 0
+    for name, value in zip(names, trial.last_lines(1).split(), strict=True):
+        monkeypatch.setenv(name, value)
+    assert source_of(Settings(init_from="a", runs_dir=os.environ["VISION_SWEEPS_RUNS"])) == folder
 
 
 @pytest.mark.slow
