@@ -14,6 +14,12 @@ from data.paths import expanded
 from data.visible import counted
 from models.core.objective import Objective
 from models.core.settings import Settings
+from models.frozen_backbone import FrozenSettings
+
+# Settings that make the features of a frozen network what they are; so does the seed, of random weights.
+OF_FEATURES = ("arch", "pretrained", "weights", "input_size", "interpolation", "standardise")
+STANDARDISATION = ("net.mean", "net.deviation")  # of the features of the run's own images
+NUM_NAMED = 3  # tensors that are left as they are
 
 
 def source_of(settings: Settings) -> Path:
@@ -37,15 +43,22 @@ def source_of(settings: Settings) -> Path:
 def start_from(folder: Path, objective: Objective) -> str:
     """Load the weights that a run has kept into a model that is to be trained; return what was loaded, in a line.
 
-    A tensor whose shape differs by the number of classes alone, as that of a head, is left as it is.
+    A tensor whose shape differs by the number of classes alone, as that of a head, is left as it is, and so is the
+    standardisation of a frozen network's features, which is that of the new images.
 
     Raises:
-        UserError: the run has no weights, is one of another model, or its network has another form.
+        UserError: the run has no weights, is one of another model, its network has another form, or its head is one for
+            other features.
     """
     told, source = f"--init_from={objective.settings.init_from}", load_network(folder)
-    if source.settings.model != objective.settings.model:
-        raise UserError(f"{told} is a {source.settings.model}: give --model={source.settings.model}, or another run")
+    model = source.settings.model
+    if model != objective.settings.model:
+        raise UserError(f"{told} has --model={model}: give --model={model}, or another run")
+    check_features(told, source.settings, objective.settings)
     theirs, own = source.objective.state_dict(), objective.state_dict()
+    if isinstance(source.settings, FrozenSettings):
+        for name in STANDARDISATION:
+            del theirs[name], own[name]
     classes = len(source.info.classes), len(objective.info.classes)
     misfits = [name for name in {**theirs, **own} if not fits(name, theirs, own, classes)]
     if misfits:
@@ -54,8 +67,23 @@ def start_from(folder: Path, objective: Objective) -> str:
     same = {name: tensor for name, tensor in theirs.items() if tensor.shape == own[name].shape}
     objective.load_state_dict(same, strict=False)
     left = [name for name in own if name not in same]
-    rest = f", but for {' and '.join(left)}, which depend on the classes" if left else ""
+    named = [*left[:NUM_NAMED], *([f"{len(left) - NUM_NAMED} more"] if len(left) > NUM_NAMED else [])]
+    rest = f", but for {' and '.join(named)}, which depend on the classes" if left else ""
     return f"{counted(len(same), 'tensor')} of {folder} are what training starts from{rest}"
+
+
+def check_features(told: str, theirs: Settings, own: Settings) -> None:
+    """Refuse to put the head of a run on the features of another frozen network.
+
+    Raises:
+        UserError: the network or how the images are prepared for it is not the same.
+    """
+    if not isinstance(theirs, FrozenSettings):
+        return
+    for name in (*OF_FEATURES, *(() if theirs.pretrained else ("seed",))):
+        value = getattr(theirs, name)
+        if value != getattr(own, name):
+            raise UserError(f"{told} has a head for other features: give --{name}={value}, or another run")
 
 
 def fits(name: str, theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: tuple[int, int]) -> bool:

@@ -19,9 +19,12 @@ from tests.models.test_objectives import SMALL
 from tests.test_train import _fresh_process_state, epochs, run, run_with_stop  # noqa: F401
 from tests.trained_runs import info_for, save_run
 
+FROZEN = ("frozen", "logistic_probe", "vit_b16_frozen")
+
 
 def new_model(model, classes=("cat", "dog", "frog"), **settings):
-    own = MODELS[model].settings_class(model=model, **{**SMALL[model], "seed": 9, "init_from": "a", **settings})
+    fresh = {} if model in FROZEN else {"seed": 9}  # which a frozen network without pretrained weights is made by
+    own = MODELS[model].settings_class(model=model, **{**SMALL[model], **fresh, "init_from": "a", **settings})
     return build_objective(own, replace(info_for(model), classes=classes))
 
 
@@ -39,19 +42,19 @@ def test_what_depends_on_the_classes_is_left_where_there_are_others(model, tmp_p
     classes = tuple("abcde")
     folder, objective, fresh = save_run(tmp_path / "a", model), new_model(model, classes), new_model(model, classes)
     told = start_from(folder, objective)
-    left = [name for name in objective.state_dict() if name in told]
-    assert left
-    assert f"but for {' and '.join(left)}, which depend on the classes" in told
     kept = torch.load(folder / run_folder.BEST, weights_only=True)
+    left = [name for name, tensor in objective.state_dict().items() if tensor.shape != kept[name].shape]
+    assert left
+    named = left if len(left) <= 3 else [*left[:3], f"{len(left) - 3} more"]
+    assert told.endswith(f", but for {' and '.join(named)}, which depend on the classes")
     for name, tensor in objective.state_dict().items():
         assert torch.equal(tensor, (fresh.state_dict() if name in left else kept)[name]), name
-        assert (name in left) == (tensor.shape != kept[name].shape)
 
 
 def test_another_model_or_form_and_what_is_no_run_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     folder = save_run(tmp_path / "a", "mlp")
-    with pytest.raises(UserError, match="--init_from=a is a mlp: give --model=mlp, or another run"):
+    with pytest.raises(UserError, match="--init_from=a has --model=mlp: give --model=mlp, or another run"):
         start_from(folder, new_model("cnn"))
     with pytest.raises(UserError, match=r"--init_from=a has another form, \S+ is \[\d.*\] and not \[\d.*\]: give the"):
         start_from(folder, new_model("mlp", width=24))
@@ -76,6 +79,27 @@ def test_a_run_of_a_sweep_finds_those_that_the_sweeps_program_would(place, tmp_p
     for name, value in zip(names, trial.last_lines(1).split(), strict=True):
         monkeypatch.setenv(name, value)
     assert source_of(Settings(init_from="a", runs_dir=os.environ["VISION_SWEEPS_RUNS"])) == folder
+
+
+def test_a_head_on_features_has_the_weights_of_the_run_and_the_standardisation_of_the_new_images(tmp_path):
+    folder, objective = save_run(tmp_path / "a", "frozen", standardise=True), new_model("frozen", standardise=True)
+    kept = torch.load(folder / run_folder.BEST, weights_only=True)
+    torch.save({**kept, "net.mean": kept["net.mean"] + 5, "net.weight": kept["net.weight"] + 1}, folder / "best.pt")
+    features = torch.randn(50, 1, objective.num_features) * 3 + 2
+    objective.net.standardise(features)
+    assert "2 tensors of " in start_from(folder, objective)
+    assert torch.allclose(objective.net.mean, features.mean((0, 1)), atol=1e-5)
+    assert torch.allclose(objective.net.deviation, features.std((0, 1), correction=0), atol=1e-5)
+    assert torch.equal(objective.net.weight, kept["net.weight"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("input_size", 48), ("seed", 9), ("interpolation", "bicubic"), ("standardise", True)]
+)
+def test_a_head_is_not_put_on_features_of_another_frozen_network(name, value, tmp_path):
+    folder = save_run(tmp_path / "a", "frozen")
+    with pytest.raises(UserError, match=f"--init_from=a has a head for other features: give --{name}="):
+        start_from(folder, new_model("frozen", **{name: value}))
 
 
 @pytest.mark.slow
