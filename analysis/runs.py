@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         help="metric to show, 'maximize val/x' for a goal; default: that of --sweep, else val/loss",
     )
     parser.add_argument("--sort", choices=SORTS, help="default: age, and best with --sweep")
-    parser.add_argument("--limit", type=whole_number, default=NUM_SHOWN, help=f"the most rows; default: {NUM_SHOWN}")
+    parser.add_argument("--limit", type=whole_number, help=f"the most rows; default: {NUM_SHOWN}")
     parser.add_argument("--csv", type=path, metavar="FILE", help="write a CSV row for each run: settings and figures")
     parser.add_argument("--history", type=path, metavar="FILE", help="write all rows that the runs have logged")
     parser.add_argument("--prune", action="store_true", help="list the files of these runs that can be deleted")
@@ -78,11 +78,13 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def show(options: Namespace) -> None:
     """Print the table that the options ask for."""
+    check_files(options)
     if (options.prune and options.project) or options.yes > options.prune:
         raise UserError("--prune is for a folder, and --yes for --prune: leave out --project, or give --prune")
     told = [name for name in (*CONDITIONS, "metric", "sort", "csv", "history", "prune") if getattr(options, name)]
     if options.sweeps and told:
         raise UserError(f"--{told[0]} is for runs, and --sweeps lists every sweep: leave one of them out")
+    limit = NUM_SHOWN if options.limit is None else options.limit
     runs = read_runs(options.runs_dir, options.project)
     if options.sweeps:
         print_sweeps(read_sweeps(options.runs_dir, runs.records, options.project))
@@ -97,14 +99,28 @@ def show(options: Namespace) -> None:
     if options.prune:
         runs_dir = expanded(options.runs_dir or default_runs_dir())
         sweeps = read_sweeps(runs_dir, runs.records).sweeps
-        prune(runs_dir, find_spare(runs_dir, found, sweeps, options.keep_weights), options.limit, options.yes)
+        prune(runs_dir, find_spare(runs_dir, found, sweeps, options.keep_weights), limit, options.yes)
         return
     metric = metric_named("val/loss")
     if options.metric or options.sweep:
         metrics = metrics_of_sweeps(found, options.project)
         metric = choose_metric(options.metric, found, metrics.items())
     sort = options.sort or ("best" if options.sweep else "age")
-    print_runs(RunList(found, runs.skipped), metric, sort, options.limit)
+    print_runs(RunList(found, runs.skipped), metric, sort, limit)
+
+
+def check_files(options: Namespace) -> None:
+    """Refuse what has no effect where files are written, and one file for both of them.
+
+    Raises:
+        UserError: the options do not go together.
+    """
+    given = [name for name in ("csv", "history") if getattr(options, name)]
+    others = [name for name in ("prune", "metric", "sort", "limit") if getattr(options, name) not in (None, "", False)]
+    if given and others:
+        raise UserError(f"--{others[0]} has no effect on the file of --{given[0]}: leave one of them out")
+    if len(given) == 2 and options.csv.resolve() == options.history.resolve():
+        raise UserError(f"--csv and --history are both {options.csv}: name two files")
 
 
 def tell_unknown(options: Namespace, records: Sequence[RunRecord]) -> None:
