@@ -108,7 +108,9 @@ class Run:
         self.run_id = run_id
         self.folder = runs_dir / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.state() == "stopped":  # of an earlier start: this one may end before it can say how
+        if (
+            self.state() == "stopped" or self.has_diverged()
+        ):  # of an earlier start: this one may end before it can say how
             (self.folder / run_folder.SUMMARY).unlink(missing_ok=True)
         (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)), encoding="utf-8")
         path = self.folder / VALUES

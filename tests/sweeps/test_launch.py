@@ -119,6 +119,14 @@ def test_a_fault_before_a_run_has_begun_again_is_not_hidden_by_how_it_ended_last
     assert bool(read_json(tmp_path / "a" / "summary.json")) == (state != "stopped")
 
 
+def test_a_run_that_ends_before_it_can_say_how_has_not_diverged_as_it_did_last_time(tmp_path):
+    (tmp_path / "a").mkdir()
+    write_json(tmp_path / "a" / "summary.json", {"state": "failed", "diverged": True})
+    run = Run(["sh", "-c", "exit 1"], "a", tmp_path, {}, {})
+    run.process.wait()
+    assert not run.has_diverged()
+
+
 def test_a_run_knows_that_our_own_program_has_started_it(tmp_path):
     run = Run(["sh", "-c", f"exit ${LAUNCHED_BY_US}"], "a", tmp_path, {}, {})
     assert run.process.wait() == 1
