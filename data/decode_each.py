@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.cores import num_cores
-from data.errors import UserError, in_one_line, lack_of_memory
+from data.errors import UserError, exit_code, in_one_line, is_of_the_machine
 from data.pixels import Picture
 from data.stores import Stored
 
@@ -44,7 +44,7 @@ class DecodedEachTime(Stored):
         names = [self.names[place] for place in index.tolist()]
         for row, name, picture in zip(images, names, self.pool.map(self.decode, names), strict=True):
             if isinstance(picture, Exception):
-                if lack_of_memory(picture):
+                if is_of_the_machine(picture) and exit_code(picture) == 1:  # a file that is gone is the user's
                     raise picture
                 raise UserError(f"{name} can no longer be read ({in_one_line(picture)}): bring it back, or start anew")
             row.copy_(torch.from_numpy(picture.pixels.copy()))

@@ -104,7 +104,7 @@ def open_splits(told: str, data_dir: Path) -> dict[str, Any]:
     except ImportError:
         raise UserError("--dataset=hf/NAME needs the library datasets: pip install datasets") from None
     hub_logging.set_verbosity_error()  # it tells every try to reach the hub
-    name, _, configuration = told.partition("@")
+    name, _, configuration = (told, "", "") if (data_dir / told).is_dir() else told.partition("@")
     local = data_dir / name
     is_saved = (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
     if is_saved and configuration:

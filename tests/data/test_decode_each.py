@@ -1,5 +1,6 @@
 """Images that are decoded whenever they are used are those that are decoded once."""
 
+import errno
 import os
 
 import numpy as np
@@ -57,10 +58,14 @@ def test_a_file_that_is_gone_is_named_when_it_is_used(pictures):
         train_split.gather(torch.arange(24))
 
 
-def test_a_lack_of_memory_is_not_laid_on_a_file():
-    images = DecodedEachTime(lambda name: MemoryError(), ["cat/04.png"], 8)
-    with pytest.raises(MemoryError):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.EIO, "Input/output error"), OSError(errno.ESTALE, "Stale file handle")]
+)
+def test_a_fault_of_the_machine_is_not_laid_on_a_file(error):
+    images = DecodedEachTime(lambda name: error, ["cat/04.png"], 8)
+    with pytest.raises(type(error)) as raised:
         images.index_select(0, torch.arange(1))
+    assert raised.value is error
 
 
 def test_as_many_threads_decode_as_there_are_cores_to_use(pictures, monkeypatch):

@@ -163,6 +163,11 @@ def test_a_configuration_is_chosen_of_several(tmp_path, monkeypatch):
         load(tmp_path, "insects@none")
 
 
+def test_a_folder_may_have_an_at_sign_in_its_name(tmp_path):
+    datasets.DatasetDict(train=rows(range(4))).save_to_disk(str(tmp_path / "insects@2"))
+    assert len(open_splits("insects@2", tmp_path)["train"]) == 4
+
+
 def test_a_configuration_of_what_was_saved_with_none_is_refused(saved, tmp_path):
     saved(train=rows(range(4)))
     with pytest.raises(UserError, match="hf/insects@plain: .*insects has no configurations: leave @plain out"):
