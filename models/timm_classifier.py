@@ -32,7 +32,7 @@ class TimmSettings(BackboneSettings):
     frozen_stages: Count = 0
     """Number of stages, counted from the stem upwards, that keep their weights and running statistics."""
     drop_rate: Annotated[float, Range(0, 0.95)] = 0.0
-    """Dropout before the classifier, and wherever else timm's network takes this rate to; 0 for timm's own default."""
+    """Dropout before the classifier, and within networks in which timm uses it there, too; 0 for timm's default."""
     drop_path_rate: Annotated[float, Range(0, 0.95)] = 0.0
     """Stochastic depth, https://arxiv.org/abs/1603.09382: the share of images for which the last block is skipped,
     less for those below, in timm's networks that have it; 0 for timm's own default."""

@@ -9,6 +9,7 @@ import torch
 from tests.forks import LEAN
 
 NUMBERS = itertools.count()
+os.environ.pop("WANDB_DISABLED", None)  # of whoever starts the tests: many of them track runs
 
 # A shell's background job ignores Ctrl-C, and so would all programs that the tests start from it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
