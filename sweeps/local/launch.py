@@ -108,9 +108,8 @@ class Run:
         self.run_id = run_id
         self.folder = runs_dir / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (
-            self.state() == "stopped" or self.has_diverged()
-        ):  # of an earlier start: this one may end before it can say how
+        # What an earlier start has said does not count: this one may end before it can say how.
+        if self.state() == "stopped" or self.has_diverged():
             (self.folder / run_folder.SUMMARY).unlink(missing_ok=True)
         (self.folder / ARGUMENTS).write_text(json.dumps(dict(values)), encoding="utf-8")
         path = self.folder / VALUES
