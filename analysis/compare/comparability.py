@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
-from analysis.record.run_folder import first_of_trial
 from analysis.terminal import number
 
 # Settings that say which images are for validation, and how many of them are seen:
@@ -29,7 +28,7 @@ def warning_of(records: Sequence[RunRecord]) -> str:
     ranked = [
         record
         for record in searched
-        if (first := first_of_trial(record.run_id)) == record.run_id or (record.sweep, first) not in names
+        if record.first_of_trial == record.run_id or (record.sweep, record.first_of_trial) not in names
     ]
     told = (*data_that_differs(ranked), *splits_that_differ(ranked), code_that_differs(ranked))
     found = [text for text in told if text]

@@ -68,6 +68,11 @@ class RunRecord:
         return re.sub(rf"{run_folder.SEED_SUFFIX}\d+$", "", self.run_id)
 
     @property
+    def first_of_trial(self) -> str:
+        """Name of the first run of its trial, where it is one of a further seed or fold; else its own."""
+        return run_folder.first_of_trial(self.run_id)
+
+    @property
     def train_seconds(self) -> float | None:
         """How long the run has trained, in seconds; None where its summary does not say, or nothing that can be."""
         seconds = self.summary.get("train_seconds")
