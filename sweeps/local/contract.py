@@ -1,7 +1,9 @@
 """Whether a sweep fits train.py: it takes the parameters, and logs the metric. Checked before any trial starts."""
 
+import itertools
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from models.resolve import coerce, unknown_setting
 from models.setting_groups import CHOOSER, may_be_told, refuse_double
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
-from sweeps.local.refusals import Refusals
+from sweeps.local.refusals import MOST_SECONDS, Refusals
 from sweeps.local.sweep_file import Sweep, naming, read_sweep_file
 
 READABLE = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}")  # train.py's way to write settings
@@ -111,7 +113,7 @@ def parameters_of(sweep: Sweep, model: str) -> Mapping[str, Parameter]:
 
 def remarks(sweep: Sweep) -> list[str]:
     """Return what there is to say of a sweep before it begins, line by line."""
-    return lines_of_foreign(sweep) + lines_of_idle(sweep) + lines_of_refused(sweep) + lines_of_folds(sweep)
+    return lines_of_foreign(sweep) + lines_of_idle(sweep) + lines_of_grid(sweep) + lines_of_folds(sweep)
 
 
 def lines_of_foreign(sweep: Sweep) -> list[str]:
@@ -150,14 +152,26 @@ def lines_of_idle(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def lines_of_refused(sweep: Sweep) -> list[str]:
-    """Return the line that says how many combinations of a grid are left out, and why; none where all are taken."""
-    taken, refused = sweep.parts_of_grid if sweep.method == "grid" else ({}, {})
-    return [
-        f"{len(refused)} of {len(taken) + len(refused)} combinations of the grid are left out, since train.py refuses "
-        f"them: {reason}"
-        for reason in list(refused.values())[:1]
-    ]
+def lines_of_grid(sweep: Sweep) -> list[str]:
+    """Return a line for each reason why combinations of a grid are left out, with their number."""
+    if sweep.method != "grid":
+        return []
+    taken, refused = sweep.parts_of_grid
+    total = 0
+    for choice in sweep.choices or [None]:
+        grids = [sweep.parameters[name].grid or () for name in sweep.applicable({sweep.chooser: choice})]
+        total += math.prod(len(set(grid)) for grid in grids) // max(1, len(sweep.choices))
+    lines = []
+    if refused:
+        first = next(iter(refused.values()))
+        left_out = f"{len(refused)} of {total} combinations of the grid are left out"
+        lines.append(f"{left_out}, since train.py refuses them, the first: {first}")
+    if twins := total - len(taken) - len(refused):
+        left_out = f"{twins} of {total} combinations of the grid are left out"
+        lines.append(f"{left_out}, as they differ from others only in settings without effect there")
+    if sweep.refusals and sweep.refusals.is_spent:
+        lines.append(f"after {MOST_SECONDS:.0f} s of building models, combinations were taken without a look at them")
+    return lines
 
 
 def check_contract(sweep: Sweep) -> None:
@@ -192,33 +206,69 @@ def check_contract(sweep: Sweep) -> None:
 
 
 def reason_against(sweep: Sweep, model: str, options: Mapping[str, Sequence[Any]]) -> str:
-    """Return why train.py refuses whatever combination of a model's settings; "" if it takes one of those looked at.
+    """Return why train.py refuses every combination of a model's settings; "" if it takes one, or that is not certain.
+
+    It is certain if all were looked at, or if all that were looked at are refused for the very same reason.
 
     Args:
         sweep: whose metrics a run is to log.
         model: the model.
-        options: of each setting that the sweep tells, its values. All the last ones are looked at first.
+        options: of each setting that the sweep tells, its values.
 
     Raises:
         UserError: a run that is not refused does not log the metrics.
     """
     assert sweep.refusals is not None
-    generator, reasons = random.Random(0), list[str]()
-    told: dict[str, Any] = {name: values[-1] for name, values in options.items()}
-    for _ in range(MOST_TRIED):
-        told["model"] = model
-        try:
-            settings = find_model(model).settings_class(**{**settings_of_command(sweep.content, model), **told})
-            for metric in sweep.objectives.metrics:
-                if metric.name not in MEASURED or metric is sweep.metric:
-                    check_metric(metric.name, settings)
-            return ""
-        except UserError:
-            if not (reason := sweep.refusals.reason(told)):
-                raise
+    reasons = list[str]()
+    for told in combinations_of(sweep, model, options):
+        if reason := sweep.refusals.reason({**told, "model": model}):
             reasons.append(reason)
-        told = {name: generator.choice(values) for name, values in options.items()}
-    return reasons[0]
+            continue
+        if reasons and sweep.refusals.is_spent:
+            return ""
+        words = {**settings_of_command(sweep.content, model), **told, "model": model}
+        settings = find_model(model).settings_class(**words)
+        for metric in sweep.objectives.metrics:
+            if metric.name not in MEASURED or metric is sweep.metric:
+                check_metric(metric.name, settings)
+        return ""
+    is_certain = sweep.method == "grid" or num_of(sweep, model, options) <= MOST_TRIED or len(set(reasons)) == 1
+    return reasons[0] if is_certain else ""
+
+
+def combinations_of(sweep: Sweep, model: str, options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield combinations of a model's settings: all if they are few; else random ones, and a grid's first.
+
+    That of all the last values comes first.
+    """
+    if num_of(sweep, model, options) <= MOST_TRIED:
+        for values in itertools.product(*(values[::-1] for values in options.values())):
+            yield dict(zip(options, values, strict=True))
+        return
+    yield {name: values[-1] for name, values in options.items()}
+    generator, own = random.Random(0), parameters_of(sweep, model)
+    for _ in range(MOST_TRIED):
+        drawn = {name: generator.choice(values) for name, values in options.items()}
+        for name in drawn:
+            if len(options[name]) > 1 and has_range(own[name]):
+                value = own[name].value(own[name].draw(generator.random()))
+                drawn[name] = coerce(find_model(model).settings_class, name, value)
+        yield drawn
+    if sweep.method == "grid":
+        tolds = (sweep.told(points) for points in sweep.grid())
+        yield from itertools.islice((told for told in tolds if told.get(CHOOSER, model) == model), 1)
+
+
+def num_of(sweep: Sweep, model: str, options: Mapping[str, Sequence[Any]]) -> float:
+    """Return the number of combinations of some options; infinity if a range is among them."""
+    own = parameters_of(sweep, model)
+    is_endless = any(len(values) > 1 and has_range(own[name]) for name, values in options.items())
+    return math.inf if is_endless else math.prod(map(len, options.values()))
+
+
+def has_range(parameter: Parameter) -> bool:
+    """Return whether a parameter has more values than `values_of` gives."""
+    return not isinstance(parameter.space, CategoricalDistribution | None)
 
 
 def with_best_by(sweep: Sweep) -> Sweep:

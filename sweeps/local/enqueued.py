@@ -61,6 +61,8 @@ def choice_of(text: str, sweep: Sweep) -> Choice:
         points = {name: checked_point(own.parameters[name], settings[name]) for name in chosen}
     except UserError as error:
         raise UserError(f"{told}: {error}") from None
+    if points.keys() == own.space.keys() and (reason := own.refusal(points)):
+        raise UserError(f"{told}: train.py refuses it: {reason}")
     if not points and not sweep.chooser:
         raise UserError(f"{told} names none of the settings that are searched: {', '.join(sweep.space)}")
     for name in points:

@@ -37,6 +37,7 @@ KINDS = ("model", "arch", "dataset")  # whose values have little in common: each
 LARGER_IS_CHEAPER = ("batch_size", "patch_size")  # of all whole numbers; of others, such as widths, larger is dearer
 LARGER_IS_DEARER = ("train_fraction", "mlp_ratio")  # of numbers that are not whole; others have no say
 SEEDS = ("seed", "data_seed")  # whole numbers that are no sizes
+MOST_TRIED, MOST_CHANGED, NUM_NEAR = 1000, 3, 101  # where the dearest or cheapest trial would be refused
 CIRCUMSTANCES = {"tracking": "off", "log_model": "none"}
 
 
@@ -149,7 +150,7 @@ def probe_trials(sweep: Sweep) -> list[Measured]:
     """Return the trials that are to be trained: for each mix of kinds a cheap and a dear one, where they differ."""
     found = []
     for own in mixes_of_kinds(sweep):
-        pair = [sweep.told({**extreme(sweep, own, is_dear), **own}) for is_dear in (False, True)]
+        pair = [sweep.told(nearest_taken(sweep, own, extreme(sweep, own, is_dear))) for is_dear in (False, True)]
         differing = [name for name in pair[0] if pair[0][name] != pair[1][name]]
         names = ("a cheap trial", "a dear trial") if differing else ("a trial",)
         kinds = [sweep.parameters[name].place[-1] for name in own]
@@ -181,6 +182,35 @@ def extreme(sweep: Sweep, own: Mapping[str, Point], is_dear: bool) -> dict[str, 
     """Return the points of a trial that costs as little as can be, or as much, with some points that are given."""
     names = [name for name in sweep.applicable(own) if name in sweep.space and name not in own]
     return {name: end_of(sweep.parameters[name], is_dear) for name in names}
+
+
+def nearest_taken(sweep: Sweep, own: Mapping[str, Point], wanted: Mapping[str, Point]) -> dict[str, Point]:
+    """Return the points that are wanted or, if train.py refuses them together, others with as few changes as can be.
+
+    Args:
+        sweep: what is searched.
+        own: points that do not change.
+        wanted: the others.
+    """
+    options = {name: points_near(sweep.parameters[name], point) for name, point in wanted.items()}
+    changes = (
+        dict(zip(names, points, strict=True))
+        for num in range(MOST_CHANGED + 1)
+        for names in itertools.combinations(wanted, num)
+        for points in itertools.product(*(options[name] for name in names))
+    )
+    tries = ({**wanted, **change, **own} for change in itertools.islice(changes, MOST_TRIED))
+    return next((points for points in tries if not sweep.refusal(points)), {**wanted, **own})
+
+
+def points_near(entry: Parameter, point: Point) -> list[Point]:
+    """Return points of a parameter, the nearest to one of them first."""
+    assert entry.space is not None
+    if isinstance(entry.space, CategoricalDistribution):
+        points = sorted(entry.space.choices, key=lambda each: (isinstance(each, str), each))
+        return sorted(points, key=lambda each: abs(points.index(each) - points.index(point)))
+    drawn = dict.fromkeys(entry.draw(i / (NUM_NEAR - 1)) for i in range(NUM_NEAR))
+    return sorted(drawn, key=lambda each: abs(each - point))
 
 
 def end_of(entry: Parameter, is_dear: bool) -> Point:

@@ -41,8 +41,8 @@ SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
 class Search(BaseSampler):
     """The sampler of a sweep's study.
 
-    What it proposes depends on the seed, the trial's number and the trials so far alone: an agent that is killed and
-    started again makes the same trials as one that was not.
+    What it proposes depends on the seed, the trial's number, the trials so far and what train.py refuses: an agent that
+    is killed and started again makes the same trials as one that was not, as long as `Refusals` has time for all.
 
     Args:
         sweep: what is searched, and how.

@@ -6,7 +6,9 @@ import yaml
 from data.errors import UserError
 from sweeps import agent
 from sweeps.local import refusals
-from sweeps.local.contract import checked, lines_of_refused
+from sweeps.local.contract import checked, lines_of_grid
+from sweeps.local.enqueued import choice_of
+from sweeps.local.estimate import probe_trials
 from sweeps.local.search import Search
 from tests.sweep_helpers import ask, content, study_of, sweep_of, tell
 
@@ -33,9 +35,9 @@ def test_a_grid_leaves_out_what_the_model_refuses_and_says_how_much_and_why():
     sweep = vit({**HEADS, "lr": {"values": [0.1, 0.01]}}, method="grid")
     assert {(point["num_heads"], point["width"]) for point in sweep.grid()} == TAKEN
     assert len(sweep.grid()) == 2 * len(TAKEN)
-    [line] = lines_of_refused(sweep)
-    assert line.startswith("4 of 12 combinations of the grid are left out, since train.py refuses them: --num_heads=3")
-    assert lines_of_refused(vit({"num_heads": {"values": [3, 5]}, "width": {"value": 60}}, method="grid")) == []
+    [line] = lines_of_grid(sweep)
+    assert line.startswith("4 of 12 combinations of the grid are left out, since train.py refuses them, the first: --")
+    assert lines_of_grid(vit({"num_heads": {"values": [3, 5]}, "width": {"value": 60}}, method="grid")) == []
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -77,3 +79,46 @@ def test_each_model_is_built_once_whatever_its_rate_and_seed(monkeypatch):
     sweep = vit({**HEADS, "lr": {"values": [0.1, 0.01]}, "seed": {"values": [1, 2, 3]}}, method="grid")
     assert len(sweep.grid()) == 6 * 2 * 3
     assert len(built) == len(set(built)) == 6
+
+
+def test_models_are_built_for_a_limited_time_and_what_comes_after_it_is_let_pass_and_said(monkeypatch):
+    monkeypatch.setattr(refusals, "MOST_SECONDS", 0.0)
+    sweep = vit(method="grid")
+    assert len(sweep.grid()) == 6
+    assert any("without a look at them" in line for line in lines_of_grid(sweep))
+
+
+def test_a_sweep_is_taken_whose_ranges_have_few_values_that_go_together():
+    sevens = {"num_heads": {"value": 7}, "width": {"min": 60, "max": 100}}  # 63, 70, ... 98; not 60, 80 and 100
+    assert all(width % 7 == 0 for _, width in tried(vit(sevens, method="random"), 3))
+    vit({"num_heads": {"value": 397}, "width": {"min": 396, "max": 700}})  # 397 alone
+
+
+def test_a_grid_is_taken_of_which_one_combination_among_many_is_not_refused():
+    widths = {"width": {"values": [60, *(7 * i + 1 for i in range(1, 30))]}, "num_heads": {"values": [60, 67, 71, 73]}}
+    sweep = vit({**widths, "lr": {"values": [0.1, 0.01]}}, method="grid")
+    expected = {(60, 60), (71, 71)}
+    assert {(point["num_heads"], point["width"]) for point in sweep.grid()} >= expected
+
+
+def test_an_optimizer_that_is_not_known_is_refused_beside_ranges():
+    with pytest.raises(UserError, match="^every combination is refused: --optimizer=adma is not known"):
+        vit(
+            {
+                "num_heads": {"value": 4},
+                "width": {"value": 64},
+                "weight_decay": {"min": 0.0, "max": 1.0},
+                "optimizer": {"value": "adma"},
+            }
+        )
+
+
+def test_a_choice_of_the_users_own_that_is_refused_is_told_in_one_line():
+    with pytest.raises(UserError, match=r"^--enqueue=num_heads=5 width=96: .*--num_heads=5 does not divide --width=96"):
+        choice_of("num_heads=5 width=96", vit())
+
+
+@pytest.mark.parametrize("widths", [{"values": [60, 96, 97]}, {"min": 60, "max": 97}])
+def test_an_estimate_trains_no_trial_that_is_refused(widths):
+    for one in probe_trials(vit({"num_heads": {"values": [5, 6]}, "width": widths})):
+        assert one.settings["width"] % one.settings["num_heads"] == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.local.contract import by_settings
+from sweeps.local.contract import by_settings, lines_of_grid
 from sweeps.local.search import Search, left_of_grid, settings_of
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
@@ -44,6 +44,15 @@ def test_a_setting_may_have_no_effect_by_what_the_command_tells_or_by_its_defaul
     assert len(grid_of(MOMENTA, command=command)) == 3
     models = {"model": {"values": ["mlp", "vae"]}, "beta": {"values": [0.0, 1.0]}}
     assert len(grid_of({**models, "free_bits": {"values": [0.0, 0.1, 0.2]}})) == 1 + (1 + 3)
+
+
+def test_twins_that_are_left_out_of_a_grid_are_counted():
+    sweep = by_settings(sweep_of({**MLP, **MOMENTA, **OPTIMIZERS}, method="grid"))
+    assert lines_of_grid(sweep) == [
+        "2 of 6 combinations of the grid are left out, as they differ from others only in settings without effect there"
+    ]
+    models = {"model": {"values": ["mlp", "vae"]}, "beta": {"values": [0.0, 1.0]}}
+    assert lines_of_grid(by_settings(sweep_of({**MLP, **models}, method="grid"))) == []
 
 
 def test_another_programs_grid_has_every_combination():
