@@ -157,10 +157,10 @@ def lines_of_grid(sweep: Sweep) -> list[str]:
     if sweep.method != "grid":
         return []
     taken, refused = sweep.parts_of_grid
-    total = 0
-    for choice in sweep.choices or [None]:
+    total, choices = 0, list[Any](sweep.choices) or [None]
+    for choice in choices:
         grids = [sweep.parameters[name].grid or () for name in sweep.applicable({sweep.chooser: choice})]
-        total += math.prod(len(set(grid)) for grid in grids) // max(1, len(sweep.choices))
+        total += math.prod(len(set(grid)) for grid in grids) // len(choices)  # which are one of these
     lines = []
     if refused:
         first = next(iter(refused.values()))

@@ -114,7 +114,9 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("split", "told"), [("test", "images trial its"), ("val", "images but those held out, whose figures")])
+@pytest.mark.parametrize(
+    ("split", "told"), [("test", "images trial"), ("val", "images but those held out, whose figures")]
+)
 def test_the_table_says_which_images_were_trained_on(capsys, split, told):
     figure = {"mean": 0.5, "std": None, "values": [0.5]}
     result = {"trial": "000-a", "value": 0.6, "settings": {"epochs": 2}, "seeds": [1], f"{split}/accuracy": figure}
