@@ -69,7 +69,7 @@ def start_from(folder: Path, objective: Objective) -> str:
     left = [name for name in own if name not in same]
     named = [*left[:NUM_NAMED], *([f"{len(left) - NUM_NAMED} more"] if len(left) > NUM_NAMED else [])]
     rest = f", but for {' and '.join(named)}, which depend on the classes" if left else ""
-    return f"{counted(len(same), 'tensor')} of {folder} are what training starts from{rest}"
+    return f"training starts from {counted(len(same), 'tensor')} of {folder}{rest}"
 
 
 def check_features(told: str, theirs: Settings, own: Settings) -> None:
