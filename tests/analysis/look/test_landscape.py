@@ -410,7 +410,7 @@ def test_pictures_of_a_run_lie_in_its_folder_those_with_another_by_that_ones_nam
 @pytest.mark.slow
 def test_the_program_shows_one_run(runs, tmp_path, capsys):
     assert main([runs[0], *QUICK, f"--out={tmp_path}"]) == 0
-    assert "the length of the weights" in capsys.readouterr().out
+    assert "the weights' length" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"lines.png", "planes.png", "landscape.json"}
     found = json.loads((tmp_path / "landscape.json").read_text())["漢"]  # not as pictures write it
     assert found["loss"] == pytest.approx(math.log(10), rel=0.2)
