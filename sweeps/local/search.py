@@ -308,7 +308,7 @@ def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[Points]:
 
     Trials without points, or with a part of them, will take the first combination that is left for them, so it is gone.
     """
-    space, left = sweep.space, dict(sweep.grid_by_key)
+    space, left = sweep.space, dict(sweep.parts_of_grid[0])
     own = [{name: point for name, point in settled_points(trial).items() if name in space} for trial in trials]
     for begun in [points for points in own if left.pop(sweep.key(points), None) is None]:
         left.pop(next((key for key, points in left.items() if points.items() >= begun.items()), frozenset()), None)

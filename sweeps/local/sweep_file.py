@@ -169,12 +169,7 @@ class Sweep:
 
         Those that differ alone in parameters that do not apply, or in settings that have no effect there, are one.
         """
-        return list(self.grid_by_key.values())
-
-    @property
-    def grid_by_key(self) -> dict[Key, dict[str, Scalar]]:
-        """The combinations of a grid, in order."""
-        return self.parts_of_grid[0]
+        return list(self.parts_of_grid[0].values())
 
     def refusal(self, points: Mapping[str, Point]) -> str:
         """Return why train.py refuses a run at some points; "" where it does not, or that is not known beforehand."""

@@ -91,7 +91,7 @@ def test_a_trial_of_a_model_that_the_sweep_has_no_more_stands_for_no_combination
     models = {"model": {"values": ["mlp", "vae"]}}
     sweep = by_settings(sweep_of({**MLP, **models, **MOMENTA, **OPTIMIZERS}, method="grid"))
     assert sweep.key({"momentum": 0.5}) == {("momentum", 0.5)}
-    assert sweep.key({"model": "cnn", "momentum": 0.5, "optimizer": "adam"}) not in sweep.grid_by_key
+    assert sweep.key({"model": "cnn", "momentum": 0.5, "optimizer": "adam"}) not in sweep.parts_of_grid[0]
 
 
 def test_what_has_an_effect_is_no_twin():
