@@ -34,6 +34,13 @@ NUM_SHOWN = 30
 NUM_KEPT = 5  # trials of a sweep whose weights are kept
 HOURS = {"h": 1, "d": 24, "w": 168}
 CONDITIONS = ("sweep", "model", "dataset", "tag", "state", "since", "until")  # options, and parts of a Filter
+EFFECTIVE = {  # what is asked for in place of the table of runs, "", and the options that have an effect on it
+    "sweeps": ("project",),
+    "csv": (*CONDITIONS, "project", "history"),
+    "history": (*CONDITIONS, "project", "csv"),
+    "prune": (*CONDITIONS, "limit", "keep_weights", "yes"),
+    "": (*CONDITIONS, "project", "metric", "sort", "limit"),
+}
 
 
 def moment(text: str) -> datetime:
@@ -69,21 +76,14 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--csv", type=path, metavar="FILE", help="write a CSV row for each run: settings and figures")
     parser.add_argument("--history", type=path, metavar="FILE", help="write all rows that the runs have logged")
     parser.add_argument("--prune", action="store_true", help="list the files of these runs that can be deleted")
-    parser.add_argument(
-        "--keep_weights", type=count, default=NUM_KEPT, help=f"best trials that keep theirs; default: {NUM_KEPT}"
-    )
+    parser.add_argument("--keep_weights", type=count, help=f"best trials that keep theirs; default: {NUM_KEPT}")
     parser.add_argument("--yes", action="store_true", help="with --prune: delete them")
     return parser.parse_args(arguments)
 
 
 def show(options: Namespace) -> None:
-    """Print the table that the options ask for."""
-    check_files(options)
-    if (options.prune and options.project) or options.yes > options.prune:
-        raise UserError("--prune is for a folder, and --yes for --prune: leave out --project, or give --prune")
-    told = [name for name in (*CONDITIONS, "metric", "sort", "csv", "history", "prune") if getattr(options, name)]
-    if options.sweeps and told:
-        raise UserError(f"--{told[0]} is for runs, and --sweeps lists every sweep: leave one of them out")
+    """Print the table, or write the files, that the options ask for."""
+    check_options(options)
     limit = NUM_SHOWN if options.limit is None else options.limit
     runs = read_runs(options.runs_dir, options.project)
     if options.sweeps:
@@ -99,7 +99,8 @@ def show(options: Namespace) -> None:
     if options.prune:
         runs_dir = expanded(options.runs_dir or default_runs_dir())
         sweeps = read_sweeps(runs_dir, runs.records).sweeps
-        prune(runs_dir, find_spare(runs_dir, found, sweeps, options.keep_weights), limit, options.yes)
+        num_kept = NUM_KEPT if options.keep_weights is None else options.keep_weights
+        prune(runs_dir, find_spare(runs_dir, found, sweeps, num_kept), limit, options.yes)
         return
     metric = metric_named("val/loss")
     if options.metric or options.sweep:
@@ -109,17 +110,19 @@ def show(options: Namespace) -> None:
     print_runs(RunList(found, runs.skipped), metric, sort, limit)
 
 
-def check_files(options: Namespace) -> None:
-    """Refuse what has no effect where files are written, and one file for both of them.
+def check_options(options: Namespace) -> None:
+    """Refuse options that have no effect on what the others ask for, and one file for two tables.
 
     Raises:
         UserError: the options do not go together.
     """
-    given = [name for name in ("csv", "history") if getattr(options, name)]
-    others = [name for name in ("prune", "metric", "sort", "limit") if getattr(options, name) not in (None, "", False)]
-    if given and others:
-        raise UserError(f"--{others[0]} has no effect on the file of --{given[0]}: leave one of them out")
-    if len(given) == 2 and options.csv.resolve() == options.history.resolve():
+    given = [name for name, value in vars(options).items() if value not in (None, "") and value is not False]
+    asked = next((name for name in EFFECTIVE if name in given), "")
+    for name in given:
+        if name not in ("runs_dir", asked, *EFFECTIVE[asked]):
+            remedy = f"on --{asked}: leave one of them out" if asked else "without --prune: give that, too"
+            raise UserError(f"--{name} has no effect {remedy}")
+    if options.csv and options.history and options.csv.resolve() == options.history.resolve():
         raise UserError(f"--csv and --history are both {options.csv}: name two files")
 
 

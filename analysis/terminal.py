@@ -55,11 +55,6 @@ def number_or_dash(value: Any) -> str:
     return NONE if value is None else number(value)
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Return a share as people read it, such as 98.7 %; values of metrics are told by `shown` of data/metrics.py."""
-    return f"{100 * share:.{digits}f} %"
-
-
 def clock(seconds: float) -> str:
     """Return a duration as people write it: 1h02m, 2m05s or 7s."""
     minutes, rest = divmod(round(seconds), 60)

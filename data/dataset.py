@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.statistics import Channels, channel_statistics, pixel_sums
 from data.stores import ImageFile, Joined, Store
-from data.visible import visible
+from data.visible import listed, visible
 
 BYTES_AT_ONCE = 2**24  # of pixels that are gone through
 MOST_NAMED = 3  # classes without images
@@ -191,9 +191,8 @@ class DatasetInfo:
         names = [name for name, num in zip(self.classes, self.class_counts, strict=False) if not num]
         if not names:
             return ""
-        more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
         have = "class {} has" if len(names) == 1 else "classes {} have"
-        return f"; {have.format(', '.join(names[:MOST_NAMED]) + more)} no image to train on"
+        return f"; {have.format(listed(names, MOST_NAMED))} no image to train on"
 
     def named(self, label: Tensor) -> str:
         """Return the class of an image as people read it, or its labels; "" where there are no classes.

@@ -87,5 +87,6 @@ def is_of_the_machine(error: Exception) -> bool:
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """Return ", did you mean ...?" with the known name that is spelled most like `name`; "" if none is similar."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
+    near = difflib.get_close_matches(str(name), list(known), n=3)
+    near.sort(key=lambda each: not each.startswith(str(name)))  # drop_path is short for drop_path_rate
     return f", did you mean {near[0]}?" if near else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.dataset import class_name
 from data.errors import UserError
-from data.visible import visible
+from data.visible import listed, visible
 
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"]
@@ -172,8 +172,7 @@ def list_images(root: Path) -> Listing:
         else:
             by_class[name] = paths
     if empty:
-        more = ", ..." if len(empty) > NUM_NAMED else ""
-        scan.left_out[f"class folders without images: {', '.join(empty[:NUM_NAMED])}{more}"] = len(empty)
+        scan.left_out[f"class folders without images: {listed(empty, NUM_NAMED)}"] = len(empty)
     classes = tuple(sorted(by_class))
     if loose and classes:
         raise UserError(f"{loose[0]} lies beside class folders such as {classes[0]}: move loose images into one")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 
 
@@ -48,3 +49,14 @@ def warn(text: object) -> None:
 def counted(number: int, noun: str, nouns: str = "") -> str:
     """Return a number of things as people say it: 1 run, 2,000 runs; `nouns` where the plural does not end in s."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as people read it, such as 98.7 %; values of metrics are told by `shown` of data/metrics.py."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names as people list them: a, b, c; of more than `most` the first ones: a, b and 4 more."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
 from analysis.terminal import number
+from data.visible import listed
 
 # Settings that say which images are for validation, and how many of them are seen:
 SPLIT = ("data_seed", "train_fraction", "val_fraction", "fold", "group_by", "limit_batches")
@@ -109,5 +110,4 @@ def several(what: str, things: Sequence[Any], value_of: Callable[[Any], Any]) ->
     if len(counts) < 2:
         return ""
     named = [f"{value} ({count:,})" for value, count in sorted(counts.items(), key=lambda item: -item[1])]
-    more = [f"{len(named) - MOST_NAMED:,} more"] if len(named) > MOST_NAMED else []
-    return f"{what}: {', '.join(named[:MOST_NAMED] + more)}"
+    return f"{what}: {listed(named, MOST_NAMED)}"

@@ -18,7 +18,7 @@ from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.terminal import clock, make_console, make_table, number, number_or_dash, sparkline, table_width
 from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, metrics_of_finals, shown
-from data.visible import counted, say, visible
+from data.visible import counted, listed, say, visible
 
 SPARKLINE_WIDTH = 16
 MOST_SETTINGS = 5  # columns of settings that differ
@@ -321,5 +321,4 @@ def columns_to_leave_out(cells: Mapping[str, Sequence[str]], width: int) -> list
 
 def skipped(what: str, names: Sequence[str]) -> str:
     """Return the end of a line of counts that says how much is left out, and names some; "" for nothing."""
-    some = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
-    return f"; {len(names):,} skipped: {what}, a broken one or a copy ({some})" if names else ""
+    return f"; {len(names):,} skipped: {what}, a broken one or a copy ({listed(names, MOST_NAMED)})" if names else ""

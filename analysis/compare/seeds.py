@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.terminal import percent
 from data.metrics import Metric, range_of, shown
-from data.visible import counted
+from data.visible import counted, percent
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 1000  # that are worth telling anybody to train

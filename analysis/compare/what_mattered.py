@@ -6,9 +6,9 @@ from analysis.compare.comparison import Comparison
 from analysis.compare.importance import Importance, branches, importance
 from analysis.compare.isolation import Bin, isolation
 from analysis.compare.run_tables import Column, print_table
-from analysis.terminal import number, percent
+from analysis.terminal import number
 from data.metrics import shown
-from data.visible import say
+from data.visible import percent, say
 
 
 class Row(NamedTuple):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.metrics import is_epoch
+from data.visible import percent
 
 NUM_WATCHED = 256  # samples whose variety is measured
 SIDE = 16  # pixels that images are first reduced to, so that noise does not pass for variety
@@ -87,7 +88,8 @@ def sign_of_discriminator(epochs: Sequence[Mapping[str, Any]]) -> Sign:
     if not told_apart:
         return {}, ""
     last, since = lasting(told_apart, lambda share: share > MOST_TOLD_APART)
-    warning = f"discriminator saturated since epoch {since}: it tells {last:.1%} of real and generated images apart"
+    of_images = f"{percent(last)} of real and generated images"
+    warning = f"discriminator saturated since epoch {since}: it tells {of_images} apart"
     return {"discriminator_saturated": since is not None}, warning if since is not None else ""
 
 

@@ -13,7 +13,7 @@ from analysis.record.environment import peak_memory_bytes
 from data.errors import UserError, lack_of_memory
 from data.residence import GIB, free_memory
 from data.seeding import mix_seeds, seed_everything
-from data.visible import say
+from data.visible import percent, say
 from models.core.settings import Settings
 from models.core.training import Trainer
 
@@ -156,7 +156,7 @@ def find_batch_size(trainer: Trainer) -> None:
         raise UserError(f"--find_batch_size: {end}: lower --image_size or the model's sizes")
     greatest = max(each.images_per_second for each in tried)
     good = next(each for each in tried if each.images_per_second >= GOOD_SHARE * greatest)
-    larger = "the fastest" if good is tried[-1] else f"larger ones are at most {1 / GOOD_SHARE - 1:.0%} faster"
+    larger = "the fastest" if good is tried[-1] else f"larger ones are at most {percent(1 / GOOD_SHARE - 1, 0)} faster"
     say(f"{end}; try --batch_size={good.size}: {larger}")
 
 

@@ -11,7 +11,7 @@ from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.errors import UserError
 from data.paths import expanded
-from data.visible import counted
+from data.visible import counted, listed
 from models.core.objective import Objective
 from models.core.settings import Settings
 from models.frozen_backbone import FrozenSettings
@@ -67,8 +67,7 @@ def start_from(folder: Path, objective: Objective) -> str:
     same = {name: tensor for name, tensor in theirs.items() if tensor.shape == own[name].shape}
     objective.load_state_dict(same, strict=False)
     left = [name for name in own if name not in same]
-    named = [*left[:NUM_NAMED], *([f"{len(left) - NUM_NAMED} more"] if len(left) > NUM_NAMED else [])]
-    rest = f", but for {' and '.join(named)}, which depend on the classes" if left else ""
+    rest = f", but for {listed(left, NUM_NAMED)}, which depend on the classes" if left else ""
     return f"training starts from {counted(len(same), 'tensor')} of {folder}{rest}"
 
 

@@ -28,7 +28,7 @@ from analysis.record.findings import Analysis, Table
 from data.errors import UserError
 from data.loader import Loader
 from data.seeding import weights_drawn_from
-from data.visible import counted, warn
+from data.visible import counted, percent, warn
 from models.core.abilities import HasLatents
 from models.core.panel import Panel
 from models.core.precision import autocast_on
@@ -258,12 +258,12 @@ def name_clusters(scores: Scores, images: Encoded, classes: tuple[str, ...]) -> 
         names = [f"cluster {k}" for k in range(len(scores.clustering.centres))]
         return names, {"clusters of k-means": (assignments, dict(enumerate(names)))}
     shares = zip(agreed.majority, agreed.purity, strict=True)
-    names = [f"{k}: {classes[majority]} {purity:.0%}" for k, (majority, purity) in enumerate(shares)]
+    names = [f"{k}: {classes[majority]} {percent(purity, 0)}" for k, (majority, purity) in enumerate(shares)]
     by_colour = {}
     for label in np.unique(agreed.majority[assignments]).tolist():
         own = np.flatnonzero((agreed.majority == label) & (agreed.purity > 0))  # an empty cluster has no points
         by_colour[label] = f"{classes[label]} ({'cluster' if len(own) == 1 else 'clusters'} {', '.join(map(str, own))})"
-    title = f"clusters of k-means in the colour of their majority, {agreed.majority_accuracy:.1%} right"
+    title = f"clusters of k-means in the colour of their majority, {percent(agreed.majority_accuracy)} right"
     return names, {
         title: (agreed.majority[assignments], by_colour),
         "true classes": (images.labels, dict(enumerate(classes))),

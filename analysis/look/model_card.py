@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.metrics import shown
-from data.visible import visible
+from data.visible import listed, visible
 
 NETWORK, WEIGHTS = "network.pt2", "model.safetensors"  # files beside the page
 MOST_CLASSES = 100  # that are listed
@@ -107,7 +107,7 @@ def model_card(
         "pipeline_tag": "image-classification" if is_classifier else "unconditional-image-generation",
     }
     classes = metadata["classes"]
-    named = ", ".join(map(visible, classes[:MOST_CLASSES])) + (", ..." if len(classes) > MOST_CLASSES else "")
+    named = visible(listed(classes, MOST_CLASSES))
     facts = {"trained on": images, "classes": f"{len(classes)}: {named}" if classes else "none"}
     facts |= {"labels": metadata["labels"]} if classes else {}
     facts |= {f"input {name}": text for name, text in metadata["inputs"].items()}

@@ -14,11 +14,11 @@ from analysis.look.label_scores import tabulate_labels, worst_labels
 from analysis.look.picture_files import PictureFile
 from analysis.look.prediction import Member, Predicted
 from analysis.read.predictions import held_out_files
-from analysis.terminal import make_table, percent
+from analysis.terminal import make_table
 from data.datasets import find_data_dir
 from data.errors import UserError, suggestion
 from data.metrics import shown
-from data.visible import counted, visible
+from data.visible import counted, percent, visible
 
 MOST_CLASSES = 12  # of a confusion matrix; of more classes the frequent confusions are listed
 NUM_LISTED = 10  # confusions, and mistakes

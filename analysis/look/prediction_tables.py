@@ -14,9 +14,9 @@ from torch import Tensor
 from analysis.look.panels import draw_grid
 from analysis.look.prediction import NUM_KEPT, Predicted
 from analysis.look.split_predictions import PROBABILITY, exact
-from analysis.terminal import make_table, percent, table_width
+from analysis.terminal import make_table, table_width
 from data.dataset import DatasetInfo
-from data.visible import say, visible
+from data.visible import percent, say, visible
 from models.core.panel import COLUMNS, Panel
 
 NUM_NAMED = 5  # classes that are named for each image, the likeliest first

@@ -17,7 +17,7 @@ from data.dataset import DatasetInfo
 from data.errors import UserError, in_one_line, is_of_the_machine, suggestion
 from data.internals import hub_file
 from data.paths import default_data_dir, expanded
-from data.visible import warn
+from data.visible import listed, warn
 from models.core.settings import Count
 from models.parts.classification import ClassifierSettings
 from models.parts.timm_attention import missing_attention, timm_attention_weights
@@ -314,15 +314,14 @@ def misfits(error: Exception) -> str:
     """Return one line on weights that do not fit, out of torch's error: those missing, unexpected, of another shape."""
     message, found = str(error), []
     for kind in ("Missing", "Unexpected"):
-        listed = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
-        found.append((kind.lower(), re.findall(r'"([^"]+)"', listed[1]) if listed else []))
+        found_keys = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
+        found.append((kind.lower(), re.findall(r'"([^"]+)"', found_keys[1]) if found_keys else []))
     shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", message)
     found.append(("of another shape", [f"{key} {given} instead of {wanted}" for key, given, wanted in shapes]))
     parts = []
     for kind, keys in found:
         if keys:
-            more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
-            parts.append(f"{len(keys)} {kind} ({', '.join(keys[:NUM_NAMED])}{more})")
+            parts.append(f"{len(keys)} {kind} ({listed(keys, NUM_NAMED)})")
     return "; ".join(parts) or f"{type(error).__name__}, {' '.join(message.split())}"
 
 

@@ -15,7 +15,7 @@ from data.dataset import DatasetInfo
 from data.feature_cache import Images
 from data.files import locked, replace_file
 from data.seeding import weights_drawn_from
-from data.visible import say
+from data.visible import percent, say
 from models.core.precision import has_fast_bf16
 from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
 
@@ -134,7 +134,7 @@ class FeatureExtractor:
                     replace_file(note, lambda unfinished: unfinished.write_text(f"{measured:.4f}", "utf-8"))
         deviation = float(note.read_text(encoding="utf-8"))
         chosen = "bf16" if deviation <= LARGEST_DEVIATION else "fp32"
-        say(f"features in bf16 deviate from fp32 by {deviation:.1%} of their spread: taking {chosen}")
+        say(f"features in bf16 deviate from fp32 by {percent(deviation)} of their spread: taking {chosen}")
         return chosen
 
     def measure_deviation(self, images: Tensor) -> float:

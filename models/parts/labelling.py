@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.dataset import DatasetInfo
+from data.visible import percent
 
 THRESHOLD = 0.5  # probability above which one of several labels is predicted
 UNEVEN = 1.5  # times as many images of the largest class as of the smallest, above which classes are uneven
@@ -94,7 +95,8 @@ class Labelling:
         """Return what is predicted of an image by probabilities [C], and what is wrong of it where that is known."""
         share, guess = probabilities.max(0)
         wrong = label is not None and int(guess) != int(label)
-        return f"{info.named(guess)} {share:.0%}" + (f", is {info.named(label)}" if wrong and label is not None else "")
+        truth = f", is {info.named(label)}" if wrong and label is not None else ""
+        return f"{info.named(guess)} {percent(share.item(), 0)}{truth}"
 
 
 class UnevenClasses(Labelling):
@@ -189,7 +191,7 @@ class SeveralLabels(Labelling):
 def named_shares(which: Tensor, probabilities: Tensor, info: DatasetInfo) -> str:
     """Return those of several labels [C] with their probabilities [C], the likeliest first."""
     places = [i for i in probabilities.argsort(descending=True).tolist() if which[i]]
-    return ", ".join(f"{info.classes[i]} {probabilities[i]:.0%}" for i in places) or info.named(which)
+    return ", ".join(f"{info.classes[i]} {percent(probabilities[i].item(), 0)}" for i in places) or info.named(which)
 
 
 def ranking_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

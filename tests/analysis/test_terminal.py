@@ -2,7 +2,7 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 
-from analysis.terminal import percent, sparkline
+from analysis.terminal import sparkline
 
 
 @pytest.mark.parametrize(
@@ -11,10 +11,6 @@ from analysis.terminal import percent, sparkline
 )
 def test_a_sparkline_goes_from_the_least_to_the_greatest(values, line):
     assert sparkline(values, 4) == line
-
-
-def test_shares_are_told_as_metrics_are_with_a_blank_before_the_sign():
-    assert [percent(0.98765), percent(0.5, 0), percent(1.0)] == ["98.8 %", "50 %", "100.0 %"]
 
 
 @pytest.mark.parametrize(("encoding", "line"), [("utf-8", "▁█▂"), ("ascii", "182"), ("latin-1", "182")])

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from data.errors import LONGEST_MESSAGE, UserError, exit_code, in_words
+from data.errors import LONGEST_MESSAGE, UserError, exit_code, in_words, suggestion
 
 
 @pytest.mark.parametrize("length", [5_000, 3_000_000])
@@ -26,3 +26,11 @@ def test_a_name_that_no_file_has_is_the_users_to_put_right_and_a_full_disk_is_no
     assert {exit_code(OSError(number, "")) for number in names} == {exit_code(UserError("x"))} == {2}
     assert {exit_code(OSError(number, "")) for number in (errno.ENOSPC, errno.EIO, errno.EMFILE)} == {1}
     assert exit_code(OSError("disk full")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("drop_path", "drop_path_rate"), ("drop_rat", "drop_rate"), ("dropoot", "dropout"), ("x", "")]
+)
+def test_a_name_that_is_cut_short_is_completed_before_others_that_are_spelled_alike(name, meant):
+    known = ("drop_rate", "drop_path_rate", "dropout")
+    assert suggestion(name, known) == (f", did you mean {meant}?" if meant else "")

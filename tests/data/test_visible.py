@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.visible import counted, say, visible, visible_lines, warn
+from data.visible import counted, listed, percent, say, visible, visible_lines, warn
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,14 @@ def test_one_process_warns_and_so_does_one_whose_user_has_set_a_rank(monkeypatch
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
     warn("a word")
     assert capsys.readouterr().err == ("a word\n" if is_told else "")
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [([], ""), (["a"], "a"), (["a", "b", "c"], "a, b, c"), (list("abcde"), "a, b, c and 2 more")]
+)
+def test_names_are_listed_with_the_number_of_those_that_are_left_out(names, text):
+    assert listed(names, most=3) == text
+
+
+def test_shares_are_told_as_metrics_are_with_a_blank_before_the_sign():
+    assert [percent(0.98765), percent(0.5, 0), percent(1.0)] == ["98.8 %", "50 %", "100.0 %"]

@@ -208,7 +208,7 @@ def test_panels_mark_right_and_wrong_and_name_the_prediction():
     pictures = torch.rand(2, 3, 32, 32)
     panel = objective.panels(Batch(torch.randn(2, 3, 32, 32), torch.tensor([3, 5])), pictures)["predictions"]
     assert torch.equal(panel.images, pictures)
-    assert panel.captions == ("d 100%", "e 100%, is f")
+    assert panel.captions == ("d 100 %", "e 100 %, is f")
     assert panel.marks == (True, False)
 
 

@@ -50,7 +50,7 @@ def test_the_runs_that_are_asked_for_are_written_and_what_does_not_go_together_i
     assert runs.main(["--sweep=s", "--csv", str(of_runs)]) == 0
     assert [row["sweep"] for row in table(of_runs)] == ["s"]
     assert runs.main(["--sweeps", "--csv", str(of_runs)]) == 2
-    assert "--csv is for runs, and --sweeps lists every sweep" in capsys.readouterr().err
+    assert "--csv has no effect on --sweeps" in capsys.readouterr().err
     assert runs.main(["--csv", str(of_runs.parent / "gone" / "runs.csv")]) == 2
 
 
@@ -60,7 +60,7 @@ def test_the_runs_that_are_asked_for_are_written_and_what_does_not_go_together_i
 def test_what_has_no_effect_on_files_and_one_file_for_both_are_refused(more, files, capsys):
     of_runs, _ = files
     assert runs.main(["--csv", str(of_runs), *(more or ["--history", str(of_runs)])]) == 2
-    told = f"{more[0].partition('=')[0]} has no effect on the file of --csv" if more else "--csv and --history are both"
+    told = f"{more[0].partition('=')[0]} has no effect on --csv" if more else "--csv and --history are both"
     assert told in capsys.readouterr().err
     assert not of_runs.exists()
 

@@ -71,7 +71,7 @@ def test_a_run_that_collapsed_late_says_since_when():
     signs = signs_of_collapse(rows([0.8, 0.9, 0.995, 0.998], [0.3, 0.9, 0.9, 0.12]))
     assert (signs["discriminator_saturated"], signs["mode_collapse"], signs["sample_variety"]) == (True, True, 0.12)
     assert signs["warning"] == (
-        "discriminator saturated since epoch 3: it tells 99.8% of real and generated images apart; "
+        "discriminator saturated since epoch 3: it tells 99.8 % of real and generated images apart; "
         "mode collapse since epoch 4: samples vary 0.12 times as much as real images"
     )
 

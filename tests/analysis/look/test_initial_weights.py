@@ -46,8 +46,8 @@ def test_what_depends_on_the_classes_is_left_where_there_are_others(model, tmp_p
     kept = torch.load(folder / run_folder.BEST, weights_only=True)
     left = [name for name, tensor in objective.state_dict().items() if tensor.shape != kept[name].shape]
     assert left
-    named = left if len(left) <= 3 else [*left[:3], f"{len(left) - 3} more"]
-    assert told.endswith(f", but for {' and '.join(named)}, which depend on the classes")
+    named = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    assert told.endswith(f", but for {named}, which depend on the classes")
     for name, tensor in objective.state_dict().items():
         assert torch.equal(tensor, (fresh.state_dict() if name in left else kept)[name]), name
 

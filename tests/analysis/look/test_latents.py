@@ -243,9 +243,9 @@ def test_an_interpolations_row_lies_between_its_two_images():
 def test_samples_round_a_centre_have_the_clusters_own_spread(monkeypatch):
     monkeypatch.setattr("analysis.look.latent_figures.NUM_SAMPLES", 4000)
     latents = torch.tensor([[0.0, 5.0], [2.0, 5.0], [9.0, 9.0]])
-    panel = cluster_panel(as_images, latents, np.array([0, 0, 2]), ("0: ant 50%", "empty", "2: cat 100%"), seed=0)
+    panel = cluster_panel(as_images, latents, np.array([0, 0, 2]), ("0: ant 50 %", "empty", "2: cat 100 %"), seed=0)
     drawn = panel.images[:, 0, 0, :2].unflatten(0, (2, 4001))  # a row for each cluster that is not empty
-    assert panel.captions == ("0: ant 50%", *[""] * 4000, "2: cat 100%", *[""] * 4000)
+    assert panel.captions == ("0: ant 50 %", *[""] * 4000, "2: cat 100 %", *[""] * 4000)
     torch.testing.assert_close(drawn[:, 0], torch.tensor([[1.0, 5.0], [9.0, 9.0]]))
     torch.testing.assert_close(drawn[:, 1:].mean(1), drawn[:, 0], atol=0.05, rtol=0)
     torch.testing.assert_close(drawn[:, 1:].std(1), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), atol=0.05, rtol=0)
@@ -358,13 +358,13 @@ def test_a_cluster_on_the_map_has_the_colour_of_the_class_that_it_is_named_after
     clustering = Clustering(assignments, np.zeros((4, 1)))
     images = Encoded(None, torch.arange(6), labels, {})
     names, colourings = name_clusters(Scores(clustering, agreement(clustering, labels)), images, CLASSES)
-    assert names == ["0: ant 67%", "1: ant 100%", "2: ant 0%", "3: cat 100%"]
+    assert names == ["0: ant 67 %", "1: ant 100 %", "2: ant 0 %", "3: cat 100 %"]
     (colours, legend), (true_colours, classes) = colourings.values()
     assert colours.tolist() == [0, 0, 0, 0, 0, 2]
     assert legend == {0: "ant (clusters 0, 1)", 2: "cat (cluster 3)"}
     assert true_colours.tolist() == labels.tolist()
     assert all(legend[colour].startswith(classes[colour]) for colour in legend)
-    assert next(iter(colourings)) == "clusters of k-means in the colour of their majority, 83.3% right"
+    assert next(iter(colourings)) == "clusters of k-means in the colour of their majority, 83.3 % right"
 
 
 @pytest.mark.slow

@@ -175,6 +175,10 @@ def test_the_largest_files_are_listed_and_all_of_them_deleted(place, capsys):
         ["--sweeps", "--prune", "--yes"],
         ["--sweeps", "--state=failed"],
         ["--sweeps", "--sort=best"],
+        ["--sweeps", "--limit=3"],
+        ["--keep_weights=2"],
+        ["--keep_weights=0"],
+        ["--prune", "--metric=val/loss"],
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(options, place, monkeypatch, capsys):

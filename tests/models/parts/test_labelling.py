@@ -167,13 +167,13 @@ def test_a_label_that_no_image_has_or_every_one_is_left_out_of_the_means():
 
 def test_captions_tell_what_is_predicted_and_what_of_it_is_wrong():
     probabilities, label = torch.tensor([0.9, 0.7, 0.2, 0.4]), torch.tensor([1.0, 0, 0, 1])
-    assert SEVERAL_LABELS.caption(probabilities, label, SEVERAL) == "hat 90%, red 70%\nnot red\nmisses old"
+    assert SEVERAL_LABELS.caption(probabilities, label, SEVERAL) == "hat 90 %, red 70 %\nnot red\nmisses old"
     assert SEVERAL_LABELS.caption(probabilities / 2, None, SEVERAL) == "none"
     assert max(map(len, SEVERAL_LABELS.caption(torch.ones(4), None, SEVERAL).split("\n"))) <= 26
     one = replace(SEVERAL, several_labels=False)
     shares = torch.tensor([0.1, 0.6, 0.2, 0.1])
-    assert ONE_CLASS.caption(shares, torch.tensor(1), one) == "red 60%"
-    assert ONE_CLASS.caption(shares, torch.tensor(2), one) == "red 60%, is two words"
+    assert ONE_CLASS.caption(shares, torch.tensor(1), one) == "red 60 %"
+    assert ONE_CLASS.caption(shares, torch.tensor(2), one) == "red 60 %, is two words"
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ONE_CLASS_MODELS])
