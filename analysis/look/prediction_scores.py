@@ -32,8 +32,10 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
     accuracy, num = labelling.accuracy, counted(len(predicted.files), "image")
     if len(known):
         probabilities = predicted.probabilities[known]
-        figures = {"loss": predicted.losses.mean().item()}
-        figures |= labelling.split_metrics(labelling.kept(predicted.logits[known], true))
+        logits = predicted.logits[known]
+        scores = {"loss": predicted.losses, **labelling.scores(logits, true)}
+        figures = {name: values.mean().item() for name, values in scores.items() if name != accuracy}
+        figures |= labelling.split_metrics(labelling.kept(logits, true))
         figures["ece"] = calibration_on(probabilities, true, labelling).error
         told = ", ".join(f"{name} {shown(name, value)}" for name, value in figures.items())
         rest = len(predicted.files) - len(known)

@@ -100,8 +100,8 @@ class Classification(Objective):
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         logits, labels = self.predict(batch.images), batch.labels
-        right = {self.labelling.accuracy: self.labelling.right(logits, labels)}
-        return {"loss": self.labelling.losses(logits, labels), **right, **self.labelling.kept(logits, labels)}
+        scores, kept = self.labelling.scores(logits, labels), self.labelling.kept(logits, labels)
+        return {"loss": self.labelling.losses(logits, labels), **scores, **kept}
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
         return self.labelling.split_metrics(kept)

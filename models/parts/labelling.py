@@ -19,6 +19,8 @@ from data.visible import percent
 
 THRESHOLD = 0.5  # probability above which one of several labels is predicted
 UNEVEN = 1.5  # times as many images of the largest class as of the smallest, above which classes are uneven
+MANY = 20  # classes, from which on the likeliest few are looked at, too
+NUM_LIKELIEST = 5
 CAPTION_WIDTH = 26  # letters, as many as stand below a small image
 
 
@@ -48,6 +50,18 @@ class Labelling:
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return how right the prediction by logits [B, C] is, [B] in [0, 1]."""
         return self.rightness(logits.argmax(dim=1), labels)
+
+    def scores(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return by name how right the prediction by logits [B, C] is, [B] each in [0, 1].
+
+        With many classes, that an image's class is among the five likeliest, ImageNet's other measure, is a score, too:
+        https://arxiv.org/abs/1409.0575.
+        """
+        found = {self.accuracy: self.right(logits, labels)}
+        if logits.shape[1] >= MANY:
+            likeliest = logits.topk(NUM_LIKELIEST, dim=1).indices
+            found[f"top{NUM_LIKELIEST}_accuracy"] = (likeliest == labels.unsqueeze(1)).any(dim=1).float()
+        return found
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each image in nats, [B], of logits [B, C]."""
@@ -136,6 +150,9 @@ class SeveralLabels(Labelling):
 
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.rightness(self.decide(self.probabilities(logits)), labels)
+
+    def scores(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {self.accuracy: self.right(logits, labels)}
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)

@@ -9,12 +9,13 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from torch import nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.functional.classification import multiclass_accuracy, multilabel_auroc, multilabel_average_precision
 
 from analysis.record import evaluation
 from data.dataset import Batch, Split
 from data.errors import UserError
 from data.loader import Loader, Shard
+from data.metrics import metric_named
 from data.seeding import seed_everything
 from models.loading import stand_in
 from models.logged_metrics import logged_metrics
@@ -141,6 +142,25 @@ def test_metrics_of_uneven_classes_are_scikit_learns_and_are_logged_only_of_thes
         )
     else:
         assert found == {}
+
+
+@pytest.mark.parametrize("num_classes", [10, 19, 20, 100])
+def test_with_many_classes_those_among_the_five_likeliest_count_as_in_torchmetrics(num_classes):
+    info = replace(info_of("cnn"), classes=tuple(map(str, range(num_classes))), class_sizes=(9, 9))
+    settings = MODELS["cnn"].settings_class(model="cnn", **SMALL["cnn"])
+    assert ("val/top5_accuracy" in logged_metrics(stand_in(settings, info))) == (num_classes >= 20)
+    random = torch.Generator().manual_seed(num_classes)
+    logits = torch.randn(300, num_classes, generator=random)
+    labels = torch.randint(num_classes, (300,), generator=random)
+    logits[range(300), labels] += 1.5
+    scores = {name: values.mean().item() for name, values in labelling_of(info).scores(logits, labels).items()}
+    tops = {"accuracy": 1, **({"top5_accuracy": 5} if num_classes >= 20 else {})}
+    by_others = {
+        name: multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=top).item()
+        for name, top in tops.items()
+    }
+    assert scores == pytest.approx(by_others)
+    assert metric_named("val/top5_accuracy").goal == "maximize"
 
 
 def test_a_network_that_always_names_the_largest_class_is_told_from_a_good_one():
