@@ -99,7 +99,8 @@ def test_predictions_are_those_of_the_runs_own_closing_look_to_the_last_digit(na
 
 def test_pictures_in_many_parts_need_one_frozen_network_which_sees_each_once_and_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.look.prediction.DECODED_AT_ONCE", 1)
-    monkeypatch.setattr("models.parts.feature_extractor.has_fast_bf16", lambda device: False)  # which is tried on images
+    # Where bf16 is fast, it is tried on images first.
+    monkeypatch.setattr("models.parts.feature_extractor.has_fast_bf16", lambda device: False)
     built, seen = [], []
     build, call = FrozenNetwork.build, FeatureExtractor.__call__
     monkeypatch.setattr(FrozenNetwork, "build", lambda *given: built.append(given) or build(*given))
