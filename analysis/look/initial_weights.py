@@ -23,19 +23,20 @@ NUM_NAMED = 3  # tensors that are left as they are
 
 
 def source_of(settings: Settings) -> Path:
-    """Return the folder of the run that `init_from` names: by its path, or by its id beside the new run or in runs/.
+    """Return the folder of the run that `init_from` names: by its id beside the new run, or as `find_run` finds it.
 
     A run of a sweep has $VISION_SWEEPS_RUNS for itself, and finds in $VISION_SWEEPS_ALL_RUNS what that is elsewhere.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or several sweeps have a run of that id.
     """
     name = expanded(settings.init_from)
-    for runs_dir in (settings.runs_dir, os.environ.get("VISION_SWEEPS_ALL_RUNS", "")):
-        if (Path(runs_dir) / name / run_folder.SETTINGS).is_file():
-            return Path(runs_dir) / name
+    beside = Path(settings.runs_dir) / name
+    if (beside / run_folder.SETTINGS).is_file():
+        return beside
+    all_runs = os.environ.get("VISION_SWEEPS_ALL_RUNS", "")
     try:
-        return find_run(str(name))
+        return find_run(str(name), Path(all_runs) if all_runs else None)
     except UserError as error:
         raise UserError(f"--init_from={settings.init_from}: {error}") from None
 

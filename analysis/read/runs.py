@@ -59,13 +59,13 @@ def read_runs(runs_dir: Path | None = None, project: str = "") -> RunList:
     return RunList(sorted(records, key=lambda record: record.created, reverse=True), skipped)
 
 
-def find_run(name: str) -> Path:
-    """Return the folder of a run, by its path, or by its id in runs/ and the sweeps there.
+def find_run(name: str, runs_dir: Path | None = None) -> Path:
+    """Return the folder of a run, by its path, or by its id in a folder of runs, or runs/, and the sweeps there.
 
     Raises:
         UserError: there is none, or several sweeps have a run of that id.
     """
-    runs_dir = default_runs_dir()
+    runs_dir = runs_dir or default_runs_dir()
     for folder in (Path(name), runs_dir / name):
         if read_json(folder / run_folder.SETTINGS):
             return folder

@@ -68,11 +68,12 @@ def test_another_model_or_form_and_what_is_no_run_are_refused(tmp_path, monkeypa
         source_of(Settings(init_from="b"))
 
 
+@pytest.mark.parametrize("source", ["runs/a", "runs/sweeps/other/a", "runs/sweeps/s/a"])
 @pytest.mark.parametrize("place", ["runs/sweeps/s", "runs/sweeps/s/final", "elsewhere"])  # of trials, finals, estimates
-def test_a_run_of_a_sweep_finds_those_that_the_sweeps_program_would(place, tmp_path, monkeypatch):
+def test_a_run_of_a_sweep_finds_those_that_the_sweeps_program_would(place, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VISION_SWEEPS_RUNS", raising=False)
-    folder = save_run(tmp_path / "runs" / "a", "mlp")
+    folder = save_run(tmp_path / source, "mlp")
     told = [sys.executable, "-c", "import os; print(*(os.environ.get(name) for name in os.environ['NAMES'].split()))"]
     names = ("VISION_SWEEPS_RUNS", "VISION_SWEEPS_ALL_RUNS")
     trial = Run(told, "b", tmp_path / place, {}, {"NAMES": " ".join(names)})
