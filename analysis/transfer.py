@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from analysis.command_line import parser_of, path, positive_number, run_program, whole_number
 from analysis.compare.lr_transfer import FILE, METRIC, draw_transfer
 from data.errors import UserError
+from data.paths import default_runs_dir
 from data.visible import say
 
 TOLERANCE = 0.25  # of a slope: over 8 times the width a size may change by 8^0.25 = 1.7
@@ -29,7 +30,9 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     coords.add_argument(
         "--tolerance", type=positive_number, default=TOLERANCE, help=f"of a slope; default: {TOLERANCE}"
     )
-    coords.add_argument("--out", type=path, default="coords.png", metavar="FILE", help="picture; default: coords.png")
+    coords.add_argument(
+        "--out", type=path, metavar="FILE", help="picture; default: coords-MODEL.png in the folder of the runs"
+    )
     lr = checks.add_parser("lr", help="the best learning rate at each width, by a sweep")
     lr.add_argument("sweep", metavar="SWEEP", help="name of a sweep in runs/sweeps, or path of its folder")
     lr.add_argument("--metric", default=METRIC, help=f"of which less is better; default: {METRIC}")
@@ -49,7 +52,11 @@ def check(options: Namespace, words: Sequence[str]) -> int:
 
     settings = resolve(words, {})
     numbers = options.seeds, options.steps, options.tolerance
-    lines, passes = check_model(settings, options.widths, *numbers, options.out)
+    runs_dir = default_runs_dir()
+    if not options.out:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    picture = options.out or runs_dir / f"coords-{settings.model}.png"
+    lines, passes = check_model(settings, options.widths, *numbers, picture)
     say(*lines)
     return not passes
 

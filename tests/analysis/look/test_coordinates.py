@@ -108,8 +108,9 @@ def test_what_cannot_be_checked_is_refused_in_one_line(model, widths, message):
         check(model, widths)
 
 
-def test_the_program_prints_the_slopes_draws_a_picture_and_ends_by_the_verdict(tmp_path, capsys):
-    picture = tmp_path / "coords.png"
+def test_the_program_prints_the_slopes_draws_a_picture_and_ends_by_the_verdict(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
+    picture = tmp_path / "runs" / "coords-mlp.png"
     words = [
         "coords",
         "--model",
@@ -117,14 +118,15 @@ def test_the_program_prints_the_slopes_draws_a_picture_and_ends_by_the_verdict(t
         "--dataset=digits",
         "--seeds=1",
         "--steps=1",
-        f"--out={picture}",
         "--lr",
         "1e-3",
     ]
     assert main([*words, "--widths", "64", "512"]) == 0
     assert "muP passes in all 3 layers" in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert main([*words, "--widths", "64", "512", "--tolerance=1e-9"]) == 1
+    other = tmp_path / "other.png"
+    assert main([*words, "--widths", "64", "512", "--tolerance=1e-9", f"--out={other}"]) == 1
+    assert other.exists()
 
 
 @pytest.mark.parametrize("words", [["coords", "--modell=mlp"], ["coords", "--widths", "0"], ["cords"], []])
