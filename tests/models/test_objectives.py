@@ -53,9 +53,9 @@ NORMALISED = {  # by the default setting of that name
 }
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUM_GOLDEN_STEPS = 20
-# Shares by which losses may differ: line searches and nearest codes amplify the last bits, which processors round
-# differently, with AVX2 and with AVX-512.
-TOLERANCES = {"logistic_probe": 0.02, "vq_vae": 0.03}
+# Shares by which losses may differ: line searches, nearest codes and batch norm over maps of a few pixels amplify the
+# last bits, which processors round differently, with AVX2, AVX-512 and AMX.
+TOLERANCES = {"logistic_probe": 0.02, "resnet18_pretrained": 0.01, "vq_vae": 0.03}
 WAITS = {f"aten::{name}" for name in ("bincount", "nonzero", "masked_select", "_local_scalar_dense", "equal")}
 every_model = pytest.mark.parametrize("name", MODELS)
 pytestmark = pytest.mark.usefixtures("one_thread")
