@@ -52,10 +52,9 @@ def check(options: Namespace, words: Sequence[str]) -> int:
 
     settings = resolve(words, {})
     numbers = options.seeds, options.steps, options.tolerance
-    runs_dir = default_runs_dir()
+    picture = options.out or default_runs_dir() / f"coords-{settings.model}.png"
     if not options.out:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-    picture = options.out or runs_dir / f"coords-{settings.model}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
     lines, passes = check_model(settings, options.widths, *numbers, picture)
     say(*lines)
     return not passes

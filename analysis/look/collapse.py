@@ -88,8 +88,8 @@ def sign_of_discriminator(epochs: Sequence[Mapping[str, Any]]) -> Sign:
     if not told_apart:
         return {}, ""
     last, since = lasting(told_apart, lambda share: share > MOST_TOLD_APART)
-    of_images = f"{percent(last)} of real and generated images"
-    warning = f"discriminator saturated since epoch {since}: it tells {of_images} apart"
+    share = percent(last)
+    warning = f"discriminator saturated since epoch {since}: it tells {share} of real and generated images apart"
     return {"discriminator_saturated": since is not None}, warning if since is not None else ""
 
 

@@ -314,8 +314,8 @@ def misfits(error: Exception) -> str:
     """Return one line on weights that do not fit, out of torch's error: those missing, unexpected, of another shape."""
     message, found = str(error), []
     for kind in ("Missing", "Unexpected"):
-        found_keys = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
-        found.append((kind.lower(), re.findall(r'"([^"]+)"', found_keys[1]) if found_keys else []))
+        match = re.search(rf"{kind} key\(s\) in state_dict: (.*?)\.\s*(?:\n|$)", message)
+        found.append((kind.lower(), re.findall(r'"([^"]+)"', match[1]) if match else []))
     shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", message)
     found.append(("of another shape", [f"{key} {given} instead of {wanted}" for key, given, wanted in shapes]))
     parts = []

@@ -16,6 +16,7 @@ from data.errors import UserError, suggestion
 from data.metrics import metric_named
 from models.core.settings import INVOCATION, Settings, kinds
 from models.idle_settings import idle
+from models.loading import check_model
 from models.logged_metrics import check_best_by, check_logged
 from models.registry import MODELS, find_model
 from models.resolve import coerce, unknown_setting
@@ -299,6 +300,8 @@ def check_metric(metric: str, settings: Settings) -> None:
     """Refuse a metric that a run with these settings does not log every epoch, as its own or by `best_by`."""
     find_dataset(settings.dataset)
     info = describe(settings.dataset, settings.image_size, settings.eval_crop)
+    if info is None:  # only the images themselves say how many classes there are
+        check_model(settings)
     check_logged(metric, f"metric {metric}", settings, info)
     if metric_named(settings.best_by).name != metric:
         check_best_by(settings, info)
