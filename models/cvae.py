@@ -5,6 +5,7 @@ An image's loss is computed under each label; the label with the lowest loss is 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -59,6 +60,13 @@ class Cvae(Conditional):
         labels = torch.arange(self.num_labels, device=self.noise.device)
         return one_hot(labels, self.num_labels).expand(num_images, -1, -1)
 
+    def in_parts(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """Return a function's value for values of B images, each [B, ...], so many at once as are decoded fastest."""
+        if is_exported():  # whose graph has no loop of a length that depends on the batch
+            return function(*values)
+        num = max(1, DECODED_AT_ONCE // self.num_labels)
+        return torch.cat([function(*part) for part in zip(*(each.split(num) for each in values), strict=True)])
+
     def elbo_at_mean(self, features: Tensor, images: Tensor) -> Tensor:
         """Return the loss under each label, with the posterior mean as the latent: [B, F], [B, 3, H, W] -> [B, L].
 
@@ -71,33 +79,29 @@ class Cvae(Conditional):
             mean = self.posterior(joined)[:, : self.settings.latent_size]
             return self.decoder.affine(torch.cat([mean, joined[:, self.num_features :]], dim=1))
 
-        hidden = for_every_label(begin_decoding, features, self.num_labels)  # [B, L, C, h, w]
-        num = max(1, DECODED_AT_ONCE // self.num_labels)
-        # An exported network has no loop whose length depends on the batch.
-        parts = [(hidden, images)] if is_exported() else zip(hidden.split(num), images.split(num), strict=True)
-        reconstructions = [
-            self.likelihood(self.decoder.rest(part.flatten(0, 1)).unflatten(0, part.shape[:2]), some.unsqueeze(1))
-            for part, some in parts
-        ]
+        def reconstruction(hidden: Tensor, images: Tensor) -> Tensor:  # [B, L, C, h, w], [B, 3, H, W] -> [B, L]
+            output = self.decoder.rest(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+            return self.likelihood(output, images.unsqueeze(1))
+
+        hidden = for_every_label(begin_decoding, features, self.num_labels)
         kl = gaussian_kl(*self.posteriors(features)).sum(dim=2)
-        return torch.cat(reconstructions) + self.settings.beta * kl
+        return self.in_parts(reconstruction, hidden, images) + self.settings.beta * kl
 
     def importance_weighted(self, features: Tensor, images: Tensor) -> Tensor:
         """Return the loss under each label, by the importance-weighted bound: [B, F], [B, 3, H, W] -> [B, L]."""
-        mean, log_variance = self.posteriors(features)
-        conditions = self.every_condition(len(images))
-        return self.importance_weighted_loss(images, mean, log_variance, conditions, self.settings.importance_samples)
+        loss = partial(self.importance_weighted_loss, num_draws=self.settings.importance_samples)
+        return self.in_parts(loss, images, *self.posteriors(features), self.every_condition(images.shape[0]))
 
     def batch_mean(self, features: Tensor, images: Tensor) -> Tensor:
         """Return the batch's mean loss under each label, repeated for each image: [B, F], [B, 3, H, W] -> [B, L]."""
         mean, log_variance = self.posteriors(features)
         noise = torch.stack([self.noise_of(images, label) for label in range(self.num_labels)], dim=1)  # [B, L, Z]
         latents = mean + (log_variance / 2).exp() * noise
-        conditions = self.every_condition(len(images))
+        conditions = self.every_condition(images.shape[0])
         output = self.decode_latents(latents.flatten(0, 1), conditions.flatten(0, 1)).unflatten(0, mean.shape[:2])
         losses = self.likelihood(output, images.unsqueeze(1))
         losses = losses + self.settings.beta * gaussian_kl(mean, log_variance).sum(dim=2)
-        return losses.mean(dim=0).expand(len(images), -1)
+        return losses.mean(dim=0).expand(images.shape[0], -1)
 
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] scores, the negative losses
         return -self.label_losses(images)

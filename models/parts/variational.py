@@ -2,10 +2,12 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
 from data.loader import Loader, Shard
@@ -56,6 +58,7 @@ class Decoder(nn.Module):
 
     def __init__(self, inputs: int, width: int, depth: int, image_size: int) -> None:
         super().__init__()
+        self.inputs = inputs
         channels = [*(width << block for block in reversed(range(depth))), 3]
         side = image_size >> depth
         self.affine = nn.Sequential(
@@ -70,6 +73,20 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:  # [B, inputs] -> [B, 3, H, W] before sigmoid or tanh
         return self.rest(self.affine(latents))
+
+    def affine_as_one_product(self) -> Callable[[Tensor], Tensor]:
+        """Return `affine` as the one matrix product that it amounts to, [N, inputs] -> [N, C, h, w].
+
+        For thousands of latents it takes a fraction of the time. The matrix is found in fp32: each row is what one
+        input adds to the value for zeros.
+        """
+        device = next(self.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            values = self.affine(torch.cat([torch.zeros(1, self.inputs), torch.eye(self.inputs)]).to(device))
+        values = values.permute(0, 2, 3, 1)  # [1 + inputs, h, w, C], the layout in which the rest is fastest
+        bias = values[0]
+        weight = (values[1:] - bias).flatten(1).T
+        return lambda latents: F.linear(latents, weight, bias.flatten()).unflatten(1, bias.shape).permute(0, 3, 1, 2)
 
 
 class Variational(Objective):
@@ -197,11 +214,12 @@ class Variational(Objective):
             [B, L].
         """
         beta, deviation = self.settings.beta, (log_variance / 2).exp()
-        log_weights = []
+        begin_decoding, log_weights = self.decoder.affine_as_one_product(), []
         for draw in range(num_draws):
             noise = self.noise_of(images, draw).unsqueeze(1)  # [B, 1, Z]
             latents = mean + deviation * noise
-            output = self.decode_latents(latents.flatten(0, 1), condition.flatten(0, 1)).unflatten(0, mean.shape[:2])
+            hidden = begin_decoding(torch.cat([latents, condition], dim=2).flatten(0, 1))
+            output = self.decoder.rest(hidden).unflatten(0, mean.shape[:2])
             log_ratio = ((latents.square() - noise.square() - log_variance) / 2).sum(dim=2)  # log(posterior / prior)
             log_weights.append(-self.likelihood(output, images.unsqueeze(1)) / beta - log_ratio)
         return -beta * (torch.stack(log_weights).logsumexp(dim=0) - math.log(num_draws))

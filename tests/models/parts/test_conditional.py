@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @torch.no_grad()
 def test_importance_weighted_losses_share_an_images_noise_between_labels(trained_cvae):
     cvae = with_rule(trained_cvae, "importance_weighted", importance_samples=3)
-    batch = make_batch(12)
+    batch = make_batch(30)  # more than are decoded at once under 10 labels
     features = cvae.encoder(batch.images)
     expected = []
     for label in range(10):
