@@ -28,7 +28,7 @@ def conv_blocks(width: int, depth: int, convolutions: int = 1) -> list[nn.Module
         for _ in range(convolutions):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
             inputs = outputs
-        layers.append(nn.MaxPool2d(2))
+        layers.insert(-1, nn.MaxPool2d(2))  # before the last ReLU, which then has a quarter to do, of the same result
     return layers
 
 
@@ -111,7 +111,7 @@ class ConvolutionalEmbedding(nn.Module):
         channels = [3, *[max(1, dim // 8)] * (stages - 1), dim]
         layers: list[nn.Module] = []
         for inputs, outputs in zip(channels, channels[1:], strict=False):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU()]
         self.stages = nn.Sequential(*layers)
         self.num_patches = (image_size // patch_size) ** 2
 
