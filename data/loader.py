@@ -20,6 +20,7 @@ from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.photographs import centre_crop
 from data.prefetch import prefetched
+from data.progress import progress_bar
 from data.residence import Residence, choose_residence
 from data.seeding import mix_seeds
 from data.splitting import stratified_order
@@ -164,18 +165,25 @@ class Loader:
             batch = batch._replace(whole=batch.images) if self.keep_whole else batch
             yield batch._replace(images=augmentation.blanked(batch.images))
 
-    def evaluation_batches(self, batch_size: int, shard: Shard | None = None) -> Iterator[Batch]:
+    def evaluation_batches(
+        self, batch_size: int, shard: Shard | None = None, what: str = "evaluating"
+    ) -> Iterator[Batch]:
         """Yield the images of this process's share of the split, in order, normalised and not augmented.
+
+        The first process shows how far it is.
 
         Args:
             batch_size: images of a batch of this process.
             shard: share to yield in place of this process's; `Shard()` is the whole split.
+            what: is going on, for the bar.
         """
         shard = shard or self.shard
         bounds = np.linspace(0, len(self), shard.num_processes + 1).astype(int)
         share = torch.arange(bounds[shard.rank], bounds[shard.rank + 1])
-        for images, labels in self.gather(list(share.split(batch_size)) if len(share) else []):
-            yield Batch(self.for_evaluation(images), labels)
+        with progress_bar(what, len(share), "images", quiet=self.shard.rank > 0) as bar:
+            for images, labels in self.gather(list(share.split(batch_size)) if len(share) else []):
+                yield Batch(self.for_evaluation(images), labels)
+                bar.update(len(images))
 
     def batch(self, index: Tensor) -> Batch:
         """Return the images with these indices [B] as they are evaluated, the same in every process."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
+from data.progress import progress_bar
 from models.core.settings import PositiveInt
 from models.parts.layers import is_exported, one_hot
 from models.parts.likelihoods import gaussian_kl
@@ -114,11 +115,13 @@ class Cvae(Conditional):
         """Return the accuracy of each rule, a value of the setting `classify_by`, on some images of a split."""
         right = {rule: 0 for rule in RULES if self.settings.beta or rule != "importance_weighted"}
         index = loader.some(NUM_COMPARED)
-        for part in index.split(self.settings.eval_batch_size):
-            images, labels, _ = loader.batch(part)
-            features = self.encoder(images)
-            for rule in right:
-                right[rule] += int((RULES[rule](self, features, images).argmin(dim=1) == labels).sum())
+        with progress_bar("comparing rules", len(index), "images") as bar:
+            for part in index.split(self.settings.eval_batch_size):
+                images, labels, _ = loader.batch(part)
+                features = self.encoder(images)
+                for rule in right:
+                    right[rule] += int((RULES[rule](self, features, images).argmin(dim=1) == labels).sum())
+                bar.update(len(part))
         return {rule: num / len(index) for rule, num in right.items()}
 
 

@@ -60,7 +60,7 @@ class Predictions:
 @torch.no_grad()
 def predict_split(model: Any, loader: Loader) -> Predictions:
     """Return what a model that `Classifies`, in evaluation mode, predicts of all images of a split."""
-    batches = loader.evaluation_batches(model.settings.eval_batch_size, Shard())
+    batches = loader.evaluation_batches(model.settings.eval_batch_size, Shard(), "predicting")
     parts = [(model.predict(images).float().cpu(), labels.cpu()) for images, labels, _ in batches]
     logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     return Predictions(logits, labels, loader.names, labelling_of(loader.info))

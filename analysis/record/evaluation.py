@@ -6,7 +6,6 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from data.loader import Loader
-from data.progress import progress_bar
 from models.core.objective import Objective
 
 
@@ -29,8 +28,7 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
     totals: dict[str, Tensor] = {}
     kept: dict[str, list[Tensor]] = {}
     num_images = 0
-    share, quiet = -(-len(loader) // accelerator.num_processes), not accelerator.is_main_process
-    with accelerator.autocast(), progress_bar("evaluating", share, "images", quiet=quiet) as bar:
+    with accelerator.autocast():
         for batch in loader.evaluation_batches(batch_size):
             for name, values in objective.evaluate(batch).items():
                 if values.ndim > 1:
@@ -38,7 +36,6 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
                 else:
                     totals[name] = totals.get(name, 0) + values.to(exact).sum()
             num_images += len(batch.labels)
-            bar.update(len(batch.labels))
     own = {name: total.item() for name, total in totals.items()}, kept, num_images
     shares = [share for share in gather_object([own]) if share[-1]]  # a process may have had no image
     num_images = sum(num for *_, num in shares)

@@ -223,6 +223,14 @@ def test_evaluation_takes_the_share_of_its_own_process_unless_told():
     assert numbers(loader.evaluation_batches(8, Shard())) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
 
 
+@pytest.mark.parametrize(("rank", "num_lines"), [(0, 3), (1, 0)])
+def test_the_first_process_alone_tells_how_far_it_is(rank, num_lines, capsys, progress_told):
+    list(make_loader(num=10, shard=Shard(rank, 2)).evaluation_batches(3, what="predicting"))
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in told] == ["predicting"] * num_lines
+    assert all("5/5" in line for line in told[-1:])
+
+
 def test_evaluation_images_are_only_normalised():
     [batch] = make_loader().evaluation_batches(23)
     np.testing.assert_allclose(batch.images.numpy(), normalised(numbered_split(23).images), atol=1e-5)
