@@ -90,6 +90,11 @@ def size() -> float:
     return float(sizes[settings["model"]]) / int(settings.get("accumulation_steps", 1))
 
 
+def is_waiting() -> bool:
+    """Whether fewer trials have begun than this one is told to wait for."""
+    return "company" in settings and (JOURNAL / "journal.jsonl").read_text().count('"start"') < int(settings["company"])
+
+
 def train(first_epoch: int) -> str:
     last = 0 if does("deaf") else int(os.environ.get("VISION_SWEEPS_STOP_AFTER", 0))
     for epoch in range(first_epoch, int(settings["epochs"]) + 1):
@@ -99,7 +104,7 @@ def train(first_epoch: int) -> str:
         suffer(first_epoch, epoch)
         is_final = TRIAL == "final" and "final_seconds" in settings
         end = time.monotonic() + float(settings["final_seconds" if is_final else "seconds"])
-        while time.monotonic() < end or does("hanging"):
+        while time.monotonic() < end or does("hanging") or is_waiting():
             if is_stopping or (os.getppid() != AGENT and not does("ignoring")):
                 time.sleep(float(settings.get("saving_seconds", 0)))
                 return "stopped"

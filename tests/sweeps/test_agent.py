@@ -68,7 +68,7 @@ def test_the_values_reach_a_program_whose_command_leaves_them_out(stage):
 
 @pytest.mark.slow
 def test_workers_run_so_many_trials_at_a_time_and_each_once(stage):
-    file = stage.write(parameters={"epochs": 3, "seconds": 0.1})
+    file = stage.write(parameters={"epochs": 3, "seconds": 0.1, "company": 2})
     stage.run(file, "--count=5", "--workers=2")
     events = [(row["time"], 1 if row["event"] == "start" else -1) for row in stage.journal() if row["event"] != "epoch"]
     at_once = [sum(change for time, change in events if time <= now) for now, _ in events]
