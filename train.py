@@ -32,7 +32,7 @@ from analysis.look.training_summary import result_so_far
 from analysis.record import run_folder
 from analysis.record.data_file import keep_backbone, keep_info
 from analysis.record.environment import describe_environment, peak_memory_bytes
-from analysis.record.evaluation import evaluate
+from analysis.record.evaluation import Evaluation, evaluate
 from analysis.record.machines import check_images_agree, check_is_shared
 from analysis.record.resume import check_images, resolve_with_checkpoint
 from analysis.record.text_report import already_finished, epoch_line, how_to_go_on, network_lines, report
@@ -210,7 +210,7 @@ class Run:
         }
         split = self.trainer.split
         with self.interruptible():  # the epoch is then ended when the run goes on
-            found = self.evaluate(split, progress.epoch + 1)
+            found, _ = self.evaluate(split, progress.epoch + 1)
         validation = {f"{split}/{name}": value for name, value in found.items()}
         progress.finish_epoch()
         row = {"epoch": progress.epoch, "images_seen": progress.images_seen, **metrics, **validation}
@@ -241,15 +241,17 @@ class Run:
         """Let a request to stop end at once what is done inside; with several processes, the others would wait."""
         return self.stop.interrupting() if self.trainer.accelerator.num_processes == 1 else nullcontext()
 
-    def evaluate(self, split: str, epoch: int) -> dict[str, float]:
-        """Return metrics of a split by name; of training images those of the model's samples alone."""
+    def evaluate(self, split: str, epoch: int, keep_logits: bool = False) -> Evaluation:
+        """Evaluate a split; of training images, there are the metrics of the model's samples alone."""
         accelerator, loader, evaluated = self.trainer.accelerator, self.loaders[split], self.trainer.evaluated
-        batch_size = self.trainer.settings.eval_batch_size
-        metrics = {} if split == "train" else evaluate(accelerator, evaluated, loader, batch_size)
+        found = Evaluation({})
+        if split != "train":
+            batch_size = self.trainer.settings.eval_batch_size
+            found = evaluate(accelerator, evaluated, loader, batch_size, keep_logits)
         if isinstance(evaluated, Samples):
             [of_samples] = broadcast_object_list([self.evaluate_samples(loader, epoch)])
-            metrics |= of_samples
-        return metrics
+            found.metrics.update(of_samples)
+        return found
 
     def evaluate_samples(self, loader: Loader, epoch: int) -> dict[str, float]:
         """Return how good the model's samples are, on the main process alone."""
@@ -282,12 +284,13 @@ class Run:
         else:
             self.save_best()
         with self.interruptible():
-            test = self.evaluate("test", settings.epochs) if settings.test else {}
-        result = {f"test/{name}": value for name, value in test.items()}
+            test = self.evaluate("test", settings.epochs, keep_logits=True) if settings.test else Evaluation({})
+        result = {f"test/{name}": value for name, value in test.metrics.items()}
         if self.tracker is None:
             return result
         split = split_looked_at(self.loaders)
-        subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder)
+        logits = {} if test.logits is None else {"test": test.logits}
+        subject = closer.Subject(evaluated.eval(), self.loaders, split, self.folder, logits)
         with self.trainer.accelerator.autocast(), self.interruptible():
             found = closer.closer_look(subject)
         result |= {f"{split}/{name}": value for name, value in found.metrics.items()}

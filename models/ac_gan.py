@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
+from models.core.objective import LOGITS
 from models.core.panel import Panel, class_columns
 from models.core.settings import NonNegative, PositiveInt, Range
 from models.parts.adversarial import FIRST_SIDE, LEAK, Adversarial, AdversarialSettings, count_doublings
@@ -55,6 +56,7 @@ class AcGan(Adversarial):
             "real_score": outputs[:, 0],
             "cross_entropy": cross_entropy,
             "accuracy": accuracy(outputs, batch.labels),
+            LOGITS: outputs[:, 1:],
         }
 
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] float32 logits

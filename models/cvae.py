@@ -16,6 +16,7 @@ from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from data.loader import Loader
 from data.progress import progress_bar
+from models.core.objective import LOGITS
 from models.core.settings import PositiveInt
 from models.parts.layers import is_exported, one_hot
 from models.parts.likelihoods import gaussian_kl
@@ -47,7 +48,7 @@ class Cvae(Conditional):
         features = self.encoder(batch.images)
         losses = RULES[self.settings.classify_by](self, features, batch.images)
         accuracy = (losses.argmin(dim=1) == batch.labels).float()
-        return {**self.evaluation_terms(features, batch), "accuracy": accuracy}
+        return {**self.evaluation_terms(features, batch), "accuracy": accuracy, LOGITS: -losses}
 
     def label_losses(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L]
         return RULES[self.settings.classify_by](self, self.encoder(images), images)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.dataset import Batch, DatasetInfo
+from models.core.objective import LOGITS
 from models.core.settings import NonNegative
 from models.parts.variational import Conditional, VariationalSettings
 
@@ -44,7 +45,7 @@ class CvaeHead(Conditional):
         cross_entropy = F.cross_entropy(logits, batch.labels, reduction="none")
         accuracy = (logits.argmax(dim=1) == batch.labels).float()
         loss = terms["loss"] + self.settings.gamma * cross_entropy
-        return {**terms, "loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy}
+        return {**terms, "loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy, LOGITS: logits}
 
     def predict(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, L] float32 logits
         return self.head(self.encoder(images)).float()

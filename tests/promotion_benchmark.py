@@ -61,7 +61,7 @@ def train(told: Mapping[str, Any]) -> dict[str, list[float]]:
     try:
         for _ in range(NUM_EPOCHS):
             trainer.train_epoch(StopRequest())
-            found = evaluate(accelerator, trainer.evaluated, loaders["val"], settings.eval_batch_size)
+            found, _ = evaluate(accelerator, trainer.evaluated, loaders["val"], settings.eval_batch_size)
             for name in ("loss", "accuracy"):
                 curves.setdefault(f"val/{name}", []).append(float(f"{found[name]:.4g}"))
             trainer.progress.finish_epoch()

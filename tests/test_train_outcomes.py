@@ -17,6 +17,7 @@ import torch
 import train
 from analysis.record import run_folder
 from data.files import read_json
+from data.loader import Loader
 from models.registry import MODELS
 from tests.test_floors import ROOT
 from tests.test_train import (
@@ -71,6 +72,22 @@ def fids(monkeypatch):
     monkeypatch.setattr("analysis.look.closer.measure", measure)
     monkeypatch.setattr("analysis.look.closer.find_extractor", lambda name, device: name)
     return values
+
+
+@pytest.mark.slow
+def test_test_images_are_looked_at_once(tmp_path, monkeypatch):
+    original, looks = Loader.evaluation_batches, []
+
+    def evaluation_batches(self, *args):
+        looks.append(self.labels)
+        return original(self, *args)
+
+    monkeypatch.setattr(Loader, "evaluation_batches", evaluation_batches)
+    assert run(tmp_path, "--run_id=a", "--test=True", "--epochs=1") == 0
+    rows = list(csv.DictReader((tmp_path / "a" / run_folder.PREDICTIONS).open(newline="")))
+    own = [row["true"] == row["predicted"] for row in rows if row["split"] == "test"]
+    assert sum(len(labels) == len(own) for labels in looks) == 1
+    assert read_json(tmp_path / "a" / "summary.json")["test/accuracy"] == pytest.approx(sum(own) / len(own))
 
 
 def test_a_run_that_diverges_says_so_in_its_summary(tmp_path, capsys):

@@ -4,7 +4,7 @@ A model takes part by having the methods of a protocol in `models.core.abilities
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from analysis.look.fidelity import check_numbers, measure
 from analysis.look.label_scores import analyse_labels
 from analysis.look.latents import analyse_latents, check_latents
 from analysis.look.panels import animate, render
-from analysis.look.split_predictions import predict_split, save_predictions
+from analysis.look.split_predictions import Predictions, predict_split, save_predictions
 from analysis.record import run_folder
 from analysis.record.findings import Analysis
 from data.dataset import split_looked_at
@@ -49,12 +49,14 @@ class Subject:
         loaders: of its splits.
         split: whose images are looked at.
         folder: of the run.
+        logits: of the splits that a classifier has been evaluated on just now, by their names.
     """
 
     model: Any  # an Objective, and whatever ability a look asks for
     loaders: Mapping[str, Loader]
     split: str
     folder: Path
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def loader(self) -> Loader:
@@ -66,12 +68,18 @@ class Subject:
         """The folder that pictures are drawn into."""
         return self.folder / run_folder.PANELS
 
+    def predictions(self, split: str) -> Predictions:
+        """Return what the model, a classifier, predicts of a split."""
+        loader = self.loaders[split]
+        known = self.logits.get(split)
+        return predict_split(self.model, loader) if known is None else Predictions.of(known, loader)
+
 
 def look_at_classes(subject: Subject) -> Analysis:
     """Look at what a classifier gets right and wrong, and keep what it predicts of validation and test images."""
-    model, info = subject.model, subject.model.info
+    info = subject.model.info
     names = [name for name in subject.loaders if name in ("val", "test", subject.split)]
-    predictions = {name: predict_split(model, subject.loaders[name]) for name in names}
+    predictions = {name: subject.predictions(name) for name in names}
     save_predictions(subject.folder / run_folder.PREDICTIONS, predictions, info)
     if "val" in predictions:
         weights = {run_folder.MEASURED: run_folder.weights_fingerprint(subject.folder)}

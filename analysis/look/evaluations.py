@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.look.calibration import calibration_on
-from analysis.look.split_predictions import predict_split
+from analysis.look.split_predictions import Predictions
 from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record import run_folder
 from analysis.record.evaluation import evaluate
@@ -20,7 +20,6 @@ from data.datasets import find_data_dir, find_dataset, load_dataset
 from data.errors import UserError
 from data.files import read_json, write_json
 from data.visible import warn
-from models.core.abilities import Classifies
 from models.core.precision import precision_on
 from models.loading import divide, make_accelerator, put_on_device
 
@@ -135,10 +134,9 @@ def evaluate_on(run: TrainedRun, split: Split) -> dict[str, float]:
     settings = replace(settings, mixed_precision=precision_on(device, settings.mixed_precision))
     accelerator = make_accelerator(settings, device.type == "cpu")
     loader = put_on_device(model, {"other": split}, accelerator)["other"]
-    metrics = evaluate(accelerator, model, loader, settings.eval_batch_size)
-    if isinstance(model, Classifies):
-        with accelerator.autocast():
-            them = predict_split(model, loader)
+    metrics, logits = evaluate(accelerator, model, loader, settings.eval_batch_size, keep_logits=True)
+    if logits is not None:
+        them = Predictions.of(logits, loader)
         metrics["ece"] = calibration_on(them.probabilities, them.labels, them.labelling).error
     return metrics
 

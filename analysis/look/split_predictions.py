@@ -36,6 +36,11 @@ class Predictions:
         self.names = names or [str(i) for i in range(len(labels))]
         self.labelling = labelling
 
+    @classmethod
+    def of(cls, logits: Tensor, loader: Loader) -> "Predictions":
+        """Return those of all images of a loader's split, by their logits [N, num_classes]."""
+        return cls(logits, loader.labels.cpu(), loader.names, labelling_of(loader.info))
+
     @cached_property
     def probabilities(self) -> Tensor:
         """[N, num_classes]; of one class, each row has the sum 1."""
@@ -61,9 +66,8 @@ class Predictions:
 def predict_split(model: Any, loader: Loader) -> Predictions:
     """Return what a model that `Classifies`, in evaluation mode, predicts of all images of a split."""
     batches = loader.evaluation_batches(model.settings.eval_batch_size, Shard(), "predicting")
-    parts = [(model.predict(images).float().cpu(), labels.cpu()) for images, labels, _ in batches]
-    logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Predictions(logits, labels, loader.names, labelling_of(loader.info))
+    logits = torch.cat([model.predict(images).float().cpu() for images, *_ in batches])
+    return Predictions.of(logits, loader)
 
 
 def save_predictions(path: Path, splits: Mapping[str, Predictions], info: DatasetInfo) -> None:

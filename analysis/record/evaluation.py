@@ -1,16 +1,33 @@
 """Metrics of an objective over a whole split, by one process or several."""
 
+from typing import NamedTuple
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from data.loader import Loader
-from models.core.objective import Objective
+from models.core.objective import LOGITS, Objective
+
+
+class Evaluation(NamedTuple):
+    """What there is to know of a split.
+
+    Attributes:
+        metrics: by name.
+        logits: [N, num_classes] float32 on the CPU, in the split's order; None where they are not asked for, or the
+            objective does not classify.
+    """
+
+    metrics: dict[str, float]
+    logits: Tensor | None = None
 
 
 @torch.no_grad()
-def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int) -> dict[str, float]:
+def evaluate(
+    accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int, keep_logits: bool = False
+) -> Evaluation:
     """Return the metrics of a split, exact whatever the batches and processes.
 
     They are the means of those of each image, and those that the objective makes of all images together.
@@ -20,6 +37,7 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
         objective: as it was before `accelerator.prepare`.
         loader: of the split.
         batch_size: images that a process evaluates at once.
+        keep_logits: keep those of all images, too.
     """
     for buffer in objective.buffers():
         broadcast(buffer)  # every process has running statistics of its own; the first one's are those saved
@@ -31,6 +49,8 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
     with accelerator.autocast():
         for batch in loader.evaluation_batches(batch_size):
             for name, values in objective.evaluate(batch).items():
+                if name == LOGITS and not keep_logits:
+                    continue
                 if values.ndim > 1:
                     kept.setdefault(name, []).append(values.float().cpu())
                 else:
@@ -41,4 +61,4 @@ def evaluate(accelerator: Accelerator, objective: Objective, loader: Loader, bat
     num_images = sum(num for *_, num in shares)
     means = {name: sum(sums[name] for sums, *_ in shares) / num_images for name in shares[0][0]}
     whole = {name: torch.cat([part for _, parts, _ in shares for part in parts[name]]) for name in shares[0][1]}
-    return means | objective.split_metrics(whole)
+    return Evaluation(means | objective.split_metrics(whole), whole.get(LOGITS))

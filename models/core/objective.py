@@ -17,6 +17,8 @@ from data.loader import Loader
 from models.core.panel import Panel
 from models.core.settings import Settings
 
+LOGITS = "logits"  # of a classifier, among what `evaluate` gives of each image
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -64,7 +66,8 @@ class Objective(nn.Module, ABC):
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         """Return the metrics of each image, [B]; so means are exact even if batches differ in size.
 
-        What is more than a number an image, [B, ...], is no metric, but kept for `split_metrics`.
+        What is more than a number an image, [B, ...], is no metric, but kept for `split_metrics`. A classifier adds its
+        `LOGITS`, [B, num_classes], as `predict` returns them: whoever asks for them needs no second pass.
         """
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:

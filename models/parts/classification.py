@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from data.dataset import Batch, DatasetInfo
-from models.core.objective import Objective, Phase
+from models.core.objective import LOGITS, Objective, Phase
 from models.core.optimization import Scale, optimizer_of
 from models.core.panel import Panel
 from models.core.settings import NonNegative, Range, Settings
@@ -101,7 +101,7 @@ class Classification(Objective):
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         logits, labels = self.predict(batch.images), batch.labels
         scores, kept = self.labelling.scores(logits, labels), self.labelling.kept(logits, labels)
-        return {"loss": self.labelling.losses(logits, labels), **scores, **kept}
+        return {"loss": self.labelling.losses(logits, labels), **scores, **kept, LOGITS: logits}
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
         return self.labelling.split_metrics(kept)

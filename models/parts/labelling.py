@@ -183,11 +183,11 @@ class SeveralLabels(Labelling):
         return images, own * labels + (1 - own) * labels.flip(0)
 
     def kept(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"logits": logits, "labels": labels}
+        return {"ranked_by": logits, "labels": labels}
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the means over the labels of average precision (mAP) and area under the ROC curve (auroc)."""
-        precisions, areas = ranking_scores(kept["logits"].numpy(), kept["labels"].numpy())
+        precisions, areas = ranking_scores(kept["ranked_by"].numpy(), kept["labels"].numpy())
         return {"mAP": mean_of_known(precisions), "auroc": mean_of_known(areas)}
 
     def choices(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.dataset import Batch, DatasetInfo
 from data.seeding import mix_seeds, seed_everything
 from models.core import abilities
-from models.core.objective import only_trainable, wants_channels_last
+from models.core.objective import LOGITS, only_trainable, wants_channels_last
 from models.core.settings import kinds
 from models.loading import build_objective
 from models.parts.classification import Classification, ClassifierSettings
@@ -210,9 +210,21 @@ def test_evaluate_gives_one_figure_an_image(name):
         objective = build(name)
         values = metrics(objective, make_batch(objective, size))
         assert "loss" in values
+        values.pop(LOGITS, None)
         for value in values.values():
             assert value.shape == (size,)
             assert value.isfinite().all()
+
+
+@every_model
+def test_a_classifiers_evaluation_gives_the_logits_that_it_predicts_by(name):
+    objective = build(name)
+    batch = make_batch(objective, 5)
+    found = metrics(objective, batch)
+    assert (LOGITS in found) == isinstance(objective, abilities.Classifies)
+    if LOGITS in found:
+        with torch.no_grad():
+            torch.testing.assert_close(found[LOGITS], objective.predict(batch.images))
 
 
 def assert_evaluated_alike_whatever_the_batch(objective, num_steps=3):

@@ -59,7 +59,7 @@ def best_loss(told: dict[str, Any]) -> float:
     try:
         for _ in range(settings.epochs):
             trainer.train_epoch(StopRequest())
-            loss = evaluate(accelerator, trainer.evaluated, loaders["val"], settings.eval_batch_size)["loss"]
+            loss = evaluate(accelerator, trainer.evaluated, loaders["val"], settings.eval_batch_size).metrics["loss"]
             found = min(found, loss if math.isfinite(loss) else math.inf)
             trainer.progress.finish_epoch()
     except DivergedError:

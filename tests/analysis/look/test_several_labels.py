@@ -125,7 +125,7 @@ def test_pictures_are_told_with_the_labels_above_a_half(run, table, tmp_path, ca
     code, out, err = said(capsys, predict, run, table, "--slice-by=light", "--sheet", sheet, "--with", run)
     assert (code, err, sheet.stat().st_size > 1000) == (0, "", True)
     accuracy = ((logits > 0) == labels.bool()).float().mean().item()
-    figures = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": labels})
+    figures = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits, labels))
     assert f"label_accuracy {accuracy:.2%} of 12 images".replace("%", " %") in out
     assert f"mAP {100 * figures['mAP']:.2f} %, auroc {figures['auroc']:.4f}" in out
     assert "the 2 runs disagree on 0 of 12 images" in out
@@ -144,7 +144,7 @@ def test_figures_of_a_sure_network_are_those_of_its_logits(run, table, tmp_path,
     code, out, err = said(capsys, predict, folder, table, "--format=jsonl")
     losses = [json.loads(line)["loss"] for line in out.splitlines()]
     assert (code, losses) == (0, pytest.approx(SEVERAL_LABELS.losses(logits, labels).tolist(), rel=1e-4)), err
-    figures = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": labels})
+    figures = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits, labels))
     assert f"mAP {100 * figures['mAP']:.2f} %, auroc {figures['auroc']:.4f}" in err
 
 
@@ -178,7 +178,7 @@ def test_metrics_on_other_data_are_those_of_the_labels_by_name(run, table, capsy
     code, out, err = said(capsys, evaluate, run, "--data_dir", table)
     assert (code, err) == (0, "")
     [(_, entry)] = read_json(run / run_folder.EVALUATIONS).items()
-    expected = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": labels})
+    expected = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits, labels))
     expected["loss"] = SEVERAL_LABELS.losses(logits, labels).mean().item()
     assert {name: entry["metrics"][name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert entry["metrics"].keys() == {*expected, "label_accuracy", "ece"}

@@ -32,7 +32,8 @@ def loader_of(shard):
 
 def evaluate_as_rank(rank):
     os.environ.update(ranks_of_two()[rank])  # by which accelerate knows that there is a group
-    return evaluate(Accelerator(cpu=True), cnn_of(rank), loader_of(Shard(rank, 2)), batch_size=2)
+    accelerator, loader = Accelerator(cpu=True), loader_of(Shard(rank, 2))
+    return tuple(evaluate(accelerator, cnn_of(rank), loader, batch_size=2, keep_logits=True))
 
 
 def test_a_log_is_told_how_far_a_long_evaluation_is(monkeypatch, capsys):
@@ -41,12 +42,19 @@ def test_a_log_is_told_how_far_a_long_evaluation_is(monkeypatch, capsys):
     assert "evaluating:  57%" in capsys.readouterr().err  # 4 of 7 images
 
 
+def test_logits_are_kept_only_where_they_are_asked_for():
+    assert evaluate(Accelerator(cpu=True), cnn_of(0), loader_of(Shard()), batch_size=2).logits is None
+
+
 @pytest.mark.slow
 def test_two_processes_evaluate_the_network_of_the_first_on_all_images(tmp_path):
-    first, second = in_two_processes(evaluate_as_rank, tmp_path)
+    (first, logits), (second, other_logits) = in_two_processes(evaluate_as_rank, tmp_path)
     whole = loader_of(Shard()).batch(torch.arange(NUM_IMAGES))
     with torch.no_grad():
         alone, other = (cnn_of(rank).eval().evaluate(whole)["loss"].mean().item() for rank in (0, 1))
+        expected = cnn_of(0).eval().predict(whole.images)
     assert first == second
     assert first["loss"] == pytest.approx(alone, rel=1e-5)
+    torch.testing.assert_close(logits, expected)
+    assert torch.equal(logits, other_logits)
     assert abs(alone - other) > 1e-2 * alone

@@ -107,7 +107,7 @@ def test_a_split_is_measured_as_by_torchmetrics_whatever_the_batches_and_process
     ]
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     objective = Classification(net, ClassifierSettings(), SEVERAL)
-    whole = evaluation.evaluate(Alone(), objective, loaders[0], 30)
+    whole = evaluation.evaluate(Alone(), objective, loaders[0], 30).metrics
     found = objective.predict(loaders[0].batch(torch.arange(101)).images).detach()
     expected = {
         "mAP": multilabel_average_precision(found, labels.long(), 4).item(),
@@ -118,7 +118,7 @@ def test_a_split_is_measured_as_by_torchmetrics_whatever_the_batches_and_process
     shares = []
     monkeypatch.setattr(evaluation, "gather_object", lambda own: shares.append(own[0]) or shares)
     for loader in loaders[1:]:
-        divided = evaluation.evaluate(Alone(), objective, loader, 7)
+        divided = evaluation.evaluate(Alone(), objective, loader, 7).metrics
     assert divided == pytest.approx(whole)
 
 
@@ -175,13 +175,13 @@ def test_a_network_that_always_names_the_largest_class_is_told_from_a_good_one()
 def test_a_label_that_no_image_has_or_every_one_is_left_out_of_the_means():
     logits, labels = labelled(50)
     labels[:, 0], labels[:, 1] = 0, 1
-    found = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": labels})
-    rest = SEVERAL_LABELS.split_metrics({"logits": logits[:, 2:], "labels": labels[:, 2:]})
+    found = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits, labels))
+    rest = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits[:, 2:], labels[:, 2:]))
     assert found["auroc"] == pytest.approx(rest["auroc"])
     assert found["mAP"] == pytest.approx((2 * rest["mAP"] + 1) / 3)
-    nothing = SEVERAL_LABELS.split_metrics({"logits": logits, "labels": torch.zeros(50, 4)})
+    nothing = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits, torch.zeros(50, 4)))
     assert all(np.isnan(value) for value in nothing.values())
-    diverged = SEVERAL_LABELS.split_metrics({"logits": logits * torch.nan, "labels": labels})
+    diverged = SEVERAL_LABELS.split_metrics(SEVERAL_LABELS.kept(logits * torch.nan, labels))
     assert np.isnan(diverged["mAP"])
 
 
