@@ -91,8 +91,10 @@ def size() -> float:
 
 
 def is_waiting() -> bool:
-    """Whether fewer trials have begun than this one is told to wait for."""
-    return "company" in settings and (JOURNAL / "journal.jsonl").read_text().count('"start"') < int(settings["company"])
+    """Whether fewer trials, or final runs, have begun than this one is told to wait for."""
+    num = int(settings.get("final_company" if TRIAL == "final" else "company", 0))
+    rows = map(json.loads, (JOURNAL / "journal.jsonl").read_text().splitlines()) if num else ()
+    return sum(row["event"] == "start" and row["run"].startswith("final-") == (TRIAL == "final") for row in rows) < num
 
 
 def train(first_epoch: int) -> str:

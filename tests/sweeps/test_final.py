@@ -136,7 +136,7 @@ def test_the_same_command_trains_nothing_twice_and_more_seeds_add_to_it(stage):
 
 @pytest.mark.slow
 def test_the_top_trials_are_trained_the_best_first(stage):
-    runs = sweep(stage, final_seconds=0.2)
+    runs = sweep(stage, final_company=2)
     final(stage, "--seeds=2", "--top=2", "--workers=2")
     result = read_json(stage.sweep() / "final.json")["trials"]
     assert [trial["trial"] for trial in result] == [runs[1], runs[0]]

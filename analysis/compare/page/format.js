@@ -5,9 +5,12 @@ import { isPercentage, settings } from "./report.js";
 export const NONE = "–";
 export const BY_NAME = new Intl.Collator("en", { numeric: true }); // compares names by the numbers within them
 
+// Write a whole number, of five digits or more in groups of three: a seed of four, or a year, reads better without.
+const formatWhole = (value) => value.toLocaleString("en", { useGrouping: "min2" });
+
 // Write a number with few digits. On a logarithmic axis (`isLog`) 0.0045 is already written as 4.5e-3.
 export function formatNumber(value, isLog = false) {
-  if (Number.isInteger(value) && Math.abs(value) < 1e7) return value.toLocaleString("en");
+  if (Number.isInteger(value) && Math.abs(value) < 1e7) return formatWhole(value);
   const size = Math.abs(value);
   if (size >= (isLog ? 1e-2 : 1e-3) && size < 1e7) return String(Number(value.toPrecision(4)));
   return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
@@ -24,7 +27,7 @@ export function formatMetric(name, value) {
 
 export function formatSetting(value, isLog = false) {
   if (value === null || value === undefined) return NONE;
-  if (Number.isSafeInteger(value)) return value.toLocaleString("en"); // a seed has ten digits
+  if (Number.isSafeInteger(value)) return formatWhole(value); // a seed has ten digits
   if (typeof value === "number") return formatNumber(value, isLog);
   return value === "" ? "“”" : String(value);
 }
