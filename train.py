@@ -190,7 +190,7 @@ class Run:
         self.trainer.step_log.write = self.log_step
         try:
             while not self.trainer.is_over():
-                if not self.trainer.train_epoch(self.stop):
+                if not self.trainer.train_epoch(self.stop, self.save):
                     raise StopRequested
                 self.end_epoch()
         except StopRequested:

@@ -25,6 +25,28 @@ def test_a_run_that_stops_after_an_epoch_goes_on_as_if_it_had_run_through(schedu
     assert run_folder.state(tmp_path / "parts") == "finished"
 
 
+@pytest.mark.parametrize(("minutes", "num_saved"), [(0, 0), (1e-9, 13), (1e9, 0)])
+def test_a_crash_within_a_long_epoch_costs_what_came_after_the_last_save(minutes, num_saved, tmp_path, monkeypatch):
+    words = (f"--save_minutes={minutes}", "--log_every=4", "--ema_decay=0.9", "--epochs=2", "--batch_size=64")
+    assert run(tmp_path, "--run_id=whole", *words) == 0
+    original, steps = train.Trainer.train_step, []
+
+    def train_step(self, batch):
+        steps.append(self.num_steps)
+        if steps == list(range(14)):
+            raise RuntimeError("the power fails")
+        original(self, batch)
+
+    monkeypatch.setattr(train.Trainer, "train_step", train_step)
+    with pytest.raises(RuntimeError, match="the power fails"):
+        run(tmp_path, "--run_id=a", *words)
+    assert run(tmp_path, "--run_id=a", *words) == 0
+    assert steps[14] == num_saved
+    assert epochs(tmp_path / "a") == epochs(tmp_path / "whole")
+    rows = [[row["images_seen"] for row in run_folder.read_metrics(tmp_path / name)] for name in ("a", "whole")]
+    assert rows[0] == rows[1]
+
+
 def test_a_stop_after_the_last_epoch_is_none(tmp_path):
     assert run(tmp_path, "--run_id=a", "--epochs=1", "--stop_after=1") == 0
     assert run_folder.state(tmp_path / "a") == "finished"

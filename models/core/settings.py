@@ -210,6 +210,9 @@ class Settings:
     profile: Annotated[Count, Role.CIRCUMSTANCE] = 0
     """Steps of which torch's profiler writes a trace, trace.json.gz in the run's folder, for ui.perfetto.dev: those
     after the first five, up to the end of the epoch; 0 for none."""
+    save_minutes: Annotated[NonNegative, Role.CIRCUMSTANCE] = 30.0
+    """Minutes after which the state is saved within an epoch, too, so that a crash or a loss of power costs no more of
+    a long one; 0 for at the end of each epoch alone."""
     overfit_batches: Count = 0
     """Batches to which the training images are cut down, for a look at whether the network can learn them by heart; 0
     for all."""

@@ -74,6 +74,7 @@ class Trainer:
         check_profile(settings, self.steps_per_epoch)
         num_profiled = settings.profile if accelerator.is_main_process else 0
         self.profiler = Profiler(num_profiled, settings.folder)
+        self.saved_at = time.monotonic()
         self.poll_every = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_POLLS
         self.ema = None
         self.evaluated = objective
@@ -155,6 +156,7 @@ class Trainer:
         """Write a checkpoint, see `save_training`. All processes must call this together."""
         averaged = self.evaluated if self.ema else None
         save_training(path, self.accelerator, self.objective, averaged, self.phases, self.progress)
+        self.saved_at = time.monotonic()
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of this process in an epoch, from a step on."""
@@ -177,8 +179,12 @@ class Trainer:
         seed_everything(self.seeds(0)[0])
         return next(self.batches(0))
 
-    def train_epoch(self, stop: StopRequest) -> bool:
+    def train_epoch(self, stop: StopRequest, save: Callable[[], None] | None = None) -> bool:
         """Train to the end of the epoch; return False if training stopped before that, because it was asked to.
+
+        Args:
+            stop: asks for it.
+            save: saves the state, where the epoch takes longer than `save_minutes`; all processes call it together.
 
         Raises:
             DivergedError: the loss is no longer a finite number.
@@ -206,10 +212,12 @@ class Trainer:
                 bar.update()
                 is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch
                 if is_due or (stop and self.accelerator.num_processes == 1):
-                    stopping = self.poll(stop)
+                    stopping, saving = self.poll(stop)
                     progress.epoch_seconds = time.perf_counter() - started
                     if stopping:
                         return False
+                    if saving and save is not None:
+                        save()
         if self.ema is not None:
             self.evaluated.mend_average(self.objective)
         return True
@@ -276,8 +284,8 @@ class Trainer:
                 totals[name] = totals.get(name, 0) + value.detach() / num_micro
         return totals
 
-    def poll(self, stop: StopRequest) -> bool:
-        """Return whether any process was asked to stop, and check the losses since the last poll.
+    def poll(self, stop: StopRequest) -> tuple[bool, bool]:
+        """Return whether any process was asked to stop, and whether to save; check the losses since the last poll.
 
         Raises:
             DivergedError: one of these losses is not a finite number, in this process or in another.
@@ -287,13 +295,14 @@ class Trainer:
         }
         losses = {key: torch.stack(values).tolist() for key, values in recent.items()}
         bad = {key: value for key, values in losses.items() for value in values if not math.isfinite(value)}
+        saving = 0 < 60 * self.settings.save_minutes < time.monotonic() - self.saved_at
         stopping, diverged = bool(stop), bool(bad)
         if self.accelerator.num_processes > 1:
-            flags = torch.tensor([stopping, diverged], dtype=torch.float32, device=self.accelerator.device)
-            stopping, diverged = (flag > 0 for flag in self.accelerator.reduce(flags).tolist())
+            flags = torch.tensor([stopping, saving, diverged], dtype=torch.float32, device=self.accelerator.device)
+            stopping, saving, diverged = (flag > 0 for flag in self.accelerator.reduce(flags).tolist())
         if diverged:
             key, value = next(iter(bad.items()), ("the loss of another process", math.nan))
             step, lr = self.num_steps, lr_of(self.phases[0].optimizer, self.settings)
             since = f" or up to {self.poll_every - 1} steps before" if self.poll_every > 1 else ""
             raise DivergedError(f"{key} is {value} at step {step}{since}, lr {lr:.3g}: lower --lr, or set --grad_clip")
-        return stopping
+        return stopping, saving

@@ -19,7 +19,7 @@ def test_the_roles_of_settings_are_marked_on_their_fields():
     assert {
         *("data_dir", "resident", "decode", "max_corrupt_images", "feature_dir", "eval_batch_size"),
         *("tracking", "project", "tags", "log_model", "checkpoint_artifact"),
-        *("panels_every", "preview", "log_every", "profile"),
+        *("panels_every", "preview", "log_every", "profile", "save_minutes"),
     } == CIRCUMSTANCES - INVOCATION
 
 
