@@ -1,15 +1,18 @@
 """Each setting by itself: the best value in each part of its range, the others chosen as well as possible."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis.compare.comparison import Comparison, Entry, Setting
-from analysis.compare.importance import FEWEST_RUNS, MOST_RUNS, encode, rank
+from analysis.compare.importance import FEWEST_RUNS, MOST_RUNS, encode, rank, seedless_recipes
 from analysis.compare.surface import Surface, fit
+from analysis.read.recipe import DRAWS
 from data.metrics import Metric, is_finite
 
 MODEL = "model"  # the setting that says which others there are
@@ -26,8 +29,8 @@ class Bin(NamedTuple):
         low: the least value in it of a number; of other values the value itself.
         high: the greatest.
         num_runs: runs in it.
-        best: the best value of the metric that any of them has.
-        run: name of that run.
+        best: the best value of the metric that any of them has, or the best mean of several seeds or folds.
+        run: name of that run, or of the best of these.
         expected: what a smooth surface through all runs expects of the best choice of the other settings, one standard
             deviation to the better side, the mean, and one to the worse; None where there are too few runs.
     """
@@ -45,10 +48,13 @@ def isolation(comparison: Comparison) -> dict[str, list[Bin]]:
 
     The best value in a bin says how good a run with such a value of the setting can be, however the others are chosen.
     Of few runs in a bin, the best depends on luck. So there is what a surface through the ranks of all runs expects of
-    the best choice of the others among those that were tried.
+    the best choice of the others among those that were tried. Of runs that differ in seed or fold alone, each counts
+    with the mean of all: the luckiest of them says nothing of a setting.
     """
-    entries = [entry for entry in comparison.ranked if not entry.record.is_final]
-    settings = [setting for setting in comparison.varied if len(valued(entries, setting)) > 1]
+    searched = [entry for entry in comparison.ranked if not entry.record.is_final]
+    entries = with_means(searched, comparison.varied, comparison.metric)
+    chosen = [setting for setting in comparison.varied if setting.name not in DRAWS]
+    settings = [setting for setting in chosen if len(valued(entries, setting)) > 1]
     expectation = Expectation(entries, settings, comparison.metric) if is_enough(entries, settings) else None
     found = {}
     for place, setting in enumerate(settings):
@@ -59,6 +65,17 @@ def isolation(comparison: Comparison) -> dict[str, list[Bin]]:
         if len(bins) > 1:
             found[setting.name] = bins
     return found
+
+
+def with_means(entries: Sequence[Entry], varied: Sequence[Setting], metric: Metric) -> list[Entry]:
+    """Return ranked runs with the mean of the runs that differ from them in seed or fold alone, the best first."""
+    recipes = seedless_recipes(entries, varied)
+    values: dict[str, list[float]] = {}
+    for recipe, entry in zip(recipes, entries, strict=True):
+        values.setdefault(recipe, []).append(entry.value or 0.0)
+    means = {recipe: statistics.fmean(own) for recipe, own in values.items()}
+    pairs = sorted(zip(recipes, entries, strict=True), key=lambda pair: metric.cost(means[pair[0]]))
+    return [replace(entry, value=means[recipe]) for recipe, entry in pairs]
 
 
 def is_enough(entries: Sequence[Entry], settings: Sequence[Setting]) -> bool:

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from analysis.read.sweep_command import is_ours, settings_of_command, told_by_command
 from data.datasets import describe, find_dataset
 from data.errors import UserError, suggestion
-from data.metrics import metric_named
+from data.metrics import Metric, metric_named
 from models.core.settings import INVOCATION, Settings, kinds
 from models.idle_settings import idle
 from models.loading import check_model
@@ -230,7 +230,7 @@ def reason_against(sweep: Sweep, model: str, options: Mapping[str, Sequence[Any]
         settings = find_model(model).settings_class(**words)
         for metric in sweep.objectives.metrics:
             if metric.name not in MEASURED or metric is sweep.metric:
-                check_metric(metric.name, settings)
+                check_metric(metric, settings)
         return ""
     is_certain = sweep.method == "grid" or num_of(sweep, model, options) <= MOST_TRIED or len(set(reasons)) == 1
     return reasons[0] if is_certain else ""
@@ -296,12 +296,22 @@ def values_of(parameter: Parameter) -> list[Scalar]:
     return [parameter.value(parameter.draw(quantile)) for quantile in quantiles]
 
 
-def check_metric(metric: str, settings: Settings) -> None:
-    """Refuse a metric that a run with these settings does not log every epoch, as its own or by `best_by`."""
+def check_metric(metric: Metric, settings: Settings) -> None:
+    """Refuse a metric that a run with these settings does not log every epoch, as its own or by `best_by`.
+
+    Raises:
+        UserError: so it is, or `best_by` has the other goal for it.
+    """
     find_dataset(settings.dataset)
     info = describe(settings.dataset, settings.image_size, settings.eval_crop)
     if info is None:  # only the images themselves say how many classes there are
         check_model(settings)
-    check_logged(metric, f"metric {metric}", settings, info)
-    if metric_named(settings.best_by).name != metric:
+    check_logged(metric.name, f"metric {metric.name}", settings, info)
+    kept = metric_named(settings.best_by)
+    if kept.name != metric.name:
         check_best_by(settings, info)
+    elif kept.goal != metric.goal:
+        raise UserError(
+            f"best_by={settings.best_by} would {kept.goal} what the sweep is to {metric.goal}: give best_by the value "
+            f"{metric.text()}"
+        )

@@ -84,17 +84,23 @@ def test_a_sweep_file_of_the_suite_says_what_it_is_for_and_how_it_is_run(path):
         assert content["early_terminate"].keys() == {"type", "min_iter", "eta", "strict"}
     assert content["metric"] == METRICS.get(path.stem, {"name": "val/loss", "goal": "minimize"})
     chosen_by = content["parameters"].get("best_by", {"value": "val/loss"})  # W&B's agent tells parameters alone
-    assert chosen_by == {"value": content["metric"]["name"]}
+    assert chosen_by == {"value": Metric(**content["metric"]).text()}
     num_trials, num_epochs = map(int, re.search(r"(\d+) trials of at most (\d+) epochs", header).groups())
     assert (num_trials, num_epochs) == (content["run_cap"], content["parameters"]["epochs"]["value"])
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem.endswith("_lr")], ids=lambda path: path.stem)
-def test_a_search_for_a_learning_rate_follows_the_notebook(path):
+LR_SEARCHES = [
+    path
+    for path in FILES
+    if path.stem.endswith("_lr") and yaml.safe_load(path.read_text())["parameters"]["dataset"] == {"value": "cifar10"}
+]
+
+
+@pytest.mark.parametrize("path", LR_SEARCHES, ids=lambda path: path.stem)
+def test_a_search_for_a_learning_rate_on_cifar10_follows_the_notebook(path):
     parameters = yaml.safe_load(path.read_text())["parameters"]
     protocol = {
         "model": re.sub("_lr$|_3_heads_lr$", "", path.stem),
-        "dataset": "cifar10",
         "train_fraction": 0.2,
         "val_fraction": 0.2,
         "epochs": 50,
@@ -138,6 +144,16 @@ def test_a_search_for_a_learning_rate_follows_the_notebook(path):
         ),
         ({"lr": LR, "best_by": {"value": "val/acuracy"}}, "val/loss", "best_by=val/acuracy: no run logs it"),
         (
+            {"lr": LR, "best_by": {"value": "minimize val/accuracy"}},
+            {"name": "val/accuracy", "goal": "maximize"},
+            "^best_by=minimize val/accuracy would minimize what .* to maximize: give best_by the value val/accuracy$",
+        ),
+        (
+            {"lr": LR, "best_by": {"value": "val/loss"}},
+            {"name": "val/loss", "goal": "maximize"},
+            "give best_by the value maximize val/loss$",
+        ),
+        (
             {"best_by": {"values": ["val/loss", "test/loss"]}},
             "val/loss",
             "best_by=test/loss: nothing is chosen on test",
@@ -147,7 +163,8 @@ def test_a_search_for_a_learning_rate_follows_the_notebook(path):
     ],
 )
 def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(parameters, metric, message):
-    sweep = sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric})
+    metric = metric if isinstance(metric, dict) else {"name": metric}
+    sweep = sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric=metric)
     with pytest.raises(UserError, match=message):
         check_contract(sweep)
 

@@ -12,7 +12,8 @@ export function drawIsolation() {
   const hasExpected = names.some((name) => isolation[name].some((bin) => bin.expected));
   find("#isolation .key").textContent =
     "How good a run can be with such a value of one setting, the others chosen as " +
-    "well as possible. Blue: the best run there; a larger point stands for more runs." +
+    "well as possible. Blue: the best run there, of several seeds or folds their mean; a larger point stands for " +
+    "more runs." +
     (hasExpected
       ? " Dotted, with its standard deviation: what a smooth surface through all runs expects there, which is no " +
         "better than the best of all."

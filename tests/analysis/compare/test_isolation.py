@@ -46,6 +46,22 @@ def test_each_bin_has_the_best_of_all_its_runs_whatever_their_other_settings(tmp
     assert all(a.high < b.low for a, b in zip(found["lr"], found["lr"][1:], strict=False))
 
 
+@pytest.mark.parametrize(("draw", "draws"), [("seed", (1, 2, 3)), ("fold", ("1/3", "2/3", "3/3"))])
+def test_a_lucky_draw_says_nothing_of_a_setting(draw, draws, tmp_path):
+    values = {4: (1.0, 1.1, 1.2), 8: (0.2, 1.9, 1.8)}  # 8 has the best run, and is worse on average
+    for width, losses in values.items():
+        for i, loss_of_draw in enumerate(losses):
+            told = {"width": width, draw: draws[i]}
+            write_run(tmp_path / f"run{width}-{i}", [3.0, loss_of_draw], days=i + width, **told)
+    found = isolation(compare("runs", read_runs(tmp_path).records, LOSS))
+    assert found.keys() == {"width"}
+    assert [(one.low, one.num_runs, one.best) for one in found["width"]] == [
+        (4, 3, pytest.approx(1.1)),
+        (8, 3, pytest.approx(1.3)),
+    ]
+    assert [one.run for one in found["width"]] == ["run4-0", "run8-0"]
+
+
 def test_bins_of_a_learning_rate_are_equally_wide_in_its_logarithm(tmp_path):
     for i, lr in enumerate(np.geomspace(1e-5, 1e-1, 32).tolist()):
         write_run(tmp_path / f"run{i}", [1.0 + i], days=i, lr=lr)
