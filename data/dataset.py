@@ -179,7 +179,7 @@ class DatasetInfo:
         if self.has_own_val and not note:
             note = "--val_fraction=0: the dataset's own val images are trained on"
             if "val" in self.num_images:
-                note = "val is the dataset's own: --val_fraction is of no use"
+                note = "val is the dataset's own, which --val_fraction=0 would train on, too"
         own = f" ({note})" if note else ""
         preparation = self.preparation or f"{self.kept_size}x{self.kept_size}"
         if self.stored_size:

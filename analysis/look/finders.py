@@ -19,7 +19,7 @@ from models.core.training import Trainer
 
 LOWEST_LR, HIGHEST_LR = 1e-6, 10.0
 NUM_STEPS = 120  # from the lowest learning rate to the highest
-SMOOTHING = 0.9  # decay of the moving average of the losses
+SMOOTHING = 0.8  # decay of the moving average of the losses, per step to either side
 NUM_FLAT = 12  # first steps, at rates too low to change much: their losses differ by chance
 DIVERGED = 3.0  # times the fall of the loss, or its size at first, above the losses at first: the search ends
 SMALLEST_BATCH = 8  # or a little larger, so that its micro-batches are equal
@@ -94,7 +94,16 @@ def has_diverged(losses: Sequence[float]) -> bool:
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
-    """Return the moving average of losses, free of the bias of its start."""
+    """Return the moving average of losses over the steps before and after each: one of those before would lag behind.
+
+    A lag of 9 steps would be a learning rate that is more than three times as high.
+    """
+    forth, back = averages(losses), averages(losses[::-1])[::-1]
+    return [(one + other) / 2 for one, other in zip(forth, back, strict=True)]
+
+
+def averages(losses: Sequence[float]) -> list[float]:
+    """Return the moving average of losses over the steps up to each, free of the bias of its start."""
     mean, means = 0.0, []
     for number, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss

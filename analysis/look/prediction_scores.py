@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from analysis.look.calibration import calibration_on
+from analysis.look.calibration import UNCHANGED, calibration_on
 from analysis.look.classification import worst_mistakes
 from analysis.look.label_scores import tabulate_labels, worst_labels
 from analysis.look.picture_files import PictureFile
@@ -23,6 +23,7 @@ from data.visible import counted, percent, visible
 MOST_CLASSES = 12  # of a confusion matrix; of more classes the frequent confusions are listed
 NUM_LISTED = 10  # confusions, and mistakes
 WORSE = ", which is worse: without --temperature=val these probabilities are more to be believed"
+NO_MISTAKE = ": without a mistake among them, a temperature cannot be found"
 OF_FILES = ("csv", "folder")  # datasets whose images are files of the user's own
 
 
@@ -58,7 +59,8 @@ def summary(predicted: Predicted, members: Sequence[Member]) -> list[str]:
             errors = " -> ".join(shown("ece", kept[name]) for name in ("ece", "ece_calibrated"))
             held_out = f"{kept['num_images']:,.0f} validation images"
             told = f"{member.name}: temperature {kept['temperature']:.3f}, ece on {held_out} {errors}"
-            lines.append(told + (WORSE if kept["ece_calibrated"] > kept["ece"] else ""))
+            remarks = (NO_MISTAKE, kept["temperature"] == UNCHANGED), (WORSE, kept["ece_calibrated"] > kept["ece"])
+            lines.append(told + "".join(remark for remark, is_due in remarks if is_due))
     if len(known) and members[0].calibration:
         both = labelling.probabilities(predicted.uncalibrated), predicted.probabilities
         errors = " -> ".join(shown("ece", calibration_on(each[known], true, labelling).error) for each in both)

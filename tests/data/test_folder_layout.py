@@ -53,7 +53,7 @@ def test_images_in_val_are_those_to_validate_with(tmp_path):
     assert torch.equal(splits["val"].images, dataset.val.images)
     assert len(splits["train"].labels) == 8
     assert info.has_own_val
-    assert "--val_fraction is of no use" in info.in_one_line()
+    assert "(val is the dataset's own, which --val_fraction=0 would train on, too)" in info.in_one_line()
 
 
 def test_without_a_validation_split_images_in_val_are_trained_on(tmp_path):

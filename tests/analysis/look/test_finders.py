@@ -1,3 +1,4 @@
+import math
 import re
 from types import SimpleNamespace
 
@@ -17,6 +18,11 @@ def run(tmp_path, *arguments):
 
 def test_the_average_of_equal_losses_is_that_loss():
     assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_the_average_lags_behind_neither_way():
+    losses = [1 / (1 + math.exp((step - 60) / 4)) for step in range(120)]  # falls steepest at step 60
+    assert steepest_fall(smooth(losses)) == 60
 
 
 def test_the_steepest_fall_is_the_middle_of_the_greatest_difference():

@@ -299,6 +299,13 @@ def test_a_temperature_that_makes_calibration_worse_is_told(calibrated, is_worse
     assert f" % -> {100 * calibrated:.2f} %{', which is worse: ' if is_worse else chr(10)}" in err
 
 
+def test_that_a_temperature_cannot_be_found_is_told(run, pictures, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    write_json(folder / run_folder.CALIBRATION, {**CALIBRATED, "temperature": 1.0, "ece_calibrated": 0.25})
+    _, _, err = predict(capsys, folder, pictures, "--temperature=val", "--format=csv")
+    assert " 25.00 % -> 25.00 %: without a mistake among them, a temperature cannot be found\n" in err
+
+
 def test_without_a_kept_temperature_validation_images_are_asked_for(run, pictures, tmp_path, capsys):
     assert (
         predict(capsys, run, pictures, "--temperature=val")[2]

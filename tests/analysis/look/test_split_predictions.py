@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.look.calibration import calibration_of, fit_temperature
+from analysis.look.calibration import UNCHANGED, calibration_of, fit_temperature
 from analysis.look.closer import Subject, closer_look
 from analysis.look.split_predictions import Predictions, predict_split, save_predictions
 from analysis.read.predictions import right_by_image
@@ -17,6 +17,7 @@ from analysis.record import run_folder
 from data.dataset import DatasetInfo, Split
 from data.files import read_json
 from data.loader import Loader
+from models.parts.labelling import ONE_CLASS, SEVERAL_LABELS
 from tests.models.test_objectives import build
 
 INFO = DatasetInfo("synthetic", 32, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, {}, "")
@@ -87,6 +88,17 @@ def test_the_temperature_that_logits_were_multiplied_by_is_found(temperature):
     mended = calibration_of(Predictions(3 * true, labels))
     assert mended["ece"] > 0.1
     assert mended["ece_calibrated"] < 0.02
+
+
+@pytest.mark.parametrize("labelling", [ONE_CLASS, SEVERAL_LABELS])
+def test_without_a_mistake_the_probabilities_stay_as_they_are(labelling):
+    logits = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    labels = labelling.decide(labelling.probabilities(logits))
+    found = calibration_of(Predictions(logits, labels, labelling=labelling))
+    assert found["temperature"] == UNCHANGED
+    assert found["ece"] == found["ece_calibrated"] > 0
+    labels[0] = 1 - labels[0] if labelling is SEVERAL_LABELS else (labels[0] + 1) % 4
+    assert calibration_of(Predictions(logits, labels, labelling=labelling))["temperature"] != UNCHANGED
 
 
 def test_a_split_is_predicted_without_gradients_in_its_order():
