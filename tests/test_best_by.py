@@ -7,6 +7,7 @@ import torch
 
 import train
 from analysis.record import run_folder
+from analysis.record.evaluation import Evaluation
 from analysis.record.resume import resolve
 from data.errors import UserError
 from data.files import read_json, write_json
@@ -33,7 +34,7 @@ VALIDATION = [  # of five epochs; the least loss is in the second, the best accu
 def scripted(monkeypatch):
     """Validation as in VALIDATION; the metrics of the weights that are tested are those of the first epoch again."""
     due = iter([*VALIDATION, VALIDATION[0]])
-    monkeypatch.setattr(train, "evaluate", lambda *arguments: dict(next(due)))
+    monkeypatch.setattr(train, "evaluate", lambda *arguments: Evaluation(dict(next(due))))
     monkeypatch.setattr(train, "check_best_by", lambda *arguments: None)
     kept = []
     save_best = train.Run.save_best

@@ -14,7 +14,7 @@ from models.parts.labelling import ONE_CLASS, Labelling
 
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
 UNCHANGED = 1.0  # the temperature that changes nothing
-LOG_TEMPERATURES = (math.log(0.05), math.log(20))  # within which one is looked for
+LOG_TEMPERATURES = (math.log(0.05), math.log(1e6))  # within which one is looked for; a CVAE's losses are large
 
 
 class Calibration(NamedTuple):

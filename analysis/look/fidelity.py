@@ -58,15 +58,17 @@ def measure(sample: Sample, loader: Loader, extractor: Extractor, num_images: in
     real = real_features(cache, real_images, hashes, extractor)
     sampled = sample_images(sample, num_images, seed)
     fake = torch.cat([extractor(part) for images in sampled for part in images.split(extractor.batch_size)])
+    probabilities = extractor.classify(fake)
+    if fake.device.type == "mps":  # which lacks float64
+        fake = fake.cpu()
     gaussian, root = real_gaussian(cache, hashes, real)
     scores = {
         "fid": frechet_distance(gaussian, fit_gaussian(fake.cpu()), root),
         "kid": kernel_distance(real.to(fake), fake),
         **manifold_scores(real.to(fake), fake),
     }
-    probabilities = extractor.classify(fake)
     if probabilities is not None:
-        scores["inception_score"] = inception_score(probabilities)
+        scores["inception_score"] = inception_score(probabilities.to(fake.device))
     return {f"{name}_{extractor.name}_{num_images}": value for name, value in scores.items()}
 
 

@@ -28,6 +28,8 @@ METRICS = ("loss", "accuracy")  # of those that a model evaluates
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
+STATISTICS = ("running_mean", "running_var")  # of batch norm, by the ends of their names
+
 Weights = Mapping[str, Tensor]  # of a model, by name
 
 
@@ -89,7 +91,7 @@ class LossFunction:
         self.evaluated = Evaluated(objective)
         self.weights = {name: p.detach() for name, p in objective.named_parameters() if p.requires_grad}
         if keep_statistics:
-            self.weights |= {name: buffer for name, buffer in objective.named_buffers() if buffer.is_floating_point()}
+            self.weights |= {name: buffer for name, buffer in objective.named_buffers() if name.endswith(STATISTICS)}
         else:
             for norm in training_batch_norms(objective):
                 replace_all_batch_norm_modules_(norm)
@@ -143,7 +145,7 @@ class LossFunction:
                     continue
                 found += new
                 bar.update(len(new))
-        values = dict(zip(self.names, torch.stack(found).double().cpu().numpy().T, strict=True))
+        values = dict(zip(self.names, torch.stack(found).cpu().double().numpy().T, strict=True))
         return Losses(values["loss"], values.get("accuracy"))
 
     def at(self, origin: Weights, directions: Sequence[Weights], steps: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str
         UserError: it has no validation images, or they are missing.
     """
     kept = read_json(folder / run_folder.CALIBRATION)
-    is_whole = all(is_finite(kept.get(name)) for name in CALIBRATION) and 0.01 <= kept["temperature"] <= 100
+    is_whole = all(is_finite(kept.get(name)) for name in CALIBRATION) and 0.01 <= kept["temperature"] <= 1e7
     weights = run_folder.weights_fingerprint(folder)
     if is_whole and kept.get(run_folder.MEASURED, weights) == weights:
         return kept

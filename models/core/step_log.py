@@ -1,7 +1,7 @@
 """What every n-th training step has to say, within the epochs: losses, learning rate, gradient norms, speed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,17 +30,29 @@ class StepLog:
         """Note that training begins, or goes on after an evaluation."""
         self.since = time.perf_counter(), images_seen
 
-    def is_due(self, step: int) -> bool:
-        """Return whether a row is due after so many steps."""
-        return bool(self.every) and step % self.every == 0
+    def is_due(self, step: int, num: int = 1) -> bool:
+        """Return whether a row is due after so many steps, or after one of the `num` - 1 that follow."""
+        return bool(self.every) and (step + num - 1) // self.every > (step - 1) // self.every
 
-    def end_step(self, progress: Progress, steps_per_epoch: int, lr: float) -> None:
-        """Write the row of the step that has just been counted, if one is due."""
+    def end_step(self, progress: Progress, steps_per_epoch: int, lr: float, turns: Mapping[str, int]) -> None:
+        """Write the row of the step that has just been counted, if one is due.
+
+        Args:
+            progress: with the loss terms of the epoch's steps.
+            steps_per_epoch: steps.
+            lr: of the step.
+            turns: phase -> steps from one in which it takes place to the next.
+        """
         step = progress.epoch * steps_per_epoch + progress.step
         if not self.is_due(step):
             return
-        terms = {key.removeprefix("train/"): values[-self.every :] for key, values in progress.terms.items()}
-        means = {f"step/{key}": torch.stack(values).cpu().double().mean().item() for key, values in terms.items()}
+        means = {}
+        for key, values in progress.terms.items():
+            phase = key.split("/")[1]
+            num = len([each for each in range(step - self.every, step) if each % turns[phase] == 0])
+            if recent := values[-num:] if num else []:
+                name = f"step/{key.removeprefix('train/')}"
+                means[name] = torch.stack(recent).cpu().double().mean().item()
         norms = {f"step/{key}/gradient_norm": value.item() for key, value in self.norms.items()}
         seconds, images = time.perf_counter() - self.since[0], progress.images_seen - self.since[1]
         self.write(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from data.dataset import Batch
 from data.loader import Loader
@@ -200,6 +201,7 @@ class Trainer:
         started = time.perf_counter() - progress.epoch_seconds
         seeds = self.seeds(progress.epoch)
         self.step_log.start(progress.images_seen)
+        turns = {phase.name: phase.every for phase in self.phases}
         with bar, closing(self.profiler):
             while progress.step < self.steps_per_epoch:
                 self.profiler.begin_step()
@@ -207,7 +209,7 @@ class Trainer:
                 batch = next(batches)
                 self.train_step(batch)
                 progress.step += 1
-                self.step_log.end_step(progress, self.steps_per_epoch, self.lr)
+                self.step_log.end_step(progress, self.steps_per_epoch, self.lr, turns)
                 self.profiler.end_step()
                 bar.update()
                 is_due = progress.step % self.poll_every == 0 or progress.step == self.steps_per_epoch
@@ -244,16 +246,25 @@ class Trainer:
     def gradient_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
         """Take one gradient step; return the loss terms from before the step."""
         terms = self.accumulate_gradients(batch, phase)
-        is_logged = self.step_log.is_due(self.num_steps + 1)
+        is_logged = self.step_log.is_due(self.num_steps + 1, phase.every)
         if self.settings.grad_clip or is_logged:
             parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
-            norm = self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip or math.inf)  # inf: no change
-            if is_logged and norm is not None:
+            norm = self.clip(parameters)
+            if is_logged:
                 self.step_log.norms[phase.name] = norm
         path = self.unproven.pop(phase.name, None)
         with refusing_misfits(path) if path else nullcontext():
             phase.optimizer.step()
         return terms
+
+    def clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Return the norm of the gradients, a scalar, and scale them down where it is above `grad_clip`."""
+        if self.settings.grad_clip:
+            norm = self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip)
+            assert norm is not None  # it is with FSDP alone
+            return norm
+        self.accelerator.unscale_gradients()
+        return get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def search_step(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
         """Take one step in which the optimizer computes the loss several times; return the last time's loss terms."""

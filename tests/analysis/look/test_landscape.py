@@ -87,6 +87,13 @@ def test_running_statistics_are_kept_where_that_is_asked_for():
     assert {name for name in function.weights if "running_mean" in name}
 
 
+def test_constants_of_a_network_without_batch_norm_are_no_running_statistics():
+    objective = trained("timm", num_steps=0)
+    assert any(buffer.is_floating_point() for buffer in objective.buffers())  # how it normalises images
+    function = LossFunction(run_of(objective), "train", NUM, keep_statistics=True)
+    assert function.weights.keys() == dict(objective.named_parameters()).keys()
+
+
 def test_points_are_those_of_a_model_with_these_weights():
     objective = trained("mlp", dropout=0.0)
     function = LossFunction(run_of(objective), "train", NUM)

@@ -105,6 +105,36 @@ def test_sgd_is_nesterovs_where_it_has_momentum(momentum, nesterov):
     assert (group["momentum"], group["nesterov"]) == (momentum, nesterov)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_first_step_that_overflows_in_fp16_leaves_nothing_behind(name, monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)  # memory that is only allocated then is NaN
+    try:
+        net = nn.Linear(50, 20, bias=False)
+        optimizer, scaler = optimizer_of(net, Settings(optimizer=name, lr=0.1)), torch.amp.GradScaler("cpu")
+        for factor in (math.inf, 1.0):
+            optimizer.zero_grad()
+            scaler.scale((net.weight * factor).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert net.weight.isfinite().all()
+
+
+def test_momentum_that_begins_at_0_changes_no_step():
+    nets = [nn.Linear(5, 4) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    settings = Settings(optimizer="sgd", lr=0.1)
+    optimizers = optimizer_of(nets[0], settings), torch.optim.SGD(nets[1].parameters(), 0.1, 0.9, nesterov=True)
+    for _ in range(3):
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            optimizer.zero_grad()
+            net(torch.ones(1, 5)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(nets[0].state_dict(), nets[1].state_dict())
+
+
 def test_timms_lion_steps_by_its_learning_rate():
     net = make_net()
     optimizer = optimizer_of(net, Settings(optimizer="lion", lr=0.25, weight_decay=0.0))

@@ -105,6 +105,30 @@ def test_a_row_of_a_step_without_the_generators_turn_has_no_norm_of_its_gradient
     assert ["step/generate/gradient_norm" in row for row in rows] == [True, False, False, True]
 
 
+def test_a_row_tells_of_the_generators_turns_since_the_row_before():
+    trainer = make_trainer("--n_critic=3", "--log_every=6", "--limit_batches=13", model=GAN)
+    rows = train(trainer)
+    losses = torch.stack(trainer.terms["train/generate/loss"])  # in steps 0, 3, 6, 9 and 12
+    expected = [losses[:2].mean().item(), losses[2:4].mean().item()]
+    assert [row["step/generate/loss"] for row in rows] == pytest.approx(expected)
+    assert all(row["step/generate/gradient_norm"] > 0 for row in rows)  # of steps 3 and 9
+    assert len({row["step/generate/gradient_norm"] for row in rows}) == 2
+
+
+def test_a_row_without_the_generators_turn_since_the_row_before_has_no_loss_of_it():
+    rows = train(make_trainer("--n_critic=3", "--log_every=1", "--limit_batches=4", model=GAN))
+    assert ["step/generate/loss" in row for row in rows] == [True, False, False, True]
+
+
+def test_a_norm_beyond_all_numbers_is_told_and_changes_no_gradient():
+    trainer = make_trainer()
+    parameters = list(trainer.objective.parameters())
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 1e20)
+    assert trainer.clip(parameters).isinf()
+    assert all((parameter.grad == 1e20).all() for parameter in parameters)
+
+
 def test_the_generators_turn_goes_on_over_the_end_of_an_epoch():
     trainer, num = make_trainer("--n_critic=3", "--limit_batches=4", model=GAN), []
     for _ in range(2):
