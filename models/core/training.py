@@ -261,7 +261,7 @@ class Trainer:
         """Return the norm of the gradients, a scalar, and scale them down where it is above `grad_clip`."""
         if self.settings.grad_clip:
             norm = self.accelerator.clip_grad_norm_(parameters, self.settings.grad_clip)
-            assert norm is not None  # it is with FSDP alone
+            assert norm is not None  # which DeepSpeed alone gives, and that is refused
             return norm
         self.accelerator.unscale_gradients()
         return get_total_norm([p.grad for p in parameters if p.grad is not None])
