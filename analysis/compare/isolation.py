@@ -74,8 +74,8 @@ def with_means(entries: Sequence[Entry], varied: Sequence[Setting], metric: Metr
     for recipe, entry in zip(recipes, entries, strict=True):
         values.setdefault(recipe, []).append(entry.value or 0.0)
     means = {recipe: statistics.fmean(own) for recipe, own in values.items()}
-    pairs = sorted(zip(recipes, entries, strict=True), key=lambda pair: metric.cost(means[pair[0]]))
-    return [replace(entry, value=means[recipe]) for recipe, entry in pairs]
+    averaged = [replace(entry, value=means[recipe]) for recipe, entry in zip(recipes, entries, strict=True)]
+    return sorted(averaged, key=lambda entry: metric.cost(entry.value or 0.0))
 
 
 def is_enough(entries: Sequence[Entry], settings: Sequence[Setting]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from analysis.look.calibration import calibration_of
+from analysis.look.calibration import UNCHANGED, calibration_of
 from analysis.look.picture_files import PictureFile
 from analysis.look.split_predictions import Predictions, predict_split
 from analysis.look.trained_run import TrainedRun, load_network, load_run
@@ -57,7 +57,7 @@ class Member:
     @property
     def temperature(self) -> float:
         """What logits are divided by."""
-        return self.calibration.get("temperature", 1.0)
+        return self.calibration.get("temperature", UNCHANGED)
 
     def logits(self, images: Tensor, scratch: Path) -> Tensor:
         """Return the logits of images, computed as at the end of the run.

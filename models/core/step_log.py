@@ -49,7 +49,7 @@ class StepLog:
         means = {}
         for key, values in progress.terms.items():
             phase = key.split("/")[1]
-            num = len([each for each in range(step - self.every, step) if each % turns[phase] == 0])
+            num = sum(each % turns[phase] == 0 for each in range(step - self.every, step))
             if recent := values[-num:] if num else []:
                 name = f"step/{key.removeprefix('train/')}"
                 means[name] = torch.stack(recent).cpu().double().mean().item()
