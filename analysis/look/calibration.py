@@ -14,7 +14,7 @@ from models.parts.labelling import ONE_CLASS, Labelling
 
 NUM_BINS = 15  # of confidence, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
 UNCHANGED = 1.0  # the temperature that changes nothing
-LOG_TEMPERATURES = (math.log(0.05), math.log(1e6))  # within which one is looked for; a CVAE's losses are large
+TEMPERATURES = (0.05, 1e6)  # within which one is looked for; a CVAE's losses are large
 
 
 class Calibration(NamedTuple):
@@ -70,7 +70,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, labelling: Labelling = ONE_C
     def loss(log_temperature: float) -> float:
         return labelling.losses(exact_logits / math.exp(log_temperature), labels).mean().item()
 
-    return math.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded").x)
+    return math.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x)
 
 
 def calibration_of(predictions: Predictions) -> dict[str, float]:

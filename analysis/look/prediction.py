@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from analysis.look.calibration import UNCHANGED, calibration_of
+from analysis.look.calibration import TEMPERATURES, UNCHANGED, calibration_of
 from analysis.look.picture_files import PictureFile
 from analysis.look.split_predictions import Predictions, predict_split
 from analysis.look.trained_run import TrainedRun, load_network, load_run
@@ -183,7 +183,8 @@ def calibrate_member(member: Member, folder: Path, data_dir: str) -> Mapping[str
         UserError: it has no validation images, or they are missing.
     """
     kept = read_json(folder / run_folder.CALIBRATION)
-    is_whole = all(is_finite(kept.get(name)) for name in CALIBRATION) and 0.01 <= kept["temperature"] <= 1e7
+    lowest, highest = TEMPERATURES
+    is_whole = all(is_finite(kept.get(name)) for name in CALIBRATION) and lowest <= kept["temperature"] <= highest
     weights = run_folder.weights_fingerprint(folder)
     if is_whole and kept.get(run_folder.MEASURED, weights) == weights:
         return kept
