@@ -25,6 +25,7 @@ KINDS = ("model", "dataset")  # settings that tell what is trained: they come fi
 WIDE = 20  # a setting whose values lie further apart than by this factor may have a logarithmic axis
 MOST_POINTS = 500  # of a curve
 DIGITS = 6  # significant ones that a number keeps
+TEST = "test/"  # metrics of test images begin with it
 STATES_OF_RUNS = {"finished": "finished", "stopped": "stopped", "failed": "failed", "unfinished": "not ended"}
 STATES_OF_TRIALS = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "not ended"}
 
@@ -84,6 +85,8 @@ class Comparison:
         warning: in what the runs differ that makes their values no fair comparison; "" for nothing.
         edges: a line for each setting whose best value lies at an end of what its sweep has searched.
         front: what the runs reach by each metric of their sweep, if it is after several.
+        tested: the trials of the sweeps, the best first by validation images, where the metric is of test images; else
+            none.
     """
 
     title: str
@@ -95,6 +98,7 @@ class Comparison:
     warning: str = ""
     edges: Sequence[str] = ()
     front: Front | None = None
+    tested: Sequence[Entry] = ()
 
     @property
     def ranked(self) -> list[Entry]:
@@ -103,7 +107,12 @@ class Comparison:
 
     @property
     def trials(self) -> list[Entry]:
-        """The ranked runs but for final ones, a trial's first for all its seeds, the best first by their means."""
+        """The ranked runs but for final ones, a trial's first for all its seeds, the best first by their means.
+
+        By a metric of test images nothing is chosen: then it is the trials as their sweeps rank them.
+        """
+        if self.tested:
+            return list(self.tested)
         first = [entry for entry in self.ranked if not entry.trial or entry.trial.run_id == entry.record.run_id]
         values = {entry.number: (entry.trial.value if entry.trial else entry.value) or 0.0 for entry in first}
         searched = [entry for entry in first if not entry.record.is_final]
@@ -163,7 +172,28 @@ def compare(
     edges = [line for sweep in ranking for line in edges_of(sweep, is_one_of_many=len(ranking) > 1)]
     told = (warning_of(records), disagreement(metric, [sweep.metrics for sweep in sweeps]))
     warning, names = " ".join(filter(None, told)), [each.name for each in further]
-    return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front_of(ranking))
+    tested = tested_trials(entries, sweeps) if metric.name.startswith(TEST) else []
+    return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front_of(ranking), tested)
+
+
+def tested_trials(entries: Sequence[Entry], sweeps: Iterable[SweepRecord]) -> list[Entry]:
+    """Return the first run of each trial, the best first by the metric of its sweep."""
+    by_place = {(entry.record.sweep, entry.record.run_id): entry for entry in entries}
+    places = [(sweep.name, trial.run_id) for sweep in sweeps for trial in sweep.leaders]
+    return [by_place[place] for place in places if place in by_place]
+
+
+def value_of_recipe(entries: Sequence[Entry]) -> float:
+    """Return what runs of one recipe reach: their mean or, of a trial's runs, the value that its sweep counts it with.
+
+    A trial that was ended early has an estimate for the seeds that it was spared: its first may have been easy ones.
+    """
+    trials = {entry.trial.run_id: entry.trial for entry in entries if entry.trial}
+    if len(trials) == 1 and all(entry.trial for entry in entries):
+        [trial] = trials.values()
+        assert trial.value is not None
+        return trial.value
+    return statistics.fmean(entry.value or 0.0 for entry in entries)
 
 
 def edges_of(sweep: SweepRecord, is_one_of_many: bool) -> list[str]:
@@ -203,7 +233,7 @@ def entry_of(record: RunRecord, place: int, metric: Metric, best: Mapping[str, B
         seconds=finite(record.train_seconds),
         ended=ended or end_of(record),
         # A final run that has validation images, for want of others, was not chosen by them.
-        is_ranked=is_finite(value) and state != "failed" and (not record.is_final or metric.name.startswith("test/")),
+        is_ranked=is_finite(value) and state != "failed" and (not record.is_final or metric.name.startswith(TEST)),
         trial=trial if trial is not None and trial.seeds and is_finite(trial.value) else None,
     )
 

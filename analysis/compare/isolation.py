@@ -1,7 +1,6 @@
 """Each setting by itself: the best value in each part of its range, the others chosen as well as possible."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from analysis.compare.comparison import Comparison, Entry, Setting
+from analysis.compare.comparison import Comparison, Entry, Setting, value_of_recipe
 from analysis.compare.importance import FEWEST_RUNS, MOST_RUNS, encode, rank, seedless_recipes
 from analysis.compare.surface import Surface, fit
 from analysis.read.recipe import DRAWS
@@ -49,10 +48,10 @@ def isolation(comparison: Comparison) -> dict[str, list[Bin]]:
     The best value in a bin says how good a run with such a value of the setting can be, however the others are chosen.
     Of few runs in a bin, the best depends on luck. So there is what a surface through the ranks of all runs expects of
     the best choice of the others among those that were tried. Of runs that differ in seed or fold alone, each counts
-    with the mean of all: the luckiest of them says nothing of a setting.
+    with what all of them reach: the luckiest of them says nothing of a setting.
     """
     searched = [entry for entry in comparison.ranked if not entry.record.is_final]
-    entries = with_means(searched, comparison.varied, comparison.metric)
+    entries = with_values_of_recipes(searched, comparison.varied, comparison.metric)
     chosen = [setting for setting in comparison.varied if setting.name not in DRAWS]
     settings = [setting for setting in chosen if len(valued(entries, setting)) > 1]
     expectation = Expectation(entries, settings, comparison.metric) if is_enough(entries, settings) else None
@@ -67,15 +66,15 @@ def isolation(comparison: Comparison) -> dict[str, list[Bin]]:
     return found
 
 
-def with_means(entries: Sequence[Entry], varied: Sequence[Setting], metric: Metric) -> list[Entry]:
-    """Return ranked runs with the mean of the runs that differ from them in seed or fold alone, the best first."""
+def with_values_of_recipes(entries: Sequence[Entry], varied: Sequence[Setting], metric: Metric) -> list[Entry]:
+    """Return ranked runs, each with what those reach that differ from it in seed or fold alone, the best first."""
     recipes = seedless_recipes(entries, varied)
-    values: dict[str, list[float]] = {}
+    groups: dict[str, list[Entry]] = {}
     for recipe, entry in zip(recipes, entries, strict=True):
-        values.setdefault(recipe, []).append(entry.value or 0.0)
-    means = {recipe: statistics.fmean(own) for recipe, own in values.items()}
-    averaged = [replace(entry, value=means[recipe]) for recipe, entry in zip(recipes, entries, strict=True)]
-    return sorted(averaged, key=lambda entry: metric.cost(entry.value or 0.0))
+        groups.setdefault(recipe, []).append(entry)
+    values = {recipe: value_of_recipe(group) for recipe, group in groups.items()}
+    changed = [replace(entry, value=values[recipe]) for recipe, entry in zip(recipes, entries, strict=True)]
+    return sorted(changed, key=lambda entry: metric.cost(entry.value or 0.0))
 
 
 def is_enough(entries: Sequence[Entry], settings: Sequence[Setting]) -> bool:

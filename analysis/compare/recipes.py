@@ -1,4 +1,4 @@
-"""The runs of a comparison by their recipe: those that differ in their seed alone are one row."""
+"""The runs of a comparison by their recipe: those that differ in seed or fold alone are one row."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.compare.comparability import by_images, predicted_images
-from analysis.compare.comparison import Comparison, Entry
-from analysis.compare.seeds import Interval, difference_over_images, duel, mean_over_seeds, verdict
+from analysis.compare.comparison import Comparison, Entry, value_of_recipe
+from analysis.compare.seeds import Draw, Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import DRAWS, recipe_of
 from data.metrics import Metric, is_finite, metrics_of_finals
 
-MOST_SINGLE = 10  # recipes of one seed, the best of a kind, beside those of several: a whole search would hide these
+MOST_SINGLE = 10  # recipes of one run, the best of a kind, beside those of several: a whole search would hide these
 OF_KEPT = " by the kept weights, which are not the best logged"
 MOST_COMPARED = 50  # recipes that are compared with the first: each takes the time of a bootstrap over the images
 
@@ -23,16 +23,16 @@ class Recipe(NamedTuple):
     Attributes:
         is_final: whether they are final runs, which have figures of the test images.
         entries: the finished runs.
-        num_seeds: different seeds among them.
+        num_draws: different seeds among them or, of a cross-validation, seeds and folds.
         metric: name of the metric by which it is compared.
-        mean: of the runs' best logged values, with the interval over their seeds.
+        mean: of the runs' best logged values, with the interval over these.
         deviation: of these values; None for a single run.
         against_first: what is known of it and the first recipe of its kind; "" for that one, and for those far behind.
     """
 
     is_final: bool
     entries: Sequence[Entry]
-    num_seeds: int
+    num_draws: int
     metric: str
     mean: Interval
     deviation: float | None
@@ -43,8 +43,8 @@ class Recipes(NamedTuple):
     """The recipes of a comparison.
 
     Attributes:
-        shown: of final runs, in the order of their trials, then others by their means.
-        num_left_out: further ones of a single seed, which stand behind those.
+        shown: of final runs, in the order of their trials, then others by what they reach.
+        num_left_out: further ones of a single run, which stand behind those.
     """
 
     shown: list[Recipe]
@@ -52,7 +52,7 @@ class Recipes(NamedTuple):
 
 
 def recipes_of(comparison: Comparison) -> Recipes:
-    """Return the recipes of a comparison: none where no two runs differ in their seed alone."""
+    """Return the recipes of a comparison: none where no two runs differ in seed or fold alone."""
     finished = [entry for entry in comparison.entries if entry.record.state == "finished"]
     final = [entry for entry in finished if entry.record.is_final]
     others = [entry for entry in finished if entry.is_ranked and not entry.record.is_final]
@@ -60,7 +60,7 @@ def recipes_of(comparison: Comparison) -> Recipes:
     kinds = [(final, judge, [entry.record.run_id for entry in comparison.trials])] if judge else []
     kinds.append((others, comparison.metric, []))
     groups = [(group, metric) for entries, metric, _ in kinds for group in groups_of(entries).values()]
-    if not any(len(by_seed(*group)) > 1 for group in groups):  # before predictions are read, and recipes compared
+    if not any(len(by_draw(*group)) > 1 for group in groups):  # before predictions are read, and recipes compared
         return Recipes([], 0)
     shown = [recipe for kind in kinds for recipe in ranked_recipes(*kind)]
     return Recipes(shown, len(groups) - len(shown))
@@ -79,20 +79,26 @@ def judge_of(finals: Sequence[Entry], metric: Metric) -> Metric | None:
 
 
 def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[str]) -> list[Recipe]:
-    """Return the recipes of runs of one kind, the better first by their means.
+    """Return the recipes of runs of one kind, the better first.
 
-    Of those of one seed there are the best few, and none where none has several: the leaderboard has them.
+    Of those of one run there are the best few, and none where none has several: the leaderboard has them.
 
     Args:
         entries: the runs.
         metric: by which they are compared.
-        trials: ids of trials, the best first. Final runs stand in the order of theirs, which validation images tell:
-            nothing is chosen by test images.
+        trials: ids of trials, the best first. Final runs stand in the order of theirs, which validation images tell,
+            and then in that of their starts: nothing is chosen by test images.
     """
     groups = groups_of(entries)
-    values = {key: by_seed(group, metric) for key, group in groups.items()}
-    places = {key: place_of_trial(group[0], trials) for key, group in groups.items()}
-    order = sorted(groups, key=lambda key: (places[key], metric.cost(statistics.fmean(values[key].values()))))
+    values = {key: by_draw(group, metric) for key, group in groups.items()}
+
+    def place_of(key: str) -> tuple[float, ...]:
+        first = groups[key][0]
+        if first.record.is_final:
+            return place_of_trial(first, trials), min(entry.number for entry in groups[key])
+        return (metric.cost(value_of_recipe(groups[key])),)
+
+    order = sorted(groups, key=place_of)
     single = [key for key in order if len(values[key]) == 1]
     too_many = {*single[MOST_SINGLE if len(single) < len(order) else 0 :]}
     order = [key for key in order if key not in too_many]
@@ -103,9 +109,8 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
         own = images_of(groups[key], metric) if are_of_the_same_images(both, metric) else {}
         over_images = difference_over_images(own, of_first)
         is_other = any(is_of_other_weights(entry, metric) for entry in both)
-        return verdict(
-            duel(values[key], values[order[0]], metric), over_images, metric.name, OF_KEPT if is_other else ""
-        )
+        contest, what = duel(values[key], values[order[0]], metric), "fold" if all_have_folds(both) else "seed"
+        return verdict(contest, over_images, metric.name, OF_KEPT if is_other else "", what)
 
     return [
         Recipe(
@@ -139,19 +144,24 @@ def place_of_trial(entry: Entry, trials: Sequence[str]) -> int:
     return trials.index(entry.record.trial) if entry.record.trial in trials else len(trials)
 
 
-def by_seed(entries: Sequence[Entry], metric: Metric) -> dict[int, float]:
-    """Return seed -> value of the metric; of several runs of a seed, their mean."""
-    values: dict[int, list[float]] = {}
+def by_draw(entries: Sequence[Entry], metric: Metric) -> dict[Draw, float]:
+    """Return seed and fold -> value of the metric; of several runs of the same, their mean."""
+    values: dict[Draw, list[float]] = {}
     for entry in entries:
         value = entry.value if entry.further.get(metric.name) is None else entry.further[metric.name]
         assert value is not None
-        seed = entry.record.settings.get("seed")
-        values.setdefault(seed if isinstance(seed, int) else 0, []).append(value)
-    return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
+        seed, fold = (entry.record.settings.get(name) for name in ("seed", "fold"))
+        values.setdefault(Draw(seed if isinstance(seed, int) else 0, str(fold or "")), []).append(value)
+    return {draw: statistics.fmean(own) for draw, own in values.items()}
+
+
+def all_have_folds(entries: Sequence[Entry]) -> bool:
+    """Return whether runs are of a cross-validation."""
+    return all(entry.record.settings.get("fold") for entry in entries)
 
 
 def is_of_other_weights(entry: Entry, metric: Metric) -> bool:
-    """Return whether the value that `by_seed` takes is not that of the weights which have predicted the images."""
+    """Return whether the value that `by_draw` takes is not that of the weights which have predicted the images."""
     return entry.kept is not None and entry.further.get(metric.name) is None
 
 
@@ -176,7 +186,7 @@ def recipe_data(comparison: Comparison) -> dict[str, Any]:
         {
             "kind": "final" if recipe.is_final else "run",
             "runs": [places[entry.number] for entry in recipe.entries],
-            "numSeeds": recipe.num_seeds,
+            "numDraws": recipe.num_draws,
             "metric": recipe.metric,
             "mean": recipe.mean.mean,
             "low": recipe.mean.low,

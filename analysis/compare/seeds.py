@@ -16,7 +16,7 @@ Mandelkern 2002, Setting Confidence Intervals for Bounded Parameters, https://do
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,19 @@ class Interval(NamedTuple):
     high: float | None = None
 
 
+class Draw(NamedTuple):
+    """What the luck of a run hangs on."""
+
+    seed: int
+    fold: str = ""  # of a cross-validation, such as 1/3
+
+    def __str__(self) -> str:
+        return f"{self.seed} (fold {self.fold})" if self.fold else str(self.seed)
+
+
+Key = TypeVar("Key", int, Draw)
+
+
 class Duel(NamedTuple):
     """How the mean of one recipe differs from that of another.
 
@@ -46,14 +59,15 @@ class Duel(NamedTuple):
         num_more: further seeds of each that would settle which is better, if they differ as they do; 0 if that is
             settled, None if no number of seeds is worth it, or a single seed of each tells nothing.
         num_paired: seeds that both have; 0 where they have different ones.
-        paired: those seeds, of which alone the difference is, where one of them has further ones; () otherwise.
+        paired: those seeds, of which alone the difference is, where one of them has further ones; () otherwise. With
+            folds, here and above a seed stands for a seed and a fold.
     """
 
     difference: Interval
     probability: float | None
     num_more: int | None
     num_paired: int
-    paired: tuple[int, ...] = ()
+    paired: tuple[int | Draw, ...] = ()
 
 
 def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:
@@ -71,11 +85,11 @@ def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:
     return Interval(mean, max(least, mean - half), min(most, mean + half))
 
 
-def duel(one: Mapping[int, float], other: Mapping[int, float], metric: Metric) -> Duel:
+def duel(one: Mapping[Key, float], other: Mapping[Key, float], metric: Metric) -> Duel:
     """Compare two recipes.
 
     Args:
-        one: seed -> value of the metric.
+        one: seed, or seed and fold -> value of the metric.
         other: the same of the other recipe.
         metric: says whether more or less of it is better.
     """
@@ -174,7 +188,7 @@ def difference_over_images(one: Mapping[str, float], other: Mapping[str, float])
     return Interval(mean, float(found.low), float(found.high))
 
 
-def verdict(found: Duel, over_images: Interval | None, metric: str, images_by: str = "") -> str:
+def verdict(found: Duel, over_images: Interval | None, metric: str, images_by: str = "", what: str = "seed") -> str:
     """Return in words what is known of two recipes.
 
     Args:
@@ -182,29 +196,37 @@ def verdict(found: Duel, over_images: Interval | None, metric: str, images_by: s
         over_images: their difference in accuracy over images; None where that is not known.
         metric: name of the metric, which says how its values are written.
         images_by: which weights have predicted the images, where the seeds' values are those of others.
+        what: the difference is over: "seed" or "fold".
     """
     difference = found.difference
-    parts = [f"{signed(metric, difference.mean)}{between(metric, difference)} over {seeds_of(found)}"]
+    parts = [f"{signed(metric, difference.mean)}{between(metric, difference)} over {seeds_of(found, what)}"]
     if found.probability is not None:
-        parts.append(f"{percent(found.probability, 0)} likely to be better")
+        parts.append(f"{likelihood(found.probability)} likely to be better")
     if over_images is not None:
         parts.append(
             f"{signed('accuracy', over_images.mean)}{between('accuracy', over_images)} over the images{images_by}"
         )
     text = ", ".join(parts)
     if found.num_more:
-        text += f"; {counted(found.num_more, 'further seed')} of each would settle it, if this is their difference"
+        text += f"; {counted(found.num_more, f'further {what}')} of each would settle it, if this is their difference"
     elif found.num_more is None:
-        text += "; not to be told apart" if found.probability is not None else "; one seed of each tells nothing"
+        text += "; not to be told apart" if found.probability is not None else f"; one {what} of each tells nothing"
     elif over_images is not None and contains_zero(over_images):
         text += "; on these images, but they are too few to say it of others"
     return text
 
 
-def seeds_of(found: Duel) -> str:
-    """Return in words of which seeds a difference is."""
+def likelihood(probability: float) -> str:
+    """Return a probability in words, which is not said to be certain where it is only rounded to that."""
+    if 0 < probability < 0.005:
+        return "less than 1 %"
+    return "more than 99 %" if 0.995 <= probability < 1 else percent(probability, 0)
+
+
+def seeds_of(found: Duel, what: str) -> str:
+    """Return in words of which seeds, or folds, a difference is."""
     if not found.paired:
-        return "the seeds"
+        return f"the {what}s"
     if len(found.paired) > MOST_NAMED:
         return f"the {len(found.paired)} seeds that both have"
     *others, last = map(str, found.paired)

@@ -45,11 +45,13 @@ function tile(name, figure, more = "") {
 // The best of the trials: of one with several seeds, and of final runs, the mean is told and not the luckiest.
 function bestTiles() {
   const best = runs[trials[0]];
-  if (!best) return [];
+  if (!best || best.value === null) return [];
   const by = best.keptBy && `, the best by ${best.keptBy}`;
   const kept = `; its kept weights have ${formatMetric(metric.name, best.kept)}, of epoch ${best.keptEpoch}${by}`;
   const where = `${best.name}, epoch ${formatSetting(best.bestEpoch)}${best.kept === null ? "" : kept}`;
-  const [first, ...others] = settings.map((setting, k) => `${setting.name} ${settingText(best, k)}`);
+  const draws = best.overSeeds ? ["seed", "fold"] : []; // of the trial's first run alone
+  const texts = settings.map((setting, k) => [setting.name, settingText(best, k)]);
+  const [first, ...others] = texts.filter(([name]) => !draws.includes(name)).map((one) => one.join(" "));
   const told = [formatMetric(metric.name, best.value), where];
   const tiles = [tile(`best ${metric.name}`, ...(best.overSeeds ? overSeeds(best) : told))];
   return first === undefined ? tiles : [...tiles, tile("its settings", first, others.slice(0, 4).join(" · "))];
@@ -69,20 +71,20 @@ function runsTile() {
 
 function timeTiles() {
   const times = runs.map((run) => run.seconds).filter((seconds) => seconds !== null);
-  return times.length ? [tile("training time", formatSeconds(sum(times)), `${formatSeconds(mean(times))} a run`)] : [];
+  const more = `${formatSeconds(mean(times))} a run, ${count(times.length, "run")}`;
+  const withFinals = runs.some((run) => run.isFinal && run.seconds !== null) ? ", final ones too" : "";
+  return times.length ? [tile("training time", formatSeconds(sum(times)), more + withFinals)] : [];
 }
 
-// The final runs of the best trial that has some: its mean over the seeds is the headline. Where trials have no value,
-// as final runs alone have one of a test metric, it is the best mean by that metric, and by another one that of all.
+// The final runs of the best trial that has some: its mean over the seeds is the headline. Which trial is the best,
+// validation images tell; where nothing is known of the trials, it is the mean of all.
 function finalTiles() {
   const name = tested.includes(metric.name) ? metric.name : tested.find((one) => figures.includes(one));
   const valueOf = (run) => (name === metric.name ? run.value : run.figures[figures.indexOf(name)]) ?? null;
   const known = runs.filter((run) => run.state === "final" && valueOf(run) !== null);
   const ofTrial = (i) => newest(known.filter((run) => run.trial === runs[i].name && run.sweep === runs[i].sweep));
   const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`)).map(newest);
-  const cost = (some) => mean(some.map(valueOf)) * (metric.goal === "minimize" ? 1 : -1);
-  const best = name === metric.name ? byTrial.sort((a, b) => cost(a) - cost(b))[0] : byTrial.flat();
-  const finals = trials.map(ofTrial).find((some) => some.length) ?? best ?? [];
+  const finals = trials.map(ofTrial).find((some) => some.length) ?? byTrial.flat();
   const values = finals.map(valueOf);
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));

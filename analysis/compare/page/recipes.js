@@ -9,16 +9,26 @@ export function drawRecipes() {
   find("#recipes").hidden = found.length === 0;
   if (!found.length) return;
   const shown = settings.map((_, k) => k).filter((k) => !["seed", "fold"].includes(settings[k].name));
-  const figures = ["seeds", "mean ± deviation", "95 % interval", "against the first of its kind"];
+  const figures = [
+    recipes.shown.some(hasFolds) ? "seeds and folds" : "seeds",
+    "mean ± deviation",
+    "95 % interval",
+    "against the first of its kind",
+  ];
   const names = ["recipe", ...shown.map((k) => settings[k].name), ...figures];
   const head = element("tr", {}, ...names.map((name) => element("th", {}, name)));
   const rows = found.map((recipe) => row(recipe, shown));
   find("#recipes table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   find("#recipes .key").textContent =
     "Runs that differ in seed or fold alone are one row. Values are the best logged ones. The interval is Student’s " +
-    "for the mean over all seeds, cut off where the metric can go no further, as at 100 %. " +
+    "for the mean over all seeds, or folds, cut off where the metric can go no further, as at 100 %. " +
     "Final runs stand in the order of their trials: nothing is chosen by test images." +
-    (numLeftOut ? ` ${count(numLeftOut, "further recipe")} of a single seed left out.` : "");
+    (numLeftOut ? ` ${count(numLeftOut, "further recipe")} of a single run left out.` : "");
+}
+
+function hasFolds(recipe) {
+  const k = settings.findIndex((setting) => setting.name === "fold");
+  return recipe.runs.some((i) => runs[i].settings[k]);
 }
 
 function row(recipe, shown) {
@@ -28,7 +38,7 @@ function row(recipe, shown) {
   const texts = [
     recipe.kind === "final" ? `final, ${recipe.metric}` : recipe.metric,
     ...shown.map((k) => clipped(settingText(first, k))),
-    recipe.numSeeds.toLocaleString("en"),
+    recipe.numDraws.toLocaleString("en"),
     write(recipe.mean) + spread,
     recipe.low === null ? NONE : `${write(recipe.low)} to ${write(recipe.high)}`,
     recipe.againstFirst || "–",

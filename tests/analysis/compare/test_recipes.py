@@ -1,12 +1,14 @@
-"""Runs that differ in their seed alone are one row of a comparison."""
+"""Runs that differ in seed or fold alone are one row of a comparison."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from analysis.compare import recipes
 from analysis.compare.comparison import compare
 from analysis.compare.html_page import page_data
+from analysis.compare.isolation import isolation
 from analysis.compare.recipes import recipes_of
 from analysis.read.runs import read_runs
 from analysis.read.sweeps import read_sweeps
@@ -27,6 +29,16 @@ def write_finals(folder, rate, values, trial=""):
             run / run_folder.SUMMARY, {"state": "finished", "test/accuracy": value, "epochs": 1, "train_seconds": 1.0}
         )
         (run / run_folder.METRICS).write_text("")
+
+
+def compare_sweep(sweep, metric, **values):
+    """The comparison of a sweep's runs by a metric; its trials have these values where they are given by their ids."""
+    told = {"name": "val/accuracy", "goal": "maximize"}
+    write_json(sweep / "sweep.yaml", {"method": "random", "metric": told, "parameters": {"lr": {"value": 1}}})
+    records = read_runs(sweep.parents[1]).records
+    [found] = read_sweeps(sweep.parents[1], records).sweeps
+    trials = tuple(replace(trial, value=values.get(trial.run_id, trial.value)) for trial in found.trials)
+    return compare("runs", records, metric, [replace(found, trials=trials)])
 
 
 @pytest.fixture
@@ -65,7 +77,7 @@ def test_final_runs_are_compared_by_their_test_images_and_come_first(comparison,
         (False, "val/accuracy"),
         (False, "val/accuracy"),
     ]
-    assert found[0].entries[0].record.settings["lr"] == 0.2
+    assert found[0].entries[0].record.settings["lr"] == 0.1  # of trials that are not known, the first that was trained
 
 
 def test_final_runs_stand_in_the_order_of_their_trials_not_of_their_test_images(tmp_path):
@@ -82,10 +94,7 @@ def test_final_runs_stand_in_the_order_of_the_means_of_their_trials_where_these_
         for seed, accuracy in enumerate(accuracies, 1):
             write_run(sweep / (f"{trial}-s{seed}" if seed > 1 else trial), [1.0], [accuracy], lr=rate, seed=seed)
         write_finals(sweep, rate, (1 - rate, 1 - rate), trial=trial)
-    metric = {"name": "val/accuracy", "goal": "maximize"}
-    write_json(sweep / "sweep.yaml", {"method": "random", "metric": metric, "parameters": {"lr": {"value": 1}}})
-    records = read_runs(tmp_path).records
-    comparison = compare("runs", records, ACCURACY, read_sweeps(tmp_path, records).sweeps)
+    comparison = compare_sweep(sweep, ACCURACY)
     found = recipes_of(comparison).shown
     assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.1, 0.2]
     data = page_data(comparison)
@@ -94,6 +103,44 @@ def test_final_runs_stand_in_the_order_of_the_means_of_their_trials_where_these_
         "000-steady",
         {"mean": 0.9, "deviation": 0.0, "num": 2, "over": "seed"},
     )
+
+
+def test_by_a_metric_of_the_test_images_final_runs_still_stand_in_the_order_of_their_trials(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    for trial, rate, accuracy, tested in (("000-best", 0.1, 0.9, 0.8), ("001-lucky", 0.2, 0.8, 0.95)):
+        write_run(sweep / trial, [1.0], [accuracy], lr=rate, seed=1)
+        write_finals(sweep, rate, (tested, tested), trial=trial)
+    comparison = compare_sweep(sweep, metric_named("test/accuracy"))
+    found = recipes_of(comparison).shown
+    assert [recipe.entries[0].record.settings["lr"] for recipe in found if recipe.is_final] == [0.1, 0.2]
+    data = page_data(comparison)
+    assert [data["runs"][i]["name"] for i in data["trials"]] == ["000-best", "001-lucky"]
+
+
+def test_a_trial_that_was_ended_early_stands_where_its_sweep_counts_it_not_where_its_easy_first_seeds_do(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    accuracies = {"000-whole": (0.90, 0.88, 0.60), "001-easy": (0.87, 0.85)}
+    for trial, values in accuracies.items():
+        for seed, value in enumerate(values, 1):
+            name = f"{trial}-s{seed}" if seed > 1 else trial
+            write_run(sweep / name, [1.0], [value], lr=float(len(values)), seed=seed)
+    comparison = compare_sweep(sweep, ACCURACY, **{"001-easy": 0.76})
+    whole, easy = recipes_of(comparison).shown
+    assert (whole.num_draws, easy.num_draws) == (3, 2)
+    assert easy.mean.mean == pytest.approx(0.86)  # of the runs that there are
+    bins = isolation(comparison)["lr"]
+    assert [(one.low, one.best) for one in bins] == [(2.0, 0.76), (3.0, pytest.approx(0.7933, rel=1e-3))]
+
+
+def test_a_cross_validation_is_one_row_over_its_folds_and_compared_fold_by_fold(tmp_path):
+    for rate, values in ((0.1, (0.90, 0.80, 0.70)), (0.2, (0.88, 0.79))):
+        for fold, value in enumerate(values, 1):
+            write_run(tmp_path / f"{rate}-{fold}", [1.0], [value], lr=rate, seed=1, fold=f"{fold}/3")
+    other, whole = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
+    assert (whole.num_draws, whole.mean.mean, whole.deviation) == (3, pytest.approx(0.8), pytest.approx(0.1))
+    assert (other.num_draws, other.mean.mean) == (2, pytest.approx(0.835))  # the hardest fold is not among them
+    assert whole.against_first.startswith("+1.50 % [")
+    assert "over seeds 1 (fold 1/3) and 1 (fold 2/3), which both have" in whole.against_first
 
 
 def test_final_runs_are_compared_by_the_metric_of_the_test_images_that_is_asked_for(tmp_path):
@@ -164,7 +211,7 @@ def test_runs_of_one_seed_are_one_value_and_unfinished_ones_none(tmp_path):
     ):
         write_run(tmp_path / name, [1.0], [accuracy], state=state, lr=0.1, seed=seed)
     [recipe] = recipes_of(compare("runs", read_runs(tmp_path).records, ACCURACY)).shown
-    assert recipe.num_seeds == 2
+    assert recipe.num_draws == 2
     assert recipe.mean.mean == pytest.approx((0.85 + 0.7) / 2)
 
 

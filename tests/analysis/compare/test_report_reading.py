@@ -60,6 +60,10 @@ def test_by_a_metric_of_the_test_images_the_headline_is_the_mean_of_one_trials_f
             write_json(
                 run / "summary.json", {"state": "finished", "test/accuracy": accuracy, "test/loss": 0.5, "epochs": 1}
             )
+    sweep, metric = tmp_path / "sweeps" / "s", {"name": "val/accuracy", "goal": "maximize"}
+    for name, rate, accuracy in (("000-a", 0.1, 0.7), ("001-b", 0.2, 0.6)):  # the first is the best by validation
+        write_run(sweep / name, [1.0], [accuracy], lr=rate)
+    write_json(sweep / "sweep.yaml", {"method": "random", "metric": metric, "parameters": {"lr": {"value": 1}}})
     page = shown(browser, tmp_path, "--metric=test/accuracy")
     assert page.column("test/accuracy")[0] == "96.00 %"
     tiles = dict(zip(page.texts(".tile .name"), page.texts(".tile .figure"), strict=True))
@@ -89,6 +93,6 @@ def test_the_page_says_which_times_these_are_and_how_many_recipes_it_leaves_out(
     write_run(tmp_path / "again", [1.0], [0.5], lr=1.0, seed=2)
     page = shown(browser, tmp_path, "--metric=val/accuracy")
     assert len(page.texts("#recipes tbody tr")) == MOST_SINGLE + 1
-    assert "4 further recipes of a single seed left out" in page.texts("#recipes .key")[0]
+    assert "4 further recipes of a single run left out" in page.texts("#recipes .key")[0]
     assert page.texts("#subtitle")[0].endswith("2026-11-01 (UTC)")
     assert "started (UTC)" in page.texts("#runs thead th")
