@@ -199,6 +199,10 @@ class Loader:
         """Return the indices of so many images, of all classes in proportion, or all of them: always the same."""
         return self.stratified[:num].sort().values
 
+    def labels_of_some(self, num: int) -> Tensor:
+        """Return the labels of `some` images, [num], in an order of which every stretch has all in proportion."""
+        return self.labels.cpu()[self.stratified[:num]]
+
     def pictures(self, index: Tensor) -> Tensor:
         """Return the images with these indices [B] as people see them: [B, 3, H, W] in [0, 1]."""
         images, _ = next(self.gather([index]))

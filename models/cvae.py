@@ -6,7 +6,7 @@ An image's loss is computed under each label; the label with the lowest loss is 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +17,14 @@ from data.errors import UserError
 from data.loader import Loader
 from data.progress import progress_bar
 from models.core.objective import LOGITS
-from models.core.settings import PositiveInt
+from models.core.settings import Range
 from models.parts.layers import is_exported, one_hot
 from models.parts.likelihoods import gaussian_kl
-from models.parts.variational import Conditional, VariationalSettings
+from models.parts.variational import NUM_NOISES, Conditional, VariationalSettings
 
 DECODED_AT_ONCE = 256  # images; their activations fit into a CPU's cache: a third less time than thousands at once
 NUM_COMPARED = 2000  # images that each rule classifies at the end of a run, to compare the rules
+NumDraws = Annotated[int, Range(1, NUM_NOISES)]  # more would be the same noise again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class CvaeSettings(VariationalSettings):
     the importance-weighted bound, https://arxiv.org/abs/1509.00519, with the same noise for all labels; batch_mean: a
     mistake of the original notebook, kept to show what it costs: the loss is averaged over the whole batch, with
     different noise for each label, so that all images of a batch get the same prediction."""
-    importance_samples: PositiveInt = 16
+    importance_samples: NumDraws = 16
     """Latents that importance_weighted draws for each label."""
 
 

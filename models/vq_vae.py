@@ -16,7 +16,8 @@ from models.core.settings import Decay, Depth, Fraction, NonNegative, PositiveFl
 from models.parts.layers import check_halvings, check_heads
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings
 
-SMOOTHING = 1e-5  # added to the use of each code, so that nothing is divided by 0 for an unused code
+MOST_SHARES = 4.0  # above the sum of the shares of all codes, however many were just replaced
+LEAST_USE = 1e-12  # share of all outputs; a code of which the average has forgotten all stays where it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +119,13 @@ class CodeBook(nn.Module):
             self.codes = nn.Parameter(codes)
         else:
             self.register_buffer("codes", codes)
-        # For each code, moving averages over the steps: of the number of its outputs, and of the sum of these outputs.
+        # For each code, moving averages over the steps: of its share of all outputs, and of the sum of its outputs
+        # divided by the number of all. They mean the same whatever the batch, which a run that goes on may change.
         self.register_buffer("uses", torch.zeros(settings.codebook_size))
         self.register_buffer("sums", torch.zeros(shape))
         # Counts and sums of the current step's micro-batches; no buffers, which processes copy from the first of them.
         self.counted: list[tuple[Tensor, Tensor]] = []
+        self.register_load_state_dict_pre_hook(turn_numbers_into_shares)
 
     def forward(self, outputs: Tensor) -> Tensor:  # [..., D] float32 -> [...] indices of the nearest codes
         with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):  # bf16 would find wrong codes
@@ -137,12 +140,10 @@ class CodeBook(nn.Module):
         """Replace codes that are hardly used by random ones of the encoder's outputs [N, D] of a first micro-batch."""
         if self.counted:
             return
-        num = torch.full((), float(len(outputs) * self.settings.accumulation_steps), device=outputs.device)
         candidates = outputs[torch.randint(len(outputs), (len(self.codes),), device=outputs.device)].float()
         if distributed.is_initialized():
-            distributed.all_reduce(num)
             distributed.broadcast(candidates, 0)
-        least = self.settings.revive_below * num / len(self.codes)
+        least = self.settings.revive_below / len(self.codes)
         dead = (self.uses < least).unsqueeze(1)
         # A new code starts with twice the least use. With a decay of 0.99, an unused one is replaced after 69 steps.
         self.codes.copy_(torch.where(dead, candidates, self.codes))
@@ -166,12 +167,19 @@ class CodeBook(nn.Module):
         if distributed.is_initialized():
             distributed.all_reduce(uses)
             distributed.all_reduce(sums)
-        self.uses.lerp_(uses, 1 - self.settings.codebook_decay)
-        self.sums.lerp_(sums, 1 - self.settings.codebook_decay)
+        num = uses.sum()
+        self.uses.lerp_(uses / num, 1 - self.settings.codebook_decay)
+        self.sums.lerp_(sums / num, 1 - self.settings.codebook_decay)
         if self.settings.codebook_update == "ema":
-            total = self.uses.sum()
-            smoothed = (self.uses + SMOOTHING) / (total + len(self.uses) * SMOOTHING) * total
-            self.codes.copy_(self.sums / smoothed.unsqueeze(1))
+            is_known = (self.uses > LEAST_USE).unsqueeze(1)
+            self.codes.copy_(torch.where(is_known, self.sums / self.uses.unsqueeze(1), self.codes))
+
+
+def turn_numbers_into_shares(book: CodeBook, state: dict[str, Tensor], prefix: str, *others: object) -> None:
+    """Divide the averages of a book of 0.1.0, which were of numbers of outputs, by the number of all."""
+    uses, sums = f"{prefix}uses", f"{prefix}sums"
+    if uses in state and (num := state[uses].sum()) > MOST_SHARES:
+        state |= {uses: state[uses] / num, sums: state[sums] / num}
 
 
 class Prior(nn.Module):

@@ -160,13 +160,14 @@ def sample_metrics(model: Any, loader: Loader, epoch: int) -> dict[str, float]:
     settings, names, metrics = model.settings, sample_metric_names(model), dict[str, float]()
     if "sample_variety" in names:
         real = watched(loader)
-        share = variety(model.sample(len(real), settings.seed), real)
+        labels = loader.labels_of_some(len(real)) if model.num_labels else None
+        share = variety(model.sample(len(real), settings.seed, labels), real)
         metrics |= {} if share is None else {"sample_variety": share}
     if "generated_accuracy" in names:
         metrics["generated_accuracy"] = accuracy_on_samples(model, loader, settings.seed)
     if names and settings.fid_every and (epoch % settings.fid_every == 0 or epoch == settings.epochs):
         extractor: Extractor = find_extractor(settings.extractor, loader.device)
-        metrics |= measure(model.sample, loader, extractor, settings.fid_images, settings.seed)
+        metrics |= measure(model.sample, bool(model.num_labels), loader, extractor, settings.fid_images, settings.seed)
     return metrics
 
 

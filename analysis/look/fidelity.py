@@ -31,14 +31,18 @@ from data.loader import Loader
 from data.paths import feature_dir
 
 
-def measure(sample: Sample, loader: Loader, extractor: Extractor, num_images: int, seed: int) -> dict[str, float]:
+def measure(
+    sample: Sample, is_conditional: bool, loader: Loader, extractor: Extractor, num_images: int, seed: int
+) -> dict[str, float]:
     """Compare samples of a model with the images of a split, in this process and on its device.
 
     The split gives as many images, of all classes in proportion, or all it has if those are fewer. Their features are
-    kept in the user's cache folder.
+    kept in the user's cache folder. A conditional model is asked for samples of the very classes of these images: of
+    other shares, perfect samples would not be like them.
 
     Args:
         sample: of a model in evaluation mode.
+        is_conditional: whether it takes labels.
         loader: of the real images.
         extractor: network whose features are compared.
         num_images: samples, more than 5.
@@ -52,11 +56,13 @@ def measure(sample: Sample, loader: Loader, extractor: Extractor, num_images: in
         UserError: fewer images than neighbours.
     """
     check_numbers(num_images, len(loader))
-    real_images = pick(loader, min(num_images, len(loader)))
+    num_real = min(num_images, len(loader))
+    real_images = pick(loader, num_real)
+    classes = loader.labels_of_some(num_real).tolist() if is_conditional else []
     hashes = hash_images(real_images)
     cache = FeatureCache(feature_dir(), extractor.description(), extractor.num_features)
     real = real_features(cache, real_images, hashes, extractor)
-    sampled = sample_images(sample, num_images, seed)
+    sampled = sample_images(sample, num_images, seed, classes)
     fake = torch.cat([extractor(part) for images in sampled for part in images.split(extractor.batch_size)])
     probabilities = extractor.classify(fake)
     if fake.device.type == "mps":  # which lacks float64
@@ -149,5 +155,5 @@ def measure_run(run: TrainedRun, extractor: Extractor, split: str, num_images: i
         UserError: the run has no such split, or there are fewer images than neighbours.
     """
     loader = Loader(run.split(split), run.info, best_device())
-    metrics = measure(sampler(run), loader, extractor, num_images, seed)
+    metrics = measure(sampler(run), bool(run.objective.num_labels), loader, extractor, num_images, seed)
     return {f"{split}/{name}": value for name, value in metrics.items()}

@@ -12,9 +12,11 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.paths import expanded
 from data.visible import counted, listed
+from models.core.abilities import Classifies
 from models.core.objective import Objective
 from models.core.settings import Settings
 from models.frozen_backbone import FrozenSettings
+from models.parts.likelihoods import Likelihood
 
 # Settings that make the features of a frozen network what they are; so does the seed, of random weights.
 OF_FEATURES = ("arch", "pretrained", "weights", "input_size", "interpolation", "standardise")
@@ -44,8 +46,8 @@ def source_of(settings: Settings) -> Path:
 def start_from(folder: Path, objective: Objective) -> str:
     """Load the weights that a run has kept into a model that is to be trained; return what was loaded, in a line.
 
-    A tensor whose shape differs by the number of classes alone, as that of a head, is left as it is, and so is the
-    standardisation of a frozen network's features, which is that of the new images.
+    A tensor whose shape differs by the number of classes alone, as that of a head, is left as it is, and so is what the
+    new run's images or settings tell: the standardisation of a frozen network's features, a fixed variance of pixels.
 
     Raises:
         UserError: the run has no weights, is one of another model, its network has another form, or its head is one for
@@ -57,9 +59,8 @@ def start_from(folder: Path, objective: Objective) -> str:
         raise UserError(f"{told} has --model={model}: give --model={model}, or another run")
     check_features(told, source.settings, objective.settings)
     theirs, own = source.objective.state_dict(), objective.state_dict()
-    if isinstance(source.settings, FrozenSettings):
-        for name in STANDARDISATION:
-            del theirs[name], own[name]
+    for name in told_tensors(objective):
+        del theirs[name], own[name]
     classes = len(source.info.classes), len(objective.info.classes)
     misfits = [name for name in {**theirs, **own} if not fits(name, theirs, own, classes)]
     if misfits:
@@ -69,7 +70,19 @@ def start_from(folder: Path, objective: Objective) -> str:
     objective.load_state_dict(same, strict=False)
     left = [name for name in own if name not in same]
     rest = f", but for {listed(left, NUM_NAMED)}, which depend on the classes" if left else ""
+    knows_classes = isinstance(objective, Classifies) or getattr(objective, "num_labels", 0) > 0
+    if knows_classes and not left and source.info.classes != objective.info.classes:
+        rest = f"; its {classes[0]} classes have other names: each starts from the one in its place"
     return f"training starts from {counted(len(same), 'tensor')} of {folder}{rest}"
+
+
+def told_tensors(objective: Objective) -> list[str]:
+    """Return the names of the tensors that the images or settings of a run tell, and no training."""
+    if isinstance(objective.settings, FrozenSettings):
+        return [*STANDARDISATION]
+    likelihood = getattr(objective, "likelihood", None)
+    fixed = likelihood.named_parameters() if isinstance(likelihood, Likelihood) else ()
+    return [f"likelihood.{name}" for name, parameter in fixed if not parameter.requires_grad]
 
 
 def check_features(told: str, theirs: Settings, own: Settings) -> None:

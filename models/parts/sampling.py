@@ -20,8 +20,8 @@ class SamplingSettings(Settings):
     """Epochs from one measurement of the samples, by FID and similar metrics, to the next; 0 for none. Unless best_by
     says otherwise, a GAN keeps the weights of the epoch with the best FID."""
     fid_images: PositiveInt = 2000
-    """Samples in each measurement. They are compared with as many real images, from the validation split if there is
-    one, else from the training split."""
+    """Samples in each measurement. They are compared with as many real images, or all that there are, from the
+    validation split if there is one, else from the training split; a conditional model draws the same classes."""
     extractor: str = "inception"
     """Network whose features of samples and real images are compared: inception (the standard for FID), or the name of
     any network in timm."""

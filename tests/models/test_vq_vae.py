@@ -113,21 +113,59 @@ def test_the_moving_averages_of_a_code_are_those_of_hand_arithmetic():
     book.sums.copy_(torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 40.0]]))
     outputs = torch.tensor([[1.0, 1.0], [2.0, 0.0], [12.0, 2.0]])
     book.follow(outputs, torch.tensor([0, 0, 1]))
-    torch.testing.assert_close(book.uses, torch.tensor([2.0, 1.0, 3.6]))  # 0.9 * 2 + 0.1 * 2, ...
-    torch.testing.assert_close(book.sums, torch.tensor([[0.3, 0.1], [10.2, 0.2], [0.0, 36.0]]))
-    expected = torch.tensor([[0.15, 0.05], [10.2, 0.2], [0.0, 10.0]])
-    torch.testing.assert_close(book.codes, expected, rtol=1e-4, atol=1e-4)
+    uses = torch.tensor([1.8 + 0.2 / 3, 0.9 + 0.1 / 3, 3.6])  # 0.9 * 2 + 0.1 * 2 / 3, ...
+    sums = torch.tensor([[0.1, 0.1 / 3], [9 + 0.4, 0.2 / 3], [0.0, 36.0]])
+    torch.testing.assert_close(book.uses, uses)
+    torch.testing.assert_close(book.sums, sums)
+    torch.testing.assert_close(book.codes, sums / uses[:, None])
+
+
+def test_a_code_without_outputs_stays_where_it_is():
+    book = small_book(revive_below=0.0, codebook_decay=0.9)
+    before = book.codes.clone()
+    for _ in range(300):  # until the average has forgotten the first outputs of the second code
+        book.follow(torch.tensor([[1.0, 2.0], [9.0, 1.0]]), torch.tensor([0, 1]))
+        book.follow(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
+    for _ in range(600):
+        book.follow(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
+    torch.testing.assert_close(book.codes, torch.tensor([[1.0, 2.0], [9.0, 1.0], before[2].tolist()]))
+
+
+def test_a_book_that_kept_numbers_of_outputs_goes_on_with_shares():
+    book, other = small_book(), small_book()
+    outputs = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    for _ in range(1000):
+        book.follow(outputs, book(outputs))
+    state = book.state_dict()
+    other.load_state_dict({**state, "uses": 512 * state["uses"], "sums": 512 * state["sums"]})  # as 0.1.0 had it
+    for key, value in other.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=1e-3, atol=1e-3)
+    other.load_state_dict(state)
+    assert torch.equal(other.uses, state["uses"])
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_a_book_in_use_is_kept_where_training_goes_on_with_other_batches(update):
+    book = small_book(revive_below=0.1, codebook_update=update)
+    outputs = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    for _ in range(300):
+        book.revive(outputs)
+        book.follow(outputs, book(outputs))
+    before = book.codes.clone()
+    assert len(before.unique(dim=0)) == 3
+    book.revive(torch.randn(3000, 2))
+    assert torch.equal(book.codes, before)
 
 
 def test_codes_hardly_used_become_outputs_of_the_batch():
     book = small_book(revive_below=0.05)
-    book.uses.copy_(torch.tensor([2.0, 0.06, 0.04]))  # an even use is 1
+    book.uses.copy_(torch.tensor([0.96, 0.02, 0.01]))  # an even use is 1 / 3
     outputs = torch.tensor([[5.0, 5.0], [6.0, 6.0], [7.0, 7.0]])
     book.revive(outputs)
     assert book.codes[:2].tolist() == [[0, 0], [10, 0]]
     assert book.codes[2].tolist() in outputs.tolist()
-    assert book.uses.tolist() == pytest.approx([2, 0.06, 0.1])
-    torch.testing.assert_close(book.sums[2], 0.1 * book.codes[2])
+    assert book.uses.tolist() == pytest.approx([0.96, 0.02, 0.1 / 3])
+    torch.testing.assert_close(book.sums[2], 0.1 / 3 * book.codes[2])
 
 
 def test_a_revived_code_has_time_to_find_its_outputs():
@@ -135,7 +173,7 @@ def test_a_revived_code_has_time_to_find_its_outputs():
     book.revive(torch.randn(30, 2))
     for step in range(100):
         book.follow(torch.zeros(30, 2), torch.zeros(30, dtype=torch.long))
-        assert (book.uses[1:] > 0.05 * 10).all() == (step < 68)
+        assert (book.uses[1:] > 0.05 / 3).all() == (step < 68)
 
 
 def test_no_code_is_revived_where_that_is_not_wanted():
@@ -158,7 +196,8 @@ def test_dead_codes_come_alive_in_training(update):
     def train(revive_below):
         vae = build(codebook_update=update, revive_below=revive_below, codebook_decay=0.8, lr=2e-3)
         vae.code_book.codes.data[4:] = 1e3  # out of reach
-        vae.code_book.uses.fill_(1.0)
+        vae.code_book.uses.fill_(1 / len(vae.code_book.codes))
+        vae.code_book.sums.copy_(vae.code_book.codes * vae.code_book.uses[:, None])
         autoencode, _ = vae.phases()
         for step in range(40):
             terms = vae.train()(make_batch(16, seed=step), "autoencode")
@@ -304,17 +343,17 @@ def test_a_step_in_two_micro_batches_is_the_step_in_one(update):
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
 
 
-def test_codes_are_revived_once_in_a_step_and_by_the_uses_of_a_whole_one():
+def test_codes_are_revived_once_in_a_step():
     book = small_book(revive_below=0.1, codebook_decay=0.5, accumulation_steps=2)
     first, second = torch.randn(30, 2), torch.randn(30, 2)
     book.revive(first)
-    assert book.uses.tolist() == pytest.approx([2 * 0.1 * 60 / 3] * 3)
+    assert book.uses.tolist() == pytest.approx([2 * 0.1 / 3] * 3)
     before = {key: value.clone() for key, value in book.state_dict().items()}
     book.follow(first, book(first))
     book.revive(second)
     assert all(torch.equal(value, before[key]) for key, value in book.state_dict().items())
     book.follow(second, book(second))
-    assert book.uses.sum().item() == pytest.approx(0.5 * 12 + 0.5 * 60)
+    assert book.uses.sum().item() == pytest.approx(0.5 * 0.2 + 0.5)
 
 
 TINY_BOOK = {"codebook_size": 4, "code_size": 2, "codebook_decay": 0.5, "revive_below": 0.1}
@@ -343,7 +382,6 @@ def test_two_processes_in_micro_batches_keep_the_same_book_as_one_with_all_the_o
     torch.manual_seed(0)
     share, everything = shares_of_two()[0].chunk(2)[0], shares_of_two().flatten(0, 1)
     book.revive(share)
-    book.uses.mul_(4), book.sums.mul_(4)  # an even use of four times as many outputs
     for _ in range(3):
         book.follow(everything, book(everything))
     for key, value in book.state_dict().items():

@@ -30,7 +30,7 @@ def measured(monkeypatch):
     """Epochs in which samples are measured, by a network that needs no weights."""
     epochs = []
 
-    def measure(sample, loader, extractor, num_images, seed):
+    def measure(sample, is_conditional, loader, extractor, num_images, seed):
         assert extractor == "the tiny network"
         assert sample(3, seed).shape == (3, 3, 32, 32)
         return {f"fid_tiny_{num_images}": 1.0}

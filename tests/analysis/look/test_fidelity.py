@@ -51,14 +51,14 @@ def loader(num=300):
 
 def test_metrics_are_named_after_the_extractor_and_the_number_of_images():
     for num_real in (300, 100):
-        metrics = measure(noise, loader(num_real), Pixels(), 200, seed=0)
+        metrics = measure(noise, False, loader(num_real), Pixels(), 200, seed=0)
         assert list(metrics) == [f"{name}_pixels_200" for name in SCORES]
 
 
 def test_the_real_images_themselves_are_at_no_distance_and_black_ones_far_away():
     real = loader(IMAGES_AT_ONCE)
-    copies = measure(lambda *_: real.images / 255, real, Pixels(), IMAGES_AT_ONCE, seed=0)
-    black = measure(lambda num, *_: torch.zeros(num, 3, 4, 4), real, Pixels(), IMAGES_AT_ONCE, seed=0)
+    copies = measure(lambda *_: real.images / 255, False, real, Pixels(), IMAGES_AT_ONCE, seed=0)
+    black = measure(lambda num, *_: torch.zeros(num, 3, 4, 4), False, real, Pixels(), IMAGES_AT_ONCE, seed=0)
     assert copies["fid_pixels_256"] == pytest.approx(0, abs=1e-3)
     assert copies["coverage_pixels_256"] == 1
     assert black["fid_pixels_256"] > 5
@@ -67,8 +67,8 @@ def test_the_real_images_themselves_are_at_no_distance_and_black_ones_far_away()
 
 def test_features_of_real_images_are_computed_once():
     first, second = Pixels(), Pixels()
-    metrics = measure(noise, loader(), first, 200, seed=0)
-    assert measure(noise, loader(), second, 200, seed=0) == metrics
+    metrics = measure(noise, False, loader(), first, 200, seed=0)
+    assert measure(noise, False, loader(), second, 200, seed=0) == metrics
     assert (first.num_seen, second.num_seen) == (400, 200)
 
 
@@ -83,12 +83,12 @@ def test_the_gaussian_of_other_images_as_many_is_another(tmp_path):
 
 
 def test_metrics_do_not_depend_on_the_batches_or_on_a_random_state():
-    metrics = measure(noise, loader(), Pixels(), 200, seed=0)
+    metrics = measure(noise, False, loader(), Pixels(), 200, seed=0)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    assert measure(noise, loader(), Pixels(batch_size=33), 200, seed=0) == metrics
+    assert measure(noise, False, loader(), Pixels(batch_size=33), 200, seed=0) == metrics
     assert torch.equal(torch.get_rng_state(), state)
-    assert measure(noise, loader(), Pixels(), 200, seed=1) != metrics
+    assert measure(noise, False, loader(), Pixels(), 200, seed=1) != metrics
 
 
 def test_the_first_images_are_the_same_however_many_are_drawn():
@@ -117,10 +117,25 @@ def test_real_images_are_of_all_classes_alike_in_whatever_order_they_are(order, 
     assert picked.bincount().tolist() == [num // 10] * 10
 
 
+@pytest.mark.parametrize("num_real", [300, 90])
+def test_a_conditional_model_is_compared_by_samples_of_the_classes_of_the_real_images(num_real):
+    labels = (torch.arange(num_real) % 10 == 0).long().sort(descending=True).values  # a tenth is of class 1
+
+    def draw(num, seed, labels):  # each class exactly as it is
+        return (noise(num, seed) + labels.view(-1, 1, 1, 1)) / 2
+
+    real = Loader(Split((draw(num_real, 99, labels) * 255).byte(), labels), INFO, torch.device("cpu"))
+    asked = []
+    found = measure(lambda *a: asked.append(a[2]) or draw(*a), True, real, Pixels(), 256, seed=0)
+    assert torch.cat(asked).float().mean().item() == pytest.approx(0.1, abs=0.005)
+    alike = measure(lambda num, seed, _: draw(num, seed, torch.arange(num) % 2), False, real, Pixels(), 256, seed=0)
+    assert found["fid_pixels_256"] < 0.2 * alike["fid_pixels_256"]
+
+
 @pytest.mark.parametrize(("num_fake", "num_real"), [(5, 300), (300, 5)])
 def test_fewer_images_than_a_ball_needs_are_refused(num_fake, num_real):
     with pytest.raises(UserError, match="there must be 6 of each"):
-        measure(noise, loader(num_real), Pixels(), num_fake, seed=0)
+        measure(noise, False, loader(num_real), Pixels(), num_fake, seed=0)
 
 
 def test_metrics_of_a_run_add_up_in_its_folder(tmp_path):

@@ -52,6 +52,21 @@ def test_what_depends_on_the_classes_is_left_where_there_are_others(model, tmp_p
         assert torch.equal(tensor, (fresh.state_dict() if name in left else kept)[name]), name
 
 
+@pytest.mark.parametrize(("model", "is_told"), [("cnn", True), ("ac_gan", True), ("vae", False)])
+def test_as_many_classes_of_other_names_are_told_where_the_model_knows_any(model, is_told, tmp_path):
+    told = start_from(save_run(tmp_path / "a", model), new_model(model, ("ape", "bee", "cow")))
+    assert told.endswith("; its 3 classes have other names: each starts from the one in its place") == is_told
+
+
+@pytest.mark.parametrize("first", ["gaussian", "gaussian_learned"])
+def test_a_fixed_deviation_of_pixels_is_that_of_the_new_runs_settings(first, tmp_path):
+    save_run(tmp_path / "a", "vae", likelihood=first, noise_deviation=0.3)
+    objective = new_model("vae", likelihood="gaussian", noise_deviation=0.01)
+    before = objective.likelihood.log_variance.item()
+    start_from(tmp_path / "a", objective)
+    assert objective.likelihood.log_variance.item() == before
+
+
 def test_another_model_or_form_and_what_is_no_run_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path))
     folder = save_run(tmp_path / "a", "mlp")
