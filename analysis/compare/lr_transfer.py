@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from data.visible import counted, warn
 FILE = "lr_transfer.png"
 METRIC = "train/classify/loss"  # at the last epoch
 STANDARD = "standard"
+MOST_ABOVE = 1.2  # the best mean, that the frame of the figure shows at least: rates that are far too high lie beyond
 NAMES = {STANDARD: "standard parametrisation", "mup": "muP"}
 EQUAL = ("model", "dataset", "epochs", "batch_size", "train_fraction", "val_fraction", "optimizer", "schedule")
 
@@ -199,7 +201,7 @@ def comparison_of(widths: Mapping[int, Curve], metric: str) -> list[str]:
     narrow, *_, wide = widths
     means = widths[wide].means()
     best = [min(curve.means().values()) for curve in widths.values()]
-    order = "falls" if best == sorted(best, reverse=True) else "does not fall"
+    order = "falls" if all(one > other for one, other in pairwise(best)) else "does not fall"
     lines = [f"  {moves(widths)} (factors of 2); at its best rate the metric {order} from each width to the next"]
     if (rate := widths[narrow].best_rate()) in means:
         price = means[rate] - min(means.values())
@@ -236,7 +238,11 @@ def draw(found: Curves, headline: str, metric: str) -> Any:
         axes.grid(alpha=0.3)
     means = [value for widths in found.values() for curve in widths.values() for value in curve.means().values()]
     finite = sorted(filter(math.isfinite, means))
-    grid[0].set(ylabel=metric, ylim=(finite[0] - 0.05, min(finite[-1], finite[0] + 1.2) + 0.05))
+    highest = min(finite[-1], finite[0] + max(MOST_ABOVE, 3 * (statistics.median(finite) - finite[0])))
+    margin = 0.04 * (highest - finite[0]) or 0.05
+    above = sum(value > highest for value in means)
+    cut = f", {above} of {counted(len(means), 'mean')} above the frame or not finite" if above else ""
+    grid[0].set(ylabel=f"{metric}{cut}", ylim=(finite[0] - margin, highest + margin))
     grid[0].legend()
     return figure
 

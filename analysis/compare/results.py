@@ -23,10 +23,11 @@ from data.datasets import has_test_images
 from data.errors import UserError
 from data.files import replace_file
 from data.metrics import is_finite
-from data.visible import visible, warn
+from data.visible import listed, visible, warn
 
 RESULTS = Path(__file__).parents[1] / "results.json"
 PAGE = Path(__file__).parents[1] / "RESULTS.md"
+MOST_EPOCHS = 5  # numbers of them that a note tells, where the seeds of a row had different ones
 # Settings that a row of the table need not name: those of the protocol, and those with a column of their own.
 UNNAMED = {"model", "dataset", "seed", "lr", "epochs", "patience", "test", "mixed_precision", "train_fraction"}
 UNNAMED |= {"val_fraction", "fid_every", "fid_images", "extractor", "channels_last", "compile"}
@@ -99,6 +100,7 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
         names = ", ".join(record.run_id for record in records)
         raise UserError(f"{names}: runs of one recipe, of which some have the same seed: name one of each seed")
     summaries = [{**record.summary, **generation_scores(record)} for record in records]
+    epochs = [summary["epochs"] for summary in summaries]
     keys = [key for key in figures_of(summaries[0]) if all(is_finite(summary.get(key)) for summary in summaries)]
     metrics = {key: spread([summary[key] for summary in summaries]) for key in keys}
     return Result(
@@ -107,14 +109,15 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
         dataset=first.dataset,
         settings=shown_settings(told_settings(first.settings)),
         lr=first.settings["lr"],
-        epochs=first.summary["epochs"],
+        epochs=max(epochs),
         num_seeds=len(records),
         num_parameters=first.summary["num_parameters"],
         metrics={key: rounded(figure) for key, figure in metrics.items()},
         train_seconds=statistics.mean(summary["train_seconds"] for summary in summaries),
         images_per_second=statistics.mean(summary["images_per_second"] for summary in summaries),
-        device=first.environment.get("device", ""),
+        device=", ".join(dict.fromkeys(record.environment.get("device", "") for record in records)),
         command=of_seeds(short_command(first.settings), seeds),
+        note=f"epochs of its seeds: {listed(list(map(str, epochs)), MOST_EPOCHS)}" if len({*epochs}) > 1 else "",
     )
 
 
@@ -253,7 +256,8 @@ def update(
     Args:
         runs_dir: the runs folder; None for the default one.
         names: names of runs and sweeps that are wanted beside those that have a row in the table.
-        notes: remarks for the reader, by the name of the result; one whose figures are the same keeps its own.
+        notes: remarks for the reader, by the name of the result, before what its runs themselves give cause for; a
+            result whose figures are the same keeps its own.
 
     Raises:
         UserError: there is no run or sweep of a name, or it has no result.
@@ -261,7 +265,11 @@ def update(
     known = {result.name: result for result in read_results(RESULTS)}
     collected = {result.name: result for result in collect(runs_dir, names)}
     kept = {name: it.note for name, it in known.items() if name in collected and it.metrics == collected[name].metrics}
-    fresh = {name: replace(result, note={**kept, **notes}.get(name, "")) for name, result in collected.items()}
+    remarks = {name: "; ".join(filter(None, (notes.get(name), it.note))) for name, it in collected.items()}
+    fresh = {
+        name: replace(result, note=remarks[name] if name in notes else kept.get(name, remarks[name]))
+        for name, result in collected.items()
+    }
     results = list({**known, **fresh}.values())
     content = json.dumps([asdict(result) for result in results], indent=1) + "\n"
     for path, text in ((RESULTS, content), (PAGE, render(results))):

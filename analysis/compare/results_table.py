@@ -60,14 +60,14 @@ class Result:
         dataset: name of the images, a key of DATASETS.
         settings: the settings that were told, but for those of the protocol and those with a column of their own.
         lr: learning rate.
-        epochs: number of epochs of training.
+        epochs: number of epochs of training, the most where runs had different ones.
         num_seeds: number of runs.
         num_parameters: number of trainable parameters.
         metrics: mean and standard deviation over the runs of each metric, such as test/accuracy; the deviation is None
             for a single run.
         train_seconds: mean time of training, in seconds.
-        images_per_second: mean speed of training.
-        device: hardware that the runs were trained on.
+        images_per_second: mean over the runs of the median speed of training.
+        device: hardware that the runs were trained on, all that differ.
         command: the command line that makes the result again.
         note: a remark for the reader.
     """

@@ -45,6 +45,7 @@ NUM_KEPT = 3  # of the other columns, the first of which say most
 LONGEST_CELL = 60  # letters
 MOST_NAMED = 5  # folders
 MOST_REASONS = 10
+MOST_TRIALS = 5  # whose means are told
 RANKINGS = ("best", "accuracy")
 
 Column = tuple[str, Callable[[Any], str]]  # its heading, and what makes a row's cell
@@ -92,13 +93,14 @@ def age(created: datetime, now: datetime) -> str:
 def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
     """Print a table of runs, and a line that counts them.
 
-    A ranking has the final runs in a table of their own, with their means, and a warning where it is no fair one.
+    A ranking has the final runs in a table of their own, means of trials and of final runs, and a warning where it is
+    no fair one.
 
     Args:
         runs: the runs to list, the newest first.
         metric: the metric whose best value and course are shown.
         sort: a key of SORTS.
-        limit: the most rows of a table; the means are over all final runs.
+        limit: the most rows of a table; the means are over all runs.
     """
     found, is_ranking = runs.records, sort in RANKINGS
     listed = found[:limit] if sort == "age" else found  # by age they are sorted, and the others' curves need no reading
@@ -106,13 +108,14 @@ def print_runs(runs: RunList, metric: Metric, sort: str, limit: int) -> None:
         listed = sorted(listed, key=lambda record: record.created)  # of equal runs the first is the best
     rows = sorted(rows_of(listed, metric), key=SORTS[sort])
     all_finals = [row for row in rows if is_ranking and row.record.is_final]
-    searched = [row for row in rows if not (is_ranking and row.record.is_final)][:limit]
-    finals = all_finals[:limit]
+    all_searched = [row for row in rows if not (is_ranking and row.record.is_final)]
+    searched, finals = all_searched[:limit], all_finals[:limit]
     rows = searched + finals
     columns = columns_of(rows, metric)
     print_table(columns, searched, f"runs by {sort}, with their best {metric.name}")
     print_table(columns, finals, "final runs, with the settings of the best trials")
-    lines = [*means_of_finals([row.record for row in all_finals], metric), *reasons([row.record for row in rows])]
+    lines = means_of_trials(all_searched, metric) if is_ranking else []
+    lines += [*means_of_finals([row.record for row in all_finals], metric), *reasons([row.record for row in rows])]
     lines += [warning_of([row.record for row in searched])] if is_ranking else []
     say(*filter(None, lines), count_line(runs, len(rows)))
 
@@ -124,6 +127,28 @@ def count_line(runs: RunList, num_shown: int) -> str:
     of_all = f"{num_shown:,} of " if len(runs.records) > num_shown else ""
     left_out = skipped("folders that are no run", runs.skipped)
     return f"{of_all}{counted(len(runs.records), 'run')}{': ' if ends else ''}{ends}{left_out}"
+
+
+def means_of_trials(rows: Sequence[Row], metric: Metric) -> list[str]:
+    """Return a line for each of the best trials with several runs: mean and deviation over its seeds or folds.
+
+    The table ranks runs, of which the luckiest seed or the easiest fold stands first.
+
+    Args:
+        rows: of runs that are no final ones.
+        metric: whose best values are meant.
+    """
+    by_trial: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row.best is not None and row.record.sweep and row.record.state != "failed":
+            by_trial.setdefault((row.record.sweep, row.record.first_of_trial), []).append(row.best.value)
+    means = {trial: spread(values) for (_, trial), values in by_trial.items() if len(values) > 1}
+    order = sorted(means, key=lambda trial: metric.cost(means[trial]["mean"]))[:MOST_TRIALS]
+    return [
+        f"mean of {trial}: {metric.name} {plus_minus(means[trial], metric.name)} "
+        f"({counted(len(means[trial]['values']), 'run')})"
+        for trial in order
+    ]
 
 
 def means_of_finals(finals: Sequence[RunRecord], metric: Metric) -> list[str]:

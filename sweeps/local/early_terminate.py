@@ -16,7 +16,7 @@ Costs = Mapping[int, Sequence[float]]
 
 @dataclass(frozen=True)
 class Hyperband:
-    """W&B's rule: at each band the best 1/eta of the trials go on, the others are stopped for good.
+    """W&B's rule: at each band the best 1/eta of the trials, and the one after them, go on; others end for good.
 
     Attributes:
         bands: numbers of logged values, ascending.
@@ -29,7 +29,7 @@ class Hyperband:
     strict: bool = True
 
     def to_stop(self, costs: Costs, running: Sequence[int], finished: Collection[int] = ()) -> list[int]:
-        """Return the running trials that are not among the best 1/eta at the last band they have reached.
+        """Return the running trials worse than the first beyond the best 1/eta at the last band they have reached.
 
         As with W&B, a band is a number of logged values, not of epochs, and all trials are compared, ended ones
         included (https://docs.wandb.ai/guides/sweeps/define-sweep-configuration#early_terminate).

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sweeps.local.launch import ARGUMENTS, NUM_SHOWN_LINES, OUTPUT, Run, command
 from sweeps.local.pool import Pool
 from sweeps.local.sweep_file import COMMAND
 
-FIRST_SEED = 1  # fresh seeds: the trials had the default one unless the sweep says otherwise
+FIRST_SEED = 1
 TOLD_APART = {"epochs": "-epochs", "mixed_precision": "-"}  # where names of final runs tell of them
 COSTS = ("train_seconds", "images_per_second")
 
@@ -70,10 +71,17 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
             recipe["best_by"] = ""
     limits = {key: value for key, value in NO_LIMITS.items() if key in recipe}  # another program may not have them
     settings = {**recipe, **FINAL_OVERRIDES, **limits, "epochs": trial.best_epoch}
-    seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
+    seeds = fresh_seeds(sweep, num_seeds)
     name = f"{run_folder.FINAL}{trial.run_id}"
     name += what_has_changed(settings, [folder / f"{name}{run_folder.SEED_SUFFIX}{seed}" for seed in seeds])
     return [Final(trial, seed, {**settings, "seed": seed}, f"{name}{run_folder.SEED_SUFFIX}{seed}") for seed in seeds]
+
+
+def fresh_seeds(sweep: SweepRecord, num: int) -> list[int]:
+    """Return the first seeds that no trial of a sweep was told: by those that it was chosen with, one may be lucky."""
+    told = {(trial.settings.get("seed"), len(trial.seeds)) for trial in sweep.trials}
+    used = {seed + i for seed, num_more in told if isinstance(seed, int) for i in range(num_more + 1)}
+    return list(islice((seed for seed in count(FIRST_SEED) if seed not in used), num))
 
 
 def final_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,12 +239,14 @@ def result_of(folder: Path, finals: Sequence[Final], refused: Collection[str] = 
     }
     if not done:
         return result
-    first = next(final for final in finals if final.seed in done)
+    first, *others = [final for final in finals if final.seed in done]
+    runs = [folder / final.run_id for final in (first, *others)]
+    devices = [read_json(run / run_folder.ENVIRONMENT).get("device") for run in runs]
     keys = (*figures_of(done[first.seed]), *COSTS)
     known = [key for key in keys if all(is_finite(each.get(key)) for each in done.values())]
     return result | {
         "command": command_of(read_json(folder / first.run_id / run_folder.SETTINGS)),
         "num_parameters": done[first.seed].get("num_parameters"),
-        "device": read_json(folder / first.run_id / run_folder.ENVIRONMENT).get("device"),
+        "device": ", ".join(dict.fromkeys(filter(None, devices))) or None,
         **{key: spread([each[key] for each in done.values()]) for key in known},
     }

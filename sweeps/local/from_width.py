@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from analysis.read.recipe import default_settings
 from analysis.read.sweeps import SweepRecord
-from analysis.read.trials import Trial
+from analysis.read.trials import Trial, runs_of
 from analysis.record import run_folder
 from analysis.terminal import clock, number
 from data.errors import UserError
@@ -101,7 +101,8 @@ class Cost(NamedTuple):
 
 def cost_of(sweep: SweepRecord, trials: Sequence[Trial]) -> Cost:
     """Return what some trials of a sweep took, as far as their run folders tell."""
-    summaries = [read_json(Path(sweep.source) / trial.run_id / run_folder.SUMMARY) for trial in trials]
+    runs = [run_id for trial in trials for run_id in runs_of(trial.run_id, len(trial.seeds))]
+    summaries = [read_json(Path(sweep.source) / run_id / run_folder.SUMMARY) for run_id in runs]
     known = [summary["train_seconds"] for summary in summaries if is_finite(summary.get("train_seconds"))]
     words = f"{clock(sum(known))} of training in {counted(len(trials), 'trial')}" if known else "an unknown time"
     return Cost(sum(known), words)

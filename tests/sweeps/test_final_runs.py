@@ -16,7 +16,7 @@ from analysis.read.trials import Trial
 from analysis.record.run_folder import NAME_OF_FINAL
 from data.errors import UserError
 from data.files import write_json
-from data.metrics import Metric
+from data.metrics import Best, Metric
 from models.resolve import merge, parse, validate
 from sweeps.local.final_runs import Finals, check_settings, finals_of, result_of
 from tests.sweep_helpers import ROOT
@@ -42,6 +42,20 @@ def write_final(folder, seed, **settings):
     run = folder / f"final-{TRIAL}-seed{seed}"
     write_json(run / "settings.json", {"model": "mlp", "seed": seed, **settings})
     write_json(run / "summary.json", FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "num_runs", "fresh"),
+    [((None, None), 1, [1, 2]), ((9, 9), 1, [1, 2]), ((1, 3), 1, [2, 4]), ((1, 1), 3, [5, 6])],
+)
+def test_seeds_of_final_runs_are_none_that_a_trial_had(folder, seeds, num_runs, fresh):
+    sweep = sweep_of(folder)
+    done = (Best(0.1, 30),) * (num_runs if num_runs > 1 else 0)
+    first, trials = sweep.trials[0], []
+    for seed in seeds:
+        own = {} if seed is None else {"seed": seed}
+        trials.append(replace(first, settings={**first.settings, **own}, seeds=done))
+    assert [final.seed for final in told(replace(sweep, trials=tuple(trials)), folder, trials[0])] == fresh
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """The best trial of a narrow network, taken to the wide one."""
 
+from dataclasses import replace
+
 import pytest
 
 from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from data.errors import UserError
 from data.files import write_json
-from data.metrics import Metric
+from data.metrics import Best, Metric
 from sweeps.local.from_width import transfer_of
 from tests.sweep_agents import Stage
 
@@ -41,6 +43,15 @@ def test_the_best_narrow_trial_gets_the_greatest_width_and_is_compared_with_the_
         "width 600 by the best rate of width 64, 0.3: the search took 2m08s of training in 2 trials; "
         "that of width 600 itself 20m00s of training in 2 trials, 9.4 times as much"
     )
+
+
+def test_what_a_search_took_holds_the_runs_of_all_seeds(tmp_path):
+    sweep = sweep_of(make_folders(tmp_path, 1), mup(64))
+    trial = replace(sweep.trials[0], seeds=(Best(0.1, 3), Best(0.2, 3)))
+    (tmp_path / "000-run-s2").mkdir()
+    write_json(tmp_path / "000-run-s2" / "summary.json", {"train_seconds": 100})
+    found = transfer_of(replace(sweep, trials=(trial,)), 64)
+    assert found.words.endswith("the search took 2m44s of training in 1 trial")
 
 
 def test_settings_that_both_searches_choose_are_trained_once(tmp_path):

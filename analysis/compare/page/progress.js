@@ -13,6 +13,8 @@ const X_TITLES = { number: "runs in the order of their starts", ended: `${unit.n
 
 const positionOf = (i) => (chosen.x === "number" ? runs[i].number : runs[i].ended / unit.seconds);
 const isSearched = (i) => !runs[i].isFinal;
+// Of a trial with several seeds or folds it is the mean: its luckiest run is no progress.
+const reached = (i) => runs[i].overSeeds?.mean ?? runs[i].value;
 const sweepColour = (sweep) => COLOURS[sweeps.indexOf(sweep) % COLOURS.length];
 
 export function setUpProgress() {
@@ -42,7 +44,7 @@ function staircase(sweep) {
   const inOrder = searched.sort((i, j) => positionOf(i) - positionOf(j));
   const better = metric.goal === "minimize" ? Math.min : Math.max;
   const y = [];
-  for (const i of inOrder) y.push(y.length ? better(y.at(-1), runs[i].value) : runs[i].value);
+  for (const i of inOrder) y.push(y.length ? better(y.at(-1), reached(i)) : reached(i));
   return {
     type: "scatter",
     mode: "lines",

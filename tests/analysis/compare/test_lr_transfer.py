@@ -8,7 +8,17 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.compare.lr_transfer import METRIC, Curve, curves_of, draw, draw_curve, draw_transfer, moved, vertex
+from analysis.compare.lr_transfer import (
+    METRIC,
+    Curve,
+    comparison_of,
+    curves_of,
+    draw,
+    draw_curve,
+    draw_transfer,
+    moved,
+    vertex,
+)
 from analysis.read.runs import read_runs
 from analysis.transfer import main
 from data.errors import UserError
@@ -79,6 +89,18 @@ def test_the_words_tell_what_moves_and_what_the_narrow_rate_is_worth(sweep, tmp_
         in words
     )
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_lies_above_the_frame_is_counted_and_equal_values_do_not_fall(tmp_path):
+    values = {2.0**-i: {1: 70.0 + (40.0 if i == 9 else i / 10)} for i in range(10)}
+    found = {"mup": {8: Curve(dict(values)), 16: Curve(dict(values))}}
+    axes = draw(found, "headline", "val/loss").axes[0]
+    assert axes.get_ylabel() == "val/loss, 2 of 20 means above the frame or not finite"
+    low, high = axes.get_ylim()
+    assert low < 70 < 70.8 < high < 80
+    del values[2.0**-9]
+    assert draw({"mup": {8: Curve(values)}}, "headline", "val/loss").axes[0].get_ylabel() == "val/loss"
+    assert "does not fall" in comparison_of({8: Curve(values), 16: Curve(values)}, "val/loss")[0]
 
 
 def test_of_one_seed_no_deviation_is_told(tmp_path, capsys):

@@ -124,6 +124,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
     assert "for seed in 1 2 5; do python train.py --model=mlp" in result.command
 
 
+def test_what_differs_between_the_seeds_of_a_row_is_told(place):
+    write_seeds(place, one=1, two=2, three=3)
+    for name, epochs in (("one", 11), ("two", 13)):
+        summary = place / "runs" / name / "summary.json"
+        write_json(summary, {**read_json(summary), "epochs": epochs})
+    environment = place / "runs" / "two" / "environment.json"
+    write_json(environment, {**read_json(environment), "device": "another device"})
+    assert update(place, "one", "two", "three") == 0
+    [result] = [result for result in read_results(place / "results.json") if result.model == "mlp"]
+    assert (result.epochs, result.note) == (13, "epochs of its seeds: 11, 13, 1")
+    assert result.device == "a device, another device"
+
+
 def write_seeds(place, **seeds):
     for name, seed in seeds.items():
         settings = {"model": "mlp", "dataset": "cifar10", "epochs": 2, "seed": seed, "test": True}

@@ -64,6 +64,18 @@ def test_the_mean_of_final_runs_is_over_all_of_them_however_few_rows_are_shown(t
     assert {"000", "001"} < set(output.split())
 
 
+def test_trials_of_several_seeds_or_folds_have_their_means_told_the_best_first(tmp_path, capsys):
+    for trial, accuracies in (("000-steady", (0.90, 0.92)), ("001-lucky", (0.95, 0.70)), ("002-single", (0.1,))):
+        for place, accuracy in enumerate(accuracies, 1):
+            write_run(tmp_path / "sweeps" / "s" / (f"{trial}-s{place}" if place > 1 else trial), [0.5], [accuracy])
+    told = "--runs_dir", str(tmp_path), "--sweep", "s", "--metric", "val/accuracy", "--limit", "1"
+    lines = [line for line in show(capsys, *told).splitlines() if line.startswith("mean of")]
+    assert lines == [
+        "mean of 000-steady: val/accuracy 91.00 ± 1.41 % (2 runs)",
+        "mean of 001-lucky: val/accuracy 82.50 ± 17.68 % (2 runs)",
+    ]
+
+
 def test_a_mean_is_told_with_the_number_of_runs_that_have_the_figure(tmp_path, capsys):
     summaries = [{"test/accuracy": 0.9, "test/loss": 0.5}, {"test/accuracy": 0.8, "test/loss": float("nan")}, {}]
     for seed, figures in enumerate(summaries, 1):

@@ -197,6 +197,17 @@ def test_few_images_are_told_from_many(tmp_path):
     assert difference_over_images({}, right) is None
 
 
+def test_what_is_not_certain_is_not_rounded_to_certainty():
+    assert [seeds.likelihood(each) for each in (0.0, 1e-9, 0.5, 0.994, 0.996, 1.0)] == [
+        "0 %",
+        "less than 1 %",
+        "50 %",
+        "99 %",
+        "more than 99 %",
+        "100 %",
+    ]
+
+
 def test_a_difference_that_more_images_might_undo_is_said():
     found = duel(by_seed([0.9, 0.91, 0.905]), by_seed([0.8, 0.81, 0.806]), ACCURACY)
     text = verdict(found, seeds.Interval(0.1, -0.02, 0.2), "test/accuracy")
