@@ -115,7 +115,7 @@ def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
         metrics={key: rounded(figure) for key, figure in metrics.items()},
         train_seconds=statistics.mean(summary["train_seconds"] for summary in summaries),
         images_per_second=statistics.mean(summary["images_per_second"] for summary in summaries),
-        device=", ".join(dict.fromkeys(record.environment.get("device", "") for record in records)),
+        device="; ".join(dict.fromkeys(record.environment.get("device", "") for record in records)),
         command=of_seeds(short_command(first.settings), seeds),
         note=f"epochs of its seeds: {listed(list(map(str, epochs)), MOST_EPOCHS)}" if len({*epochs}) > 1 else "",
     )

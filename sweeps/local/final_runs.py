@@ -247,6 +247,6 @@ def result_of(folder: Path, finals: Sequence[Final], refused: Collection[str] = 
     return result | {
         "command": command_of(read_json(folder / first.run_id / run_folder.SETTINGS)),
         "num_parameters": done[first.seed].get("num_parameters"),
-        "device": ", ".join(dict.fromkeys(filter(None, devices))) or None,
+        "device": "; ".join(dict.fromkeys(filter(None, devices))) or None,
         **{key: spread([each[key] for each in done.values()]) for key in known},
     }

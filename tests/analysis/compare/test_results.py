@@ -134,7 +134,7 @@ def test_what_differs_between_the_seeds_of_a_row_is_told(place):
     assert update(place, "one", "two", "three") == 0
     [result] = [result for result in read_results(place / "results.json") if result.model == "mlp"]
     assert (result.epochs, result.note) == (13, "epochs of its seeds: 11, 13, 1")
-    assert result.device == "a device, another device"
+    assert result.device == "a device; another device"
 
 
 def write_seeds(place, **seeds):
