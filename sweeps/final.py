@@ -102,11 +102,8 @@ def against_the_first(
     known = [(runs, result) for runs, result in zip(finals, results, strict=True) if key in result]
     by_seed = [dict(zip(result["seeds"], result[key]["values"], strict=True)) for _, result in known]
     split, _, figure = key.partition("/")  # over images there is but a difference in accuracy
-    images = [
-        right_by_image([folder / final.run_id for final in runs if final.seed in result["seeds"]], split)
-        for runs, result in known
-        if figure == "accuracy"
-    ] or [{}] * len(known)
+    folders = [[folder / final.run_id for final in runs if final.seed in result["seeds"]] for runs, result in known]
+    images = [right_by_image(own, split) if figure == "accuracy" else {} for own in folders]
     found = []
     for (_, other), values, right in list(zip(known, by_seed, images, strict=True))[1:]:
         contest, over_images = duel(by_seed[0], values, metric_named(key)), difference_over_images(images[0], right)

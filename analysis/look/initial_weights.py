@@ -60,7 +60,8 @@ def start_from(folder: Path, objective: Objective) -> str:
     check_features(told, source.settings, objective.settings)
     theirs, own = source.objective.state_dict(), objective.state_dict()
     for name in told_tensors(objective):
-        del theirs[name], own[name]
+        theirs.pop(name, None)
+        del own[name]
     classes = len(source.info.classes), len(objective.info.classes)
     misfits = [name for name in {**theirs, **own} if not fits(name, theirs, own, classes)]
     if misfits:

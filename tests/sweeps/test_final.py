@@ -6,6 +6,7 @@ import math
 import signal
 import sqlite3
 import statistics
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -18,7 +19,8 @@ from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.metrics import Curve, Metric, is_epoch
-from sweeps.final import show, warn_of_a_search
+from sweeps import final as program
+from sweeps.final import against_the_first, show, warn_of_a_search
 from sweeps.local.final_runs import place_of_finals
 from sweeps.local.trials import Trials
 from tests.sweep_agents import ROOT, wait_until
@@ -111,6 +113,19 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
     [trial] = read_json(stage.sweep() / "final.json")["trials"]
     assert trial["val/loss"]["values"] == [1.5]
     assert "1.5000" in done.output
+
+
+@pytest.mark.parametrize(("figure", "is_told"), [("accuracy", True), ("loss", False)])
+def test_the_images_tell_of_a_difference_in_accuracy_alone(tmp_path, monkeypatch, figure, is_told):
+    monkeypatch.setattr(program, "right_by_image", lambda folders, split: {"a": 0.5, "b": float(len(folders) > 2)})
+    values = {"000-a": [0.5, 0.6], "001-b": [0.4, 0.45, 0.5]}
+    results = [
+        {"trial": trial, "seeds": [*range(len(own))], f"test/{figure}": {"values": own}}
+        for trial, own in values.items()
+    ]
+    finals = [[SimpleNamespace(run_id=f"{trial}{i}", seed=i) for i in range(3)] for trial in values]
+    [found] = against_the_first(tmp_path, finals, results, key)
+    assert ("over the images" in found["verdict"]) == is_told == (found["over_images"] is not None)
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_as_many_classes_of_other_names_are_told_where_the_model_knows_any(model
     assert told.endswith("; its 3 classes have other names: each starts from the one in its place") == is_told
 
 
-@pytest.mark.parametrize("first", ["gaussian", "gaussian_learned"])
+@pytest.mark.parametrize("first", ["gaussian", "gaussian_learned", "squared_error"])
 def test_a_fixed_deviation_of_pixels_is_that_of_the_new_runs_settings(first, tmp_path):
     save_run(tmp_path / "a", "vae", likelihood=first, noise_deviation=0.3)
     objective = new_model("vae", likelihood="gaussian", noise_deviation=0.01)
