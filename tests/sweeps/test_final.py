@@ -118,11 +118,8 @@ def test_without_test_images_the_held_out_ones_stay_so_and_give_the_figures(stag
 @pytest.mark.parametrize(("figure", "is_told"), [("accuracy", True), ("loss", False)])
 def test_the_images_tell_of_a_difference_in_accuracy_alone(tmp_path, monkeypatch, figure, is_told):
     monkeypatch.setattr(program, "right_by_image", lambda folders, split: {"a": 0.5, "b": float(len(folders) > 2)})
-    values = {"000-a": [0.5, 0.6], "001-b": [0.4, 0.45, 0.5]}
-    results = [
-        {"trial": trial, "seeds": [*range(len(own))], f"test/{figure}": {"values": own}}
-        for trial, own in values.items()
-    ]
+    values, key = {"000-a": [0.5, 0.6], "001-b": [0.4, 0.45, 0.5]}, f"test/{figure}"
+    results = [{"trial": trial, "seeds": [*range(len(own))], key: {"values": own}} for trial, own in values.items()]
     finals = [[SimpleNamespace(run_id=f"{trial}{i}", seed=i) for i in range(3)] for trial in values]
     [found] = against_the_first(tmp_path, finals, results, key)
     assert ("over the images" in found["verdict"]) == is_told == (found["over_images"] is not None)
