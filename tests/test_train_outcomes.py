@@ -65,7 +65,7 @@ def fids(monkeypatch):
     values = [9.0, 5.0, 7.0, 6.0, 8.0]
     due = iter([*values, 4.0])
 
-    def measure(sample, loader, extractor, num_images, seed):
+    def measure(sample, is_conditional, loader, extractor, num_images, seed):
         assert sample(2, seed).shape == (2, 3, 32, 32)
         return {f"fid_{extractor}_{num_images}": next(due), f"kid_{extractor}_{num_images}": 1.0}
 
