@@ -79,7 +79,7 @@ def finals_of(sweep: SweepRecord, trial: Trial, num_seeds: int, folder: Path) ->
 
 def fresh_seeds(sweep: SweepRecord, num: int) -> list[int]:
     """Return the first seeds that no trial of a sweep was told: by those that it was chosen with, one may be lucky."""
-    told = {(trial.settings.get("seed"), len(trial.seeds)) for trial in sweep.trials}
+    told = {(trial.settings.get("seed"), 0 if trial.folds else len(trial.seeds)) for trial in sweep.trials}
     used = {seed + i for seed, num_more in told if isinstance(seed, int) for i in range(num_more + 1)}
     return list(islice((seed for seed in count(FIRST_SEED) if seed not in used), num))
 
@@ -239,14 +239,14 @@ def result_of(folder: Path, finals: Sequence[Final], refused: Collection[str] = 
     }
     if not done:
         return result
-    first, *others = [final for final in finals if final.seed in done]
-    runs = [folder / final.run_id for final in (first, *others)]
+    runs = [folder / final.run_id for final in finals if final.seed in done]
     devices = [read_json(run / run_folder.ENVIRONMENT).get("device") for run in runs]
-    keys = (*figures_of(done[first.seed]), *COSTS)
+    first, *_ = done.values()
+    keys = (*figures_of(first), *COSTS)
     known = [key for key in keys if all(is_finite(each.get(key)) for each in done.values())]
     return result | {
-        "command": command_of(read_json(folder / first.run_id / run_folder.SETTINGS)),
-        "num_parameters": done[first.seed].get("num_parameters"),
+        "command": command_of(read_json(runs[0] / run_folder.SETTINGS)),
+        "num_parameters": first.get("num_parameters"),
         "device": "; ".join(dict.fromkeys(filter(None, devices))) or None,
         **{key: spread([each[key] for each in done.values()]) for key in known},
     }

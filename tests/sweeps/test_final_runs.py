@@ -58,6 +58,14 @@ def test_seeds_of_final_runs_are_none_that_a_trial_had(folder, seeds, num_runs, 
     assert [final.seed for final in told(replace(sweep, trials=tuple(trials)), folder, trials[0])] == fresh
 
 
+def test_folds_of_a_trial_are_of_its_one_seed(folder):
+    sweep = sweep_of(folder)
+    trial = replace(
+        sweep.trials[0], settings={**sweep.trials[0].settings, "seed": 1}, seeds=(Best(0.1, 30),) * 3, folds=3
+    )
+    assert [final.seed for final in told(replace(sweep, trials=(trial,)), folder, trial)] == [2, 3]
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name in (TRIAL, *(f"final-{TRIAL}-seed{seed}" for seed in (1, 2))):
