@@ -98,19 +98,18 @@ class Loader:
             UserError: the batch is larger than the split, cannot be divided evenly, or is divided into too few images.
         """
         parts = self.shard.num_processes * micro_batches
+        processes = counted(self.shard.num_processes, "process", "processes")
+        shares = f"{processes} x {counted(micro_batches, 'micro-batch', 'micro-batches')}"
         if batch_size > len(self):
             there = counted(len(self), "training image")
             raise UserError(f"--batch_size={batch_size} is larger than the {there}: lower it")
         if batch_size % parts:
-            raise UserError(
-                f"--batch_size={batch_size} cannot be shared by {self.shard.num_processes} processes x "
-                f"{micro_batches} micro-batches: make it a multiple of {parts}"
-            )
+            raise UserError(f"--batch_size={batch_size} cannot be shared by {shares}: make it a multiple of {parts}")
         least = parts * self.fewest  # images of a last step
         if batch_size < least:
             raise UserError(
-                f"--batch_size={batch_size} gives {self.shard.num_processes} processes x {micro_batches} micro-batches "
-                f"{batch_size // parts} image each, too few for batch norm or mixup: make it {least} or more"
+                f"--batch_size={batch_size} gives {shares} {batch_size // parts} image each, too few for batch norm or "
+                f"mixup: make it {least} or more"
             )
         return len(self) // batch_size + (len(self) % batch_size >= least)
 

@@ -185,7 +185,8 @@ def test_a_last_step_of_single_images_is_left_out_where_there_must_be_two(
 def test_steps_of_single_images_are_refused_where_there_must_be_two(batch_size, num_processes, micro_batches):
     shard = Shard(0, num_processes)
     assert make_loader(shard=shard).steps_per_epoch(batch_size, micro_batches) == 23 // batch_size
-    message = f"--batch_size={batch_size} gives {num_processes} processes x {micro_batches} micro-batches 1 image each"
+    shares = f"{num_processes} process(es)? x {micro_batches} micro-batch(es)?"
+    message = f"--batch_size={batch_size} gives {shares} 1 image each"
     with pytest.raises(UserError, match=f"{message}.*: make it {2 * batch_size} or more"):
         make_loader(shard=shard, fewest=2).steps_per_epoch(batch_size, micro_batches)
     assert make_loader(shard=shard, fewest=2).steps_per_epoch(2 * batch_size, micro_batches) > 0
@@ -197,11 +198,17 @@ def test_batch_larger_than_the_split_is_refused():
         make_loader(23).steps_per_epoch(24)
 
 
-@pytest.mark.parametrize(("num_processes", "micro_batches"), [(4, 1), (1, 4), (2, 2)])
-def test_batch_that_cannot_be_shared_evenly_is_refused(num_processes, micro_batches):
+@pytest.mark.parametrize(
+    ("num_processes", "micro_batches", "shares"),
+    [
+        (4, 1, "4 processes x 1 micro-batch"),
+        (1, 4, "1 process x 4 micro-batches"),
+        (2, 2, "2 processes x 2 micro-batches"),
+    ],
+)
+def test_batch_that_cannot_be_shared_evenly_is_refused(num_processes, micro_batches, shares):
     loader = make_loader(shard=Shard(0, num_processes))
-    message = f"--batch_size=6 .* {num_processes} processes x {micro_batches} micro-batches: make it a multiple of 4"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"--batch_size=6 cannot be shared by {shares}: make it a multiple of 4"):
         epoch_of(loader, batch_size=6, micro_batches=micro_batches)
 
 
