@@ -15,7 +15,7 @@ Mandelkern 2002, Setting Confidence Intervals for Bounded Parameters, https://do
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from data.visible import counted, percent
 CONFIDENCE = 0.95
 MOST_SEEDS = 1000  # that are worth telling anybody to train
 NUM_RESAMPLES = 2000
+ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 MOST_NAMED = 5  # seeds
 
 
@@ -55,12 +56,14 @@ class Duel(NamedTuple):
 
     Attributes:
         difference: the one less the other, over the seeds.
-        probability: that the one is better in the mean over all seeds; None for a single seed of each.
+        probability: that the one is better in the mean over all seeds; None for a single seed of each, or where the
+            difference is the same for all seeds.
         num_more: further seeds of each that would settle which is better, if they differ as they do; 0 if that is
-            settled, None if no number of seeds is worth it, or a single seed of each tells nothing.
+            settled, None if no number of seeds is worth it, or these tell nothing.
         num_paired: seeds that both have; 0 where they have different ones.
         paired: those seeds, of which alone the difference is, where one of them has further ones; () otherwise. With
             folds, here and above a seed stands for a seed and a fold.
+        varies: whether the difference does from seed to seed; if not, nothing tells how much others would.
     """
 
     difference: Interval
@@ -68,6 +71,7 @@ class Duel(NamedTuple):
     num_more: int | None
     num_paired: int
     paired: tuple[int | Draw, ...] = ()
+    varies: bool = True
 
 
 def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:
@@ -78,11 +82,21 @@ def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:
         metric: its name.
     """
     mean = statistics.fmean(values)
-    if len(values) < 2:
+    if len(values) < 2 or not do_vary(deviation := statistics.stdev(values), values):
         return Interval(mean)
-    half = student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student(len(values) - 1) * deviation / math.sqrt(len(values))
     least, most = range_of(metric)
     return Interval(mean, max(least, mean - half), min(most, mean + half))
+
+
+def do_vary(deviation: float, values: Iterable[float]) -> bool:
+    """Return whether figures vary; if they do not, as coarse accuracies may, nothing tells how much others would.
+
+    Args:
+        deviation: of the figures, or of their differences.
+        values: from which the deviation comes; their size says how much of it may be rounding.
+    """
+    return deviation > ROUNDING * max(map(abs, values))
 
 
 def duel(one: Mapping[Key, float], other: Mapping[Key, float], metric: Metric) -> Duel:
@@ -105,6 +119,9 @@ def duel(one: Mapping[Key, float], other: Mapping[Key, float], metric: Metric) -
             return Duel(Interval(mean), None, None, 0)
         deviations = [known[0], known[-1]]  # a single value varies as the other recipe's do
         nums = [len(one), len(other)]
+    paired = tuple(shared) if len(shared) < max(len(one), len(other)) else ()
+    if mean and not do_vary(max(deviations), [*one.values(), *other.values()]):
+        return Duel(Interval(mean), None, None, len(shared), paired, varies=False)
     error, freedom = error_and_freedom(deviations, nums)
     half, (least, most) = student(freedom) * error, range_of(metric.name)
     return Duel(
@@ -112,7 +129,7 @@ def duel(one: Mapping[Key, float], other: Mapping[Key, float], metric: Metric) -
         probability_of_more(mean if metric.cost(1.0) < metric.cost(0.0) else -mean, error, freedom),
         seeds_to_settle(mean, deviations, nums),
         len(shared),
-        tuple(shared) if len(shared) < max(len(one), len(other)) else (),
+        paired,
     )
 
 
@@ -140,11 +157,14 @@ def error_and_freedom(deviations: Sequence[float], nums: Sequence[int]) -> tuple
 
 
 def probability_of_more(mean: float, error: float, freedom: float) -> float:
-    """Return the probability that a true mean is above 0, if all means were equally likely before."""
+    """Return the probability that a true mean is above 0, if all means were equally likely before.
+
+    Without an error, the mean is 0, and nothing speaks for either side.
+    """
     from scipy.stats import t  # imported late: takes half a second
 
     if error == 0:
-        return 0.5 if mean == 0 else float(mean > 0)
+        return 0.5
     return float(t.cdf(mean / error, freedom))
 
 
@@ -207,7 +227,9 @@ def verdict(found: Duel, over_images: Interval | None, metric: str, images_by: s
             f"{signed('accuracy', over_images.mean)}{between('accuracy', over_images)} over the images{images_by}"
         )
     text = ", ".join(parts)
-    if found.num_more:
+    if not found.varies:
+        text += f"; all {what}s say exactly the same, which tells nothing of others"
+    elif found.num_more:
         text += f"; {counted(found.num_more, f'further {what}')} of each would settle it, if this is their difference"
     elif found.num_more is None:
         text += "; not to be told apart" if found.probability is not None else f"; one {what} of each tells nothing"
@@ -228,9 +250,9 @@ def seeds_of(found: Duel, what: str) -> str:
     if not found.paired:
         return f"the {what}s"
     if len(found.paired) > MOST_NAMED:
-        return f"the {len(found.paired)} seeds that both have"
+        return f"the {len(found.paired)} {what}s that both have"
     *others, last = map(str, found.paired)
-    return f"seeds {', '.join(others)} and {last}, which both have"
+    return f"{what}s {', '.join(others)} and {last}, which both have"
 
 
 def between(metric: str, interval: Interval) -> str:

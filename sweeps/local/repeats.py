@@ -12,13 +12,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from analysis.compare.seeds import do_vary
 from analysis.read.trials import REPEATS, seeds_done
 from data.metrics import Best, Metric
 from models.core.settings import Settings
 
 NUM_SEEDS = 2**32
 SURE = 0.05  # probability below which a trial is taken for worse than the best one
-ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 
 
 def settings_of_next(settings: Mapping[str, Any], num_done: int, folds: int = 0) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def is_worse(done: Sequence[Best], best: FrozenTrial, metric: Metric) -> float |
         test = partial(stats.ttest_rel, own[:num], others[:num])
     else:
         varying, test = others, partial(stats.ttest_ind, own, others)
-    if statistics.pstdev(varying) <= ROUNDING * max(map(abs, own + others)):
+    if not do_vary(statistics.pstdev(varying), own + others):
         return None
     chance = test(alternative="greater").pvalue
     return float(chance) if chance < SURE else None

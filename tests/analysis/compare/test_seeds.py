@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.compare import seeds
-from analysis.compare.seeds import difference_over_images, duel, mean_over_seeds, verdict
+from analysis.compare.seeds import Draw, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
 from data.metrics import metric_named
 
@@ -122,7 +122,7 @@ def test_the_interval_of_a_single_seed_against_several_holds_the_difference_as_o
 
 def test_a_single_seed_of_each_tells_nothing():
     found = duel({1: 0.9}, {1: 0.8}, ACCURACY)
-    assert found == ((pytest.approx(0.1), None, None), None, None, 0, ())
+    assert found == ((pytest.approx(0.1), None, None), None, None, 0, (), True)
     assert verdict(found, None, "test/accuracy") == "+10.00 % over the seeds; one seed of each tells nothing"
 
 
@@ -167,6 +167,29 @@ def test_equal_recipes_are_not_to_be_told_apart():
     found = duel(by_seed([0.5, 0.6]), by_seed([0.5, 0.6]), ACCURACY)
     assert (found.probability, found.num_more) == (0.5, None)
     assert "not to be told apart" in verdict(found, None, "test/accuracy")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({1: 0.8764, 2: 0.8764}, {1: 0.8763, 2: 0.8763}),  # one image in 10,000
+        ({1: 0.8764, 2: 0.8764}, {3: 0.8763}),
+        ({1: 0.9722, 2: 0.9694}, {1: 0.9694, 2: 0.9666}),  # differences that are equal but for rounding
+        ({1: 0.8764, 2: 0.8764}, {3: 0.8763, 4: 0.8763}),
+    ],
+)
+def test_seeds_that_say_exactly_the_same_tell_nothing_of_others(one, other):
+    found = duel(one, other, ACCURACY)
+    assert (found.difference[1:], found.probability, found.num_more) == ((None, None), None, None)
+    assert "; all seeds say exactly the same, which tells nothing of others" in verdict(found, None, "test/accuracy")
+    assert mean_over_seeds([0.8764, 0.8764], "test/accuracy") == (0.8764, None, None)
+
+
+def test_folds_are_not_called_seeds():
+    one, other = (
+        {Draw(1, f"{fold}/9"): value + fold / 100 for fold in range(num)} for num, value in ((8, 0.1), (7, 0.2))
+    )
+    assert "over the 7 folds that both have" in verdict(duel(one, other, ACCURACY), None, "test/accuracy", what="fold")
 
 
 def write_predictions(folder, right, split="test"):
