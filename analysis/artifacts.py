@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from analysis.command_line import parser_of, run_program, whole_number
-from analysis.read.sweeps import best_first, read_sweeps
+from analysis.read.sweeps import read_sweeps
 from analysis.read.wandb_artifacts import delete, find_needless
 from analysis.read.wandb_runs import read_wandb_runs
 from analysis.terminal import make_console, make_table
@@ -40,7 +40,7 @@ def prune(options: Namespace) -> None:
     losers = {
         trial.run_id
         for sweep in sweeps
-        for trial in set(sweep.trials) - {*(best_first(sweep)[: options.keep_weights] or sweep.trials)}
+        for trial in set(sweep.trials) - {*(sweep.leaders[: options.keep_weights] or sweep.trials)}
     }
     needless = find_needless(project, losers)
     table = make_table(("artifact", "MB", "why"))

@@ -72,11 +72,14 @@ def draw_sweep(name: str, out: Path | None) -> Path:
 def runs_by_beta(folder: Path) -> dict[float, Column]:
     """Return the finished run of each beta, the lowest beta first; of several runs the best one.
 
+    Final runs, which train on more images, are left out where there are others.
+
     Raises:
         UserError: no finished run in the folder has a beta.
     """
     finished = [run for run in read_runs(folder).records if run.state == "finished"]
-    records = [run for run in finished if is_finite(run.settings.get("beta"))]
+    known = [run for run in finished if is_finite(run.settings.get("beta"))]
+    records = [run for run in known if not run.is_final] or known
     if not records:
         raise UserError(f"{folder} has no finished run with a beta: give the sweep of a vae, a cvae or a cvae_head")
     metric, values = judge_of(records)

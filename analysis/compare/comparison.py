@@ -13,11 +13,11 @@ from analysis.compare.comparability import warning_of
 from analysis.compare.edges import ends_reached
 from analysis.compare.fronts import Front, front_of
 from analysis.compare.ranking import disagreement
-from analysis.read.recipe import differing_settings
+from analysis.read.recipe import DRAWS, differing_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, history, kept_value, names_of_metrics
 from analysis.read.sweeps import SweepRecord, entries_for
-from analysis.read.trials import Trial, runs_of
+from analysis.read.trials import Trial, runs_of, valued_by_seeds
 from data.errors import UserError
 from data.metrics import RANKING, Best, Metric, is_epoch, is_finite, metric_named, metrics_of_finals
 
@@ -142,28 +142,44 @@ def compare(
         raise UserError(f"{title}: there are no runs to compare; train some, or name others")
     sweeps = list(sweeps)
     ranking = [sweep for sweep in sweeps if sweep.metric == metric]
-    trials = {
-        (sweep.name, run_id): trial if sweep.metric == metric else replace(trial, value=None)
-        for sweep in sweeps
-        for trial in sweep.trials
-        for run_id in runs_of(trial.run_id, len(trial.seeds))
+    starts = {  # of runs, the last resumption
+        (sweep.name, trial.run_id): trial.started for sweep in sweeps for trial in sweep.trials if trial.started
     }
-    firsts = [(place, trial) for place, trial in trials.items() if place[1] == trial.run_id]
-    starts = {place: trial.started for place, trial in firsts if trial.started}  # of runs, the last resumption
     by_start = sorted(
         records, key=lambda record: (starts.get((record.sweep, record.run_id), record.created), record.run_id)
     )
-    # W&B knows no more of a trial than of any other run, of which the history has the best value.
-    of_runs = [trials.get((record.sweep, record.run_id)) if record.is_local else None for record in by_start]
     known = set[str]().union(*names_of_metrics(records))
     beside = [*map(metric_named, RANKING), *metrics_of_finals(metric)]
     further = [each for each in beside if each.name != metric.name and each.name in known]
     best = best_values(by_start, [metric, *further])
+    pairs = list(zip(by_start, best, strict=True))
+    finished = {
+        (record.sweep, record.run_id): own[metric.name]
+        for record, own in pairs
+        if record.state == "finished" and metric.name in own
+    }
+    trials = {
+        (sweep.name, run_id): trial
+        for sweep in sweeps
+        for trial in (sweep.trials if sweep.metric == metric else valued_by_another(metric, sweep, finished))
+        for run_id in runs_of(trial.run_id, len(trial.seeds))
+    }
+    # W&B knows no more of a trial than of any other run, of which the history has the best value.
+    of_runs = [trials.get((record.sweep, record.run_id)) if record.is_local else None for record in by_start]
     entries = [
         entry_of(record, place, metric, values, trial)
-        for place, (record, values, trial) in enumerate(zip(by_start, best, of_runs, strict=True), 1)
+        for place, ((record, values), trial) in enumerate(zip(pairs, of_runs, strict=True), 1)
     ]
-    entries.sort(key=lambda entry: (not entry.is_ranked, metric.cost(entry.value or 0.0), entry.number))
+    front = front_of(ranking)
+    best_by_all = set(front.best) if front else set[str]()  # of equal values of the first metric, these come first
+    entries.sort(
+        key=lambda entry: (
+            not entry.is_ranked,
+            metric.cost(entry.value or 0.0),
+            entry.record.run_id not in best_by_all,
+            entry.number,
+        )
+    )
     searched = [entry.record for entry in entries if not entry.record.is_final] or records
     varied = [
         setting._replace(is_log=setting.is_log and is_positive(setting.name, records))
@@ -173,7 +189,27 @@ def compare(
     told = (warning_of(records), disagreement(metric, [sweep.metrics for sweep in sweeps]))
     warning, names = " ".join(filter(None, told)), [each.name for each in further]
     tested = tested_trials(entries, sweeps) if metric.name.startswith(TEST) else []
-    return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front_of(ranking), tested)
+    return Comparison(title, metric, entries, varied, names, skipped, warning, edges, front, tested)
+
+
+def valued_by_another(metric: Metric, sweep: SweepRecord, values: Mapping[tuple[str, str], Best]) -> list[Trial]:
+    """Return a sweep's trials with their values of another metric, of several seeds or folds the mean over them.
+
+    Trials of a single run have no value: that of the run is its best one.
+
+    Args:
+        metric: the one in place of the sweep's.
+        sweep: the one.
+        values: best values of the metric of runs that have finished, by their sweeps and names.
+    """
+    whole, others = [], []
+    for trial in sweep.trials:
+        places = [(sweep.name, run_id) for run_id in runs_of(trial.run_id, len(trial.seeds))[:-1]]
+        if seeds := tuple(values[place] for place in places if place in values):
+            whole.append(replace(trial, seeds=seeds))
+        else:
+            others.append(replace(trial, value=None))
+    return [*valued_by_seeds(whole, metric), *others]
 
 
 def tested_trials(entries: Sequence[Entry], sweeps: Iterable[SweepRecord]) -> list[Entry]:
@@ -264,10 +300,13 @@ def finite(value: Any) -> float | None:
 
 
 def varied_settings(all_settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """Return the settings that have more than one value: model and dataset, then the others, the most varied first."""
+    """Return the settings that have more than one value: model and dataset, then the others, the most varied first.
+
+    Seeds and folds, of which a trial may have several, come last.
+    """
     names = differing_settings(all_settings)
     varied = [setting_of(name, [settings.get(name) for settings in all_settings]) for name in names]
-    return sorted(varied, key=lambda setting: (setting.name not in KINDS, -setting.num_deviating))
+    return sorted(varied, key=lambda each: (each.name not in KINDS, each.name in DRAWS, -each.num_deviating))
 
 
 def setting_of(name: str, values: Sequence[Any]) -> Setting:

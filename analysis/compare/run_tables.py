@@ -16,6 +16,7 @@ from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
 from analysis.read.sweeps import SweepList, SweepRecord
+from analysis.read.trials import counted_value, values_of_best
 from analysis.terminal import clock, make_console, make_table, number, number_or_dash, sparkline, table_width
 from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, metrics_of_finals, shown
 from data.visible import counted, listed, say, visible
@@ -132,22 +133,26 @@ def count_line(runs: RunList, num_shown: int) -> str:
 def means_of_trials(rows: Sequence[Row], metric: Metric) -> list[str]:
     """Return a line for each of the best trials with several runs: mean and deviation over its seeds or folds.
 
-    The table ranks runs, of which the luckiest seed or the easiest fold stands first.
+    The table ranks runs, of which the luckiest seed or the easiest fold stands first. A trial that was ended early,
+    with fewer runs than the best of its sweep, takes the place that it counts with.
 
     Args:
         rows: of runs that are no final ones.
         metric: whose best values are meant.
     """
-    by_trial: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
+    by_sweep: dict[str, dict[str, list[float]]] = {}
+    for row in sorted(rows, key=lambda row: (len(row.record.run_id), row.record.run_id)):  # -s2 before -s10
         if row.best is not None and row.record.sweep and row.record.state != "failed":
-            by_trial.setdefault((row.record.sweep, row.record.first_of_trial), []).append(row.best.value)
-    means = {trial: spread(values) for (_, trial), values in by_trial.items() if len(values) > 1}
-    order = sorted(means, key=lambda trial: metric.cost(means[trial]["mean"]))[:MOST_TRIALS]
+            of_sweep = by_sweep.setdefault(row.record.sweep, {})
+            of_sweep.setdefault(row.record.first_of_trial, []).append(row.best.value)
+    found = []
+    for trials in by_sweep.values():
+        better = values_of_best(trials.values(), metric)
+        several = {trial: values for trial, values in trials.items() if len(values) > 1}
+        found += [(metric.cost(counted_value(own, better, metric)), trial, own) for trial, own in several.items()]
     return [
-        f"mean of {trial}: {metric.name} {plus_minus(means[trial], metric.name)} "
-        f"({counted(len(means[trial]['values']), 'run')})"
-        for trial in order
+        f"mean of {trial}: {metric.name} {plus_minus(spread(values), metric.name)} ({counted(len(values), 'run')})"
+        for _, trial, values in sorted(found)[:MOST_TRIALS]
     ]
 
 

@@ -252,7 +252,7 @@ def seeds_of(found: Duel, what: str) -> str:
     if len(found.paired) > MOST_NAMED:
         return f"the {len(found.paired)} {what}s that both have"
     *others, last = map(str, found.paired)
-    return f"{what}s {', '.join(others)} and {last}, which both have"
+    return f"seeds {', '.join(others)} and {last}, which both have"
 
 
 def between(metric: str, interval: Interval) -> str:

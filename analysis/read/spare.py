@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.read.records import RunRecord
-from analysis.read.sweeps import SweepRecord, best_first
+from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import runs_of
 from analysis.record import run_folder
 from data.errors import UserError
@@ -39,7 +39,7 @@ def find_spare(
     surplus = {
         (sweep.name, run_id): f"weights of a trial beyond the best {num_kept:,} of {sweep.name}"
         for sweep in sweeps
-        for trial in [trial for trial in best_first(sweep) if trial.state in ENDED][num_kept:]
+        for trial in [trial for trial in sweep.leaders if trial.state in ENDED][num_kept:]
         if trial.ended is not None  # else the sweep's database is elsewhere, and a paused trial looks like an ended one
         for run_id in runs_of(trial.run_id, len(trial.seeds))
     }

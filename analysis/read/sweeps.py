@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
-from analysis.read.runs import curves
+from analysis.read.runs import curves_of_metrics
 from analysis.read.sweep_command import readable_command
 from analysis.read.trials import NOTES, Trial, trial_of, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
@@ -56,19 +56,25 @@ class SweepRecord:
         return metrics_of(self.content) if self.content else [self.metric]
 
     @cached_property
+    def leaders(self) -> list[Trial]:
+        """The trials that have a value and have not failed, the best first; with several metrics, the front's first."""
+        front = {trial.number for trial in self.front} if len(self.metrics) > 1 else set()
+        return sorted(self.by_first_metric, key=lambda trial: trial.number not in front)
+
+    @cached_property
     def front(self) -> list[Trial]:
-        """Those of the leaders that no other beats by every metric, the best by the first metric first."""
+        """The trials that no other beats by every metric, the best by the first metric first."""
         first, *others = self.metrics
         costs = {
             trial: [first.cost(trial.value or 0.0), *(each.cost(trial.objectives[each.name]) for each in others)]
-            for trial in self.leaders
+            for trial in self.by_first_metric
             if all(is_finite(trial.objectives.get(each.name)) for each in others)
         }
         return pareto_front(costs)
 
     @cached_property
-    def leaders(self) -> list[Trial]:
-        """The trials that have a value and have not failed, the best first."""
+    def by_first_metric(self) -> list[Trial]:
+        """The trials that have a value and have not failed, the best by the first metric first."""
         known = [(trial.value, trial) for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
         return [trial for _, trial in sorted(known, key=lambda pair: self.metric.cost(pair[0]))]
 
@@ -77,12 +83,6 @@ class SweepRecord:
         trained, leaders = self.final["trials"][0].get("trial"), [trial.run_id for trial in self.leaders[:1]]
         was_picked = self.final.get("picked") or self.final.get("from_width")
         return not was_picked and (not leaders or trained in leaders)
-
-
-def best_first(sweep: SweepRecord) -> list[Trial]:
-    """Return the leaders of a sweep; with several metrics, the trials that no other beats by all of them come first."""
-    front = {trial.number for trial in sweep.front} if len(sweep.metrics) > 1 else set()
-    return sorted(sweep.leaders, key=lambda trial: trial.number not in front)
 
 
 class SweepList(NamedTuple):
@@ -178,7 +178,8 @@ def read_sweep(name: str, storage: str = "") -> SweepRecord:
     if name.count("/") == 2:
         sweep, records = read_wandb_sweep(name)
         metrics = metrics_of(sweep.content)
-        return sweep_of(*sweep, trials_of(records, curves(records, metrics[0].name), *metrics))
+        all_curves = curves_of_metrics(records, [metric.name for metric in metrics])
+        return sweep_of(*sweep, trials_of(records, all_curves, metrics))
     folder = sweep_folder(name)
     from analysis.read.storage import url_of_file  # imported late: takes half a second
 
@@ -200,8 +201,9 @@ def listed_sweep(name: str, source: str, content: Mapping[str, Any], records: Se
     metrics = metrics_of(content)
     is_local = all(record.is_local for record in records)
     # W&B is slow to give curves: without them, the best values are those of the summaries.
-    known = curves(records, metrics[0].name) if is_local else [Curve()] * len(records)
-    return sweep_of(name, source, content, trials_of(records, known, *metrics))
+    unknown = [(Curve(),) * len(metrics)] * len(records)
+    known = curves_of_metrics(records, [metric.name for metric in metrics]) if is_local else unknown
+    return sweep_of(name, source, content, trials_of(records, known, metrics))
 
 
 def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterable[Trial]) -> SweepRecord:

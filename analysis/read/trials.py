@@ -2,13 +2,13 @@
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from analysis.read.records import RunRecord
-from analysis.read.runs import best_of
+from analysis.read.runs import best_of, kept_value
 from analysis.record import run_folder
 from data.errors import UserError
 from data.internals import TrialRow
@@ -150,21 +150,22 @@ def moment(noted: float | None, local: datetime | None) -> datetime | None:
 
 
 def trials_of(
-    records: Iterable[RunRecord], all_curves: Iterable[Curve], metric: Metric, *others: Metric
+    records: Iterable[RunRecord], all_curves: Iterable[Sequence[Curve]], metrics: Sequence[Metric]
 ) -> list[Trial]:
     """Return the trials that runs show; a run does not show whether it was paused or stopped early.
 
     Args:
         records: the runs of a sweep.
-        all_curves: the metric of each run over its epochs, as far as it is known.
-        metric: the sweep's.
-        others: further ones that it is after; a run's summary has their values in its best epoch.
+        all_curves: of each run, each of the metrics over its epochs, as far as it is known.
+        metrics: those that the sweep is after, that by which trials are ranked first.
     """
+    metric, *others = metrics
     runs = zip(records, all_curves, strict=True)
     ordered = sorted(runs, key=lambda run: (run[0].run_id if run[0].is_local else "", run[0].created))
     trials = []
-    for number, (record, curve) in enumerate(ordered):
+    for number, (record, (curve, *further)) in enumerate(ordered):
         best = best_of(record, curve, metric)
+        values = zip(others, further, strict=True)
         trials.append(
             Trial(
                 number=number,
@@ -175,33 +176,105 @@ def trials_of(
                 settings=record.settings,
                 started=record.created,
                 ended=None,
-                objectives={other.name: record.summary.get(other.name) for other in others},
+                objectives={other.name: value_in_epoch(record, own, other, best) for other, own in values},
             )
         )
-    return with_their_seeds(trials)
+    return with_their_seeds(trials, metric)
 
 
-def with_their_seeds(runs: Sequence[Trial]) -> list[Trial]:
-    """Return trials with their runs of further seeds or folds as parts of them, by the names of the runs."""
+def value_in_epoch(record: RunRecord, curve: Curve, metric: Metric, best: Best | None) -> float | None:
+    """Return a run's value of a metric in the epoch that is the best by another; None where it is not known.
+
+    Args:
+        record: the run.
+        curve: its values of the metric, as far as they are known.
+        metric: the metric.
+        best: the best value of the other metric, and its epoch.
+    """
+    if best is None or curve:
+        return dict(curve).get(best.epoch) if best else None
+    kept = kept_value(record, metric)
+    return kept.value if kept and kept.epoch == best.epoch else None
+
+
+def with_their_seeds(runs: Sequence[Trial], metric: Metric) -> list[Trial]:
+    """Return trials with their runs of further seeds or folds as parts of them, by the names of the runs.
+
+    Args:
+        runs: of a sweep, in the order in which they were started.
+        metric: by which they are ranked.
+    """
     firsts = {run.run_id: run for run in runs}
     groups: dict[str, list[Trial]] = {}
     for run in runs:
         base = run_folder.first_of_trial(run.run_id)
         groups.setdefault(base if base in firsts else run.run_id, []).append(run)
+    if len(groups) == len(runs):
+        return [replace(run, number=number) for number, run in enumerate(runs)]
     trials = []
     has_folds = any(len({run.settings.get("fold") for run in group}) > 1 for group in groups.values())
     for number, (run_id, group) in enumerate(groups.items()):
-        first = replace(firsts[run_id], number=number)
+        by_seed = sorted(group, key=lambda run: (len(run.run_id), run.run_id))  # -s2 before -s10
+        first = replace(firsts[run_id], number=number, state=by_seed[-1].state)
         if has_folds:
             num = str(first.settings.get("fold", "")).rpartition("/")[2]
             settings = {name: value for name, value in first.settings.items() if name != "fold"}
             first = replace(first, folds=int(num) if num.isdecimal() else 0, settings=settings)
-        ended = [run for run in group if run.state == "COMPLETE"] if len(group) > 1 else []
-        seeds = [
-            Best(run.value, run.best_epoch) for run in ended if run.value is not None and run.best_epoch is not None
-        ]
-        if seeds:
-            mean, epoch = (statistics.fmean(part) for part in zip(*seeds, strict=True))
-            first = replace(first, value=mean, best_epoch=round(epoch), seeds=tuple(seeds))
-        trials.append(first)
-    return trials
+        known = [(run.value, run.best_epoch) for run in by_seed if run.state == "COMPLETE"]
+        seeds = [Best(value, epoch) for value, epoch in known if value is not None and epoch is not None]
+        trials.append(replace(first, seeds=tuple(seeds)))
+    return valued_by_seeds(trials, metric)
+
+
+def valued_by_seeds(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+    """Return trials of several seeds with the value that each counts with, and the mean of its best epochs.
+
+    Args:
+        trials: of a sweep; the value of one that no seed has finished of is taken for that of its first.
+        metric: by which they are ranked.
+    """
+    better = values_of_best([[seed.value for seed in trial.seeds] for trial in trials], metric)
+    if not better:
+        return list(trials)
+    found = []
+    for trial in trials:
+        if trial.seeds:
+            epoch = round(statistics.fmean(seed.epoch for seed in trial.seeds))
+            value = counted_value([seed.value for seed in trial.seeds], better, metric)
+            trial = replace(trial, value=value, best_epoch=epoch)
+        elif trial.value is not None:
+            trial = replace(trial, value=counted_value([trial.value], better, metric))
+        found.append(trial)
+    return found
+
+
+def values_of_best(all_values: Collection[Sequence[float]], metric: Metric) -> Sequence[float]:
+    """Return the values of the trial with the best mean, of those trials that have the most seeds.
+
+    Args:
+        all_values: of each trial, of its seeds.
+        metric: by which they are ranked.
+    """
+    most = max(map(len, all_values), default=0)
+    whole = [values for values in all_values if len(values) == most > 0]
+    return min(whole, key=lambda values: metric.cost(statistics.fmean(values)), default=())
+
+
+def counted_value(values: Sequence[float], better: Sequence[float], metric: Metric) -> float:
+    """Return what a trial counts with: the mean over its seeds.
+
+    Of one that has fewer than a better one, it is no better than the other's mean and the difference between the two,
+    seed by seed: its first seeds may be easy ones.
+
+    Args:
+        values: of the seeds that it has finished.
+        better: those of the other trial, in the same order.
+        metric: by which they are ranked.
+    """
+    value = statistics.fmean(values)
+    if len(values) >= len(better):
+        return value
+    beside = statistics.fmean(better) + statistics.fmean(
+        own - other for own, other in zip(values, better, strict=False)
+    )
+    return max(value, beside, key=metric.cost)

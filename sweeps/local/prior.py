@@ -11,7 +11,7 @@ from optuna.study import Study
 
 from analysis.read.index import read_parts
 from analysis.read.records import RunRecord
-from analysis.read.runs import curves, find_run, read_runs, record_of
+from analysis.read.runs import curves_of_metrics, find_run, read_runs, record_of
 from analysis.read.sweep_command import is_ours
 from analysis.read.sweeps import read_sweep, sweep_folder
 from analysis.read.trials import Trial, trials_of
@@ -176,7 +176,7 @@ def with_folder(trial: Trial, run: Earlier | None, is_same: bool) -> Earlier:
 def judged(records: Sequence[RunRecord], metric: Metric) -> list[Earlier]:
     """Return runs with their best values of a metric, by their logs."""
     by_id = {record.run_id: record for record in records}
-    trials = trials_of(records, curves(records, metric.name), metric)
+    trials = trials_of(records, curves_of_metrics(records, [metric.name]), [metric])
     return [
         Earlier(trial.run_id, trial.settings, trial.state, trial.value, images_of(by_id[trial.run_id]))
         for trial in trials

@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from analysis.compare.seeds import do_vary
-from analysis.read.trials import REPEATS, seeds_done
+from analysis.read.trials import REPEATS, counted_value, seeds_done
 from data.metrics import Best, Metric
 from models.core.settings import Settings
 
@@ -47,14 +47,10 @@ def notes_of(done: Sequence[Best], metric: Metric, better: FrozenTrial | None = 
         metric: the sweep's.
         better: the trial that it is worse than; None for none.
     """
-    value = statistics.fmean(each.value for each in done)
-    if better is not None:
-        pairs = zip(done, seeds_done(better.user_attrs), strict=False)
-        beside = better.user_attrs["best"] + statistics.fmean(own.value - other.value for own, other in pairs)
-        value = max(value, beside, key=metric.cost)
+    others = [each.value for each in seeds_done(better.user_attrs)] if better else []
     return {
         REPEATS: [list(each) for each in done],
-        "best": value,
+        "best": counted_value([each.value for each in done], others, metric),
         "best_epoch": round(statistics.fmean(each.epoch for each in done)),
         **dict.fromkeys(("tries", "tried_at", "failures"), 0),  # those of the next seed count anew
     }

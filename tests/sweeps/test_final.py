@@ -279,7 +279,7 @@ def test_a_run_id_that_leads_elsewhere_is_refused(stage, run_id):
     assert starts(stage) == []
     record = RunRecord(run_id, "https://wandb.ai/e/p/runs/x", "s", "finished", utcnow(), "", "", (), {}, {}, {})
     with pytest.raises(UserError, match="no plain name"):
-        trials_of([record], [Curve()], Metric("val/loss"))
+        trials_of([record], [(Curve(),)], [Metric("val/loss")])
 
 
 def utcnow():

@@ -11,7 +11,7 @@ from scipy import stats
 
 from analysis.compare.comparability import warning_of
 from analysis.read.best_recipe import best_recipe
-from analysis.read.runs import curves, read_runs
+from analysis.read.runs import curves_of_metrics, read_runs
 from analysis.read.storage import url_of_file
 from analysis.read.sweeps import read_sweep
 from analysis.read.trials import check_seeds, deviation_of, seeds_done, trials_of
@@ -250,7 +250,7 @@ def test_without_its_database_a_sweep_shows_its_folds_by_the_runs_themselves(tmp
             name = run_of_seed(f"00{number}-x", place)
             write_run(tmp_path / "sweeps" / "s" / name, [value], fold=f"{place + 1}/2", lr=0.1 * number)
     records = read_runs(tmp_path).records
-    trials = trials_of(records, curves(records, "val/loss"), METRIC)
+    trials = trials_of(records, curves_of_metrics(records, ["val/loss"]), [METRIC])
     assert [(trial.value, trial.folds, len(trial.seeds)) for trial in trials] == [(1.5, 2, 2), (3.5, 2, 2)]
     assert all("fold" not in trial.settings for trial in trials)
     assert warning_of(records) == ""

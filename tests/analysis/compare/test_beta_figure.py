@@ -41,6 +41,7 @@ def test_of_several_finished_runs_of_a_beta_the_best_is_taken(tmp_path):
     best = make_run(tmp_path / "b", 1.0, loss=2)
     make_run(tmp_path / "c", 1.0, loss=1, state="failed")
     make_run(tmp_path / "d", None, loss=0)
+    make_run(tmp_path / "final-a-seed1", 1.0, loss=1)  # on more images
     assert {value: column.record.source for value, column in runs_by_beta(tmp_path).items()} == {1.0: str(best)}
 
 

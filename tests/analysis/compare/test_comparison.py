@@ -333,3 +333,39 @@ def test_trials_of_several_seeds_are_in_the_order_of_their_means(tmp_path):
     comparison = comparison_of(tmp_path, sweeps=[SweepRecord("s", "", LOSS, "bayes", ("lr",), tuple(trials), {})])
     assert names(comparison.ranked)[0] == "001-lucky"
     assert names(comparison.trials) == list(seeds)
+
+
+def test_by_another_metric_than_that_of_their_sweep_trials_of_several_seeds_have_their_means_too(tmp_path):
+    accuracies = {"000-a": (0.9, 0.5, 0.6), "001-b": (0.8, 0.7, 0.7), "002-c": (0.85, 0.4)}
+    trials = []
+    for number, (name, values) in enumerate(accuracies.items()):
+        for place, value in enumerate(values):
+            write_run(tmp_path / "sweeps" / "s" / run_folder.run_of_seed(name, place), [1.0], [value])
+        told = Trial(number, name, "COMPLETE", 1.0, 1, {}, START, START, seeds=(Best(1.0, 1),) * len(values))
+        trials.append(told)
+    sweep = SweepRecord("s", "", LOSS, "bayes", ("lr",), tuple(trials), {})
+    comparison = comparison_of(tmp_path, metric_named("val/accuracy"), sweeps=[sweep])
+    assert names(comparison.trials) == ["001-b", "000-a", "002-c"]
+    found = [entry.trial.value for entry in comparison.trials]
+    assert found == pytest.approx(
+        [2.2 / 3, 2.0 / 3, 2.2 / 3 - 0.125]
+    )  # the last was ended early: 0.05 and -0.3 beside b
+    assert comparison.trials[1].trial.seeds == tuple(Best(value, 1) for value in accuracies["000-a"])
+
+
+def test_of_equal_values_of_the_first_metric_those_that_no_other_beats_come_first(tmp_path):
+    trials = []
+    for number, size in enumerate((3.0, 1.0)):
+        write_run(tmp_path / "sweeps" / "s" / f"00{number}", [0.5], lr=0.1 * number, days=number)
+        told = Trial(number, f"00{number}", "COMPLETE", 0.5, 1, {}, START, START, objectives={"size": size})
+        trials.append(told)
+    content = {"metrics": [{"name": "val/loss"}, {"name": "size"}], "parameters": {}}
+    sweep = SweepRecord("s", "", LOSS, "bayes", ("lr",), tuple(trials), {}, content)
+    assert [trial.run_id for trial in sweep.leaders] == ["001", "000"]
+    assert names(comparison_of(tmp_path, sweeps=[sweep]).ranked) == ["001", "000"]
+
+
+def test_seeds_and_folds_are_the_last_of_the_settings_that_differ(tmp_path):
+    for number in range(6):
+        write_run(tmp_path / f"{number}", [1.0], fold=f"{number}/6", seed=number, lr=0.1 * (number % 2), model="cnn")
+    assert [setting.name for setting in comparison_of(tmp_path).varied] == ["lr", "fold", "seed"]

@@ -76,6 +76,16 @@ def test_trials_of_several_seeds_or_folds_have_their_means_told_the_best_first(t
     ]
 
 
+def test_a_trial_that_was_ended_early_is_not_told_before_one_that_its_easy_seeds_were_worse_than(tmp_path, capsys):
+    for trial, losses in (("000-a", (0.5, 0.6, 1.3)), ("001-b", (0.6, 0.7)), ("002-c", (0.6, 0.6, 1.4))):
+        for place, loss in enumerate(losses, 1):
+            write_run(tmp_path / "sweeps" / "s" / (f"{trial}-s{place}" if place > 1 else trial), [loss])
+    told = "--runs_dir", str(tmp_path), "--sweep", "s", "--metric", "val/loss", "--sort", "best"
+    lines = [line for line in show(capsys, *told).splitlines() if line.startswith("mean of")]
+    assert [line.split()[2] for line in lines] == ["000-a:", "002-c:", "001-b:"]
+    assert lines[-1] == "mean of 001-b: val/loss 0.6500 ± 0.0707 (2 runs)"
+
+
 def test_a_mean_is_told_with_the_number_of_runs_that_have_the_figure(tmp_path, capsys):
     summaries = [{"test/accuracy": 0.9, "test/loss": 0.5}, {"test/accuracy": 0.8, "test/loss": float("nan")}, {}]
     for seed, figures in enumerate(summaries, 1):

@@ -2,19 +2,23 @@
 
 import json
 import sqlite3
+import statistics
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import optuna
 import pytest
 
+from analysis.read.records import RunRecord
 from analysis.read.runs import read_runs
 from analysis.read.storage import open_storage, url_of_file
 from analysis.read.sweep_metrics import metrics_of_sweeps
 from analysis.read.sweeps import SweepRecord, is_varied, read_study, read_sweep, read_sweeps
-from analysis.read.trials import Trial, with_their_seeds
+from analysis.read.trials import Trial, trials_of, with_their_seeds
+from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
 from data.files import write_json
-from data.metrics import Metric
+from data.metrics import Curve, Metric
 from tests.run_folders import write_run, write_study
 
 CONTENT = {"metric": {"name": "val/loss"}, "parameters": {"lr": {"min": 0.1, "max": 1.0}}}
@@ -101,14 +105,34 @@ def test_runs_of_further_seeds_are_parts_of_their_trials():
         run("001-b-s2", 9.0, "FAIL"),
         run("000-a-small", 7.0),
     ]
-    found = with_their_seeds(runs)
-    assert [(trial.number, trial.run_id, trial.value) for trial in found] == [
-        (0, "000-a", 1.5),
-        (1, "001-b", 5.0),
-        (2, "002-c-s2", 3.0),  # of which no first one is there
-        (3, "000-a-small", 7.0),
+    found = with_their_seeds(runs, Metric("val/loss"))
+    assert [(trial.number, trial.run_id, trial.state, trial.value) for trial in found] == [
+        (0, "000-a", "COMPLETE", 1.5),
+        (1, "001-b", "FAIL", 5.5),  # its first seed was 4 worse than that of the first
+        (2, "002-c-s2", "COMPLETE", 3.5),  # of which no first one is there
+        (3, "000-a-small", "COMPLETE", 7.5),
     ]
-    assert [len(trial.seeds) for trial in found] == [2, 1, 0, 0]
+    assert [len(trial.seeds) for trial in found] == [2, 1, 1, 1]
+    assert with_their_seeds(runs[2:4], Metric("val/loss"))[0] == replace(runs[2], number=0)  # none has several
+
+
+def test_a_trial_that_was_ended_early_does_not_lead_with_its_easy_seed():
+    """Without the sweep's database, as it does not with it; of more than nine seeds, -s2 is the second."""
+    hard = [0.5, *(0.8 + 0.1 * place for place in range(10))]
+    told = [
+        *((run_of_seed("000-a", place), "COMPLETE", value) for place, value in enumerate(hard)),
+        ("001-b", "COMPLETE", 0.55),  # 0.05 worse than the first, then 0.1 better
+        ("001-b-s2", "COMPLETE", 0.7),
+        ("002-c", "RUNNING", 0.52),
+        ("003-d", "RUNNING", None),
+    ]
+    for goal, sign in (("minimize", 1), ("maximize", -1)):
+        runs = [Trial(0, name, state, value and sign * value, 4, {}, None, None) for name, state, value in sorted(told)]
+        first, second, third, fourth = with_their_seeds(runs, Metric("val/loss", goal))
+        assert sign * first.value == pytest.approx(statistics.fmean(hard))
+        assert sign * second.value == pytest.approx(statistics.fmean(hard) - 0.025)
+        assert sign * third.value == pytest.approx(statistics.fmean(hard) + 0.02)
+        assert fourth.value is None
 
 
 def test_a_damaged_database_and_one_of_another_sweep_are_told_with_the_remedy(runs_dir, monkeypatch):
@@ -175,3 +199,31 @@ def test_a_sweep_may_have_any_name_of_a_folder(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(("config", "varies"), [({"values": None}, True), ({"values": [1]}, False), (None, False)])
 def test_what_varies_is_told_of_odd_entries_too(config, varies):
     assert is_varied(config) == varies
+
+
+def test_without_a_database_further_metrics_have_their_values_of_the_best_epoch(runs_dir):
+    folder = runs_dir / "sweeps" / "several"
+    content = {
+        "metrics": [{"name": "val/loss"}, {"name": "speed", "goal": "maximize"}],
+        "parameters": {"lr": {"min": 0}},
+    }
+    for number, speeds in enumerate([(5.0, 6.0, 7.0), (1.0, 2.0, 9.0)]):
+        run = write_run(folder / f"00{number}-x", [0.9, 0.5 + number, 0.8 + number])
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        told = [row | {"speed": speed} for row, speed in zip(rows, speeds, strict=True)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    (folder / "sweep.yaml").write_text(json.dumps(content))
+    [sweep] = [each for each in read_sweeps(runs_dir, read_runs(runs_dir).records).sweeps if each.name == "several"]
+    assert [(trial.value, trial.objectives) for trial in sweep.trials] == [(0.5, {"speed": 6.0}), (0.9, {"speed": 1.0})]
+    assert sweep.front == [sweep.trials[0]]
+
+
+def test_a_summary_has_a_further_metric_of_the_best_epoch_only_where_that_is_the_epoch_it_tells_of():
+    """Of W&B's runs, whose curves a list of sweeps does not ask for."""
+    metrics = [Metric("val/loss"), Metric("val/accuracy", "maximize")]
+    summary = {"val/loss": 0.5, "val/accuracy": 0.9, "best_epoch": 3}
+    for best, expected in (({}, 0.9), ({"best": {"val/loss": {"value": 0.4, "epoch": 2}}}, None)):
+        url = "https://wandb.ai/e/p/runs/x"
+        record = RunRecord("x", url, "s", "finished", datetime.now(UTC), "", "", (), {}, {**summary, **best}, {})
+        [trial] = trials_of([record], [(Curve(), Curve())], metrics)
+        assert trial.objectives == {"val/accuracy": expected}
