@@ -25,7 +25,7 @@ from analysis.command_line import Parser, run_program, whole_number
 from analysis.compare.seeds import difference_over_images, duel, verdict
 from analysis.read.best_recipe import FILE as BEST_RECIPE
 from analysis.read.best_recipe import write_best
-from analysis.read.figures import plus_minus, spread
+from analysis.read.figures import plus_minus
 from analysis.read.predictions import right_by_image
 from analysis.read.storage import this_command
 from analysis.read.sweeps import SweepRecord, read_sweep, sweep_folder
@@ -65,14 +65,10 @@ def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
             shown(metric, result["value"]),
             str(result["settings"]["epochs"]),
             str(len(result["seeds"])),
-            *(plus_minus(result[key], key) if key in result else "" for key in keys),
+            *(told_figure(result, key) for key in keys),
             f"{result['train_seconds']['mean']:.0f}" if "train_seconds" in result else "",
         ]
         table.add_row(*(Text(visible(cell)) for cell in cells))
-    if len(results) > 1:
-        num_runs = sum(len(result["seeds"]) for result in results)
-        together = over_trials(results, keys)
-        table.add_row("all", "", "", str(num_runs), *(plus_minus(together[key], key) for key in keys))
     make_console().print(table)
 
 
@@ -83,9 +79,12 @@ def shown_keys(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     return [key for name in names for key in (f"test/{name}", f"val/{name}") if key in known]
 
 
-def over_trials(results: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
-    """Return mean and deviation over the runs of all trials: how much depends on which of the best trials is taken."""
-    return {key: spread([x for result in results if key in result for x in result[key]["values"]]) for key in keys}
+def told_figure(result: Mapping[str, Any], key: str) -> str:
+    """Return a figure of a trial's final runs in words, with the number of runs where not all have it; "" for none."""
+    if key not in result:
+        return ""
+    few = f" ({counted(len(result[key]['seeds']), 'run')})" if "seeds" in result[key] else ""
+    return plus_minus(result[key], key) + few
 
 
 def against_the_first(
@@ -100,7 +99,8 @@ def against_the_first(
         key: the figure by which they are compared.
     """
     known = [(runs, result) for runs, result in zip(finals, results, strict=True) if key in result]
-    by_seed = [dict(zip(result["seeds"], result[key]["values"], strict=True)) for _, result in known]
+    figures = [(result[key], result["seeds"]) for _, result in known]
+    by_seed = [dict(zip(each.get("seeds", seeds), each["values"], strict=True)) for each, seeds in figures]
     split, _, figure = key.partition("/")  # over images there is but a difference in accuracy
     folders = [[folder / final.run_id for final in runs if final.seed in result["seeds"]] for runs, result in known]
     images = [right_by_image(own, split) if figure == "accuracy" else {} for own in folders]
@@ -177,6 +177,8 @@ def run_finals(options: Namespace) -> int:
     devices = assign_devices(options.workers, options.devices)
     if options.pick and (options.from_width or options.top > 1):
         raise UserError(f"--pick={options.pick} names one trial: leave out --top and --from-width")
+    if options.from_width and options.top > 1:
+        raise UserError(f"--from-width={options.from_width} says itself which trials are trained: leave out --top")
     if options.seeds > MOST_SEEDS:
         raise UserError(f"--seeds={options.seeds} are more runs than there will be: give at most {MOST_SEEDS}")
     sweep = read_sweep(options.sweep, options.storage)
@@ -222,9 +224,7 @@ def conclude(
     """
     keys = shown_keys(results, about["metric"])
     comparisons = against_the_first(folder, finals, results, keys[0]) if keys else []
-    over_all = over_trials(results, keys)
-    result = {**about, "trials": results, "over_trials": over_all, "comparisons": comparisons}
-    write_json(folder / run_folder.FINAL_RESULT, result)
+    write_json(folder / run_folder.FINAL_RESULT, {**about, "trials": results, "comparisons": comparisons})
     show(results, about["metric"])
     for each in comparisons:
         say(f"{each['trial']} against {each['against']} by {each['metric']}: {each['verdict']}")

@@ -70,7 +70,7 @@ def result_of_trial(name: str, best: Mapping[str, Any]) -> Result:
         epochs=settings["epochs"],
         num_seeds=len(best["seeds"]),
         num_parameters=best["num_parameters"],
-        metrics={key: rounded(figure) for key, figure in figures_of(best).items()},
+        metrics={key: rounded(figure) for key, figure in figures_of(best).items() if "seeds" not in figure},
         train_seconds=best["train_seconds"]["mean"],
         images_per_second=best["images_per_second"]["mean"],
         device=best["device"],
@@ -94,7 +94,10 @@ def result_of_runs(records: Sequence[RunRecord]) -> Result:
 
 
 def result_of_whole_runs(records: Sequence[RunRecord]) -> Result:
-    """Return the result of runs that differ in their seeds alone, and lack nothing; -seed1 is left out of its name."""
+    """Return the result of runs that differ in their seeds alone, and lack nothing; -seed1 is left out of its name.
+
+    It has the figures that all of them have.
+    """
     first, seeds = records[0], [record.settings["seed"] for record in records]
     if len({*seeds}) < len(seeds):
         names = ", ".join(record.run_id for record in records)

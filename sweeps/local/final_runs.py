@@ -242,11 +242,19 @@ def result_of(folder: Path, finals: Sequence[Final], refused: Collection[str] = 
     runs = [folder / final.run_id for final in finals if final.seed in done]
     devices = [read_json(run / run_folder.ENVIRONMENT).get("device") for run in runs]
     first, *_ = done.values()
-    keys = (*figures_of(first), *COSTS)
-    known = [key for key in keys if all(is_finite(each.get(key)) for each in done.values())]
+    keys = dict.fromkeys([*(key for summary in done.values() for key in figures_of(summary)), *COSTS])
+    found = {key: over_seeds(done, key) for key in keys}
     return result | {
         "command": command_of(read_json(runs[0] / run_folder.SETTINGS)),
         "num_parameters": first.get("num_parameters"),
         "device": "; ".join(dict.fromkeys(filter(None, devices))) or None,
-        **{key: spread([each[key] for each in done.values()]) for key in known},
+        **{key: figure for key, figure in found.items() if figure},
     }
+
+
+def over_seeds(summaries: Mapping[int, Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Return a figure over the seeds that have a number of it, which are named where not all have; empty for none."""
+    known = {seed: summary[key] for seed, summary in summaries.items() if is_finite(summary.get(key))}
+    if not known:
+        return {}
+    return spread(list(known.values())) | ({"seeds": list(known)} if len(known) < len(summaries) else {})

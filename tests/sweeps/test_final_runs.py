@@ -1,5 +1,6 @@
 """What final runs are called and told, and which of them count."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from data.errors import UserError
 from data.files import write_json
 from data.metrics import Best, Metric
 from models.resolve import merge, parse, validate
+from sweeps.final import show
 from sweeps.local.final_runs import Finals, check_settings, finals_of, result_of
 from tests.sweep_helpers import ROOT
 
@@ -29,7 +31,8 @@ FIGURES = {"state": "finished", "test/loss": 0.5, "train_seconds": 1.0, "images_
 def sweep_of(folder, settings: Mapping[str, Any] = {}, **content: Any):
     """A sweep with a trial whose best epoch is the 30th."""
     trial = Trial(7, TRIAL, "COMPLETE", 0.1, 30, {"model": "mlp", **settings}, None, None)
-    whole = {"parameters": {name: {"value": value} for name, value in settings.items()}, **content}
+    parameters = {name: {"value": value} for name, value in settings.items()}
+    whole = {"metric": {"name": "val/loss"}, "parameters": parameters, **content}
     trial = replace(trial, settings=told_in_all(whole, trial.settings))  # as the reader of sweeps gives it
     return SweepRecord("lr", str(folder), Metric("val/loss"), "random", ("lr",), (trial,), {}, whole)
 
@@ -97,6 +100,23 @@ def test_figures_of_runs_that_are_refused_now_do_not_count(folder):
     finals = told(sweep_of(folder), folder)
     assert result_of(folder, finals)["seeds"] == [1, 2]
     assert result_of(folder, finals, {finals[0].run_id})["seeds"] == [2]
+
+
+def test_a_figure_that_not_all_seeds_have_is_told_with_its_number_of_runs(folder, capsys):
+    (folder / f"final-{TRIAL}-seed3").mkdir()
+    figures = [{"test/loss": 0.5}, {"test/loss": 0.7, "test/auroc": 0.8}, {"test/loss": math.nan, "test/auroc": 0.9}]
+    for seed, own in enumerate(figures, 1):
+        write_final(folder, seed, epochs=30)
+        write_json(folder / f"final-{TRIAL}-seed{seed}" / "summary.json", {"state": "finished", **own})
+    finals = finals_of(sweep_of(folder), sweep_of(folder).trials[0], 3, folder)
+    result = result_of(folder, finals)
+    assert (result["test/auroc"]["mean"], result["test/auroc"]["seeds"]) == (pytest.approx(0.85), [2, 3])
+    assert (result["test/loss"]["values"], result["test/loss"]["seeds"]) == ([0.5, 0.7], [1, 2])
+    show([result], "val/auroc")
+    assert "0.8500 ± 0.0707 (2 runs)" in " ".join(capsys.readouterr().out.split())
+    for seed in (1, 2):
+        write_json(folder / f"final-{TRIAL}-seed{seed}" / "summary.json", {"state": "finished", "test/loss": 0.5})
+    assert "seeds" not in result_of(folder, finals[:2])["test/loss"]
 
 
 @pytest.mark.parametrize(("code", "num_failed"), [(0, 0), (2, 1), (1, 1)])
