@@ -182,6 +182,7 @@ def run_data(
 def seeds_data(trial: Trial) -> dict[str, Any]:
     """Return what the page shows of a trial over its seeds or folds."""
     return {
+        "trial": trial.run_id,
         "mean": finite(trial.value),
         "deviation": finite(trial.deviation),
         "num": len(trial.seeds),

@@ -179,4 +179,4 @@ def isolation_data(comparison: Comparison) -> Mapping[str, list[dict[str, Any]]]
 
 def plain(value: Any) -> Any:
     """Return an end of a bin as JSON can hold it."""
-    return value if is_finite(value) else str(value)
+    return value if is_finite(value) or isinstance(value, bool) else str(value)

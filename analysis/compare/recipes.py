@@ -187,6 +187,7 @@ def recipe_data(comparison: Comparison) -> dict[str, Any]:
             "kind": "final" if recipe.is_final else "run",
             "runs": [places[entry.number] for entry in recipe.entries],
             "numDraws": recipe.num_draws,
+            "hasFolds": any(entry.record.settings.get("fold") for entry in recipe.entries),
             "metric": recipe.metric,
             "mean": recipe.mean.mean,
             "low": recipe.mean.low,

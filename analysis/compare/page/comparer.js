@@ -9,7 +9,7 @@ const PARTS = { settings: "settings", environment: "where it ran" };
 
 export function drawComparer() {
   const places = shownRuns();
-  const title = (i) => element("th", {}, dot(i), " ", clipped(runs[i].name));
+  const title = (i) => element("th", { scope: "col" }, dot(i), " ", clipped(runs[i].name));
   const head = element("tr", {}, element("th"), ...places.map(title));
   const rows = resultRows(places), same = [];
   for (const part of Object.keys(PARTS)) {

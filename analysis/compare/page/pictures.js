@@ -35,9 +35,14 @@ function figure(i, { epoch, uri }) {
   const image = element("img", {
     src: uri,
     alt: `${chosen.kind} of ${runs[i].name}`,
+    role: "button",
     tabIndex: 0,
     onclick: () => enlarge(uri, caption),
-    onkeydown: (event) => event.key === "Enter" && enlarge(uri, caption),
+    onkeydown: (event) => {
+      if (!["Enter", " "].includes(event.key)) return;
+      event.preventDefault(); // the space bar would scroll the page
+      enlarge(uri, caption);
+    },
   });
   return element("figure", {}, element("figcaption", {}, dot(i), " ", caption), image);
 }

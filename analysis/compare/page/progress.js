@@ -13,7 +13,7 @@ const X_TITLES = { number: "runs in the order of their starts", ended: `${unit.n
 
 const positionOf = (i) => (chosen.x === "number" ? runs[i].number : runs[i].ended / unit.seconds);
 const isSearched = (i) => !runs[i].isFinal;
-// Of a trial with several seeds or folds it is the mean: its luckiest run is no progress.
+// Of a trial with several seeds or folds it is the mean, which is known when its last run ends: its luckiest is none.
 const reached = (i) => runs[i].overSeeds?.mean ?? runs[i].value;
 const sweepColour = (sweep) => COLOURS[sweeps.indexOf(sweep) % COLOURS.length];
 
@@ -39,9 +39,16 @@ export function drawProgress() {
   });
 }
 
+// Leave out, of each trial with several seeds or folds, all runs but the last.
+function lastOfTrials(inOrder) {
+  const trialOf = (i) => (runs[i].overSeeds?.trial ?? runs[i].name);
+  const last = new Map(inOrder.map((i) => [trialOf(i), i]));
+  return inOrder.filter((i) => last.get(trialOf(i)) === i);
+}
+
 function staircase(sweep) {
   const searched = ranked.filter((i) => isSearched(i) && runs[i].sweep === sweep);
-  const inOrder = searched.sort((i, j) => positionOf(i) - positionOf(j));
+  const inOrder = lastOfTrials(searched.sort((i, j) => positionOf(i) - positionOf(j)));
   const better = metric.goal === "minimize" ? Math.min : Math.max;
   const y = [];
   for (const i of inOrder) y.push(y.length ? better(y.at(-1), reached(i)) : reached(i));

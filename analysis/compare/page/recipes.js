@@ -10,13 +10,13 @@ export function drawRecipes() {
   if (!found.length) return;
   const shown = settings.map((_, k) => k).filter((k) => !["seed", "fold"].includes(settings[k].name));
   const figures = [
-    recipes.shown.some(hasFolds) ? "seeds and folds" : "seeds",
+    found.some((recipe) => recipe.hasFolds) ? "seeds and folds" : "seeds",
     "mean ± deviation",
     "95 % interval",
     "against the first of its kind",
   ];
   const names = ["recipe", ...shown.map((k) => settings[k].name), ...figures];
-  const head = element("tr", {}, ...names.map((name) => element("th", {}, name)));
+  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
   const rows = found.map((recipe) => row(recipe, shown));
   find("#recipes table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   find("#recipes .key").textContent =
@@ -24,11 +24,6 @@ export function drawRecipes() {
     "for the mean over all seeds, or folds, cut off where the metric can go no further, as at 100 %. " +
     "Final runs stand in the order of their trials: nothing is chosen by test images." +
     (numLeftOut ? ` ${count(numLeftOut, "further recipe")} of a single run left out.` : "");
-}
-
-function hasFolds(recipe) {
-  const k = settings.findIndex((setting) => setting.name === "fold");
-  return recipe.runs.some((i) => runs[i].settings[k]);
 }
 
 function row(recipe, shown) {
