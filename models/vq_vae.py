@@ -191,12 +191,14 @@ class Prior(nn.Module):
         self.embed = nn.Embedding(settings.codebook_size + 1, width)  # the last token starts a sequence
         self.positions = nn.Parameter(torch.empty(num_positions, width).normal_(std=0.02))
         nn.init.normal_(self.embed.weight, std=0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, settings.prior_heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(
-            layer, settings.prior_depth, nn.LayerNorm(width), enable_nested_tensor=False
-        )
+        layers = [
+            nn.TransformerEncoderLayer(
+                width, settings.prior_heads, 4 * width, dropout=0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(settings.prior_depth)
+        ]
+        self.layers = nn.TransformerEncoder(layers[0], 1, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.layers.layers = nn.ModuleList(layers)  # by itself, it would make all of them copies of the first
         self.head = nn.Linear(width, settings.codebook_size)
 
     def forward(self, codes: Tensor) -> Tensor:  # [B, T] -> logits [B, T + 1, K], the last for the code after these
@@ -300,16 +302,24 @@ class VqVae(Objective):
             self.code_book.follow(flat, indices.flatten())
         decoded = outputs + (codes - outputs).detach()  # straight-through gradient to the outputs
         reconstruction = self.likelihood(self.decode_codes(decoded), batch.targets).mean()
-        commitment = (outputs - codes.detach()).square().sum(dim=(1, 2)).mean()
-        loss = reconstruction + self.settings.commitment * commitment
-        if self.settings.codebook_update == "gradient":
-            loss = loss + (codes - outputs.detach()).square().sum(dim=(1, 2)).mean()
+        commitment = squared_distance(outputs, codes.detach()).mean()
         return {
-            "loss": loss,
+            "loss": self.loss_of(reconstruction, commitment, squared_distance(codes, outputs.detach()).mean()),
             "reconstruction": reconstruction,
             "commitment": commitment,
             "perplexity": perplexity(count_uses(indices.flatten(), self.settings.codebook_size)),
         }
+
+    def loss_of(self, reconstruction: Tensor, commitment: Tensor, book: Tensor) -> Tensor:
+        """Return the loss of the first phase, of each image or the mean of several.
+
+        Args:
+            reconstruction: as `likelihood` returns it.
+            commitment: the squared distance of the outputs from their codes, for the gradient of the outputs.
+            book: the same for the gradient of the codes, which have one only with codebook_update=gradient.
+        """
+        loss = reconstruction + self.settings.commitment * commitment
+        return loss + book if self.settings.codebook_update == "gradient" else loss
 
     def predict_codes(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of the second phase."""
@@ -324,10 +334,10 @@ class VqVae(Objective):
         indices = self.code_book(outputs)
         codes = self.code_book.look_up(indices)
         reconstruction = self.likelihood(self.decode_codes(codes), batch.images)
-        commitment = (outputs - codes).square().sum(dim=(1, 2))
+        commitment = squared_distance(outputs, codes)
         prior = self.prior.nll(indices)
         return {
-            "loss": reconstruction + self.settings.commitment * commitment,
+            "loss": self.loss_of(reconstruction, commitment, commitment),
             "reconstruction": reconstruction,
             "commitment": commitment,
             "prior": prior,
@@ -357,6 +367,11 @@ class VqVae(Objective):
     def compile_nets(self) -> None:
         for net in (self.encoder, self.decoder, self.prior):  # not the code book, in which processes communicate
             compile_net(net)
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, T, D] twice -> [B]
+    """Return the squared distance of the vectors of each image, summed over its places."""
+    return (a - b).square().sum(dim=(1, 2))
 
 
 def count_uses(indices: Tensor, num_codes: int) -> Tensor:  # [N] -> [K] float32

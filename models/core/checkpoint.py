@@ -109,8 +109,8 @@ def restore_training(
             saved, own = ([len(group["params"]) for group in groups] for groups in both)
             if saved != own:
                 raise UserError(
-                    f"{path} is of a version that also gave class tokens and positions weight decay: finish the run "
-                    f"with that version, or start a new one by another --run_id"
+                    f"{path} is of a version that also gave class tokens, positions or codes weight decay: finish the "
+                    f"run with that version, or start a new one by another --run_id"
                 )
             phase.optimizer.load_state_dict(state)
             check_shapes(phase.optimizer)

@@ -13,8 +13,9 @@ from models.core.settings import Settings
 
 ONE_CYCLE_RISE = 0.3  # share of the steps in which the rate rises; Smith & Topin 2018, https://arxiv.org/abs/1708.07120
 ONE_CYCLE_START = 1 / 25  # the first learning rate, as a share of the peak
-# Last parts of the names of parameters that have several dimensions and no weight decay; timm spares the same.
-UNDECAYED = ("class_token", "cls_token", "pos_embed", "positions")
+# Last parts of the names of parameters that have several dimensions and no weight decay: those that timm spares, and
+# the codes of a code book, which belong where the encoder's outputs are, not at 0.
+UNDECAYED = ("class_token", "cls_token", "pos_embed", "positions", "codes")
 
 
 class Scale(NamedTuple):
@@ -27,9 +28,9 @@ class Scale(NamedTuple):
 def parameter_groups(module: nn.Module, weight_decay: float, scales: Mapping[str, Scale] = {}) -> list[dict]:
     """Return the trainable parameters in two groups for each scale, with and without weight decay.
 
-    Matrices and convolution kernels have weight decay; norms, biases, scalars, class tokens and position embeddings
-    have none. If there is no weight decay at all, the groups are told by the number of dimensions alone, as they are in
-    checkpoints of all versions.
+    Matrices and convolution kernels have weight decay; norms, biases, scalars, class tokens, position embeddings and
+    the codes of a code book have none. If there is no weight decay at all, the groups are told by the number of
+    dimensions alone, as they are in checkpoints of all versions.
 
     Args:
         module: holds the parameters.

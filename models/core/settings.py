@@ -150,7 +150,7 @@ class Settings:
     """adam and adamw: decay of the moving average of the squared gradients."""
     weight_decay: NonNegative = 0.0
     """Weight decay: added to the gradient by sgd and adam, decoupled from it in adamw; norms, biases, class
-    tokens and positions have none."""
+    tokens, positions and codes have none."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """Course of the learning rate. constant: always lr; cosine: from lr down to 0; one_cycle: up to lr in the first
     30 % of the steps, or in warmup_epochs if there are any, then down to 0."""

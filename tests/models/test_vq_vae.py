@@ -96,6 +96,13 @@ def test_images_are_evaluated_by_the_reconstruction_and_the_weighted_distance_to
     torch.testing.assert_close(vae.evaluate(batch)["loss"], expected, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_training_and_evaluation_have_the_same_loss(update):
+    vae, batch = build(codebook_update=update, commitment=0.3).eval(), make_batch(3)
+    torch.testing.assert_close(vae(batch, "autoencode")["loss"], vae.evaluate(batch)["loss"].mean())
+
+
 def test_codes_updated_by_gradient_are_drawn_to_their_outputs():
     vae, batch = build(codebook_update="gradient").eval(), make_batch(3)
     vae(batch, "autoencode")["loss"].backward()
@@ -259,6 +266,18 @@ def test_evaluation_leaves_the_book_alone():
     vae(batch, "autoencode")
     vae.evaluate(batch)
     assert all(torch.equal(value, before[key]) for key, value in vae.state_dict().items())
+
+
+def test_each_layer_of_the_prior_starts_with_weights_of_its_own():
+    prior = build(prior_depth=3).prior
+    matrices = [key for key, value in prior.layers.layers[0].named_parameters() if value.ndim > 1]
+    assert len(matrices) == 4
+    for key in matrices:
+        first, second, third = (layer.get_parameter(key) for layer in prior.layers.layers)
+        assert not torch.equal(first, second)
+        assert not torch.equal(first, third)
+        assert not torch.equal(second, third)
+    assert "layers.layers.2.self_attn.in_proj_weight" in prior.state_dict()  # the name of all versions
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ def test_an_old_checkpoint_without_weight_decay_is_restored(tmp_path, monkeypatc
 
 def test_an_old_checkpoint_with_weight_decay_of_class_tokens_is_refused_in_one_line(tmp_path, monkeypatch):
     old_checkpoint(tmp_path / "a.pt", monkeypatch, weight_decay=0.1)
-    with pytest.raises(UserError, match="also gave class tokens and positions weight decay: finish the run with"):
+    with pytest.raises(UserError, match="also gave class tokens, positions or codes weight decay: finish the run"):
         restore(tmp_path / "a.pt", weight_decay=0.1)
 
 

@@ -61,6 +61,15 @@ def test_class_tokens_and_positions_do_not_decay(name):
     assert not [key for key in names if key.endswith(("class_token", "positions"))]
 
 
+def test_the_codes_of_a_code_book_do_not_decay():
+    objective = build("vq_vae", codebook_update="gradient", weight_decay=0.1)
+    autoencode, _ = objective.phases()
+    names = decaying(objective, autoencode.optimizer.param_groups)
+    assert names
+    assert objective.code_book.codes.requires_grad
+    assert "code_book.codes" not in names
+
+
 @pytest.mark.parametrize("name", ["nano_vit", "patch_lstm", "vq_vae"])
 def test_without_weight_decay_the_groups_are_those_of_checkpoints_of_all_versions(name):
     objective = build(name)
