@@ -13,8 +13,11 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 # Metrics of which more is better, and those that are shown as percentages, by the ends of their names.
 MAXIMIZED = (
     *("accuracy", "mAP", "macro_f1", "auroc", "purity", "nmi", "ari"),
-    *("active_units", "images_per_second", "inception_score"),
+    *("active_units", "codes_used", "sample_variety", "images_per_second", "inception_score"),
 )
+# Metrics of whose names nobody can tell whether less or more is better: scores of a discriminator, which are to be
+# neither, and the perplexity, of which a code book's is to be high and a language model's low.
+UNTOLD = ("real_score", "fake_score", "told_apart", "perplexity")
 PERCENTAGES = ("accuracy", "mAP", "ece")
 # Measures of samples of which more is better, by the beginnings of their names: they end with network and number.
 MAXIMIZED_OF_SAMPLES = ("precision_", "recall_", "density_", "coverage_", "inception_score_")
@@ -66,7 +69,8 @@ class Metric:
 
     def text(self) -> str:
         """Return the text by which `metric_named` finds the metric: its name, behind a goal that the name hides."""
-        return self.name if metric_named(self.name).goal == self.goal else f"{self.goal} {self.name}"
+        is_told = tells_goal(self.name) and metric_named(self.name).goal == self.goal
+        return self.name if is_told else f"{self.goal} {self.name}"
 
     def best(self, rows: Iterable[Mapping[str, Any]]) -> Best | None:
         """Return the best finite value in logged rows with its epoch, the earlier of equal ones; None without any."""
@@ -79,7 +83,7 @@ class Metric:
 
 
 def metric_named(text: str) -> Metric:
-    """Return the metric of that name. Its goal is told by the name or stands before it: "maximize val/codes_used"."""
+    """Return the metric of that name. Its goal is told by the name or stands before it: "maximize val/perplexity"."""
     told, _, name = text.partition(" ")
     for goal in GOALS:
         if told == goal and name:
@@ -103,6 +107,11 @@ def metrics_of_finals(metric: Metric) -> list[Metric]:
 def is_maximized(name: str) -> bool:
     """Return whether more of a metric is better."""
     return name.endswith(MAXIMIZED) or name.rpartition("/")[2].startswith(MAXIMIZED_OF_SAMPLES)
+
+
+def tells_goal(text: str) -> bool:
+    """Return whether the text of a metric tells whether less or more is better, by its name or before that."""
+    return not text.endswith(UNTOLD) or metric_named(text).name != text
 
 
 def best_elsewhere(rows: Iterable[Mapping[str, Any]], kept: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -58,9 +58,9 @@ def divide(dataset: Dataset, settings: Settings) -> tuple[DatasetInfo, dict[str,
         num = settings.overfit_batches * settings.batch_size
         splits["train"] = first_images(splits["train"], num or len(splits["train"].labels))  # 0: one batch of all
     if settings.limit_batches:
-        num = settings.limit_batches * settings.eval_batch_size
+        num = settings.limit_batches * settings.batch_size  # 0: one batch of all
         held_out = {name: split for name, split in splits.items() if name != "train"}
-        splits |= {name: some_images(split, num, settings.data_seed) for name, split in held_out.items()}
+        splits |= {name: some_images(each, num, settings.data_seed) for name, each in held_out.items() if num}
     num_images = {name: len(split.labels) for name, split in splits.items()}
     info = replace(info, num_images=num_images, class_counts=class_counts([splits["train"]], len(info.classes)))
     if settings.sampling == "balanced" and info.several_labels:

@@ -6,7 +6,7 @@ import torch
 
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError, suggestion
-from data.metrics import metric_named
+from data.metrics import GOALS, metric_named, tells_goal
 from models.core.objective import Objective
 from models.core.settings import Settings
 from models.loading import stand_in
@@ -17,10 +17,14 @@ def check_best_by(settings: Settings, info: DatasetInfo | None) -> None:
     """Refuse a value of the setting `best_by` that is no metric of the run's epochs, as `check_logged` does.
 
     Raises:
-        UserError: with the names that there are.
+        UserError: with the names that there are, or nothing tells whether less or more of the metric is better.
     """
-    if settings.best_by:
-        check_logged(metric_named(settings.best_by).name, f"--best_by={settings.best_by}", settings, info)
+    text = settings.best_by
+    if text:
+        check_logged(metric_named(text).name, f"--best_by={text}", settings, info)
+    if not tells_goal(text):
+        goals = " or ".join(f'--best_by="{goal} {text}"' for goal in GOALS)
+        raise UserError(f"--best_by={text} does not tell whether less or more of it is better: give {goals}")
 
 
 def check_patience(settings: Settings, info: DatasetInfo) -> None:

@@ -22,11 +22,11 @@ from tests.test_train import (
 
 QUICK = ["--run_id=a", "--train_fraction=0.1", "--width=4", "--depth=1", "--epochs=5", "--panels_every=9"]
 VALIDATION = [  # of five epochs; the least loss is in the second, the best accuracy in the third
-    {"loss": 0.9, "accuracy": 0.5, "codes_used": 4.0},
-    {"loss": 0.4, "accuracy": 0.7, "codes_used": 3.0},
-    {"loss": 0.5, "accuracy": 0.8, "codes_used": 5.0},
-    {"loss": 0.6, "accuracy": 0.8, "codes_used": 9.0},
-    {"loss": 0.7, "accuracy": 0.6, "codes_used": 8.0},
+    {"loss": 0.9, "accuracy": 0.5, "perplexity": 4.0},
+    {"loss": 0.4, "accuracy": 0.7, "perplexity": 3.0},
+    {"loss": 0.5, "accuracy": 0.8, "perplexity": 5.0},
+    {"loss": 0.6, "accuracy": 0.8, "perplexity": 9.0},
+    {"loss": 0.7, "accuracy": 0.6, "perplexity": 8.0},
 ]
 
 
@@ -50,7 +50,7 @@ def scripted(monkeypatch):
         ("", [1, 2], {"val/accuracy": {"value": 0.8, "epoch": 3}}),
         ("val/accuracy", [1, 2, 3], {"val/loss": {"value": 0.4, "epoch": 2}}),
         (
-            "maximize val/codes_used",
+            "maximize val/perplexity",
             [1, 3, 4],
             {"val/loss": {"value": 0.4, "epoch": 2}},
         ),
@@ -91,6 +91,12 @@ def test_a_training_loss_can_choose_the_weights_where_nothing_is_held_out(tmp_pa
     [
         (["--best_by=val/acuracy"], "--best_by=val/acuracy: no run logs it, did you mean val/accuracy"),
         (["--best_by=max val/accuracy"], "--best_by=max val/accuracy: no run logs it, did you mean val/accuracy"),
+        (["--best_by=maximize val/codes_used", "--model=vq_vae"], "no run logs it, did you mean val/loss"),
+        (
+            ["--best_by=train/autoencode/perplexity", "--model=vq_vae"],
+            'give --best_by="minimize train/autoencode/perplexity" or --best_by="maximize train/autoencode/perplexity"',
+        ),
+        (["--best_by=val/real_score", "--model=dc_gan"], "does not tell whether less or more of it is better: give"),
         (["--best_by=test/accuracy"], "nothing is chosen on test images, take val/accuracy"),
         (["--best_by=val/loss", "--val_fraction=0"], "val_fraction is 0, so no images are left"),
         (["--patience=5", "--val_fraction=0"], "--patience=5 has nothing to follow without validation images"),
@@ -116,6 +122,7 @@ def test_what_no_run_logs_is_refused_in_one_line_before_anything_is_written(
         ["--patience=5"],
         ["--patience=0", "--val_fraction=0"],
         ["--patience=5", "--val_fraction=0", "--best_by=train/classify/loss"],
+        ["--patience=5", "--model=vq_vae", "--best_by=maximize train/autoencode/perplexity"],
         ["--patience=5", "--val_fraction=0", "--model=dc_gan", "--fid_every=1"],
         ["--model=frozen", "--arch=resnet18", "--pretrained=False", "--val_fraction=0"],  # its default is 2
     ],

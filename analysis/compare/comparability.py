@@ -10,6 +10,7 @@ from data.visible import listed
 
 # Settings that say which images are for validation, and how many of them are seen:
 SPLIT = ("data_seed", "train_fraction", "val_fraction", "fold", "group_by", "limit_batches")
+LIMITED = (*SPLIT, "batch_size")  # of runs with limit_batches, which are batches of that size
 MOST_NAMED = 3  # values of each thing that differs
 COMMIT_LETTERS = 10
 LONGEST_VALUE = 60  # letters
@@ -54,7 +55,7 @@ def images_seen(record: RunRecord) -> Any:
 def predicted_images(record: RunRecord, split: str) -> str:
     """Return what is the same of two runs that have predicted the same images of a split, "val" or "test"."""
     settings = record.settings
-    own = (*SPLIT, "eval_batch_size") if settings.get("limit_batches") else SPLIT if split == "val" else ()
+    own = LIMITED if settings.get("limit_batches") else SPLIT if split == "val" else ()
     values = [settings.get(name) or "none" for name in own]  # a run may be older than a setting
     return repr([record.dataset, images_seen(record), *values])
 
@@ -80,7 +81,8 @@ def splits_that_differ(records: Sequence[RunRecord]) -> list[str]:
     def value_of(name: str) -> Callable[[RunRecord], Any]:
         return lambda record: "none" if (value := record.settings.get(name)) == "" else value
 
-    return [several(name, records, value_of(name)) for name in SPLIT]
+    are_limited = any(record.settings.get("limit_batches") for record in records)
+    return [several(name, records, value_of(name)) for name in (LIMITED if are_limited else SPLIT)]
 
 
 def code_that_differs(records: Sequence[RunRecord]) -> str:

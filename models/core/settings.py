@@ -165,8 +165,8 @@ class Settings:
     latest weights; 0 for none. In early steps the decay is lower: 1 - (1 + step)^(-2/3)."""
     best_by: str = ""
     """Loss or metric whose best epoch has its weights kept, tested and uploaded, such as val/accuracy; a goal that its
-    name does not tell stands before it: "maximize val/codes_used". If empty: the validation loss; for a GAN with
-    fid_every the FID, for one without the newest weights."""
+    name does not tell stands before it: "maximize train/autoencode/perplexity". If empty: the validation loss; for a
+    GAN with fid_every the FID, for one without the newest weights."""
     patience: Count = 0
     """Stop if this many epochs in a row have not improved what best_by says; 0 for never."""
 
@@ -217,8 +217,8 @@ class Settings:
     """Batches to which the training images are cut down, for a look at whether the network can learn them by heart; 0
     for all."""
     limit_batches: Count = 0
-    """Greatest number of steps in an epoch, and of batches of eval_batch_size images in an evaluation, for a quick try;
-    0 for all."""
+    """Greatest number of steps in an epoch, for a quick try, and of batches of batch_size images in an evaluation; 0
+    for all."""
     stop_after: Annotated[Count, Role.INVOCATION] = 0
     """Epoch after which the run stops with its state saved, to be resumed later; the course of the learning rate still
     ends with `epochs`. 0 for none."""

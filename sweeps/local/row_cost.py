@@ -30,7 +30,6 @@ LONGEST = 300.0  # seconds, after which a row counts as one that takes too long 
 BRIEF = {
     "epochs": MOST_EPOCHS,
     "limit_batches": NUM_BATCHES,
-    "eval_batch_size": 50,
     "test": False,
     "tracking": "off",
     "panels_every": 1000,

@@ -13,6 +13,7 @@ from data.metrics import (
     metric_named,
     metrics_of_finals,
     shown,
+    tells_goal,
     thinned,
 )
 
@@ -43,7 +44,8 @@ def test_what_is_no_finite_number_is_passed_over(value):
 @pytest.mark.parametrize(
     ("name", "goal"),
     [("val/loss", "minimize"), ("test/accuracy", "maximize"), ("val/latent/nmi", "maximize"), ("val/ece", "minimize")]
-    + [("val/fid_inception_2000", "minimize"), ("active_units", "maximize")],
+    + [("val/fid_inception_2000", "minimize"), ("active_units", "maximize")]
+    + [("val/sample_variety", "maximize"), ("val/codes_used", "maximize")],
 )
 def test_a_metric_by_its_name_knows_whether_more_is_better(name, goal):
     assert metric_named(name) == Metric(name, goal)
@@ -68,7 +70,7 @@ def test_final_runs_are_told_by_what_their_sweep_is_after_unless_that_is_usual(m
 
 
 def test_the_test_figure_of_a_metric_has_its_goal():
-    assert metrics_of_finals(metric_named("maximize val/codes_used"))[0] == Metric("test/codes_used", "maximize")
+    assert metrics_of_finals(metric_named("maximize val/kl"))[0] == Metric("test/kl", "maximize")
 
 
 def test_percentages_and_epochs_rows():
@@ -121,7 +123,8 @@ def test_a_long_curve_is_thinned_out_but_keeps_its_extremes_and_its_last_point()
         ("val/inception_score_inception_2000", Metric("val/inception_score_inception_2000", "maximize")),
         ("test/recall_tf_efficientnet_lite0_100", Metric("test/recall_tf_efficientnet_lite0_100", "maximize")),
         ("val/fid_inception_2000", Metric("val/fid_inception_2000")),
-        ("maximize val/codes_used", Metric("val/codes_used", "maximize")),
+        ("maximize val/perplexity", Metric("val/perplexity", "maximize")),
+        ("minimize val/real_score", Metric("val/real_score")),
         ("minimize val/accuracy", Metric("val/accuracy")),
         ("maximize", Metric("maximize")),
         ("best val/loss", Metric("best val/loss")),
@@ -130,6 +133,17 @@ def test_a_long_curve_is_thinned_out_but_keeps_its_extremes_and_its_last_point()
 def test_a_metric_is_found_by_its_name_with_its_goal_where_the_name_does_not_tell(text, metric):
     assert metric_named(text) == metric
     assert metric_named(metric.text()) == metric
+
+
+@pytest.mark.parametrize("name", ["val/real_score", "train/discriminate/told_apart", "train/autoencode/perplexity"])
+def test_a_metric_whose_name_tells_no_goal_is_written_with_one(name):
+    assert not tells_goal(name)
+    for goal in ("minimize", "maximize"):
+        text = Metric(name, goal).text()
+        assert text == f"{goal} {name}"
+        assert tells_goal(text)
+    assert tells_goal("val/loss")
+    assert tells_goal("")
 
 
 @pytest.mark.parametrize(

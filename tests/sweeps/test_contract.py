@@ -195,7 +195,7 @@ def test_what_train_py_takes_and_logs_is_taken(parameters, metric):
     ("metric", "told"),
     [
         ({"name": "val/accuracy", "goal": "maximize"}, "val/accuracy"),
-        ({"name": "val/codes_used", "goal": "maximize"}, "maximize val/codes_used"),
+        ({"name": "val/perplexity", "goal": "maximize"}, "maximize val/perplexity"),
         ({"name": "val/accuracy", "goal": "minimize"}, "minimize val/accuracy"),
     ],
 )

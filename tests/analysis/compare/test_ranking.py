@@ -50,7 +50,7 @@ def test_a_sweeps_goal_says_which_run_is_the_best(tmp_path, capsys, arguments, g
 
 @pytest.mark.parametrize("told", ["by the sweep", "by the runs", "by the user"])
 def test_whatever_tells_a_goal_that_the_name_hides_says_which_run_is_the_best(tmp_path, capsys, told):
-    sweep = write_sweep(tmp_path, "val/codes_used")
+    sweep = write_sweep(tmp_path, "val/perplexity")
     content = yaml.safe_load((sweep / "sweep.yaml").read_text())
     content["metrics"] = [{"name": "val/loss"}, content.pop("metric")]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(content))
@@ -58,8 +58,8 @@ def test_whatever_tells_a_goal_that_the_name_hides_says_which_run_is_the_best(tm
         (sweep / "sweep.yaml").unlink()
     if told == "by the runs":
         for settings in sweep.glob("*/settings.json"):
-            write_json(settings, {**read_json(settings), "best_by": "maximize val/codes_used"})
-    metric = f"--metric={'maximize ' if told == 'by the user' else ''}val/codes_used"
+            write_json(settings, {**read_json(settings), "best_by": "maximize val/perplexity"})
+    metric = f"--metric={'maximize ' if told == 'by the user' else ''}val/perplexity"
     assert re.findall(r"run\d", listed(capsys, tmp_path, "--sort=best", "--sweep=s", metric)) == [
         "run3",
         "run2",
@@ -67,7 +67,7 @@ def test_whatever_tells_a_goal_that_the_name_hides_says_which_run_is_the_best(tm
     ]
     data = reported(tmp_path, metric)
     assert [run["name"] for run in data["runs"]] == ["run3", "run2", "run1"]
-    assert data["metric"] == {"name": "val/codes_used", "goal": "maximize"}
+    assert data["metric"] == {"name": "val/perplexity", "goal": "maximize"}
 
 
 def test_a_sweeps_metric_does_not_rank_runs_of_which_some_are_of_no_sweep(tmp_path):
@@ -175,6 +175,15 @@ def test_runs_of_the_same_data_split_and_code_have_no_warning_nor_has_what_is_un
     write_run(tmp_path / "sweeps" / "s" / "final-run0-seed1", [1.0], **{**split, "val_fraction": 0.0})
     assert "comparable" not in listed(capsys, tmp_path, "--sort=best")
     assert reported(tmp_path)["warning"] == ""
+
+
+@pytest.mark.parametrize(("limit", "part"), [(0, ""), (3, "they differ in batch_size: 100 (1), 50 (1)")])
+def test_another_size_of_the_batches_is_told_where_they_limit_what_is_validated(tmp_path, limit, part):
+    for size in (50, 100):
+        change(write_run(tmp_path / f"run{size}", [1.0 + size], limit_batches=limit, batch_size=size), data="same")
+    warning = reported(tmp_path)["warning"]
+    assert part in warning
+    assert bool(part) == bool(warning)
 
 
 def test_versions_of_the_code_that_differ_look_different_in_the_comparer(tmp_path):

@@ -257,6 +257,7 @@ def test_where_values_are_not_those_of_the_kept_weights_what_the_images_tell_say
         ({"dataset": "cifar10"}, "val", False),
         ({"val_fraction": 0.2}, "test", True),
         ({"limit_batches": 3}, "test", False),
+        ({"batch_size": 7}, "val", True),
     ],
 )
 def test_recipes_are_compared_over_images_that_both_have_predicted_alone(tmp_path, own, split, are_the_same):

@@ -59,8 +59,8 @@ def test_sweeps_are_found_by_their_runs_however_deep_these_lie(tmp_path):
         folder = tmp_path / machine / "sweeps" / "lr"
         for i in range(num):
             write_run(folder / f"00{i}-{machine}", [1.0 + i])
-        write_json(folder / "sweep.yaml", {**CONTENT, "metric": {"name": "val/codes_used", "goal": "maximize"}})
-    metric = Metric("val/codes_used", "maximize")
+        write_json(folder / "sweep.yaml", {**CONTENT, "metric": {"name": "val/perplexity", "goal": "maximize"}})
+    metric = Metric("val/perplexity", "maximize")
     for runs_dir, nums in ((tmp_path, [1, 2]), (tmp_path / "b", [2]), (tmp_path / "b" / "sweeps" / "lr", [2])):
         records = read_runs(runs_dir).records
         sweeps, skipped = read_sweeps(runs_dir, records)

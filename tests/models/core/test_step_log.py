@@ -92,10 +92,26 @@ def test_a_few_batches_are_the_same_images_in_every_epoch():
     assert epochs[0] == epochs[1]
 
 
+def data_of(*arguments):
+    return read_data(validate(merge(parse(["--dataset=digits", *arguments], {}), {}), {}))
+
+
+@pytest.mark.parametrize("size", [1, 500])
+def test_a_circumstance_does_not_decide_which_images_a_limited_evaluation_sees(size):
+    few = ("--model=mlp", "--limit_batches=2", "--batch_size=50")
+    _, expected = data_of(*few)
+    _, found = data_of(*few, f"--eval_batch_size={size}")
+    assert len(found["val"].labels) == 100
+    assert torch.equal(found["val"].images, expected["val"].images)
+
+
+def test_a_limit_on_batches_of_all_images_leaves_all_of_them_to_evaluate():
+    whole, limited = (data_of("--model=logistic_probe", *words)[0] for words in ([], ["--limit_batches=1"]))
+    assert limited.num_images == whole.num_images
+
+
 def test_limited_epochs_see_other_images_each_and_evaluations_are_short():
-    told = parse(["--model=mlp", "--dataset=digits", "--limit_batches=2", "--eval_batch_size=50", "--test=True"], {})
-    settings = validate(merge(told, {}), {})
-    info, splits = read_data(settings)
+    info, splits = data_of("--model=mlp", "--limit_batches=2", "--batch_size=50", "--test=True")
     assert {name: len(split.labels) for name, split in splits.items()} == info.num_images
     assert info.num_images == {"train": 1293, "val": 100, "test": 100}
     shares = [split.labels.bincount().double() / len(split.labels) for split in (splits["test"], splits["val"])]
