@@ -198,7 +198,7 @@ class Loader:
         """Return the indices of so many images, of all classes in proportion, or all of them: always the same."""
         return self.stratified[:num].sort().values
 
-    def labels_of_some(self, num: int) -> Tensor:
+    def labels_in_proportion(self, num: int) -> Tensor:
         """Return the labels of `some` images, [num], in an order of which every stretch has all in proportion."""
         return self.labels.cpu()[self.stratified[:num]]
 

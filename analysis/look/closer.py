@@ -160,7 +160,7 @@ def sample_metrics(model: Any, loader: Loader, epoch: int) -> dict[str, float]:
     settings, names, metrics = model.settings, sample_metric_names(model), dict[str, float]()
     if "sample_variety" in names:
         real = watched(loader)
-        labels = loader.labels_of_some(len(real)) if model.num_labels else None
+        labels = loader.labels_in_proportion(len(real)) if model.num_labels else None
         share = variety(model.sample(len(real), settings.seed, labels), real)
         metrics |= {} if share is None else {"sample_variety": share}
     if "generated_accuracy" in names:

@@ -58,7 +58,7 @@ def measure(
     check_numbers(num_images, len(loader))
     num_real = min(num_images, len(loader))
     real_images = pick(loader, num_real)
-    classes = loader.labels_of_some(num_real).tolist() if is_conditional else []
+    classes = loader.labels_in_proportion(num_real).tolist() if is_conditional else []
     hashes = hash_images(real_images)
     cache = FeatureCache(feature_dir(), extractor.description(), extractor.num_features)
     real = real_features(cache, real_images, hashes, extractor)

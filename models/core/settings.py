@@ -159,7 +159,8 @@ class Settings:
     grad_clip: NonNegative = 0.0
     """Norm to which larger gradients are scaled down; 0 for no clipping."""
     accumulation_steps: PositiveInt = 1
-    """Micro-batches into which each step is divided to save memory; the step as a whole still has batch_size images."""
+    """Micro-batches into which each step is divided to save memory; the step as a whole still has batch_size images.
+    models/README.md tells what else differs."""
     ema_decay: Decay = 0.0
     """Decay per step of a moving average of the weights and running statistics, which is evaluated in place of the
     latest weights; 0 for none. In early steps the decay is lower: 1 - (1 + step)^(-2/3)."""
@@ -173,10 +174,10 @@ class Settings:
     mixed_precision: Precision = "no"
     """Number format of mixed-precision training; by default the one given to `accelerate launch`, if any."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Whether convolutions use the memory layout channels last. auto: for convolutional networks on a GPU, or with
-    bf16 on a CPU."""
+    """Whether convolutions use the memory layout channels last. auto: for convolutional networks and all of
+    timm's, on a GPU or with bf16 on a CPU."""
     compile: bool = False
-    """Compile the networks with torch.compile."""
+    """Compile the networks with torch.compile; dropout then draws other values."""
     eval_batch_size: Annotated[PositiveInt, Role.CIRCUMSTANCE] = 500
     """Images that each process evaluates at once."""
 

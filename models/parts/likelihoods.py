@@ -1,4 +1,7 @@
-"""The reconstruction terms and the KL of models with latent variables, computed for each image, in nats."""
+"""The reconstruction terms and the KL of models with latent variables, computed for each image.
+
+They are in nats, but for the squared error, which has a scale of its own, see `SquaredError`.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -116,7 +119,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, output: Tensor, images: Tensor) -> Tensor:
-        """Return -log p(image | output) of each image, [...] nats.
+        """Return -log p(image | output) of each image, [...] nats; of `SquaredError` on a scale of its own.
 
         It is computed in float32 even in mixed precision, because it sums many values.
         """
@@ -128,7 +131,7 @@ class Likelihood(nn.Module, ABC):
         """Return -log of the probability of each 8-bit image, or an upper bound on it.
 
         Args:
-            reconstruction: [B] nats, as `forward` returns them.
+            reconstruction: [B], as `forward` returns it.
             num_pixels: numbers in an image, 3 H W.
 
         Returns:
@@ -140,7 +143,7 @@ class Likelihood(nn.Module, ABC):
         """Return the metric bits_per_dimension [B]; none if the likelihood gives no probability to 8-bit images.
 
         Args:
-            reconstruction: [B] nats, as `forward` returns them.
+            reconstruction: [B], as `forward` returns it.
             latent_nats: [B], what it takes to tell the latents or codes of each image.
             images: [B, 3, H, W], for their size.
         """

@@ -41,8 +41,8 @@ class VariationalSettings(PixelSettings):
     kl_warmup_epochs: NonNegative = 0.0
     """Epochs at the start in which the weight of the KL rises linearly from 0 to beta."""
     free_bits: NonNegative = 0.0
-    """Nats below which training does not reduce the KL of a latent unit, averaged over the batch,
-    https://arxiv.org/abs/1606.04934."""
+    """Nats below which training does not reduce the KL of a latent unit, averaged over the images of a micro-batch in
+    each process, https://arxiv.org/abs/1606.04934."""
 
 
 class Decoder(nn.Module):

@@ -192,6 +192,15 @@ def test_steps_of_single_images_are_refused_where_there_must_be_two(batch_size, 
     assert make_loader(shard=shard, fewest=2).steps_per_epoch(2 * batch_size, micro_batches) > 0
 
 
+def test_the_images_that_four_processes_leave_out_are_those_that_the_readme_counts():
+    found = {}
+    for num_processes in (1, 4):
+        loaders = [make_loader(135, shard=Shard(rank, num_processes), fewest=2) for rank in range(num_processes)]
+        epochs = [[len(batch.labels) for batch in epoch_of(loader, batch_size=64)] for loader in loaders]
+        found[num_processes] = len(epochs[0]), sum(map(sum, epochs))
+    assert found == {1: (3, 135), 4: (2, 128)}
+
+
 def test_batch_larger_than_the_split_is_refused():
     assert make_loader(23).steps_per_epoch(23) == 1
     with pytest.raises(UserError, match="--batch_size=24 is larger than the 23 training images: lower it"):
