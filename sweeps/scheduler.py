@@ -10,6 +10,7 @@ started as ever, by `wandb agent`. The search is that of sweeps/agent.py then: b
 takes such a file, by another method of it and with its `early_terminate`.
 """
 
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data.errors import UserError
+from data.internals import trial_id
 from sweeps.local.contract import checked
 from sweeps.local.early_terminate import Asha, Costs
 from sweeps.local.observations import points_of
@@ -46,10 +48,23 @@ class HostedSearch(Search):
         return super().is_exhausted(others)
 
 
+class HostedTrial(Trial):
+    """A trial whose values come from W&B."""
+
+    def report(self, value: float, step: int) -> None:
+        """Store a value that is finite: the local agent leaves out others, too, which are not better or worse."""
+        if math.isfinite(float(value)):
+            super().report(value, step)
+
+
 class HostedStudy(Study):
     """Optuna's study of a sweep whose trials W&B keeps: it is made anew with each start of the scheduler."""
 
     sampler: HostedSearch
+
+    def ask(self, *arguments: Any, **options: Any) -> Trial:
+        """Return a new trial."""
+        return HostedTrial(self, trial_id(super().ask(*arguments, **options)))
 
     def tell(self, trial: Any, values: Any = None, *arguments: Any, **options: Any) -> FrozenTrial:
         """Store how a trial has ended; its final value counts among those that it has logged, of which W&B samples."""

@@ -147,8 +147,10 @@ class Median:
         stopped = []
         for trial in running:
             num = len(costs.get(trial, ()))
+            if num < self.min_iter:
+                continue
             means = [statistics.fmean(costs[other][:num]) for other in finished if len(costs.get(other, ())) >= num]
-            if num >= self.min_iter and len(means) >= self.min_trials and min(costs[trial]) > statistics.median(means):
+            if len(means) >= self.min_trials and min(costs[trial]) > statistics.median(means):
                 stopped.append(trial)
         return stopped
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from data.files import read_json
-from sweeps.local.early_terminate import Asha, Median, parse_early_terminate
+from sweeps.local.early_terminate import Asha, Hyperband, Median, parse_early_terminate
 from sweeps.local.promotion import goal_of, hopeless, is_observed, is_waiting, promotable
 from tests.promotion_benchmark import CURVES, RULES, search
 from tests.sweep_helpers import LR, sweep_of
@@ -164,6 +164,15 @@ def test_the_median_rule_waits_for_enough_values_and_enough_finished_trials_that
     assert Median(3, 1).to_stop(costs, [2], [0]) == []
     assert Median(2, 1).to_stop(costs, [2], [0, 1]) == [2]
     assert Median().to_stop({}, [2], []) == []
+
+
+def test_a_running_trial_without_a_value_is_not_judged_by_any_rule():
+    costs = {0: [1.0, 0.5], 1: []}
+    for rule in (Median(1, 1), Hyperband((1,)), RULE):
+        assert rule.to_stop(costs, [1], [0]) == []
+        assert rule.to_stop({0: [1.0]}, [1], [0]) == []
+    assert RULE.to_promote({**costs, 2: [2.0], 3: [3.0]}, {0: 1, 2: 1, 3: 1}) == [0]
+    assert RULE.hopeless(costs, {0: 1}, [1], 0) == []
 
 
 def test_on_recorded_curves_promotion_takes_fewer_epochs_than_stopping_and_both_far_fewer_than_neither():

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 from analysis.record import run_folder
 from data.errors import UserError
+from sweeps.local.worth import costs_of
 from sweeps.scheduler import settings, study
 from tests.sweep_helpers import LR, content, study_of, sweep_of
 from tests.sweep_helpers import ask as ask_here
@@ -106,6 +108,23 @@ def test_a_run_is_compared_at_its_epoch_though_w_and_b_gives_a_part_of_the_value
     assert not report(0.9, range(1, 11)).should_prune()  # they were at 0.1 by then, and at 0.02 in the end
     assert not report(5.0, range(1, 10)).should_prune()  # not yet at the band
     assert report(1.2, range(1, 11)).should_prune()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_values_that_are_no_numbers_keep_no_run_from_being_stopped_nor_are_they_learnt(strict):
+    rule = {"type": "hyperband", "min_iter": 2, "eta": 2, "strict": strict}
+    hosted = study(info(early_terminate=rule))
+    trials = [ask(hosted)[0] for _ in range(5)]
+    for number, trial in enumerate(trials):
+        for step in (1, 2, 3):
+            trial.report("NaN" if (number, step) in ((1, 1), (2, 2)) else float(number), step)  # as W&B writes it
+    assert [trial.should_prune() for trial in trials] == [False, False, False, True, True]
+    hosted.tell(trials[1], 1.0)
+    with pytest.warns(UserWarning, match="nan is not acceptable"):
+        hosted.tell(trials[2], float("nan"))
+    assert [trial.state for trial in hosted.trials[1:3]] == [TrialState.COMPLETE, TrialState.FAIL]
+    objectives = hosted.sampler.sweep.objectives
+    assert [costs_of(objectives, trial) for trial in hosted.trials[1:3]] == [(1.0,), None]
 
 
 def test_a_rule_that_lets_runs_wait_is_refused():
