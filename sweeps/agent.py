@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -116,7 +116,7 @@ def run_sweep(options: Namespace) -> int:
     trials = open_trials(sweep, name, folder, options)
     limits = limits_of(trials, options)
     display = Display(sweep, name, limits.count, len(devices))
-    for line in [*remarks(sweep), *beginning(trials, options, choices, limits.count)]:
+    for line in [*remarks(sweep), *begin(trials, options, choices, limits.count)]:
         display.say(line)
     if options.retry_failed:
         display.say(f"{counted(trials.reopen_failed(), 'failed trial')} to be tried again")
@@ -160,8 +160,10 @@ def conclude(agent: Agent, code: int, on_end: str | None) -> None:
     display.say(f"to train the best for good: {ending.next}")
 
 
-def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num: int | None) -> Iterator[str]:
-    """Do what a search begins with; yield a line about each thing.
+def begin(trials: Trials, options: Namespace, choices: Sequence[Choice], num: int | None) -> list[str]:
+    """Take earlier runs for observations and put settings to try first into the queue; return lines that say so.
+
+    The lines begin with what has changed in the sweep file.
 
     Args:
         trials: of the sweep.
@@ -169,19 +171,19 @@ def beginning(trials: Trials, options: Namespace, choices: Sequence[Choice], num
         choices: settings to try first.
         num: trials of the sweep in all; None for no end.
     """
-    yield from (f"the sweep file has changed: {line}" for line in trials.changes)
-    for place in options.prior:
-        yield learn_from(place, trials.study, trials.sweep, options.storage or "")
+    lines = [f"the sweep file has changed: {line}" for line in trials.changes]
+    lines += [learn_from(place, trials.study, trials.sweep, options.storage or "") for place in options.prior]
     for text, choice in zip(options.enqueue, choices, strict=True):
-        yield from choice.lines
+        lines += choice.lines
         trial = enqueue(choice.points, trials)
         if trial is None:
-            yield f"--enqueue={text}: another agent has it tried"
+            lines.append(f"--enqueue={text}: another agent has it tried")
         elif trial.state != TrialState.WAITING:
-            yield f"--enqueue={text} is trial {trial.number}, which has begun"
+            lines.append(f"--enqueue={text} is trial {trial.number}, which has begun")
         else:
             more = "" if num is None or trial.number < num else f", once --count is above {trial.number}"
-            yield f"--enqueue={text} will be trial {trial.number}{more}"
+            lines.append(f"--enqueue={text} will be trial {trial.number}{more}")
+    return lines
 
 
 def ending_of(agent: Agent, code: int) -> Ending:
@@ -206,7 +208,6 @@ def limits_of(trials: Trials, options: Namespace) -> Limits:
         trial_minutes=options.trial_minutes,
         silent_minutes=options.silent_minutes,
         keep_weights=options.keep_weights,
-        repeats=trials.sweep.repeats,
     )
 
 

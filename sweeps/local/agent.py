@@ -188,9 +188,9 @@ class Agent:
 
     def fill_slots(self) -> None:
         """Start a trial in every free slot, as far as there are trials."""
-        while self.pool.free_slots():
+        while self.pool.free_slots() and not self.failure:  # trials that cannot start may end the sweep
             claim = self.trials.take(self.limits.count, [run.claim.trial_id for run in self.pool.runs])
-            if claim is None or self.failure:
+            if claim is None:
                 return
             slot = self.room.slot_for(claim, self.pool, self.trials.all())
             if slot is None:
@@ -257,7 +257,7 @@ class Agent:
         run.report(self.trials)  # it may have logged its last values after the last look
         claim = run.claim
         self.trials.claims.hold(claim.trial_id)
-        outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.limits.repeats)
+        outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.sweep.repeats)
         if outcome.state is None:
             self.trials.leave(claim, outcome.notes, outcome.is_for_later)
         else:

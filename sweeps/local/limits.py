@@ -23,7 +23,6 @@ class Limits:
         trial_minutes: for one trial, all its starts together; then it counts with its best value.
         silent_minutes: without a logged row.
         keep_weights: best trials that keep their weights; None for all.
-        repeats: runs of each trial, with seeds or folds of their own.
     """
 
     count: int | None = None
@@ -31,7 +30,6 @@ class Limits:
     trial_minutes: float = math.inf
     silent_minutes: float = math.inf
     keep_weights: int | None = None
-    repeats: int = 1
 
     def enforce(self, run: TrialRun) -> None:
         """Ask a run to save its state and end if it has taken too long, or has said nothing for too long."""

@@ -48,6 +48,20 @@ def test_a_run_is_ended_for_good_once_it_is_over_a_limit(seconds, silent, ends):
     assert run.ends == ends
 
 
+def test_after_the_failure_that_ends_a_sweep_no_trial_is_claimed_any_more(tmp_path, monkeypatch):
+    sweep = sweep_of({"lr": LR})
+    trials = Trials(f"sqlite:///{tmp_path}/study.db", sweep, "s", seed=0)
+    agent = Agent(trials, tmp_path, Limits(), DeviceMemory([{}]), Display(sweep, "s", None, 1))
+
+    def refuse(claim, slot):
+        raise ValueError("its settings are refused")
+
+    monkeypatch.setattr(agent, "start", refuse)
+    agent.fill_slots()
+    assert agent.failure == "the first 3 trials failed, none logged a val/loss"
+    assert [trial.state.name for trial in trials.all()] == ["FAIL"] * 3
+
+
 @pytest.mark.slow
 def test_a_crash_is_tried_again_from_the_checkpoint_as_often_as_asked(stage):
     crash = {"crashing": "0,1", "crash_times": 2, "crash_epoch": 3, "epochs": 4}
@@ -166,6 +180,6 @@ def test_of_a_trial_that_ends_in_its_second_seed_the_weights_of_both_runs_go(tmp
         for name in ("best.pt", "checkpoint.pt"):
             (run / name).touch()
     trials.end(claim, TrialState.PRUNED, {"ending": "over its minutes", **notes_of([Best(0.5, 1)], sweep.metric)})
-    limits = Limits(count=2, keep_weights=0, repeats=3)
+    limits = Limits(count=2, keep_weights=0)
     Agent(trials, tmp_path, limits, DeviceMemory([{}]), Display(sweep, "s", 2, 1)).thin_out_weights()
     assert [list(run.glob("*.pt")) for run in runs] == [[], []]
