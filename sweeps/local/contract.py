@@ -177,8 +177,12 @@ def lines_of_grid(sweep: Sweep) -> list[str]:
 def check_contract(sweep: Sweep) -> None:
     """Refuse a sweep that does not fit train.py.
 
+    Args:
+        sweep: with its parameters by the names of settings.
+
     Raises:
-        UserError: a parameter is no setting, or takes values that the setting does not take, or no run logs the metric.
+        UserError: a parameter is the agent's to set, or takes values that its setting does not, or no run logs the
+            metric.
     """
     for word in sweep.command:
         if word.startswith("${args") and word not in READABLE:
@@ -188,7 +192,6 @@ def check_contract(sweep: Sweep) -> None:
     for place, name in told.items():
         if name in INVOCATION:
             raise UserError(f"{place}: the agent sets it for each run, leave it out")
-    sweep = sweep if sweep.is_flat else by_settings(sweep)
     for model in models_of(sweep):
         settings_class, own = find_model(model).settings_class, parameters_of(sweep, model)
         options = {

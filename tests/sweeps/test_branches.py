@@ -233,7 +233,7 @@ def test_a_model_of_each_branch_gets_closer_to_the_best_than_one_of_all_and_than
 )
 def test_what_cannot_be_is_refused_before_any_trial(parameters, message):
     with pytest.raises(UserError, match=message) as caught:
-        check_contract(sweep_of(parameters, metric={"name": "val/accuracy", "goal": "maximize"}))
+        check_contract(by_settings(sweep_of(parameters, metric={"name": "val/accuracy", "goal": "maximize"})))
     assert "\n" not in str(caught.value)
 
 

@@ -60,7 +60,7 @@ def process_state(monkeypatch):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_sweep_file_of_the_suite_keeps_the_contract(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    check_contract(read_sweep_file(path))
+    check_contract(by_settings(read_sweep_file(path)))
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(param
     metric = metric if isinstance(metric, dict) else {"name": metric}
     sweep = sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric=metric)
     with pytest.raises(UserError, match=message):
-        check_contract(sweep)
+        check_contract(by_settings(sweep))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,8 @@ def test_what_train_py_would_refuse_or_not_log_is_refused_before_any_trial(param
     ids=str,
 )
 def test_what_train_py_takes_and_logs_is_taken(parameters, metric):
-    check_contract(sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric}))
+    sweep = sweep_of({**DIGITS, "model": {"value": "mlp"}, **parameters}, metric={"name": metric})
+    check_contract(by_settings(sweep))
 
 
 @pytest.mark.parametrize(
