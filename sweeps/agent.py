@@ -163,7 +163,7 @@ def conclude(agent: Agent, code: int, on_end: str | None) -> None:
 def begin(trials: Trials, options: Namespace, choices: Sequence[Choice], num: int | None) -> list[str]:
     """Take earlier runs for observations and put settings to try first into the queue; return lines that say so.
 
-    The lines begin with what has changed in the sweep file.
+    The lines begin with what has changed since the sweep was last run.
 
     Args:
         trials: of the sweep.
@@ -171,7 +171,7 @@ def begin(trials: Trials, options: Namespace, choices: Sequence[Choice], num: in
         choices: settings to try first.
         num: trials of the sweep in all; None for no end.
     """
-    lines = [f"the sweep file has changed: {line}" for line in trials.changes]
+    lines = [f"the sweep has changed: {line}" for line in trials.changes]
     lines += [learn_from(place, trials.study, trials.sweep, options.storage or "") for place in options.prior]
     for text, choice in zip(options.enqueue, choices, strict=True):
         lines += choice.lines

@@ -20,6 +20,8 @@ from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
 from sweeps.local.sweep_file import Sweep
 
 LONGEST_ENTRY = 100  # letters of a changed part of a sweep file that are shown
+# Attribute of a study: parts of the file, or options in their place, that agents of one sweep may differ in.
+AMOUNTS = "amounts"
 SEARCHED, UNKNOWN = object(), object()  # in place of the one value that a setting has in all trials
 
 
@@ -101,6 +103,7 @@ def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
                 found.meanings.append(key)
     old, new = (leaves_of(content.get("parameters", {})) for content in (before, after))
     bases = {model: base_settings(sweep, model) for model in models_of(sweep)} if is_ours(sweep.program) else {"": {}}
+    alike = NOT_COMPARED - ({"seed"} if sweep.repeats > 1 else set())  # trials of several seeds are compared by pairs
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) == new.get(name):
             continue
@@ -113,7 +116,7 @@ def change(before: Mapping[str, Any], sweep: Sweep) -> Change:
             is_narrowed = was is SEARCHED and name in new
             if is_now is SEARCHED and name not in old and was is not UNKNOWN:
                 found.assumed.setdefault(model, {})[setting] = was
-            elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or setting in NOT_COMPARED):
+            elif not (is_now is SEARCHED or is_narrowed or was == is_now != UNKNOWN or setting in alike):
                 found.meanings.append(name)
     return found._replace(meanings=list(dict.fromkeys(found.meanings)))
 
@@ -142,7 +145,19 @@ def go_on(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> list[str]:
         study.set_user_attr(ASSUMED_OF, {**known_of, **assumed})
     study.set_user_attr("sweep", sweep.content)
     study.set_user_attr("place", sweep.place)  # apart: two sweeps in different projects may be the same
-    return found.lines
+    before, now = study.user_attrs.get(AMOUNTS, {}), amounts(sweep)
+    study.set_user_attr(AMOUNTS, now)
+    differing = [name for name in now if name in before and before[name] != now[name]]
+    return [*found.lines, *(f"{name}: {written(before[name])} is now {written(now[name])}" for name in differing)]
+
+
+def amounts(sweep: Sweep) -> dict[str, int | None]:
+    """Return how many trials a sweep's file asks for, and how many seeds or folds each has; None for what it lacks."""
+    return {
+        "run_cap": sweep.run_cap,
+        "repeats": None if sweep.folds else sweep.repeats,
+        "folds": sweep.folds or None,
+    }
 
 
 def held(parameters: Mapping[str, Any], name: str, base: Mapping[str, Any]) -> Any:

@@ -34,7 +34,8 @@ from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.errors import UserError
 from data.internals import let_ranges_change, reopen_trials, trial_id
-from sweeps.local.agreement import go_on, leaves_of
+from data.visible import counted
+from sweeps.local.agreement import AMOUNTS, amounts, go_on, leaves_of
 from sweeps.local.claims import CLAIMS, Claims
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of, observations
@@ -114,6 +115,7 @@ def check_study(study: optuna.Study, sweep: Sweep, known: Mapping[str, Any]) -> 
         raise ValueError("it has lost its goal")
     leaves_of(known.get("parameters", {})), metrics_of(known)  # to see whether they can be read
     observations(sweep, study.user_attrs, [])  # likewise
+    dict(study.user_attrs.get(AMOUNTS, {}))  # likewise
     for number, trial in enumerate(study.get_trials(deepcopy=False)):
         if trial.number != number:
             raise ValueError(f"trial {number} has the number {trial.number}")
@@ -152,6 +154,7 @@ class Trials:
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
         self.check_folds()
+        self.check_repeats()
         self.changes = go_on(self.study, sweep, known)
         self.left_until: dict[int, float] = {}  # by trial id, for a while
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
@@ -167,10 +170,29 @@ class Trials:
                 had, now = (f"{num} folds" if num else "no folds" for num in (folds, self.sweep.folds))
                 raise UserError(f"the trials of {self.name} have {had}, not {now}: leave that, or give another --name")
 
+    def check_repeats(self) -> None:
+        """Refuse another number of seeds than the trials so far have: a lucky one of few would beat means of many.
+
+        One that is under way may still come to have as many, and one that was ended early has fewer by its values.
+
+        Raises:
+            UserError: with the number.
+        """
+        now = self.sweep.repeats
+        for trial in self.started():
+            num = max(1, len(seeds_done(trial.user_attrs)))
+            if num > now or (num < now and trial.state == TrialState.COMPLETE):
+                raise UserError(
+                    f"trials of {self.name} have {counted(num, 'seed')}, not {now}: leave that, or give another --name"
+                )
+
     def is_superseded(self) -> bool:
-        """Return whether another agent has since gone on with the sweep by another file, or with other folds."""
+        """Return whether another agent has since gone on with the sweep by another file, or other seeds or folds."""
         has_other_folds = any(trial.user_attrs.get(FOLDS, 0) != self.sweep.folds for trial in self.started())
-        return has_other_folds or self.study.user_attrs.get("sweep") != self.content
+        notes = self.study.user_attrs
+        repeats = {amounts(self.sweep)["repeats"], notes.get(AMOUNTS, {}).get("repeats")} - {None}
+        has_other_seeds = len(repeats) > 1
+        return has_other_folds or has_other_seeds or notes.get("sweep") != self.content
 
     def open_study(self) -> optuna.Study:
         """Open the study, which has read no trials yet; it is made if it is not there."""

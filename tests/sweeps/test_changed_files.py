@@ -8,10 +8,12 @@ from optuna.trial import TrialState
 
 from analysis.read.sweeps import read_study
 from data.errors import UserError
+from data.metrics import Best
 from models.cnn import CnnSettings
 from sweeps.agent import num_trials
 from sweeps.local.contract import by_settings
 from sweeps.local.observations import observations
+from sweeps.local.repeats import notes_of
 from sweeps.local.search import in_branch
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
@@ -40,6 +42,7 @@ ALLOWED = {
     "circumstance": {"parameters": {**PARAMETERS, "tags": {"value": "b"}}},
     "method": {"method": "random"},
     "early end": {"early_terminate": {"type": "hyperband", "min_iter": 2}},
+    "cap": {"run_cap": 5},
     "target": {"metric": {"name": "val/loss", "goal": "minimize", "target": 0.1}},
 }
 
@@ -93,6 +96,54 @@ def test_other_changes_are_told_and_the_sweep_goes_on(begun, case):
     is_narrower = case == "fewer values"
     assert known == [n for n in (0, 1) if not is_narrower or before[n].user_attrs["settings"]["optimizer"] == "adam"]
     assert opened(begun, **ALLOWED[case]).changes == []
+
+
+def test_a_run_cap_is_told_with_what_it_was_and_agents_may_differ_in_it(begun):
+    first = opened(begun, run_cap=50)
+    assert first.changes == ["run_cap: nothing is now 50"]
+    assert opened(begun, run_cap=5).changes == ["run_cap: 50 is now 5"]
+    assert not first.is_superseded()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2), (3, 1)])
+def test_another_number_of_seeds_needs_a_new_name_once_a_trial_has_all_of_its(tmp_path, before, after):
+    url = f"sqlite:///{tmp_path}/study.db"
+    trials = opened(url, repeats=before)
+    claim = trials.take(None)
+    claim.trial.report(0.5, 1)
+    assert opened(url, repeats=after).changes == [f"repeats: {before} is now {after}"]  # it may still have as many
+    assert trials.is_superseded()
+    notes = notes_of([Best(0.5, 1)] * before, trials.sweep.metric) if before > 1 else {"best": 0.5, "best_epoch": 1}
+    trials.end(claim, TrialState.COMPLETE, notes)
+    with pytest.raises(UserError, match=f"trials of s have {before} seeds?, not {after}: leave that, or give another"):
+        opened(url, repeats=after)
+    assert not opened(url, repeats=before).is_superseded()
+
+
+def test_trials_that_were_ended_after_fewer_seeds_do_not_keep_a_sweep_from_going_on(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    trials = opened(url, repeats=3)
+    for num, state in ((3, TrialState.COMPLETE), (1, TrialState.PRUNED), (0, TrialState.FAIL), (2, TrialState.RUNNING)):
+        claim = trials.take(None)
+        claim.trial.report(0.5, 1)
+        notes = notes_of([Best(0.5, 1)] * num, trials.sweep.metric) if num else {}
+        if state.is_finished():
+            trials.end(claim, state, notes)
+        else:
+            trials.leave(claim, notes)
+    assert opened(url, repeats=3).changes == []
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_another_seed_matters_where_trials_are_compared_seed_by_seed(tmp_path, repeats):
+    url = f"sqlite:///{tmp_path}/study.db"
+    opened(url, repeats=repeats, parameters={**PARAMETERS, "seed": {"value": 1}})
+    changed = {"repeats": repeats, "parameters": {**PARAMETERS, "seed": {"value": 100}}}
+    if repeats == 1:
+        assert opened(url, **changed).changes == ["seed: {value: 1} is now {value: 100}"]
+    else:
+        with pytest.raises(UserError, match="begun with another seed, new trials could not be compared"):
+            opened(url, **changed)
 
 
 def test_readers_see_the_present_file_and_all_trials(begun):
@@ -282,7 +333,7 @@ def test_a_sweep_goes_on_from_the_command_line_and_an_agent_by_the_old_file_take
         new = stage.start("sweep.yaml", "--count=4", "--enqueue=lr=0.3 seconds=0.01")
         assert [old.wait(), new.wait()] == [0, 0], old.errors + new.errors
         assert "another agent goes on with a changed sweep file: this one ends after the trials it runs" in old.output
-        assert "the sweep file has changed: lr: {distribution: log_uniform_values" in new.output
+        assert "the sweep has changed: lr: {distribution: log_uniform_values" in new.output
         assert "--enqueue=lr=0.3 seconds=0.01: lr=0.3 is outside its range, it is tried all the same" in new.output
         assert "4 trials: 4 finished" in new.output
         rates = [float(start["told"]["lr"]) for start in sorted(stage.journal("start"), key=lambda each: each["run"])]
