@@ -39,6 +39,7 @@ class Earlier(NamedTuple):
         state: of a trial: COMPLETE, PRUNED, FAIL or RUNNING.
         value: its best value of the metric; None for none.
         data: fingerprint of its images; "" if it is not known.
+        folds: number of folds over which its value is a mean; 0 for none.
     """
 
     run_id: str
@@ -46,6 +47,7 @@ class Earlier(NamedTuple):
     state: str
     value: float | None
     data: str
+    folds: int = 0
 
 
 class Taken(NamedTuple):
@@ -170,7 +172,7 @@ def with_folder(trial: Trial, run: Earlier | None, is_same: bool) -> Earlier:
         is_same: whether the value of the trial is of the metric that is asked for.
     """
     own = run or Earlier(trial.run_id, trial.settings, trial.state, None, "")
-    return own._replace(state=trial.state, value=trial.value if is_same else own.value)
+    return own._replace(state=trial.state, value=trial.value if is_same else own.value, folds=trial.folds)
 
 
 def judged(records: Sequence[RunRecord], metric: Metric) -> list[Earlier]:
@@ -178,7 +180,7 @@ def judged(records: Sequence[RunRecord], metric: Metric) -> list[Earlier]:
     by_id = {record.run_id: record for record in records}
     trials = trials_of(records, curves_of_metrics(records, [metric.name]), [metric])
     return [
-        Earlier(trial.run_id, trial.settings, trial.state, trial.value, images_of(by_id[trial.run_id]))
+        Earlier(trial.run_id, trial.settings, trial.state, trial.value, images_of(by_id[trial.run_id]), trial.folds)
         for trial in trials
     ]
 
@@ -219,6 +221,8 @@ def reason_against(run: Earlier, sweep: Sweep, images: Images) -> str:
         return "not ended"
     if run.value is None and run.state != "FAIL":
         return f"without a {sweep.metric.name}"
+    if run.folds != sweep.folds:
+        return f"with {run.folds} folds" if run.folds else "without folds"
     try:
         names = differing(sweep, run.settings)
     except UserError as error:

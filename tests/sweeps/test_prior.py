@@ -104,6 +104,26 @@ def test_a_sweep_s_runs_are_counted_by_what_becomes_of_them(runs_dir):
     assert [entry["value"] for entry in taken.entries] == [0.5, 0.5, None]
 
 
+def test_runs_of_other_folds_are_left_out_with_the_reason(runs_dir):
+    for name, folds in (("plain", 0), ("twofold", 2)):
+        folder = runs_dir / "sweeps" / name
+        for place in range(max(1, folds)):
+            write(folder / run_folder.run_of_seed("000-x", place), **({"fold": f"{place + 1}/2"} if folds else {}))
+        (folder / run_folder.SWEEP_FILE).write_text(SWEEP)
+    for keys in ({}, {"folds": 3}):
+        with pytest.raises(UserError, match=r"none of its 1 run counts \(1 with 2 folds\)"):
+            take_prior("twofold", sweep_of(PARAMETERS, **keys))
+    with pytest.raises(UserError, match=r"none of its 1 run counts \(1 without folds\)"):
+        take_prior("plain", sweep_of(PARAMETERS, folds=2))
+    assert len(take_prior("plain", sweep_of(PARAMETERS)).entries) == 1
+    assert len(take_prior("twofold", sweep_of(PARAMETERS, folds=2)).entries) == 1
+
+
+def test_a_database_knows_the_folds_of_a_trial_though_its_folder_shows_but_one():
+    trial = Trial(0, "000-x", "COMPLETE", 0.3, 1, {}, None, None, folds=2)
+    assert with_folder(trial, Earlier("000-x", OWN, "COMPLETE", 0.9, "images"), is_same=True).folds == 2
+
+
 def test_runs_of_other_images_are_refused(runs_dir):
     for name in ("one", "two"):
         write(runs_dir / name)
