@@ -267,7 +267,7 @@ def lines_about(
         text += f"; up to {clock(alone)} more while the last one ends"
     lines.append(text)
     if clock(least) != clock(rounds * fmean(most)):
-        lines.append(f"with early termination: {clock(least)} to {clock(rounds * fmean(most))}")
+        lines.append(f"{what_shortens(sweep)}: {clock(least)} to {clock(rounds * fmean(most))}")
     beside = max(sum(device == other for other in devices) for device in devices)
     need = max(one.gib for one in found)
     lines.append(f"memory of a device: up to {need * beside:.2f} GiB, of {free:.1f} GiB that are free")
@@ -276,6 +276,14 @@ def lines_about(
     disk = fmean(one.disk for one in found) * sweep.repeats / 2**20
     lines.append(f"disk: about {disk:.1f} MiB a trial, {disk * num:.0f} MiB in all; --keep_weights K takes less")
     return [*lines, *assumptions(sweep, count, found)]
+
+
+def what_shortens(sweep: Sweep) -> str:
+    """Return in words by what trials of a sweep end before they have had all of their epochs, seeds or folds."""
+    after_first = f"with trials that end after their first {what_over(sweep.folds)}"
+    if sweep.early_terminate is None:
+        return after_first
+    return "with early termination" + (f" and{after_first.removeprefix('with')}" if sweep.repeats > 1 else "")
 
 
 def assumptions(sweep: Sweep, count: int | None, found: Sequence[Measured]) -> list[str]:

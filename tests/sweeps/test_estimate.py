@@ -119,8 +119,28 @@ def test_each_seed_of_a_trial_is_a_run_and_bad_trials_end_after_their_first():
     lines = "\n".join(lines_about([measured()], sweep, [ONE_CORE] * 2, 8, free=3.0))
     # 4 s to start, 1 s to end, 10 epochs of 2 s: 25 s a run, 75 s a trial; 4 rounds of them
     assert "8 trials of 10 epochs with 3 seeds by 2 workers: about 5m00s" in lines
-    assert "with early termination: 2m30s to 5m00s" in lines  # 4 rounds of one run, and two more of the best trial
+    # 4 rounds of one run, and two more of the best trial
+    assert "\nwith trials that end after their first seed: 2m30s to 5m00s" in lines
     assert "about 9.0 MiB a trial, 72 MiB in all" in lines
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"repeats": 3}, "with trials that end after their first seed"),
+        ({"folds": 3}, "with trials that end after their first fold"),
+        ({"early_terminate": {"type": "median"}}, "with early termination"),
+        (
+            {"early_terminate": {"type": "median"}, "repeats": 3},
+            "with early termination and trials that end after their first seed",
+        ),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_what_may_take_less_time_is_called_by_what_it_is(keys, words):
+    lines = lines_about([measured()], sweep_of({"lr": LR}, **keys), [ONE_CORE] * 2, 8, free=3.0)
+    assert [line.split(":")[0] for line in lines if line.startswith("with ")] == ([words] if words else [])
 
 
 def test_what_is_not_known_is_said():
