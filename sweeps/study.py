@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Study:
             say(f"{step.name} starts")
 
     def drop_hopeless(self) -> None:
-        """Take out the steps for which the time is too short, and those that need what has failed or will not come."""
+        """Take out trainings for which the time is too short, and steps that need what has failed or will not come."""
         left = self.deadline - time.monotonic()
         for step in list(self.waiting):
             broken = [name for name in step.after if any(one.name in self.failed for one in self.named(name))]
@@ -229,17 +229,11 @@ def plan(
         cost, left = costs.get(row.name, Cost()), [step for step in steps if step.row == row.name]
         num = sum(is_costly(step) for step in left)
         seconds = sum(seconds_of(step, row, cost) for step in left)
-        obstacles = {
-            "done": not left,
-            "trained, more to do": not num,
-            "see below": bool(cost.fault),
-            f"needs {row.after}": row.after in names - {one.name for one in found},
-            "does not fit": seconds > rest,
-        }
-        word = next((word for word, holds in obstacles.items() if holds), "")
-        if word in ("done", "trained, more to do", ""):
+        obstacle = obstacle_of(row, cost, seconds, rest, names - {one.name for one in found}) if num else ""
+        if not obstacle:
             rest -= seconds
             found.append(row)
+        word = obstacle or ("" if num else "trained, more to do" if left else "done")
         each = "" if row.sweep or not num else time_of(seconds / num)
         cells = (row.name, "a sweep" if row.sweep else str(num), each, time_of(seconds) if num else "", word)
         table.add_row(*(Text(visible(cell)) for cell in cells))
@@ -249,6 +243,23 @@ def plan(
             warn(f"{name} cannot be trained: {cost.fault}")
     say(f"in all about {clock((hours * 3600 * workers - rest) / workers)}")
     return found
+
+
+def obstacle_of(row: Row, cost: Cost, seconds: float, rest: float, left_out: Collection[str]) -> str:
+    """Return in a few words what keeps a row that is to be trained out of the plan; "" for nothing.
+
+    Args:
+        row: the next one.
+        cost: of its runs.
+        seconds: that all that is left of it takes.
+        rest: seconds that the rows before it leave.
+        left_out: names of the rows that are asked for, but not planned so far.
+    """
+    if cost.fault:
+        return "see below"
+    if row.after in left_out:
+        return f"needs {row.after}"
+    return "does not fit" if seconds > rest else ""
 
 
 def is_costly(step: Step) -> bool:

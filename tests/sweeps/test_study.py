@@ -161,6 +161,14 @@ def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
     assert "broken cannot be trained: no images" in output.err
 
 
+def test_a_row_is_kept_out_of_the_plan_by_a_fault_by_what_it_needs_or_by_the_time():
+    row = Row("a", {}, after="b")
+    assert study.obstacle_of(row, Cost(fault="no images"), 9.0, 8.0, {"b"}) == "see below"
+    assert study.obstacle_of(row, Cost(), 9.0, 8.0, {"a", "b"}) == "needs b"
+    assert study.obstacle_of(row, Cost(), 9.0, 8.0, {"a"}) == "does not fit"
+    assert study.obstacle_of(row, Cost(), 8.0, 8.0, {"a"}) == ""
+
+
 def test_steps_are_taken_in_order_once_and_those_that_need_a_failed_one_are_not(tmp_path, taken, capsys):
     log = tmp_path / "log"
     note = f"import pathlib, sys; open({str(log)!r}, 'a').write(sys.argv[0] + '{{}}')"
