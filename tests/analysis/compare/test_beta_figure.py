@@ -41,8 +41,15 @@ def test_of_several_finished_runs_of_a_beta_the_best_is_taken(tmp_path):
     best = make_run(tmp_path / "b", 1.0, loss=2)
     make_run(tmp_path / "c", 1.0, loss=1, state="failed")
     make_run(tmp_path / "d", None, loss=0)
-    make_run(tmp_path / "final-a-seed1", 1.0, loss=1)  # on more images
     assert {value: column.record.source for value, column in runs_by_beta(tmp_path).items()} == {1.0: str(best)}
+
+
+def test_final_runs_which_train_on_more_images_are_left_out_where_there_are_others(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    make_run(sweep / "final-000-a-seed1", 1.0, loss=1)
+    assert runs_by_beta(sweep)[1.0].record.run_id == "final-000-a-seed1"
+    make_run(sweep / "000-a", 1.0, loss=2)
+    assert runs_by_beta(sweep)[1.0].record.run_id == "000-a"
 
 
 @pytest.mark.parametrize(

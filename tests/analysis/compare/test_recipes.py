@@ -101,7 +101,7 @@ def test_final_runs_stand_in_the_order_of_the_means_of_their_trials_where_these_
     best = data["runs"][data["trials"][0]]
     assert (best["name"], best["overSeeds"]) == (
         "000-steady",
-        {"mean": 0.9, "deviation": 0.0, "num": 2, "over": "seed"},
+        {"trial": "000-steady", "mean": 0.9, "deviation": 0.0, "num": 2, "over": "seed"},
     )
 
 
