@@ -20,8 +20,7 @@ from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
 from sweeps.local.sweep_file import Sweep
 
 LONGEST_ENTRY = 100  # letters of a changed part of a sweep file that are shown
-# Attribute of a study: parts of the file, or options in their place, that agents of one sweep may differ in.
-AMOUNTS = "amounts"
+AMOUNTS = "amounts"  # attribute of a study: how many trials, seeds and folds it was last run with
 SEARCHED, UNKNOWN = object(), object()  # in place of the one value that a setting has in all trials
 
 

@@ -115,7 +115,8 @@ def check_study(study: optuna.Study, sweep: Sweep, known: Mapping[str, Any]) -> 
         raise ValueError("it has lost its goal")
     leaves_of(known.get("parameters", {})), metrics_of(known)  # to see whether they can be read
     observations(sweep, study.user_attrs, [])  # likewise
-    dict(study.user_attrs.get(AMOUNTS, {}))  # likewise
+    if not all(num is None or isinstance(num, int) for num in dict(study.user_attrs.get(AMOUNTS, {})).values()):
+        raise TypeError(f"it has the {AMOUNTS} {str(study.user_attrs[AMOUNTS])[:100]}")
     for number, trial in enumerate(study.get_trials(deepcopy=False)):
         if trial.number != number:
             raise ValueError(f"trial {number} has the number {trial.number}")
@@ -173,7 +174,7 @@ class Trials:
     def check_repeats(self) -> None:
         """Refuse another number of seeds than the trials so far have: a lucky one of few would beat means of many.
 
-        One that is under way may still come to have as many, and one that was ended early has fewer by its values.
+        One that is under way may still come to have as many. One that was ended early has fewer in any case.
 
         Raises:
             UserError: with the number.

@@ -120,6 +120,14 @@ def test_another_number_of_seeds_needs_a_new_name_once_a_trial_has_all_of_its(tm
     assert not opened(url, repeats=before).is_superseded()
 
 
+@pytest.mark.parametrize("amounts", [3, [1], {"repeats": [1]}, {"run_cap": "a"}], ids=str)
+def test_damaged_notes_on_numbers_of_runs_are_refused_in_one_line(begun, amounts):
+    opened(begun).study.set_user_attr("amounts", amounts)
+    with pytest.raises(UserError) as caught:
+        opened(begun)
+    assert "\n" not in str(caught.value)
+
+
 def test_trials_that_were_ended_after_fewer_seeds_do_not_keep_a_sweep_from_going_on(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     trials = opened(url, repeats=3)
