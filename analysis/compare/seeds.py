@@ -15,18 +15,18 @@ Mandelkern 2002, Setting Confidence Intervals for Bounded Parameters, https://do
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from analysis.read.figures import do_vary
 from data.metrics import Metric, range_of, shown
 from data.visible import counted, percent
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 1000  # that are worth telling anybody to train
 NUM_RESAMPLES = 2000
-ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 MOST_NAMED = 5  # seeds
 
 
@@ -87,16 +87,6 @@ def mean_over_seeds(values: Sequence[float], metric: str) -> Interval:
     half = student(len(values) - 1) * deviation / math.sqrt(len(values))
     least, most = range_of(metric)
     return Interval(mean, max(least, mean - half), min(most, mean + half))
-
-
-def do_vary(deviation: float, values: Iterable[float]) -> bool:
-    """Return whether figures vary; if they do not, as coarse accuracies may, nothing tells how much others would.
-
-    Args:
-        deviation: of the figures, or of their differences.
-        values: from which the deviation comes; their size says how much of it may be rounding.
-    """
-    return deviation > ROUNDING * max(map(abs, values))
 
 
 def duel(one: Mapping[Key, float], other: Mapping[Key, float], metric: Metric) -> Duel:

@@ -1,10 +1,12 @@
 """The figures that a run ends in, and their mean and deviation over the seeds."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data.metrics import is_finite, shown
+
+ROUNDING = 1e-12  # of the largest figure: a deviation that is no more is none
 
 
 def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,3 +25,13 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def plus_minus(figure: Mapping[str, Any], key: str) -> str:
     """Return the mean and the deviation of the metric `key` as text; the mean alone where there is no deviation."""
     return shown(key, figure["mean"], figure["std"])
+
+
+def do_vary(deviation: float, values: Iterable[float]) -> bool:
+    """Return whether figures vary; if they do not, as coarse accuracies may, nothing tells how much others would.
+
+    Args:
+        deviation: of the figures, or of their differences.
+        values: from which the deviation comes; their size says how much of it may be rounding.
+    """
+    return deviation > ROUNDING * max(map(abs, values))

@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.compare.seeds import do_vary
+from analysis.read.figures import do_vary
 from analysis.read.trials import REPEATS, counted_value, seeds_done
 from data.metrics import Best, Metric
 from models.core.settings import Settings
