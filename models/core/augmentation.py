@@ -4,7 +4,7 @@ import torch
 
 from data.augmentation import Augmentation
 from data.dataset import Batch
-from data.errors import UserError
+from data.errors import UserError, is_of_the_machine
 from models.core.objective import Objective
 from models.core.settings import Settings
 
@@ -57,6 +57,8 @@ def check_start_size(settings: Settings, objective: Objective, device: torch.dev
         try:
             with torch.no_grad():
                 objective.evaluate(Batch(torch.zeros(1, 3, side, side, device=device), labels))
-        except (RuntimeError, AssertionError, ValueError):
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if is_of_the_machine(error):
+                raise
             fault = f"{settings.model} takes no images of {side} pixels"
             raise UserError(f"{told}: {fault}: leave it out, or take resnet18 or cnn --pooling=mean") from None

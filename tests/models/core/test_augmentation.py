@@ -1,5 +1,7 @@
 """Images that grow while a network trains."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ import train
 from analysis.record import run_folder
 from data.augmentation import Augmentation
 from data.dataset import DatasetInfo
-from models.core.augmentation import augmentation_of, side_in
+from models.core.augmentation import augmentation_of, check_start_size, side_in
 from models.core.settings import Settings
 from models.loading import build_objective
 from models.registry import MODELS
@@ -78,3 +80,17 @@ def test_sides_are_multiples_of_four_and_cutout_is_as_large_a_share(start_size, 
 def test_other_networks_and_sizes_are_refused(arguments, told, tmp_path, capsys):
     assert run(tmp_path, "--start_size=16", *arguments) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_size_that_the_network_refuses():
+    class Starved:
+        info = SimpleNamespace(image_size=32, blank_labels=torch.zeros)
+
+        def eval(self):
+            pass
+
+        def evaluate(self, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        check_start_size(Settings(start_size=16, epochs=9), Starved(), torch.device("cpu"))
