@@ -191,8 +191,10 @@ def value_in_epoch(record: RunRecord, curve: Curve, metric: Metric, best: Best |
         metric: the metric.
         best: the best value of the other metric, and its epoch.
     """
-    if best is None or curve:
-        return dict(curve).get(best.epoch) if best else None
+    if best is None:
+        return None
+    if curve:
+        return dict(curve).get(best.epoch)
     kept = kept_value(record, metric)
     return kept.value if kept and kept.epoch == best.epoch else None
 
@@ -274,7 +276,5 @@ def counted_value(values: Sequence[float], better: Sequence[float], metric: Metr
     value = statistics.fmean(values)
     if len(values) >= len(better):
         return value
-    beside = statistics.fmean(better) + statistics.fmean(
-        own - other for own, other in zip(values, better, strict=False)
-    )
-    return max(value, beside, key=metric.cost)
+    differences = [own - other for own, other in zip(values, better, strict=False)]
+    return max(value, statistics.fmean(better) + statistics.fmean(differences), key=metric.cost)
