@@ -129,7 +129,7 @@ class Agent:
         """Return whether this agent takes no more trials, since another one has gone on with another sweep file."""
         if not self.is_retired and self.trials.is_superseded():
             self.is_retired = True
-            self.display.say("another agent goes on with a changed sweep file: this one ends after the trials it runs")
+            self.display.say("another agent goes on with a changed sweep: this one ends after the trials it runs")
         return self.is_retired
 
     def is_pausing(self) -> bool:

@@ -155,7 +155,7 @@ class Trials:
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
         self.check_folds()
-        self.check_repeats()
+        self.check_num_seeds()
         self.changes = go_on(self.study, sweep, known)
         self.left_until: dict[int, float] = {}  # by trial id, for a while
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
@@ -171,7 +171,7 @@ class Trials:
                 had, now = (f"{num} folds" if num else "no folds" for num in (folds, self.sweep.folds))
                 raise UserError(f"the trials of {self.name} have {had}, not {now}: leave that, or give another --name")
 
-    def check_repeats(self) -> None:
+    def check_num_seeds(self) -> None:
         """Refuse another number of seeds than the trials so far have: a lucky one of few would beat means of many.
 
         One that is under way may still come to have as many. One that was ended early has fewer in any case.

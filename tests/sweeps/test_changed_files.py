@@ -340,7 +340,7 @@ def test_a_sweep_goes_on_from_the_command_line_and_an_agent_by_the_old_file_take
         stage.write(parameters={"epochs": 30, "seconds": {"min": 0.01, "max": 0.02}, "lr": NARROW})
         new = stage.start("sweep.yaml", "--count=4", "--enqueue=lr=0.3 seconds=0.01")
         assert [old.wait(), new.wait()] == [0, 0], old.errors + new.errors
-        assert "another agent goes on with a changed sweep file: this one ends after the trials it runs" in old.output
+        assert "another agent goes on with a changed sweep: this one ends after the trials it runs" in old.output
         assert "the sweep has changed: lr: {distribution: log_uniform_values" in new.output
         assert "--enqueue=lr=0.3 seconds=0.01: lr=0.3 is outside its range, it is tried all the same" in new.output
         assert "4 trials: 4 finished" in new.output
