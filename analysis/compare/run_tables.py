@@ -141,7 +141,7 @@ def means_of_trials(rows: Sequence[Row], metric: Metric) -> list[str]:
         metric: whose best values are meant.
     """
     by_sweep: dict[str, dict[str, list[float]]] = {}
-    for row in sorted(rows, key=lambda row: (len(row.record.run_id), row.record.run_id)):  # -s2 before -s10
+    for row in sorted(rows, key=lambda row: row.record.order_of_seeds):
         if row.best is not None and row.record.sweep and row.record.state != "failed":
             of_sweep = by_sweep.setdefault(row.record.sweep, {})
             of_sweep.setdefault(row.record.first_of_trial, []).append(row.best.value)

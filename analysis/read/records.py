@@ -73,6 +73,11 @@ class RunRecord:
         return run_folder.first_of_trial(self.run_id)
 
     @property
+    def order_of_seeds(self) -> tuple[int, str]:
+        """The key by which the runs of a trial stand in the order of their seeds."""
+        return run_folder.order_of_seeds(self.run_id)
+
+    @property
     def train_seconds(self) -> float | None:
         """How long the run has trained, in seconds; None where its summary does not say, or nothing that can be."""
         seconds = self.summary.get("train_seconds")

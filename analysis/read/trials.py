@@ -216,7 +216,7 @@ def with_their_seeds(runs: Sequence[Trial], metric: Metric) -> list[Trial]:
     trials = []
     has_folds = any(len({run.settings.get("fold") for run in group}) > 1 for group in groups.values())
     for number, (run_id, group) in enumerate(groups.items()):
-        by_seed = sorted(group, key=lambda run: (len(run.run_id), run.run_id))  # -s2 before -s10
+        by_seed = sorted(group, key=lambda run: run_folder.order_of_seeds(run.run_id))
         first = replace(firsts[run_id], number=number, state=by_seed[-1].state)
         if has_folds:
             num = str(first.settings.get("fold", "")).rpartition("/")[2]

@@ -212,6 +212,11 @@ def run_of_seed(run_id: str, place: int) -> str:
     return f"{run_id}-s{place + 1}" if place else run_id
 
 
+def order_of_seeds(run_id: str) -> tuple[int, str]:
+    """Return the key by which the runs of a trial stand in the order of their seeds: -s2 before -s10."""
+    return len(run_id), run_id
+
+
 def first_of_trial(run_id: str) -> str:
     """Return the name of a trial's first run, by that of a further one; any other name as it is."""
     return re.sub(r"-s\d+$", "", run_id)
