@@ -270,3 +270,10 @@ def let_compiled_networks_vary() -> None:
     import torch
 
     torch._dynamo.config.recompile_limit = 64
+
+
+def has_matrix_tiles() -> bool:
+    """Return whether torch finds matrix tiles (AMX) in this CPU."""
+    import torch
+
+    return torch.cpu._is_amx_tile_supported()

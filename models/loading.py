@@ -21,6 +21,7 @@ from models.core.precision import has_fast_bf16
 from models.core.processes import check_launch
 from models.core.settings import Settings
 from models.parts.backbone import BackboneSettings
+from models.parts.convolution import use_matrix_tiles
 from models.registry import find_model
 
 
@@ -139,6 +140,8 @@ def put_on_device(
     if channels_last:
         objective.to(memory_format=torch.channels_last)
     objective.to(accelerator.device)
+    if accelerator.device.type == "cpu":
+        use_matrix_tiles(objective)
     splits = objective.prepare(splits, accelerator, scratch)
     objective.train()
     shard = Shard(accelerator.process_index, accelerator.num_processes)
