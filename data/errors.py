@@ -86,7 +86,8 @@ def is_of_the_machine(error: Exception) -> bool:
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
-    """Return ", did you mean ...?" with the known name that is spelled most like `name`; "" if none is similar."""
-    near = difflib.get_close_matches(str(name), list(known), n=3)
-    near.sort(key=lambda each: not each.startswith(str(name)))  # drop_path is short for drop_path_rate
-    return f", did you mean {near[0]}?" if near else ""
+    """Return ", did you mean ...?" with the known name that is spelled most like `name` in any case; "" for none."""
+    told, spelled = str(name).casefold(), {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(told, list(spelled), n=3)
+    near.sort(key=lambda each: not each.startswith(told))  # drop_path is short for drop_path_rate
+    return f", did you mean {spelled[near[0]]}?" if near else ""

@@ -158,7 +158,8 @@ def list_images(root: Path) -> Listing:
             one name; or the class folders hold only folders of images.
     """
     if not root.is_dir():
-        raise NoImagesError(f"{root} is not a folder: name the folder of your images with --data_dir")
+        table = ", or give --dataset=csv for a table of images" if root.is_file() else ""
+        raise NoImagesError(f"{root} is not a folder: name the folder of your images with --data_dir{table}")
     scan = Scan()
     loose, folders = scan.level(root)
     by_class: dict[str, list[str]] = {}

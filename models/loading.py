@@ -21,7 +21,9 @@ from models.core.precision import has_fast_bf16
 from models.core.processes import check_launch
 from models.core.settings import Settings
 from models.parts.backbone import BackboneSettings
+from models.parts.classification import ClassifierSettings
 from models.parts.convolution import use_matrix_tiles
+from models.parts.layers import check_classes
 from models.registry import find_model
 
 
@@ -89,6 +91,8 @@ def build_objective(settings: Settings, info: DatasetInfo) -> Objective:
     Raises:
         UserError: the model is not known, or its settings do not go together or do not suit the images.
     """
+    if isinstance(settings, ClassifierSettings):
+        check_classes(info, "a classifier")
     seed_everything(settings.seed)
     return find_model(settings.model).build(settings, info)
 

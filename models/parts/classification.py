@@ -15,7 +15,6 @@ from models.core.optimization import Scale, optimizer_of
 from models.core.panel import Panel
 from models.core.settings import NonNegative, Range, Settings
 from models.parts.labelling import labelling_of
-from models.parts.layers import check_classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +43,6 @@ class Classification(Objective):
         info: the dataset's facts.
         prefers_channels_last: true for networks made mostly of convolutions.
         scales: of learning rate and weight decay, by the name of a parameter of the network.
-
-    Raises:
-        UserError: the dataset has fewer than two classes.
     """
 
     settings: ClassifierSettings
@@ -61,7 +57,6 @@ class Classification(Objective):
         scales: Mapping[str, Scale] = {},
     ) -> None:
         super().__init__(settings, info)
-        check_classes(info, "a classifier")
         self.labelling = labelling_of(info)
         self.net = net
         self.prefers_channels_last = prefers_channels_last

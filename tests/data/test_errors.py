@@ -34,3 +34,8 @@ def test_a_name_that_no_file_has_is_the_users_to_put_right_and_a_full_disk_is_no
 def test_a_name_that_is_cut_short_is_completed_before_others_that_are_spelled_alike(name, meant):
     known = ("drop_rate", "drop_path_rate", "dropout")
     assert suggestion(name, known) == (f", did you mean {meant}?" if meant else "")
+
+
+def test_a_name_in_capitals_is_the_one_in_small_letters_and_the_other_way_round():
+    assert suggestion("CNN", ("cnn", "mlp")) == ", did you mean cnn?"
+    assert suggestion("map", ("mAP", "loss")) == ", did you mean mAP?"

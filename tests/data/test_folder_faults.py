@@ -202,6 +202,12 @@ def test_empty_and_missing_folders_are_named_with_the_remedy(tmp_path):
         folder.load(tmp_path / "missing", 8, 0)
 
 
+def test_a_table_in_place_of_a_folder_leads_to_the_dataset_that_reads_tables(tmp_path):
+    (tmp_path / "images.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match=f"^{tmp_path / 'images.csv'} is not a folder: .*, or give --dataset=csv for"):
+        folder.load(tmp_path / "images.csv", 8, 0)
+
+
 def test_loose_image_beside_class_folders_is_refused(tmp_path):
     save(tmp_path / "cat" / "1.png")
     save(tmp_path / "loose.png")

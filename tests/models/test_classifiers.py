@@ -12,6 +12,7 @@ from torch import nn
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models.core.objective import count_parameters
+from models.loading import build_objective
 from models.nano_vit import EncoderLayer, NanoVit, NanoVitSettings
 from models.parts.classification import Classification, ClassifierSettings
 from models.parts.labelling import ONE_CLASS
@@ -121,13 +122,13 @@ def test_settings_that_do_not_fit_the_images_are_refused_by_name(name, settings,
         build(name, **settings)
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.filterwarnings("error:Initializing zero-element tensors")
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize(("classes", "told"), [((), "0 labelled classes"), (("a",), "1 labelled class")])
-def test_fewer_than_two_classes_are_refused(name, classes, told):
+def test_fewer_than_two_classes_are_refused_before_a_network_is_built(name, classes, told):
     info = DatasetInfo("faces", 32, classes, (0.5,) * 3, (0.25,) * 3, {}, "")
     with pytest.raises(UserError, match=f"^faces has {told}, a"):
-        build(name, info)
+        build_objective(MODELS[name].settings_class(model=name), info)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
