@@ -1,5 +1,6 @@
 """Start a run of W&B's client for a run of ours, under the name that it has there."""
 
+import logging
 import os
 import shlex
 import textwrap
@@ -92,6 +93,7 @@ def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
     """Start the W&B run and print where it goes; return W&B's own run object."""
     import wandb
 
+    logging.raiseExceptions = False  # else the client's log prints a traceback for each line when the disk is full
     os.environ.setdefault("WANDB_DATA_DIR", str(facts.folder / "wandb"))  # else artifacts wait outside the run folder
     try:
         run = init_wandb(facts, mode)

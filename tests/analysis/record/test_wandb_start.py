@@ -1,5 +1,8 @@
 """A run starts offline where W&B's client cannot start it online, and says why."""
 
+import errno
+import io
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +29,7 @@ def start(tmp_path, monkeypatch):
         monkeypatch.setattr(wandb_start, "init_wandb", init)
         monkeypatch.setattr(wandb_start, "upload_command", lambda *_: "wandb sync x")
         monkeypatch.setattr(wandb, "teardown", lambda: None)
+        monkeypatch.setattr(logging, "raiseExceptions", True)  # as it is before a run starts
         start_wandb(RunFacts(tmp_path, {"tracking": tracking}, {}, {}), "online", "")
 
     return start_with
@@ -40,3 +44,14 @@ def test_the_first_line_of_the_clients_error_is_the_reason(text, told, start, ca
     with pytest.raises(UserError) as error:
         start(wandb.errors.CommError(text), "online")
     assert str(error.value) == f"--tracking=online: {told}; give offline, or off"
+
+
+def test_a_log_of_the_client_that_finds_the_disk_full_prints_no_traceback(start, capsys):
+    class FullDisk(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    start(wandb.errors.CommError("No network"), "auto")
+    handler = logging.StreamHandler(FullDisk())
+    handler.handle(logging.makeLogRecord({"msg": "restore done"}))
+    assert capsys.readouterr().err == ""
