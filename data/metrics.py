@@ -92,7 +92,7 @@ def metric_named(text: str) -> Metric:
 
 
 def metrics_of_finals(metric: Metric) -> list[Metric]:
-    """Return the metrics of test images that final runs are told by: the first that they have.
+    """Return the metrics that final runs are told by, the first that they have: of test images or, last, `metric`.
 
     Args:
         metric: by which their trials are ranked. Its figure of test images stands before the usual ones, unless it is
@@ -101,7 +101,8 @@ def metrics_of_finals(metric: Metric) -> list[Metric]:
     own = Metric(f"test/{metric.name.partition('/')[2] or metric.name}", metric.goal)
     is_first = own.name not in TEST_METRICS or own.name == metric.name
     usual = [metric_named(name) for name in TEST_METRICS]
-    return [own, *(each for each in usual if each.name != own.name)] if is_first else usual
+    told = [own, *usual, metric] if is_first else [*usual, metric]
+    return list({each.name: each for each in told}.values())
 
 
 def is_maximized(name: str) -> bool:

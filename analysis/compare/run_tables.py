@@ -172,6 +172,8 @@ def means_of_finals(finals: Sequence[RunRecord], metric: Metric) -> list[str]:
     for trial, records in by_trial.items():
         by_number: dict[int, list[str]] = {}  # of the runs that have a figure
         for name in (each.name for each in metrics_of_finals(metric)):
+            if by_number and name == metric.name:
+                continue  # of the held-out images, beside figures of test images
             if known := [record.summary[name] for record in records if is_finite(record.summary.get(name))]:
                 by_number.setdefault(len(known), []).append(f"{name} {plus_minus(spread(known), name)}")
         if means := [f"{', '.join(texts)} ({counted(number, 'run')})" for number, texts in by_number.items()]:

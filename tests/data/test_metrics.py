@@ -66,7 +66,12 @@ def test_the_least_cost_is_the_best(goal, order):
     ],
 )
 def test_final_runs_are_told_by_what_their_sweep_is_after_unless_that_is_usual(metric, names):
-    assert [each.name for each in metrics_of_finals(metric_named(metric))] == [f"test/{name}" for name in names]
+    told = [each.name for each in metrics_of_finals(metric_named(metric)) if each.name.startswith("test/")]
+    assert told == [f"test/{name}" for name in names]
+
+
+def test_final_runs_without_test_images_are_told_by_the_metric_itself():
+    assert metrics_of_finals(metric_named("val/accuracy"))[-1] == metric_named("val/accuracy")
 
 
 def test_the_test_figure_of_a_metric_has_its_goal():

@@ -79,19 +79,24 @@ function timeTiles() {
 // The final runs of the best trial that has some: its mean over the seeds is the headline. Which trial is the best,
 // validation images tell; where nothing is known of the trials, it is the mean of all.
 function finalTiles() {
-  const name = tested.includes(metric.name) ? metric.name : tested.find((one) => figures.includes(one));
-  const valueOf = (run) => (name === metric.name ? run.value : run.figures[figures.indexOf(name)]) ?? null;
-  const known = runs.filter((run) => run.state === "final" && valueOf(run) !== null);
+  const all = runs.filter((run) => run.state === "final");
+  const name = tested.find((one) => all.some((run) => finalValue(run, one) !== null));
+  const known = all.filter((run) => finalValue(run, name) !== null);
   const ofTrial = (i) => newest(known.filter((run) => run.trial === runs[i].name && run.sweep === runs[i].sweep));
   const byTrial = Object.values(Object.groupBy(known, (run) => `${run.sweep}/${run.trial}`)).map(newest);
   const finals = trials.map(ofTrial).find((some) => some.length) ?? byTrial.flat();
-  const values = finals.map(valueOf);
+  const values = finals.map((run) => finalValue(run, name));
   if (!values.length) return [];
   const deviation = Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / Math.max(1, values.length - 1));
   const spread = values.length > 1 ? `± ${formatMetric(name, deviation)}, ` : "";
   const ids = distinct(finals.map((run) => run.trial));
   const more = `${spread}${count(values.length, "run")} by ${ids.length > 1 ? "several trials" : `trial ${ids[0]}`}`;
   return [tile(`final ${name}`, formatMetric(name, mean(values)), more)];
+}
+
+// What the weights that a final run has kept have of a metric; null where it has none.
+function finalValue(run, name) {
+  return (name === metric.name ? run.kept ?? run.value : run.figures[figures.indexOf(name)]) ?? null;
 }
 
 // Of a trial's final runs, those that differ in their seed alone, the newest: it may have gone on after earlier ones.

@@ -72,6 +72,15 @@ def test_by_a_metric_of_the_test_images_the_headline_is_the_mean_of_one_trials_f
     assert page.texts(".tile .more")[0].endswith("2 runs by trial 000-a")
 
 
+def test_without_test_images_the_headline_is_the_mean_of_the_final_runs_on_held_out_ones(browser, tmp_path):  # noqa: F811
+    write_run(tmp_path / "sweeps" / "s" / "000-a", [1.0], [1.0])
+    for seed, accuracy in ((1, 0.9), (2, 0.8)):
+        write_run(tmp_path / "sweeps" / "s" / f"final-000-a-seed{seed}", [1.0], [accuracy], seed=seed)
+    page = shown(browser, tmp_path, "--metric=val/accuracy")
+    tiles = list(zip(page.texts(".tile .name"), page.texts(".tile .figure"), strict=True))
+    assert tiles[:2] == [("final val/accuracy", "85.00 %"), ("best val/accuracy", "100.00 %")]
+
+
 def test_the_control_that_has_the_focus_keeps_it_when_its_table_or_bar_is_drawn_anew(browser, tmp_path):  # noqa: F811
     for i in range(8):
         write_run(tmp_path / f"run{i}", [1.0 + i], lr=10.0**-i)

@@ -101,6 +101,13 @@ def test_final_runs_are_told_by_what_their_sweep_is_after(tmp_path, capsys):
     assert "mean of final-001: test/fid_x_60 22.00 ± 1.41, test/loss 0.1000 ± 0.0000 (2 runs)" in output
 
 
+def test_final_runs_on_images_without_a_test_split_are_told_by_the_held_out_ones(tmp_path, capsys):
+    for seed, accuracy in enumerate((0.9, 0.8), 1):
+        write_run(tmp_path / "sweeps" / "s" / f"final-000-seed{seed}", [0.5], [accuracy])
+    output = show(capsys, "--runs_dir", str(tmp_path), "--sweep", "s", "--metric", "val/accuracy")
+    assert "mean of final-000: val/accuracy 85.00 ± 7.07 % (2 runs)" in output
+
+
 def test_of_a_metric_that_grows_the_most_is_best(runs_dir, capsys):
     arguments = ("--runs_dir", str(runs_dir), "--metric", "val/accuracy", "--sort", "best", "--limit", "2")
     output = show(capsys, *arguments)
