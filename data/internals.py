@@ -182,6 +182,16 @@ def stop_wandb_watcher(run: Any) -> None:
         run._run_status_checker.stop()
 
 
+UPLOAD_GIVEN_UP = b'"filestream: fatal error'
+
+
+def wandb_gave_up(run: Any) -> bool:
+    """Return whether W&B's client sends no more rows of a run since its server refused some, by the client's log."""
+    with suppress(OSError):
+        return UPLOAD_GIVEN_UP in Path(run.settings.log_internal).read_bytes()
+    return False
+
+
 STOP_FLAG = """query RunStoppedStatus($project: String, $entity: String, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { stopped } }
 }"""

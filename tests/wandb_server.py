@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -34,6 +35,8 @@ class WandbServer(Artifacts, Schedulers):
         self.filters: list[Any] = []  # with which a scheduler has asked for runs
         self.faults: list[str] = []  # requests that the double cannot play
         self.requeues = True  # gives preempted runs to the next agent
+        self.refused: dict[str, int] = {}  # status by the name of an operation, or "file_stream"
+        self.asked: Counter[str] = Counter()  # how often for each operation, or path
         self.lock = threading.RLock()
         self.http = self.bind(0)
         self.come_back()
@@ -289,15 +292,20 @@ class WandbServer(Artifacts, Schedulers):
         "upsertView": upsert_report,
     }
 
-    def graphql(self, body: dict[str, Any]) -> dict:
+    def graphql(self, body: dict[str, Any]) -> dict | int:
         operation = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])[1]
+        self.asked[operation] += 1
+        if operation in self.refused:
+            return self.refused[operation]
         try:
             return {"data": self.OPERATIONS[operation](self, body.get("variables") or {})}
         except (KeyError, ValueError) as error:
             self.faults.append(f"{operation}: {error!r}")
             return {"errors": [{"message": self.faults[-1]}]}
 
-    def file_stream(self, name: str, body: dict[str, Any]) -> dict:
+    def file_stream(self, name: str, body: dict[str, Any]) -> dict | int:
+        if "file_stream" in self.refused:
+            return self.refused["file_stream"]
         run = self.run(name)
         files = body.get("files", {})
         if "wandb-history.jsonl" in files:
@@ -325,13 +333,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         kind, _, place = unquote(self.path)[1:].partition("/")
+        self.server.double.asked[self.path] += 1
         if kind != "artifact":
             return self.reply({})
         identity, _, name = place.partition("/")
         self.send(self.server.double.artifacts[identity]["files"][name])
 
     def do_POST(self) -> None:
-        double, body, answer = self.server.double, self.body(), {}
+        double, body = self.server.double, self.body()
+        answer: dict | int = {}
         with double.lock:
             if self.path == "/graphql":
                 answer = double.graphql(json.loads(body))
@@ -351,11 +361,15 @@ class Handler(BaseHTTPRequestHandler):
     def body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def reply(self, content: dict) -> None:
-        self.send(json.dumps(content).encode())
+    def reply(self, content: dict | int) -> None:
+        """Send an answer, or refuse by a status."""
+        if isinstance(content, int):
+            self.send(b'{"errors": [{"message": "refused"}]}', content)
+        else:
+            self.send(json.dumps(content).encode())
 
-    def send(self, data: bytes) -> None:
-        self.send_response(200)
+    def send(self, data: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -42,6 +42,8 @@ def end_from_folder(folder: Path, stop_code: int) -> int:
         run.upload(summary.pop("state", "failed"), summary, stop_code)  # without one it was killed
     except (wandb.errors.Error, TimeoutError) as error:
         raise UserError(f"{folder} is not all on W&B ({str(error).splitlines()[0]}): try again later") from None
+    if run.is_alive and not run.sends_all:
+        raise UserError(f"{folder} is not all on W&B (it refuses rows of the run): try again later")
     return int(not run.is_alive)
 
 

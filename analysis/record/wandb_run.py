@@ -24,13 +24,14 @@ from analysis.record.wandb_start import (
     waiting_parts,
 )
 from data.files import read_json
-from data.internals import stop_wandb_watcher, wandb_steps, wandb_stop_flag
+from data.internals import stop_wandb_watcher, wandb_gave_up, wandb_steps, wandb_stop_flag
 from data.metrics import is_finite
 from data.paths import CHECKOUT
 from data.visible import is_first_process, say
 
 CLIENT_ADDRESS = "WANDB_SERVICE"  # of the client's own process, by which children of this one find it
 SECONDS_TO_TELL = 300
+TELLER, OWN_LINE = "analysis.record.wandb_end: ", "W&B: "  # how the lines begin by which that process says its errors
 END = {"state", "error", "diverged", "ended"}  # what the summary says of how a run has ended
 UPLOADED = {"none": "", "best": run_folder.BEST, "final": run_folder.LAST}  # by --log_model
 
@@ -63,8 +64,12 @@ class WandbRun:
             deed()
         except Exception as error:  # W&B has no class for all that its transport raises
             self.is_alive = False
-            reason = " ".join(str(error).split()) or type(error).__name__
-            say(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
+            say(f"W&B: its client has failed ({reason_of(error)}): the run goes on without it; all is in {self.folder}")
+
+    @property
+    def sends_all(self) -> bool:
+        """Whether W&B's client lives and has not given up sending rows."""
+        return self.is_alive and not wandb_gave_up(self.run)
 
     def forget_end(self) -> None:
         """Take back what an earlier part of the run has said of its end, which was not the last."""
@@ -139,7 +144,8 @@ class WandbRun:
     def finish(self, state: str, summary: Mapping[str, Any], stop_code: int) -> int:
         """Close the run, and say how to upload later what the server did not take in time; return the exit code.
 
-        Where W&B's client has died, maybe of the signal that has stopped the run, a process of its own does the rest.
+        Where W&B's client has died, maybe of the signal that has stopped the run, or was refused rows, a process of its
+        own does the rest.
 
         Args:
             state: "finished", "stopped" or "failed".
@@ -150,8 +156,11 @@ class WandbRun:
             stop_code = 0
         try:
             self.upload(state, summary, stop_code)
-            if not self.is_alive and not self.run.offline and tell_wandb(stop_code, self.folder):
-                say("W&B: what it lacked of figures is there now, and how the run ended")
+            if not self.run.offline and not self.sends_all:
+                if tell_wandb(stop_code, self.folder):
+                    say("W&B: what it lacked of figures is there now, and how the run ended")
+                else:
+                    say(f"W&B: not all is uploaded; to upload the rest later: {command_for_the_rest(self.folder)}")
         except TimeoutError:
             command = f"wandb sync --include-online {quote(str(Path(self.run.dir).parent))}"
             say(f"W&B: not all is uploaded, and {run_folder.BEST} stays here; to upload the rest later: {command}")
@@ -191,14 +200,22 @@ class WandbRun:
         return path if path.is_file() else None
 
     def log_model(self, weights: Path, summary: Mapping[str, Any]) -> None:
-        """Upload weights with what there is to say of them, see `wandb_artifacts.log_model`."""
+        """Upload weights with what there is to say of them, see `wandb_artifacts.log_model`.
+
+        The server may refuse these alone, as beyond the storage that is paid for.
+        """
         metadata = {
             "metrics": {key: value for key, value in summary.items() if is_finite(value)},
             "settings": dict(self.facts.settings),
             "classes": read_json(self.folder / run_folder.DATA).get("classes", []),
             **{key: self.facts.environment[key] for key in RECORDED if key in self.facts.environment},
         }
-        self.attempt(lambda: log_model(self.run, weights, self.run.sweep_id or self.run.group or "", metadata))
+        if not self.is_alive:
+            return
+        try:
+            log_model(self.run, weights, self.run.sweep_id or self.run.group or "", metadata)
+        except Exception as error:  # W&B has no class for all that its transport raises
+            say(f"W&B: the upload of weights has failed ({reason_of(error)}): they are in {weights}")
 
     def close(self, exit_code: int) -> None:
         """Close W&B's run.
@@ -221,6 +238,11 @@ class WandbRun:
                 wandb.teardown(exit_code)
 
 
+def reason_of(error: Exception) -> str:
+    """Return what an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def was_stopped_by_wandb(run: Any) -> bool:
     """Return whether W&B has told a run to stop, as its early termination does; not if the server does not answer."""
     try:
@@ -240,13 +262,18 @@ def tell_wandb(stop_code: int, folder: Path | None = None) -> bool:
 
     In this one, a signal to stop may have interrupted W&B's client anywhere.
     """
-    words = [sys.executable, "-m", "analysis.record.wandb_end", str(stop_code)]
+    words = [sys.executable, "-m", TELLER.removesuffix(": "), str(stop_code)]
     words += [str(folder.absolute())] if folder else []
     own = {name: value for name, value in os.environ.items() if name != CLIENT_ADDRESS}
     limits: dict[str, Any] = {"start_new_session": True, "capture_output": True, "timeout": SECONDS_TO_TELL}
     try:
-        subprocess.run(words, cwd=CHECKOUT, env=own, check=True, **limits)
+        done = subprocess.run(words, cwd=CHECKOUT, env=own, text=True, **limits)
     except (OSError, subprocess.SubprocessError) as error:
-        say(f"W&B could not be told how the run ended ({' '.join(str(error).split())})")
-        return False
-    return True
+        reason = reason_of(error)
+    else:
+        if not done.returncode:
+            return True
+        told = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith((OWN_LINE, TELLER))]
+        reason = told[-1].removeprefix(TELLER).removeprefix(OWN_LINE) if told else f"exit code {done.returncode}"
+    say(f"W&B could not be told how the run ended ({reason})")
+    return False
