@@ -153,11 +153,22 @@ def own_numbers(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
             yield key, value
 
 
+class Obstacle(Exception):
+    """What keeps us from W&B."""
+
+
 @cache
 def wandb_api() -> Any:
-    """Return W&B's public API, the same one each time: with many, W&B's own process now and then does not end."""
+    """Return W&B's public API, the same one each time: with many, W&B's own process now and then does not end.
+
+    Raises:
+        Obstacle: W&B is out of reach. That is looked for once: a thousand looks in a row, one for each history, meet
+            the limits of servers.
+    """
     import wandb  # imported late: takes a second
 
+    if obstacle := find_obstacle(wandb.setup().settings):
+        raise Obstacle(obstacle)
     return wandb.Api()
 
 
@@ -173,12 +184,10 @@ def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str, deed: 
     Raises:
         UserError: W&B is out of reach, or does not know the subject.
     """
-    import wandb  # imported late: takes a second
-
-    if obstacle := find_obstacle(wandb.setup().settings):
-        raise UserError(f"{subject} cannot be {deed} W&B: {obstacle}")
     try:
         return question(wandb_api())
+    except Obstacle as obstacle:
+        raise UserError(f"{subject} cannot be {deed} W&B: {obstacle}") from None
     except Exception as error:  # W&B has no one class for what its transport raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{subject} cannot be {deed} W&B ({reason}): give the {form} that W&B shows") from None
