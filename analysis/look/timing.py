@@ -8,12 +8,21 @@ import torch
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the seconds that some work takes, until the accelerator, if there is one, is done with it."""
+    """Return the seconds that some work takes, from when the accelerator, if there is one, is idle to when it is again.
+
+    What was queued before, such as a warm-up, is not counted.
+    """
+    wait_for_accelerator()
     started = time.perf_counter()
     work()
+    wait_for_accelerator()
+    return time.perf_counter() - started
+
+
+def wait_for_accelerator() -> None:
+    """Wait until the accelerator, if there is one, has done what it was asked to."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
-    return time.perf_counter() - started
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
