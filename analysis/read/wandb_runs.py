@@ -105,13 +105,18 @@ def record_of_wandb(run: Any) -> RunRecord:
         sweep=run.sweep_name or run.group or "",  # runs of sweeps/agent.py and final.py name their sweep so
         state=state if state in STATES and run.state != "running" else "unfinished",
         created=datetime.fromisoformat(run.created_at).replace(tzinfo=UTC),
-        model=str(settings.get("model", "")),
-        dataset=str(settings.get("dataset", "")),
+        model=text_of(settings.get("model")),
+        dataset=text_of(settings.get("dataset")),
         tags=tuple(run.tags),
         settings=settings,
         summary=summary,
         environment=environment,
     )
+
+
+def text_of(value: Any) -> str:
+    """Return a value that is text; "" for others, such as the list of datasets of another program's run."""
+    return value if isinstance(value, str) else ""
 
 
 def foreign_of(environment: Mapping[str, Any], config: Mapping[str, Any]) -> set[str]:

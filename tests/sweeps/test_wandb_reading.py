@@ -56,13 +56,14 @@ def test_a_projects_runs_are_read_as_those_of_a_folder(site, server):
     server.run("run1").summary = {"state": "stopped", "val/accuracy": 0.7, "_step": 3}
     server.run("run1").rows[0]["panels/samples"] = {"_type": "images/separated"}
     server.run("foreign").config = {"layers": 3}
+    server.run("texts").config = {"model": "gpt", "dataset": ["c4", "pile"]}
     code = "from analysis.read.runs import *\nlist = read_runs(project='team/project')\n"
     code += "print(list)\nprint([history(record) for record in list.records])\n"
     code += "print(curves(list.records[:1], 'val/accuracy'))"
     *_, text, histories, drawn = site.finish(site.start("python", "-c", code)).splitlines()
     names = {"RunList": RunList, "RunRecord": RunRecord, "datetime": datetime, "nan": math.nan}
     records, skipped = eval(text, names)
-    assert skipped == ["foreign"]
+    assert skipped == ["foreign", "texts"]
     assert [record.run_id for record in records] == ["run0", "run1"]  # the newest first
     assert [record.sweep for record in records] == ["sweep0", "lr"]
     assert [record.state for record in records] == ["finished", "stopped"]
