@@ -6,6 +6,7 @@ fails, goes back there by itself. Whichever agent is free then goes on with thes
 and the agents' logs lie in `slurm/` in the sweep's folder, which all nodes must see, as they must see the checkout.
 """
 
+import math
 import shlex
 import shutil
 import subprocess
@@ -78,6 +79,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def submit(options: Namespace) -> None:
     """Write the script of the job array and submit it."""
+    check_grace(options)
     name, command = agent_of_wandb(options) if options.sweep else own_agent(options)
     folder = sweep_folder(name).absolute() / "slurm"
     script = script_of(options, name, command, folder)
@@ -135,6 +137,33 @@ def agent_of_wandb(options: Namespace) -> tuple[str, list[str]]:
         raise UserError(f"--sweep={options.sweep}: give ENTITY/PROJECT/ID, and neither a sweep file nor --storage")
     words = ["agent", "--forward-signals", *options.agent, options.sweep]  # it waits for its run to save its state
     return parts[-1], [sys.executable, "-m", "wandb", *words]
+
+
+def seconds_of(limit: str) -> float:
+    """Return the seconds of a time limit as sbatch takes it, such as 90, 4:00:00 or 1-12; infinity for other words.
+
+    sbatch refuses the others itself, or takes them for no limit.
+    """
+    days, dash, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in [days or "0", *parts]) or len(parts) > 3:
+        return math.inf
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)  # without days, a lone number is one of minutes
+    seconds = sum(int(part) * unit for part, unit in zip(parts, units, strict=False))
+    return 86400 * int(days or 0) + seconds or math.inf
+
+
+def check_grace(options: Namespace) -> None:
+    """Refuse a time in which no trial gets on: its tasks would be told to save at once, and queued again for ever.
+
+    Raises:
+        UserError: the agents would be told of the limit as soon as they start.
+    """
+    if seconds_of(options.time) <= options.grace:
+        raise UserError(
+            f"--time={options.time} leaves no time to train, as trials save {options.grace} seconds before: "
+            "give more, or less --grace"
+        )
 
 
 def script_of(options: Namespace, name: str, command: Sequence[str], folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Agents on a SLURM cluster: a real one, of one node on loopback."""
 
+import math
 import os
 import re
 import shutil
@@ -191,6 +192,14 @@ def test_every_gpu_of_a_node_has_a_run_unless_told_otherwise(stage, capsys, opti
     assert agent.partition("--devices")[2].split()[:1] == devices.split()[1:2]
 
 
+LIMITS = {"2": 120, "1:30": 90, "4:00:00": 14400, "1-0": 86400, "1-2:03": 93780, "1-02:03:04": 93784}
+
+
+@pytest.mark.parametrize(("limit", "seconds"), {**LIMITS, "0": math.inf, "UNLIMITED": math.inf, "x": math.inf}.items())
+def test_time_limits_are_read_as_sbatch_reads_them(limit, seconds):
+    assert slurm.seconds_of(limit) == seconds
+
+
 WRONG = {
     "no sweep": ([], "name the sweep"),
     "two sweeps": (["sweep.yaml", "--sweep=a/b/c"], "neither a sweep file"),
@@ -199,6 +208,7 @@ WRONG = {
     "a password": (["sweep.yaml", "--storage=postgresql://me:secret@host/db"], "set PGPASSWORD instead"),
     "a quote that does not close": (["sweep.yaml", "--sbatch='--x"], "--sbatch="),
     "a line break": (["sweep.yaml", "--time=1\nrm"], "control character"),
+    "a limit that is up at once": (["sweep.yaml", "--time=2"], "--time=2 leaves no time to train"),
     "fewer GPUs than none": (["sweep.yaml", "--gpus=-1"], "--gpus: -1 is not"),
     "a setting that is none": (["wrong.yaml"], "did you mean width?"),
     "a machine without SLURM": (["sweep.yaml"], "sbatch is not on this machine's PATH"),
