@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from analysis.look.speed_loops import BATCH_SIZE, Workload
 from analysis.look.timing import median_and_range, ratios
 from analysis.look.timm_script import can_train, find_script, measure_timm_train
@@ -16,7 +18,7 @@ from analysis.look.train_process import run_train_py
 from analysis.look.trained_run import best_device
 from analysis.read.recipe import flags
 from analysis.record import run_folder
-from analysis.record.environment import CHECKOUT
+from analysis.record.environment import CHECKOUT, device_name
 from data.errors import UserError
 from data.files import scratch_folder
 from data.metrics import is_epoch
@@ -41,7 +43,9 @@ def compare_speeds(workloads: Sequence[Workload], num_rounds: int, timm_train: P
     loops = {workload: loops_of(workload, script) for workload in workloads}  # or say at once what is wrong
     others = ["notebook", "bare", *(["timm"] if script else [])]
     precision = workloads[0].precision
-    yield f"images/s of training, batch {BATCH_SIZE}, train.py with --mixed_precision={precision}, {num_rounds} rounds;"
+    device = device_name(best_device())
+    yield f"images/s of training on {device}, torch {torch.__version__}, batch {BATCH_SIZE}, {num_rounds} rounds;"
+    yield f"all with --mixed_precision={precision}, but notebook in fp32;"
     yield "ratios: median (range) over the rounds"
     yield row("model", [*others, OURS], [f"x {name}" for name in others])
     for workload, own in loops.items():

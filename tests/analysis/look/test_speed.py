@@ -172,9 +172,12 @@ def test_the_table_has_an_empty_cell_for_what_timm_s_script_cannot_train(images,
     monkeypatch.setattr(speed, "measure_timm_train", measured("timm", [20, 10, 40]))
     monkeypatch.setattr(speed, "measure_train_py", measured("train.py", [30, 20, 10, 60, 40, 80]))
     monkeypatch.setattr(speed, "measure_start_up", lambda: 4.0)
+    monkeypatch.setattr(speed, "device_name", lambda device: "a GPU of 7 GHz")
     words = ["--models=mlp,timm", f"--timm_train={script('')}", "--rounds=3", "--steps=2"]
     assert benchmark.main(words) == 0
-    *_, head, mlp, timm, _ = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out
+    *_, head, mlp, timm, _ = [re.split(r" {2,}", line.strip()) for line in printed.splitlines()]
+    assert f"on a GPU of 7 GHz, torch {torch.__version__}," in printed
     assert head == ["model", "notebook", "bare", "timm", "train.py", "x notebook", "x bare", "x timm"]
     assert mlp == ["mlp", "10", "50", "20", "2.00 (1.00-3.00)", "0.40 (0.20-0.60)"]
     assert timm == ["timm", "10", "50", "20", "60", "6.00 (4.00-8.00)", "1.20 (0.80-1.60)", "3.00 (2.00-4.00)"]
