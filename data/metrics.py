@@ -91,6 +91,11 @@ def metric_named(text: str) -> Metric:
     return Metric(text, "maximize" if is_maximized(text) else "minimize")
 
 
+def is_of_test_images(name: str) -> bool:
+    """Return whether a metric is one of the test images, which are read once, and by which nothing is chosen."""
+    return name.startswith("test/")
+
+
 def metrics_of_finals(metric: Metric) -> list[Metric]:
     """Return the metrics that final runs are told by, the first that they have: of test images or, last, `metric`.
 

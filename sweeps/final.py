@@ -34,7 +34,7 @@ from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
 from data.errors import UserError
 from data.files import write_json
-from data.metrics import USUAL, metric_named, shown
+from data.metrics import USUAL, is_of_test_images, metric_named, shown
 from data.visible import counted, say, visible, warn
 from sweeps.local.final_runs import (
     Final,
@@ -55,7 +55,7 @@ MOST_SEEDS = 10_000
 def show(results: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print a table with a row for each trial whose settings were trained."""
     keys = shown_keys(results, metric)
-    held_out = "" if any(key.startswith("test/") for key in keys) else " but those held out, whose figures these are"
+    held_out = "" if any(map(is_of_test_images, keys)) else " but those held out, whose figures these are"
     order = f"; trials by their {metric}, the best first" if len(results) > 1 else ""
     title = f"on all training images{held_out}{order}"
     table = make_table(("trial", f"its {metric}", "epochs", "seeds", *keys, "seconds"), title)

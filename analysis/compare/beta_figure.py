@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from analysis.compare.comparison import curves_of
+from analysis.compare.curves import curves_of
 from analysis.compare.ranking import metric_they_share
 from analysis.compare.run_tables import clipped, print_table, setting_column
 from analysis.read.pictures import newest_pictures, read_picture

@@ -13,11 +13,14 @@ from string import Template
 from typing import Any
 
 from analysis.compare.comparability import code_version
-from analysis.compare.comparison import Comparison, Entry, curves_of, finite
+from analysis.compare.comparison import Comparison
+from analysis.compare.curves import curves_of
+from analysis.compare.entry import Entry
 from analysis.compare.fronts import front_data
 from analysis.compare.importance import branches, importance
 from analysis.compare.isolation import isolation_data
 from analysis.compare.recipes import recipe_data
+from analysis.read.figures import finite
 from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.recipe import recipe_of
 from analysis.read.trials import Trial

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from analysis.compare.comparison import Comparison, Entry, Setting, varied_settings
+from analysis.compare.comparison import Comparison
+from analysis.compare.entry import Entry
 from analysis.compare.surface import Surface, fit, squares
+from analysis.compare.varied_settings import Setting, varied_settings
 from analysis.read.recipe import DRAWS
 from data.metrics import is_finite
 from data.visible import counted

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from analysis.compare.comparison import Comparison, Entry, Setting, value_of_recipe
+from analysis.compare.comparison import Comparison
+from analysis.compare.entry import Entry
 from analysis.compare.importance import FEWEST_RUNS, MOST_RUNS, encode, rank, seedless_recipes
+from analysis.compare.recipes import value_of_recipe
 from analysis.compare.surface import Surface, fit
+from analysis.compare.varied_settings import Setting
 from analysis.read.recipe import DRAWS
 from data.metrics import Metric, is_finite
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.compare.comparability import by_images, predicted_images
-from analysis.compare.comparison import Comparison, Entry, value_of_recipe
+from analysis.compare.comparison import Comparison
+from analysis.compare.entry import Entry
 from analysis.compare.seeds import Draw, Interval, difference_over_images, duel, mean_over_seeds, verdict
 from analysis.read.predictions import right_by_image
 from analysis.read.recipe import DRAWS, recipe_of
@@ -124,6 +125,19 @@ def ranked_recipes(entries: Sequence[Entry], metric: Metric, trials: Sequence[st
         )
         for place, key in enumerate(order)
     ]
+
+
+def value_of_recipe(entries: Sequence[Entry]) -> float:
+    """Return what runs of one recipe reach: their mean or, of a trial's runs, the value that its sweep counts it with.
+
+    A trial that was ended early has an estimate for the seeds that it was spared: its first may have been easy ones.
+    """
+    trials = {entry.trial.run_id: entry.trial for entry in entries if entry.trial}
+    if len(trials) == 1 and all(entry.trial for entry in entries):
+        [trial] = trials.values()
+        assert trial.value is not None
+        return trial.value
+    return statistics.fmean(entry.value or 0.0 for entry in entries)
 
 
 def groups_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:

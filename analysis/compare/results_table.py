@@ -13,6 +13,7 @@ from analysis.read.recipe import default_settings, flags
 from analysis.terminal import clock
 from data.errors import UserError
 from data.files import refusing_damage
+from data.metrics import is_of_test_images
 
 HEADER = """# Results
 
@@ -151,7 +152,7 @@ def render(results: Sequence[Result]) -> str:
 def command_for(reference: Reference) -> str:
     """Return the command that trains a row of the table that nobody has run."""
     settings = {"model": reference.model, "dataset": reference.dataset, **reference.settings}
-    tested = {"val_fraction": 0, "test": True} if reference.metric.startswith("test/") else {}
+    tested = {"val_fraction": 0, "test": True} if is_of_test_images(reference.metric) else {}
     return shlex.join(["python", "train.py", *flags({**settings, **tested, "mixed_precision": "bf16"})])
 
 

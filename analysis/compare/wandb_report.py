@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.compare.comparison import Comparison, curves_of
+from analysis.compare.comparison import Comparison
+from analysis.compare.curves import curves_of
 from analysis.compare.html_page import MOST_SETTINGS
 from analysis.read.pictures import pictures
 from analysis.read.records import RunRecord

@@ -9,13 +9,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from analysis.compare import importance as importances
-from analysis.compare.comparison import (
-    MOST_POINTS,
-    compare,
-    curves_of,
-    lies_evenly_on_log,
-    setting_of,
-)
+from analysis.compare.comparison import compare
 from analysis.compare.fronts import front_of
 from analysis.compare.importance import importance
 from analysis.compare.isolation import MOST_NAMES, isolation
@@ -139,46 +133,6 @@ def test_a_front_leaves_out_what_is_not_finite():
     trials = [replace(each, objectives={"val/mAP": value}) for each, value in zip(trials, (0.5, math.nan), strict=True)]
     sweep = SweepRecord("s", "s", LOSS, "random", ("lr",), tuple(trials), {}, metrics)
     assert list(front_of([sweep]).values) == ["000"]
-
-
-def test_a_logarithmic_axis_is_for_what_lies_evenly_on_it():
-    draw = random.Random(0)
-    assert lies_evenly_on_log([math.exp(draw.uniform(-10, -4)) for _ in range(20)])
-    assert not lies_evenly_on_log([draw.uniform(0.005, 0.7) for _ in range(20)])
-    assert not lies_evenly_on_log([0.0, 1.0, 100.0])
-    assert setting_of("lr", [1e-3, 2e-3]).is_log
-    assert setting_of("batch_size", [16, 64, 256, 1024]).is_log
-    assert not setting_of("cutout", [0, 4, 8]).is_log
-
-
-def test_curves_are_the_epochs_alone_with_gaps_where_a_value_is_not_finite(tmp_path):
-    folder = write_run(tmp_path / "a", [1.0, math.nan, 0.5])
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "val/ece": 0.1}\n')
-    curves = curves_of(read_runs(tmp_path).records[0])
-    assert curves["epoch"] == [1, 2, 3]
-    assert curves["seconds"] == [0.5, 1.0, 1.5]
-    assert curves["val/loss"] == [1.0, None, 0.5]
-    assert "val/ece" not in curves
-
-
-def test_long_curves_are_thinned_out_and_keep_their_end(tmp_path):
-    num_epochs = 2 * MOST_POINTS + 1
-    write_run(tmp_path / "a", [1.0] * num_epochs)
-    epochs = curves_of(read_runs(tmp_path).records[0])["epoch"]
-    assert len(epochs) <= MOST_POINTS
-    assert epochs[-1] == num_epochs
-    assert 9 not in epochs
-    assert 9 in curves_of(read_runs(tmp_path).records[0], best_epoch=9)["epoch"]
-
-
-def test_long_curves_keep_what_is_measured_now_and_then(tmp_path):
-    folder = write_run(tmp_path / "gan", [1.0] * (MOST_POINTS + 100))
-    rows = [row | ({"val/fid": 1.0} if row["epoch"] % 10 == 0 else {}) for row in run_folder.read_metrics(folder)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    curves = curves_of(read_runs(tmp_path).records[0])
-    assert len(curves["epoch"]) <= MOST_POINTS
-    assert len(curves["val/fid"]) - curves["val/fid"].count(None) == len(rows) // 10
 
 
 def test_runs_of_no_sweep_are_ranked_by_accuracy_where_most_have_one(tmp_path):
