@@ -4,20 +4,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from data.dataset import Batch, DatasetInfo
-from data.internals import traced_loop
 from models.core.objective import Objective, Phase, compile_net
 from models.core.optimization import optimizer_of
 from models.core.panel import NUM_SAMPLES, Panel, side_by_side
 from models.core.settings import Decay, Depth, Fraction, NonNegative, PositiveFloat, PositiveInt
+from models.parts.code_book import CodeBook, count_uses, perplexity
+from models.parts.code_prior import CodePrior
 from models.parts.layers import check_halvings, check_heads
 from models.parts.likelihoods import LIKELIHOODS, PixelSettings
-
-MOST_SHARES = 4.0  # above the sum of the shares of all codes, however many were just replaced
-LEAST_USE = 1e-12  # share of all outputs; a code of which the average has forgotten all stays where it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,158 +89,6 @@ def build_decoder(settings: VqVaeSettings) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class CodeBook(nn.Module):
-    """The code book: vectors (codes), the nearest of which takes the place of each of the encoder's outputs.
-
-    At first the codes are small random vectors. Unless `revive_below` is 0, all of them are replaced by outputs of the
-    first batch, because no code has been used before.
-
-    The book changes once in each optimizer step: before the first micro-batch codes are replaced, by outputs of it, and
-    after the last one the averages follow the outputs of all. All processes keep the same code book: they add up their
-    counts and sums of outputs, and all take the replacements that the first process has chosen.
-
-    Args:
-        settings: sizes, and how the codes are trained.
-    """
-
-    codes: Tensor
-    uses: Tensor
-    sums: Tensor
-
-    def __init__(self, settings: VqVaeSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        shape = (settings.codebook_size, settings.code_size)
-        codes = torch.randn(shape) / settings.code_size
-        if settings.codebook_update == "gradient":
-            self.codes = nn.Parameter(codes)
-        else:
-            self.register_buffer("codes", codes)
-        # For each code, moving averages over the steps: of its share of all outputs, and of the sum of its outputs
-        # divided by the number of all. They mean the same whatever the batch, which a run that goes on may change.
-        self.register_buffer("uses", torch.zeros(settings.codebook_size))
-        self.register_buffer("sums", torch.zeros(shape))
-        # Counts and sums of the current step's micro-batches; no buffers, which processes copy from the first of them.
-        self.counted: list[tuple[Tensor, Tensor]] = []
-        self.register_load_state_dict_pre_hook(turn_numbers_into_shares)
-
-    def forward(self, outputs: Tensor) -> Tensor:  # [..., D] float32 -> [...] indices of the nearest codes
-        with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):  # bf16 would find wrong codes
-            distances = self.codes.square().sum(dim=1) - 2 * outputs.float() @ self.codes.T
-            return distances.argmin(dim=-1)
-
-    def look_up(self, indices: Tensor) -> Tensor:  # [...] -> [..., D]
-        return F.embedding(indices, self.codes)
-
-    @torch.no_grad()
-    def revive(self, outputs: Tensor) -> None:
-        """Replace codes that are hardly used by random ones of the encoder's outputs [N, D] of a first micro-batch."""
-        if self.counted:
-            return
-        candidates = outputs[torch.randint(len(outputs), (len(self.codes),), device=outputs.device)].float()
-        if distributed.is_initialized():
-            distributed.broadcast(candidates, 0)
-        least = self.settings.revive_below / len(self.codes)
-        dead = (self.uses < least).unsqueeze(1)
-        # A new code starts with twice the least use. With a decay of 0.99, an unused one is replaced after 69 steps.
-        self.codes.copy_(torch.where(dead, candidates, self.codes))
-        self.sums.copy_(torch.where(dead, candidates * 2 * least, self.sums))
-        self.uses.copy_(torch.where(dead.squeeze(1), 2 * least, self.uses))
-
-    @torch.no_grad()
-    def follow(self, outputs: Tensor, indices: Tensor) -> None:
-        """Count the outputs of a micro-batch; after a step's last one, update the averages and, with "ema", the codes.
-
-        Args:
-            outputs: the encoder's, [N, D].
-            indices: the code that is nearest to each output, [N].
-        """
-        sums = torch.zeros_like(self.sums).index_add_(0, indices, outputs.float())
-        self.counted.append((count_uses(indices, len(self.codes)), sums))
-        if len(self.counted) < self.settings.accumulation_steps:
-            return
-        uses, sums = (torch.stack(parts).sum(dim=0) for parts in zip(*self.counted, strict=True))
-        self.counted.clear()
-        if distributed.is_initialized():
-            distributed.all_reduce(uses)
-            distributed.all_reduce(sums)
-        num = uses.sum()
-        self.uses.lerp_(uses / num, 1 - self.settings.codebook_decay)
-        self.sums.lerp_(sums / num, 1 - self.settings.codebook_decay)
-        if self.settings.codebook_update == "ema":
-            is_known = (self.uses > LEAST_USE).unsqueeze(1)
-            self.codes.copy_(torch.where(is_known, self.sums / self.uses.unsqueeze(1), self.codes))
-
-
-def turn_numbers_into_shares(book: CodeBook, state: dict[str, Tensor], prefix: str, *others: object) -> None:
-    """Divide the averages of a book of 0.1.0, which were of numbers of outputs, by the number of all."""
-    uses, sums = f"{prefix}uses", f"{prefix}sums"
-    if uses in state and (num := state[uses].sum()) > MOST_SHARES:
-        state |= {uses: state[uses] / num, sums: state[sums] / num}
-
-
-class Prior(nn.Module):
-    """A causal transformer over the codes of an image, row by row: it predicts each code from those before it."""
-
-    def __init__(self, settings: VqVaeSettings, num_positions: int) -> None:
-        super().__init__()
-        width, self.start = settings.prior_width, settings.codebook_size
-        self.embed = nn.Embedding(settings.codebook_size + 1, width)  # the last token starts a sequence
-        self.positions = nn.Parameter(torch.empty(num_positions, width).normal_(std=0.02))
-        nn.init.normal_(self.embed.weight, std=0.02)
-        layers = [
-            nn.TransformerEncoderLayer(
-                width, settings.prior_heads, 4 * width, dropout=0, activation="gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(settings.prior_depth)
-        ]
-        self.layers = nn.TransformerEncoder(layers[0], 1, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.layers.layers = nn.ModuleList(layers)  # by itself, it would make all of them copies of the first
-        self.head = nn.Linear(width, settings.codebook_size)
-
-    def forward(self, codes: Tensor) -> Tensor:  # [B, T] -> logits [B, T + 1, K], the last for the code after these
-        x = self.embed(F.pad(codes, (1, 0), value=self.start)) + self.positions[: codes.shape[1] + 1]
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
-        return self.head(self.layers(x, mask, is_causal=True))
-
-    def nll(self, codes: Tensor) -> Tensor:  # [B, T] -> [B] nats
-        return F.cross_entropy(self(codes[:, :-1]).float().transpose(1, 2), codes, reduction="none").sum(dim=1)
-
-    def sample(self, num: int, seed: int) -> Tensor:
-        """Sample the codes of images, [num, T]; the same seed gives the same codes."""
-        generator = torch.Generator().manual_seed(seed)
-        noise = (torch.empty(num, self.start).exponential_(generator=generator) for _ in range(len(self.positions)))
-        return self.draw(torch.stack([each.to(self.positions.device) for each in noise], dim=1))
-
-    def draw(self, noise: Tensor) -> Tensor:
-        """Draw codes [B, T], one after another, by noise [B, T, K] from the exponential distribution.
-
-        The index of the largest p / noise is a draw from p, https://arxiv.org/abs/1611.01144, section 2.1.
-        """
-        if torch.compiler.is_exporting():  # where a loop in Python would become T networks in a row
-            return self.draw_in_loop(noise)
-        codes = noise.new_zeros(noise.shape[0], 0, dtype=torch.long)  # len() would be a constant to a trace
-        for each in noise.unbind(1):
-            chosen = (self(codes)[:, -1].float() - each.log()).argmax(dim=1, keepdim=True)
-            codes = torch.cat([codes, chosen], dim=1)
-        return codes
-
-    def draw_in_loop(self, noise: Tensor) -> Tensor:
-        """Draw the same codes, all places anew in each round, of which one is kept."""
-        places = torch.arange(noise.shape[1], device=noise.device)
-        shift = noise.log()
-
-        def goes_on(place: Tensor, codes: Tensor) -> Tensor:
-            return place.sum() < len(places)
-
-        def next_code(place: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-            chosen = (self(codes[:, :-1]).float() - shift).argmax(dim=2)
-            return place + 1, torch.where(places == place, chosen, codes)
-
-        start = torch.zeros_like(places[:1]), torch.zeros_like(noise[:, :, 0], dtype=torch.long)
-        return traced_loop(goes_on, next_code, start)[1]
-
-
 class VqVae(Objective):
     """A vector-quantised autoencoder and a prior over its codes.
 
@@ -270,10 +115,23 @@ class VqVae(Objective):
         self.codebook_size = settings.codebook_size
         self.side = info.image_size >> settings.depth
         self.encoder = build_encoder(settings)
-        self.code_book = CodeBook(settings)
+        self.code_book = CodeBook(
+            settings.codebook_size,
+            settings.code_size,
+            update=settings.codebook_update,
+            decay=settings.codebook_decay,
+            revive_below=settings.revive_below,
+            micro_batches=settings.accumulation_steps,
+        )
         self.decoder = build_decoder(settings)
         self.likelihood = LIKELIHOODS[settings.likelihood](settings)
-        self.prior = Prior(settings, self.side**2)
+        self.prior = CodePrior(
+            settings.codebook_size,
+            self.side**2,
+            width=settings.prior_width,
+            depth=settings.prior_depth,
+            heads=settings.prior_heads,
+        )
         self.noise_shape = (self.side**2, settings.codebook_size)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -372,18 +230,3 @@ class VqVae(Objective):
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, T, D] twice -> [B]
     """Return the squared distance of the vectors of each image, summed over its places."""
     return (a - b).square().sum(dim=(1, 2))
-
-
-def count_uses(indices: Tensor, num_codes: int) -> Tensor:  # [N] -> [K] float32
-    """Return how often each code is among `indices`; a GPU goes on meanwhile, which waits for `torch.bincount`."""
-    ones = torch.ones_like(indices, dtype=torch.float32)
-    return torch.zeros(num_codes, device=indices.device).index_add_(0, indices, ones)
-
-
-def perplexity(uses: Tensor) -> Tensor:
-    """Return the perplexity of code counts [K], a scalar: the exponential of their entropy.
-
-    It says how many codes would carry as much information if all were used equally often.
-    """
-    shares = uses / uses.sum()
-    return torch.special.entr(shares).sum().exp()

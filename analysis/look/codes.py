@@ -10,7 +10,7 @@ from analysis.look.panels import render
 from analysis.record.findings import Analysis
 from data.loader import Loader, Shard
 from models.core.abilities import HasCodes
-from models.vq_vae import perplexity
+from models.parts.code_book import perplexity
 
 
 def analyse_codes(model: HasCodes, loader: Loader, batch_size: int, folder: Path) -> Analysis:
