@@ -21,9 +21,10 @@ from data.paths import feature_dir
 from models.core.objective import Phase
 from models.core.optimization import FreshLBFGS
 from models.core.settings import Count, Fraction, PositiveFloat, PositiveInt, Range
-from models.parts.backbone import BackboneSettings, find_weights, network_size, outline_network
+from models.parts.backbone import BackboneSettings, network_size, outline_network
 from models.parts.classification import Classification
 from models.parts.feature_extractor import FeatureExtractor, FrozenNetwork
+from models.parts.pretrained_weights import find_weights
 
 OF_IMAGES = (
     *("augmentation", "crop_scale", "start_size", "eval_crop"),

@@ -15,11 +15,10 @@ from models.parts.backbone import (
     Preprocess,
     TimmNet,
     build_network,
-    find_weights,
     network_size,
-    pretrained_config,
 )
 from models.parts.classification import Classification
+from models.parts.pretrained_weights import find_weights, pretrained_config
 
 
 @dataclass(frozen=True, kw_only=True)

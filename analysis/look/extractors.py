@@ -16,8 +16,9 @@ from data import servers
 from data.errors import UserError, in_one_line
 from data.files import locked
 from data.paths import default_data_dir
-from models.parts.backbone import outline_network, pretrained_config, pretrained_weights, read_weights
+from models.parts.backbone import outline_network
 from models.parts.feature_extractor import BATCH_SIZE, BATCH_SIZES, FeatureExtractor, FrozenNetwork
+from models.parts.pretrained_weights import pretrained_config, pretrained_weights, read_weights
 
 INCEPTION = "inception"
 # The network of 2015 by which FID and Inception Score are defined, translated to TorchScript; with and without classes.

@@ -20,9 +20,10 @@ from data.errors import UserError
 from data.files import read_json, replace_file, write_json
 from data.metrics import is_finite
 from models.frozen_backbone import FrozenBackbone
-from models.parts.backbone import BackboneSettings, Preprocess, TimmNet, pretrained_config, size_options
+from models.parts.backbone import BackboneSettings, Preprocess, TimmNet, size_options
 from models.parts.classification import Classification
 from models.parts.labelling import labelling_of
+from models.parts.pretrained_weights import pretrained_config
 
 CONFIG = "config.json"
 PROBLEMS = {False: "single_label_classification", True: "multi_label_classification"}  # as transformers calls them

@@ -19,7 +19,8 @@ from data.dataset import Split
 from data.errors import UserError
 from data.files import scratch_folder
 from models.core.objective import Objective, wants_channels_last
-from models.parts.backbone import network_size, pretrained_config, size_options
+from models.parts.backbone import network_size, size_options
+from models.parts.pretrained_weights import pretrained_config
 from models.timm_classifier import TimmSettings
 
 PRECISIONS = {"no": (), "bf16": ("--amp", "--amp-dtype=bfloat16"), "fp16": ("--amp", "--amp-dtype=float16")}

@@ -17,7 +17,8 @@ from data.files import locked, replace_file
 from data.seeding import weights_drawn_from
 from data.visible import percent, say
 from models.core.precision import has_fast_bf16
-from models.parts.backbone import Preprocess, TimmNet, build_network, identity, pretrained_config
+from models.parts.backbone import Preprocess, TimmNet, build_network
+from models.parts.pretrained_weights import identity, pretrained_config
 
 PIXELS = DatasetInfo("pixels", 0, (), (0.0,) * 3, (1 / 255,) * 3, {}, "")  # of images with values from 0 to 255
 BATCH_SIZES = {"cpu": 16}  # images whose features are computed at once; the activations of 16 fit into a CPU's cache

@@ -17,10 +17,9 @@ from models.parts.backbone import (
     BackboneSettings,
     Preprocess,
     build_network,
-    find_weights,
     network_size,
-    pretrained_config,
 )
+from models.parts.pretrained_weights import pretrained_config
 from tests.data.faults import FAULTS_OF_THE_MACHINE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -298,30 +297,3 @@ def test_a_size_that_a_network_cannot_take_is_refused_in_one_line(tmp_path, arch
     path.touch()
     with pytest.raises(UserError, match=rf"^--arch={arch} cannot be built for {size}-pixel .*: set --input_size$"):
         build_network(arch, 3, size, path if has_weights else None)
-
-
-def test_a_named_file_comes_first_then_the_data_folder_then_the_cache_folder(tmp_path, monkeypatch):
-    named, data, cache = tmp_path / "named.pth", tmp_path / "data", tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    in_cache = cache / "vision-sweeps" / "weights" / "test_vit.pth"
-    in_data = [data / "weights" / f"test_vit{suffix}" for suffix in (".pth", ".safetensors")]
-    for path in (named, in_cache, *in_data):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert find_weights("test_vit") == in_cache
-    monkeypatch.setenv("VISION_SWEEPS_DATA", str(data))
-    assert find_weights("test_vit") == in_data[1]
-    in_data[1].unlink()
-    assert find_weights("test_vit") == in_data[0]
-    assert find_weights("test_vit", weights=str(named)) == named
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_weights("test_vit", weights="~/named.pth") == named
-    assert find_weights("test_vit", pretrained=False) is None
-
-
-def test_a_tag_names_other_weights(tmp_path, monkeypatch):
-    monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
-    (tmp_path / "weights").mkdir()
-    for name in ("resnet18", "resnet18.tv_in1k"):
-        (tmp_path / "weights" / f"{name}.pth").touch()
-        assert find_weights(name).stem == name

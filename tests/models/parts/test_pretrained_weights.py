@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from models.parts.backbone import find_weights, identity
+from models.parts.pretrained_weights import find_weights, identity
 from tests.forks import Fork
 from tests.models.parts.test_backbone import no_data_dir  # noqa: F401
 
@@ -132,3 +132,30 @@ def test_weights_are_known_by_their_file_s_content_and_random_ones_by_the_seed(t
     assert identity(b, 1) != expected
     assert identity(None, 1) != identity(None, 2)
     assert identity(None, 1) == identity(None, 1)
+
+
+def test_a_named_file_comes_first_then_the_data_folder_then_the_cache_folder(tmp_path, monkeypatch):
+    named, data, cache = tmp_path / "named.pth", tmp_path / "data", tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    in_cache = cache / "vision-sweeps" / "weights" / "test_vit.pth"
+    in_data = [data / "weights" / f"test_vit{suffix}" for suffix in (".pth", ".safetensors")]
+    for path in (named, in_cache, *in_data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert find_weights("test_vit") == in_cache
+    monkeypatch.setenv("VISION_SWEEPS_DATA", str(data))
+    assert find_weights("test_vit") == in_data[1]
+    in_data[1].unlink()
+    assert find_weights("test_vit") == in_data[0]
+    assert find_weights("test_vit", weights=str(named)) == named
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_weights("test_vit", weights="~/named.pth") == named
+    assert find_weights("test_vit", pretrained=False) is None
+
+
+def test_a_tag_names_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISION_SWEEPS_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    for name in ("resnet18", "resnet18.tv_in1k"):
+        (tmp_path / "weights" / f"{name}.pth").touch()
+        assert find_weights(name).stem == name
