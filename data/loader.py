@@ -6,7 +6,7 @@ without any saved state.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import NO_CHANGE, Augmentation
+from data.balanced_order import balanced_order
 from data.dataset import Batch, DatasetInfo, Split
 from data.errors import UserError
 from data.photographs import centre_crop
@@ -270,34 +271,6 @@ def resident_images(split: Split, device: torch.device, channels_last: bool) -> 
     for part, place in zip(split.parts(), images.split(split.num_at_once()), strict=True):
         place.copy_(part.permute(0, 2, 3, 1) if channels_last else part)
     return images
-
-
-def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return random images, as many as there are, among which all classes are equally frequent, also in every stretch.
-
-    The images of a class are repeated only after all of them, and so in an order of their own each time.
-
-    Args:
-        labels: [N] int64.
-        generator: of the random numbers.
-
-    Returns:
-        [N] int64 indices.
-    """
-    members = places_by_class(labels.unique(return_inverse=True)[1])
-    rounds = -(-len(labels) // len(members))
-    classes = torch.rand(rounds, len(members), generator=generator).argsort(1).flatten()[: len(labels)]
-    order = torch.empty_like(labels)
-    for own, places in zip(members, places_by_class(classes, len(members)), strict=True):
-        times = -(-len(places) // len(own))
-        drawn = [own[torch.randperm(len(own), generator=generator)] for _ in range(times)]
-        order[places] = torch.cat(drawn)[: len(places)] if drawn else own[:0]
-    return order
-
-
-def places_by_class(numbers: Tensor, num_classes: int = 0) -> Sequence[Tensor]:
-    """Return where each class stands among numbers of classes [N], in order: one pass, however many classes."""
-    return numbers.argsort(stable=True).split(numbers.bincount(minlength=num_classes).tolist())
 
 
 class FeatureLoader(Loader):
