@@ -8,13 +8,12 @@ Further words are settings of train.py for all rows but sweeps, such as --compil
 the device computes in it, unless $ACCELERATE_MIXED_PRECISION says otherwise.
 """
 
-import math
 import os
 import shlex
 import sys
 import time
 from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ if __name__ == "__main__":
     hold_signals()  # the imports take seconds
 
 import torch
-from rich.text import Text
 
 from analysis.command_line import Parser, amount, run_program, whole_number
 from analysis.compare import results
@@ -36,7 +34,7 @@ from analysis.read.figures import figures_of
 from analysis.read.storage import this_command
 from analysis.record import run_folder
 from analysis.record.environment import device_name
-from analysis.terminal import clock, make_console, make_table
+from analysis.terminal import clock
 from data.errors import UserError
 from data.files import locked, read_json, refusing_damage, write_json
 from data.metrics import shown
@@ -48,6 +46,7 @@ from models.resolve import VARIABLES, parse_arguments
 from sweeps.local.launch import NUM_SHOWN_LINES, OUTPUT, Run, unless_set
 from sweeps.local.pool import Pool
 from sweeps.local.row_cost import Cost, find_costs, seconds_of
+from sweeps.local.row_plan import is_costly, plan
 from sweeps.local.rows import Row, Step, chosen, command_of, read_rows, steps_of
 from sweeps.local.workers import assign_devices, num_gpus
 
@@ -208,68 +207,6 @@ def machine_name(devices: Sequence[Mapping[str, str]], environment: Mapping[str,
     """Return what the speed of runs depends on beside their settings: the device, who shares it, the precision."""
     workers = f"{counted(len(devices), 'worker')} on {counted(len({*map(str, devices)}), 'device')}"
     return f"{device_name(main_device())}, {workers}, {environment[PRECISION]}"
-
-
-def plan(
-    rows: Sequence[Row], costs: Mapping[str, Cost], steps: Sequence[Step], hours: float, workers: int
-) -> list[Row]:
-    """Print what is left to do of each row, and what it takes; return the rows that fit into so many hours.
-
-    Args:
-        rows: in the order in which they are to be trained.
-        costs: by row.
-        steps: those that are left of all rows.
-        hours: that it may take.
-        workers: runs at a time.
-    """
-    table = make_table(("row", "runs", "a run", "all", ""), f"{workers} at a time, within {hours:g} hours")
-    names, rest = {row.name for row in rows}, hours * 3600 * workers
-    found: list[Row] = []
-    for row in rows:
-        cost, left = costs.get(row.name, Cost()), [step for step in steps if step.row == row.name]
-        num = sum(is_costly(step) for step in left)
-        seconds = sum(seconds_of(step, row, cost) for step in left)
-        obstacle = obstacle_of(row, cost, seconds, rest, names - {one.name for one in found}) if num else ""
-        if not obstacle:
-            rest -= seconds
-            found.append(row)
-        word = obstacle or ("" if num else "trained, more to do" if left else "done")
-        each = "" if row.sweep or not num else time_of(seconds / num)
-        cells = (row.name, "a sweep" if row.sweep else str(num), each, time_of(seconds) if num else "", word)
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    make_console().print(table)
-    for name, cost in costs.items():
-        if cost.fault:
-            warn(f"{name} cannot be trained: {cost.fault}")
-    say(f"in all about {clock((hours * 3600 * workers - rest) / workers)}")
-    return found
-
-
-def obstacle_of(row: Row, cost: Cost, seconds: float, rest: float, left_out: Collection[str]) -> str:
-    """Return in a few words what keeps a row that is to be trained out of the plan; "" for nothing.
-
-    Args:
-        row: the next one.
-        cost: of its runs.
-        seconds: that all that is left of it takes.
-        rest: seconds that the rows before it leave.
-        left_out: names of the rows that are asked for, but not planned so far.
-    """
-    if cost.fault:
-        return "see below"
-    if row.after in left_out:
-        return f"needs {row.after}"
-    return "does not fit" if seconds > rest else ""
-
-
-def is_costly(step: Step) -> bool:
-    """Return whether a step trains, so that the time it takes is to be known before."""
-    return step.trains or step.takes_all
-
-
-def time_of(seconds: float) -> str:
-    """Return a time that may not be known."""
-    return clock(seconds) if 0 < seconds < math.inf else "?"
 
 
 def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:

@@ -12,6 +12,7 @@ from data.errors import UserError
 from sweeps import study
 from sweeps.local import row_cost, rows
 from sweeps.local.row_cost import Cost, find_costs, seconds_of, seen, with_dearest_trial
+from sweeps.local.row_plan import obstacle_of, plan
 from sweeps.local.rows import Row, Step, chosen, read_rows, steps_of
 
 FOREVER = 1e9
@@ -154,7 +155,7 @@ def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
     done = {*(f"{name}-seed2" for name in ("long", "broken", "next")), "over-seed1", "over-seed2", "bare-seed1"}
     done |= {"bare-seed2", "bare-seed2-then"}  # but not what follows on its first run
     steps = [one for one in steps_of(found, 2, ()) if one.name not in done]
-    assert [row.name for row in study.plan(found, costs, steps, 1.0, 2)] == ["short", "over", "bare"]
+    assert [row.name for row in plan(found, costs, steps, 1.0, 2)] == ["short", "over", "bare"]
     output = capsys.readouterr()
     for word in ("30m00s", "does not fit", "done", "trained, more to do", "needs long"):
         assert word in output.out
@@ -163,10 +164,10 @@ def test_the_plan_takes_what_fits_and_says_why_the_rest_does_not(capsys):
 
 def test_a_row_is_kept_out_of_the_plan_by_a_fault_by_what_it_needs_or_by_the_time():
     row = Row("a", {}, after="b")
-    assert study.obstacle_of(row, Cost(fault="no images"), 9.0, 8.0, {"b"}) == "see below"
-    assert study.obstacle_of(row, Cost(), 9.0, 8.0, {"a", "b"}) == "needs b"
-    assert study.obstacle_of(row, Cost(), 9.0, 8.0, {"a"}) == "does not fit"
-    assert study.obstacle_of(row, Cost(), 8.0, 8.0, {"a"}) == ""
+    assert obstacle_of(row, Cost(fault="no images"), 9.0, 8.0, {"b"}) == "see below"
+    assert obstacle_of(row, Cost(), 9.0, 8.0, {"a", "b"}) == "needs b"
+    assert obstacle_of(row, Cost(), 9.0, 8.0, {"a"}) == "does not fit"
+    assert obstacle_of(row, Cost(), 8.0, 8.0, {"a"}) == ""
 
 
 def test_steps_are_taken_in_order_once_and_those_that_need_a_failed_one_are_not(tmp_path, taken, capsys):
