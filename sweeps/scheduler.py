@@ -41,11 +41,9 @@ LAST = 2**31 - 1  # a step after all others
 class HostedSearch(Search):
     """The search of a sweep whose trials W&B keeps."""
 
-    def is_exhausted(self, others: Any) -> bool:
-        """Return whether a grid has been tried; the scheduler asks for it, with its study, before each proposal."""
-        if isinstance(others, Study):
-            return self.sweep.method == "grid" and not left_of_grid(self.sweep, others.trials)
-        return super().is_exhausted(others)
+    def is_exhausted(self, study: Study) -> bool:
+        """Return whether a grid has been tried; the scheduler asks for it before each proposal."""
+        return self.sweep.method == "grid" and not left_of_grid(self.sweep, study.trials)
 
 
 class HostedTrial(Trial):

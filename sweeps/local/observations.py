@@ -164,3 +164,11 @@ def widened(space: Mapping[str, BaseDistribution], points: Mapping[str, Point]) 
             ends = min(entry.low, points[name]), max(entry.high, points[name])
             wide[name] = type(entry)(*ends, log=entry.log)
     return wide
+
+
+def settled_points(trial: FrozenTrial) -> dict[str, Point]:
+    """Return the points that a trial has before its search proposes any.
+
+    Those were chosen by people, or stored by an agent that was killed before it had stored all.
+    """
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}

@@ -1,6 +1,5 @@
 """Which values the next trial of a sweep tries: by Optuna's Bayesian optimisation, at random, or the next of a grid."""
 
-import copy
 import itertools
 import math
 import random
@@ -17,9 +16,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from data.pareto import layers
 from data.seeding import mix_seeds
+from sweeps.local.branches import choose_branch, in_branch
 from sweeps.local.distributions import MOST_VALUES, Point
 from sweeps.local.gaussian_process import gaussian_process, squashed
-from sweeps.local.observations import is_inside, observations, with_assumed
+from sweeps.local.observations import is_inside, observations, settled_points
 from sweeps.local.sweep_file import Sweep
 from sweeps.local.worth import costs_of, is_pending
 
@@ -28,9 +28,6 @@ NOTHING: Mapping[str, Point] = {}
 MOST_SEEN = 150  # ended trials that a model is told of
 LEAST_FIRST = 4  # trials before there is a model
 MOST_DRAWS = 100
-LEAST_OF_A_BRANCH = 3  # trials, all of which may fail
-PATIENCE, SHARE = 5, 0.5  # trials for each setting before a branch gets fewer than its share, and the least of that
-CURIOSITY = 0.5  # how much a branch that was tried little may be worth beyond what it has shown
 SUGGEST: Mapping[type[BaseDistribution], Callable[[Trial, str, Any], Point]] = {
     FloatDistribution: lambda trial, name, space: trial.suggest_float(name, space.low, space.high, log=space.log),
     IntDistribution: lambda trial, name, space: trial.suggest_int(name, space.low, space.high),
@@ -121,51 +118,19 @@ class Search(BaseSampler):
             each: observations(branch.sweep, notes, in_branch(self.sweep, each, notes, others))
             for each, branch in self.branches.items()
         }
-        left = {each: trials for each, trials in known.items() if not self.branches[each].is_exhausted(trials)}
+        left = {each: trials for each, trials in known.items() if not self.branches[each].has_tried_all(trials)}
+        sizes = {each: len(branch.space) for each, branch in self.branches.items()}
         for other in others:  # what other agents are about to choose
             if other.number < number and not (other.state.is_finished() or settled_points(other)):
-                known[self.choose(left or known)].append(other)
+                known[choose_branch(left or known, self.sweep.objectives, sizes)].append(other)
         choice = settled.get(self.sweep.chooser)
         if choice not in known:
-            choice = self.choose(left or known)
+            choice = choose_branch(left or known, self.sweep.objectives, sizes)
         names = self.sweep.names_for(choice)
         own = {setting: settled[names[setting]] for setting in self.branches[choice].space if names[setting] in settled}
         return self.sweep.points_with(choice, self.branches[choice].bayes(number, known[choice], own))
 
-    def choose(self, known: Mapping[Any, Sequence[FrozenTrial]]) -> Any:
-        """Return the value of the chooser to go on with: the branch that has too few trials to tell, or is the best.
-
-        A branch that is bad at first may have the best trial in the end: one that has a value at all is first tried
-        PATIENCE times for each of its settings, and SHARE of what would be an equal part goes on to it. Beyond that it
-        is the branch whose best trial ranks highest, the less it was tried the more so. On three functions that is
-        better than a grouped TPE, and than one Gaussian process of everything: `python -m tests.branch_methods`.
-
-        Args:
-            known: the trials of each branch.
-        """
-        numbers = {choice: len(trials) for choice, trials in known.items()}
-        total = sum(numbers.values())
-        costs = {
-            (choice, trial.number): costs
-            for choice, trials in known.items()
-            for trial in trials
-            if (costs := costs_of(self.sweep.objectives, trial)) is not None
-        }
-        best = dict.fromkeys(known, total)  # rank of the best trial
-        for (choice, _), rank in layers(costs).items():
-            best[choice] = min(best[choice], rank)
-        patience = {choice: PATIENCE * len(self.branches[choice].space) for choice in known if best[choice] < total}
-        wanting = [
-            choice
-            for choice, number in numbers.items()
-            if number < max(LEAST_OF_A_BRANCH, patience.get(choice, 0), SHARE * total / len(known))
-        ]
-        if wanting:
-            return min(wanting, key=numbers.__getitem__)
-        spread = {choice: math.sqrt(math.log(total) / number) for choice, number in numbers.items()}
-        return min(known, key=lambda choice: best[choice] / total - CURIOSITY * spread[choice])
-
-    def is_exhausted(self, others: Sequence[FrozenTrial]) -> bool:
+    def has_tried_all(self, others: Sequence[FrozenTrial]) -> bool:
         """Return whether trials have all the values that there are, but for those that are refused together."""
         points, tried = self.combinations(), self.tried(others)
         return bool(points) and all(self.values(point) in tried or self.sweep.refusal(point) for point in points)
@@ -295,14 +260,6 @@ def settings_of(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     return sweep.told(points)
 
 
-def settled_points(trial: FrozenTrial) -> Points:
-    """Return the points that a trial has before its search proposes any.
-
-    Those were chosen by people, or stored by an agent that was killed before it had stored all.
-    """
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
 def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[Points]:
     """Return the combinations of a grid that are left beside some trials, in order.
 
@@ -313,25 +270,3 @@ def left_of_grid(sweep: Sweep, trials: Iterable[FrozenTrial]) -> list[Points]:
     for begun in [points for points in own if left.pop(sweep.key(points), None) is None]:
         left.pop(next((key for key, points in left.items() if points.items() >= begun.items()), frozenset()), None)
     return list(left.values())
-
-
-def in_branch(sweep: Sweep, choice: Any, notes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that have a value of the sweep's chooser, with their points under the names of settings.
-
-    Args:
-        sweep: what is searched.
-        choice: value of its chooser.
-        notes: attributes of its study, which say what a trial had that was begun before the chooser was searched.
-        trials: of the study.
-    """
-    names = {setting: name for setting, name in sweep.names_for(choice).items() if name != sweep.chooser}
-    found = []
-    for trial in trials:
-        settings = trial.user_attrs.get("settings")
-        had = with_assumed(sweep, notes, settings) if isinstance(settings, Mapping) else {}
-        if {**had, **settled_points(trial)}.get(sweep.chooser) == choice:
-            own = copy.copy(trial)
-            own.params = {setting: trial.params[name] for setting, name in names.items() if name in trial.params}
-            own.distributions = {setting: trial.distributions[names[setting]] for setting in own.params}
-            found.append(own)
-    return found

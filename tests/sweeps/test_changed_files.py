@@ -11,10 +11,10 @@ from data.errors import UserError
 from data.metrics import Best
 from models.cnn import CnnSettings
 from sweeps.agent import num_trials
+from sweeps.local.branches import in_branch
 from sweeps.local.contract import by_settings
 from sweeps.local.observations import observations
 from sweeps.local.repeats import notes_of
-from sweeps.local.search import in_branch
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials
 from tests.sweep_agents import Stage

@@ -52,9 +52,9 @@ def test_a_search_is_exhausted_when_all_that_is_not_refused_was_tried():
     sweep = vit()
     study, search = study_of(sweep, 0), Search(sweep, 0)
     for number in range(4):
-        assert not search.is_exhausted(study.trials), number
+        assert not search.has_tried_all(study.trials), number
         tell(study, ask(sweep, study)[0], 1.0)
-    assert search.is_exhausted(study.trials)
+    assert search.has_tried_all(study.trials)
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])

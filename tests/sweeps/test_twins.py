@@ -82,9 +82,9 @@ def test_a_search_is_exhausted_when_only_twins_are_left():
     sweep = by_settings(sweep_of({**MLP, **MOMENTA, **OPTIMIZERS}))
     study, search = study_of(sweep, 0), Search(sweep, 0)
     for number in range(4):
-        assert not search.is_exhausted(study.trials), number
+        assert not search.has_tried_all(study.trials), number
         tell(study, ask(sweep, study)[0], 1.0)
-    assert search.is_exhausted(study.trials)
+    assert search.has_tried_all(study.trials)
 
 
 def test_a_trial_of_a_model_that_the_sweep_has_no_more_stands_for_no_combination():
