@@ -7,7 +7,7 @@ not. Which agent holds it stands in a table of our own, see claims.py.
 import json
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,53 +15,26 @@ from typing import Any
 import optuna
 import psutil
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import Row
 
 from analysis.read.storage import open_storage, reason_of, unusable
 from analysis.read.sweep_command import told_in_all
-from analysis.read.sweeps import metrics_of
-from analysis.read.trials import (
-    ENDED,
-    FOLDS,
-    NOTES,
-    NUMBER,
-    STARTED,
-    check_notes,
-    check_seeds,
-    checked_run_id,
-    seeds_done,
-)
+from analysis.read.trials import ENDED, FOLDS, STARTED, checked_run_id, seeds_done
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
-from data.errors import UserError
 from data.internals import let_ranges_change, reopen_trials, trial_id
-from data.visible import counted
-from sweeps.local.agreement import AMOUNTS, amounts, go_on, leaves_of
+from sweeps.local.agreement import AMOUNTS, amounts, go_on
 from sweeps.local.claims import CLAIMS, Claims
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
-from sweeps.local.observations import is_of, observations
+from sweeps.local.observations import is_of
 from sweeps.local.owners import has_another_agent
-from sweeps.local.promotion import UNTIL, WAITS, goal_of, is_waiting, promotable
+from sweeps.local.promotion import UNTIL, goal_of, is_waiting, promotable
 from sweeps.local.repeats import notes_of, settings_of_next, value_of
 from sweeps.local.search import Search, settings_of
+from sweeps.local.study_checks import check_folds, check_num_seeds, check_study
 from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_LEAVE = 60.0  # until a trial is tried again whose run is in progress elsewhere
-# Notes beside those that others read, too:
-OWN_NOTES = {
-    "seconds": NUMBER,
-    "tries": int,
-    "tried_at": int,
-    "failures": int,
-    "error": str,
-    "ending": str,
-    "peak_gib": NUMBER,
-    "alone": bool,
-    "halvings": int,
-    "accumulation_steps": int,
-    NOT_APPLICABLE: list,
-    UNTIL: int,
-    WAITS: int,
-}
 
 
 @dataclass(frozen=True)
@@ -100,32 +73,6 @@ def new_run_id(number: int) -> str:
     return f"{number:03d}-{fresh_run_id()}"
 
 
-def check_study(study: optuna.Study, sweep: Sweep, known: Mapping[str, Any]) -> None:
-    """Refuse a study that no agent has left so: something else has written to its database.
-
-    Args:
-        study: its trials.
-        sweep: by the present file.
-        known: content of the file that the study was last run with.
-
-    Raises:
-        Exception: of nearly any type, with what is wrong.
-    """
-    if len(study.directions) != 1:
-        raise ValueError("it has lost its goal")
-    leaves_of(known.get("parameters", {})), metrics_of(known)  # to see whether they can be read
-    observations(sweep, study.user_attrs, [])  # likewise
-    if not all(num is None or isinstance(num, int) for num in dict(study.user_attrs.get(AMOUNTS, {})).values()):
-        raise TypeError(f"it has the {AMOUNTS} {str(study.user_attrs[AMOUNTS])[:100]}")
-    for number, trial in enumerate(study.get_trials(deepcopy=False)):
-        if trial.number != number:
-            raise ValueError(f"trial {number} has the number {trial.number}")
-        if not all(isinstance(value, float) for value in trial.intermediate_values.values()):
-            raise TypeError(f"trial {number} has values that are no numbers")
-        check_notes(number, trial.user_attrs, NOTES | OWN_NOTES)
-        check_seeds(number, trial.user_attrs)
-
-
 class Trials:
     """A sweep's trials, for one agent.
 
@@ -154,38 +101,11 @@ class Trials:
             check_study(self.study, sweep, known)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
-        self.check_folds()
-        self.check_num_seeds()
+        check_folds(name, self.started(), sweep.folds)
+        check_num_seeds(name, self.started(), sweep.repeats)
         self.changes = go_on(self.study, sweep, known)
         self.left_until: dict[int, float] = {}  # by trial id, for a while
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
-
-    def check_folds(self) -> None:
-        """Refuse another number of folds than the trials so far have, since their values are not comparable.
-
-        Raises:
-            UserError: with the number.
-        """
-        for trial in self.started():
-            if (folds := trial.user_attrs.get(FOLDS, 0)) != self.sweep.folds:
-                had, now = (f"{num} folds" if num else "no folds" for num in (folds, self.sweep.folds))
-                raise UserError(f"the trials of {self.name} have {had}, not {now}: leave that, or give another --name")
-
-    def check_num_seeds(self) -> None:
-        """Refuse another number of seeds than the trials so far have: a lucky one of few would beat means of many.
-
-        One that is under way may still come to have as many. One that was ended early has fewer in any case.
-
-        Raises:
-            UserError: with the number.
-        """
-        now = self.sweep.repeats
-        for trial in self.started():
-            num = max(1, len(seeds_done(trial.user_attrs)))
-            if num > now or (num < now and trial.state == TrialState.COMPLETE):
-                raise UserError(
-                    f"trials of {self.name} have {counted(num, 'seed')}, not {now}: leave that, or give another --name"
-                )
 
     def is_superseded(self) -> bool:
         """Return whether another agent has since gone on with the sweep by another file, or other seeds or folds."""
@@ -251,20 +171,44 @@ class Trials:
         started = [trial for trial in trials[:count] if trial.state == TrialState.RUNNING]
         promoted = [trials[number] for number in promotable(self.sweep, trials, count)]
         for trial in [*(trial for trial in started if not is_waiting(self.sweep, trial)), *promoted]:
-            own_id = trial_id(trial)
-            claim, run_id = claims.get(own_id), trial.user_attrs.get("run_id")
-            is_forgotten = claim is not None and claim.owner == self.claims.owner and own_id not in running
-            is_held = not self.claims.is_idle(claim) and not is_forgotten
-            if is_held or time.monotonic() < self.left_until.get(own_id, 0.0):
-                continue
-            num_done = len(seeds_done(trial.user_attrs))
-            is_still_ending = run_id is not None and self.is_still_ending(run_of_seed(run_id, num_done))
-            if not is_still_ending and self.claims.take(own_id, claim):
-                taken = self.prepare(Trial(self.study, own_id))
-                if num_done < self.sweep.repeats:
-                    return taken
-                # Its agent was killed once it had noted the last seed.
-                self.end(taken, TrialState.COMPLETE, notes_of(seeds_done(trial.user_attrs), self.sweep.metric))
+            claim = claims.get(trial_id(trial))
+            if self.is_free(trial, claim, running) and (taken := self.take_over(trial, claim)):
+                return taken
+        return self.take_new(trials, count)
+
+    def is_free(self, trial: FrozenTrial, claim: Row | None, running: Collection[int]) -> bool:
+        """Return whether nobody runs a trial any more, and this agent has not just left it for later.
+
+        Args:
+            trial: one that has begun.
+            claim: to it, as it stands in the database; None for none.
+            running: ids of the trials that this agent runs.
+        """
+        own_id, run_id = trial_id(trial), trial.user_attrs.get("run_id")
+        is_forgotten = claim is not None and claim.owner == self.claims.owner and own_id not in running
+        is_held = not self.claims.is_idle(claim) and not is_forgotten
+        if is_held or time.monotonic() < self.left_until.get(own_id, 0.0):
+            return False
+        return run_id is None or not self.is_still_ending(run_of_seed(run_id, len(seeds_done(trial.user_attrs))))
+
+    def take_over(self, trial: FrozenTrial, claim: Row | None) -> Claim | None:
+        """Claim a trial that is free; None if another agent was quicker, or there is nothing left to run of it."""
+        if not self.claims.take(trial_id(trial), claim):
+            return None
+        taken, done = self.prepare(Trial(self.study, trial_id(trial))), seeds_done(trial.user_attrs)
+        if len(done) < self.sweep.repeats:
+            return taken
+        # Its agent was killed once it had noted the last seed.
+        self.end(taken, TrialState.COMPLETE, notes_of(done, self.sweep.metric))
+        return None
+
+    def take_new(self, trials: Sequence[FrozenTrial], count: int | None) -> Claim | None:
+        """Claim a new trial; None if the sweep has as many as it is to have, or another agent was quicker.
+
+        Args:
+            trials: those so far.
+            count: number of trials of the whole sweep; None for no limit.
+        """
         is_any_queued = any(trial.state == TrialState.WAITING for trial in trials[:count])
         if count is not None and len(trials) >= count and not is_any_queued:
             return None
@@ -294,34 +238,47 @@ class Trials:
         """Return what is needed to run a trial; the first time, draw its settings and store them."""
         settings, fault, notes = dict[str, Any](), "", trial.user_attrs
         try:
-            begun = notes.get("settings")
-            if isinstance(begun, dict) and trial.params and not is_of(self.sweep, trial, begun):
-                names = {self.sweep.path_to(name)[0] for name in self.sweep.parameters}
-                settings = {name: value for name, value in begun.items() if name in names}  # of other ranges
-            else:
-                with warnings.catch_warnings(action="ignore"):  # of a choice outside the ranges, which is told
-                    settings = settings_of(self.sweep, trial)
-                begun = notes.get("settings", settings)  # without what agents tell since, it goes on
-                settings = {name: value for name, value in settings.items() if name in begun}
-            settings |= {name: begun[name] for name in ("accumulation_steps",) if name in begun}
+            settings = self.settings_for(trial)
         except (ValueError, TypeError, KeyError) as error:  # no agent has stored these
             fault = f"its settings in the storage are not those of the sweep ({error})"
-        run_id, until = notes.get("run_id"), goal_of(self.sweep, self.all()[trial.number])
+        until = goal_of(self.sweep, self.all()[trial.number])
         if until != notes.get(UNTIL, 0):
             trial.set_user_attr(UNTIL, until)
+        run_id, num_done = notes.get("run_id"), len(seeds_done(notes))
         if run_id is None:
-            run_id = new_run_id(trial.number)
-            trial.set_user_attr("settings", settings)
-            if self.sweep.folds:
-                trial.set_user_attr(FOLDS, self.sweep.folds)
-            if foreign := self.sweep.foreign(trial.params):
-                trial.set_user_attr(NOT_APPLICABLE, foreign)
-            trial.set_user_attr(STARTED, time.time())
-            trial.set_user_attr("run_id", run_id)
-        num_done = len(seeds_done(notes))
+            run_id = self.begin(trial, settings)
         settings = settings | settings_of_next(told_in_all(self.sweep.content, settings), num_done, self.sweep.folds)
-        run_id, until = run_of_seed(checked_run_id(run_id), num_done), 0 if num_done else until
-        return Claim(trial, run_id, settings, fault, notes.get("alone", False), until)
+        own_run = run_of_seed(checked_run_id(run_id), num_done)
+        return Claim(trial, own_run, settings, fault, notes.get("alone", False), 0 if num_done else until)
+
+    def settings_for(self, trial: Trial) -> dict[str, Any]:
+        """Return the settings of a trial: those that it has begun with, else new ones, which are drawn.
+
+        Raises:
+            ValueError, TypeError, KeyError: what the database has of it does not fit the sweep.
+        """
+        begun = trial.user_attrs.get("settings")
+        if isinstance(begun, dict) and trial.params and not is_of(self.sweep, trial, begun):
+            names = {self.sweep.path_to(name)[0] for name in self.sweep.parameters}
+            settings = {name: value for name, value in begun.items() if name in names}  # of other ranges
+        else:
+            with warnings.catch_warnings(action="ignore"):  # of a choice outside the ranges, which is told
+                settings = settings_of(self.sweep, trial)
+            begun = trial.user_attrs.get("settings", settings)  # without what agents tell since, it goes on
+            settings = {name: value for name, value in settings.items() if name in begun}
+        return settings | {name: begun[name] for name in ("accumulation_steps",) if name in begun}
+
+    def begin(self, trial: Trial, settings: Mapping[str, Any]) -> str:
+        """Store what a new trial begins with, last the name of its run, by which it counts as started; return that."""
+        run_id = new_run_id(trial.number)
+        trial.set_user_attr("settings", settings)
+        if self.sweep.folds:
+            trial.set_user_attr(FOLDS, self.sweep.folds)
+        if foreign := self.sweep.foreign(trial.params):
+            trial.set_user_attr(NOT_APPLICABLE, foreign)
+        trial.set_user_attr(STARTED, time.time())
+        trial.set_user_attr("run_id", run_id)
+        return run_id
 
     def id_of_end(self) -> int:
         """Return the claim id by which the end is announced: minus the last trial's, so another in a longer sweep."""
