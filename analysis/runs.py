@@ -19,7 +19,8 @@ from analysis.command_line import count, parser_of, path, run_program, whole_num
 from analysis.compare.pruning import prune
 from analysis.compare.ranking import choose_metric
 from analysis.compare.run_csv import write_histories, write_runs
-from analysis.compare.run_tables import SORTS, print_runs, print_sweeps
+from analysis.compare.run_tables import SORTS, print_runs
+from analysis.compare.sweep_table import print_sweeps
 from analysis.read.records import STATES, Filter, RunList, RunRecord, fits
 from analysis.read.runs import read_runs
 from analysis.read.spare import find_spare

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 200  # columns of a log, which is not looked at through a window
+SPARKLINE_WIDTH = 16
 BARS, DIGITS = "▁▂▃▄▅▆▇█", "12345678"
 NONE = "–"  # in place of a setting that a run's model has not
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from analysis.compare.curves import curves_of
 from analysis.compare.ranking import metric_they_share
-from analysis.compare.run_tables import clipped, print_table, setting_column
+from analysis.compare.run_tables import setting_column
+from analysis.compare.text_table import clipped, print_table
 from analysis.read.pictures import newest_pictures, read_picture
 from analysis.read.recipe import differing_settings
 from analysis.read.records import RunRecord

@@ -1,55 +1,27 @@
-"""Runs and sweeps as tables in a terminal."""
+"""Runs as a table in a terminal."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from rich.table import Table
-from rich.text import Text
-
 from analysis.compare.comparability import warning_of
+from analysis.compare.text_table import TESTED, Column, print_table, skipped
 from analysis.read.figures import plus_minus, spread
 from analysis.read.recipe import differing_settings
 from analysis.read.records import STATES, RunList, RunRecord
 from analysis.read.runs import best_of, curves, kept_value
-from analysis.read.sweeps import SweepList, SweepRecord
 from analysis.read.trials import counted_value, values_of_best
-from analysis.terminal import clock, make_console, make_table, number, number_or_dash, sparkline, table_width
-from data.metrics import TEST_METRICS, Best, Curve, Metric, is_finite, metrics_of_finals, shown
-from data.visible import counted, listed, say, visible
+from analysis.terminal import SPARKLINE_WIDTH, clock, number, number_or_dash, sparkline
+from data.metrics import Best, Curve, Metric, is_finite, metrics_of_finals, shown
+from data.visible import counted, say
 
-SPARKLINE_WIDTH = 16
 MOST_SETTINGS = 5  # columns of settings that differ
-COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red", "unfinished": "cyan"}
-FLUSH_LEFT = {"sweep", "run", "model", "dataset", "state", "course", "method", "metric"}  # headings of columns
-FLUSH_LEFT |= {"values in order", "best settings", "setting", "values"}
-NAMES = ("sweep", "run")  # columns that are never left out or clipped: other commands take what stands there
-TESTED = {"test/accuracy": "test acc.", "test/mAP": "test mAP"}  # the headings of test figures
-OWN_FINAL = "final by its metric"
-WHERE_KNOWN = {*TESTED.values(), *(f"final {heading}" for heading in TESTED.values()), OWN_FINAL}  # are never empty
-# Columns that a narrow terminal does without, the first of them first.
-NARROW_FIRST = (
-    "course",
-    "values in order",
-    "duration",
-    "dataset",
-    "age",
-    "epochs",
-    *TESTED.values(),
-    "model",
-    "method",
-)
-NUM_KEPT = 3  # of the other columns, the first of which say most
-LONGEST_CELL = 60  # letters
-MOST_NAMED = 5  # folders
 MOST_REASONS = 10
 MOST_TRIALS = 5  # whose means are told
 RANKINGS = ("best", "accuracy")
-
-Column = tuple[str, Callable[[Any], str]]  # its heading, and what makes a row's cell
 
 
 class Row(NamedTuple):
@@ -238,119 +210,3 @@ def test_figure(name: str, row: Row) -> str:
 def figure(metric: Metric, best: Best | None) -> str:
     """Return a run's best value of a metric as text; "" for none."""
     return shown(metric.name, best and best.value)
-
-
-def print_sweeps(sweeps: SweepList) -> None:
-    """Print a table of sweeps, and a line that counts them."""
-    columns: list[Column] = [
-        ("sweep", lambda sweep: sweep.name),
-        ("method", lambda sweep: sweep.method),
-        ("metric", lambda sweep: sweep.metric.name),
-        ("trials", lambda sweep: str(len(sweep.trials))),
-        ("done", lambda sweep: num_trials(sweep, "COMPLETE")),
-        ("early", lambda sweep: num_trials(sweep, "PRUNED")),
-        ("failed", lambda sweep: num_trials(sweep, "FAIL")),
-        ("best", best_value),
-        ("values in order", lambda sweep: sparkline(values_in_order(sweep), SPARKLINE_WIDTH)),
-        ("best settings", best_settings),
-        *((f"final {heading}", partial(final_figure, name)) for name, heading in TESTED.items()),
-        (OWN_FINAL, own_final_figure),
-    ]
-    print_table(columns, sweeps.sweeps, "sweeps")
-    say(f"{counted(len(sweeps.sweeps), 'sweep')}{skipped('no sweep that ranks its runs', sweeps.skipped)}")
-
-
-def num_trials(sweep: SweepRecord, state: str) -> str:
-    """Return how many of a sweep's trials are in a state; "" for none."""
-    return number(sum(trial.state == state for trial in sweep.trials) or None)
-
-
-def best_value(sweep: SweepRecord) -> str:
-    """Return the value of a sweep's best trial, over several seeds with its deviation; "" where none has any yet."""
-    if not sweep.leaders:
-        return ""
-    best = sweep.leaders[0]
-    text = shown(sweep.metric.name, best.value, best.deviation)
-    return f"{text} ({counted(len(best.seeds), best.what_over)})" if best.seeds else text
-
-
-def values_in_order(sweep: SweepRecord) -> list[float]:
-    """Return the finite values of a sweep's trials, in the order in which the trials were started."""
-    return [trial.value for trial in sweep.trials if trial.value is not None and is_finite(trial.value)]
-
-
-def best_settings(sweep: SweepRecord) -> str:
-    """Return what a sweep's best trial has for the settings that are searched; "" where no trial has a value yet."""
-    settings = sweep.leaders[0].settings if sweep.leaders else {}
-    return " ".join(f"{name}={number(settings[name])}" for name in sweep.varied if name in settings)
-
-
-def final_figure(name: str, sweep: SweepRecord) -> str:
-    """Return a test figure of the final runs of a sweep's best trial; "" where there is none."""
-    try:
-        figure = sweep.final["trials"][0][name]
-        return plus_minus(figure, name) if sweep.has_finals_of_its_best() else ""
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # no final runs yet, or a file not ours
-        return ""
-
-
-def own_final_figure(sweep: SweepRecord) -> str:
-    """Return the test figure of a sweep's own metric in the final runs of its best trial; "" for a usual one."""
-    name = metrics_of_finals(sweep.metric)[0].name
-    return "" if name in TEST_METRICS else final_figure(name, sweep)
-
-
-def print_table(columns: Sequence[Column], rows: Sequence[Any], title: str) -> None:
-    """Print a table with a row for each of `rows`; nothing where there are none.
-
-    Where the terminal is too narrow, it leaves out columns, those of NARROW_FIRST before others, and says which.
-
-    Args:
-        columns: heading of each column, and what makes a row's cell in it.
-        rows: what the rows show.
-        title: stands above the table.
-    """
-    if not rows:
-        return
-    console = make_console()
-    cells = {heading: [clipped(heading, cell(row)) for row in rows] for heading, cell in columns}
-    cells = {heading: texts for heading, texts in cells.items() if any(texts) or heading not in WHERE_KNOWN}
-    # Whatever $FORCE_COLOR says: a file has no window.
-    left_out = columns_to_leave_out(cells, console.width) if console.file.isatty() else []
-    kept = {heading: texts for heading, texts in cells.items() if heading not in left_out}
-    console.width = max(console.width, table_width(kept))  # what is wider still is folded by the terminal
-    table: Table = make_table([visible(heading) for heading in kept], title)
-    for column, heading in zip(table.columns, kept, strict=True):
-        column.no_wrap = True
-        if heading in FLUSH_LEFT:
-            column.justify = "left"
-    for texts in zip(*kept.values(), strict=True):
-        pairs = zip(kept, texts, strict=True)
-        table.add_row(*(Text(text, COLOURS.get(text, "") if heading == "state" else "") for heading, text in pairs))
-    console.print(table)
-    if left_out:
-        console.print(Text(f"too narrow for {', '.join(map(visible, left_out))}: widen it, or write to a file"))
-
-
-def clipped(heading: str, text: str) -> str:
-    """Return the text of a cell as it is shown: one line and not too long, but for names, which others take."""
-    if heading not in NAMES and len(text) > LONGEST_CELL:
-        text = f"{text[: LONGEST_CELL - 1]}…"
-    return visible(text)
-
-
-def columns_to_leave_out(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
-    """Return the headings of the columns to leave out of a table so that it is not wider than a terminal."""
-    kept = dict(cells)
-    optional = [name for name in cells if name not in (*NARROW_FIRST, *NAMES)]
-    droppable = [*(name for name in NARROW_FIRST if name in cells), *reversed(optional[NUM_KEPT:])]
-    left_out: list[str] = []
-    while table_width(kept) > width and len(left_out) < len(droppable):
-        left_out.append(droppable[len(left_out)])
-        del kept[left_out[-1]]
-    return left_out
-
-
-def skipped(what: str, names: Sequence[str]) -> str:
-    """Return the end of a line of counts that says how much is left out, and names some; "" for nothing."""
-    return f"; {len(names):,} skipped: {what}, a broken one or a copy ({listed(names, MOST_NAMED)})" if names else ""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from analysis.compare.comparison import Comparison
 from analysis.compare.importance import Importance, branches, importance
 from analysis.compare.isolation import Bin, isolation
-from analysis.compare.run_tables import Column, print_table
+from analysis.compare.text_table import Column, print_table
 from analysis.terminal import number
 from data.metrics import shown
 from data.visible import percent, say

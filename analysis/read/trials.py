@@ -12,7 +12,8 @@ from analysis.read.runs import best_of, kept_value
 from analysis.record import run_folder
 from data.errors import UserError
 from data.internals import TrialRow
-from data.metrics import Best, Curve, Metric, is_finite
+from data.metrics import Best, Curve, Metric, is_finite, shown
+from data.visible import counted
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 OBJECTIVES = "objectives"  # metric -> value at the best epoch, of a sweep that is after several
@@ -89,6 +90,19 @@ def what_over(folds: int) -> str:
 def deviation_of(seeds: Sequence[Best]) -> float | None:
     """Return the deviation of a trial's value over its seeds; None for fewer than two."""
     return statistics.stdev(best.value for best in seeds) if len(seeds) > 1 else None
+
+
+def value_text(metric: Metric, value: float | None, seeds: Sequence[Best], folds: int) -> str:
+    """Return a trial's value as text, over several seeds or folds with its deviation and their number.
+
+    Args:
+        metric: the sweep's.
+        value: of the trial.
+        seeds: best value and its epoch of each seed, or fold, that it has finished with; none of a trial of one run.
+        folds: number of folds over which it is cross-validated; 0 for none.
+    """
+    text = shown(metric.name, value, deviation_of(seeds))
+    return f"{text} ({counted(len(seeds), what_over(folds))})" if seeds else text
 
 
 def runs_of(run_id: str, num_seeds: int) -> list[str]:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analysis.read.trials import OBJECTIVES, deviation_of, seeds_done, what_over
+from analysis.read.trials import OBJECTIVES, seeds_done, value_text
 from analysis.terminal import clock, make_console, make_table, number, number_or_dash
 from data.metrics import shown
 from data.pareto import pareto_front
@@ -184,9 +184,8 @@ class Display:
 
     def value(self, trial: FrozenTrial) -> str:
         """Return a trial's value as text, over several seeds or folds with its deviation and their number."""
-        metric, seeds = self.sweep.metric, seeds_done(trial.user_attrs)
-        text = shown(metric.name, value_of(metric, trial), deviation_of(seeds))
-        return f"{text} ({counted(len(seeds), what_over(self.sweep.folds))})" if seeds else text
+        metric = self.sweep.metric
+        return value_text(metric, value_of(metric, trial), seeds_done(trial.user_attrs), self.sweep.folds)
 
     def state(self, trial: FrozenTrial, running: Running) -> str:
         """Return a trial's state in a user's words."""
