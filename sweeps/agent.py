@@ -29,7 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.command_line import Parser, amount, count, run_program, seed, whole_number
 from analysis.compare.edges import ends_reached
 from analysis.read.storage import reason_of, this_command, url_of_file
-from analysis.read.sweeps import entries_for, sweep_folder
+from analysis.read.sweep_content import entries_for
+from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
 from data.files import replace_file
 from data.visible import counted, say, visible, warn

@@ -13,7 +13,8 @@ from analysis.compare.ranking import disagreement
 from analysis.compare.varied_settings import Setting, is_positive, varied_settings
 from analysis.read.records import RunRecord
 from analysis.read.runs import best_values, names_of_metrics
-from analysis.read.sweeps import SweepRecord, entries_for
+from analysis.read.sweep_content import entries_for
+from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial, runs_of, valued_by_seeds
 from data.errors import UserError
 from data.metrics import RANKING, Best, Metric, is_of_test_images, metric_named, metrics_of_finals

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from analysis.read.records import RunRecord
-from analysis.read.sweeps import is_sweep, metrics_of, read_yaml
+from analysis.read.sweep_content import is_sweep, metrics_of, read_yaml
 from analysis.read.wandb_runs import read_wandb_sweeps
 from analysis.record import run_folder
 from data.metrics import Metric

@@ -8,21 +8,20 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.read.recipe import model_and_dataset
 from analysis.read.records import RunRecord
 from analysis.read.runs import curves_of_metrics
 from analysis.read.sweep_command import readable_command
+from analysis.read.sweep_content import entries_of, is_sweep, is_varied, metric_of, metrics_of, read_yaml
 from analysis.read.trials import NOTES, Trial, trial_of, trials_of
 from analysis.read.wandb_runs import read_wandb_sweep, read_wandb_sweeps
 from analysis.record import run_folder
 from data.errors import UserError
 from data.files import read_json
 from data.internals import read_trials
-from data.metrics import Curve, Goal, Metric, is_finite
+from data.metrics import Curve, Metric, is_finite
 from data.pareto import pareto_front
 from data.paths import default_runs_dir, expanded
-from data.yaml_file import read_yaml_file
-from models.setting_groups import CHOOSER, entries, may_be_told
+from models.setting_groups import CHOOSER
 
 
 @dataclass(frozen=True)
@@ -218,62 +217,6 @@ def sweep_of(name: str, source: str, content: Mapping[str, Any], trials: Iterabl
         final=read_json(Path(source) / run_folder.FINAL_RESULT),
         content=content,
     )
-
-
-def entries_of(content: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
-    """Return path and distribution of every parameter of a sweep file, those in groups among them; none if broken."""
-    with suppress(UserError):
-        return list(entries(content.get("parameters") or {}))
-    return []
-
-
-def entries_for(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return setting -> distribution of what a sweep file has for a trial with some settings, of its model alone."""
-    model, _ = model_and_dataset({**readable_command(content, ""), **settings})
-    return {path[-1]: entry for path, entry in entries_of(content) if may_be_told(path, model)}
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; None if it cannot be read."""
-    try:
-        return read_yaml_file(path)
-    except (OSError, UserError):
-        return None
-
-
-def is_sweep(content: Any) -> bool:
-    """Return whether this is the content of a sweep file that names a metric."""
-    return (
-        isinstance(content, dict)
-        and bool(metrics := told_metrics(content))
-        and all(isinstance(metric, dict) and isinstance(metric.get("name"), str) for metric in metrics)
-        and isinstance(content.get("parameters"), dict)
-    )
-
-
-def told_metrics(content: Mapping[str, Any]) -> list[Any]:
-    """Return the entries of the metrics that a sweep file is after: several, or one."""
-    several = content.get("metrics")
-    return several if isinstance(several, list) else [content.get("metric")]
-
-
-def metrics_of(content: Mapping[str, Any]) -> list[Metric]:
-    """Return the metrics that a sweep file is after."""
-    goals: dict[bool, Goal] = {True: "maximize", False: "minimize"}
-    return [Metric(each["name"], goals[each.get("goal") == "maximize"]) for each in told_metrics(content)]
-
-
-def metric_of(content: Mapping[str, Any]) -> Metric:
-    """Return the metric by which a sweep's trials are ranked: the first that its file names."""
-    return metrics_of(content)[0]
-
-
-def is_varied(config: Any) -> bool:
-    """Return whether a parameter of a sweep file takes more than one value."""
-    if not isinstance(config, dict) or "value" in config:
-        return False
-    values = config.get("values")
-    return not isinstance(values, list) or len(values) > 1
 
 
 def read_study(url: str, name: str | None = None) -> tuple[dict[str, Any], list[Trial]]:

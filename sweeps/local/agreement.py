@@ -9,7 +9,7 @@ from optuna.study import Study
 
 from analysis.read.recipe import default_settings
 from analysis.read.sweep_command import is_ours, settings_of_command
-from analysis.read.sweeps import metrics_of
+from analysis.read.sweep_content import metrics_of
 from data.errors import UserError
 from models.core.settings import Settings
 from models.registry import find_model

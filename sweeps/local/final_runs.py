@@ -11,7 +11,8 @@ from analysis.read.best_recipe import precision_of
 from analysis.read.figures import figures_of, spread
 from analysis.read.recipe import FINAL_OVERRIDES, FINAL_SETTINGS, NO_LIMITS, command_of
 from analysis.read.sweep_command import PROGRAM, is_ours, place_of, place_on_wandb, told_in_all
-from analysis.read.sweeps import SweepRecord, entries_for, read_yaml
+from analysis.read.sweep_content import entries_for, read_yaml
+from analysis.read.sweeps import SweepRecord
 from analysis.read.trials import Trial
 from analysis.record import run_folder
 from data.datasets import has_test_images

@@ -6,7 +6,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.read.sweeps import metrics_of
+from analysis.read.sweep_content import metrics_of
 from analysis.read.trials import FOLDS, NOTES, NUMBER, check_notes, check_seeds, seeds_done
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.errors import UserError

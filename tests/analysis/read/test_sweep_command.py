@@ -5,7 +5,8 @@ import pytest
 from analysis.read.best_recipe import best_recipe
 from analysis.read.storage import url_of_file
 from analysis.read.sweep_command import model_of_command, settings_of_command, told_in_all
-from analysis.read.sweeps import entries_for, read_sweep
+from analysis.read.sweep_content import entries_for
+from analysis.read.sweeps import read_sweep
 from data.errors import UserError
 from sweeps.local.contract import checked
 from sweeps.local.sweep_file import parse_sweep

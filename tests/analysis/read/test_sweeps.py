@@ -12,8 +12,9 @@ import pytest
 from analysis.read.records import RunRecord
 from analysis.read.runs import read_runs
 from analysis.read.storage import open_storage, url_of_file
+from analysis.read.sweep_content import is_varied
 from analysis.read.sweep_metrics import metrics_of_sweeps
-from analysis.read.sweeps import SweepRecord, is_varied, read_study, read_sweep, read_sweeps
+from analysis.read.sweeps import SweepRecord, read_study, read_sweep, read_sweeps
 from analysis.read.trials import Trial, trials_of, with_their_seeds
 from analysis.record.run_folder import run_of_seed
 from data.errors import UserError
