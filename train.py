@@ -61,7 +61,7 @@ LONGEST_WAIT = timedelta(hours=3)  # of the processes for the one that downloads
 
 def run(arguments: Sequence[str], stop: StopRequest) -> int:
     """Carry out one run; return the exit code, or raise StopRequested before there is anything to save."""
-    # Said outright, else accelerate takes several processes on a CPU for strangers.
+    # Accelerate has to be told: else several processes on a CPU do not know of one another.
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     is_main = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).is_main_process
     with stop.interrupting():
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str], stop: StopRequest) -> int:
         [settings] = broadcast_object_list([settings])
         folder = settings.folder
         goes_on = is_main and not settings.dry_run and folder.is_dir() and run_folder.state(folder) != "finished"
-        lock = run_folder.take(folder) if goes_on else None  # ours before its state is read, which another may change
+        lock = run_folder.take(folder) if goes_on else None  # first, so that no other process changes what is read next
         [is_finished] = broadcast_object_list([run_folder.state(folder) == "finished"])
         if settings.dry_run or is_finished:
             if is_main:
@@ -167,7 +167,7 @@ def start_tracking(
 
 
 def in_short(error: Exception) -> str:
-    """Return what an error says, cut off where that is long, or else its class."""
+    """Return the message of an error, shortened, or its class where it has none."""
     return textwrap.shorten(str(error) or type(error).__name__, width=500)
 
 
@@ -182,7 +182,7 @@ class Run:
     stop: StopRequest
 
     def train_and_close(self) -> dict[str, float]:
-        """Train to the end, and evaluate for good; return the closing metrics.
+        """Train to the end, and evaluate the best weights; return the closing metrics.
 
         Raises:
             StopRequested: the run was asked to stop; all that it needs to go on is saved.
@@ -199,7 +199,7 @@ class Run:
         return self.close()
 
     def end_epoch(self) -> None:
-        """Evaluate, log and save what there is at the end of an epoch."""
+        """Evaluate at the end of an epoch; log its metrics, and save the state of training."""
         progress, settings = self.trainer.progress, self.trainer.settings
         metrics = {
             "lr": self.trainer.lr,
@@ -232,17 +232,17 @@ class Run:
         self.trainer.save(self.folder / run_folder.CHECKPOINT)
 
     def log_step(self, row: dict[str, float]) -> None:
-        """Log what there is to say of a step within an epoch."""
+        """Log the row of a step within an epoch."""
         if self.tracker is not None:
             self.tracker.log(row)
             self.trainer.progress.num_logged = self.tracker.num_logged
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Let a request to stop end at once what is done inside; with several processes, the others would wait."""
+        """Return a context that a request to stop ends at once; not with several processes, which would wait for it."""
         return self.stop.interrupting() if self.trainer.accelerator.num_processes == 1 else nullcontext()
 
     def evaluate(self, split: str, epoch: int, keep_logits: bool = False) -> Evaluation:
-        """Evaluate a split; of training images, there are the metrics of the model's samples alone."""
+        """Return the metrics of a split; of the training images, only those of the samples that the model draws."""
         accelerator, loader, evaluated = self.trainer.accelerator, self.loaders[split], self.trainer.evaluated
         found = Evaluation({})
         if split != "train":
@@ -275,7 +275,7 @@ class Run:
         self.trainer.accelerator.wait_for_everyone()
 
     def close(self) -> dict[str, float]:
-        """Evaluate the best weights for good and take a closer look at them; return the metrics."""
+        """Evaluate the best weights on the test images and take a closer look at them; return the metrics."""
         progress, evaluated, settings = self.trainer.progress, self.trainer.evaluated, self.trainer.settings
         if settings.log_model == "final" and self.trainer.accelerator.is_main_process:
             checkpoint.save(self.folder / run_folder.LAST, evaluated.state_dict())

@@ -27,7 +27,7 @@ class Model(NamedTuple):
 
     @property
     def settings_class(self) -> type[Settings]:
-        """Return the model's settings class."""
+        """The model's settings class."""
         return getattr(import_module(f"models.{self.module}"), self.settings)
 
     def build(self, settings: Settings, info: "DatasetInfo") -> "Objective":
@@ -71,5 +71,5 @@ def find_model(name: object) -> Model:
 
 
 def models_with(setting: str) -> list[str]:
-    """Return the names of the models that have a setting; this loads the files of all of them."""
+    """Return the names of the models that have a setting; this imports the files of all models."""
     return [name for name, model in MODELS.items() if setting in kinds(model.settings_class)]

@@ -51,7 +51,7 @@ from sweeps.local.workers import assign_devices
 
 
 class SweepError(RuntimeError):
-    """Something is wrong with all trials of a sweep, or with the machine."""
+    """All trials of a sweep fail, or something is wrong with the machine."""
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -135,7 +135,7 @@ def run_sweep(options: Namespace) -> int:
 
 
 def conclude(agent: Agent, code: int, on_end: str | None) -> None:
-    """Tell people how a sweep stands, and what comes next.
+    """Tell how a sweep has ended, and which command comes next.
 
     Args:
         agent: that has run it.
@@ -143,7 +143,7 @@ def conclude(agent: Agent, code: int, on_end: str | None) -> None:
         on_end: command that is told as well; None for none.
 
     Raises:
-        SweepError: something went wrong.
+        SweepError: the sweep has failed, or a fault has paused it.
     """
     ending, display = ending_of(agent, code), agent.display
     tell(ending, agent, on_end)
@@ -162,7 +162,7 @@ def conclude(agent: Agent, code: int, on_end: str | None) -> None:
 
 
 def begin(trials: Trials, options: Namespace, choices: Sequence[Choice], num: int | None) -> list[str]:
-    """Take earlier runs for observations and put settings to try first into the queue; return lines that say so.
+    """Let the search learn from earlier runs, and queue the settings to try first; return lines that say so.
 
     The lines begin with what has changed since the sweep was last run.
 
@@ -202,7 +202,7 @@ def ending_of(agent: Agent, code: int) -> Ending:
 
 
 def limits_of(trials: Trials, options: Namespace) -> Limits:
-    """Return what the options, and the sweep file, allow trials."""
+    """Return the limits that the options and the sweep file set."""
     return Limits(
         count=num_trials(trials.sweep, options, trials),
         retries=options.retries,
@@ -229,7 +229,7 @@ def num_trials(sweep: Sweep, options: Namespace, trials: Trials | None = None) -
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:
-    """Open the sweep's storage; make its folder, with a copy of the sweep file, if that works out."""
+    """Open the sweep's storage; then make its folder, with a copy of the sweep file."""
     if options.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
     trials = Trials(options.storage or url_of_file(folder / run_folder.STUDY), sweep, name, options.seed)

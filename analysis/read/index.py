@@ -38,7 +38,7 @@ class RunParts(NamedTuple):
 
 
 class Index:
-    """What was read of run folders before; where its file cannot be used, all is read anew, which only takes longer.
+    """The index of what was read of run folders before. Without a usable file, everything is read again, more slowly.
 
     Attributes:
         connection: to the file; None where that cannot be used.
@@ -63,7 +63,7 @@ class Index:
 
     @contextmanager
     def doing_without(self) -> Iterator[None]:
-        """Do without the file from an error in the block on."""
+        """Return a context after whose errors the index goes on without its file."""
         try:
             yield
         except (UserError, OSError, sqlite3.OperationalError):  # no home, a full disk, or another writes for too long
@@ -79,7 +79,7 @@ class Index:
             folder: the run's.
             kind: name of the content in the index.
             names: the files that it is read from.
-            read: reads it from the folder; it is told what the index has of it, which is no longer true, or None.
+            read: reads it from the folder; it is given the outdated content of the index, or None.
         """
         path, stamp, known = key_of(folder), stamp_of(folder, names), None
         for known_stamp, content in self.select("stamp, content", "(path, kind) = (?, ?)", path, kind):
@@ -161,12 +161,12 @@ def read_names(folders: Sequence[Path]) -> list[set[str]]:
 
 
 def read_logs(folders: Sequence[Path], kind: str, add: Callable[[list[Any], Rows], list[Any]]) -> list[list[Any]]:
-    """Return what there is to know of each run's log; of one that has grown, only what is new is read.
+    """Return what `add` makes of each run's log; of a log that has grown, only the new rows are read.
 
     Args:
         folders: the runs' folders.
-        kind: name of that in the index.
-        add: returns what is known so far with what further rows add to it.
+        kind: name under which the index keeps it.
+        add: takes what is known so far, and further rows; returns both together.
     """
 
     def read(folder: Path, known: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from analysis.record import run_folder
 
 
 def right_by_image(folders: Collection[Path], split: str) -> dict[str, float]:
-    """Return image -> in which share of some runs it was classified rightly, by the predictions in their folders.
+    """Return image -> share of some runs that have classified it rightly, by the predictions in their folders.
 
     Args:
         folders: of runs with different seeds.

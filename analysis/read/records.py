@@ -64,7 +64,7 @@ class RunRecord:
 
     @property
     def name_of_seeds(self) -> str:
-        """The run's name without the seed that it ends in, as runs of one recipe have it in common."""
+        """The run's name without the seed at its end: runs of one recipe that differ in the seed share it."""
         return re.sub(rf"{run_folder.SEED_SUFFIX}\d+$", "", self.run_id)
 
     @property
@@ -74,12 +74,12 @@ class RunRecord:
 
     @property
     def order_of_seeds(self) -> tuple[int, str]:
-        """The key by which the runs of a trial stand in the order of their seeds."""
+        """The key that sorts the runs of a trial by their seeds."""
         return run_folder.order_of_seeds(self.run_id)
 
     @property
     def train_seconds(self) -> float | None:
-        """How long the run has trained, in seconds; None where its summary does not say, or nothing that can be."""
+        """How long the run has trained, in seconds; None where its summary does not say, or says what cannot be."""
         seconds = self.summary.get("train_seconds")
         return seconds if seconds is not None and is_finite(seconds) and 0 <= seconds < LONGEST_SECONDS else None
 
@@ -96,7 +96,7 @@ class RunRecord:
 
 
 def fits(name: str, pattern: str) -> bool:
-    """Return whether a name is that of a pattern, in which `*` stands for any letters, `?` for any one."""
+    """Return whether a name matches a pattern, in which `*` stands for any letters, `?` for any one."""
     return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 

@@ -1,4 +1,4 @@
-"""Databases that hold the trials of sweeps, opened so that whatever is wrong with one is said in one line."""
+"""Databases that hold the trials of sweeps; an error in opening one is told in one line."""
 
 import random
 import shlex

@@ -30,7 +30,7 @@ def place_on_wandb(place: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_ours(program: str) -> bool:
-    """Return whether a program is train.py, of which we know what it takes; its name tells where it is not here."""
+    """Return whether a program is train.py, whose settings are known; if its file is not here, the name decides."""
     return Path(program).resolve() == CHECKOUT / PROGRAM if os.path.exists(program) else program == PROGRAM
 
 
@@ -95,7 +95,7 @@ def settings_of_command(content: Mapping[str, Any], model: str = "") -> dict[str
 
 
 def readable_command(content: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Return what `settings_of_command` does; nothing where it names a variable, file or setting that is not here."""
+    """Return `settings_of_command`, or nothing if the command names a variable, file or setting that is not here."""
     try:
         return settings_of_command(content, model)
     except UserError:
@@ -103,7 +103,7 @@ def readable_command(content: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def told_in_all(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a sweep's run, those of its command among them, for which those of the sweep count.
+    """Return the settings of a sweep's run, together with those of its command, which the sweep's own override.
 
     Args:
         content: of the sweep file.

@@ -120,7 +120,7 @@ def text_of(value: Any) -> str:
 
 
 def foreign_of(environment: Mapping[str, Any], config: Mapping[str, Any]) -> set[str]:
-    """Return what of a run's config on W&B is none of its settings: groups of a sweep, and settings of other models."""
+    """Return the part of a run's config on W&B that is none of its settings: groups of a sweep, other models' ones."""
     named = environment.get(NOT_APPLICABLE)
     return {*(named if isinstance(named, list) else ()), *(key for key, value in config.items() if type(value) is dict)}
 

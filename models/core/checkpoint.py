@@ -37,7 +37,7 @@ class Progress:
     num_logged: int = 0  # rows of metrics that the run has written
 
     def add(self, phase: str, terms: dict[str, Tensor], num_images: int) -> None:
-        """Add the loss terms of one step of a phase; they are scalars and stay on the device."""
+        """Add the loss terms of one step of a phase: scalars, which stay on the device."""
         for name, value in terms.items():
             self.terms.setdefault(f"train/{phase}/{name}", []).append(value)
             self.sizes.setdefault(f"train/{phase}/{name}", []).append(num_images)
@@ -157,7 +157,7 @@ def refusing_misfits(path: Path) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an error says, in a few words."""
+    """Return the message of an error, shortened."""
     lines = [line for line in str(error).splitlines() if not line.startswith("Error(s) in loading")]
     return textwrap.shorten(lines[0] if lines else type(error).__name__, 100, placeholder="...")
 

@@ -42,9 +42,9 @@ class Objective(nn.Module, ABC):
     """
 
     prefers_channels_last = False  # whether its convolutions are faster in that memory layout
-    draws_images = False  # whether it draws its images anew: the targets are then the images before cutout
-    fewest_images = 1  # in a micro-batch of a process; batch norm needs two in any case
-    best_metric = "loss"  # of validation, for the setting best_by where that is empty; "": the newest epoch is the best
+    draws_images = False  # whether it reconstructs or generates images; its targets are then the images before cutout
+    fewest_images = 1  # that a process needs in a micro-batch; with batch norm, two in any case
+    best_metric = "loss"  # validation metric that chooses the best epoch if best_by is empty; "" for the newest epoch
     epoch = 0.0  # how far training has come, in epochs; the training loop sets it before each step
     num_outside_parameters = 0  # of a frozen network that computes the features and is not saved with the model
     outside_weights: Path | None = None  # file of that network's weights; None without one
@@ -64,17 +64,17 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the metrics of each image, [B]; so means are exact even if batches differ in size.
+        """Return the metrics of each image, [B], so that means are exact even if batches differ in size.
 
-        What is more than a number an image, [B, ...], is no metric, but kept for `split_metrics`. A classifier adds its
-        `LOGITS`, [B, num_classes], as `predict` returns them: whoever asks for them needs no second pass.
+        An entry with more than one number an image, [B, ...], is no metric, but is kept for `split_metrics`. A
+        classifier adds its `LOGITS`, [B, num_classes], as `predict` returns them, which saves a second pass.
         """
 
     def split_metrics(self, kept: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return metrics of a whole split that are no means over its images.
+        """Return those metrics of a whole split that are not means over its images, such as a macro F1.
 
         Args:
-            kept: by name what `evaluate` gives of all images beside their metrics, [N, ...] on the CPU.
+            kept: the entries of `evaluate` that are no metrics, by name, for all images: [N, ...] on the CPU.
         """
         return {}
 
@@ -109,12 +109,12 @@ class Objective(nn.Module, ABC):
         Args:
             splits: of images, by name.
             accelerator: of this process.
-            scratch: folder for what is computed of the images, where it is not to be kept for later runs.
+            scratch: folder for what is computed, if it is not to be kept for later runs.
         """
         return splits
 
     def mend_average(self, live: "Objective") -> None:
-        """Compute anew, in the copy with moving averages, what cannot be averaged, such as vectors of spectral norm.
+        """Compute again, in this copy with averaged weights, what cannot be averaged, such as vectors of spectral norm.
 
         The training loop calls this at the end of an epoch; the same live model has to give the same result.
         """

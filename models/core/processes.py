@@ -36,7 +36,7 @@ SECONDS_OF_ONE_REQUEST = 1.0  # within which the same signal may arrive twice, f
 
 
 class StopRequested(BaseException):
-    """The run was asked to stop in the midst of something that can be done again from its start."""
+    """The run was asked to stop, and what it was doing can be done again from the start."""
 
 
 class StopRequest:
@@ -78,7 +78,7 @@ class StopRequest:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Let a request end what is done inside at once, instead of after the current step.
+        """Return a context that a request ends at once, instead of after the current step.
 
         Raises:
             StopRequested: the request came while it was done, or before.
@@ -94,7 +94,7 @@ class StopRequest:
 
     @contextmanager
     def excusing(self) -> Iterator[None]:
-        """Take an error for what was asked for: the same signal may have reached what the run depends on.
+        """Return a context in which an error after a request counts as the stop: the signal may have caused the error.
 
         Raises:
             StopRequested: there was an error after a request.
@@ -179,7 +179,7 @@ def is_orphan(pid: int, parent: int) -> bool:
 
 
 def check_launch() -> None:
-    """Refuse what the variables of a launcher cannot mean, or what no run here can do.
+    """Refuse environment variables of a launcher that are malformed, or ask for what train.py cannot do.
 
     Raises:
         UserError: one of them is of another form, the launcher would divide the model, or its device is not there.

@@ -1,4 +1,4 @@
-"""What every n-th training step has to say, within the epochs: losses, learning rate, gradient norms, speed."""
+"""Rows that are logged every few training steps: losses, learning rate, gradient norms, speed."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ from models.core.checkpoint import Progress
 
 
 class StepLog:
-    """Writes a row about every n-th step, by the figures of this process.
+    """Writes a row every few steps, with the figures of this process.
 
     Args:
         every: steps from one row to the next; 0 for none.
 
     Attributes:
-        write: what takes a row; whoever trains sets it.
-        norms: name -> norm of a phase's gradients in a step that a row is due for, before they are clipped.
+        write: function that logs a row; train.py sets it.
+        norms: phase -> norm of its gradients before they are clipped, in a step that a row is due for.
     """
 
     def __init__(self, every: int) -> None:
@@ -31,7 +31,7 @@ class StepLog:
         self.since = time.perf_counter(), images_seen
 
     def is_due(self, step: int, num: int = 1) -> bool:
-        """Return whether a row is due after so many steps, or after one of the `num` - 1 that follow."""
+        """Return whether a row is due after this many steps, or after one of the `num` - 1 steps that follow."""
         return bool(self.every) and (step + num - 1) // self.every > (step - 1) // self.every
 
     def end_step(self, progress: Progress, steps_per_epoch: int, lr: float, turns: Mapping[str, int]) -> None:

@@ -66,7 +66,7 @@ class Trainer:
         self.loader = loaders["train"]
         self.split = judged_split(loaders)
         self.progress = Progress()
-        self.unproven: dict[str, Path] = {}  # phase -> checkpoint of its optimizer's state, up to its first step
+        self.unproven: dict[str, Path] = {}  # phase -> its optimizer's checkpoint, until a step shows that it fits
         self.batch_size = settings.batch_size or self.loader.largest_batch(settings.accumulation_steps)
         steps = self.loader.steps_per_epoch(self.batch_size, settings.accumulation_steps)
         self.steps_per_epoch = min(steps, settings.limit_batches or steps)
@@ -97,27 +97,27 @@ class Trainer:
 
     @property
     def num_steps(self) -> int:
-        """Return the number of finished steps of all epochs."""
+        """The number of finished steps of all epochs."""
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     @property
     def lr(self) -> float:
-        """Return the learning rate of the last phase in the latest step."""
+        """The learning rate of the last phase in the latest step."""
         return lr_of(self.phases[-1].optimizer, self.settings)
 
     @property
     def best_by(self) -> Metric | None:
-        """Return the metric whose best epoch has its weights kept; None where the newest epoch is the best."""
+        """The metric that chooses the epoch whose weights are kept; None to keep the newest epoch's."""
         judge = self.evaluated.best_metric
         text = self.settings.best_by or (judge and f"{self.split}/{judge}")
         return metric_named(text) if text else None
 
     def note_epoch(self, validation: Mapping[str, float], metrics: Mapping[str, float]) -> bool:
-        """Note the validation metrics of an epoch if it is the best so far, and return whether it is.
+        """Return whether an epoch is the best so far; if it is, keep its validation metrics.
 
         Args:
-            validation: metrics of the split that the model is judged by; where there are none, an epoch is the best
-                only by a training loss that `best_by` asks for.
+            validation: metrics of the split that the model is judged by. If there are none, an epoch can only be the
+                best by a training loss, which the setting `best_by` then names.
             metrics: all that is logged of the epoch.
         """
         progress, judge = self.progress, self.best_by
@@ -184,8 +184,8 @@ class Trainer:
         """Train to the end of the epoch; return False if training stopped before that, because it was asked to.
 
         Args:
-            stop: asks for it.
-            save: saves the state, where the epoch takes longer than `save_minutes`; all processes call it together.
+            stop: the request to stop.
+            save: saves the state; called every `save_minutes` in a long epoch, by all processes together.
 
         Raises:
             DivergedError: the loss is no longer a finite number.

@@ -64,7 +64,7 @@ class Agent:
                 self.pool.close("paused")
 
     def look_until_done(self) -> int:
-        """Look again and again; return the exit code."""
+        """Look after the trials every moment until there is nothing more to do; return the exit code."""
         while True:
             try:
                 if not self.look():
@@ -101,7 +101,7 @@ class Agent:
         self.pool.stop("paused")
 
     def look(self) -> bool:
-        """See to everything once; return False when there is nothing more to do.
+        """Look after all trials once; return False when there is nothing more to do.
 
         It takes its knowledge from processes, files and the storage each time. So after an error in the middle of it,
         it is simply called again.
@@ -166,7 +166,7 @@ class Agent:
         return others | {run.claim.number: (run.epoch, run.seconds()) for run in self.pool.runs}
 
     def work_is_left(self) -> bool:
-        """Return whether trials may still have to be started: those that other agents run may be left to this one."""
+        """Return whether trials may still have to be started, such as those that others may leave to this one."""
         if self.is_pausing() or self.failure or self.is_retired:
             return False
         trials = self.trials.all()[: self.limits.count]
