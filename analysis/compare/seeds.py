@@ -60,16 +60,14 @@ class Duel(NamedTuple):
             difference is the same for all seeds.
         num_more: further seeds of each that would settle which is better, if they differ as they do; 0 if that is
             settled, None if no number of seeds is worth it, or these tell nothing.
-        num_paired: seeds that both have; 0 where they have different ones.
-        paired: those seeds, of which alone the difference is, where one of them has further ones; () otherwise. With
-            folds, here and above a seed stands for a seed and a fold.
+        paired: the seeds that both have, if the difference is over these alone, since one has further ones; else ().
+            With folds, here and above a seed stands for a seed and a fold.
         varies: whether the difference does from seed to seed; if not, nothing tells how much others would.
     """
 
     difference: Interval
     probability: float | None
     num_more: int | None
-    num_paired: int
     paired: tuple[int | Draw, ...] = ()
     varies: bool = True
 
@@ -106,19 +104,18 @@ def duel(one: Mapping[Key, float], other: Mapping[Key, float], metric: Metric) -
         mean = statistics.fmean(one.values()) - statistics.fmean(other.values())
         known = [statistics.stdev(each.values()) for each in (one, other) if len(each) > 1]
         if not known:
-            return Duel(Interval(mean), None, None, 0)
+            return Duel(Interval(mean), None, None)
         deviations = [known[0], known[-1]]  # a single value varies as the other recipe's do
         nums = [len(one), len(other)]
     paired = tuple(shared) if len(shared) < max(len(one), len(other)) else ()
     if mean and not do_vary(max(deviations), [*one.values(), *other.values()]):
-        return Duel(Interval(mean), None, None, len(shared), paired, varies=False)
+        return Duel(Interval(mean), None, None, paired, varies=False)
     error, freedom = error_and_freedom(deviations, nums)
     half, (least, most) = student(freedom) * error, range_of(metric.name)
     return Duel(
         Interval(mean, max(least - most, mean - half), min(most - least, mean + half)),
         probability_of_more(mean if metric.cost(1.0) < metric.cost(0.0) else -mean, error, freedom),
         seeds_to_settle(mean, deviations, nums),
-        len(shared),
         paired,
     )
 
