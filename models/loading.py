@@ -105,7 +105,7 @@ def stand_in(settings: Settings, info: DatasetInfo) -> Objective:
 
 
 def check_model(settings: Settings) -> None:
-    """Refuse before images are decoded, which may take hours, what the model would refuse after that.
+    """Raise the errors that building the model would raise, before images are decoded, which may take hours.
 
     Raises:
         UserError: the model cannot be built for images of that size, or its optimizers cannot, or the dataset has no
@@ -173,7 +173,7 @@ def has_batch_norm(objective: nn.Module) -> bool:
 
 
 def make_accelerator(settings: Settings, on_cpu: bool) -> Accelerator:
-    """Return what handles precision and processes, as the settings say and no variable of accelerate's.
+    """Return what handles precision and processes, by the settings alone and not by variables of accelerate.
 
     Raises:
         UserError: the device cannot compute in the precision that was asked for, or as `check_launch`.

@@ -152,7 +152,7 @@ def merge(told: Told, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_applicable(values: Iterable[str], model: str) -> list[str]:
-    """Return those of the settings that a sweep of several models gives that this model lacks and another one has."""
+    """Return those of a sweep's settings that this model lacks, but another model has."""
     if model not in MODELS:
         return []
     own = kinds(MODELS[model].settings_class)

@@ -96,7 +96,7 @@ def look_at_samples(subject: Subject) -> Analysis:
 
 
 def look_at_closing(subject: Subject) -> Analysis:
-    """Take the metrics and panels that a model keeps for the end of a run."""
+    """Compute the metrics and draw the panels that a model has only for the end of a run."""
     panels = {subject.panels / f"{name}.png": panel for name, panel in subject.model.closing_panels().items()}
     return Analysis(images=render(panels), metrics=subject.model.closing_metrics(subject.loader))
 

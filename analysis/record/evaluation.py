@@ -12,7 +12,7 @@ from models.core.objective import LOGITS, Objective
 
 
 class Evaluation(NamedTuple):
-    """What there is to know of a split.
+    """The metrics of a split.
 
     Attributes:
         metrics: by name.
@@ -28,9 +28,9 @@ class Evaluation(NamedTuple):
 def evaluate(
     accelerator: Accelerator, objective: Objective, loader: Loader, batch_size: int, keep_logits: bool = False
 ) -> Evaluation:
-    """Return the metrics of a split, exact whatever the batches and processes.
+    """Return the metrics of a split, which do not depend on the size of batches or the number of processes.
 
-    They are the means of those of each image, and those that the objective makes of all images together.
+    They are the means over the images of what the objective's `evaluate` returns, and what its `split_metrics` returns.
 
     Args:
         accelerator: precision and processes; each of them evaluates its share.

@@ -83,7 +83,7 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 class LogReader:
-    """Reads the rows that a run logs, in batches and each once, as the log grows; all anew once the run has gone back.
+    """Reads each row of a run's log once, as the log grows; from its start again if the run went back to a checkpoint.
 
     Reading ends before the first line that a kill or a second writer has cut short.
 

@@ -36,10 +36,10 @@ KEPT = {ADDRESS: str, LABELS: dict, NOT_APPLICABLE: list, INITIAL: str}
 
 
 def kept_rows(folder: Path, num_logged: int, goes_on: bool) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows that a run keeps as it goes on from a checkpoint, and how many of those its folder has lost.
+    """Return the rows that a run keeps as it goes on from a checkpoint, and the number of rows its folder has lost.
 
-    W&B knows a row by its number. So the row of a closing evaluation is kept, too, where more epochs follow: of a run
-    that was killed at its end, and is given more. And rows that were lost are counted from then on.
+    W&B knows a row by its number, so numbers have to go on. The row of a closing evaluation is kept even if more epochs
+    follow, as in a run that was killed at its end and is given more. Rows that were lost keep their numbers.
 
     Args:
         folder: of the run.
@@ -58,7 +58,7 @@ class Tracker:
     """Writes what a run logs to its folder and to W&B; only the main process has one.
 
     Args:
-        facts: what there is to say of the run; its folder is made if it is not there.
+        facts: folder, settings and environment of the run; the folder is made if it is not there.
         num_logged: calls of `log` up to the checkpoint that a resumed run goes on from; later rows are dropped.
         goes_on: whether there are epochs left to train.
         lock: of the run's folder, if this process holds it already.
@@ -117,7 +117,7 @@ class Tracker:
     def log(
         self, metrics: Mapping[str, float], images: Mapping[str, Path] = {}, tables: Mapping[str, Table] = {}
     ) -> None:
-        """Log one row: all that there is to say of an epoch, or of the closing evaluation.
+        """Log one row: the metrics of an epoch, of a step within it, or of the closing evaluation.
 
         Args:
             metrics: numbers by name; `epoch` and `images_seen`, the x axes, are among them.
@@ -133,7 +133,7 @@ class Tracker:
             self.wandb.log(self.num_logged, metrics, images, tables)
 
     def settle(self) -> None:
-        """Put the rows onto the disk, before a checkpoint that counts them: else it might outlive them."""
+        """Write the rows to the disk; this comes before a checkpoint, which counts them and must not outlive them."""
         os.fsync(self.metrics_file.fileno())
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:

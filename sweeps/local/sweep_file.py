@@ -134,7 +134,7 @@ class Sweep:
         return {".".join(path): value_at(path, settings) for path in paths}
 
     def foreign(self, points: Mapping[str, Any]) -> list[str]:
-        """Return the settings that the sweep has, but a run is not told at some points, since its model has none."""
+        """Return the settings of the sweep that a run at some points is not told, since its model lacks them."""
         own = {self.parameters[name].place[-1] for name in self.applicable(points)}
         return list(dict.fromkeys(entry.place[-1] for entry in self.parameters.values() if entry.place[-1] not in own))
 
@@ -151,7 +151,7 @@ class Sweep:
         return {self.chooser: choice, **{names[setting]: point for setting, point in points.items()}}
 
     def effective(self, points: Mapping[str, Point]) -> dict[str, Point]:
-        """Return some points, but the first that there is for each setting that has no effect beside the others."""
+        """Return points in which each setting that has no effect beside the others has the first point of its range."""
         names = {self.parameters[name].place[-1]: name for name in points if name in self.space}
         if not self.bases or not names.keys() & NEEDS.keys():
             return dict(points)
@@ -161,7 +161,7 @@ class Sweep:
         return {**points, **{names[setting]: first_of(self.space[names[setting]]) for setting in vain}}
 
     def key(self, points: Mapping[str, Point]) -> Key:
-        """Return the key of some points."""
+        """Return what points have in common with all others that make the same run."""
         return frozenset(each for each in self.effective(points).items() if each[0] in self.space)
 
     def grid(self) -> list[dict[str, Scalar]]:
