@@ -46,19 +46,49 @@ MISDEEDS = {
 }
 
 
+@pytest.fixture
+def faults_of(tmp_path, monkeypatch):
+    """Returns what is found wrong with a program of one line."""
+
+    def attempt_it(line):
+        world = tmp_path / "world"
+        for name in ("here", "tmp"):
+            (world / name).mkdir(parents=True)
+        (world / "input").write_text("content")
+        (tmp_path / "misdeed.py").write_text(f"import os, sys, time\ndef main(words):\n    {line}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        faults = attempt(Attempt("misdeed", [], world, ()))
+        sys.modules.pop("misdeed", None)
+        return faults
+
+    return attempt_it
+
+
 @pytest.mark.parametrize("fault", MISDEEDS)
-def test_every_misdeed_is_noticed(tmp_path, monkeypatch, fault):
-    world = tmp_path / "world"
-    for name in ("here", "tmp"):
-        (world / name).mkdir(parents=True)
-    (world / "input").write_text("content")
-    (tmp_path / "misdeed.py").write_text(f"import os, sys\ndef main(words):\n    {MISDEEDS[fault]}\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_every_misdeed_is_noticed(tmp_path, monkeypatch, faults_of, fault):
     monkeypatch.setattr("tests.bad_inputs.attempt.MEBIBYTES", 60)
-    faults = attempt(Attempt("misdeed", [], world, ()))
-    sys.modules.pop("misdeed", None)
+    faults = faults_of(MISDEEDS[fault])
     assert any(fault in found for found in faults), faults
     assert not os.path.exists(tmp_path / "beside")
+
+
+@pytest.mark.parametrize(
+    ("line", "faults"),
+    [
+        ("time.sleep(60)", ["hang: []"]),
+        ("any(time.sleep(0.01) for _ in range(6000))", ["hang: []"]),
+        ("\n    while True: pass", ["hang: []"]),
+        ("\n    while time.process_time() < start + 0.8: pass\n    return 0", []),
+    ],
+    ids=["sleeps", "looks again and again", "computes for ever", "computes"],
+)
+def test_a_program_hangs_if_it_waits_or_computes_for_long_not_if_a_busy_machine_slows_it(
+    monkeypatch, line, faults, faults_of
+):
+    monkeypatch.setattr("tests.bad_inputs.attempt.SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr("tests.bad_inputs.attempt.SECONDS", 0.4)
+    monkeypatch.setattr("tests.bad_inputs.attempt.CPU_SECONDS", 2)
+    assert faults_of(f"start = time.process_time(); {line}") == faults
 
 
 def test_good_deeds_are_no_faults(tmp_path, monkeypatch):
