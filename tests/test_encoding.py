@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.test_floors import FILES, ROOT
+from tests.test_floors import FILES, nodes_of
 
 TEXT_METHODS = ("read_text", "write_text")
 OPENERS = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile")
@@ -26,7 +26,7 @@ def is_text(call):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_text_is_read_and_written_as_utf_8(path):
-    for call in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    for call in nodes_of(path):
         if not isinstance(call, ast.Call):
             continue
         owner = ast.unparse(call.func).rpartition(".")[0]

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,16 @@ def module_of(path):
 MODULES = {module_of(path): path for path in FILES}
 
 
+@cache
+def nodes_of(path):
+    """All nodes of a file's syntax tree, for the tests that read the code itself."""
+    return list(ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))))
+
+
 def imports_of(path):
     """Our own modules that a file imports, wherever in it the import stands."""
     found = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -103,10 +110,9 @@ PRIVATE = {"_replace", "_asdict", "_fields", "_exit"}  # public, for all their n
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in FILES if path != Path("data/internals.py")], ids=str)
 def test_private_names_of_libraries_stand_in_one_module(path):
-    tree = ast.parse((ROOT / path).read_text())
     used = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
         and not node.attr.startswith("__")

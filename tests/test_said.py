@@ -1,23 +1,19 @@
 """What the programs print: text from elsewhere never commands a terminal, and only one process tells what all know."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.test_floors import FILES, nodes_of
+
 SAFE = ("visible", "visible_lines", "json.dumps")  # what they return is fit to be printed
 AS_IT_IS = ("map(visible_lines, texts)", "script")  # a script is to be run as it is
-FILES = [
-    ROOT / "train.py",
-    *(path for name in ("data", "models", "analysis", "sweeps") for path in (ROOT / name).rglob("*.py")),
-]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=str)
 def test_what_is_printed_has_its_control_characters_escaped(path):
     """Everything goes through say and warn of data/visible.py, or is made visible where it is printed."""
-    for call in ast.walk(ast.parse(path.read_text())):
+    for call in nodes_of(path):
         if isinstance(call, ast.Call) and ast.unparse(call.func) in ("print", "sys.stdout.write", "sys.stderr.write"):
             printed = [part.value if isinstance(part, ast.Starred) else part for part in call.args]
             assert all(
