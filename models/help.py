@@ -8,6 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 
 from data import datasets
 from models.core.objective import count_parameters
@@ -50,14 +51,19 @@ def help_text(chosen: str = "") -> str:
 
 def documentation(settings_class: type[Settings]) -> dict[str, str]:
     """Return the help string of each setting, which stands below its field in the class or in a base of it."""
-    docs: dict[str, str] = {}
-    for base in reversed(settings_class.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                docs[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(below.value)).split())
-    return docs
+    return {key: doc for base in reversed(settings_class.__mro__[:-1]) for key, doc in own_documentation(base).items()}
+
+
+@cache  # all models have the same base, whose source takes long to find and to parse
+def own_documentation(settings_class: type) -> dict[str, str]:
+    """Return the help string of each field that a class itself has."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(settings_class))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        ast.unparse(field.target): " ".join(str(ast.literal_eval(below.value)).split())
+        for field, below in zip(body.body, body.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
 
 
 def describe(settings_class: type[Settings], docs: Mapping[str, str]) -> list[str]:

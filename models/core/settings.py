@@ -5,6 +5,7 @@ Neither this module nor `models.resolve`, which reads settings from the command 
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -266,9 +267,15 @@ class Kind(NamedTuple):
     role: Role | None
 
 
-def kinds(settings_class: type[Settings]) -> dict[str, Kind]:
+KINDS: dict[type, Mapping[str, Kind]] = {}  # of the classes that were asked for: as often as there are values to read
+
+
+def kinds(settings_class: type[Settings]) -> Mapping[str, Kind]:
     """Return the kind of every setting of a class, by name."""
-    return {key: kind_of(hint) for key, hint in get_type_hints(settings_class, include_extras=True).items()}
+    if settings_class not in KINDS:
+        hints = get_type_hints(settings_class, include_extras=True)
+        KINDS[settings_class] = {key: kind_of(hint) for key, hint in hints.items()}
+    return KINDS[settings_class]
 
 
 def kind_of(hint: object) -> Kind:

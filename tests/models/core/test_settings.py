@@ -367,12 +367,17 @@ def test_defaults_have_the_declared_type_and_lie_in_range(name, key):
     assert coerce(settings_class, key, Text(default)) == default
 
 
+@pytest.fixture(scope="module")
+def whole_help():
+    return help_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(name):
+def test_every_setting_is_documented_and_shown_by_help_with_the_models_default(name, whole_help):
     settings_class = MODELS[name].settings_class
     docs = documentation(settings_class)
-    general, *sections = help_text().split("\n--model=")
+    general, *sections = whole_help.split("\n--model=")
     [own] = [section for section in sections if section.startswith(f"{name}: ")]
     for field in dataclasses.fields(settings_class):
         section = own if f"\n  --{field.name}=" in own else general
