@@ -28,6 +28,13 @@ def test_aliases_and_merged_keys_are_kept():
     assert parse_yaml("", "a.yaml") is None
 
 
+def pace():
+    """Processor time of some work: a thirtieth of a second, and longer on a machine whose caches others use."""
+    started = time.process_time()
+    sum(i * i for i in range(500_000))
+    return time.process_time() - started
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -57,7 +64,7 @@ def test_a_text_is_refused_within_a_second_in_one_short_line(text, message):
     assert message in str(caught.value)
     assert len(str(caught.value)) < 2 * LONGEST_MESSAGE
     assert "\n" not in str(caught.value)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 60 * pace()  # 2 seconds, by themselves
 
 
 def test_files_that_are_none_or_too_large_are_refused(tmp_path):
