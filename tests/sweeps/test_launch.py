@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # noqa: TID251
 
 from data.errors import UserError
 from data.files import read_json, write_json
@@ -34,38 +33,50 @@ MACROS = (
 FILE = Path("values.json")
 
 
-def wandb_words(macro, settings):
-    """What W&B's agent puts in a macro's place."""
-    return wandb_sweeps.create_sweep_command_args({"args": {key: {"value": value} for key, value in settings.items()}})[
-        macro
-    ]
+@pytest.fixture(scope="module")
+def wandb_sweeps():
+    """What W&B's agent makes its commands with; imported late: takes seconds, of all workers that collect the tests."""
+    from wandb.sdk.launch.sweeps import utils  # noqa: TID251
+
+    return utils
+
+
+@pytest.fixture
+def wandb_words(wandb_sweeps):
+    """Returns what W&B's agent puts in a macro's place."""
+
+    def words(macro, settings):
+        values = {key: {"value": value} for key, value in settings.items()}
+        return wandb_sweeps.create_sweep_command_args({"args": values})[macro]
+
+    return words
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, {}, {"resume": None}], ids=["all types", "none", "nothing"])
 @pytest.mark.parametrize("macro", MACROS)
-def test_arguments_are_spelled_as_wandb_spells_them(macro, settings):
+def test_arguments_are_spelled_as_wandb_spells_them(macro, settings, wandb_words):
     words = command_words(["true", f"${{{macro}}}", "end"], "train.py", settings, FILE)
     assert words == ["true", *wandb_words(macro, settings), "end"]
 
 
-def test_every_macro_of_wandb_is_known():
+def test_every_macro_of_wandb_is_known(wandb_sweeps):
     missing = wandb_sweeps.create_sweep_command_args({"args": {}}).keys() - set(MACROS)
     assert missing == {"args_dict"}  # its own agent has no use for it
 
 
-def test_the_command_left_out_is_wandb_s_with_this_python():
+def test_the_command_left_out_is_wandb_s_with_this_python(wandb_sweeps):
     assert list(COMMAND) == wandb_sweeps.DEFAULT_SWEEP_COMMAND
     words = command_words(COMMAND, "train.py", {"lr": 0.1, "test": False}, FILE)
     assert words == ["/usr/bin/env", sys.executable, "train.py", "--lr=0.1", "--test=False"]
 
 
-def test_the_values_can_be_had_in_a_file():
+def test_the_values_can_be_had_in_a_file(wandb_words):
     assert command_words(["true", "${args_json_file}"], "train.py", SETTINGS, FILE) == ["true", "values.json"]
     assert json.loads(wandb_words("args_json", SETTINGS)[0]) == SETTINGS
 
 
 @pytest.mark.parametrize("word", ["--a=${envvar:A_B}", "${envvar:A_B}", "${envvar:A_B}/${envvar:C1}x", "plain", "$A_B"])
-def test_variables_of_the_environment_are_filled_in_as_by_wandb(word, monkeypatch):
+def test_variables_of_the_environment_are_filled_in_as_by_wandb(word, monkeypatch, wandb_sweeps):
     monkeypatch.setenv("A_B", "first")
     monkeypatch.setenv("C1", "sec ond")
     assert command_words(["true", word], "", {}, FILE) == wandb_sweeps.create_sweep_command(["true", word])
