@@ -121,7 +121,7 @@ def describe(run: RecordedRun) -> str:
     lines.append("differs now:" if changes else "nothing of this differs now")
     for name, before, after in changes:
         files = changed_files(before) if name == "commit" else ""
-        lines.append(f"  {name:<14}{before} then, {after or 'none'} now{files}")
+        lines.append(f"  {name:<14}{before or 'none'} then, {after or 'none'} now{files}")
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import { ACCENT, GREY } from "./colours.js";
 import { element, find } from "./elements.js";
 import { count, formatMetric, formatSetting, isLogSetting } from "./format.js";
 import { logAxis, metricAxis, nameAxis, plot, plotText } from "./plot.js";
-import { importance, isolation, metric } from "./report.js";
+import { importance, isolation, isPercentage, metric } from "./report.js";
 
 export function drawIsolation() {
   const names = Object.keys(isolation).sort((a, b) => place(a) - place(b));
@@ -23,16 +23,19 @@ export function drawIsolation() {
   find("#isolation .grid").append(...figures); // all of them first: their number decides how wide they are
   const values = names.flatMap((name) => isolation[name].flatMap((bin) => [bin.best, ...(bin.expected ?? [])]));
   const axis = metricAxis(metric.name, values);
-  const yaxis = { ...axis, range: rangeOf(values, axis.type === "log") }; // of all, to see which settings matter
+  const range = rangeOf(values, axis.type === "log", isPercentage(metric.name));
+  const yaxis = { ...axis, range }; // of all, to see which settings matter
   charts.forEach((chart, k) => draw(chart, names[k], isolation[names[k]], yaxis));
 }
 
 // Return the range of an axis on which values have a margin; Plotly takes that of a logarithmic one in powers of ten.
-function rangeOf(values, isLog) {
+// That of shares goes beyond 0 and 100 % by no more than a point needs, which is less than from one tick to the next.
+function rangeOf(values, isLog, areShares) {
   const scaled = isLog ? values.map(Math.log10) : values;
   const low = Math.min(...scaled), high = Math.max(...scaled);
   const margin = 0.08 * (high - low) || 0.1 * Math.abs(high) || 0.1;
-  return [low - margin, high + margin];
+  const room = areShares ? 0.05 * (high - low + 2 * margin) : Infinity;
+  return [Math.max(low - margin, -room), Math.min(high + margin, 1 + room)];
 }
 
 // Return the place of a setting in the order of importance; of those without, after all others.

@@ -178,6 +178,24 @@ def test_settings_are_shown_on_one_scale_and_shares_within_0_and_100_percent(bro
     assert own[0][1] > 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [1.0, 0.98, 0.0])
+def test_no_axis_of_shares_has_a_tick_beyond_0_and_100_percent_where_all_are_alike(share, browser, tmp_path):
+    for number in range(4):
+        folder = tmp_path / f"run{number}"
+        write_run(folder, [0.5], [share], lr=10.0 ** -(number // 2), width=16 * (1 + number % 2), seed=number)
+    assert report.main([f"--runs_dir={tmp_path}", "--metric=val/accuracy"]) == 0
+    browser.open(tmp_path / "report.html")
+    found = "'#isolation .chart, #setting-chart, #progress-chart, [data-term=accuracy]'"
+    charts = f"[...document.querySelectorAll({found})]"
+    ticks = browser.run(f"{charts}.map((one) => [...one.querySelectorAll('.ytick text')].map((it) => it.textContent))")
+    assert len(ticks) == 5
+    for texts in ticks:
+        percents = [float(text.removesuffix("%").replace("\u2212", "-")) for text in texts]
+        assert len(percents) > 1
+        assert 0 <= min(percents) < max(percents) <= 100
+
+
 def test_the_page_is_made_of_modules_that_leave_no_globals(opened):
     scripts = "[...document.querySelectorAll('script')].map((script) => script.type)"
     assert opened.run(scripts) == ["application/json", "", "importmap", "module"]  # the second is Plotly's

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from analysis import reproduce
+from analysis.look import reproduction
 from analysis.look.reproduction import compare, differences, launcher, read_run, run_again, without_earlier_ends
 from analysis.record import environment, run_folder
 from analysis.record.resume import resolve
@@ -66,6 +67,17 @@ def test_what_differs_is_told_and_what_was_not_noted_down_is_not():
     then = {"commit": "a", "data": "x", "packages": {"torch": "1", "gone": "2"}, "device": "a GPU", "host": "there"}
     now = {"commit": "b", "data": "x", "packages": {"torch": "3", "new": "4"}, "device": "a GPU", "python": "3.11"}
     assert differences(then, now) == [("commit", "a", "b"), ("torch", "1", "3"), ("gone", "2", "none")]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "line"),
+    [("", "66c67b3bd3a9", "none then, 66c67b3bd3a9 now"), ("66c67b3bd3a9", "", "66c67b3bd3a9 then, none now")],
+)
+def test_a_clean_tree_is_told_as_none_on_either_side(then, now, line, monkeypatch, tmp_path):
+    monkeypatch.setattr(reproduction, "environment_now", lambda *arguments: {"changes": now, "packages": {}})
+    settings = MODELS["mlp"].settings_class(model="mlp", dataset="digits")
+    run = reproduction.RecordedRun(tmp_path, asdict(settings), settings, {"changes": then})
+    assert f"  changes       {line}" in reproduction.describe(run).splitlines()
 
 
 def test_changes_that_no_commit_has_are_told_apart_by_their_hash(monkeypatch):
