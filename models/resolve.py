@@ -28,6 +28,23 @@ EXTENSIBLE = {"schedule": "constant", "start_size": 0}  # with these, training i
 LARGEST_INT = 2**53  # which JSON and W&B still tell from its neighbours
 CONFIG = "config"  # on the command line; no setting of a run
 BOOLEANS = {"true": True, "false": False}
+# What other programs call a setting, where it is not spelled alike; and what they are told that this one does itself.
+CALLED = {
+    "learning_rate": "lr",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "random_seed": "seed",
+    "val_split": "val_fraction",
+    "early_stopping": "patience",
+    "data_path": "data_dir",
+    "output_dir": "runs_dir",
+    "amp": "mixed_precision",
+}
+NEEDLESS = {
+    "device": "a GPU is taken where there is one, CUDA_VISIBLE_DEVICES chooses which, and an empty one leaves the CPU",
+    "gpus": "one GPU is taken where there is one, and more by accelerate launch --multi_gpu --num_processes 2 train.py",
+    "num_workers": "batches are gathered in the background by themselves",
+}
 VARIABLES = {
     "mixed_precision": "ACCELERATE_MIXED_PRECISION",
     "run_id": "WANDB_RUN_ID",
@@ -240,13 +257,16 @@ def coerce(settings_class: type[Settings], key: str, value: Any) -> Any:
 def unknown_setting(settings_class: type[Settings], key: str, told: str) -> UserError:
     """Return the error for a name that is no setting of a class; it begins with how that was told, such as --lrr=0.1.
 
-    It names the models that do have the setting; if there are none, it suggests a setting with a similar name.
+    It names the models that do have the setting; if there are none, it says why none is needed, or suggests one with a
+    similar name or meaning.
     """
     models = [name for name, model in MODELS.items() if model.settings == settings_class.__name__]
     owners, dashes = models_with(key), "--" if told.startswith("--") else ""
     options = [f"{dashes}{name}" for name in kinds(settings_class)]
-    whose = f", it belongs to {', '.join(owners)}" if owners else suggestion(f"{dashes}{key}", options)
-    return UserError(f"{told} is not a setting of --model={' or '.join(models)}{whose} (see --help)")
+    belongs = f", it belongs to {', '.join(owners)}" if owners else ""
+    needless = f": {NEEDLESS[key]}" if key in NEEDLESS else ""
+    remedy = belongs or needless or suggestion(f"{dashes}{CALLED.get(key, key)}", options)
+    return UserError(f"{told} is not a setting of --model={' or '.join(models)}{remedy} (see --help)")
 
 
 def read_text(kind: Kind, key: str, text: str) -> Any:

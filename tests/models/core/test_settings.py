@@ -149,6 +149,20 @@ def test_the_last_of_two_values_wins(words, key, value):
         ("head_widht", "64", "head_width"),
         ("schedule", "cosin", "cosine"),
         ("model", "nanovit", "nano_vit"),
+        ("learning_rate", "0.1", "lr"),
+        ("bs", "64", "batch_size"),
+        ("wd", "0.1", "weight_decay"),
+        ("random_seed", "1", "seed"),
+        ("val_split", "0.2", "val_fraction"),
+        ("early_stopping", "3", "patience"),
+        ("data_path", "images", "data_dir"),
+        ("output_dir", "out", "runs_dir"),
+        ("amp", "1", "mixed_precision"),
+        ("num_epochs", "3", "epochs"),
+        ("optim", "sgd", "optimizer"),
+        ("precision", "bf16", "mixed_precision"),
+        ("data", "digits", "dataset"),
+        ("model_name", "cnn", "model"),
     ],
 )
 def test_a_misspelling_is_refused_with_what_was_meant(key, value, meant, sweep):
@@ -156,6 +170,22 @@ def test_a_misspelling_is_refused_with_what_was_meant(key, value, meant, sweep):
         parse(f"--{key}={value}")
     with pytest.raises(UserError, match=rf"did you mean (--)?{meant}\?"):
         parse(**sweep(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("device", "a GPU is taken where there is one"),
+        ("gpus", "accelerate launch"),
+        ("num_workers", "batches are gathered in the background by themselves"),
+    ],
+)
+def test_what_other_programs_ask_for_and_this_one_does_by_itself_is_said_with_no_other_name(key, answer, sweep):
+    for told, where in ((["--model=timm", f"--{key}=2"], {}), (["--model=timm"], sweep(**{key: 2}))):
+        with pytest.raises(UserError) as error:
+            parse(*told, **where)
+        assert answer in str(error.value)
+        assert "did you mean" not in str(error.value)
 
 
 @pytest.mark.parametrize(
