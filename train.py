@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from analysis.command_line import run_program
 from analysis.look import closer, finders
-from analysis.look.initial_weights import source_of, start_from
+from analysis.look.initial_weights import check_source, source_of, start_from
 from analysis.look.preview import draw_preview
 from analysis.look.training_summary import result_so_far
 from analysis.record import run_folder
@@ -114,8 +114,14 @@ def prepare(
 
     The trainer goes on from the checkpoint in the run's folder, if there is one; to find something it starts anew.
     """
+    is_begun = (folder / run_folder.CHECKPOINT).exists() and not finders.is_asked_for(settings)
+    [is_begun] = broadcast_object_list([is_begun])
     if accelerator.is_main_process:
+        if not finders.is_asked_for(settings):
+            run_folder.check_can_be_made(folder)
         check_model(settings)
+        if settings.init_from and not is_begun:
+            check_source(settings)
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
     check_images_agree(info.fingerprint)
@@ -128,8 +134,6 @@ def prepare(
     objective, loaders = load_model(settings, info, splits, accelerator)
     if accelerator.is_main_process:
         closer.get_ready(objective, loaders)
-    is_begun = (folder / run_folder.CHECKPOINT).exists() and not finders.is_asked_for(settings)
-    [is_begun] = broadcast_object_list([is_begun])
     if settings.init_from and not is_begun:
         told = start_from(source_of(settings), objective)
         if accelerator.is_main_process:

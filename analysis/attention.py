@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from analysis.command_line import parser_of_a_look, path, run_program
 from analysis.look.attention import NUM_PANEL_IMAGES
-from analysis.look.attention_pictures import draw_attention
-from analysis.look.trained_run import load_run
+from analysis.look.attention_pictures import draw_attention, network_with_attention
+from analysis.look.trained_run import load_network, with_images
 from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.errors import UserError
@@ -44,7 +44,9 @@ def draw(options: Namespace) -> None:
     out = options.out or folder / run_folder.PANELS / "attention.png"
     if out.suffix != ".png":
         raise UserError(f"--out={out}: give a file name that ends in .png")
-    say(*draw_attention(load_run(folder, options.data_dir), options.images, out, options.heads))
+    run = load_network(folder, options.data_dir)
+    network_with_attention(run)
+    say(*draw_attention(with_images(folder, run), options.images, out, options.heads))
 
 
 def main(arguments: Sequence[str]) -> int:

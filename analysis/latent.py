@@ -9,8 +9,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from analysis.command_line import parser_of_a_look, path, run_program, whole_number
-from analysis.look.latents import analyse_run
-from analysis.look.trained_run import load_run
+from analysis.look.latents import analyse_run, split_with_latents
+from analysis.look.trained_run import load_network, with_images
 from analysis.read.runs import find_run
 from data.metrics import shown
 from data.visible import say
@@ -30,8 +30,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def look(options: Namespace) -> None:
     """Look closely at a run's latents, print the metrics and which pictures were drawn."""
     folder = find_run(options.run)
-    run = load_run(folder, options.data_dir)
-    found = analyse_run(run, options.split, options.num_images, options.out or folder / "latent")
+    run = load_network(folder, options.data_dir)
+    split = split_with_latents(run, options.split)
+    found = analyse_run(with_images(folder, run), split, options.num_images, options.out or folder / "latent")
     say(*(f"{name:<36}{shown(name, value):>10}" for name, value in found.metrics.items()), *found.images.values())
 
 

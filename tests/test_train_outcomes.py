@@ -320,6 +320,27 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(tmp_path, caps
     assert [path for path in sorted(tmp_path.rglob("*")) if "vision-sweeps" not in str(path)] == before
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--runs_dir={tmp}/file/runs"], "cannot be written (Not a directory): name another --runs_dir"),
+        (["--init_from=nosuch"], "--init_from=nosuch: "),
+        (["--init_from={tmp}/other"], "other has no weights yet"),
+        (["--init_from={tmp}/mlp", "--model=cnn"], "has --model=mlp: give --model=mlp, or another run"),
+    ],
+)
+def test_what_is_wrong_whatever_the_images_is_refused_before_they_are_read(tmp_path, monkeypatch, capsys, words, line):
+    (tmp_path / "file").touch()
+    for run_id in ("other", "mlp"):
+        (tmp_path / run_id).mkdir()
+        (tmp_path / run_id / "settings.json").write_text('{"model": "mlp", "dataset": "digits"}')
+    (tmp_path / "mlp" / "best.pt").touch()
+    monkeypatch.setattr(train, "read_data", lambda settings: pytest.fail("images were read"))
+    told = [f"--runs_dir={tmp_path}", *(word.format(tmp=tmp_path) for word in words)]
+    assert train.main(overrides(*told)) == 2
+    assert line in capsys.readouterr().err
+
+
 def test_resuming_with_other_settings_is_refused_and_changes_nothing(tmp_path, capsys, monkeypatch):
     run_with_stop(monkeypatch, 3, tmp_path, "--run_id=a")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}

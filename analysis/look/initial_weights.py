@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from analysis.look.trained_run import load_network
+from analysis.look.trained_run import load_network, settings_of
 from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.errors import UserError
@@ -43,6 +43,25 @@ def source_of(settings: Settings) -> Path:
         raise UserError(f"--init_from={settings.init_from}: {error}") from None
 
 
+def check_source(settings: Settings) -> None:
+    """Refuse before images are read what `init_from` names, where it is no run of the same model that has weights.
+
+    Raises:
+        UserError: as `source_of` and `settings_of`, or the run is one of another model.
+    """
+    check_model_is(settings_of(source_of(settings), "").model, settings)
+
+
+def check_model_is(model: str, own: Settings) -> None:
+    """Refuse to start from the weights of another model.
+
+    Raises:
+        UserError: it is another.
+    """
+    if model != own.model:
+        raise UserError(f"--init_from={own.init_from} has --model={model}: give --model={model}, or another run")
+
+
 def start_from(folder: Path, objective: Objective) -> str:
     """Load the weights that a run has kept into a model that is to be trained; return what was loaded, in a line.
 
@@ -54,9 +73,7 @@ def start_from(folder: Path, objective: Objective) -> str:
             other features.
     """
     told, source = f"--init_from={objective.settings.init_from}", load_network(folder)
-    model = source.settings.model
-    if model != objective.settings.model:
-        raise UserError(f"{told} has --model={model}: give --model={model}, or another run")
+    check_model_is(source.settings.model, objective.settings)
     check_features(told, source.settings, objective.settings)
     theirs, own = source.objective.state_dict(), objective.state_dict()
     for name in told_tensors(objective):

@@ -136,12 +136,9 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
         folder: that the pictures and the table are written to.
 
     Raises:
-        UserError: the run has no such split, or its model no latents.
+        UserError: as `split_with_latents`.
     """
-    has_latents = isinstance(run.objective, HasLatents)
-    if not has_latents:
-        raise UserError(f"{run.settings.model} has no latents to look at: vae has")
-    split = run.split_name(split)
+    split = split_with_latents(run, split)
     device = best_device()
     loaders = {name: Loader(images, run.info, device) for name, images in run.splits.items()}
     model = run.objective.to(device)
@@ -151,6 +148,18 @@ def analyse_run(run: TrainedRun, split: str, num_images: int, folder: Path) -> A
         found = analyse_latents(model, loaders, split, folder)
         metrics = {**model.closing_metrics(loaders[split]), **found.metrics}
     return found._replace(metrics={f"{split}/{name}": value for name, value in metrics.items()})
+
+
+def split_with_latents(run: TrainedRun, asked: str) -> str:
+    """Return the name of the split whose latents are looked at, of a run whose images need not be there yet.
+
+    Raises:
+        UserError: the run has no such split, or its model no latents.
+    """
+    has_latents = isinstance(run.objective, HasLatents)
+    if not has_latents:
+        raise UserError(f"{run.settings.model} has no latents to look at: vae has")
+    return run.split_name(asked)
 
 
 def untrained_like(model: Any, device: torch.device) -> Any:

@@ -38,9 +38,10 @@ class TrainedRun(NamedTuple):
         Raises:
             UserError: the run has no such split.
         """
-        if asked and asked not in self.splits:
-            raise UserError(f"--split={asked}: the run has {', '.join(self.splits)}")
-        return asked or split_looked_at(self.splits)
+        there = self.splits or self.info.num_images  # which is known before the images are read
+        if asked and asked not in there:
+            raise UserError(f"--split={asked}: the run has {', '.join(there)}")
+        return asked or split_looked_at(there)
 
 
 def best_device() -> torch.device:
@@ -59,14 +60,24 @@ def load_run(folder: Path, data_dir: str = "") -> TrainedRun:
         UserError: it has no weights yet or any more, its images are missing or have changed, or its settings are not
             known any more.
     """
-    settings = settings_of(folder, data_dir)
-    info, splits = read_data(settings)
+    return with_images(folder, load_network(folder, data_dir))
+
+
+def with_images(folder: Path, run: TrainedRun) -> TrainedRun:
+    """Return a run that was loaded without its images together with these, for whoever asks things of it before.
+
+    Raises:
+        UserError: they are missing or have changed.
+    """
+    if run.splits:  # read to know what an old run has not written down
+        return run
+    info, splits = read_data(run.settings)
     check_images(folder, info)
-    return TrainedRun(settings, info, splits, load_objective(folder, settings, info))
+    return run._replace(info=info, splits=splits)
 
 
 def load_network(folder: Path, data_dir: str = "") -> TrainedRun:
-    """Load a run from its folder alone, without any images: it has no splits.
+    """Load a run from its folder alone, without its images, where it is not so old that they have to be read.
 
     Args:
         folder: holds the run's settings, its weights and what is to be known of its images.
@@ -77,10 +88,11 @@ def load_network(folder: Path, data_dir: str = "") -> TrainedRun:
     """
     settings = settings_of(folder, data_dir)
     info = saved_info(folder)
+    splits: dict[str, Split] = {}
     if info is None:
-        info, _ = read_data(settings)
+        info, splits = read_data(settings)
         check_images(folder, info)
-    return TrainedRun(settings, info, {}, load_objective(folder, settings, info))
+    return TrainedRun(settings, info, splits, load_objective(folder, settings, info))
 
 
 def settings_of(folder: Path, data_dir: str) -> Settings:

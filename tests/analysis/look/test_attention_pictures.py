@@ -1,6 +1,7 @@
 """Pictures of a run's attention, and the program that draws them."""
 
 import os
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -8,15 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
+from analysis import latent
 from analysis.attention import main
-from analysis.look import attention_pictures
+from analysis.look import attention_pictures, trained_run
 from analysis.look.attention import AttentionMaps
 from analysis.look.attention_pictures import choose_images
 from analysis.look.panels import GAP, HEADING_HEIGHT
-from analysis.look.trained_run import load_run
+from analysis.look.trained_run import load_network, load_run
 from analysis.read.runs import find_run
 from analysis.record import run_folder
+from analysis.record.data_file import keep_info
 from data.dataset import DatasetInfo, Split
+from data.errors import UserError
 from data.files import write_json
 from models.core import checkpoint
 from models.loading import build_objective
@@ -93,6 +97,20 @@ def test_numbers_are_indices_of_the_validation_split_or_else_of_the_test_split(r
     assert torch.equal((examples.pictures[:, :, ::6, ::6] * 255).round(), expected.float())
     assert examples.classes == [str(label) for label in splits[split].labels[[5, 0]].tolist()]
     assert examples.names == [f"{split} 5", f"{split} 0"]
+
+
+@pytest.mark.parametrize(("look", "line"), [(main, "cnn has no attention"), (latent.main, "cnn has no latents")])
+def test_a_network_without_what_is_looked_at_is_refused_before_the_images_are_read(
+    look, line, runs_dir, tmp_path, monkeypatch, capsys
+):
+    run, folder = load_run(runs_dir / "cnn"), tmp_path / "cnn"
+    shutil.copytree(runs_dir / "cnn", folder)
+    keep_info(folder, run.info)
+    monkeypatch.setattr(trained_run, "read_data", lambda settings: pytest.fail("images were read"))
+    assert look([str(folder)]) == 2
+    assert line in capsys.readouterr().err
+    with pytest.raises(UserError, match="--split=tset: the run has train, val, test"):
+        load_network(folder).split_name("tset")
 
 
 def test_a_file_is_seen_as_the_same_image_of_the_split_would_be(runs_dir, tmp_path):
