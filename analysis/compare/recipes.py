@@ -68,7 +68,7 @@ def recipes_of(comparison: Comparison) -> Recipes:
 
 
 def judge_of(finals: Sequence[Entry], metric: Metric) -> Metric | None:
-    """Return the metric of the test images by which final runs are compared: one that all have; None for none.
+    """Return the metric by which final runs are compared, one that all have: of test images, where there are any.
 
     Args:
         finals: the runs.

@@ -56,6 +56,15 @@ def test_final_runs_are_told_by_the_metric_of_their_sweep_where_it_is_no_usual_o
     assert (final.metric, final.mean.mean) == ("test/fid_x_60", 22.0)
 
 
+def test_final_runs_on_images_without_a_test_split_are_a_row_by_the_mean_of_their_held_out_images(tmp_path):
+    for seed, accuracy in ((1, 0.8), (2, 0.9)):
+        write_run(tmp_path / "sweeps" / "s" / f"final-000-seed{seed}", [0.5], [accuracy], lr=0.1, seed=seed)
+    comparison = compare("runs", read_runs(tmp_path).records, ACCURACY)
+    [final] = recipes_of(comparison).shown
+    assert (final.is_final, final.metric, len(final.entries)) == (True, "val/accuracy", 2)
+    assert final.mean.mean == pytest.approx(0.85)
+
+
 def test_recipes_are_ranked_by_their_means_not_by_the_luckiest_run(comparison):
     assert comparison.ranked[0].record.run_id == "lucky3"
     good, lucky = recipes_of(comparison).shown
