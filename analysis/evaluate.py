@@ -13,14 +13,17 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from analysis.command_line import parser_of, run_program
-from analysis.look.evaluations import evaluate_on, keep, read_other_data
+from analysis.look.evaluations import ALL, evaluate_on, keep, read_other_data
 from analysis.look.trained_run import load_network
 from analysis.read.runs import find_run
 from analysis.record import run_folder
 from analysis.terminal import make_console, make_table
+from data.errors import check_known
 from data.files import read_json
 from data.metrics import shown
 from data.visible import counted, say
+
+SPLITS = ("train", "val", "test", ALL)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -45,6 +48,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def evaluate(options: Namespace) -> None:
     """Evaluate a run on other images, and print its metrics there beside its own."""
+    if options.split:
+        check_known(f"--split={options.split}", options.split, SPLITS)
     folder = find_run(options.run)
     run = load_network(folder)
     dataset, own_place, own_column = run.settings.dataset, run.settings.data_dir, run.settings.label_column

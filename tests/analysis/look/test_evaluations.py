@@ -151,6 +151,7 @@ def fail():
         ([], "gone is not a folder: name the folder of your images with --data_dir"),
         (["--data_dir={dir}/flat"], "flat has no classes, but the run has 3: sort the images into folders"),
         (["--data_dir={dir}/more"], "more has the class cow, which the run does not know: it knows cat, dog, frog"),
+        (["--data_dir={dir}/nosuch", "--split=tset"], "--split=tset is not known, did you mean test?"),
         (["--data_dir={dir}/split", "--split=test"], "--split=test: {dir}/split has train, val"),
         (["--data_dir={dir}/flat", "--dataset=flowers"], "--dataset=flowers is not known"),
     ],
