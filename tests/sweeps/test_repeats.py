@@ -259,7 +259,7 @@ def test_without_its_database_a_sweep_shows_its_folds_by_the_runs_themselves(tmp
 
 
 @pytest.mark.slow
-def test_a_cross_validated_trial_trains_on_all_folds_and_counts_with_their_mean(tmp_path, monkeypatch):
+def test_a_cross_validated_trial_trains_on_all_folds_and_counts_with_their_mean(tmp_path, monkeypatch, lean):
     monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "runs"))
     own = {"dataset": "digits", "model": "mlp", "width": 16, "epochs": 2, "preview": 0, "tracking": "off"}
     parameters = {"lr": {"values": [1e-3, 3e-3]}, **{name: {"value": value} for name, value in own.items()}}
