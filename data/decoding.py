@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data.dataset import Split
 from data.decode_each import DecodedEachTime
-from data.errors import UserError
+from data.errors import UserError, message_of
 from data.files import UNFINISHED, locked, sync
 from data.folder_layout import NoImagesError
 from data.paths import cache_dir
@@ -292,7 +292,7 @@ def reason_of(path: Path, error: Exception) -> str:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
         reason = getattr(error, "strerror", None) or "not enough memory"
         raise UserError(f"{path} could not be read ({reason}): see to that, or move the file away")
-    return " ".join(str(error).split()) or type(error).__name__
+    return message_of(error)
 
 
 def too_many_unread(root: Path, limit: int, unread: dict[str, str]) -> UserError:

@@ -64,9 +64,14 @@ def check_known(told: str, name: object, known: Collection[str]) -> None:
         raise UserError(f"{told} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
+def message_of(error: BaseException) -> str:
+    """Return all that an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def in_one_line(error: BaseException) -> str:
     """Return what an error says, shortened to one line; its kind where it says nothing."""
-    return textwrap.shorten(str(error), 100, placeholder="...") or type(error).__name__
+    return textwrap.shorten(message_of(error), 100, placeholder="...")
 
 
 def lack_of_memory(error: Exception) -> str:

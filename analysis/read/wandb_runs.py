@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from analysis.read.records import STATES, RunRecord
 from analysis.record.wandb_login import find_obstacle
 from analysis.record.wandb_start import ENVIRONMENT, NOT_APPLICABLE
-from data.errors import UserError
+from data.errors import UserError, message_of
 
 RUNS_A_PAGE = 500
 ENDED = {"finished": "finished", "failed": "failed", "crashed": "unfinished", "killed": "stopped"}
@@ -194,5 +194,5 @@ def ask_wandb(question: Callable[[Any], Answer], subject: str, form: str, deed: 
     except Obstacle as obstacle:
         raise UserError(f"{subject} cannot be {deed} W&B: {obstacle}") from None
     except Exception as error:  # W&B has no one class for what its transport raises
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = message_of(error)
         raise UserError(f"{subject} cannot be {deed} W&B ({reason}): give the {form} that W&B shows") from None

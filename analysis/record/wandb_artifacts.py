@@ -11,7 +11,7 @@ from typing import Any
 from analysis.record import run_folder
 from analysis.record.wandb_login import choose_mode, client_settings, find_obstacle
 from analysis.record.wandb_start import labels_in
-from data.errors import UserError
+from data.errors import UserError, message_of
 from data.files import read_json
 from data.visible import say
 from models.core.settings import Settings
@@ -94,7 +94,7 @@ def fetch_checkpoint(settings: Settings, folder: Path) -> bool:
     except (UserError, OSError):
         raise
     except Exception as error:  # W&B has no one class for what its transport raises
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = message_of(error)
         raise UserError(
             f"--checkpoint_artifact=on: W&B does not give the checkpoint of run {settings.run_id} ({why}): "
             f"try again, or give off"

@@ -23,6 +23,7 @@ from analysis.record.wandb_start import (
     marker_of,
     waiting_parts,
 )
+from data.errors import message_of
 from data.files import read_json
 from data.internals import stop_wandb_watcher, wandb_gave_up, wandb_steps, wandb_stop_flag
 from data.metrics import is_finite
@@ -64,7 +65,8 @@ class WandbRun:
             deed()
         except Exception as error:  # W&B has no class for all that its transport raises
             self.is_alive = False
-            say(f"W&B: its client has failed ({reason_of(error)}): the run goes on without it; all is in {self.folder}")
+            reason = message_of(error)
+            say(f"W&B: its client has failed ({reason}): the run goes on without it; all is in {self.folder}")
 
     @property
     def sends_all(self) -> bool:
@@ -215,7 +217,7 @@ class WandbRun:
         try:
             log_model(self.run, weights, self.run.sweep_id or self.run.group or "", metadata)
         except Exception as error:  # W&B has no class for all that its transport raises
-            say(f"W&B: the upload of weights has failed ({reason_of(error)}): they are in {weights}")
+            say(f"W&B: the upload of weights has failed ({message_of(error)}): they are in {weights}")
 
     def close(self, exit_code: int) -> None:
         """Close W&B's run.
@@ -236,11 +238,6 @@ class WandbRun:
             with suppress(Exception):  # its own process may be dead
                 stop_wandb_watcher(self.run)
                 wandb.teardown(exit_code)
-
-
-def reason_of(error: Exception) -> str:
-    """Return what an error says, on one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def was_stopped_by_wandb(run: Any) -> bool:
@@ -269,7 +266,7 @@ def tell_wandb(stop_code: int, folder: Path | None = None) -> bool:
     try:
         done = subprocess.run(words, cwd=CHECKOUT, env=own, text=True, **limits)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = reason_of(error)
+        reason = message_of(error)
     else:
         if not done.returncode:
             return True

@@ -78,9 +78,9 @@ def gains(convolution: nn.Module, x: Tensor, width: int) -> bool:
 
 def convolve(convolution: Any, x: Tensor) -> Tensor:
     """Return a convolution of a batch, in bf16, whose gradient of the weights is taken with images side by side."""
-    own = convolution
-    given = (value if value is None else value.to(torch.bfloat16) for value in (x, own.weight, own.bias))
-    return Convolution.apply(*given, own.stride, own.padding, own.transposed, own.output_padding)
+    bias = convolution.bias if convolution.bias is None else convolution.bias.to(torch.bfloat16)
+    geometry = convolution.stride, convolution.padding, convolution.transposed, convolution.output_padding
+    return Convolution.apply(x.to(torch.bfloat16), convolution.weight.to(torch.bfloat16), bias, *geometry)
 
 
 class Convolution(torch.autograd.Function):
@@ -96,7 +96,7 @@ class Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding, transposed, output_padding = ctx.geometry
-        rest = (weight, [weight.shape[transposed]], stride, padding, (1, 1), transposed, output_padding, 1)
+        rest = (weight, [grad.shape[1]], stride, padding, (1, 1), transposed, output_padding, 1)
         gradients = torch.ops.aten.convolution_backward
         needs_x, *needs = ctx.needs_input_grad[:3]
         of_x = gradients(grad, x, *rest, (True, False, False))[0] if needs_x else None

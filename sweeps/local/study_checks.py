@@ -60,39 +60,26 @@ def check_study(study: Study, sweep: Sweep, known: Mapping[str, Any]) -> None:
         check_seeds(number, trial.user_attrs)
 
 
-def check_folds(name: str, started: Iterable[FrozenTrial], folds: int) -> None:
-    """Refuse another number of folds than the trials so far have, since their values are not comparable.
+def check_amounts(name: str, started: Iterable[FrozenTrial], sweep: Sweep) -> None:
+    """Refuse another number of folds or seeds than the trials so far have, since their values are not comparable.
+
+    A lucky one of few seeds would beat means of many. A trial that is under way may still come to have as many, and one
+    that was ended early has fewer in any case.
 
     Args:
         name: of the sweep.
         started: its trials that have a run.
-        folds: that new trials would have.
+        sweep: by the present file.
 
     Raises:
         UserError: with the number.
     """
     for trial in started:
-        if (own := trial.user_attrs.get(FOLDS, 0)) != folds:
-            had, now = (f"{num} folds" if num else "no folds" for num in (own, folds))
+        if (folds := trial.user_attrs.get(FOLDS, 0)) != sweep.folds:
+            had, now = (f"{num} folds" if num else "no folds" for num in (folds, sweep.folds))
             raise UserError(f"the trials of {name} have {had}, not {now}: leave that, or give another --name")
-
-
-def check_num_seeds(name: str, started: Iterable[FrozenTrial], num_seeds: int) -> None:
-    """Refuse another number of seeds than the trials so far have: a lucky one of few would beat means of many.
-
-    One that is under way may still come to have as many. One that was ended early has fewer in any case.
-
-    Args:
-        name: of the sweep.
-        started: its trials that have a run.
-        num_seeds: that new trials would have.
-
-    Raises:
-        UserError: with the number.
-    """
-    for trial in started:
         num = max(1, len(seeds_done(trial.user_attrs)))
-        if num > num_seeds or (num < num_seeds and trial.state == TrialState.COMPLETE):
+        if num > sweep.repeats or (num < sweep.repeats and trial.state == TrialState.COMPLETE):
             raise UserError(
-                f"trials of {name} have {counted(num, 'seed')}, not {num_seeds}: leave that, or give another --name"
+                f"trials of {name} have {counted(num, 'seed')}, not {sweep.repeats}: leave that, or give another --name"
             )

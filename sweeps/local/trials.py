@@ -31,7 +31,7 @@ from sweeps.local.owners import has_another_agent
 from sweeps.local.promotion import UNTIL, goal_of, is_waiting, promotable
 from sweeps.local.repeats import notes_of, settings_of_next, value_of
 from sweeps.local.search import Search, settings_of
-from sweeps.local.study_checks import check_folds, check_num_seeds, check_study
+from sweeps.local.study_checks import check_amounts, check_study
 from sweeps.local.sweep_file import Sweep
 
 SECONDS_TO_LEAVE = 60.0  # until a trial is tried again whose run is in progress elsewhere
@@ -101,8 +101,7 @@ class Trials:
             check_study(self.study, sweep, known)
         except Exception as error:  # Optuna raises nearly anything where something else has written to the database
             raise unusable(url, reason_of(error)) from None
-        check_folds(name, self.started(), sweep.folds)
-        check_num_seeds(name, self.started(), sweep.repeats)
+        check_amounts(name, self.started(), sweep)
         self.changes = go_on(self.study, sweep, known)
         self.left_until: dict[int, float] = {}  # by trial id, for a while
         self.ending: dict[str, float] = {}  # when the run of a dead agent was first seen to be still ending
