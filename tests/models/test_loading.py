@@ -1,5 +1,7 @@
 """What a model refuses is told before images are decoded; where the images of a run are kept."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -108,6 +110,19 @@ def test_networks_are_compiled_by_the_setting_alone(monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
     network = nn.Linear(1, 1)
     assert make_accelerator(settings_of("mlp"), on_cpu=True).prepare(network) is network
+
+
+def test_all_threads_of_a_run_take_numbers_below_the_smallest_normal_one_for_zero(lean):
+    program = """
+import torch
+import train
+train.make_accelerator(train.Settings(), True)
+torch.set_num_threads(4)
+tiny = torch.full((2**20,), 2.0**-126)  # the smallest normal number in fp32
+print(torch.count_nonzero(tiny).item(), torch.count_nonzero(tiny / 2).item())
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert told.stdout.split() == [str(2**20), "0"]
 
 
 @pytest.mark.usefixtures("_no_accelerator_before")
