@@ -14,7 +14,7 @@ from data import residence
 from data.dataset import DatasetInfo, Split
 from data.errors import UserError
 from models import loading
-from models.loading import build_objective, check_model, make_accelerator, put_on_device
+from models.loading import build_objective, check_model, load_model, make_accelerator, put_on_device
 from models.parts.backbone import BackboneSettings
 from models.registry import MODELS, find_model
 from models.timm_classifier import TimmSettings
@@ -82,6 +82,23 @@ def test_the_splits_of_a_run_take_half_of_the_free_memory_together(model, values
         loaders = put_on_device(objective, splits, Accelerator(cpu=True))
         halves.append([loader.residence.on_device for loader in loaders.values()])
     assert halves == [[True] * 3, [False] * 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "is_fast", "is_told"),
+    [
+        ("mlp", {}, True, True),
+        ("mlp", {}, False, False),
+        ("mlp", {"mixed_precision": "bf16"}, True, False),
+        ("frozen", FROZEN, True, False),  # the head on its features takes no time
+    ],
+)
+def test_a_training_in_fp32_says_that_the_cpu_is_faster_in_bf16(model, values, is_fast, is_told, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "has_fast_bf16", lambda device: is_fast)
+    info = DatasetInfo("random", 8, ("a", "b"), (0.5,) * 3, (0.5,) * 3, {}, "")
+    splits = {"train": Split(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4) % 2)}
+    load_model(settings_of(model, **values), info, splits, Accelerator(cpu=True))
+    assert ("faster in bf16 (--mixed_precision=bf16)" in capsys.readouterr().out) == is_told
 
 
 @pytest.fixture
