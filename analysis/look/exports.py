@@ -65,25 +65,19 @@ class ExportedClassifier(nn.Module):
 
 
 class ExportedGenerator(nn.Module):
-    """A generator from latents [B, Z], drawn from N(0, 1), to images [B, H, W, 3] in [0, 1].
+    """A generator from latents [B, Z], drawn from N(0, 1), and classes [B] int64 to images [B, H, W, 3] in [0, 1].
 
     Args:
-        model: one that `DrawsFromLatents`, in evaluation mode.
+        model: one that `DrawsFromLatents`, in evaluation mode; if it is not conditional, there are no classes.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, latents: Tensor) -> Tensor:
-        labels = torch.zeros(latents.shape[0], dtype=torch.long, device=latents.device)
-        return self.model.pictures_of(latents, labels).permute(0, 2, 3, 1)
-
-
-class ExportedConditionalGenerator(ExportedGenerator):
-    """A generator from latents [B, Z] and labels [B] int64, the classes of the images."""
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            labels = torch.zeros(latents.shape[0], dtype=torch.long, device=latents.device)
         return self.model.pictures_of(latents, labels).permute(0, 2, 3, 1)
 
 
@@ -94,11 +88,8 @@ class ExportedSampler(ExportedGenerator):
         model: one that `DrawsFromPrior`, in evaluation mode.
     """
 
-    def forward(self, noise: Tensor) -> Tensor:
+    def forward(self, noise: Tensor) -> Tensor:  # type: ignore[override]
         return self.model.pictures_drawn_by(noise).permute(0, 2, 3, 1)
-
-
-GENERATORS = {False: ExportedGenerator, True: ExportedConditionalGenerator}  # by whether it is conditional
 
 
 class Exportable:
@@ -122,7 +113,7 @@ class Exportable:
             shape = (NUM_COMPARED, info.kept_size, info.kept_size, 3)
             self.inputs = {"images": torch.randint(256, shape, dtype=torch.uint8, generator=generator)}
         elif isinstance(model, DrawsFromLatents):
-            self.network, self.output = (GENERATORS[bool(model.num_labels)])(model), "images"
+            self.network, self.output = ExportedGenerator(model), "images"
             self.inputs = {"latents": torch.randn(NUM_COMPARED, model.latent_size, generator=generator)}
             if model.num_labels:
                 self.inputs["labels"] = torch.arange(NUM_COMPARED) % model.num_labels
