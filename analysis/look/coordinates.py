@@ -7,6 +7,7 @@ through the logarithm of each size over that of the width: its slope is the powe
 Source: appendix D.1 of Yang & Hu et al. 2022, https://arxiv.org/abs/2203.03466
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -123,42 +124,27 @@ def check_coordinates(
     info, splits = read_data(settings)
     loader = Loader(splits["train"], info, best_device())
     batch = loader.batch(torch.arange(min(settings.batch_size, len(loader))))
-    total = len(PARAMETRIZATIONS) * len(widths) * num_seeds
-    with progress_bar("coordinate check", total, "networks") as bar:
-        return {
-            name: measure(replace(settings, parametrization=name), info, widths, num_seeds, num_steps, batch, bar)
-            for name in PARAMETRIZATIONS
-        }
+    seeds = range(settings.seed, settings.seed + num_seeds)
+    networks = list(itertools.product(PARAMETRIZATIONS, widths, seeds))
+    found: dict[Any, list[dict[str, list]]] = {name: [] for name in PARAMETRIZATIONS}
+    for name, width, seed in progress_bar("coordinate check", len(networks), "networks", items=networks):
+        own = replace(settings, parametrization=name, width=width, seed=seed)
+        found[name].append(follow(own, info, num_steps, batch))
+    return {name: gathered(sizes, widths) for name, sizes in found.items()}
 
 
-def measure(
-    settings: WidthSettings,
-    info: DatasetInfo,
-    widths: Sequence[int],
-    num_seeds: int,
-    num_steps: int,
-    batch: Batch,
-    bar: Any,
-) -> Coordinates:
-    """Train a network of each width and seed, and return the sizes of its activations."""
-    sizes: dict[str, dict[str, list]] = {"activations": {}, "changes": {}}
-    for width in widths:
-        for seed in range(settings.seed, settings.seed + num_seeds):
-            found = follow(replace(settings, width=width, seed=seed), info, num_steps, batch)
-            for kind, by_layer in found.items():
-                for layer, values in by_layer.items():
-                    sizes[kind].setdefault(layer, []).append(values)
-            bar.update()
-    shape = len(widths), num_seeds, num_steps
-    arrays = {kind: {name: np.reshape(v, shape) for name, v in own.items()} for kind, own in sizes.items()}
-    return Coordinates(widths, **arrays)
+def gathered(sizes: Sequence[Mapping[str, list]], widths: Sequence[int]) -> Coordinates:
+    """Return the coordinates of networks of some widths, by what `follow` returns of each, width by width."""
+    tables = {layer: np.array([own[layer] for own in sizes]) for layer in sizes[0]}  # [networks, steps, 2]
+    tables = {layer: table.reshape(len(widths), -1, *table.shape[1:]) for layer, table in tables.items()}
+    return Coordinates(widths, *({layer: table[..., i] for layer, table in tables.items()} for i in (0, 1)))
 
 
-def follow(settings: WidthSettings, info: DatasetInfo, num_steps: int, batch: Batch) -> dict[str, dict[str, list]]:
-    """Train one network on a batch; return its layers' activations and changes after each step, by kind and layer."""
+def follow(settings: WidthSettings, info: DatasetInfo, num_steps: int, batch: Batch) -> dict[str, list]:
+    """Train one network on a batch; return the size of each layer's activations and of their change after each step."""
     objective: Any = build_objective(settings, info).to(batch.images.device).train()
     [phase] = objective.phases()
-    sizes: dict[str, dict[str, list]] = {"activations": {}, "changes": {}}
+    sizes: dict[str, list] = {}
     start = activations_of(objective.net, batch.images)
     for seed in mix_seeds(settings.seed, num=num_steps):
         seed_everything(seed)
@@ -166,8 +152,7 @@ def follow(settings: WidthSettings, info: DatasetInfo, num_steps: int, batch: Ba
         phase.optimizer.step()
         phase.optimizer.zero_grad(set_to_none=True)
         for layer, now in activations_of(objective.net, batch.images).items():
-            sizes["activations"].setdefault(layer, []).append(root_mean_square(now))
-            sizes["changes"].setdefault(layer, []).append(root_mean_square(now - start[layer]))
+            sizes.setdefault(layer, []).append((root_mean_square(now), root_mean_square(now - start[layer])))
     return sizes
 
 

@@ -211,21 +211,14 @@ def convolution_backward_flops(
     return 2 * sum(others[7][:2]) * places[0] * math.prod(places[2:]) * math.prod(weight)
 
 
-def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-    """Return the operations of attention, of shapes [B, heads, T, D]."""
-    return sdpa_flop_count(query, key, value)
-
-
-def attention_backward_flops(
-    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-) -> int:
-    """Return the operations of attention's gradients, of shapes [B, heads, T, D]; weights are computed once more."""
-    return sdpa_backward_flop_count(gradient, query, key, value)
-
-
+# Of shapes [B, heads, T, D], forward and backward; the gradients compute the weights once more.
+ATTENTION = (
+    lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value),
+    lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(gradient, query, key, value),
+)
 # Beside those of FlopCounterMode, which knows neither LSTM layers nor the attention of CPUs.
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.aten.convolution_backward: convolution_backward_flops,
     **dict(zip(lstm_kernels(), 2 * (lstm_flops, lstm_backward_flops), strict=True)),
-    **dict(zip(cpu_attention_kernels(), (attention_flops, attention_backward_flops), strict=True)),
+    **dict(zip(cpu_attention_kernels(), ATTENTION, strict=True)),
 }
