@@ -39,6 +39,7 @@ class PixelSettings(SamplingSettings):
     noise_deviation: PositiveFloat = 0.1
     """Standard deviation of a pixel, as a share of the difference between black and white: fixed for gaussian, the
     initial value for gaussian_learned and discretised_logistic."""
+    beta = 0.0  # weight of the KL; a setting of the models that have one
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -116,6 +117,7 @@ class Likelihood(nn.Module, ABC):
         self.squash = {"unit": torch.sigmoid, "symmetric": torch.tanh}[settings.normalisation]
         self.black = BLACK[settings.normalisation]
         self.deviation = settings.noise_deviation * (1 - self.black)
+        self.beta = settings.beta
 
     @abstractmethod
     def forward(self, output: Tensor, images: Tensor) -> Tensor:
@@ -179,10 +181,6 @@ class SquaredError(Likelihood):
     In a loss of squared error + beta * KL, it is beta times the nats of a Gaussian of variance beta / 2, up to a
     constant.
     """
-
-    def __init__(self, settings: PixelSettings) -> None:
-        super().__init__(settings)
-        self.beta = getattr(settings, "beta", 0.0)  # a model with a code book has no KL, and no beta
 
     def forward(self, output: Tensor, images: Tensor) -> Tensor:
         return squared_error(self.mean(output), images)
