@@ -64,6 +64,11 @@ def check_known(told: str, name: object, known: Collection[str]) -> None:
         raise UserError(f"{told} is not known{suggestion(name, known)}; there are: {', '.join(known)}")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, which has the cause; its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def message_of(error: BaseException) -> str:
     """Return all that an error says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

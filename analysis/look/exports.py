@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from analysis.look.trained_run import TrainedRun
 from data.dataset import DatasetInfo
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.files import replace_file
 from data.photographs import centre_crop
 from models.core.abilities import Classifies, DrawsFromLatents, DrawsFromPrior
@@ -241,10 +241,8 @@ def export(network: Exportable, form: str, path: Path) -> Runner:
         except (UserError, OSError, MemoryError):
             raise
         except Exception as error:  # exporters raise nearly anything
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UserError(
-                f"--to={form}: {network.run.settings.model} cannot be written so ({reason}): try another"
-            ) from None
+            told = f"--to={form}: {network.run.settings.model} cannot be written so ({first_line(error)})"
+            raise UserError(f"{told}: try another") from None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from analysis.record import run_folder
-from data.errors import UserError
+from data.errors import UserError, first_line
 from data.internals import connect_wandb_api, forget_wandb_import_hooks, wandb_steps
 from data.visible import say
 from models.registry import find_model
@@ -115,11 +115,6 @@ def start_wandb(facts: RunFacts, mode: str, reason: str) -> Any:
     else:
         say(f"W&B: offline{reason}; to upload later: {upload_command(run, facts.folder)}")
     return run
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, which has the cause; its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def upload_command(run: Any, folder: Path) -> str:
