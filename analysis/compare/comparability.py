@@ -1,5 +1,6 @@
 """Whether runs may be ranked side by side: whether they saw the same images, the same split, and the same code."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -104,12 +105,9 @@ def code_version(environment: Mapping[str, Any]) -> str:
 
 def several(what: str, things: Sequence[Any], value_of: Callable[[Any], Any]) -> str:
     """Return the values that things have, the commonest first, behind what they are called; "" where there is one."""
-    counts: dict[str, int] = {}
-    for thing in things:
-        if (value := value_of(thing)) not in (None, ""):
-            text = number(value)[:LONGEST_VALUE]
-            counts[text] = counts.get(text, 0) + 1
+    values = (value_of(thing) for thing in things)
+    counts = Counter(number(value)[:LONGEST_VALUE] for value in values if value not in (None, ""))
     if len(counts) < 2:
         return ""
-    named = [f"{value} ({count:,})" for value, count in sorted(counts.items(), key=lambda item: -item[1])]
+    named = [f"{value} ({count:,})" for value, count in counts.most_common()]
     return f"{what}: {listed(named, MOST_NAMED)}"

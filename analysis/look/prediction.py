@@ -295,13 +295,9 @@ def predict_images(
         for member in members:
             info = member.run.info
             own = centre_crop(images[info.kept_size], info.image_size)
-            logits = torch.stack([member.logits(one, Path(scratch)) for one in views(own, flip)])
+            views = [own, own.flip(-1)] if flip else [own]
+            logits = torch.stack([member.logits(view, Path(scratch)) for view in views])
             plain.append(labelling.pooled(logits))
             calibrated.append(labelling.pooled(logits / member.temperature))
     votes = torch.stack([labelling.decide(labelling.probabilities(each)) for each in calibrated])
     return labelling.pooled(torch.stack(calibrated)), labelling.pooled(torch.stack(plain)), votes
-
-
-def views(images: Tensor, flip: bool) -> list[Tensor]:
-    """Return images [N, 3, H, W] and, if they are to be flipped, their mirror images."""
-    return [images, images.flip(-1)] if flip else [images]

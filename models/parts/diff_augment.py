@@ -37,15 +37,10 @@ def colour(images: Tensor) -> Tensor:
     return mean + (images - mean) * (contrast + 0.5)
 
 
-def half_cutout(images: Tensor) -> Tensor:
-    """Blank a square of half the image's side at a random place."""
-    return cutout(images, images.shape[2] // 2)
-
-
 POLICIES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "colour": colour,
     "translation": translation,
-    "cutout": half_cutout,
+    "cutout": lambda images: cutout(images, images.shape[2] // 2),  # a square of half the side, at a random place
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -158,10 +159,8 @@ class Display:
 
     def counts(self, trials: Sequence[FrozenTrial], running: Running) -> dict[str, int]:
         """Return how many trials are in each state, in a user's words."""
-        counts = {text: 0 for text in ("finished", "stopped early", "failed", "running", *WAITING)}
-        for trial in trials:
-            counts[self.state(trial, running)] += 1
-        return counts
+        counts = Counter(self.state(trial, running) for trial in trials)
+        return {text: counts[text] for text in ("finished", "stopped early", "failed", "running", *WAITING)}
 
     def table(self, trials: Sequence[FrozenTrial], running: Running) -> Table:
         """Return a table with a row for each trial."""

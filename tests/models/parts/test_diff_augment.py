@@ -6,7 +6,7 @@ import torch
 from data.dataset import Batch, DatasetInfo
 from data.errors import UserError
 from models.loading import build_objective
-from models.parts.diff_augment import POLICIES, colour, half_cutout, parse_policy, translation
+from models.parts.diff_augment import POLICIES, colour, parse_policy, translation
 from models.registry import MODELS
 
 INFO = DatasetInfo("synthetic", 32, (), (0.5,) * 3, (0.5,) * 3, {}, "")
@@ -50,14 +50,14 @@ def test_colours_change_as_the_paper_says(monkeypatch):
 
 
 def test_a_cutout_blanks_at_most_a_quarter():
-    blank = (half_cutout(torch.ones(100, 3, 16, 16)) == 0).float().mean(dim=(1, 2, 3))
+    blank = (POLICIES["cutout"](torch.ones(100, 3, 16, 16)) == 0).float().mean(dim=(1, 2, 3))
     assert blank.max() == 0.25
     assert blank.min() < 0.2  # where it reaches over the border
 
 
 def test_a_policy_is_a_list_of_names_in_a_fixed_order():
     assert parse_policy("") == ()
-    assert parse_policy("cutout, colour") == (colour, half_cutout)
+    assert parse_policy("cutout, colour") == (colour, POLICIES["cutout"])
     with pytest.raises(UserError, match="--diffaugment=color: color is not known, did you mean colour.; there are: "):
         parse_policy("color")
 
