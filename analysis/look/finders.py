@@ -51,9 +51,10 @@ def find(trainer: Trainer) -> None:
     settings = trainer.settings
     if trainer.accelerator.num_processes > 1:
         raise UserError("--find_lr and --find_batch_size try things on one device: start one process")
-    for is_asked, look in ((settings.find_lr, find_lr), (settings.find_batch_size, find_batch_size)):
-        if is_asked:
-            look(trainer)
+    if settings.find_lr:
+        find_lr(trainer)
+    if settings.find_batch_size:
+        find_batch_size(trainer)
 
 
 def find_lr(trainer: Trainer) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 
 from analysis.read.sweep_command import is_ours, told_in_all
 from analysis.read.trials import what_over
@@ -168,7 +168,7 @@ def whole_settings(sweep: Sweep, settings: Mapping[str, Any]) -> Settings:
 def mixes_of_kinds(sweep: Sweep) -> list[dict[str, Point]]:
     """Return few combinations of values of all kinds (models, archs, ...) in which each value occurs at least once."""
     kinds = [name for name in sweep.space if sweep.parameters[name].place[-1] in KINDS]
-    options = [[(name, point) for point in ends_of(sweep.space[name], sweep.parameters[name])] for name in kinds]
+    options = [[(name, point) for point in ends_of(sweep.parameters[name])] for name in kinds]
     applicable = [(each, sweep.applicable(dict(each))) for each in itertools.product(*options)]
     mixes = dict.fromkeys(tuple(point for point in each if point[0] in names) for each, names in applicable)
     wanted, chosen = {point for mix in mixes for point in mix}, set[tuple[tuple[str, Point], ...]]()
@@ -205,7 +205,6 @@ def nearest_taken(sweep: Sweep, own: Mapping[str, Point], wanted: Mapping[str, P
 
 def points_near(entry: Parameter, point: Point) -> list[Point]:
     """Return points of a parameter, the nearest to one of them first."""
-    assert entry.space is not None
     if isinstance(entry.space, CategoricalDistribution):
         points = sorted(entry.space.choices, key=lambda each: (isinstance(each, str), each))
         return sorted(points, key=lambda each: abs(points.index(each) - points.index(point)))
@@ -215,8 +214,7 @@ def points_near(entry: Parameter, point: Point) -> list[Point]:
 
 def end_of(entry: Parameter, is_dear: bool) -> Point:
     """Return the cheap or the dear end of a parameter; the middle of one that has little to do with the cost."""
-    assert entry.space is not None
-    points = sorted(ends_of(entry.space, entry), key=lambda point: (isinstance(point, str), point))
+    points = sorted(ends_of(entry), key=lambda point: (isinstance(point, str), point))
     setting = entry.place[-1]
     is_size = setting not in SEEDS and all(type(entry.value(point)) is int for point in points)
     if not is_size and setting not in LARGER_IS_DEARER:
@@ -224,10 +222,10 @@ def end_of(entry: Parameter, is_dear: bool) -> Point:
     return points[-1 if is_dear != (setting in LARGER_IS_CHEAPER) else 0]
 
 
-def ends_of(space: BaseDistribution, entry: Parameter) -> list[Point]:
+def ends_of(entry: Parameter) -> list[Point]:
     """Return the points of a parameter or, of a range, its ends and the middle."""
-    if isinstance(space, CategoricalDistribution):
-        return list(space.choices)
+    if isinstance(entry.space, CategoricalDistribution):
+        return list(entry.space.choices)
     return [entry.draw(quantile) for quantile in (0.0, 0.5, 1.0)]
 
 

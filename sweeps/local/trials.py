@@ -108,11 +108,10 @@ class Trials:
 
     def is_superseded(self) -> bool:
         """Return whether another agent has since gone on with the sweep by another file, or other seeds or folds."""
-        has_other_folds = any(trial.user_attrs.get(FOLDS, 0) != self.sweep.folds for trial in self.started())
         notes = self.study.user_attrs
-        repeats = {amounts(self.sweep)["repeats"], notes.get(AMOUNTS, {}).get("repeats")} - {None}
-        has_other_seeds = len(repeats) > 1
-        return has_other_folds or has_other_seeds or notes.get("sweep") != self.content
+        has_other_folds = any(trial.user_attrs.get(FOLDS, 0) != self.sweep.folds for trial in self.started())
+        numbers_of_seeds = {amounts(self.sweep)["repeats"], notes.get(AMOUNTS, {}).get("repeats")} - {None}
+        return has_other_folds or len(numbers_of_seeds) > 1 or notes.get("sweep") != self.content
 
     def open_study(self) -> optuna.Study:
         """Open the study, which has read no trials yet; it is made if it is not there."""
