@@ -35,7 +35,7 @@ from analysis.record import run_folder
 from data.files import replace_file
 from data.visible import counted, say, visible, warn
 from sweeps.local.agent import Agent
-from sweeps.local.contract import checked_sweep, remarks
+from sweeps.local.contract import checked_sweep
 from sweeps.local.device_memory import DeviceMemory
 from sweeps.local.display import Display
 from sweeps.local.enqueued import Choice, choice_of, enqueue
@@ -44,6 +44,7 @@ from sweeps.local.limits import Limits, check_repeats
 from sweeps.local.notification import Ending, tell
 from sweeps.local.observations import observations
 from sweeps.local.prior import learn_from
+from sweeps.local.remarks import remarks
 from sweeps.local.search import left_of_grid
 from sweeps.local.sweep_file import Sweep, name_of
 from sweeps.local.trials import Trials

@@ -12,18 +12,17 @@ from optuna.distributions import CategoricalDistribution
 
 from analysis.read.sweep_command import is_ours, settings_of_command, told_by_command
 from data.datasets import describe, find_dataset
-from data.errors import UserError, suggestion
+from data.errors import UserError
 from data.metrics import Metric, metric_named
 from models.core.settings import INVOCATION, Settings, kinds
-from models.idle_settings import idle
 from models.loading import check_model
 from models.logged_metrics import check_best_by, check_logged
-from models.registry import MODELS, find_model
+from models.registry import find_model
 from models.resolve import coerce, unknown_setting
 from models.setting_groups import CHOOSER, may_be_told, refuse_double
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
-from sweeps.local.refusals import MOST_SECONDS, Refusals
+from sweeps.local.refusals import Refusals
 from sweeps.local.sweep_file import Sweep, naming, read_sweep_file
 
 READABLE = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}")  # train.py's way to write settings
@@ -109,69 +108,6 @@ def models_of(sweep: Sweep) -> list[str]:
 def parameters_of(sweep: Sweep, model: str) -> Mapping[str, Parameter]:
     """Return the parameters of the trials of one of a sweep's models, by the names of settings."""
     return sweep.branch(model).parameters if sweep.chooser else sweep.parameters
-
-
-def remarks(sweep: Sweep) -> list[str]:
-    """Return what there is to say of a sweep before it begins, line by line."""
-    return lines_of_foreign(sweep) + lines_of_idle(sweep) + lines_of_grid(sweep) + lines_of_folds(sweep)
-
-
-def lines_of_foreign(sweep: Sweep) -> list[str]:
-    """Return a line for each model that lacks settings which its sweep has for others.
-
-    And one for each group that is called nearly as a model is, but is only a heading.
-    """
-    foreign = {model: sweep.foreign({sweep.chooser: model}) for model in sweep.choices}
-    groups = dict.fromkeys(name for entry in sweep.parameters.values() for name in entry.place[:-1])
-    lines = [
-        f"{model} has no {', '.join(names)}: its trials are told none" for model, names in foreign.items() if names
-    ]
-    models = models_of(sweep) if sweep.is_flat else []
-    headings = {name: suggestion(name, models) for name in groups if name not in MODELS}
-    return lines + [f"the group {name} is named for no model{known}" for name, known in headings.items() if known]
-
-
-def lines_of_folds(sweep: Sweep) -> list[str]:
-    """Return the line that warns of a sweep whose trials differ in their folds, of which the easiest would win."""
-    remedy = "for a cross-validation leave it out, and give --folds"
-    return [f"fold is searched, so the easiest one wins: {remedy}"] if sweep.is_flat and "fold" in sweep.space else []
-
-
-def lines_of_idle(sweep: Sweep) -> list[str]:
-    """Return a line for each setting that is searched in vain, as it has no effect in any trial of a model."""
-    lines = []
-    for model, base in sweep.bases.items():
-        options = {name: [value] for name, value in base.items()}
-        options |= {name: values_of(parameter) for name, parameter in parameters_of(sweep, model).items()}
-        whose = f", model={model}" if sweep.chooser else ""
-        lines += [
-            f"{name} is searched in vain: it has no effect with {other}={' or '.join(map(str, options[other]))}{whose}"
-            for name, other in idle(options).items()
-            if len(options[name]) > 1
-        ]
-    return list(dict.fromkeys(lines))
-
-
-def lines_of_grid(sweep: Sweep) -> list[str]:
-    """Return a line for each reason why combinations of a grid are left out, with their number."""
-    if sweep.method != "grid":
-        return []
-    taken, refused = sweep.parts_of_grid
-    total, choices = 0, list[Any](sweep.choices) or [None]
-    for choice in choices:
-        grids = [sweep.parameters[name].grid or () for name in sweep.applicable({sweep.chooser: choice})]
-        total += math.prod(len(set(grid)) for grid in grids) // len(choices)  # which are one of these
-    lines = []
-    if refused:
-        first = next(iter(refused.values()))
-        left_out = f"{len(refused)} of {total} combinations of the grid are left out"
-        lines.append(f"{left_out}, since train.py refuses them, the first: {first}")
-    if twins := total - len(taken) - len(refused):
-        left_out = f"{twins} of {total} combinations of the grid are left out"
-        lines.append(f"{left_out}, as they differ from others only in settings without effect there")
-    if sweep.refusals and sweep.refusals.is_spent:
-        lines.append(f"after {MOST_SECONDS:.0f} s of building models, combinations were taken without a look at them")
-    return lines
 
 
 def check_contract(sweep: Sweep) -> None:

@@ -9,7 +9,8 @@ from optuna.trial import Trial, TrialState, create_trial
 from data.errors import UserError
 from data.internals import trial_id
 from sweeps.local.branches import choose_branch
-from sweeps.local.contract import by_settings, check_contract, lines_of_foreign
+from sweeps.local.contract import by_settings, check_contract
+from sweeps.local.remarks import lines_of_foreign
 from sweeps.local.search import Search, settings_of
 from tests.branch_methods import best_values
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell

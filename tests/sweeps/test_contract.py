@@ -18,7 +18,8 @@ from models.loading import stand_in
 from models.logged_metrics import logged_metrics
 from models.registry import MODELS
 from sweeps import agent
-from sweeps.local.contract import by_settings, check_contract, checked, lines_of_idle, with_best_by
+from sweeps.local.contract import by_settings, check_contract, checked, with_best_by
+from sweeps.local.remarks import lines_of_idle
 from sweeps.local.sweep_file import read_sweep_file
 from tests.sweep_helpers import LR, ROOT, content, sweep_of
 

@@ -6,9 +6,10 @@ import yaml
 from data.errors import UserError
 from sweeps import agent
 from sweeps.local import refusals
-from sweeps.local.contract import checked, lines_of_grid
+from sweeps.local.contract import checked
 from sweeps.local.enqueued import choice_of
 from sweeps.local.estimate import probe_trials
+from sweeps.local.remarks import lines_of_grid
 from sweeps.local.search import Search
 from tests.sweep_helpers import ask, content, study_of, sweep_of, tell
 

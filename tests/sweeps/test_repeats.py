@@ -20,8 +20,9 @@ from data.errors import UserError
 from data.files import read_json
 from data.metrics import Best, Metric
 from sweeps import agent
-from sweeps.local.contract import checked, lines_of_folds
+from sweeps.local.contract import checked
 from sweeps.local.limits import check_repeats
+from sweeps.local.remarks import lines_of_folds
 from sweeps.local.repeats import best_trial, is_worse, notes_of, settings_of_next, value_of
 from sweeps.local.sweep_file import parse_sweep
 from sweeps.local.trials import Trials

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sweeps.local.contract import by_settings, lines_of_grid
+from sweeps.local.contract import by_settings
+from sweeps.local.remarks import lines_of_grid
 from sweeps.local.search import Search, left_of_grid, settings_of
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
