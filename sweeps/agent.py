@@ -46,7 +46,8 @@ from sweeps.local.observations import observations
 from sweeps.local.prior import learn_from
 from sweeps.local.remarks import remarks
 from sweeps.local.search import left_of_grid
-from sweeps.local.sweep_file import Sweep, name_of
+from sweeps.local.sweep import Sweep
+from sweeps.local.sweep_file import name_of
 from sweeps.local.trials import Trials
 from sweeps.local.workers import assign_devices
 

@@ -31,7 +31,8 @@ from sweeps.local.contract import checked
 from sweeps.local.early_terminate import Asha, Costs
 from sweeps.local.observations import points_of
 from sweeps.local.search import Search, left_of_grid, settings_of
-from sweeps.local.sweep_file import Sweep, parse_sweep
+from sweeps.local.sweep import Sweep
+from sweeps.local.sweep_file import parse_sweep
 
 SEED = 3407
 EXPONENTIAL = re.compile(r"-?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]+")

@@ -19,7 +19,7 @@ from optuna.trial import create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from sweeps.local.search import Search, settings_of
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from tests.sweep_helpers import LR, ask, study_of, sweep_of, tell
 
 UNIT = {"min": 0.0, "max": 1.0}

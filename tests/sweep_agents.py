@@ -16,7 +16,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sweeps.local.search import settings_of
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from tests.forks import ROOT, Fork
 
 PROGRAM = ROOT / "tests" / "sweep_program.py"

@@ -8,7 +8,8 @@ import optuna
 from optuna.trial import TrialState
 
 from sweeps.local.search import Search, settings_of
-from sweeps.local.sweep_file import Sweep, parse_sweep
+from sweeps.local.sweep import Sweep
+from sweeps.local.sweep_file import parse_sweep
 
 ROOT = Path(__file__).parents[1]
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 0.1}

@@ -17,7 +17,7 @@ from models.resolve import coerce, parse, validate
 from models.setting_groups import entries, leaves, may_be_told
 from sweeps.local.contract import models_of
 from sweeps.local.observations import ASSUMED_OF, NOT_COMPARED
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 
 LONGEST_ENTRY = 100  # letters of a changed part of a sweep file that are shown
 AMOUNTS = "amounts"  # attribute of a study: how many trials, seeds and folds it was last run with

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from data.pareto import layers
 from sweeps.local.objectives import Objectives
 from sweeps.local.observations import settled_points, with_assumed
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from sweeps.local.worth import costs_of
 
 LEAST_OF_A_BRANCH = 3  # trials, all of which may fail

@@ -23,7 +23,8 @@ from models.setting_groups import CHOOSER, may_be_told, refuse_double
 from sweeps.local.distributions import QUANTILES, Parameter, Scalar, constant
 from sweeps.local.launch import command_words
 from sweeps.local.refusals import Refusals
-from sweeps.local.sweep_file import Sweep, naming, read_sweep_file
+from sweeps.local.sweep import Sweep
+from sweeps.local.sweep_file import naming, read_sweep_file
 
 READABLE = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}")  # train.py's way to write settings
 MOST_TRIED = 100  # combinations of values, of which one must do

@@ -20,7 +20,7 @@ from data.pareto import pareto_front
 from data.visible import counted, visible, visible_lines
 from sweeps.local.promotion import is_waiting
 from sweeps.local.repeats import value_of
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from sweeps.local.worth import costs_of
 
 SECONDS_BETWEEN_DRAWINGS = 1.0

@@ -20,7 +20,7 @@ from models.resolve import Text, coerce, config_values, validate
 from sweeps.local.agreement import expected_settings
 from sweeps.local.distributions import Parameter, Point
 from sweeps.local.observations import NOT_COMPARED, branch_for, is_inside, point_of
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from sweeps.local.trials import Trials
 
 FIRST_OF_CHOICES = 2**30  # claims of choices have the ids below -2**30, which no trial has

@@ -27,7 +27,7 @@ from sweeps.local.distributions import Parameter, Point
 from sweeps.local.early_terminate import Asha, Hyperband, Median
 from sweeps.local.launch import ARGUMENTS, Run, command_words
 from sweeps.local.pool import Pool
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from sweeps.local.trial_run import PEAK
 from sweeps.local.workers import has_gpu
 

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from analysis.read.sweep_command import is_ours, told_by_command
 from data.errors import UserError
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from sweeps.local.trial_run import TrialRun
 
 MOST_REPEATS = 1000

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from models.core.settings import CIRCUMSTANCES
 from models.setting_groups import CHOOSER
 from sweeps.local.distributions import LARGEST, QUANTILES, Parameter, Point
-from sweeps.local.sweep_file import Sweep, value_at
+from sweeps.local.sweep import Sweep, value_at
 
 PRIOR = "prior"  # attribute of a study: what was taken from earlier runs, by the place they were read from
 # Attributes of a study: the values of settings in trials from before they were searched, {model: {setting: value}};

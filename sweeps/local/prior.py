@@ -24,7 +24,7 @@ from data.visible import counted
 from sweeps.local.agreement import base_settings, differing, expected_settings
 from sweeps.local.observations import NOT_COMPARED, PRIOR, branch_for, is_inside, point_of, points_of
 from sweeps.local.search import best_and_newest
-from sweeps.local.sweep_file import Sweep, value_at
+from sweeps.local.sweep import Sweep, value_at
 
 Entry = dict[str, Any]  # a run as a study keeps it: its id, its settings and its best value, None if it failed
 USABLE = ("COMPLETE", "PRUNED", "FAIL")

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from analysis.read.trials import REPEATS
 from sweeps.local.early_terminate import Asha, Costs
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 
 UNTIL, WAITS = "until", "waits"
 

@@ -8,7 +8,7 @@ from models.idle_settings import idle
 from models.registry import MODELS
 from sweeps.local.contract import models_of, parameters_of, values_of
 from sweeps.local.refusals import MOST_SECONDS
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 
 
 def remarks(sweep: Sweep) -> list[str]:

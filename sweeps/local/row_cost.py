@@ -20,7 +20,8 @@ from sweeps.local.estimate import probe_trials
 from sweeps.local.launch import Run
 from sweeps.local.pool import Pool
 from sweeps.local.rows import Row, Step
-from sweeps.local.sweep_file import Sweep, read_sweep_file
+from sweeps.local.sweep import Sweep
+from sweeps.local.sweep_file import read_sweep_file
 
 COSTS = "costs.json"  # in the study's folder
 NUM_BATCHES = 5  # of an epoch

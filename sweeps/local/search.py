@@ -20,7 +20,7 @@ from sweeps.local.branches import choose_branch, in_branch
 from sweeps.local.distributions import MOST_VALUES, Point
 from sweeps.local.gaussian_process import gaussian_process, squashed
 from sweeps.local.observations import is_inside, observations, settled_points
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 from sweeps.local.worth import costs_of, is_pending
 
 Points = dict[str, Point]  # by the names of parameters

@@ -14,7 +14,7 @@ from data.visible import counted
 from sweeps.local.agreement import AMOUNTS, leaves_of
 from sweeps.local.observations import observations
 from sweeps.local.promotion import UNTIL, WAITS
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 
 # Notes beside those that others read, too:
 OWN_NOTES = {

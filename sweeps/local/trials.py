@@ -32,7 +32,7 @@ from sweeps.local.promotion import UNTIL, goal_of, is_waiting, promotable
 from sweeps.local.repeats import notes_of, settings_of_next, value_of
 from sweeps.local.search import Search, settings_of
 from sweeps.local.study_checks import check_amounts, check_study
-from sweeps.local.sweep_file import Sweep
+from sweeps.local.sweep import Sweep
 
 SECONDS_TO_LEAVE = 60.0  # until a trial is tried again whose run is in progress elsewhere
 

@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState
 
 from sweeps.local.search import Search, settings_of
-from sweeps.local.sweep_file import Sweep, parse_sweep
+from sweeps.local.sweep import Sweep
+from sweeps.local.sweep_file import parse_sweep
 from tests.search_quality.problems import Problem
 
 Proposals = Generator[dict[str, Any], float, None]  # gives settings, and is sent the loss that came of them
