@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.errors import UserError, suggestion
+from data.errors import UserError, nearest, suggestion
 from data.paths import expanded
 from data.yaml_file import read_yaml_file
 from models.core.settings import CIRCUMSTANCES, INVOCATION, Kind, Range, Settings, kinds
@@ -37,13 +37,20 @@ CALLED = {
     "val_split": "val_fraction",
     "early_stopping": "patience",
     "data_path": "data_dir",
-    "output_dir": "runs_dir",
     "amp": "mixed_precision",
+    "bf16": "mixed_precision=bf16",
+    "fp16": "mixed_precision=fp16",
+    "offline": "tracking=offline",
+    "no_wandb": "tracking=off",
+    **dict.fromkeys(("output", "output_dir", "save_dir", "log_dir"), "runs_dir"),
+    **dict.fromkeys(("clip_grad", "clip_grad_norm", "max_grad_norm", "gradient_clip_val"), "grad_clip"),
+    **dict.fromkeys(("resume_from", "name", "run_name", "exp_name", "experiment"), "run_id"),
 }
+DEVICES = "a GPU is taken where there is one, CUDA_VISIBLE_DEVICES chooses which, and an empty one leaves the CPU"
 NEEDLESS = {
-    "device": "a GPU is taken where there is one, CUDA_VISIBLE_DEVICES chooses which, and an empty one leaves the CPU",
+    **dict.fromkeys(("device", "gpu", "cuda", "cpu"), DEVICES),
     "gpus": "one GPU is taken where there is one, and more by accelerate launch --multi_gpu --num_processes 2 train.py",
-    "num_workers": "batches are gathered in the background by themselves",
+    **dict.fromkeys(("num_workers", "workers"), "batches are gathered in the background by themselves"),
 }
 VARIABLES = {
     "mixed_precision": "ACCELERATE_MIXED_PRECISION",
@@ -262,10 +269,10 @@ def unknown_setting(settings_class: type[Settings], key: str, told: str) -> User
     """
     models = [name for name, model in MODELS.items() if model.settings == settings_class.__name__]
     owners, dashes = models_with(key), "--" if told.startswith("--") else ""
-    options = [f"{dashes}{name}" for name in kinds(settings_class)]
     belongs = f", it belongs to {', '.join(owners)}" if owners else ""
     needless = f": {NEEDLESS[key]}" if key in NEEDLESS else ""
-    remedy = belongs or needless or suggestion(f"{dashes}{CALLED.get(key, key)}", options)
+    meant = CALLED.get(key) or nearest(key, kinds(settings_class))
+    remedy = belongs or needless or (f", did you mean {dashes}{meant}?" if meant else "")
     return UserError(f"{told} is not a setting of --model={' or '.join(models)}{remedy} (see --help)")
 
 

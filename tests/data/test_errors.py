@@ -29,7 +29,14 @@ def test_a_name_that_no_file_has_is_the_users_to_put_right_and_a_full_disk_is_no
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("drop_path", "drop_path_rate"), ("drop_rat", "drop_rate"), ("dropoot", "dropout"), ("x", "")]
+    ("name", "meant"),
+    [
+        ("drop_path", "drop_path_rate"),
+        ("drop_rat", "drop_rate"),
+        ("dropoot", "dropout"),
+        ("dr", "drop_rate"),
+        ("x", ""),
+    ],
 )
 def test_a_name_that_is_cut_short_is_completed_before_others_that_are_spelled_alike(name, meant):
     known = ("drop_rate", "drop_path_rate", "dropout")

@@ -158,6 +158,20 @@ def test_the_last_of_two_values_wins(words, key, value):
         ("data_path", "images", "data_dir"),
         ("output_dir", "out", "runs_dir"),
         ("amp", "1", "mixed_precision"),
+        ("bf16", "1", "mixed_precision=bf16"),
+        ("fp16", "1", "mixed_precision=fp16"),
+        ("output", "out", "runs_dir"),
+        ("save_dir", "out", "runs_dir"),
+        ("clip_grad", "1", "grad_clip"),
+        ("max_grad_norm", "1", "grad_clip"),
+        ("resume_from", "night", "run_id"),
+        ("name", "night", "run_id"),
+        ("experiment", "night", "run_id"),
+        ("no_wandb", "1", "tracking=off"),
+        ("offline", "1", "tracking=offline"),
+        ("lr_scheduler", "cosine", "schedule"),
+        ("opt", "sgd", "optimizer"),
+        ("ema", "0.9", "ema_decay"),
         ("num_epochs", "3", "epochs"),
         ("optim", "sgd", "optimizer"),
         ("precision", "bf16", "mixed_precision"),
@@ -176,7 +190,11 @@ def test_a_misspelling_is_refused_with_what_was_meant(key, value, meant, sweep):
     ("key", "answer"),
     [
         ("device", "a GPU is taken where there is one"),
+        ("gpu", "CUDA_VISIBLE_DEVICES chooses which"),
+        ("cuda", "CUDA_VISIBLE_DEVICES chooses which"),
+        ("cpu", "an empty one leaves the CPU"),
         ("gpus", "accelerate launch"),
+        ("workers", "batches are gathered in the background by themselves"),
         ("num_workers", "batches are gathered in the background by themselves"),
     ],
 )
@@ -205,6 +223,12 @@ def test_what_a_command_line_lacks_is_said_with_what_to_write(words, message):
     with pytest.raises(UserError) as error:
         parse(*words)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("key", ["half", "ckpt", "max_steps"])
+def test_a_name_that_is_like_none_but_for_its_hyphens_is_not_taken_for_another(key):
+    with pytest.raises(UserError, match=rf"--{key}=1 is not a setting of --model=cnn \(see --help\)"):
+        parse(f"--{key}=1")
 
 
 def test_a_setting_of_other_models_names_them():
