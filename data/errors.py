@@ -17,7 +17,7 @@ NO_GPU_MEMORY = (
 NO_MEMORY = ("can't allocate memory", "calculation overflowed", *NO_GPU_MEMORY)
 # Of what the user has named, or of what stands there; the others are faults of the machine.
 USERS_ERRORS = ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EINVAL", "ENXIO")
-REMEDIES = dict.fromkeys(("ENOSPC", "EDQUOT"), "make room there, or write to another disk")
+FULL = ("ENOSPC", "EDQUOT")  # a disk, or somebody's share of it
 
 
 class UserError(ValueError):
@@ -39,8 +39,10 @@ def shortened(text: str) -> str:
 
 def in_words(error: Exception) -> str:
     """Return what an error says, shortened; with the remedy where a disk or somebody's share of it is full."""
-    remedy = REMEDIES.get(errno.errorcode.get(getattr(error, "errno", None) or 0, ""))
-    return shortened(f"{error}: {remedy}" if remedy else str(error))
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in FULL:
+        where = f"{error.filename} cannot be written ({error.strerror})" if error.filename else str(error)
+        return shortened(f"{where}: make room on its disk, or write to another")
+    return shortened(str(error))
 
 
 def exit_code(error: Exception) -> int:

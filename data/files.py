@@ -211,6 +211,16 @@ def refusing_damage(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} is damaged ({reason}): {remedy}") from None
 
 
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have the errors of a file that is open already name it: the system names a file only as it is opened."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file with one key a line; NaN and infinity, for which JSON has no form, become null."""
     text = json.dumps(only_finite(content), indent=1, allow_nan=False) + "\n"

@@ -26,9 +26,10 @@ from analysis.look.trained_run import TrainedRun, best_device
 from analysis.record import run_folder
 from data.errors import UserError
 from data.feature_cache import FeatureCache, compute_missing, hash_images
-from data.files import read_json, replace_file, write_json
+from data.files import read_json, write_json
 from data.loader import Loader
 from data.paths import feature_dir
+from models.core import checkpoint
 
 
 def measure(
@@ -127,7 +128,7 @@ def real_gaussian(cache: FeatureCache, hashes: list[bytes], features: Tensor) ->
     if not path.exists():
         gaussian = fit_gaussian(features)
         content = {**gaussian._asdict(), "root": square_root(gaussian.covariance)}
-        replace_file(path, lambda unfinished: torch.save(content, unfinished))
+        checkpoint.save(path, content)
     content = torch.load(path, weights_only=True)
     return Gaussian(content["mean"], content["covariance"]), content["root"]
 

@@ -25,7 +25,7 @@ from analysis.record.wandb_start import (
     start_wandb,
 )
 from data.errors import UserError
-from data.files import read_json, replace_file, write_json
+from data.files import naming, read_json, replace_file, write_json
 from data.metrics import is_closing
 from data.visible import counted, say
 from models.resolve import not_applicable
@@ -124,8 +124,9 @@ class Tracker:
             images: picture files by name; they go to W&B alone.
             tables: tables by name; they go to W&B alone.
         """
-        self.metrics_file.write(json.dumps(metrics) + "\n")
-        self.metrics_file.flush()
+        with naming(self.metrics_file.name):
+            self.metrics_file.write(json.dumps(metrics) + "\n")
+            self.metrics_file.flush()
         self.num_logged += 1
         if self.num_logged == 1:
             images = {**self.first_images, **images}
@@ -134,7 +135,8 @@ class Tracker:
 
     def settle(self) -> None:
         """Write the rows to the disk; this comes before a checkpoint, which counts them and must not outlive them."""
-        os.fsync(self.metrics_file.fileno())
+        with naming(self.metrics_file.name):
+            os.fsync(self.metrics_file.fileno())
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
         """Tell W&B the best values so far, which its tables and sweeps read."""
@@ -149,9 +151,10 @@ class Tracker:
             summary: the run's result.
             stop_code: exit code of a run that was stopped, but not by W&B, which expects 0 then.
         """
-        self.metrics_file.close()
         summary = {**summary, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
         try:
+            with naming(self.metrics_file.name):
+                self.metrics_file.close()
             write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         except OSError as error:
             if self.wandb is not None:

@@ -189,10 +189,17 @@ def save(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the file could not be written, for example because the disk is full; the file before is kept.
     """
-    try:
-        replace_file(path, lambda unfinished: torch.save(content, unfinished))
-    except RuntimeError as error:  # raised by torch if the disk is full
-        raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+
+    def write(unfinished: Path) -> None:
+        try:
+            with unfinished.open("wb") as file:  # given a path, torch keeps the file open, and the room taken
+                torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # which torch hides
+                raise error.__context__ from None
+            raise
+
+    replace_file(path, write)
 
 
 def load(path: Path) -> dict[str, Any]:

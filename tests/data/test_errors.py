@@ -16,7 +16,10 @@ def test_a_message_about_a_vast_value_keeps_its_beginning_and_the_remedy_at_its_
 def test_a_full_disk_is_told_with_the_file_and_the_remedy():
     full = OSError(errno.ENOSPC, "No space left on device", "/scratch/metrics.jsonl")
     assert in_words(full) == (
-        "[Errno 28] No space left on device: '/scratch/metrics.jsonl': make room there, or write to another disk"
+        "/scratch/metrics.jsonl cannot be written (No space left on device): make room on its disk, or write to another"
+    )
+    assert in_words(OSError(errno.ENOSPC, "No space left on device")) == (
+        "[Errno 28] No space left on device: make room on its disk, or write to another"
     )
     assert in_words(OSError("unreadable")) == "unreadable"
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -113,6 +115,19 @@ def test_rows_that_a_folder_has_lost_keep_their_numbers_however_often_a_run_goes
         assert (tracker.num_logged, len(run_folder.read_metrics(tmp_path))) == (num_logged, num_kept)
         tracker.log({"epoch": tracker.num_logged + 1, "lr": 0.1})
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1, 4, 5]
+
+
+def test_a_row_that_the_disk_has_no_room_for_is_told_with_its_file_and_to_wandb(tmp_path):
+    tracker, told = track(tmp_path), []
+    tracker.wandb = SimpleNamespace(finish=lambda state, summary, code: told.append((state, summary["error"])))
+    with open("/dev/full", "w") as full:
+        os.dup2(full.fileno(), tracker.metrics_file.fileno())
+    path = str(tmp_path / run_folder.METRICS)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        tracker.log({"epoch": 1})
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        tracker.finish("failed", {}, 0)
+    assert told == [("failed", f"[Errno {errno.ENOSPC}] No space left on device: '{path}'")]
 
 
 @pytest.mark.parametrize("name", ["runs", "runs/a"])

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from tests.models.test_objectives import build, make_batch, train_step
 ROOT = Path(__file__).parents[3]
 # Files of this process may grow to `limit` bytes, which ends a write as a full disk does.
 FULL_DISK = """
-import resource, sys
+import os, resource, sys
 from pathlib import Path
 import torch
 from models.core import checkpoint
@@ -25,6 +27,8 @@ try:
     checkpoint.save(path, {"weights": torch.ones(100_000)})
 except OSError as error:
     print("OSError:", error)
+    held = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    print("room still taken:", [path for path in held if "checkpoint.pt" in path])
 """
 
 
@@ -97,10 +101,16 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(missing_bytes, tmp_
     command = [sys.executable, "-c", FULL_DISK, str(path), str(limit)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("OSError:")
-    assert str(path) in process.stdout
+    said = os.strerror(errno.EFBIG)
+    assert process.stdout == f"OSError: [Errno {errno.EFBIG}] {said}: '{path}'\nroom still taken: []\n"
     assert torch.equal(checkpoint.load(path)["weights"], torch.zeros(100_000))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_what_the_system_says_of_a_full_disk_is_not_hidden_by_torch():
+    with pytest.raises(OSError, match="No space left on device") as failed:
+        checkpoint.save(Path("/dev/full"), {"weights": torch.ones(100_000)})
+    assert failed.value.errno == errno.ENOSPC
 
 
 def test_loading_runs_no_code(tmp_path):
