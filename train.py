@@ -41,6 +41,7 @@ from analysis.record.wandb_run import give_back
 from analysis.record.wandb_start import INITIAL, RunFacts
 from data.dataset import DatasetInfo, split_looked_at
 from data.errors import UserError, exit_code, in_words, lack_of_memory
+from data.files import check_can_be_made
 from data.internals import forget_exit_handlers
 from data.loader import Loader
 from data.visible import escape_unknown_letters, is_first_process, say, visible, warn
@@ -118,7 +119,7 @@ def prepare(
     [is_begun] = broadcast_object_list([is_begun])
     if accelerator.is_main_process:
         if not finders.is_asked_for(settings):
-            run_folder.check_can_be_made(folder)
+            check_can_be_made(folder, "name another --runs_dir")
         check_model(settings)
         if settings.init_from and not is_begun:
             check_source(settings)

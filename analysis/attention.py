@@ -17,6 +17,7 @@ from analysis.look.trained_run import load_network, with_images
 from analysis.read.runs import find_run
 from analysis.record import run_folder
 from data.errors import UserError
+from data.files import check_can_be_made
 from data.visible import say
 
 
@@ -44,6 +45,7 @@ def draw(options: Namespace) -> None:
     out = options.out or folder / run_folder.PANELS / "attention.png"
     if out.suffix != ".png":
         raise UserError(f"--out={out}: give a file name that ends in .png")
+    check_can_be_made(out.parent, "name another by --out")
     run = load_network(folder, options.data_dir)
     network_with_attention(run)
     say(*draw_attention(with_images(folder, run), options.images, out, options.heads))

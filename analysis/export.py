@@ -28,6 +28,7 @@ from analysis.look.timm_export import to_hub, to_timm
 from analysis.look.trained_run import load_network
 from analysis.read.runs import find_run
 from data.errors import UserError
+from data.files import check_can_be_made
 from data.visible import counted, say
 
 ENDS = {"timm": ".safetensors", "hf": "", **{form: end for form, (end, _) in FORMATS.items()}}
@@ -51,7 +52,7 @@ def place(options: Namespace, folder: Path) -> Path:
     """Return where to write.
 
     Raises:
-        UserError: the name has the wrong end, or would replace a folder that is not empty.
+        UserError: the name has the wrong end, would replace a folder that is not empty, or cannot be written.
     """
     end = ENDS[options.to]
     out: Path = options.out or folder / "export" / (f"network{end}" if end else options.to)
@@ -59,6 +60,7 @@ def place(options: Namespace, folder: Path) -> Path:
         raise UserError(f"--out={out}: give a file name that ends in {end}")
     if not end and options.out and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"--out={out} is not an empty folder: name a new one")
+    check_can_be_made(out.parent, "name another by --out")
     return out
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from analysis.command_line import count, parser_of_a_look, path, positive_number, run_program, seed, whole_number
 from analysis.look.landscape_runs import Plan, look_at_runs
 from analysis.read.runs import find_run
+from data.files import check_can_be_made
 from data.visible import say
 
 
@@ -48,6 +49,7 @@ def look(options: Namespace) -> None:
         match=options.match,
         folder=options.out or folders[0] / "-".join(["landscape", *(other.name for other in folders[1:])]),
     )
+    check_can_be_made(plan.folder, "name another by --out")
     say(*look_at_runs(folders, options.data_dir, plan))
 
 

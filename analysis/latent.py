@@ -12,6 +12,7 @@ from analysis.command_line import parser_of_a_look, path, run_program, whole_num
 from analysis.look.latents import analyse_run, split_with_latents
 from analysis.look.trained_run import load_network, with_images
 from analysis.read.runs import find_run
+from data.files import check_can_be_made
 from data.metrics import shown
 from data.visible import say
 
@@ -30,9 +31,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def look(options: Namespace) -> None:
     """Look closely at a run's latents, print the metrics and which pictures were drawn."""
     folder = find_run(options.run)
+    out = options.out or folder / "latent"
+    check_can_be_made(out, "name another by --out")
     run = load_network(folder, options.data_dir)
     split = split_with_latents(run, options.split)
-    found = analyse_run(with_images(folder, run), split, options.num_images, options.out or folder / "latent")
+    found = analyse_run(with_images(folder, run), split, options.num_images, out)
     say(*(f"{name:<36}{shown(name, value):>10}" for name, value in found.metrics.items()), *found.images.values())
 
 

@@ -28,7 +28,7 @@ from analysis.look.prediction_tables import FORMATS, draw_sheet, rows_of, table_
 from analysis.read.runs import find_run
 from analysis.terminal import make_console
 from data.errors import UserError
-from data.files import replace_file
+from data.files import check_can_be_made, is_special, replace_file
 from data.visible import say, visible_lines, warn
 
 MOST_ROWS = 100  # of the table on the terminal
@@ -92,6 +92,9 @@ def write(predicted: Predicted, form: str, out: Path | None) -> None:
 def predict(options: Namespace) -> None:
     """Predict the classes of pictures, and tell how right that is where it is known."""
     form = choose_format(options)
+    for out in filter(None, (options.out, options.sheet)):
+        if not is_special(out):
+            check_can_be_made(out.parent, "name another")
     folders = [find_run(name) for name in (options.run, *options.others)]
     with redirect_stdout(sys.stderr):  # where models say what they do; the output may be for programs
         members = load_members(folders, options.data_dir, options.temperature == "val")

@@ -1,5 +1,6 @@
 """Files on disk: written whole or not at all, by one process at a time, and read even where a kill cut them short."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -102,7 +103,7 @@ def is_special(path: Path) -> bool:
     """
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     if stat.S_ISFIFO(mode):
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
@@ -219,6 +220,22 @@ def naming(path: str) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or path
         raise
+
+
+def check_can_be_made(folder: Path, remedy: str) -> None:
+    """Refuse, without making anything, a folder that cannot be made or written, before long work whose result it gets.
+
+    Raises:
+        UserError: what is there of its path is a file, or may not be written.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
+        is_writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError as error:
+        is_writable, reason = False, str(error.strerror)
+    if not is_writable:
+        raise UserError(f"{folder} cannot be written ({reason}): {remedy}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -22,7 +22,6 @@ runs/sweeps/<sweep>/        a sweep's runs, each in a folder of its own, and
     best.yaml               the recipe of its best trial
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -159,22 +158,6 @@ def state(folder: Path) -> str:
     """Return how a run ended: "finished", "stopped" or "failed"; "unfinished" if it still runs or was killed."""
     found = read_json(folder / SUMMARY).get("state")
     return found if found in ("finished", "stopped", "failed") else "unfinished"
-
-
-def check_can_be_made(folder: Path) -> None:
-    """Refuse, without making anything, a folder of a run that cannot be made or written.
-
-    Raises:
-        UserError: what is there of its path is a file, or may not be written.
-    """
-    try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
-        is_writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    except OSError as error:
-        is_writable, reason = False, str(error.strerror)
-    if not is_writable:
-        raise UserError(f"{folder} cannot be written ({reason}): name another --runs_dir")
 
 
 def take(folder: Path) -> FileLock:

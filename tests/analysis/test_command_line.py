@@ -1,6 +1,7 @@
 """What the programs share of their command lines."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import attention, latent, reproduce, samples
+from analysis import attention, export, landscape, latent, predict, reproduce, samples
 from analysis.command_line import amount, count, parser_of_a_look, run_program, seed, whole_number
 from data.errors import UserError
 
@@ -118,3 +119,22 @@ def test_a_seed_is_one_that_generators_take(text):
     assert seed("4294967295") == 2**32 - 1
     with pytest.raises(ArgumentTypeError, match="from 0 to 4294967295"):
         seed(text)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "name"),
+    [
+        (attention.main, [], "x.png"),
+        (export.main, ["--to=onnx"], "x.onnx"),
+        (landscape.main, [], "x"),
+        (latent.main, [], "x"),
+        (predict.main, ["images"], "x.csv"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run_is_loaded(main, words, name, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "settings.json").write_text('{"model": "none"}')
+    (tmp_path / "file").write_text("no folder")
+    assert main([str(tmp_path / "a"), *words, "--out", str(tmp_path / "file" / "y" / name)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"{tmp_path}/file\S* cannot be written \(Not a directory\): name another", said)
