@@ -257,7 +257,7 @@ class Agent:
         run.report(self.trials)  # it may have logged its last values after the last look
         claim = run.claim
         self.trials.claims.hold(claim.trial_id)
-        outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.sweep.repeats)
+        outcome = run.with_its_seed(run.outcome(self.limits.retries), self.trials.all(), self.trials.repeats())
         if outcome.state is None:
             self.trials.leave(claim, outcome.notes, outcome.is_for_later)
         else:

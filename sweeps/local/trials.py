@@ -23,7 +23,7 @@ from analysis.read.trials import ENDED, FOLDS, STARTED, checked_run_id, seeds_do
 from analysis.record.run_folder import fresh_run_id, run_of_seed
 from analysis.record.wandb_start import NOT_APPLICABLE
 from data.internals import let_ranges_change, reopen_trials, trial_id
-from sweeps.local.agreement import AMOUNTS, amounts, go_on
+from sweeps.local.agreement import AMOUNTS, go_on
 from sweeps.local.claims import CLAIMS, Claims
 from sweeps.local.launch import SECONDS_TO_SAVE, processes_of
 from sweeps.local.observations import is_of
@@ -108,10 +108,14 @@ class Trials:
 
     def is_superseded(self) -> bool:
         """Return whether another agent has since gone on with the sweep by another file, or other seeds or folds."""
-        notes = self.study.user_attrs
         has_other_folds = any(trial.user_attrs.get(FOLDS, 0) != self.sweep.folds for trial in self.started())
-        numbers_of_seeds = {amounts(self.sweep)["repeats"], notes.get(AMOUNTS, {}).get("repeats")} - {None}
-        return has_other_folds or len(numbers_of_seeds) > 1 or notes.get("sweep") != self.content
+        has_other_seeds = self.repeats() != self.sweep.repeats
+        return has_other_folds or has_other_seeds or self.study.user_attrs.get("sweep") != self.content
+
+    def repeats(self) -> int:
+        """Return how many seeds or folds each trial is to have by the agent that was the last to begin."""
+        noted = None if self.sweep.folds else self.study.user_attrs.get(AMOUNTS, {}).get("repeats")
+        return noted or self.sweep.repeats
 
     def open_study(self) -> optuna.Study:
         """Open the study, which has read no trials yet; it is made if it is not there."""

@@ -337,3 +337,18 @@ def test_a_kill_in_the_midst_of_a_seed_loses_no_seed_and_runs_none_twice(stage):
 def test_a_single_seed_is_not_noted(stage):
     stage.run(write(stage), "--count=1", "--repeats=1")
     assert "repeats" not in stage.trials()[0].user_attrs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_trial_under_way_has_as_many_seeds_as_the_agent_that_begins_meanwhile_asks_for(before, after, stage):
+    file = write(stage, epochs=20, seconds=0.1)
+    old = stage.start(file, f"--repeats={before}", "--count=2")
+    stage.wait_for("epoch", 1)
+    new = stage.start(file, f"--repeats={after}", "--count=2")
+    assert [old.wait(), new.wait()] == [0, 0], old.errors + new.errors
+    assert "another agent goes on with a changed sweep: this one ends after the trials it runs" in old.output
+    assert f"the sweep has changed: repeats: {before} is now {after}" in new.output
+    assert [len(trial.user_attrs.get("repeats", [0])) for trial in stage.trials()][0] == after
+    assert stage.disorder() == []
+    assert stage.run(file, f"--repeats={after}", "--count=2").output  # which it would refuse of trials with other seeds
