@@ -120,9 +120,9 @@ def prepare(
     if accelerator.is_main_process:
         if not finders.is_asked_for(settings):
             check_can_be_made(folder, "name another --runs_dir")
-        check_model(settings)
+        objective = check_model(settings)
         if settings.init_from and not is_begun:
-            check_source(settings)
+            check_source(settings, objective)
     with accelerator.local_main_process_first():  # the others then find it downloaded and decoded
         info, splits = read_data(settings)
     check_images_agree(info.fingerprint)

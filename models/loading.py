@@ -104,8 +104,10 @@ def stand_in(settings: Settings, info: DatasetInfo) -> Objective:
     return build_objective(settings, info)
 
 
-def check_model(settings: Settings) -> None:
+def check_model(settings: Settings) -> Objective | None:
     """Raise the errors that building the model would raise, before images are decoded, which may take hours.
+
+    Return the model, with as many classes as are known of; None where images are not decoded.
 
     Raises:
         UserError: the model cannot be built for images of that size, or its optimizers cannot, or the dataset has no
@@ -113,8 +115,11 @@ def check_model(settings: Settings) -> None:
     """
     check_label_column(settings.dataset, settings.label_column)
     info = describe_undecoded(settings.dataset, settings.image_size, settings.eval_crop)
-    if info is not None:
-        stand_in(settings, info).phases()
+    if info is None:
+        return None
+    objective = stand_in(settings, info)
+    objective.phases()
+    return objective
 
 
 def load_model(

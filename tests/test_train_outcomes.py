@@ -30,6 +30,7 @@ from tests.test_train import (
     run,
     run_with_stop,
 )
+from tests.trained_runs import save_run
 
 
 @pytest.mark.slow
@@ -327,6 +328,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(tmp_path, caps
         (["--init_from=nosuch"], "--init_from=nosuch: "),
         (["--init_from={tmp}/other"], "other has no weights yet"),
         (["--init_from={tmp}/mlp", "--model=cnn"], "has --model=mlp: give --model=mlp, or another run"),
+        (["--init_from={tmp}/wide", "--model=mlp", "--dataset=folder"], "wide has another form, "),
     ],
 )
 def test_what_is_wrong_whatever_the_images_is_refused_before_they_are_read(tmp_path, monkeypatch, capsys, words, line):
@@ -335,6 +337,7 @@ def test_what_is_wrong_whatever_the_images_is_refused_before_they_are_read(tmp_p
         (tmp_path / run_id).mkdir()
         (tmp_path / run_id / "settings.json").write_text('{"model": "mlp", "dataset": "digits"}')
     (tmp_path / "mlp" / "best.pt").touch()
+    save_run(tmp_path / "wide", "mlp", width=24)
     monkeypatch.setattr(train, "read_data", lambda settings: pytest.fail("images were read"))
     told = [f"--runs_dir={tmp_path}", *(word.format(tmp=tmp_path) for word in words)]
     assert train.main(overrides(*told)) == 2

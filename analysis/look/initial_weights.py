@@ -43,13 +43,20 @@ def source_of(settings: Settings) -> Path:
         raise UserError(f"--init_from={settings.init_from}: {error}") from None
 
 
-def check_source(settings: Settings) -> None:
+def check_source(settings: Settings, objective: Objective | None) -> None:
     """Refuse before images are read what `init_from` names, where it is no run of the same model that has weights.
 
+    Args:
+        settings: of the new run.
+        objective: its model, as `check_model` returns it, whose form is compared, too; None where that has to wait.
+
     Raises:
-        UserError: as `source_of` and `settings_of`, or the run is one of another model.
+        UserError: as `source_of` and `settings_of`, the run is one of another model, or as `start_from`.
     """
-    check_model_is(settings_of(source_of(settings), "").model, settings)
+    folder = source_of(settings)
+    check_model_is(settings_of(folder, "").model, settings)
+    if objective is not None:
+        start_from(folder, objective)
 
 
 def check_model_is(model: str, own: Settings) -> None:
