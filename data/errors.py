@@ -18,6 +18,7 @@ NO_MEMORY = ("can't allocate memory", "calculation overflowed", *NO_GPU_MEMORY)
 # Of what the user has named, or of what stands there; the others are faults of the machine.
 USERS_ERRORS = ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EINVAL", "ENXIO")
 FULL = ("ENOSPC", "EDQUOT")  # a disk, or somebody's share of it
+TO_MAKE_ROOM = "make room on its disk, or write to another"
 
 
 class UserError(ValueError):
@@ -41,7 +42,7 @@ def in_words(error: Exception) -> str:
     """Return what an error says, shortened; with the remedy where a disk or somebody's share of it is full."""
     if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in FULL:
         where = f"{error.filename} cannot be written ({error.strerror})" if error.filename else str(error)
-        return shortened(f"{where}: make room on its disk, or write to another")
+        return shortened(f"{where}: {TO_MAKE_ROOM}")
     return shortened(str(error))
 
 

@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from data.errors import UserError
+from data.errors import TO_MAKE_ROOM, UserError
 
 NUM_TRIES_TO_OPEN = 10
 HIDDEN = "***"  # in place of a password
@@ -62,6 +62,8 @@ def unusable(url: str, reason: str) -> UserError:
     address = address_of(url)
     if address.get_backend_name() == "sqlite":
         path = str(address.database).removeprefix("file://")
+        if "disk is full" in reason:
+            return UserError(f"{path} cannot be written ({reason}): {TO_MAKE_ROOM}")
         return UserError(f"{path} cannot be reached ({reason}): restore it, or move it away and start the sweep anew")
     return UserError(f"--storage={masked(url)} cannot be reached: {reason}")
 

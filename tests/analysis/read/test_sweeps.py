@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import statistics
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +12,7 @@ import pytest
 
 from analysis.read.records import RunRecord
 from analysis.read.runs import read_runs
-from analysis.read.storage import open_storage, url_of_file
+from analysis.read.storage import open_storage, unusable, url_of_file
 from analysis.read.sweep_content import is_varied
 from analysis.read.sweep_metrics import metrics_of_sweeps
 from analysis.read.sweeps import SweepRecord, read_study, read_sweep, read_sweeps
@@ -150,6 +151,17 @@ def test_a_damaged_database_and_one_of_another_sweep_are_told_with_the_remedy(ru
     told = "^there is no sweep other in that database, which holds lr: name one of these$"
     with pytest.raises(UserError, match=told):
         read_sweep("other")
+
+
+def test_a_database_on_a_full_disk_is_not_told_to_be_moved_away():
+    with closing(sqlite3.connect(":memory:")) as full:
+        full.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as error:
+            full.execute("CREATE TABLE trials (id INTEGER)")
+    told = str(unusable("sqlite:////runs/lr/study.db", str(error.value)))
+    assert told == (
+        "/runs/lr/study.db cannot be written (database or disk is full): make room on its disk, or write to another"
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", "metric: 1", "metric: {name: x}\nparameters: []", "a: [", "\x00"])
