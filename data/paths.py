@@ -6,6 +6,7 @@ from pathlib import Path
 from data.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parents[1]  # the folder that holds train.py
+ANOTHER_RUNS_DIR = "choose another runs folder by VISION_SWEEPS_RUNS"  # what is said to users whose folder is no good
 
 
 def expanded(text: str | Path) -> Path:

@@ -32,7 +32,8 @@ from analysis.read.storage import reason_of, this_command, url_of_file
 from analysis.read.sweep_content import entries_for
 from analysis.read.sweeps import sweep_folder
 from analysis.record import run_folder
-from data.files import replace_file
+from data.files import check_can_be_made, replace_file
+from data.paths import ANOTHER_RUNS_DIR
 from data.visible import counted, say, visible, warn
 from sweeps.local.agent import Agent
 from sweeps.local.contract import checked_sweep
@@ -231,7 +232,12 @@ def num_trials(sweep: Sweep, options: Namespace, trials: Trials | None = None) -
 
 
 def open_trials(sweep: Sweep, name: str, folder: Path, options: Namespace) -> Trials:
-    """Open the sweep's storage; then make its folder, with a copy of the sweep file."""
+    """Open the sweep's storage; then make its folder, with a copy of the sweep file.
+
+    Raises:
+        UserError: the folder cannot be written, or as `Trials`.
+    """
+    check_can_be_made(folder, ANOTHER_RUNS_DIR)
     if options.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
     trials = Trials(options.storage or url_of_file(folder / run_folder.STUDY), sweep, name, options.seed)

@@ -36,9 +36,9 @@ from analysis.record import run_folder
 from analysis.record.environment import device_name
 from analysis.terminal import clock
 from data.errors import UserError
-from data.files import locked, read_json, refusing_damage, write_json
+from data.files import check_can_be_made, locked, read_json, refusing_damage, write_json
 from data.metrics import shown
-from data.paths import default_runs_dir
+from data.paths import ANOTHER_RUNS_DIR, default_runs_dir
 from data.visible import counted, say, visible, warn
 from models.core.precision import has_fast_bf16
 from models.core.settings import INVOCATION
@@ -234,6 +234,7 @@ def study(arguments: Sequence[str]) -> int:
     precision = {PRECISION: "bf16" if has_fast_bf16(main_device()) else "no"}
     environment = {**unless_set(precision), "VISION_SWEEPS_RUNS": str(runs_dir)}
     folder = runs_dir / PLACE
+    check_can_be_made(folder, ANOTHER_RUNS_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     read_results(results.RESULTS)  # before hours are spent on what could not be added to it
     told = [f"--workers={len(devices)}", *([f"--devices={options.devices}"] if options.devices else [])]

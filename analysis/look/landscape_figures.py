@@ -68,7 +68,8 @@ def draw_lines(lines: Mapping[str, tuple[np.ndarray, Sequence[Losses]]], chance:
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_xlabel(STEP)
         axis.grid(alpha=0.3)
-    axes[0].legend(title="thick: mean; thin: single directions")
+    legend = "thick: mean; thin: single directions"
+    figure.legend(*axes[0].get_legend_handles_labels(), title=legend, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=100)
 
 

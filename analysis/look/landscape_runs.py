@@ -153,7 +153,7 @@ def in_words(name: str, found: Mapping[str, Any], chance: float, num_images: int
         parts.append(f"accuracy {shown('accuracy', found['accuracy'])}")
     if chance:
         distance = found["distance_to_guessing"]
-        near = f"not everywhere as bad as guessing within {plan.reach:g} times the weights' length of them"
+        near = f"better than guessing, on some lines, as far as {plan.reach:g} times the weights' length away"
         parts.append(near if distance is None else f"as bad as guessing {distance:.2f} times the weights' length away")
     parts.append(f"{counted(found['dips'], 'other minimum', 'other minima')} on {NUM_LINES} lines")
     if found["eigenvalues"]:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from data.errors import UserError
-from sweeps import agent
+from sweeps import agent, study
 from sweeps.local import refusals
 from sweeps.local.contract import checked
 from sweeps.local.enqueued import choice_of
@@ -72,6 +72,16 @@ def test_the_agent_ends_with_one_line_where_every_combination_is_refused(tmp_pat
     assert agent.main([str(tmp_path / "s.yaml")]) == 2
     assert "every combination is refused: --num_heads=5" in (said := capsys.readouterr().err)
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", [lambda file: agent.main([file]), lambda _: study.main(["--plan"])])
+def test_a_runs_folder_that_cannot_be_made_is_refused_with_the_remedy(program, tmp_path, monkeypatch, capsys):
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content(parameters=VIT, method="grid")))
+    monkeypatch.setenv("VISION_SWEEPS_RUNS", str(tmp_path / "s.yaml" / "runs"))
+    assert program(str(tmp_path / "s.yaml")) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].endswith(" cannot be written (Not a directory): choose another runs folder by VISION_SWEEPS_RUNS")
 
 
 def test_each_model_is_built_once_whatever_its_rate_and_seed(monkeypatch):

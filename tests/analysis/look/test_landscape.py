@@ -339,7 +339,7 @@ FIGURES = {"loss": 2.0, "accuracy": 0.5, "distance_to_guessing": None, "dips": 0
 
 
 def test_guessing_is_told_of_where_its_loss_is_known():
-    assert "not everywhere as bad as guessing within 1 times the weights' length of them" in in_words(
+    assert "better than guessing, on some lines, as far as 1 times the weights' length away" in in_words(
         "a", FIGURES, 2.3, 12, PLAN
     )
     assert "guessing" not in in_words("a", FIGURES, 0.0, 12, PLAN)
@@ -372,7 +372,7 @@ def test_the_thick_lines_are_the_plain_means_of_the_directions(tmp_path, monkeyp
     draw_lines({"one": (np.array([0.0, 1.0]), along)}, 0.0, tmp_path / "lines.png")
     thick = [next(line for line in axes.lines if line.get_label() == "one") for axes in figures[0].axes]
     assert [line.get_ydata().tolist() for line in thick] == [[5, 3], pytest.approx([50, 25])]
-    assert figures[0].axes[0].get_legend().get_title().get_text().startswith("thick: mean")
+    assert figures[0].legends[0].get_title().get_text().startswith("thick: mean")
 
 
 def test_losses_that_hardly_differ_on_a_way_are_written_in_full(tmp_path, monkeypatch):
