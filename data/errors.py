@@ -108,6 +108,6 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """Return the known name that is spelled most like `name` in any case, or begins with it; "" where there is none."""
     told, spelled = str(name).casefold(), {each.casefold(): each for each in known}
     near = difflib.get_close_matches(told, list(spelled), n=3)
-    near += [each for each in spelled if each.startswith(told)]
+    near += [each for each in spelled if told and each.startswith(told)]
     near.sort(key=lambda each: not each.startswith(told))  # drop_path is short for drop_path_rate
     return spelled[near[0]] if near else ""
