@@ -213,7 +213,7 @@ def refusing_damage(path: Path, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
+def naming_file(path: str) -> Iterator[None]:
     """Have the errors of a file that is open already name it: the system names a file only as it is opened."""
     try:
         yield

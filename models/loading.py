@@ -129,10 +129,10 @@ def load_model(
     objective = build_objective(settings, info)
     loaders = put_on_device(objective, splits, accelerator)
     device, train = accelerator.device, loaders["train"]
+    is_slow = settings.mixed_precision == "no" and device.type == "cpu" and has_fast_bf16(device)
     if accelerator.is_main_process and settings.resident == "auto":
         say(f"images: {train.residence.reason}")
-    is_fp32_on_cpu = settings.mixed_precision == "no" and device.type == "cpu" and not isinstance(train, FeatureLoader)
-    if accelerator.is_main_process and is_fp32_on_cpu and has_fast_bf16(device):
+    if accelerator.is_main_process and is_slow and not isinstance(train, FeatureLoader):  # a head alone takes no time
         say("precision: fp32; this CPU trains faster in bf16 (--mixed_precision=bf16)")
     return objective, loaders
 

@@ -25,7 +25,7 @@ from analysis.record.wandb_start import (
     start_wandb,
 )
 from data.errors import UserError
-from data.files import naming, read_json, replace_file, write_json
+from data.files import naming_file, read_json, replace_file, write_json
 from data.metrics import is_closing
 from data.visible import counted, say
 from models.resolve import not_applicable
@@ -124,7 +124,7 @@ class Tracker:
             images: picture files by name; they go to W&B alone.
             tables: tables by name; they go to W&B alone.
         """
-        with naming(self.metrics_file.name):
+        with naming_file(self.metrics_file.name):
             self.metrics_file.write(json.dumps(metrics) + "\n")
             self.metrics_file.flush()
         self.num_logged += 1
@@ -135,7 +135,7 @@ class Tracker:
 
     def settle(self) -> None:
         """Write the rows to the disk; this comes before a checkpoint, which counts them and must not outlive them."""
-        with naming(self.metrics_file.name):
+        with naming_file(self.metrics_file.name):
             os.fsync(self.metrics_file.fileno())
 
     def update_summary(self, summary: Mapping[str, Any]) -> None:
@@ -153,7 +153,7 @@ class Tracker:
         """
         summary = {**summary, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
         try:
-            with naming(self.metrics_file.name):
+            with naming_file(self.metrics_file.name):
                 self.metrics_file.close()
             write_json(self.folder / run_folder.SUMMARY, {"state": state, **summary})
         except OSError as error:
